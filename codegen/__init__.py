@@ -1,0 +1,1 @@
+"""Back ends: the loop IR (`program`), its interpreter and verifier, and the code made from it."""

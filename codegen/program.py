@@ -1,0 +1,185 @@
+"""Program: the loop IR, and the whole contract between the compiler and its back ends.
+
+    Program = sizes: name*, buffers: Buffer*, body: Statement*
+    Statement = Loop(index, extent, reverse, body: Statement*)        steps in order, one after another
+              | Kernel(dims: Dim*, body: (Let | Reduce)*, stores: Store*)   all points at once, in any order
+    Dim     = index, extent
+    Let     = name := Scalar
+    Reduce  = dims: Dim*, when: Scalar?, body: Let*, sums: Accumulate*    for every point of the kernel
+    Accumulate = name, op ("sum" | "max"), Scalar
+    Store   = buffer[Scalar*] := Scalar, or += when `accumulate`
+
+Statements run in order, and each sees everything the statements before it stored. The points of a kernel
+are independent: none reads what another point of the same kernel stores, and no two store to one element,
+except that an accumulating store adds up, in the order of the dims (the first is the outermost).
+
+Names of `Let`s and accumulators are unique in a kernel and visible from where they stand to the kernel's end;
+a `Let` inside a `Reduce` is visible inside that `Reduce` only. A `Reduce` skips the points where `when` is
+false; over no points a sum is 0 and a max is the lowest value of its dtype.
+
+A `Buffer` is a dense row-major array, except that a dimension may be a `Ring`: then the subscript counts
+modulo its slots, which is how a value that only a few later steps read keeps only those steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size
+
+__all__ = [
+    "Accumulate",
+    "Buffer",
+    "Call",
+    "Const",
+    "Dim",
+    "Index",
+    "Kernel",
+    "Let",
+    "Load",
+    "Loop",
+    "Program",
+    "Reduce",
+    "Ref",
+    "Ring",
+    "Scalar",
+    "Size",
+    "Statement",
+    "Store",
+    "kernels",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A buffer dimension of `slots` places, addressed modulo `slots` by subscripts that only ever grow or shrink."""
+
+    slots: int
+
+    def __str__(self) -> str:
+        return f"ring {self.slots}"
+
+
+Kind = Literal["input", "param", "output", "temp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory of the program. Inputs are only read; a param may also be stored to; the caller provides both."""
+
+    name: str
+    dtype: str
+    dims: tuple[Scalar | Ring, ...]
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    index: str
+    extent: Scalar
+
+    def __str__(self) -> str:
+        return f"{self.index} < {self.extent}"
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    name: str
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulate:
+    name: str
+    op: Literal["sum", "max"]
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    dims: tuple[Dim, ...]
+    sums: tuple[Accumulate, ...]
+    body: tuple[Let, ...] = ()
+    when: Scalar | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    buffer: str
+    at: tuple[Scalar, ...]
+    value: Scalar
+    accumulate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    name: str
+    dims: tuple[Dim, ...]
+    body: tuple[Let | Reduce, ...]
+    stores: tuple[Store, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    index: str
+    extent: Scalar
+    reverse: bool
+    body: tuple[Statement, ...]
+
+
+Statement = Loop | Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    name: str
+    sizes: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    body: tuple[Statement, ...]
+
+    def buffer(self, name: str) -> Buffer:
+        return next(b for b in self.buffers if b.name == name)
+
+    def __str__(self) -> str:
+        lines = [f"program {self.name}({', '.join('#' + s for s in self.sizes)})"]
+        lines += [f"  {buffer}" for buffer in self.buffers]
+        for statement in self.body:
+            lines += _statement_lines(statement, "  ")
+        return "\n".join(lines) + "\n"
+
+
+def kernels(statements: tuple[Statement, ...]) -> Iterator[Kernel]:
+    """Every kernel, in the order of the text."""
+    for statement in statements:
+        if isinstance(statement, Loop):
+            yield from kernels(statement.body)
+        else:
+            yield statement
+
+
+def _statement_lines(statement: Statement, indent: str) -> Iterator[str]:
+    if isinstance(statement, Loop):
+        direction = "down" if statement.reverse else "up"
+        yield f"{indent}loop {statement.index} < {statement.extent} {direction}"
+        for inner in statement.body:
+            yield from _statement_lines(inner, indent + "  ")
+        return
+    yield f"{indent}kernel {statement.name}({', '.join(map(str, statement.dims))})"
+    for step in statement.body:
+        if isinstance(step, Let):
+            yield f"{indent}  %{step.name} = {step.value}"
+            continue
+        when = "" if step.when is None else f" when {step.when}"
+        yield f"{indent}  reduce({', '.join(map(str, step.dims))}){when}"
+        for let in step.body:
+            yield f"{indent}    %{let.name} = {let.value}"
+        for total in step.sums:
+            yield f"{indent}    %{total.name} = {total.op} {total.value}"
+    for store in statement.stores:
+        sign = "+=" if store.accumulate else "="
+        yield f"{indent}  {store.buffer}[{', '.join(map(str, store.at))}] {sign} {store.value}"

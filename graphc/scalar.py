@@ -1,0 +1,229 @@
+"""Scalars: the expressions that compute one element of one value.
+
+They are what an op lowers to and what a kernel of the loop IR (`graphc.codegen.program`) computes at each
+point of its domain. A scalar is a small immutable tree; sharing is spelled by name, through `Ref`, so that
+hashing and printing stay linear.
+
+    Scalar = Const | Index | Size | Ref | Load | Call
+
+`Index` is a loop variable, `Size` the length of an axis known when the program is called; both have dtype
+"index" (a 64-bit integer), and so do the subscripts of a `Load`. Functions are the closed table `FUNCTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FLOATS = ("float32", "float64")
+DTYPES = ("float32", "float64", "int32", "bool", "index")
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    value: float | int | bool
+    dtype: str
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A loop variable: a dimension of a kernel, of a reduction, or an enclosing `Loop`."""
+
+    name: str
+
+    @property
+    def dtype(self) -> str:
+        return "index"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A length that comes with the data: one integer per call."""
+
+    name: str
+
+    @property
+    def dtype(self) -> str:
+        return "index"
+
+    def __str__(self) -> str:
+        return f"#{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The value of an earlier `Let` or accumulator of the same kernel."""
+
+    name: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"%{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One element of a buffer.
+
+    Where `when` is false the element is not touched, and the value is unspecified: a `select` on the same
+    condition must discard it.
+    """
+
+    buffer: str
+    at: tuple[Scalar, ...]
+    dtype: str
+    when: Scalar | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.buffer}[{', '.join(map(str, self.at))}]"
+        return text if self.when is None else f"({text} when {self.when})"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    fn: str
+    args: tuple[Scalar, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        name = f"cast.{self.dtype}" if self.fn == "cast" else self.fn
+        return f"{name}({', '.join(map(str, self.args))})"
+
+
+Scalar = Const | Index | Size | Ref | Load | Call
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A primitive of the scalar language.
+
+    `result` is "same" (the dtype of the last argument) or "bool"; `cast` alone names its result freely.
+    `numpy` is its exact meaning up to rounding.
+    """
+
+    arity: int
+    accepts: tuple[str, ...]
+    result: str
+    numpy: Callable[..., Any]
+
+
+_NUMBERS = ("float32", "float64", "int32", "index")
+_LOGIC = ("bool", "int32", "index")
+
+
+def _sigmoid(x: Any) -> Any:
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e).astype(e.dtype) / (1 + e)
+
+
+def _erf(x: Any) -> Any:
+    from math import erf
+
+    x = np.asarray(x)
+    return np.vectorize(erf, otypes=[np.float64])(x).astype(x.dtype)
+
+
+def _shift_left(x: Any, k: Any) -> Any:
+    return (np.asarray(x, np.int32).view(np.uint32) << np.asarray(k, np.uint32)).view(np.int32)
+
+
+def _shift_right(x: Any, k: Any) -> Any:
+    return (np.asarray(x, np.int32).view(np.uint32) >> np.asarray(k, np.uint32)).view(np.int32)
+
+
+FUNCTIONS: dict[str, Function] = {
+    # arithmetic; integers wrap around
+    "add": Function(2, _NUMBERS, "same", np.add),
+    "sub": Function(2, _NUMBERS, "same", np.subtract),
+    "mul": Function(2, _NUMBERS, "same", np.multiply),
+    "div": Function(2, FLOATS, "same", np.divide),
+    "neg": Function(1, _NUMBERS, "same", np.negative),
+    "abs": Function(1, _NUMBERS, "same", np.abs),
+    "max": Function(2, _NUMBERS, "same", np.maximum),  # NaN if either is
+    "min": Function(2, _NUMBERS, "same", np.minimum),
+    "floordiv": Function(2, ("int32", "index"), "same", np.floor_divide),  # divisor positive
+    "mod": Function(2, ("int32", "index"), "same", np.mod),  # divisor positive; result never negative
+    # comparisons and logic; `and`, `or`, `xor`, `not` are bitwise on integers
+    "lt": Function(2, (*_NUMBERS, "bool"), "bool", np.less),
+    "le": Function(2, (*_NUMBERS, "bool"), "bool", np.less_equal),
+    "eq": Function(2, (*_NUMBERS, "bool"), "bool", np.equal),
+    "ne": Function(2, (*_NUMBERS, "bool"), "bool", np.not_equal),
+    "and": Function(2, _LOGIC, "same", np.bitwise_and),
+    "or": Function(2, _LOGIC, "same", np.bitwise_or),
+    "xor": Function(2, _LOGIC, "same", np.bitwise_xor),
+    "not": Function(1, _LOGIC, "same", np.invert),
+    "shl": Function(2, ("int32",), "same", _shift_left),
+    "shr": Function(2, ("int32",), "same", _shift_right),  # logical: zeros enter from the left
+    # select(condition, then, otherwise); cast truncates floats towards zero
+    "select": Function(3, DTYPES, "same", np.where),
+    "cast": Function(1, DTYPES, "any", None),  # type: ignore[arg-type]
+    # elementary functions
+    "sqrt": Function(1, FLOATS, "same", np.sqrt),
+    "floor": Function(1, FLOATS, "same", np.floor),
+    "exp": Function(1, FLOATS, "same", np.exp),
+    "expm1": Function(1, FLOATS, "same", np.expm1),
+    "log": Function(1, FLOATS, "same", np.log),
+    "log1p": Function(1, FLOATS, "same", np.log1p),
+    "tanh": Function(1, FLOATS, "same", np.tanh),
+    "sigmoid": Function(1, FLOATS, "same", _sigmoid),
+    "sin": Function(1, FLOATS, "same", np.sin),
+    "cos": Function(1, FLOATS, "same", np.cos),
+    "erf": Function(1, FLOATS, "same", _erf),
+    "pow": Function(2, FLOATS, "same", np.power),
+}
+
+
+def call(fn: str, *args: Scalar) -> Scalar:
+    """Apply a function of the table, checking arity and dtypes, and folding index arithmetic on constants."""
+    function = FUNCTIONS[fn]
+    dtype = args[-1].dtype
+    if len(args) != function.arity or dtype not in function.accepts:
+        raise TypeError(f"{fn} takes {function.arity} of {function.accepts}, got {[a.dtype for a in args]}")
+    operands = args[1:] if fn == "select" else args
+    if any(a.dtype != dtype for a in operands) or (fn == "select" and args[0].dtype != "bool"):
+        raise TypeError(f"{fn} takes arguments of one dtype, got {[a.dtype for a in args]}")
+    result = "bool" if function.result == "bool" else dtype
+    if dtype == "index":
+        folded = _fold_index(fn, args)
+        if folded is not None:
+            return folded
+    return Call(fn, args, result)
+
+
+def cast(value: Scalar, dtype: str) -> Scalar:
+    if value.dtype == dtype:
+        return value
+    if isinstance(value, Const) and dtype in ("index", "int32"):
+        return Const(int(value.value), dtype)
+    return Call("cast", (value,), dtype)
+
+
+def index(value: int) -> Const:
+    return Const(value, "index")
+
+
+def _fold_index(fn: str, args: tuple[Scalar, ...]) -> Scalar | None:
+    """Constants, and the identities x + 0, x · 1, x · 0, 0 // k, 0 mod k of index arithmetic."""
+    if all(isinstance(a, Const) for a in args):
+        values = [a.value for a in args if isinstance(a, Const)]
+        result = FUNCTIONS[fn].numpy(*values)
+        return Const(bool(result), "bool") if isinstance(result, np.bool_) else Const(int(result), "index")
+    match fn, args:
+        case ("add", (x, Const(0))) | ("add", (Const(0), x)) | ("sub", (x, Const(0))):
+            return x
+        case ("mul", (x, Const(1))) | ("mul", (Const(1), x)) | ("floordiv", (x, Const(1))):
+            return x
+        case ("mul", (_, Const(0))) | ("mul", (Const(0), _)) | ("mod", (_, Const(1))):
+            return index(0)
+        case ("add", (Call("add", (x, Const(a))), Const(b))):
+            return call("add", x, index(int(a) + int(b)))
+    return None
