@@ -1,0 +1,37 @@
+"""The ops. `TABLE` is the list of them all: adding an op means writing its rules and naming it here."""
+
+from graphc.ir import Op
+from graphc.ops.axis import AXIS
+from graphc.ops.composite import CROSS_ENTROPY, LOG_SOFTMAX, SOFTMAX
+from graphc.ops.contraction import CONTRACT
+from graphc.ops.elementwise import ELEMENTWISE
+from graphc.ops.event import EVENT
+from graphc.ops.gradient import CUSTOM_GRADIENT
+from graphc.ops.leaves import CONST, COTANGENT, EXTENT, INDEX, INPUT, LEAVES, PARAM, STATE
+from graphc.ops.random import HASH
+from graphc.ops.reduction import REDUCTION
+from graphc.ops.table import GATHER, SCATTER
+
+TABLE: dict[str, Op] = {
+    op.name: op
+    for op in (
+        *LEAVES,
+        CONST,
+        INDEX,
+        EXTENT,
+        *ELEMENTWISE,
+        *EVENT,
+        *AXIS,
+        *REDUCTION,
+        CONTRACT,
+        GATHER,
+        SCATTER,
+        SOFTMAX,
+        LOG_SOFTMAX,
+        CROSS_ENTROPY,
+        HASH,
+        CUSTOM_GRADIENT,
+    )
+}
+
+__all__ = ["CONST", "CONTRACT", "COTANGENT", "EXTENT", "INDEX", "INPUT", "LEAVES", "PARAM", "STATE", "TABLE"]

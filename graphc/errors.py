@@ -1,0 +1,88 @@
+"""Errors. Each names the user's line, what was found, what was expected, and a way out."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_PACKAGE = tuple(str((Path(__file__).parent / part).resolve()) + "/" for part in (".", "../ops", "../codegen"))
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A line of the user's program."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        source = linecache.getline(self.file, self.line).strip()
+        return f"{self.file}:{self.line}" + (f"\n    {source}" if source else "")
+
+
+def user_location() -> Location | None:
+    """The innermost line on the call stack that is not graphc's own."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not _is_own(file):
+            return Location(file, frame.f_lineno)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+_own: dict[str, bool] = {}
+
+
+def _is_own(file: str) -> bool:
+    known = _own.get(file)
+    if known is None:
+        known = _own[file] = file.startswith("<frozen") or str(Path(file).resolve()).startswith(_PACKAGE)
+    return known
+
+
+class GraphError(ValueError):
+    """A mistake in a graph or in a call. The message begins with the user's line."""
+
+    def __init__(self, message: str, location: Location | None = None) -> None:
+        self.location = location or user_location()
+        self.reason = message
+        super().__init__(f"{self.location}\n{message}" if self.location else message)
+
+
+class ShapeError(GraphError):
+    """Event shapes that do not fit each other."""
+
+
+class DtypeError(GraphError):
+    """An element type that does not fit."""
+
+
+class AxisError(GraphError):
+    """An axis that is unknown, missing, or has another length than expected."""
+
+
+class DefinitionError(GraphError):
+    """A name taken twice, or a state never or twice defined."""
+
+
+class CausalityError(GraphError):
+    """A cycle that passes no delay, or delays against each other."""
+
+
+class ArgumentError(GraphError):
+    """An array given to a call that is missing, unknown, or of a wrong shape or dtype."""
+
+
+class ParseError(GraphError):
+    """A text that is not a graph."""
+
+
+class UnsupportedError(GraphError):
+    """Something that graphc does not do yet."""
+
+
+class InternalError(RuntimeError):
+    """An invariant of the compiler does not hold: always a bug in graphc, never in the graph."""

@@ -1,0 +1,389 @@
+"""The functions of expressions, named as in numpy and PyTorch.
+
+They take values, Python numbers and numpy arrays. Elementwise functions work on events of any shape and broadcast as
+numpy does. Reductions take `over=` axes, or `dim=` event dimensions; with neither they reduce the whole event.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
+from graphc.ir import Axis, Node, check_dtype, topological
+from graphc.ops import composite, gradient, leaves, reduction, table
+from graphc.ops import contraction as product
+from graphc.ops import elementwise as ew
+from graphc.ops import event as event_ops
+from graphc.ops.random import hash_
+from graphc.value import Value, as_value, binary, promote
+
+Dims = int | Sequence[int] | None
+Over = Axis | Iterable[Axis] | None
+
+
+def _unary(op: Callable[[Node], Node], doc: str, floating: bool = True) -> Callable[[Any], Value]:
+    def function(x: Any) -> Value:
+        (value,) = promote(x, floating=floating)
+        return Value(value.graph, op(value.node))
+
+    function.__doc__ = doc
+    return function
+
+
+tanh = _unary(ew.tanh, "Hyperbolic tangent.")
+sigmoid = _unary(ew.sigmoid, "The logistic function 1 / (1 + e^-x).")
+relu = _unary(ew.relu, "max(x, 0); its derivative at 0 is 0.", floating=False)
+exp = _unary(ew.exp, "eˣ.")
+expm1 = _unary(ew.expm1, "eˣ - 1, accurate near 0.")
+log = _unary(ew.log, "Natural logarithm.")
+log1p = _unary(ew.log1p, "log(1 + x), accurate near 0.")
+sqrt = _unary(ew.sqrt, "Square root.")
+abs = _unary(ew.abs, "Absolute value; its derivative at 0 is 0.", floating=False)
+sign = _unary(ew.sign, "-1, 0 or 1; its derivative is 0.", floating=False)
+floor = _unary(ew.floor, "The largest integer that is not larger; its derivative is 0.")
+sin = _unary(ew.sin, "Sine of an angle in radians.")
+cos = _unary(ew.cos, "Cosine of an angle in radians.")
+erf = _unary(ew.erf, "The error function.")
+softplus = _unary(ew.softplus, "log(1 + eˣ), without overflow.")
+stop_gradient = _unary(ew.stop_gradient, "The value, held constant by differentiation.", floating=False)
+
+
+def maximum(a: Any, b: Any) -> Value:
+    """The larger, element by element; at a tie each operand gets half of the gradient."""
+    return binary(ew.maximum, a, b)
+
+
+def minimum(a: Any, b: Any) -> Value:
+    """The smaller, element by element; at a tie each operand gets half of the gradient."""
+    return binary(ew.minimum, a, b)
+
+
+def where(condition: Any, then: Any, otherwise: Any) -> Value:
+    """`then` where the bool condition holds, else `otherwise`."""
+    a, b = promote(then, otherwise)
+    c = as_value(condition, a.graph)
+    graph = c.graph or a.graph
+    return Value(graph, ew.where(c.node, a.node, b.node))
+
+
+def clip(x: Any, low: Any, high: Any) -> Value:
+    """The nearest value between `low` and `high`."""
+    return minimum(maximum(x, low), high)
+
+
+def square(x: Any) -> Value:
+    """x · x."""
+    return binary(ew.mul, x, x)
+
+
+def silu(x: Any) -> Value:
+    """x σ(x), also called swish (Elfwing et al. 2018)."""
+    return binary(ew.mul, x, sigmoid(x))
+
+
+def gelu(x: Any) -> Value:
+    """x Φ(x), with the normal distribution's Φ (Hendrycks & Gimpel 2016); exact, by the error function."""
+    return binary(ew.mul, x, 0.5 * (1.0 + erf(binary(ew.mul, x, 1 / math.sqrt(2)))))
+
+
+def elu(x: Any, alpha: float = 1.0) -> Value:
+    """x where it is positive, else α (eˣ - 1) (Clevert et al. 2016)."""
+    return where(binary(ew.lt, 0, x), x, alpha * expm1(minimum(x, 0)))
+
+
+def leaky_relu(x: Any, slope: float = 0.01) -> Value:
+    """x where it is positive, else slope · x."""
+    return where(binary(ew.lt, 0, x), x, binary(ew.mul, x, slope))
+
+
+def hard_sigmoid(x: Any) -> Value:
+    """min(max(x / 6 + 1/2, 0), 1), PyTorch's and Keras 3's."""
+    return clip(binary(ew.mul, x, 1 / 6) + 0.5, 0.0, 1.0)
+
+
+def cast(x: Any, dtype: str) -> Value:
+    """The value in another dtype; floats are truncated towards zero. Only between floats has it a gradient."""
+    value = as_value(x, None)
+    return Value(value.graph, ew.cast(value.node, check_dtype(dtype)))
+
+
+# Reductions.
+
+
+def _axes(over: Over) -> tuple[Axis, ...]:
+    axes = () if over is None else (over,) if isinstance(over, Axis) else tuple(over)
+    for axis in axes:
+        if not isinstance(axis, Axis):
+            raise AxisError(f"over= takes axes, such as over=t; event dimensions are named by dim=. Got {axis!r}")
+    return axes
+
+
+def _dims(value: Value, dim: Dims, over: Over) -> tuple[int, ...]:
+    rank = len(value.shape)
+    if dim is None:
+        return tuple(range(rank)) if over is None else ()
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    for d in dims:
+        if not -rank <= d < rank:
+            raise ShapeError(f"dim={d} is outside an event of shape {value.shape}")
+    return tuple(sorted({d % rank for d in dims}))
+
+
+def _reduce(op: Any, x: Any, over: Over, dim: Dims, keepdims: bool, floating: bool) -> Value:
+    (value,) = promote(x, floating=floating)
+    if value.dtype == "bool":
+        value = cast(value, "int32")
+    dims = _dims(value, dim, over)
+    for axis in _axes(over):
+        if axis not in value.axes:
+            raise AxisError(f"the value does not vary over axis {axis.name!r}: {value.node.type}")
+    node = op(value.node, dims, _axes(over))
+    if keepdims:
+        node = event_ops.reshape(node, tuple(1 if d in dims else s for d, s in enumerate(value.shape)))
+    return Value(value.graph, node)
+
+
+def sum(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
+    """The sum over axes or event dimensions. Points past an example's length do not count."""
+    return _reduce(reduction.sum_, x, over, dim, keepdims, floating=False)
+
+
+def max(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
+    """The largest element over axes or event dimensions; equal ones share the gradient."""
+    return _reduce(reduction.max_, x, over, dim, keepdims, floating=False)
+
+
+def min(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
+    """The smallest element over axes or event dimensions; equal ones share the gradient."""
+    return -max(-promote(x)[0], over, dim, keepdims)
+
+
+def mean(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
+    """The mean over axes or event dimensions, of the points that exist."""
+    (value,) = promote(x, floating=True)
+    total = sum(value, over, dim, keepdims)
+    number = float(np.prod([value.shape[d] for d in _dims(value, dim, over)]))
+    result = total / number if number != 1 else total
+    if over is None:
+        return result
+    return Value(result.graph, ew.div(result.node, reduction.count(value.node, _axes(over), value.dtype)))
+
+
+def var(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
+    """The population variance over axes or event dimensions."""
+    centre = mean(x, over, dim, keepdims=True)
+    return mean(square(promote(x)[0] - centre), over, dim, keepdims)
+
+
+def argmax(x: Any) -> Value:
+    """The int32 position of the largest element along the last event dimension; the first, if several are."""
+    (value,) = promote(x)
+    if not value.shape:
+        raise ShapeError("argmax of an event that is a number")
+    largest = max(value, dim=-1, keepdims=True)
+    positions = np.arange(value.shape[-1])
+    return min(where(value == largest, positions, value.shape[-1]), dim=-1)
+
+
+# Classification.
+
+
+def _along(op: Callable[[Node], Node], x: Any, dim: int) -> Value:
+    (value,) = promote(x, floating=True)
+    rank = len(value.shape)
+    if not -rank <= dim < rank:
+        raise ShapeError(f"dim={dim} is outside an event of shape {value.shape}")
+    perm = list(range(rank))
+    perm[dim % rank], perm[-1] = perm[-1], perm[dim % rank]
+    swapped = event_ops.transpose(value.node, tuple(perm))
+    return Value(value.graph, event_ops.transpose(op(swapped), tuple(perm)))
+
+
+def softmax(x: Any, dim: int = -1) -> Value:
+    """eˣ / Σ eˣ along an event dimension."""
+    return _along(composite.softmax, x, dim)
+
+
+def log_softmax(x: Any, dim: int = -1) -> Value:
+    """log softmax(x), without overflow."""
+    return _along(composite.log_softmax, x, dim)
+
+
+def cross_entropy(logits: Any, label: Any) -> Value:
+    """-log softmax(logits)[label]: logits of event (…, classes) and an int32 label of event (…)."""
+    a, b = as_value(logits, None), as_value(label, None)
+    return Value(a.graph or b.graph, composite.cross_entropy(a.node, b.node))
+
+
+def one_hot(label: Any, classes: int, dtype: str = "") -> Value:
+    """1 at the label's position of a new last event dimension, 0 elsewhere."""
+    value = as_value(label, None)
+    if value.dtype != "int32":
+        raise DtypeError(f"the label of one_hot is an int32 value, got {value.dtype}")
+    default = value.graph.dtype if value.graph is not None else "float32"
+    return Value(value.graph, composite.one_hot(value.node, int(classes), dtype or default))
+
+
+def embedding(table_: Any, index: Any) -> Value:
+    """Row `index` of a table with event (rows, …), for every element of the int32 index."""
+    rows, which = as_value(table_, None), as_value(index, None)
+    return Value(rows.graph or which.graph, table.gather(rows.node, which.node))
+
+
+# Events.
+
+
+def concat(values: Sequence[Any], dim: int = -1) -> Value:
+    """The events joined along a dimension."""
+    if not values:
+        raise ShapeError("concat of no values")
+    parts = promote(*values)
+    rank = len(parts[0].shape)
+    if not -rank <= dim < rank:
+        raise ShapeError(f"dim={dim} is outside an event of shape {parts[0].shape}")
+    return Value(parts[0].graph, event_ops.concat([p.node for p in parts], dim % rank))
+
+
+def stack(values: Sequence[Any], dim: int = 0) -> Value:
+    """The events of equal shape joined along a new dimension."""
+    parts = promote(*values)
+    rank = len(parts[0].shape) + 1
+    at = dim % rank
+    return concat([p.reshape(*p.shape[:at], 1, *p.shape[at:]) for p in parts], at)
+
+
+def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...]:
+    """The event cut along a dimension into equal parts, or into parts of the given lengths."""
+    (value,) = promote(x)
+    at = dim % len(value.shape) if value.shape else 0
+    extent = value.shape[at] if value.shape else 0
+    if isinstance(parts, int) and (parts < 1 or extent % parts):
+        raise ShapeError(f"an event dimension of {extent} does not split into {parts} equal parts")
+    lengths = [extent // parts] * parts if isinstance(parts, int) else list(parts)
+    if math.fsum(lengths) != extent:
+        raise ShapeError(f"parts of {lengths} do not make up an event dimension of {extent}")
+    starts = np.cumsum([0, *lengths])
+    nodes = [event_ops.slice_(value.node, at, int(s), 1, n) for s, n in zip(starts, lengths, strict=False)]
+    return tuple(Value(value.graph, node) for node in nodes)
+
+
+def transpose(x: Any, *perm: int) -> Value:
+    """The event with its dimensions in another order."""
+    (value,) = promote(x)
+    return Value(value.graph, event_ops.transpose(value.node, tuple(perm)))
+
+
+def outer(a: Any, b: Any) -> Value:
+    """The outer product of two vectors."""
+    return einsum("i,j->ij", a, b)
+
+
+def einsum(formula: str, left: Any, right: Any) -> Value:
+    """The product of two events, summed over the letters that the result does not name: `einsum("ij,j->i", W, x)`."""
+    a, b = promote(left, right, floating=True)
+    try:
+        operands, out = formula.replace(" ", "").split("->")
+        first, second = operands.split(",")
+    except ValueError:
+        raise ShapeError(f"einsum takes a formula of two operands, such as 'ij,j->i', got {formula!r}") from None
+    x, first = _sum_lonely(a.node, first, second + out)
+    y, second = _sum_lonely(b.node, second, first + out)
+    return Value(a.graph, product.contract(x, y, first, second, out))
+
+
+def _sum_lonely(node: Node, letters: str, others: str) -> tuple[Node, str]:
+    """Sum the dimensions that only this operand names."""
+    if len(letters) != len(node.shape):
+        raise ShapeError(f"einsum names an event of shape {node.shape} by {letters!r}")
+    lonely = [d for d, letter in enumerate(letters) if letter not in others]
+    return reduction.sum_(node, lonely), "".join(letter for letter in letters if letter in others)
+
+
+# Axes.
+
+
+def index(axis: Axis) -> Value:
+    """The position along an axis, from 0, as an int32 value."""
+    return Value(None, leaves.index(axis))
+
+
+def length(axis: Axis) -> Value:
+    """The number of points along an axis, as an int32 value; for a ragged axis, each example's own."""
+    return Value(None, leaves.length(axis))
+
+
+# Randomness and gradients.
+
+
+def random(seed: Any, axes: Iterable[Axis] = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = "float32") -> Value:
+    """Uniform numbers in [0, 1), independent at every point of the axes and every element of the event.
+
+    They are a function of `seed` (an int or an int32 value) and `salt` alone: the same for the interpreter, for
+    compiled code and for an unrolled graph. Draws within one graph are told apart by their salts.
+    """
+    key = as_value(seed, None, dtype="int32")
+    node = random_bits(key.node, tuple(axes), shape, salt)
+    mantissa = ew.cast(ew.floordiv(node, leaves.const(1 << 8, "int32")), dtype)  # 24 bits, from -2²³ to 2²³ - 1
+    scale = leaves.const(2.0**-24, dtype)
+    return Value(key.graph, ew.add(ew.mul(mantissa, scale), leaves.const(0.5, dtype)))
+
+
+def random_bits(key: Node, axes: tuple[Axis, ...], shape: tuple[int, ...], salt: int) -> Node:
+    """A hash of the key, of the position along each axis in turn, and of the position in the event."""
+    for axis in axes:
+        key = hash_(key, leaves.index(axis), salt)
+    positions = np.arange(math.prod(shape)).reshape(shape)
+    return hash_(key, leaves.const(positions, "int32"), salt)
+
+
+def dropout(x: Any, rate: float, seed: Any, salt: int = 0) -> Value:
+    """Zero each element with probability `rate`, and scale the others by 1 / (1 - rate) (Srivastava et al. 2014).
+
+    `seed` is an int or an int32 value without axes, such as an input that counts the training steps. Two dropouts of
+    one graph that should be independent get different salts.
+    """
+    if not 0 <= rate < 1:
+        raise ShapeError(f"a dropout rate is at least 0 and below 1, got {rate}")
+    (value,) = promote(x, floating=True)
+    draw = random(seed, value.axes, value.shape, salt, value.dtype)
+    return where(draw >= rate, value * (1 / (1 - rate)), 0.0)
+
+
+def custom_gradient(function: Callable[..., tuple[Value, Callable[[Value], Any]]]) -> Callable[..., Value]:
+    """A function of values whose gradient is given by hand, as a decorator.
+
+    The function returns its value and a rule: from the adjoint of the value to one contribution per argument (None
+    where there is none). A surrogate gradient for a spike:
+
+        @gc.custom_gradient
+        def spike(v):
+            return gc.where(v > 0, 1.0, 0.0), lambda d: d / (1 + gc.abs(v)) ** 2
+    """
+
+    def wrapped(*arguments: Any) -> Value:
+        values = promote(*arguments)
+        result, rule = function(*values)
+        graph = result.graph
+        name = f"cotangent{len(_cotangents(result.node))}"
+        placeholder = leaves.leaf(leaves.COTANGENT, name, result.axes, result.shape, result.dtype)
+        given = rule(Value(graph, placeholder))
+        contributions = given if isinstance(given, tuple | list) else (given,)
+        if len(contributions) != len(values):
+            raise DefinitionError(f"the rule gives {len(contributions)} contributions to {len(values)} arguments")
+        pairs = [
+            (value.node, as_value(c, graph, dtype=value.dtype).node)
+            for value, c in zip(values, contributions, strict=True)
+            if c is not None
+        ]
+        operands, rules = [p[0] for p in pairs], [p[1] for p in pairs]
+        return Value(graph, gradient.custom_gradient(result.node, placeholder, operands, rules))
+
+    return wrapped
+
+
+def _cotangents(node: Node) -> list[Node]:
+    return [n for n in topological([node]) if n.op is leaves.COTANGENT]

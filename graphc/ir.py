@@ -1,0 +1,251 @@
+"""The expression graph: immutable, hash-consed nodes over named axes.
+
+A node is a value that varies over its `axes` and at each point of them holds a small tensor, its event, of
+`shape` and `dtype`. Nodes that are built alike are the same object, so `is` compares expressions and a `dict`
+keyed by nodes is a memo. A cycle never sits in `inputs`: a state is a leaf, and its equation stands in a table
+of the Graph (`graphc.graph`), as do the user's source lines; neither is part of a node's identity.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import AxisError, DtypeError, ShapeError, UnsupportedError
+from graphc.scalar import Scalar
+
+Shape = tuple[int, ...]
+Attributes = tuple[tuple[str, Any], ...]
+
+FLOATS = ("float32", "float64")
+DTYPES = ("bool", "int32", "float32", "float64")  # in the order of promotion
+
+
+def check_dtype(dtype: Any) -> str:
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    if name in ("float16", "bfloat16"):
+        raise UnsupportedError(f"dtype {name} is not supported yet; use float32")
+    if name not in DTYPES:
+        raise DtypeError(f"dtype {name!r} is not one of {', '.join(DTYPES)}")
+    return name
+
+
+def check_shape(shape: Any) -> Shape:
+    if isinstance(shape, int | np.integer):
+        raise ShapeError(f"a shape is a tuple: write ({shape},) instead of {shape}")
+    result = tuple(int(s) for s in shape)
+    if any(s < 1 for s in result):
+        raise ShapeError(f"every length of a shape is at least 1, got {result}")
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A named axis: time, batch, image rows.
+
+    `length` is an int (fixed), None (it comes with the data), or an int32 node without this axis (it differs
+    per example; points past it do not exist). `t - 1` names a neighbouring point, `t.last` the end.
+    """
+
+    name: str
+    length: int | Node | None = None
+
+    def __add__(self, offset: int) -> AxisPoint:
+        return AxisPoint(self, int(offset))
+
+    def __sub__(self, offset: int) -> AxisPoint:
+        return AxisPoint(self, -int(offset))
+
+    @property
+    def first(self) -> AxisEdge:
+        return AxisEdge(self, "first")
+
+    @property
+    def last(self) -> AxisEdge:
+        return AxisEdge(self, "last")
+
+    def at(self, position: int) -> AxisEdge:
+        """The point at a fixed position, counted from 0."""
+        return AxisEdge(self, int(position))
+
+    def __repr__(self) -> str:
+        return f"<axis {self.name}>"
+
+
+@dataclass(frozen=True, slots=True)
+class AxisPoint:
+    """The point `offset` steps further along an axis than the current one."""
+
+    axis: Axis
+    offset: int
+
+    def __add__(self, offset: int) -> AxisPoint:
+        return AxisPoint(self.axis, self.offset + int(offset))
+
+    def __sub__(self, offset: int) -> AxisPoint:
+        return AxisPoint(self.axis, self.offset - int(offset))
+
+
+@dataclass(frozen=True, slots=True)
+class AxisEdge:
+    """One point of an axis, whatever the current one: its first, its last, or the one at a position."""
+
+    axis: Axis
+    position: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    axes: tuple[Axis, ...]
+    shape: Shape
+    dtype: str
+
+    def __str__(self) -> str:
+        over = f" over {', '.join(a.name for a in self.axes)}" if self.axes else ""
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]{over}"
+
+
+Point = Mapping[Axis, int]
+Reads = Sequence[tuple["Node", Point]]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Op:
+    """An operation and all its rules.
+
+    infer(inputs, attrs)        the type of the result, or an error
+    compute(node, arrays)       the event at a point, from the events that `reads` names: the numpy reference
+    reads(node, point, domain)  which points of the inputs a point depends on; None: the same point of each
+    gradient(node, adjoint)     one contribution per input, in graph ops, or None where there is none; a
+                                contribution may be broadcast more widely than the input: the caller sums
+    lower(node, site)           the scalar at a point (see `Site`)
+    expand(node)                instead of `lower`: the same value in simpler ops
+    delays(node, k)             how far from the point input k is read along each axis; an axis that maps to
+                                None is read at points that are not a fixed distance away
+    cost                        of computing one element again, in additions; leaves cost one load
+    """
+
+    name: str
+    infer: Callable[[tuple[Node, ...], Mapping[str, Any]], Type]
+    compute: Callable[[Node, Sequence[np.ndarray]], Any] | None
+    gradient: Callable[[Node, Node], Sequence[Node | None]] | None
+    lower: Callable[[Node, Any], Scalar] | None = None
+    expand: Callable[[Node], Node] | None = None
+    reads: Callable[[Node, Point, Any], Reads] | None = None
+    delays: Callable[[Node, int], Mapping[Axis, int | None]] | None = None
+    cost: int = 1
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+class Node:
+    """One value. Made by `make` only, so that equal expressions are one object."""
+
+    __slots__ = ("__weakref__", "attrs", "axes", "dtype", "inputs", "op", "shape")
+    op: Op
+    inputs: tuple[Node, ...]
+    attrs: Attributes
+    axes: tuple[Axis, ...]
+    shape: Shape
+    dtype: str
+
+    @property
+    def type(self) -> Type:
+        return Type(self.axes, self.shape, self.dtype)
+
+    def __getitem__(self, name: str) -> Any:
+        """An attribute of the op, by name."""
+        for key, value in self.attrs:
+            if key == name:
+                return value
+        raise KeyError(f"{self.op.name} has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        attrs = "".join(f" {k}={v!r}" for k, v in self.attrs if k != "data")
+        return f"<{self.op.name}{attrs}: {self.type}>"
+
+
+_interned: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()
+
+
+def make(op: Op, inputs: Iterable[Node] = (), **attrs: Any) -> Node:
+    """The node that applies `op`; its type is inferred, and errors name what did not fit."""
+    inputs = tuple(inputs)
+    items = tuple(sorted(attrs.items()))
+    key = (op, inputs, items)
+    node = _interned.get(key)
+    if node is None:
+        inferred = op.infer(inputs, attrs)
+        node = Node()
+        node.op, node.inputs, node.attrs = op, inputs, items
+        node.axes, node.shape, node.dtype = inferred.axes, inferred.shape, inferred.dtype
+        node = _interned.setdefault(key, node)
+    return node
+
+
+def rebuild(node: Node, inputs: Sequence[Node]) -> Node:
+    """The same op on other inputs."""
+    if all(a is b for a, b in zip(node.inputs, inputs, strict=True)):
+        return node
+    return make(node.op, inputs, **dict(node.attrs))
+
+
+def topological(roots: Iterable[Node]) -> list[Node]:
+    """Every node that the roots are made of, inputs first, in an order fixed by the roots' order."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    for root in roots:
+        stack: list[tuple[Node, Iterator[Node]]] = []
+        if root not in seen:
+            seen.add(root)
+            stack.append((root, iter(dependencies(root))))
+        while stack:
+            node, rest = stack[-1]
+            for below in rest:
+                if below not in seen:
+                    seen.add(below)
+                    stack.append((below, iter(dependencies(below))))
+                    break
+            else:
+                order.append(node)
+                stack.pop()
+    return order
+
+
+def dependencies(node: Node) -> tuple[Node, ...]:
+    """The inputs, and the lengths of the node's ragged axes: a value has no meaning without them."""
+    lengths = tuple(a.length for a in node.axes if isinstance(a.length, Node))
+    return node.inputs + lengths
+
+
+def size(shape: Shape) -> int:
+    return math.prod(shape)
+
+
+def merge_axes(*axes: Sequence[Axis]) -> tuple[Axis, ...]:
+    """The union, in order of first appearance. Two different axes of one name are an error."""
+    merged: dict[str, Axis] = {}
+    for axis in (a for group in axes for a in group):
+        known = merged.setdefault(axis.name, axis)
+        if known is not axis and known != axis:
+            raise AxisError(f"two different axes are both called {axis.name!r}; values of two graphs do not mix")
+    return tuple(merged.values())
+
+
+def broadcast_shapes(shapes: Sequence[Shape], what: str) -> Shape:
+    try:
+        return tuple(np.broadcast_shapes(*shapes))
+    except ValueError:
+        found = " and ".join(str(s) for s in shapes)
+        raise ShapeError(f"{what}: event shapes {found} do not broadcast") from None
+
+
+def ragged_within(axis: Axis, axes: Iterable[Axis]) -> bool:
+    """Whether a value over `axes` has no points past this axis's per-example length."""
+    return isinstance(axis.length, Node) and set(axis.length.axes) <= set(axes)

@@ -1,0 +1,337 @@
+"""Value: what the user's expressions are made of. A node of the graph with Python's operators on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.errors import AxisError, DefinitionError, DtypeError, GraphError, ShapeError
+from graphc.ir import DTYPES, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape
+from graphc.ops import axis as axis_ops
+from graphc.ops import elementwise as ew
+from graphc.ops import event as event_ops
+from graphc.ops.contraction import matmul
+from graphc.ops.leaves import const
+
+if TYPE_CHECKING:
+    from graphc.graph import Graph
+
+
+class Value:
+    """A value of a graph: it varies over `axes` and holds an event of `shape` at each point.
+
+    `v[t - 1]` is the value one step back (0 before the start), `v[t.last]` its last point, `v[0:8]` a slice of the
+    event. Operators work as in numpy on events, and axes broadcast by name.
+    """
+
+    __slots__ = ("graph", "node")
+    __array_ufunc__ = None  # numpy arrays leave `array * value` to us
+
+    def __init__(self, graph: Graph | None, node: Node) -> None:
+        self.graph = graph
+        self.node = node
+        if graph is not None:
+            graph.remember(node)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return self.node.axes
+
+    @property
+    def shape(self) -> Shape:
+        return self.node.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.node.dtype
+
+    @property
+    def name(self) -> str:
+        """The name that an input, a param or a state was declared by."""
+        try:
+            return str(self.node["name"])
+        except KeyError:
+            raise DefinitionError(f"this value is not an input, a param or a state, but {self.node!r}") from None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.lower()} {self.node.op.name}: {self.node.type}>"
+
+    def __add__(self, other: Any) -> Value:
+        return binary(ew.add, self, other)
+
+    def __radd__(self, other: Any) -> Value:
+        return binary(ew.add, other, self)
+
+    def __sub__(self, other: Any) -> Value:
+        return binary(ew.sub, self, other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return binary(ew.sub, other, self)
+
+    def __mul__(self, other: Any) -> Value:
+        return binary(ew.mul, self, other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return binary(ew.mul, other, self)
+
+    def __truediv__(self, other: Any) -> Value:
+        return binary(ew.div, self, other, floating=True)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return binary(ew.div, other, self, floating=True)
+
+    def __floordiv__(self, other: Any) -> Value:
+        return _integer_or_floor(self, other)
+
+    def __mod__(self, other: Any) -> Value:
+        a, b = promote(self, other)
+        if a.dtype == "int32":
+            return binary(ew.mod, a, b)
+        return a - b * _integer_or_floor(a, b)
+
+    def __pow__(self, other: Any) -> Value:
+        return binary(ew.pow, self, other, floating=True)
+
+    def __rpow__(self, other: Any) -> Value:
+        return binary(ew.pow, other, self, floating=True)
+
+    def __matmul__(self, other: Any) -> Value:
+        return binary(matmul, self, other, floating=True)
+
+    def __rmatmul__(self, other: Any) -> Value:
+        return binary(matmul, other, self, floating=True)
+
+    def __neg__(self) -> Value:
+        return Value(self.graph, ew.neg(self.node))
+
+    def __abs__(self) -> Value:
+        return Value(self.graph, ew.abs(self.node))
+
+    def __lt__(self, other: Any) -> Value:
+        return binary(ew.lt, self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return binary(ew.le, self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return binary(ew.lt, other, self)
+
+    def __ge__(self, other: Any) -> Value:
+        return binary(ew.le, other, self)
+
+    def __eq__(self, other: Any) -> Value:  # type: ignore[override]
+        return binary(ew.eq, self, other)
+
+    def __ne__(self, other: Any) -> Value:  # type: ignore[override]
+        return binary(ew.ne, self, other)
+
+    def __and__(self, other: Any) -> Value:
+        return binary(ew.logical_and, self, other)
+
+    __rand__ = __and__
+
+    def __or__(self, other: Any) -> Value:
+        return binary(ew.logical_or, self, other)
+
+    __ror__ = __or__
+
+    def __invert__(self) -> Value:
+        return Value(self.graph, ew.logical_not(self.node))
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise GraphError("a value has no truth value while the graph is built; use gc.where(condition, then, otherwise)")
+
+    @property
+    def T(self) -> Value:
+        """The event with its dimensions in reverse order."""
+        return Value(self.graph, event_ops.transpose(self.node, tuple(reversed(range(len(self.shape))))))
+
+    def reshape(self, *shape: Any) -> Value:
+        """The event's elements, in row-major order, in another shape; one length may be -1."""
+        wanted = tuple(int(s) for s in (shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape))
+        if -1 in wanted:
+            rest = int(np.prod([s for s in wanted if s != -1]))
+            total = int(np.prod(self.shape))
+            if wanted.count(-1) > 1 or rest == 0 or total % rest:
+                raise ShapeError(f"cannot reshape event {self.shape} to {wanted}")
+            wanted = tuple(total // rest if s == -1 else s for s in wanted)
+        return Value(self.graph, event_ops.reshape(self.node, wanted))
+
+    def shift(self, axis: Axis, offset: int, fill: Any = 0.0) -> Value:
+        """The value `offset` points further along an axis, and `fill` (a number or a value) where there is none."""
+        other = as_value(fill, self.graph, dtype=self.dtype)
+        return Value(self.graph or other.graph, axis_ops.shift(self.node, {axis: int(offset)}, other.node))
+
+    def __getitem__(self, key: Any) -> Value:
+        points, edges, events = split_key(key)
+        value: Value = self
+        if points:
+            value = value._delayed(points)
+        for edge in edges:
+            value = value._at(edge)
+        return index_event(value, events) if events else value
+
+    def __iter__(self) -> Iterator[Value]:
+        if not self.shape:
+            raise TypeError("a value whose event is a number cannot be iterated over")
+        return (self[k] for k in range(self.shape[0]))
+
+    def _delayed(self, points: Sequence[AxisPoint]) -> Value:
+        for point in points:
+            if point.axis not in self.axes:
+                raise AxisError(
+                    f"a value indexed by axis {point.axis.name!r} that does not vary over it: {self.node.type}"
+                )
+        offsets = {p.axis: p.offset for p in points}
+        return Value(self.graph, axis_ops.shift(self.node, offsets, const(0, self.dtype)))
+
+    def _at(self, edge: AxisEdge) -> Value:
+        return Value(self.graph, axis_ops.at(self.node, edge.axis, edge.position))
+
+
+class State(Value):
+    """A value on a cycle: `h[t] = …` defines it, `h[t - 1]` reads it one step before, `h` means the current point."""
+
+    __slots__ = ("initial", "reset")
+
+    def __init__(self, graph: Graph, node: Node, initial: Node, reset: Node | None = None) -> None:
+        super().__init__(graph, node)
+        self.initial = initial
+        self.reset = reset
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        points, edges, events = split_key(key)
+        if edges or events or not points or any(p.offset for p in points):
+            axes = ", ".join(a.name for a in self.axes)
+            raise DefinitionError(f"the left side of an equation is the current point: {self.name}[{axes}] = …")
+        for point in points:
+            if point.axis not in self.axes:
+                raise AxisError(f"state {self.name!r} does not vary over axis {point.axis.name!r}")
+        assert self.graph is not None
+        self.graph.define(self.name, as_value(value, self.graph, dtype=self.dtype))
+
+    def _delayed(self, points: Sequence[AxisPoint]) -> Value:
+        offsets = {p.axis: p.offset for p in points if p.offset}
+        for axis in offsets:
+            if axis in self.initial.axes:
+                raise AxisError(
+                    f"state {self.name!r} is delayed along {axis.name!r}, so its initial value cannot vary over it; "
+                    f"use h.shift({axis.name}, {offsets[axis]}, fill=…) if you mean that"
+                )
+            if axis not in self.axes:
+                raise AxisError(f"state {self.name!r} does not vary over axis {axis.name!r}")
+        delayed = Value(self.graph, axis_ops.shift(self.node, offsets, self.initial))
+        if self.reset is None or not offsets:
+            return delayed
+        return Value(self.graph, ew.where(_crossed(self.reset, offsets), self.initial, delayed.node))
+
+    def _at(self, edge: AxisEdge) -> Value:
+        fill = None if edge.axis in self.initial.axes else self.initial
+        return Value(self.graph, axis_ops.at(self.node, edge.axis, edge.position, fill))
+
+
+def _crossed(reset: Node, offsets: dict[Axis, int]) -> Node:
+    """Whether a delay from the current point passes a reset: at this point, or at one between here and there."""
+    flag = reset
+    for axis, offset in offsets.items():
+        if axis in reset.axes:
+            for k in range(1, abs(offset)):
+                step = -k if offset < 0 else k
+                flag = ew.logical_or(flag, axis_ops.shift(reset, {axis: step}, const(False, "bool")))
+    return flag
+
+
+def split_key(key: Any) -> tuple[list[AxisPoint], list[AxisEdge], list[Any]]:
+    """The parts of a subscript: points of axes first, then ints and slices of the event."""
+    points: list[AxisPoint] = []
+    edges: list[AxisEdge] = []
+    events: list[Any] = []
+    for item in key if isinstance(key, tuple) else (key,):
+        if isinstance(item, Axis):
+            points.append(AxisPoint(item, 0))
+        elif isinstance(item, AxisPoint):
+            points.append(item)
+        elif isinstance(item, AxisEdge):
+            edges.append(item)
+        elif isinstance(item, int | np.integer | slice) or item is Ellipsis or item is None:
+            events.append(item)
+        else:
+            raise DtypeError(f"a subscript is a point of an axis (t - 1), an int or a slice, not {item!r}")
+    return points, edges, events
+
+
+def index_event(value: Value, keys: Sequence[Any]) -> Value:
+    """Basic numpy indexing of the event: ints, slices, one `...`, and None for a new dimension."""
+    used = sum(k is not None and k is not Ellipsis for k in keys)
+    if used > len(value.shape) or sum(k is Ellipsis for k in keys) > 1:
+        raise ShapeError(f"{used} subscripts on an event of shape {value.shape}")
+    fill = [slice(None)] * (len(value.shape) - used)
+    position = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
+    keys = [*keys[:position], *fill, *keys[position + 1 :]]
+    node, dim, shape = value.node, 0, []
+    for key in keys:
+        if key is None:
+            shape.append(1)
+            continue
+        extent = node.shape[dim]
+        if isinstance(key, slice):
+            positions = range(*key.indices(extent))
+            if not len(positions):
+                raise ShapeError(f"slice {key} of dimension {dim} of an event of shape {value.shape} is empty")
+            node = event_ops.slice_(node, dim, positions.start, positions.step, len(positions))
+            shape.append(len(positions))
+        else:
+            if not -extent <= key < extent:
+                raise ShapeError(f"index {key} is outside dimension {dim} of an event of shape {value.shape}")
+            node = event_ops.slice_(node, dim, int(key) % extent, 1, 1)
+        dim += 1
+    return Value(value.graph, event_ops.reshape(node, tuple(shape)))
+
+
+def as_value(item: Any, graph: Graph | None, dtype: str | None = None) -> Value:
+    """A value, or a constant made of a Python number or an array; `dtype` is the constant's, by default its own kind's."""
+    if isinstance(item, Value):
+        return item
+    if isinstance(item, np.ndarray | np.generic | int | float | bool | list | tuple):
+        array = np.asarray(item)
+        if array.dtype.kind not in "biuf":
+            raise DtypeError(f"a constant is made of numbers, got {item!r}")
+        default = graph.dtype if graph is not None else "float32"
+        own = {"b": "bool", "f": default}.get(array.dtype.kind, "int32")
+        return Value(None, const(array, dtype or own))
+    raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}")
+
+
+def promote(*items: Any, floating: bool = False) -> list[Value]:
+    """The operands as values of one dtype. Values promote bool → int32 → float32 → float64; constants adapt to them."""
+    graph = next((i.graph for i in items if isinstance(i, Value) and i.graph is not None), None)
+    for item in items:
+        if isinstance(item, Value) and item.graph is not None and item.graph is not graph:
+            assert graph is not None
+            raise DefinitionError(f"values of two graphs do not mix: {graph.name!r} and {item.graph.name!r}")
+    default = graph.dtype if graph is not None else "float32"
+    ranks = [DTYPES.index(i.dtype) for i in items if isinstance(i, Value)]
+    constants = [np.asarray(i).dtype.kind for i in items if not isinstance(i, Value)]
+    dtype = DTYPES[max(ranks)] if ranks else "bool"
+    if dtype not in FLOATS and (floating or "f" in constants):
+        dtype = default
+    if dtype == "bool" and any(k in "iu" for k in constants):
+        dtype = "int32"
+    values = [as_value(i, graph, dtype=dtype) for i in items]
+    return [Value(graph or v.graph, ew.cast(v.node, dtype)) for v in values]
+
+
+def binary(op: Any, left: Any, right: Any, floating: bool = False) -> Value:
+    a, b = promote(left, right, floating=floating)
+    return Value(a.graph, op(a.node, b.node))
+
+
+def _integer_or_floor(left: Any, right: Any) -> Value:
+    a, b = promote(left, right)
+    if a.dtype == "int32":
+        return binary(ew.floordiv, a, b)
+    return Value(a.graph, ew.floor(ew.div(a.node, b.node)))

@@ -1,0 +1,144 @@
+"""Ops that are formulas of others, kept whole so that graphs, drawings and texts stay readable: softmax and its kin.
+
+`expand` gives the formula, which is what the compiler fuses; the gradient and the numpy reference are the closed
+forms. All of them work along the last event dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentError, DtypeError, ShapeError
+from graphc.ir import FLOATS, Node, Op, Type, make, merge_axes
+from graphc.ops.elementwise import add, cast, div, eq, exp, log, mul, neg, sub
+from graphc.ops.event import reshape
+from graphc.ops.leaves import const
+from graphc.ops.reduction import max_, sum_
+
+
+def _infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    (x,) = inputs
+    if not x.shape or x.dtype not in FLOATS:
+        raise ShapeError(f"softmax takes a floating event with at least one dimension, got {x.type}")
+    return x.type
+
+
+def _last(reduced: Node) -> Node:
+    """A reduction of the last dimension, with that dimension kept at length 1."""
+    return reshape(reduced, (*reduced.shape, 1))
+
+
+def _sum_last(x: Node) -> Node:
+    return _last(sum_(x, dims=(len(x.shape) - 1,)))
+
+
+def _max_last(x: Node) -> Node:
+    return _last(max_(x, dims=(len(x.shape) - 1,)))
+
+
+# softmax(x) = eˣ / Σ eˣ
+def _softmax_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
+    e = np.exp(arrays[0] - arrays[0].max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def _softmax_expand(node: Node) -> Node:
+    (x,) = node.inputs
+    e = exp(sub(x, _max_last(x)))
+    return div(e, _sum_last(e))
+
+
+SOFTMAX = Op(
+    "softmax",
+    _infer,
+    _softmax_compute,
+    lambda node, d: (mul(node, sub(d, _sum_last(mul(d, node)))),),
+    expand=_softmax_expand,
+)
+
+
+# log_softmax(x) = x − log Σ eˣ
+def _log_softmax_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
+    z = arrays[0] - arrays[0].max(axis=-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+
+
+def _log_softmax_expand(node: Node) -> Node:
+    (x,) = node.inputs
+    return sub(x, _log_sum_exp(x))
+
+
+def _log_sum_exp(x: Node) -> Node:
+    top = _max_last(x)
+    return add(top, log(_sum_last(exp(sub(x, top)))))
+
+
+LOG_SOFTMAX = Op(
+    "log_softmax",
+    _infer,
+    _log_softmax_compute,
+    lambda node, d: (sub(d, mul(softmax(node.inputs[0]), _sum_last(d))),),
+    expand=_log_softmax_expand,
+)
+
+
+# cross_entropy(logits, label) = −log softmax(logits)[label]
+def _cross_entropy_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    logits, label = inputs
+    if label.dtype != "int32":
+        raise DtypeError(f"the label of cross_entropy is the int32 number of a class, got {label.dtype}")
+    if not logits.shape or logits.dtype not in FLOATS or label.shape != logits.shape[:-1]:
+        raise ShapeError(
+            f"cross_entropy takes floating logits (…, classes) and a label (…), got {logits.type} and {label.type}"
+        )
+    return Type(merge_axes(logits.axes, label.axes), label.shape, logits.dtype)
+
+
+def _cross_entropy_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
+    logits, label = arrays
+    if (label < 0).any() or (label >= logits.shape[-1]).any():
+        raise ArgumentError(f"a label is outside the {logits.shape[-1]} classes: found {label.min()} to {label.max()}")
+    z = logits - logits.max(axis=-1, keepdims=True)
+    picked = np.take_along_axis(z, label[..., None], axis=-1)[..., 0]
+    return np.log(np.exp(z).sum(axis=-1)) - picked
+
+
+def one_hot(label: Node, classes: int, dtype: str) -> Node:
+    """1 at the label's position of a new last dimension, 0 elsewhere."""
+    positions = const(np.arange(classes), "int32")
+    return cast(eq(reshape(label, (*label.shape, 1)), positions), dtype)
+
+
+def _cross_entropy_expand(node: Node) -> Node:
+    logits, label = node.inputs
+    picked = sum_(mul(one_hot(label, logits.shape[-1], logits.dtype), logits), dims=(len(logits.shape) - 1,))
+    return add(reshape(_log_sum_exp(logits), label.shape), neg(picked))
+
+
+def _cross_entropy_gradient(node: Node, d: Node) -> Sequence[Node | None]:
+    logits, label = node.inputs
+    return mul(_last(d), sub(softmax(logits), one_hot(label, logits.shape[-1], logits.dtype))), None
+
+
+CROSS_ENTROPY = Op(
+    "cross_entropy",
+    _cross_entropy_infer,
+    _cross_entropy_compute,
+    _cross_entropy_gradient,
+    expand=_cross_entropy_expand,
+)
+
+
+def softmax(x: Node) -> Node:
+    return make(SOFTMAX, (x,))
+
+
+def log_softmax(x: Node) -> Node:
+    return make(LOG_SOFTMAX, (x,))
+
+
+def cross_entropy(logits: Node, label: Node) -> Node:
+    return make(CROSS_ENTROPY, (logits, label))

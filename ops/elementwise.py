@@ -1,0 +1,372 @@
+"""Elementwise ops: each element of the result is a formula of the operands' elements at the same place.
+
+Events broadcast as in numpy, axes broadcast by name. Every op is a row of rules: the numpy reference, the
+scalar formula, and the gradient in graph ops, where `d` is the adjoint of the result `y`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import DtypeError
+from graphc.ir import FLOATS, Node, Op, Type, broadcast_shapes, make, merge_axes
+from graphc.ops.leaves import const
+from graphc.ops.site import Site
+from graphc.scalar import FUNCTIONS, Const, Scalar, call
+from graphc.scalar import cast as scalar_cast
+
+NUMBERS = ("int32", *FLOATS)
+LOGIC = ("bool", "int32")
+ANY = ("bool", *NUMBERS)
+
+Rule = Callable[..., Sequence[Node | None]]
+
+
+def _elementwise(
+    name: str,
+    arity: int,
+    accepts: tuple[str, ...],
+    formula: Callable[..., Scalar],
+    reference: Callable[..., Any],
+    gradient: Rule | None,
+    *,
+    result: str = "same",
+    cost: int = 1,
+) -> Op:
+    """An op from its rules; `gradient(d, y, *inputs)` gives a contribution per input."""
+
+    def infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+        if len(inputs) != arity:
+            raise DtypeError(f"{name} takes {arity} values, got {len(inputs)}")
+        dtypes = [i.dtype for i in inputs]
+        if dtypes[-1] not in accepts or any(d != dtypes[-1] for d in dtypes):
+            raise DtypeError(f"{name} takes values of one dtype out of {', '.join(accepts)}; got {', '.join(dtypes)}")
+        shape = broadcast_shapes([i.shape for i in inputs], name)
+        return Type(merge_axes(*(i.axes for i in inputs)), shape, dtypes[-1] if result == "same" else result)
+
+    def lower(node: Node, site: Site) -> Scalar:
+        return formula(*(site.read(k) for k in range(arity)))
+
+    return Op(
+        name,
+        infer,
+        compute=lambda node, arrays: reference(*arrays),
+        gradient=None if gradient is None else lambda node, d: gradient(d, node, *node.inputs),
+        lower=lower,
+        cost=cost,
+    )
+
+
+def _primitive(name: str, accepts: tuple[str, ...], gradient: Rule | None, *, cost: int = 1, fn: str = "") -> Op:
+    """An op that is one function of the scalar language."""
+    function = FUNCTIONS[fn or name]
+    result = "bool" if function.result == "bool" else "same"
+
+    def formula(*args: Scalar) -> Scalar:
+        return call(fn or name, *args)
+
+    return _elementwise(name, function.arity, accepts, formula, function.numpy, gradient, result=result, cost=cost)
+
+
+def _like(value: float, node: Node) -> Node:
+    return const(value, node.dtype)
+
+
+# Arithmetic.
+ADD = _primitive("add", NUMBERS, lambda d, y, a, b: (d, d))
+SUB = _primitive("sub", NUMBERS, lambda d, y, a, b: (d, neg(d)))
+MUL = _primitive("mul", NUMBERS, lambda d, y, a, b: (mul(d, b), mul(d, a)))
+DIV = _primitive("div", FLOATS, lambda d, y, a, b: (div(d, b), neg(div(mul(d, y), b))), cost=4)
+NEG = _primitive("neg", NUMBERS, lambda d, y, a: (neg(d),))
+ABS = _primitive("abs", NUMBERS, lambda d, y, a: (mul(d, sign(a)),))
+FLOORDIV = _primitive("floordiv", ("int32",), None, cost=8)
+MOD = _primitive("mod", ("int32",), None, cost=8)
+POW = _primitive(
+    "pow",
+    FLOATS,
+    lambda d, y, a, b: (mul(d, mul(b, pow(a, sub(b, _like(1, b))))), mul(d, mul(y, log(a)))),
+    cost=20,
+)
+
+
+def _extremum(op: Callable[[Node, Node], Node]) -> Rule:
+    """maximum and minimum: the adjoint goes to the operand that wins, half to each at a tie."""
+
+    def gradient(d: Node, y: Node, a: Node, b: Node) -> Sequence[Node]:
+        half = where(eq(a, b), mul(d, _like(0.5, d)), _like(0, d))
+        return where(op(a, b), d, half), where(op(b, a), d, half)
+
+    return gradient
+
+
+MAXIMUM = _primitive("maximum", NUMBERS, _extremum(lambda a, b: lt(b, a)), fn="max")
+MINIMUM = _primitive("minimum", NUMBERS, _extremum(lambda a, b: lt(a, b)), fn="min")
+
+# Comparisons and logic.
+LT = _primitive("lt", ANY, None)
+LE = _primitive("le", ANY, None)
+EQ = _primitive("eq", ANY, None)
+NE = _primitive("ne", ANY, None)
+AND = _primitive("logical_and", LOGIC, None, fn="and")
+OR = _primitive("logical_or", LOGIC, None, fn="or")
+NOT = _primitive("logical_not", ("bool",), None, fn="not")
+
+# Elementary functions.
+EXP = _primitive("exp", FLOATS, lambda d, y, a: (mul(d, y),), cost=12)
+EXPM1 = _primitive("expm1", FLOATS, lambda d, y, a: (mul(d, add(y, _like(1, y))),), cost=14)
+LOG = _primitive("log", FLOATS, lambda d, y, a: (div(d, a),), cost=14)
+LOG1P = _primitive("log1p", FLOATS, lambda d, y, a: (div(d, add(a, _like(1, a))),), cost=18)
+SQRT = _primitive("sqrt", FLOATS, lambda d, y, a: (div(mul(d, _like(0.5, d)), y),), cost=6)
+SIN = _primitive("sin", FLOATS, lambda d, y, a: (mul(d, cos(a)),), cost=16)
+COS = _primitive("cos", FLOATS, lambda d, y, a: (neg(mul(d, sin(a))),), cost=16)
+TANH = _primitive("tanh", FLOATS, lambda d, y, a: (mul(d, sub(_like(1, y), mul(y, y))),), cost=20)
+SIGMOID = _primitive("sigmoid", FLOATS, lambda d, y, a: (mul(d, mul(y, sub(_like(1, y), y))),), cost=16)
+ERF = _primitive(
+    "erf", FLOATS, lambda d, y, a: (mul(d, mul(_like(2 / math.sqrt(math.pi), a), exp(neg(mul(a, a))))),), cost=20
+)
+FLOOR = _primitive("floor", FLOATS, lambda d, y, a: (None,))
+
+
+def _zero(x: Scalar) -> Scalar:
+    return Const(0 if x.dtype == "int32" else 0.0, x.dtype)
+
+
+def _one(x: Scalar, value: int = 1) -> Scalar:
+    return Const(value if x.dtype == "int32" else float(value), x.dtype)
+
+
+def _relu_formula(x: Scalar) -> Scalar:
+    return call("max", x, _zero(x))
+
+
+RELU = _elementwise(
+    "relu",
+    1,
+    NUMBERS,
+    _relu_formula,
+    lambda a: np.maximum(a, a.dtype.type(0)),
+    lambda d, y, a: (where(lt(_like(0, a), a), d, _like(0, d)),),
+)
+
+
+def _softplus_formula(x: Scalar) -> Scalar:
+    """log(1 + eˣ) = max(x, 0) + log1p(e^-|x|)."""
+    return call("add", call("max", x, _zero(x)), call("log1p", call("exp", call("neg", call("abs", x)))))
+
+
+SOFTPLUS = _elementwise(
+    "softplus",
+    1,
+    FLOATS,
+    _softplus_formula,
+    lambda a: np.logaddexp(a, a.dtype.type(0)),
+    lambda d, y, a: (mul(d, sigmoid(a)),),
+    cost=32,
+)
+
+
+def _sign_formula(x: Scalar) -> Scalar:
+    """The sign; a zero or a NaN is returned as it is."""
+    negative = call("select", call("lt", x, _zero(x)), _one(x, -1), x)
+    return call("select", call("lt", _zero(x), x), _one(x), negative)
+
+
+SIGN = _elementwise("sign", 1, NUMBERS, _sign_formula, np.sign, lambda d, y, a: (None,), cost=2)
+
+
+# where(condition, then, otherwise): the one op whose first operand has a dtype of its own.
+def _where_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    condition, then, otherwise = inputs
+    if condition.dtype != "bool":
+        raise DtypeError(f"the condition of where is bool, got {condition.dtype}; compare it, as in v > 0")
+    if then.dtype != otherwise.dtype:
+        raise DtypeError(f"where takes two values of one dtype, got {then.dtype} and {otherwise.dtype}")
+    shape = broadcast_shapes([i.shape for i in inputs], "where")
+    return Type(merge_axes(*(i.axes for i in inputs)), shape, then.dtype)
+
+
+def _where_gradient(node: Node, d: Node) -> Sequence[Node | None]:
+    zero = _like(0, d)
+    return None, where(node.inputs[0], d, zero), where(node.inputs[0], zero, d)
+
+
+def _where_lower(node: Node, site: Site) -> Scalar:
+    return call("select", site.read(0), site.read(1), site.read(2))
+
+
+WHERE = Op("where", _where_infer, lambda node, arrays: np.where(*arrays), _where_gradient, _where_lower)
+
+
+# cast(value; dtype): between floats the adjoint is cast back; integers have none.
+def _cast_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    return Type(inputs[0].axes, inputs[0].shape, attrs["dtype"])
+
+
+def _cast_gradient(node: Node, d: Node) -> Sequence[Node | None]:
+    (value,) = node.inputs
+    return (cast(d, value.dtype) if value.dtype in FLOATS and node.dtype in FLOATS else None,)
+
+
+CAST = Op(
+    "cast",
+    _cast_infer,
+    lambda node, arrays: arrays[0].astype(node.dtype),
+    _cast_gradient,
+    lambda node, site: scalar_cast(site.read(0), node.dtype),
+)
+
+# stop_gradient(value): the value, held constant by differentiation.
+STOP_GRADIENT = _elementwise("stop_gradient", 1, ANY, lambda x: x, lambda a: a, None, cost=0)
+
+
+# How gradient rules and expressions build nodes.
+
+
+def neg(a: Node) -> Node:
+    return make(NEG, (a,))
+
+
+def abs(a: Node) -> Node:
+    return make(ABS, (a,))
+
+
+def sign(a: Node) -> Node:
+    return make(SIGN, (a,))
+
+
+def floor(a: Node) -> Node:
+    return make(FLOOR, (a,))
+
+
+def exp(a: Node) -> Node:
+    return make(EXP, (a,))
+
+
+def expm1(a: Node) -> Node:
+    return make(EXPM1, (a,))
+
+
+def log(a: Node) -> Node:
+    return make(LOG, (a,))
+
+
+def log1p(a: Node) -> Node:
+    return make(LOG1P, (a,))
+
+
+def sqrt(a: Node) -> Node:
+    return make(SQRT, (a,))
+
+
+def sin(a: Node) -> Node:
+    return make(SIN, (a,))
+
+
+def cos(a: Node) -> Node:
+    return make(COS, (a,))
+
+
+def tanh(a: Node) -> Node:
+    return make(TANH, (a,))
+
+
+def sigmoid(a: Node) -> Node:
+    return make(SIGMOID, (a,))
+
+
+def erf(a: Node) -> Node:
+    return make(ERF, (a,))
+
+
+def relu(a: Node) -> Node:
+    return make(RELU, (a,))
+
+
+def softplus(a: Node) -> Node:
+    return make(SOFTPLUS, (a,))
+
+
+def stop_gradient(a: Node) -> Node:
+    return make(STOP_GRADIENT, (a,))
+
+
+def logical_not(a: Node) -> Node:
+    return make(NOT, (a,))
+
+
+def add(a: Node, b: Node) -> Node:
+    return make(ADD, (a, b))
+
+
+def sub(a: Node, b: Node) -> Node:
+    return make(SUB, (a, b))
+
+
+def mul(a: Node, b: Node) -> Node:
+    return make(MUL, (a, b))
+
+
+def div(a: Node, b: Node) -> Node:
+    return make(DIV, (a, b))
+
+
+def pow(a: Node, b: Node) -> Node:
+    return make(POW, (a, b))
+
+
+def maximum(a: Node, b: Node) -> Node:
+    return make(MAXIMUM, (a, b))
+
+
+def minimum(a: Node, b: Node) -> Node:
+    return make(MINIMUM, (a, b))
+
+
+def floordiv(a: Node, b: Node) -> Node:
+    return make(FLOORDIV, (a, b))
+
+
+def mod(a: Node, b: Node) -> Node:
+    return make(MOD, (a, b))
+
+
+def lt(a: Node, b: Node) -> Node:
+    return make(LT, (a, b))
+
+
+def le(a: Node, b: Node) -> Node:
+    return make(LE, (a, b))
+
+
+def eq(a: Node, b: Node) -> Node:
+    return make(EQ, (a, b))
+
+
+def ne(a: Node, b: Node) -> Node:
+    return make(NE, (a, b))
+
+
+def logical_and(a: Node, b: Node) -> Node:
+    return make(AND, (a, b))
+
+
+def logical_or(a: Node, b: Node) -> Node:
+    return make(OR, (a, b))
+
+
+def where(condition: Node, then: Node, otherwise: Node) -> Node:
+    return make(WHERE, (condition, then, otherwise))
+
+
+def cast(value: Node, dtype: str) -> Node:
+    return value if value.dtype == dtype else make(CAST, (value,), dtype=dtype)
+
+
+ELEMENTWISE = (
+    ADD, SUB, MUL, DIV, NEG, ABS, FLOORDIV, MOD, POW, MAXIMUM, MINIMUM, LT, LE, EQ, NE, AND, OR, NOT, EXP, EXPM1,
+    LOG, LOG1P, SQRT, SIN, COS, TANH, SIGMOID, ERF, FLOOR, RELU, SOFTPLUS, SIGN, WHERE, CAST, STOP_GRADIENT,
+)  # fmt: skip

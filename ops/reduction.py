@@ -1,0 +1,179 @@
+"""Ops that change how far a value extends: sum and max over axes and event dimensions, and broadcast, their dual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import AxisError, ShapeError
+from graphc.ir import FLOATS, Axis, Node, Op, Point, Reads, Shape, Type, broadcast_shapes, make, ragged_within
+from graphc.ops.elementwise import cast, div, eq, mul
+from graphc.ops.event import reshape
+from graphc.ops.leaves import const, length
+from graphc.ops.site import Event, Site
+from graphc.scalar import Scalar
+
+
+# broadcast(value; axes, shape): the same element wherever the value does not vary.
+def _broadcast_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    (value,), axes, shape = inputs, attrs["axes"], attrs["shape"]
+    if not set(value.axes) <= set(axes):
+        raise AxisError(f"broadcast of a value over {value.axes} to fewer axes {axes}")
+    if broadcast_shapes([value.shape, shape], "broadcast") != shape:
+        raise ShapeError(f"an event of shape {value.shape} does not broadcast to {shape}")
+    return Type(axes, shape, value.dtype)
+
+
+BROADCAST = Op(
+    "broadcast",
+    _broadcast_infer,
+    lambda node, arrays: np.broadcast_to(arrays[0], node.shape),
+    lambda node, d: (d,),
+    lambda node, site: site.read(0),
+    cost=0,
+)
+
+
+def broadcast(value: Node, axes: Sequence[Axis], shape: Shape) -> Node:
+    """The value over exactly these axes, in this order."""
+    if value.axes == tuple(axes) and value.shape == shape:
+        return value
+    return make(BROADCAST, (value,), axes=tuple(axes), shape=shape)
+
+
+# sum(value; dims, over) and max(value; dims, over): over event dimensions and over all existing points of axes.
+def _reduce_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    (value,), dims, over = inputs, attrs["dims"], attrs["over"]
+    for axis in over:
+        if axis not in value.axes:
+            raise AxisError(f"a reduction over axis {axis.name!r} of a value that does not vary over it ({value.type})")
+    if any(not 0 <= d < len(value.shape) for d in dims):
+        raise ShapeError(f"a reduction over event dimensions {dims} of an event of shape {value.shape}")
+    shape = tuple(s for d, s in enumerate(value.shape) if d not in dims)
+    return Type(tuple(a for a in value.axes if a not in over), shape, value.dtype)
+
+
+def reduced_points(value: Node, over: Sequence[Axis], point: Point, domain: Any) -> list[Point]:
+    """The existing points of `value` that agree with `point` outside the axes `over`."""
+    points: list[Point] = [point]
+    # lengths first: a ragged axis can be walked once the axes that its length varies over are fixed
+    for axis in sorted(over, key=lambda a: isinstance(a.length, Node)):
+        points = [{**p, axis: k} for p in points for k in range(domain.length(axis, value.axes, p))]
+    return points
+
+
+def _reduce_reads(node: Node, point: Point, domain: Any) -> Reads:
+    (value,) = node.inputs
+    return [(value, p) for p in reduced_points(value, node["over"], point, domain)]
+
+
+def over_delays(node: Node, k: int) -> Mapping[Axis, int | None]:
+    return dict.fromkeys(node["over"])
+
+
+def _reduce_lower(op: str) -> Callable[[Node, Site], Scalar]:
+    def lower(node: Node, site: Site) -> Scalar:
+        (value,) = node.inputs
+
+        def element(inner: Site, events: Event) -> Scalar:
+            kept, summed = iter(site.event), iter(events)
+            event = tuple(next(summed if d in node["dims"] else kept) for d in range(len(value.shape)))
+            return inner.read(0, event=event)
+
+        return site.reduce(op, node["over"], [value.shape[d] for d in node["dims"]], element)
+
+    return lower
+
+
+def _sum_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
+    if not arrays:
+        return np.zeros(node.shape, node.dtype)
+    return np.stack(arrays).sum(axis=(0, *(d + 1 for d in node["dims"])), dtype=node.dtype)
+
+
+def _max_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
+    if not arrays:
+        return np.full(node.shape, lowest(node.dtype), node.dtype)
+    return np.stack(arrays).max(axis=(0, *(d + 1 for d in node["dims"])))
+
+
+def lowest(dtype: str) -> float:
+    """What a max over nothing is."""
+    return -np.inf if dtype in FLOATS else int(np.iinfo(np.dtype(dtype)).min)
+
+
+def _spread_back(value: Node, node: Node, d: Node) -> Node:
+    """Something shaped like the reduction, repeated over all that was reduced."""
+    kept = tuple(1 if k in node["dims"] else s for k, s in enumerate(value.shape))
+    return broadcast(reshape(d, kept), value.axes, value.shape)
+
+
+def _sum_gradient(node: Node, d: Node) -> Sequence[Node]:
+    return (_spread_back(node.inputs[0], node, d),)
+
+
+def _max_gradient(node: Node, d: Node) -> Sequence[Node]:
+    """The adjoint goes to the largest elements, in equal parts."""
+    (value,) = node.inputs
+    winners = cast(eq(value, _spread_back(value, node, node)), d.dtype)
+    count = make(SUM, (winners,), dims=node["dims"], over=node["over"])
+    return (mul(winners, _spread_back(value, node, div(d, count))),)
+
+
+SUM = Op(
+    "sum",
+    _reduce_infer,
+    _sum_compute,
+    _sum_gradient,
+    _reduce_lower("sum"),
+    reads=_reduce_reads,
+    delays=over_delays,
+)
+MAX = Op(
+    "max",
+    _reduce_infer,
+    _max_compute,
+    _max_gradient,
+    _reduce_lower("max"),
+    reads=_reduce_reads,
+    delays=over_delays,
+)
+
+
+def sum_(value: Node, dims: Sequence[int] = (), over: Sequence[Axis] = ()) -> Node:
+    return make(SUM, (value,), dims=tuple(dims), over=tuple(over)) if dims or over else value
+
+
+def max_(value: Node, dims: Sequence[int] = (), over: Sequence[Axis] = ()) -> Node:
+    return make(MAX, (value,), dims=tuple(dims), over=tuple(over)) if dims or over else value
+
+
+def count(value: Node, over: Sequence[Axis], dtype: str) -> Node:
+    """How many points of the axes `over` exist, at each point of the value's other axes."""
+    if any(ragged_within(a, value.axes) for a in over):
+        return sum_(broadcast(const(1, dtype), value.axes, ()), over=over)
+    total: Node = const(1, dtype)
+    for axis in over:
+        total = mul(total, cast(length(axis, ()), dtype))
+    return total
+
+
+def sum_to(value: Node, target: Node) -> Node:
+    """A contribution to the adjoint of `target`, summed or broadcast to exactly the target's axes and event."""
+    over = tuple(a for a in value.axes if a not in target.axes)
+    lead = len(value.shape) - len(target.shape)
+    dims = [k for k in range(len(value.shape)) if k < lead or (target.shape[k - lead] == 1 and value.shape[k] != 1)]
+    summed = reshape_if(sum_(value, dims, over), target.shape)
+    if set(summed.axes) == set(target.axes) and summed.shape == target.shape:
+        return summed
+    return broadcast(summed, (*summed.axes, *(a for a in target.axes if a not in summed.axes)), target.shape)
+
+
+def reshape_if(value: Node, shape: Shape) -> Node:
+    """Put back the dimensions of length 1 that a sum removed."""
+    return reshape(value, shape) if int(np.prod(value.shape)) == int(np.prod(shape)) else value
+
+
+REDUCTION = (BROADCAST, SUM, MAX)

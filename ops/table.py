@@ -1,0 +1,112 @@
+"""Ops that index by a value: gather (the rows of a table: an embedding) and scatter, its dual."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentError, DtypeError, ShapeError
+from graphc.ir import Node, Op, Point, Reads, Type, make, merge_axes
+from graphc.ops.reduction import broadcast, over_delays, reduced_points
+from graphc.ops.site import Event, Site
+from graphc.scalar import Const, Scalar, call, cast
+from graphc.scalar import index as at_index
+
+
+# gather(table, index): row index[…] of the table, for every element of the index.
+def _gather_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    table, index = inputs
+    if index.dtype != "int32":
+        raise DtypeError(f"rows of a table are named by int32 values, got {index.dtype}")
+    if not table.shape:
+        raise ShapeError("a table has at least one dimension, got a number")
+    return Type(merge_axes(table.axes, index.axes), (*index.shape, *table.shape[1:]), table.dtype)
+
+
+def _gather_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
+    table, index = arrays
+    if (index < 0).any() or (index >= len(table)).any():
+        raise ArgumentError(f"an index is outside a table of {len(table)} rows: found {index.min()} to {index.max()}")
+    return table[index]
+
+
+def _gather_gradient(node: Node, d: Node) -> Sequence[Node | None]:
+    table, index = node.inputs
+    over = tuple(a for a in d.axes if a not in table.axes)
+    return make(SCATTER, (d, index), rows=table.shape[0], over=over), None
+
+
+def _gather_lower(node: Node, site: Site) -> Scalar:
+    table, index = node.inputs
+    rank = len(index.shape)
+    row = cast(site.read(1, event=site.event[:rank]), "index")
+    return site.read(0, event=(_clamp(row, table.shape[0]), *site.event[rank:]))
+
+
+def _clamp(row: Scalar, rows: int) -> Scalar:
+    """Calls check the indices they are given; this keeps even a computed one inside the table."""
+    return call("max", at_index(0), call("min", row, at_index(rows - 1)))
+
+
+GATHER = Op("gather", _gather_infer, _gather_compute, _gather_gradient, _gather_lower)
+
+
+# scatter(values, index; rows, over): a table of zeros to whose row index[…] every value is added.
+def _scatter_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    values, index = inputs
+    rank = len(index.shape)
+    if values.shape[:rank] != index.shape:
+        raise ShapeError(f"scatter of an event {values.shape} by an index of shape {index.shape}")
+    axes = tuple(a for a in merge_axes(values.axes, index.axes) if a not in attrs["over"])
+    return Type(axes, (attrs["rows"], *values.shape[rank:]), values.dtype)
+
+
+def _scatter_reads(node: Node, point: Point, domain: Any) -> Reads:
+    values, index = node.inputs
+    everywhere = broadcast(values, merge_axes(values.axes, index.axes), values.shape)
+    points = reduced_points(everywhere, node["over"], point, domain)
+    return [pair for p in points for pair in ((values, p), (index, p))]
+
+
+def _scatter_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
+    table = np.zeros(node.shape, node.dtype)
+    for values, index in zip(arrays[::2], arrays[1::2], strict=True):
+        np.add.at(table, index, values)
+    return table
+
+
+def _scatter_gradient(node: Node, d: Node) -> Sequence[Node | None]:
+    values, index = node.inputs
+    rows = gather(d, index)
+    missing = tuple(a for a in values.axes if a not in rows.axes)
+    return broadcast(rows, (*rows.axes, *missing), rows.shape), None
+
+
+def _scatter_lower(node: Node, site: Site) -> Scalar:
+    _, index = node.inputs
+    row, rest = site.event[0], site.event[1:]
+
+    def element(inner: Site, events: Event) -> Scalar:
+        here = call("eq", cast(inner.read(1, event=events), "index"), row)
+        value = inner.read(0, event=(*events, *rest))
+        return call("select", here, value, Const(0.0, node.dtype))
+
+    return site.reduce("sum", node["over"], index.shape, element)
+
+
+SCATTER = Op(
+    "scatter",
+    _scatter_infer,
+    _scatter_compute,
+    _scatter_gradient,
+    _scatter_lower,
+    reads=_scatter_reads,
+    delays=over_delays,
+    cost=1000,
+)
+
+
+def gather(table: Node, index: Node) -> Node:
+    return make(GATHER, (table, index))
