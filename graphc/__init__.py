@@ -51,5 +51,8 @@ from graphc.functions import (
     var,
     where,
 )
+from graphc.grad import grad, jvp, vjp
 from graphc.graph import Graph
+from graphc.interpreter import interpret
 from graphc.value import State, Value
+from graphc.verify import verify

@@ -1,0 +1,112 @@
+"""What a call is given: arrays checked against the graph's declarations, and the lengths of the axes that follow.
+
+Every way of running a graph, interpreted or compiled, begins here, so all of them accept and refuse the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentError
+from graphc.graph import Graph
+from graphc.ir import FLOATS, Axis, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Checked arrays by name, and the length of every axis of the graph (for a ragged one, of its arrays)."""
+
+    arrays: dict[str, np.ndarray]
+    sizes: dict[Axis, int]
+
+
+def check_arguments(graph: Graph, given: Mapping[str, Any]) -> Arguments:
+    """Check names, dtypes, shapes and lengths. Axes that no array shows take their length from `name=length`."""
+    declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+    missing = [name for name in declared if name not in given]
+    extra = [name for name in given if name not in declared and name not in graph.axes]
+    if missing or extra:
+        raise ArgumentError(_names_message(graph, missing, extra, declared))
+    arrays = {name: _as_array(name, node, given[name]) for name, node in declared.items()}
+    sizes = _sizes(graph, declared, arrays, given)
+    for axis in graph.axes.values():
+        if isinstance(axis.length, Node):
+            _check_lengths(axis, axis.length, arrays, sizes)
+    return Arguments(arrays, sizes)
+
+
+def _names_message(graph: Graph, missing: list[str], extra: list[str], declared: Mapping[str, Node]) -> str:
+    parts = []
+    if missing:
+        parts.append(f"missing: {', '.join(f'{m} ({declared[m].type})' for m in missing)}")
+    if extra:
+        parts.append(f"unknown: {', '.join(extra)}")
+    return f"a call of graph {graph.name!r} takes {', '.join(declared) or 'no arrays'}; {'; '.join(parts)}"
+
+
+def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
+    if isinstance(given, np.ndarray | np.generic):
+        array = np.asarray(given)
+        if array.dtype.name != node.dtype:
+            raise ArgumentError(
+                f"{name} is an array of {array.dtype.name}, expected {node.dtype}; "
+                f"pass {name}.astype(np.{'bool_' if node.dtype == 'bool' else node.dtype})"
+            )
+    else:
+        try:
+            array = np.asarray(given)
+            exact = array.dtype.kind in ("biuf" if node.dtype in FLOATS else "biu")
+            array = array.astype(node.dtype) if exact else array
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ArgumentError(f"{name} does not make an array: {error}") from None
+        if array.dtype.name != node.dtype:
+            raise ArgumentError(f"{name} holds {array.dtype.name}, expected {node.dtype}")
+    rank = len(node.axes) + len(node.shape)
+    if array.ndim != rank or array.shape[len(node.axes) :] != node.shape:
+        raise ArgumentError(f"{name} has shape {array.shape}, expected {_expected(node)}")
+    return array
+
+
+def _expected(node: Node) -> str:
+    parts = [f"{a.name}" if not isinstance(a.length, int) else str(a.length) for a in node.axes]
+    text = ", ".join([*parts, *map(str, node.shape)])
+    return f"({text}{',' if len(parts) + len(node.shape) == 1 else ''})"
+
+
+def _sizes(
+    graph: Graph, declared: Mapping[str, Node], arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]
+) -> dict[Axis, int]:
+    sizes: dict[Axis, int] = {a: a.length for a in graph.axes.values() if isinstance(a.length, int)}
+    source = {a: "the graph" for a in sizes}
+    for name, node in declared.items():
+        for axis, extent in zip(node.axes, arrays[name].shape, strict=False):
+            if sizes.setdefault(axis, extent) != extent:
+                raise ArgumentError(
+                    f"axis {axis.name!r} is {extent} long in {name} (shape {arrays[name].shape}), "
+                    f"but {sizes[axis]} in {source[axis]}"
+                )
+            source.setdefault(axis, name)
+    for axis in graph.axes.values():
+        if axis.name in given and axis.name not in declared:
+            extent = int(given[axis.name])
+            if extent < 0 or sizes.setdefault(axis, extent) != extent:
+                raise ArgumentError(f"axis {axis.name!r} is {sizes.get(axis, 'at least 0')} long, not {extent}")
+        elif axis not in sizes and isinstance(axis.length, Node):
+            lengths = arrays[str(axis.length["name"])]
+            sizes[axis] = int(lengths.max(initial=0))
+        elif axis not in sizes:
+            raise ArgumentError(f"no array shows how long axis {axis.name!r} is; pass {axis.name}=… as a number")
+    return sizes
+
+
+def _check_lengths(axis: Axis, lengths: Node, arrays: Mapping[str, np.ndarray], sizes: Mapping[Axis, int]) -> None:
+    array = arrays[str(lengths["name"])]
+    if array.size and (array.min() < 0 or array.max() > sizes[axis]):
+        raise ArgumentError(
+            f"{lengths['name']} holds lengths from {array.min()} to {array.max()}, "
+            f"but axis {axis.name!r} of the arrays has {sizes[axis]} points"
+        )

@@ -1,0 +1,192 @@
+"""grad: reverse-mode differentiation of a system of recurrence equations, which is backpropagation through time.
+
+The adjoint of a system of recurrence equations is again one, with every delay reversed (Wan & Beaufays 1996; Werbos
+1990). Each state gets an adjoint state; each equation, read backwards, contributes to the adjoints of what it reads;
+the contributions that arrive at a state are the equation of its adjoint. A value that an operand is broadcast to is
+summed back, which is where the sums over time and batch in a weight's gradient come from.
+
+jvp, forward mode, is two of these: a vector-Jacobian product is linear in its vector, and its own adjoint with
+respect to that vector is the Jacobian-vector product. One set of rules serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import networkx
+
+from graphc.causality import edges_of, reachable
+from graphc.errors import DefinitionError, DtypeError, ShapeError
+from graphc.graph import Equation, Graph
+from graphc.ir import FLOATS, Node, topological
+from graphc.ops.elementwise import add
+from graphc.ops.leaves import INPUT, STATE, const, leaf
+from graphc.ops.reduction import broadcast, sum_to
+from graphc.simplify import simplify
+from graphc.verify import verify
+
+
+def grad(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
+    """The graph with further outputs `grad_NAME`: the derivatives of output `of`, a number, by params and inputs.
+
+    `wrt` names them; by default, every trainable param. Each `grad_NAME` has the shape of NAME's array. The result
+    is a graph like any other and can be differentiated again. Source: Werbos 1990, "Backpropagation through time".
+    """
+    verify(graph)
+    loss = _output(graph, of)
+    if loss.shape or loss.axes:
+        raise ShapeError(
+            f"grad differentiates a number, but output {of!r} is {loss.type}; reduce it with gc.sum or gc.mean, or "
+            f"use gc.vjp",
+            graph.locations.get(loss),
+        )
+    targets = _targets(graph, wrt)
+    result = graph.copy()
+    adjoints = adjoint(result, {loss: const(1, loss.dtype)}, list(targets.values()))
+    for name, target in targets.items():
+        _add_output(result, f"grad_{name}", broadcast(adjoints[target], target.axes, target.shape))
+    return simplify(result)
+
+
+def vjp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
+    """The vector-Jacobian product: as `grad`, for an output of any shape.
+
+    The vector is a further input `cotangent_OF` of the output's type; the results are `grad_NAME`.
+    """
+    verify(graph)
+    output = _output(graph, of)
+    targets = _targets(graph, wrt)
+    result = graph.copy()
+    seed = result.input(f"cotangent_{of}", output.shape, over=output.axes, dtype=output.dtype)
+    adjoints = adjoint(result, {output: seed.node}, list(targets.values()))
+    for name, target in targets.items():
+        _add_output(result, f"grad_{name}", broadcast(adjoints[target], target.axes, target.shape))
+    return simplify(result)
+
+
+def jvp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
+    """The Jacobian-vector product: how output `of` changes when the named params and inputs move.
+
+    Their velocities are further inputs `tangent_NAME`, each like NAME's array; the result is output `tangent_OF`,
+    like OF's. By default every trainable param moves.
+    """
+    verify(graph)
+    output = _output(graph, of)
+    targets = _targets(graph, wrt)
+    result = graph.copy()
+    dummy = leaf(INPUT, _free(result, "cotangent"), output.axes, output.shape, output.dtype)
+    adjoints = adjoint(result, {output: dummy}, list(targets.values()))
+    seeds = {}
+    for name, target in targets.items():
+        velocity = result.input(f"tangent_{name}", target.shape, over=target.axes, dtype=target.dtype)
+        seeds[adjoints[target]] = velocity.node
+    tangent = adjoint(result, seeds, [dummy])[dummy]
+    _add_output(result, f"tangent_{of}", broadcast(tangent, output.axes, output.shape))
+    return simplify(result)
+
+
+def _output(graph: Graph, of: str) -> Node:
+    if of not in graph.outputs:
+        raise DefinitionError(f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs)}")
+    node = graph.outputs[of]
+    if node.dtype not in FLOATS:
+        raise DtypeError(f"output {of!r} is {node.dtype} and has no derivative", graph.locations.get(node))
+    return node
+
+
+def _targets(graph: Graph, wrt: Sequence[str] | None) -> dict[str, Node]:
+    if wrt is None:
+        return {name: p.node for name, p in graph.params.items() if p.trainable}
+    found = {}
+    for name in (wrt,) if isinstance(wrt, str) else wrt:
+        if name not in graph.params and name not in graph.inputs:
+            known = ", ".join([*graph.params, *graph.inputs])
+            raise DefinitionError(f"graph {graph.name!r} has no param or input {name!r}; it has {known}")
+        node = graph.params[name].node if name in graph.params else graph.inputs[name]
+        if node.dtype not in FLOATS:
+            raise DtypeError(f"{name!r} is {node.dtype} and has no derivative")
+        found[name] = node
+    return found
+
+
+def _add_output(graph: Graph, name: str, node: Node) -> None:
+    if name in graph.outputs:
+        raise DefinitionError(f"graph {graph.name!r} already has an output {name!r}; rename it before differentiating")
+    graph.outputs[name] = node
+
+
+def _free(graph: Graph, name: str) -> str:
+    taken = {*graph.inputs, *graph.params, *graph.states}
+    if name not in taken:
+        return name
+    return next(f"{name}{k}" for k in range(2, len(taken) + 3) if f"{name}{k}" not in taken)
+
+
+def adjoint(graph: Graph, seeds: Mapping[Node, Node], targets: Sequence[Node]) -> dict[Node, Node]:
+    """The adjoints of the targets, when those of some values are given. New adjoint states are added to `graph`."""
+    active = _between(graph, seeds, targets)
+    states = [n for n in active if n.op is STATE]
+    bar: dict[Node, Node] = {}
+    for state in states:
+        name = _free(graph, f"adjoint_{state['name']}")
+        bar[state] = leaf(STATE, name, state.axes, state.shape, state.dtype)
+        graph.states[name] = Equation(bar[state], None, const(0, state.dtype))
+    contributions: dict[Node, list[Node]] = {node: [] for node in active}
+    for node, seed in seeds.items():
+        if node in contributions:
+            contributions[node].append(sum_to(seed, node))
+    for state in states:
+        body = graph.states[state["name"]].body
+        if body in contributions:
+            contributions[body].append(sum_to(bar[state], body))
+    for node in reversed(topological(active)):
+        if node in contributions and node.op is not STATE and contributions[node]:
+            _propagate(graph, node, _total(contributions[node]), contributions)
+    for state in states:
+        name = bar[state]["name"]
+        body = _total(contributions[state]) if contributions[state] else _zeros(state)
+        graph.states[name] = Equation(bar[state], body, const(0, state.dtype))
+    return {t: _total(contributions[t]) if contributions.get(t) else _zeros(t) for t in targets}
+
+
+def _propagate(graph: Graph, node: Node, total: Node, contributions: dict[Node, list[Node]]) -> None:
+    """Pass the adjoint of a node on to its operands."""
+    if node.op.gradient is None:
+        return
+    location = graph.locations.get(node)
+    for operand, contribution in zip(node.inputs, node.op.gradient(node, total), strict=True):
+        if contribution is None or operand not in contributions:
+            continue
+        made = sum_to(contribution, operand)
+        contributions[operand].append(made)
+        if location is not None:
+            graph.locations.setdefault(made, location)
+
+
+def _between(graph: Graph, seeds: Iterable[Node], targets: Iterable[Node]) -> list[Node]:
+    """The floating values that depend on a target and that a seed depends on: all others have no adjoint to pass on."""
+    nodes = reachable(graph, seeds)
+    network: networkx.DiGraph[Node] = networkx.DiGraph()
+    network.add_nodes_from(nodes)
+    for node in nodes:
+        if node.op is STATE or node.op.gradient is not None:
+            network.add_edges_from((e.operand, node) for e in edges_of(graph, node) if e.operand.dtype in FLOATS)
+    reached = set(seeds) & set(nodes)
+    for seed in list(reached):
+        reached |= networkx.ancestors(network, seed)
+    moved = set(targets) & set(nodes)
+    for target in list(moved):
+        moved |= networkx.descendants(network, target)
+    return [n for n in nodes if n in reached and n in moved]
+
+
+def _total(terms: Sequence[Node]) -> Node:
+    """The sum of contributions, as a balanced tree."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return add(_total(terms[:half]), _total(terms[half:]))
+
+
+def _zeros(node: Node) -> Node:
+    return broadcast(const(0, node.dtype), node.axes, node.shape)
