@@ -1,0 +1,165 @@
+"""How the scalars of one kernel depend on its loop variables, and how its memory accesses move with them.
+
+In: a kernel and its program. Out: for a scalar, the set of indices it varies with; for an access, its offset in
+elements and the coefficient of an index in that offset. Vectorisation, tiling and address arithmetic all ask here,
+so that they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graphc.codegen.program import (
+    Buffer,
+    Call,
+    Const,
+    Index,
+    Kernel,
+    Let,
+    Load,
+    Program,
+    Reduce,
+    Ref,
+    Ring,
+    Scalar,
+    Size,
+)
+from graphc.scalar import call, index
+
+__all__ = ["MEMORY", "Access", "coefficient", "loads", "offset", "substitute"]
+
+# Stands among the indices a scalar depends on when computing it reads memory.
+MEMORY = "(memory)"
+
+
+class Access:
+    """The definitions of one kernel, resolved: what its names mean and what its scalars depend on."""
+
+    def __init__(self, kernel: Kernel, program: Program) -> None:
+        self.buffers = {buffer.name: buffer for buffer in program.buffers}
+        self.lets: dict[str, Scalar] = {}
+        self.sums: dict[str, Reduce] = {}
+        self._dependence: dict[Scalar, frozenset[str]] = {}
+        for step in kernel.body:
+            for let in (step,) if isinstance(step, Let) else step.body:
+                self.lets[let.name] = let.value
+            if isinstance(step, Reduce):
+                self.sums |= {total.name: step for total in step.sums}
+
+    def resolve(self, scalar: Scalar) -> Scalar:
+        """Follow names to the expression they stand for; the result of a reduction stays a name."""
+        while isinstance(scalar, Ref) and scalar.name in self.lets:
+            scalar = self.lets[scalar.name]
+        return scalar
+
+    def dependence(self, scalar: Scalar) -> frozenset[str]:
+        """The loop indices, names of reductions' results, and MEMORY, that the scalar's value varies with."""
+        scalar = self.resolve(scalar)
+        known = self._dependence.get(scalar)
+        if known is None:
+            known = self._dependence[scalar] = self._dependence_of(scalar)
+        return known
+
+    def _dependence_of(self, scalar: Scalar) -> frozenset[str]:
+        match scalar:
+            case Index(name):
+                return frozenset({name})
+            case Ref(name):
+                reduce = self.sums[name]
+                return (self.reduce_dependence(reduce) - {MEMORY}) | {name}
+            case Load(_, at, _, when):
+                parts = at if when is None else (*at, when)
+                return frozenset({MEMORY}).union(*map(self.dependence, parts))
+            case Call(_, args):
+                return frozenset().union(*map(self.dependence, args))
+            case _:
+                return frozenset()
+
+    def reduce_dependence(self, reduce: Reduce) -> frozenset[str]:
+        """What the results of a reduction vary with: all it mentions but its own indices."""
+        parts = [total.value for total in reduce.sums] + [dim.extent for dim in reduce.dims]
+        if reduce.when is not None:
+            parts.append(reduce.when)
+        bound = {dim.index for dim in reduce.dims}
+        return frozenset().union(*map(self.dependence, parts)) - bound
+
+    def offset(self, buffer: str, at: tuple[Scalar, ...]) -> Scalar:
+        return offset(self.buffers[buffer], at)
+
+    def lane_step(self, buffer: str, at: tuple[Scalar, ...], vector: str, lanes: int) -> int | None:
+        """Elements between neighbouring lanes when `vector` runs over `lanes` lanes from a multiple of `lanes`;
+        None if that is not one constant."""
+        step = coefficient(self.offset(buffer, at), vector, self, lanes)
+        return int(step.value) if isinstance(step, Const) else None
+
+
+def offset(buffer: Buffer, at: tuple[Scalar, ...]) -> Scalar:
+    """Where an element lies, in elements from the start of its row-major buffer."""
+    total: Scalar = index(0)
+    for subscript, dim in zip(at, buffer.dims, strict=True):
+        if isinstance(dim, Ring):
+            total = call("mul", total, index(dim.slots))
+            total = call("add", total, call("mod", subscript, index(dim.slots)))
+        else:
+            total = call("add", call("mul", total, dim), subscript)
+    return total
+
+
+def coefficient(scalar: Scalar, name: str, access: Access, aligned: int = 1) -> Scalar | None:
+    """The factor of an index in an index scalar that is affine in it, or None.
+
+    With `aligned` = W the index is only followed from a multiple of W over the W - 1 next values; then a quotient
+    by a multiple of W stands still and a remainder counts up, which is how blocked layouts are read.
+    """
+    scalar = access.resolve(scalar)
+    if name not in access.dependence(scalar):
+        return index(0)
+    match scalar:
+        case Index():
+            return index(1)
+        case Call("add" | "sub" as fn, (a, b)):
+            left, right = coefficient(a, name, access, aligned), coefficient(b, name, access, aligned)
+            return None if left is None or right is None else call(fn, left, right)
+        case Call("neg", (a,)):
+            inner = coefficient(a, name, access, aligned)
+            return None if inner is None else call("sub", index(0), inner)
+        case Call("mul", (a, b)):
+            if name in access.dependence(a):
+                a, b = b, a
+            inner = coefficient(b, name, access, aligned)
+            return None if inner is None or name in access.dependence(a) else call("mul", inner, a)
+        case Call("floordiv" | "mod" as fn, (Index(), Const(value))) if aligned > 1 and value % aligned == 0:
+            return index(0 if fn == "floordiv" else 1)
+    return None
+
+
+def substitute(scalar: Scalar, values: dict[str, Scalar], access: Access) -> Scalar:
+    """Put scalars in the place of indices in an index expression."""
+    scalar = access.resolve(scalar)
+    if access.dependence(scalar).isdisjoint(values):
+        return scalar
+    match scalar:
+        case Index(name):
+            return values[name]
+        case Call(fn, args, "index") if fn != "cast":
+            return call(fn, *(substitute(a, values, access) for a in args))
+        case Call(fn, args, dtype):
+            return Call(fn, tuple(substitute(a, values, access) for a in args), dtype)
+        case Load(buffer, at, dtype, when):
+            condition = None if when is None else substitute(when, values, access)
+            return Load(buffer, tuple(substitute(a, values, access) for a in at), dtype, condition)
+    return scalar
+
+
+def loads(scalar: Scalar, access: Access) -> Iterator[Load]:
+    """Every load that computing a scalar makes, those in subscripts and conditions too."""
+    match access.resolve(scalar):
+        case Load(_, at, _, when) as load:
+            yield load
+            for part in at if when is None else (*at, when):
+                yield from loads(part, access)
+        case Call(_, args):
+            for argument in args:
+                yield from loads(argument, access)
+        case Const() | Index() | Size() | Ref():
+            return

@@ -1,0 +1,169 @@
+"""One kernel on the CPU: from a `Kernel` to an LLVM function.
+
+In: a kernel, its program, the target. Out: the function's text with what it needs from its module. The points are
+covered by tiles (`graphc.codegen.vectorize`); the nest, from the outside: the kernel's other dimensions, strips of
+the vector dimension, strips of the row dimension, then for each tile its reductions with all accumulators in
+registers, and after them one rolled loop over the tile's cells that computes and stores the rest.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from graphc.codegen.access import Access
+from graphc.codegen.cpu_functions import Functions
+from graphc.codegen.cpu_memory import read, scatter, write
+from graphc.codegen.cpu_reduce import horizontal, strips, tail_mask, tiled
+from graphc.codegen.cpu_values import Lanes, Values
+from graphc.codegen.llvm import Function, Value, element_type, i64, lane_count, quoted
+from graphc.codegen.program import Dim, Kernel, Program, Reduce, Store
+from graphc.codegen.target import Target
+from graphc.codegen.vectorize import row_sizes, schedule
+
+__all__ = ["Parameters", "Piece", "kernel_function"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a kernel's function takes: buffers by address, then sizes and the indices of the loops around it."""
+
+    buffers: tuple[str, ...]
+    sizes: tuple[str, ...]
+    indices: tuple[str, ...]
+
+    def declared(self) -> list[str]:
+        # The buffers of a program are distinct memory, so nothing stored through one is read through another.
+        pointers = [f"ptr noalias {quoted('%', f'buffer.{name}')}" for name in self.buffers]
+        return pointers + [str(value) for value in self.integers()]
+
+    def integers(self) -> list[Value]:
+        sizes = [Value(quoted("%", f"size.{name}"), "i64") for name in self.sizes]
+        return sizes + [Value(quoted("%", f"index.{name}"), "i64") for name in self.indices]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A function's text and what its module must hold for it."""
+
+    text: str
+    declarations: frozenset[str]
+    constants: frozenset[str]
+    elementary: frozenset[tuple[str, str, int]]
+
+
+def kernel_function(
+    name: str, kernel: Kernel, parameters: Parameters, program: Program, target: Target, attributes: str
+) -> Piece:
+    """The function of one kernel."""
+    emitter = _KernelEmitter(Function(name, parameters.declared()), kernel, program, target)
+    emitter.emit(parameters.indices)
+    values = emitter.values
+    return Piece(
+        values.function.text(attributes),
+        frozenset(values.function.declarations),
+        frozenset(values.constants.values()),
+        frozenset(values.functions.elementary),
+    )
+
+
+class _KernelEmitter:
+    def __init__(self, function: Function, kernel: Kernel, program: Program, target: Target) -> None:
+        access = Access(kernel, program)
+        self.kernel = kernel
+        self.plan = schedule(kernel, program, target)
+        self.values = Values(function, Functions(function, target), access, self.plan.row)
+        reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+        self.tiled = [r for r in reduces if self.plan.vector in access.reduce_dependence(r)]
+        self.single = [r for r in reduces if r not in self.tiled]
+        self.dims = {dim.index: dim for dim in kernel.dims}
+
+    def emit(self, indices: tuple[str, ...]) -> None:
+        """The loops over the dimensions that neither run in lanes nor as rows, and what is inside."""
+        values, plan = self.values, self.plan
+        with ExitStack() as stack:
+            outer = {name: Value(quoted("%", f"index.{name}"), "i64") for name in indices}
+            stack.enter_context(values.scope(values.function.block, outer))
+            for dim in self.kernel.dims:
+                if dim.index not in (plan.vector, plan.row):
+                    stack.enter_context(values.loop(dim.index, i64(0), values.value(dim.extent), 1))
+            for reduce in self.single:
+                horizontal(values, reduce, plan.lanes)
+            if plan.vector is None:
+                self._stores()
+            else:
+                self._columns(self.dims[plan.vector])
+
+    def _columns(self, dim: Dim) -> None:
+        """Strips of the vector dimension: tiles' widths, single vectors, and the part of one that is left."""
+        values, plan = self.values, self.plan
+        for start, stop, vectors, partial in strips(values, dim.extent, plan.lanes, plan.vectors):
+            with values.loop(dim.index, start, stop, plan.lanes * vectors):
+                lanes = Lanes(dim.index, plan.lanes)
+                with values.running(lanes):
+                    masks = (tail_mask(values, dim),) if partial else ()
+                with values.running(replace(lanes, masks=masks)):
+                    self._rows(vectors)
+
+    def _rows(self, vectors: int) -> None:
+        """Strips of the row dimension: tiles' heights, then lower ones."""
+        values, plan = self.values, self.plan
+        if plan.row is None:
+            self._tile(1, vectors)
+            return
+        extent = self.dims[plan.row].extent
+        for start, stop, rows in values.steps(extent, row_sizes(plan.rows)):
+            with values.loop(plan.row, start, stop, rows):
+                self._tile(rows, vectors)
+
+    def _tile(self, rows: int, vectors: int) -> None:
+        values, plan, f = self.values, self.plan, self.values.function
+        values.vectors = vectors
+        for reduce in self.tiled:
+            tiled(values, reduce, rows, vectors)
+        if rows * vectors == 1:
+            self._stores()
+            return
+        assert plan.vector is not None
+        first_row = values.index(plan.row) if plan.row is not None else None
+        first_column = values.index(plan.vector)
+        with (
+            values.loop("(row)", i64(0), i64(rows), 1, unroll=False),
+            values.loop("(vector)", i64(0), i64(vectors), 1, unroll=False),
+        ):
+            i, j = values.index("(row)"), values.index("(vector)")
+            step = f.binary("mul nsw", j, i64(plan.lanes))
+            bindings = {plan.vector: f.binary("add nsw", first_column, step)}
+            if plan.row is not None and first_row is not None:
+                bindings[plan.row] = f.binary("add nsw", first_row, i)
+            with values.scope(f.block, bindings):
+                values.cell = f.binary("add nsw", f.binary("mul nsw", i, i64(vectors)), j)
+                self._stores()
+                values.cell = None
+
+    def _stores(self) -> None:
+        """Compute all that the cell stores, then store it, as a store may overwrite what another's value reads."""
+        computed = [self.values.value(store.value) for store in self.kernel.stores]
+        for store, value in zip(self.kernel.stores, computed, strict=True):
+            self._store(store, value)
+
+    def _store(self, store: Store, value: Value) -> None:
+        values, lanes = self.values, self.values.lanes
+        dtype = values.access.buffers[store.buffer].dtype
+        mask = lanes.mask((0, 0)) if lanes is not None else None
+        step = values.lane_step(store.buffer, store.at)
+        if step not in (0, 1):
+            pointers = values.pointers(store.buffer, store.at, step, (0, 0))
+            scatter(values.function, values.splat(value), pointers, dtype, mask)
+            return
+        pointer = values.pointer(store.buffer, store.at, (0, 0))
+        count = 1
+        if step == 1 and lanes is not None:
+            value, count = values.splat(value), lanes.count
+        elif lane_count(value.type) > 1:  # several lanes, one place: only the first is a point
+            value = values.function.emit(element_type(value.type), f"extractelement {value}, i64 0")
+        chosen = mask if count > 1 else None
+        if store.accumulate:
+            old = read(values.function, pointer, dtype, count, chosen)
+            value = values.functions.apply("add", [old, value], dtype, dtype)
+        write(values.function, value, pointer, dtype, chosen)

@@ -1,0 +1,228 @@
+"""Reductions on the CPU: loops around accumulators that stay in registers.
+
+In: a `Reduce` and the tile it is computed for. Out: its results, bound in the current scope. Two forms: a tiled
+reduction keeps an accumulator for each cell of the kernel's tile, and its own loops are plain; a horizontal one
+belongs to a single point, runs its own dimension in lanes, and folds the lanes at the end, halves onto halves, in an
+order that depends on nothing but the lane count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+from graphc.codegen.access import MEMORY
+from graphc.codegen.cpu_functions import REGISTER, constant
+from graphc.codegen.cpu_values import Cell, Lanes, Result, Values, lane_offsets
+from graphc.codegen.llvm import Value, i64, lane_count, vector_type
+from graphc.codegen.program import Accumulate, Call, Const, Dim, Reduce, Scalar
+from graphc.codegen.vectorize import horizontal_index
+
+__all__ = ["horizontal", "strips", "tail_mask", "tiled"]
+
+_MOST_CHAINS = 4  # accumulators of a horizontal reduction, to overlap the latency of an addition
+_LOWEST = {"float32": float("-inf"), "float64": float("-inf"), "int32": -(2**31), "index": -(2**63), "bool": False}
+
+
+@dataclass(frozen=True, slots=True)
+class _Accumulator:
+    total: Accumulate
+    variable: Value
+    type: str
+
+
+_Accumulators = dict[tuple[str, Cell], _Accumulator]
+
+
+def tiled(values: Values, reduce: Reduce, rows: int, vectors: int) -> None:
+    """Compute a reduction for rows × vectors cells at once."""
+    f, lanes = values.function, values.lanes
+    assert lanes is not None
+    cells = [(i, j) for i in range(rows) for j in range(vectors)]
+    accumulators: _Accumulators = {}
+    for total in reduce.sums:
+        varies = values.access.dependence(total.value)
+        if reduce.when is not None:
+            varies |= values.access.dependence(reduce.when)
+        for i, j in cells:
+            same = (i if values.row in varies else 0, j if lanes.index in varies else 0)
+            if (total.name, same) not in accumulators:
+                accumulators[total.name, same] = _start(values, total, lanes.count if lanes.index in varies else 1)
+            accumulators[total.name, (i, j)] = accumulators[total.name, same]
+    distinct = {a.variable: (cell, a) for (_, cell), a in reversed(accumulators.items())}
+    with _points(values, reduce, reduce.dims):
+        for cell, accumulator in reversed(distinct.values()):
+            _add(values, accumulator, cell, values.lanes is not None and values.lanes.guarded)
+    for total in reduce.sums:
+        type = accumulators[total.name, (0, 0)].type
+        space = accumulators[total.name, (0, 0)].variable
+        if len(cells) > 1:
+            space = f.variable(type, len(cells))
+            for number, cell in enumerate(cells):
+                result = f.get(accumulators[total.name, cell].variable, type)
+                f.put(result, f.offset(space, type, i64(number)))
+        _bind(values, total, Result(space, type, vectors))
+
+
+def horizontal(values: Values, reduce: Reduce, count: int) -> None:
+    """Compute a reduction for one point, its own dimension in `count` lanes."""
+    f, own = values.function, horizontal_index(reduce)
+    chains = _MOST_CHAINS if count > 1 else 1
+    if isinstance(own.extent, Const):
+        count = min(count, 1 << max(0, int(own.extent.value) - 1).bit_length())
+        chains = max(1, min(chains, int(own.extent.value) // count))
+    accumulators: _Accumulators = {
+        (total.name, (0, j)): _start(values, total, count) for total in reduce.sums for j in range(chains)
+    }
+    others = tuple(dim for dim in reduce.dims if dim is not own)
+    with values.running(Lanes(own.index, count)), _points(values, reduce, others):
+        for start, stop, vectors, partial in strips(values, own.extent, count, chains):
+            with values.loop(own.index, start, stop, count * vectors):
+                _strip(values, reduce, accumulators, own, vectors, partial)
+    for total in reduce.sums:
+        type = REGISTER[total.value.dtype]
+        parts = [f.get(accumulators[total.name, (0, j)].variable, vector_type(type, count)) for j in range(chains)]
+        space = f.variable(type)
+        f.put(_fold(values, total, parts), space)
+        _bind(values, total, Result(space, type, 0))
+
+
+def _strip(
+    values: Values, reduce: Reduce, accumulators: _Accumulators, own: Dim, vectors: int, partial: bool
+) -> None:
+    """Add one strip of a horizontal reduction to its accumulators."""
+    assert values.lanes is not None
+    lanes = values.lanes
+    if partial:
+        lanes = replace(lanes, masks=(tail_mask(values, own),))
+    with values.running(lanes), values.moving_along(own.index), _guard(values, reduce.when, vectors, own.index):
+        for (_, cell), accumulator in accumulators.items():
+            if cell[1] < vectors:
+                masked = values.lanes is not None and bool(values.lanes.masks)
+                _add(values, accumulator, cell, masked)
+
+
+def strips(
+    values: Values, extent: Scalar, lanes: int, vectors: int
+) -> Iterator[tuple[Value, Value, int, bool]]:
+    """Cover an extent with strips of `vectors` vectors, then single vectors, then one in part: the start, the end,
+    the vectors of a step, and whether it is the part. Strips that are known to be empty are left out."""
+    sizes = tuple(lanes * size for size in ((vectors, 1) if vectors > 1 else (1,)))
+    end = i64(0)
+    for start, end, size in values.steps(extent, sizes):
+        yield start, end, size // lanes, False
+    whole = values.value(extent)
+    if lanes > 1 and end != whole:
+        yield end, whole, 1, True
+
+
+def tail_mask(values: Values, dim: Dim) -> Value:
+    """The lanes of the current vector that lie inside a dimension."""
+    f, lanes = values.function, values.lanes
+    assert lanes is not None
+    left = f.binary("sub", values.value(dim.extent), values.index(dim.index))
+    steps = lane_offsets(lanes.count, 1)
+    narrow = Value(steps.text.replace("i64", "i32"), vector_type("i32", lanes.count))
+    return f.compare("icmp slt", narrow, f.splat(f.convert("trunc", left, "i32"), lanes.count))
+
+
+@contextmanager
+def _points(values: Values, reduce: Reduce, dims: tuple[Dim, ...]) -> Iterator[None]:
+    """The loops over some dims of a reduction, with its condition tested as early as it is known."""
+    own = {dim.index for dim in reduce.dims}
+    with ExitStack() as stack:
+        waiting = reduce.when
+        for position in range(len(dims) + 1):
+            pending = own - {dim.index for dim in dims[:position]}
+            if waiting is not None and values.access.dependence(waiting).isdisjoint(pending):
+                stack.enter_context(_guard(values, waiting, values.vectors, None))
+                waiting = None
+            if position < len(dims):
+                dim = dims[position]
+                stack.enter_context(values.loop(dim.index, i64(0), values.value(dim.extent), 1))
+                stack.enter_context(values.moving_along(dim.index))
+        yield
+
+
+@contextmanager
+def _guard(values: Values, when: Scalar | None, vectors: int, own: str | None) -> Iterator[None]:
+    """Inside, `when` holds: by a branch, or, where it differs between lanes, by masks. With `own` given, conditions
+    that do not depend on that index have been tested already."""
+    f, lanes = values.function, values.lanes
+    if when is None or (own is not None and own not in values.access.dependence(when)):
+        yield
+    elif lanes is not None and lanes.count > 1 and lanes.index in values.access.dependence(when):
+        masks = []
+        for j in range(vectors):
+            condition = values.splat(values.value(when, (0, j)))
+            outer = lanes.mask((0, j))
+            masks.append(condition if outer is None else f.binary("and", outer, condition))
+        with values.running(replace(lanes, masks=tuple(masks), guarded=True)), values.scope(f.block, {}, MEMORY):
+            yield
+    else:
+        with f.when(values.value(when)) as before, values.scope(before, {}, MEMORY):
+            yield
+
+
+def _start(values: Values, total: Accumulate, lanes: int) -> _Accumulator:
+    dtype = total.value.dtype
+    type = vector_type(REGISTER[dtype], lanes)
+    variable = values.function.variable(type)
+    identity = constant(_LOWEST[dtype] if total.op == "max" else 0, dtype)
+    values.function.put(values.function.splat(identity, lanes), variable)
+    return _Accumulator(total, variable, type)
+
+
+def _add(values: Values, accumulator: _Accumulator, cell: Cell, masked: bool) -> None:
+    """Take the value at one cell into its accumulator, in the lanes that count."""
+    f, total, lanes = values.function, accumulator.total, lane_count(accumulator.type)
+    old = f.get(accumulator.variable, accumulator.type)
+    value = values.access.resolve(total.value)
+    if total.op == "sum" and isinstance(value, Call) and value.fn == "mul" and value.dtype.startswith("float"):
+        a, b = (f.splat(values.value(factor, cell), lanes) for factor in value.args)
+        new = values.functions.multiply_add(a, b, old)
+    else:
+        new = _combine(values, total, old, f.splat(values.value(value, cell), lanes))
+    mask = values.lanes.mask(cell) if masked and values.lanes is not None else None
+    f.put(new if mask is None or lanes == 1 else f.select(mask, new, old), accumulator.variable)
+
+
+def _combine(values: Values, total: Accumulate, a: Value, b: Value) -> Value:
+    dtype = total.value.dtype
+    if total.op == "sum":
+        return values.functions.apply("add", [a, b], dtype, dtype)
+    return values.functions.apply("or" if dtype == "bool" else "max", [a, b], dtype, dtype)
+
+
+def _fold(values: Values, total: Accumulate, parts: list[Value]) -> Value:
+    """Combine vectors pairwise, then the halves of the last one, down to a scalar."""
+    f = values.function
+    while len(parts) > 1:
+        half = (len(parts) + 1) // 2
+        pairs = [_combine(values, total, a, b) for a, b in zip(parts[:half], parts[half:], strict=False)]
+        parts = pairs + parts[len(pairs) : half]
+    vector = parts[0]
+    element = REGISTER[total.value.dtype]
+    while lane_count(vector.type) > 1:
+        half = lane_count(vector.type) // 2
+        if half == 1:
+            low, high = (f.emit(element, f"extractelement {vector}, i64 {k}") for k in (0, 1))
+        else:
+            low, high = (_part(values, vector, start, half, element) for start in (0, half))
+        vector = _combine(values, total, low, high)
+    return vector
+
+
+def _part(values: Values, vector: Value, start: int, count: int, element: str) -> Value:
+    """Some neighbouring lanes."""
+    picks = ", ".join(f"i32 {start + k}" for k in range(count))
+    shuffle = f"shufflevector {vector}, {vector.type} poison, <{count} x i32> <{picks}>"
+    return values.function.emit(vector_type(element, count), shuffle)
+
+
+def _bind(values: Values, total: Accumulate, result: Result) -> None:
+    """Make a result known from here on, in the current scope."""
+    values.results[total.name] = result
+    values.scopes[-1].names.add(total.name)
+

@@ -1,0 +1,385 @@
+"""Computes the scalars of a kernel in LLVM registers, each as far out of the loops as it can stand.
+
+In: scalars, asked for at a cell of the current tile. Out: LLVM values, one lane wide where a scalar does not vary
+with the vector dimension. Invariant: a value is computed once for each setting of the loop indices it depends on.
+It stands in the innermost scope that binds one of them, and is remembered there; so an operand shared by the rows
+or the vectors of a tile is loaded once, and addresses leave the loops that do not move them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from graphc.codegen.access import Access, coefficient, substitute
+from graphc.codegen.cpu_functions import STORAGE, Functions, constant
+from graphc.codegen.cpu_memory import gather, read
+from graphc.codegen.llvm import Block, Function, Value, i64, lane_count, quoted, vector_type
+from graphc.codegen.program import Call, Const, Index, Load, Ref, Scalar, Size
+
+__all__ = ["Cell", "Lanes", "Result", "Values", "lane_offsets"]
+
+# The row and the vector of a tile, counted from the tile's first.
+Cell = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """The dimension that runs in lanes. Lanes whose mask is false exist but must not touch memory; `masks` has one
+    mask for each vector of the tile, or is empty. `guarded` says that all lanes may be masked off at once."""
+
+    index: str
+    count: int
+    masks: tuple[Value, ...] = ()
+    guarded: bool = False
+
+    def mask(self, cell: Cell) -> Value | None:
+        return self.masks[cell[1]] if self.masks else None
+
+
+@dataclass(slots=True)
+class Scope:
+    """A level of the loop nest: the indices it binds, the block before it, and the values computed so far, in the
+    scope itself and, for the scope around it, in the block before."""
+
+    names: set[str]
+    before: Block
+    bindings: dict[str, Value] = field(default_factory=dict)
+    values: dict[Hashable, Value] = field(default_factory=dict)
+    hoisted: dict[Hashable, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a reduction computed: stack space for every cell of the tile, `vectors` to a row, or (0) for one."""
+
+    space: Value
+    type: str
+    vectors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The address of lane 0: a base, and elements to move for each index of the running reduction."""
+
+    base: Value
+    strides: tuple[tuple[str, Value], ...]
+    dependence: frozenset[str]
+
+
+class Values:
+    """The scalars of one kernel, on their way into one LLVM function."""
+
+    def __init__(self, function: Function, functions: Functions, access: Access, row: str | None = None) -> None:
+        self.function = function
+        self.functions = functions
+        self.access = access
+        self.row = row
+        self.lanes: Lanes | None = None
+        self.moving: tuple[str, ...] = ()  # the indices of the reduction being computed
+        self.results: dict[str, Result] = {}  # of reductions
+        self.vectors = 1  # in a row of the tile
+        self.cell: Value | None = None  # the number of the cell, where a loop runs over a tile's cells
+        self.constants: dict[str, str] = {}  # module-level definitions by name
+        self.scopes = [Scope(set(), function.entry)]
+
+    # Scopes
+
+    @contextmanager
+    def scope(self, before: Block, bindings: dict[str, Value], *names: str) -> Iterator[None]:
+        """Enter a level that binds indices; further names mark what else may vary inside."""
+        self.scopes.append(Scope({*bindings, *names}, before, bindings))
+        yield
+        self.scopes.pop()
+
+    @contextmanager
+    def loop(self, index: str, start: Value, stop: Value, step: int, unroll: bool = True) -> Iterator[None]:
+        """for (index = start; index < stop; index += step), or just the body where that is known to run once."""
+        if start.text.isdigit() and stop.text.isdigit() and 0 < int(stop.text) - int(start.text) <= step:
+            with self.scope(self.function.block, {index: start}):
+                yield
+            return
+        label = "".join(c for c in index if c.isascii() and c.isalnum()) or "i"
+        with (
+            self.function.loop(start, stop, step, label, unroll) as (value, preheader),
+            self.scope(preheader, {index: value}),
+        ):
+            yield
+
+    def steps(self, extent: Scalar, sizes: tuple[int, ...]) -> Iterator[tuple[Value, Value, int]]:
+        """Cover an extent with steps of each size in turn, as many as fit: their start, their end, the size. What is
+        known to be empty is left out."""
+        f, start, whole = self.function, i64(0), self.value(extent)
+        for size in sizes:
+            if isinstance(extent, Const):
+                done = int(start.text)
+                stop = i64(done + (int(extent.value) - done) // size * size)
+            else:
+                left = f.binary("sub", whole, start)
+                over = f.binary("srem", left, i64(size))
+                stop = whole if size == 1 else f.binary("sub", whole, over)
+            if stop != start:
+                yield start, stop, size
+            start = stop
+
+    @contextmanager
+    def moving_along(self, index: str) -> Iterator[None]:
+        """Inside the loop of a reduction: addresses move along with its index."""
+        self.moving = (*self.moving, index)
+        yield
+        self.moving = self.moving[:-1]
+
+    @contextmanager
+    def running(self, lanes: Lanes | None) -> Iterator[None]:
+        previous, self.lanes = self.lanes, lanes
+        yield
+        self.lanes = previous
+
+    def index(self, name: str) -> Value:
+        """The current value of a loop index, at the first cell of the tile."""
+        return next(s.bindings[name] for s in reversed(self.scopes) if name in s.bindings)
+
+    def place(self, key: Hashable, dependence: frozenset[str], cell: Cell, make: Callable[[], Value]) -> Value:
+        """Make a value in the innermost scope that it varies with, unless it stands there already."""
+        i = cell[0] if self.row in dependence else 0
+        j = cell[1] if self.lanes is not None and self.lanes.index in dependence else 0
+        home = max((d for d, s in enumerate(self.scopes) if not s.names.isdisjoint(dependence)), default=0)
+        innermost = home == len(self.scopes) - 1
+        inner = self.scopes[home if innermost else home + 1]
+        for known in (self.scopes[home].values, inner.hoisted):
+            if (key, i, j) in known:
+                return known[key, i, j]
+        if innermost:
+            made = inner.values[key, i, j] = make()
+        else:
+            with self.function.at(inner.before):
+                made = inner.hoisted[key, i, j] = make()
+        return made
+
+    # Scalars
+
+    def value(self, scalar: Scalar, cell: Cell = (0, 0), vector: bool = True) -> Value:
+        """A scalar at a cell of the tile: in all lanes, or (`vector` false) in lane 0."""
+        scalar = self.access.resolve(scalar)
+        match scalar:
+            case Const(value, dtype):
+                return constant(value, dtype)
+            case Size(name):
+                return Value(quoted("%", f"size.{name}"), "i64")
+        dependence = self.access.dependence(scalar)
+        vector = vector and self.lanes is not None and self.lanes.index in dependence
+        return self.place((scalar, vector), dependence, cell, lambda: self._compute(scalar, cell, vector))
+
+    def splat(self, value: Value) -> Value:
+        return self.function.splat(value, self.lanes.count if self.lanes else 1)
+
+    def _compute(self, scalar: Scalar, cell: Cell, vector: bool) -> Value:
+        match scalar:
+            case Index(name):
+                return self._index(name, cell, vector)
+            case Ref(name):
+                return self._result(name, cell)
+            case Load():
+                return self._load(scalar, cell, vector)
+            case Call("select") if self.moving and self._pointed(scalar) in (0, 1):
+                return self._read(scalar, self._pointed(scalar) == 1 and vector, cell)
+            case Call():
+                return self._call(scalar, cell, vector)
+        raise AssertionError(f"not a scalar: {scalar}")
+
+    def _index(self, name: str, cell: Cell, vector: bool) -> Value:
+        f, base = self.function, self.index(name)
+        if name == self.row and cell[0]:
+            base = f.emit("i64", f"add nsw {base}, {cell[0]}")
+        if self.lanes is None or name != self.lanes.index:
+            return base
+        if cell[1]:
+            base = f.emit("i64", f"add nsw {base}, {cell[1] * self.lanes.count}")
+        return f.binary("add nsw", self.splat(base), lane_offsets(self.lanes.count, 1)) if vector else base
+
+    def _result(self, name: str, cell: Cell) -> Value:
+        """What a reduction left on the stack; LLVM makes it a register where no loop runs over the cells."""
+        result = self.results[name]
+        at = i64(0)
+        if result.vectors:
+            at = self.cell or i64(cell[0] * result.vectors + cell[1])
+        return self.function.get(self.function.offset(result.space, result.type, at), result.type)
+
+    def _call(self, call: Call, cell: Cell, vector: bool) -> Value:
+        args = [self.value(a, cell, vector) for a in call.args]
+        lanes = max(lane_count(a.type) for a in args)
+        if call.fn == "select" and lane_count(args[0].type) == 1:
+            lanes = max(lane_count(a.type) for a in args[1:])
+            args = [args[0], *(self.function.splat(a, lanes) for a in args[1:])]
+        else:
+            args = [self.function.splat(a, lanes) for a in args]
+        return self.functions.apply(call.fn, args, call.args[-1].dtype, call.dtype)
+
+    # Loads
+
+    def lane_step(self, buffer: str, at: tuple[Scalar, ...]) -> int | None:
+        """Elements between neighbouring lanes; None where that varies."""
+        if self.lanes is None or self.lanes.count == 1:
+            return 0
+        return self.access.lane_step(buffer, at, self.lanes.index, self.lanes.count)
+
+    def _load(self, load: Load, cell: Cell, vector: bool) -> Value:
+        step = self.lane_step(load.buffer, load.at) if vector else 0
+        if step in (0, 1):
+            return self._read(load, step == 1, cell)
+        assert self.lanes is not None
+        mask = self.lanes.mask(cell)
+        if load.when is not None:
+            mask = self._both(mask, self.value(load.when, cell))
+        return gather(self.function, self.pointers(load.buffer, load.at, step, cell), load.dtype, mask)
+
+    def pointers(self, buffer: str, at: tuple[Scalar, ...], step: int | None, cell: Cell) -> Value:
+        """The address of every lane."""
+        f, dtype = self.function, self.access.buffers[buffer].dtype
+        element = STORAGE[dtype][0]
+        if step is None or self.lanes is None:
+            offsets = self.splat(self.value(self.access.offset(buffer, at), cell))
+            return f.offset(self._buffer(buffer), element, offsets)
+        first = self._move(self._base(buffer, at, cell, frozenset()), element, cell)
+        return f.offset(first, element, lane_offsets(self.lanes.count, step))
+
+    def pointer(self, buffer: str, at: tuple[Scalar, ...], cell: Cell) -> Value:
+        """The address of lane 0."""
+        element = STORAGE[self.access.buffers[buffer].dtype][0]
+        return self._move(self._base(buffer, at, cell, frozenset()), element, cell)
+
+    def _read(self, scalar: Scalar, vector: bool, cell: Cell) -> Value:
+        """A load, or a choice between loads, of one element or of neighbouring ones."""
+        f = self.function
+        pointer = self._move(self._address(scalar, cell, frozenset()), STORAGE[scalar.dtype][0], cell)
+        mask = None if self.lanes is None else self.lanes.mask(cell)
+        when = scalar.when if isinstance(scalar, Load) else None
+        varying = when is not None and self._in_lanes(when)
+        if when is not None and varying:
+            mask = self._both(mask, self.value(when, cell))
+        if vector and self.lanes is not None:
+            return read(f, pointer, scalar.dtype, self.lanes.count, mask)
+        if mask is not None and self.lanes is not None and (varying or self.lanes.guarded):
+            any_lane = f.call("i1", f"llvm.vector.reduce.or.v{self.lanes.count}i1", mask)
+            pointer = f.select(any_lane, pointer, self._nowhere())
+        return read(f, pointer, scalar.dtype, 1, None)
+
+    def _both(self, mask: Value | None, condition: Value) -> Value:
+        condition = self.splat(condition)
+        return condition if mask is None else self.function.binary("and", mask, condition)
+
+    def _in_lanes(self, scalar: Scalar) -> bool:
+        lanes = self.lanes
+        return lanes is not None and lanes.count > 1 and lanes.index in self.access.dependence(scalar)
+
+    # Addresses
+
+    def _pointed(self, scalar: Scalar) -> int | None:
+        """The lane step of a scalar that can be read through one address: a load, or a selection, by a condition
+        that is the same in all lanes, between loads of one step and constants. -1 for a constant, None if it cannot.
+
+        A recurrence reads its previous state so: select(t ≥ 1, h[t-1], h0). Choosing the address, once, outside
+        the loop over the state's elements, leaves that loop a plain product."""
+        match self.access.resolve(scalar):
+            case Const(_, dtype) if dtype != "bool":
+                return -1
+            case Load(buffer, at, _, when) if when is None or not self._in_lanes(when):
+                step = self.lane_step(buffer, at)
+                return step if step in (0, 1) else None
+            case Call("select", (condition, a, b), dtype) if dtype != "bool" and not self._in_lanes(condition):
+                steps = {self._pointed(a), self._pointed(b)}
+                known = steps - {-1}
+                return known.pop() if None not in steps and len(known) == 1 else None
+        return None
+
+    def _address(self, scalar: Scalar, cell: Cell, fixed: frozenset[str]) -> Address:
+        """The address of what `_pointed` accepts. Indices in `fixed` are part of the base, not of the strides."""
+        match self.access.resolve(scalar):
+            case Const(value, dtype):
+                return Address(self._constant(constant(value, dtype)), (), frozenset())
+            case Load(buffer, at, _, when):
+                if when is None or self._in_lanes(when):
+                    return self._base(buffer, at, cell, fixed)
+                fixed |= self.access.dependence(when)
+                nowhere = Address(self._nowhere(), (), frozenset())
+                return self._choose(when, self._base(buffer, at, cell, fixed), nowhere, cell)
+            case Call(_, (condition, a, b)):
+                fixed |= self.access.dependence(condition)
+                return self._choose(condition, self._address(a, cell, fixed), self._address(b, cell, fixed), cell)
+        raise AssertionError(f"no address: {scalar}")
+
+    def _base(self, buffer: str, at: tuple[Scalar, ...], cell: Cell, fixed: frozenset[str]) -> Address:
+        offset = self.access.offset(buffer, at)
+        moving = {}
+        for name in self.moving:
+            stride = coefficient(offset, name, self.access)
+            if stride is None or name in fixed or name not in self.access.dependence(offset):
+                continue
+            if self.access.dependence(stride).isdisjoint(self.moving):
+                moving[name] = stride
+        rest = substitute(offset, {name: Const(0, "index") for name in moving}, self.access)
+        dependence = self.access.dependence(rest)
+        element = STORAGE[self.access.buffers[buffer].dtype][0]
+        base = self.place(
+            ("address", buffer, rest),
+            dependence,
+            cell,
+            lambda: self.function.offset(self._buffer(buffer), element, self.value(rest, cell, vector=False)),
+        )
+        strides = tuple((name, self.value(stride, cell)) for name, stride in moving.items())
+        inner = frozenset().union(*(self.access.dependence(stride) for stride in moving.values()))
+        return Address(base, strides, dependence | inner)
+
+    def _choose(self, condition: Scalar, a: Address, b: Address, cell: Cell) -> Address:
+        dependence = a.dependence | b.dependence | self.access.dependence(condition)
+        if isinstance(condition, Const):
+            return a if condition.value else b
+
+        def select(x: Value, y: Value) -> Value:
+            if x == y:
+                return x
+            make = lambda: self.function.select(self.value(condition, cell), x, y)  # noqa: E731
+            return self.place(("choose", condition, x, y), dependence, cell, make)
+
+        left, right = dict(a.strides), dict(b.strides)
+        names = [name for name in self.moving if name in left or name in right]
+        strides = tuple((n, select(left.get(n, i64(0)), right.get(n, i64(0)))) for n in names)
+        return Address(select(a.base, b.base), strides, dependence)
+
+    def _move(self, address: Address, element: str, cell: Cell) -> Value:
+        """From the base of an address to where the running reduction stands."""
+        pointer, dependence = address.base, address.dependence
+        for name, stride in address.strides:
+            dependence |= {name}
+            start = pointer
+
+            def make(start: Value = start, name: str = name, stride: Value = stride) -> Value:
+                step = self.function.binary("mul nsw", self._index(name, cell, vector=False), stride)
+                return self.function.offset(start, element, step)
+
+            pointer = self.place(("move", start, name, stride), dependence, cell, make)
+        return pointer
+
+    def _buffer(self, name: str) -> Value:
+        return Value(quoted("%", f"buffer.{name}"), "ptr")
+
+    def _nowhere(self) -> Value:
+        """Zeros to read where a load must not touch its buffer."""
+        self.constants["@zeros"] = "@zeros = internal constant [256 x i8] zeroinitializer, align 64"
+        return Value("@zeros", "ptr")
+
+    def _constant(self, value: Value) -> Value:
+        """One vector full of a constant, in memory."""
+        name = f"@splat.{value.type}.{value.text.replace('-', 'm')}"
+        elements = ", ".join([str(value)] * 16)
+        self.constants[name] = f"{name} = internal constant [16 x {value.type}] [{elements}], align 64"
+        return Value(name, "ptr")
+
+
+def lane_offsets(lanes: int, step: int) -> Value:
+    """The constant vector 0, step, 2·step …"""
+    if lanes == 1:
+        return i64(0)
+    return Value(f"<{', '.join(f'i64 {lane * step}' for lane in range(lanes))}>", vector_type("i64", lanes))
+

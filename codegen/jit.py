@@ -1,0 +1,102 @@
+"""From a Program to machine code: optimise, assemble, and load into this process.
+
+`emit` makes code for any target, on any machine. `load` makes it for this one and gives a callable. LLVM's own
+vectorisers stay off: kernels arrive as explicit vectors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+from graphc.codegen.cpu import llvm_ir
+from graphc.codegen.program import Program
+from graphc.codegen.target import Target
+
+__all__ = ["Emitted", "Loaded", "emit", "load"]
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """Code for one target: LLVM IR before and after optimisation, and on request assembly and an object file."""
+
+    llvm_ir: str
+    optimized_ir: str
+    target: Target
+
+    @functools.cached_property
+    def assembly(self) -> str:
+        machine = _machine(self.target)
+        return str(machine.emit_assembly(_parse(self.optimized_ir)))
+
+    @functools.cached_property
+    def object(self) -> bytes:
+        machine = _machine(self.target)
+        return bytes(machine.emit_object(_parse(self.optimized_ir)))
+
+
+class Loaded:
+    """A program in this process. Calling it runs it; Python's lock is released meanwhile."""
+
+    def __init__(self, program: Program, emitted: Emitted) -> None:
+        self.emitted = emitted
+        module = _parse(emitted.optimized_ir)
+        self._engine = llvm.create_mcjit_compiler(module, _machine(emitted.target))
+        self._engine.finalize_object()
+        self.address: int = self._engine.get_function_address(program.name)
+        signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+        self._function = signature(self.address)
+
+    def __call__(self, args: ctypes.Array[ctypes.c_void_p], sizes: ctypes.Array[ctypes.c_int64]) -> None:
+        """`args`: the address of each buffer of the program, in order; `sizes`: each size. Nothing is checked."""
+        self._function(ctypes.addressof(args), ctypes.addressof(sizes))
+
+
+def emit(program: Program, target: Target) -> Emitted:
+    text = llvm_ir(program, target)
+    module = _parse(text)
+    _optimize(module, _machine(target))
+    return Emitted(text, str(module), target)
+
+
+def load(program: Program, target: Target | None = None) -> Loaded:
+    """Compile for this machine; a `target` may ask for fewer features than it has."""
+    return Loaded(program, emit(program, target or Target.host()))
+
+
+def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    options.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+
+
+def _parse(text: str) -> llvm.ModuleRef:
+    module = llvm.parse_assembly(text)
+    module.verify()
+    return module
+
+
+@functools.cache
+def _initialize(everything: bool) -> None:
+    if everything:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    else:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+
+
+def _machine(target: Target) -> llvm.TargetMachine:
+    native = target.architecture == Target.host().architecture
+    _initialize(everything=not native)
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default"
+    )
+
+

@@ -1,0 +1,88 @@
+"""Target: the machine that code is made for. A parameter of the CPU back end, never the host by accident."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+__all__ = ["Target"]
+
+# Processors whose name alone promises more than their architecture does; others say so in `features`.
+_X86_LEVELS = {
+    "x86-64-v2": "sse4.1",
+    "x86-64-v3": "avx2 fma",
+    "haswell": "avx2 fma",
+    "skylake": "avx2 fma",
+    "znver2": "avx2 fma",
+    "znver3": "avx2 fma",
+    "x86-64-v4": "avx512f avx2 fma",
+    "skylake-avx512": "avx512f avx2 fma",
+    "icelake-server": "avx512f avx2 fma",
+    "sapphirerapids": "avx512f avx2 fma",
+    "znver4": "avx512f avx2 fma",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An LLVM triple, processor and feature string ("+avx2,+fma"), and the vector unit that follows from them."""
+
+    triple: str
+    cpu: str = ""
+    features: str = ""
+
+    @staticmethod
+    @functools.cache
+    def host() -> Target:
+        """The machine this process runs on."""
+        features = llvm.get_host_cpu_features().flatten()
+        return Target(llvm.get_default_triple(), llvm.get_host_cpu_name(), features)
+
+    def has(self, feature: str) -> bool:
+        named = _X86_LEVELS.get(self.cpu, "").split()
+        requested = self.features.split(",")
+        return f"-{feature}" not in requested and (f"+{feature}" in requested or feature in named)
+
+    @property
+    def architecture(self) -> str:
+        return self.triple.split("-")[0]
+
+    @property
+    def is_x86(self) -> bool:
+        return self.architecture in ("x86_64", "amd64")
+
+    @property
+    def vector_bits(self) -> int:
+        """Bits of a vector register; 0 where there are none, and all code is scalar."""
+        if self.is_x86:
+            return 512 if self.has("avx512f") else 256 if self.has("avx2") else 128
+        if self.architecture.startswith(("aarch64", "arm64")):
+            return 128
+        vectors = {"riscv": "v", "wasm": "simd128", "arm": "neon", "thumb": "neon"}
+        feature = next((f for prefix, f in vectors.items() if self.architecture.startswith(prefix)), None)
+        return 128 if feature and self.has(feature) else 0
+
+    @property
+    def vector_registers(self) -> int:
+        wide = self.has("avx512f") if self.is_x86 else self.architecture.startswith(("aarch64", "arm64", "riscv"))
+        return 32 if wide else 16
+
+    @property
+    def has_fma(self) -> bool:
+        """Whether a fused multiply-add is one instruction; elsewhere it would be a call into libm."""
+        if self.is_x86:
+            return self.has("fma")
+        return self.architecture.startswith(("aarch64", "arm64"))
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether rounding down is one instruction."""
+        if self.is_x86:
+            return self.vector_bits > 128 or self.has("sse4.1")
+        return self.architecture.startswith(("aarch64", "arm64", "wasm"))
+
+    def lanes(self, bytes_per_lane: int) -> int:
+        """How many elements of the given size one vector register holds, at least one."""
+        return max(1, self.vector_bits // (8 * bytes_per_lane))

@@ -1,0 +1,231 @@
+"""Which loop of a kernel runs in vector lanes, and which in registers side by side.
+
+In: a kernel. Out: its `Schedule`. A kernel without contractions runs its vector dimension in lanes. A
+contraction's vector dimension runs in lanes and over several vectors, and a second dimension, the row, over
+several rows: all their accumulators stay in registers, each operand loaded is used for a whole row or column
+of them, and there are enough independent chains to hide the latency of a fused multiply-add (Goto & van de
+Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). The tile is chosen by counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from graphc.codegen.access import Access, loads
+from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Scalar, Statement
+from graphc.codegen.target import Target
+
+__all__ = ["Schedule", "horizontal_index", "row_sizes", "schedule", "vector_index"]
+
+_BYTES = {"float32": 4, "float64": 8, "int32": 4, "bool": 4, "index": 8}
+_SMALLEST_VECTOR = 4
+_LATENCY = 4  # cycles of a fused multiply-add, of which two start in a cycle, beside two loads
+_MOST_VECTORS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side."""
+
+    vector: str | None
+    lanes: int
+    vectors: int
+    row: str | None
+    rows: int
+
+
+def vector_index(kernel: Kernel, program: Program) -> str | None:
+    """The dimension whose neighbouring points share a vector, or None.
+
+    With None, the kernel's points run one by one and each reduction has its own last dimension in lanes.
+    """
+    access = Access(kernel, program)
+    dims = [dim for dim in kernel.dims if not _shorter(dim, _SMALLEST_VECTOR)]
+    accumulating = [store for store in kernel.stores if store.accumulate]
+    if accumulating:
+        last = kernel.dims[-1:]
+        if dims[-1:] != list(last) or not all(
+            access.lane_step(s.buffer, s.at, last[0].index, 1) == 1 for s in accumulating
+        ):
+            return None
+        dims = list(last)
+    if not dims:
+        return None
+    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    if not reduces:
+        return max(dims, key=lambda dim: _contiguity(kernel, access, dim.index)).index
+    last_index = dims[-1].index
+    varying = [r for r in reduces if last_index in access.reduce_dependence(r)]
+    if varying and all(_runs_along_itself(r, kernel, program, access, last_index) for r in varying):
+        return None
+    return last_index
+
+
+def horizontal_index(reduce: Reduce) -> Dim:
+    """The dimension of a reduction that runs in lanes when the kernel's points do not: the last that is long."""
+    long = [dim for dim in reduce.dims if not _shorter(dim, _SMALLEST_VECTOR)]
+    return (long or list(reduce.dims))[-1]
+
+
+def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
+    access = Access(kernel, program)
+    lanes = target.lanes(max(_BYTES[dtype] for dtype in _dtypes(kernel, access)))
+    vector = vector_index(kernel, program)
+    if vector is None or lanes == 1:
+        return Schedule(None, lanes, 1, None, 1)
+    extent = _extent(kernel, vector)
+    if isinstance(extent, Const):
+        lanes = min(lanes, 1 << (int(extent.value) - 1).bit_length())
+    reduces = [s for s in kernel.body if isinstance(s, Reduce)]
+    tiled = [r for r in reduces if vector in access.reduce_dependence(r)]
+    if not tiled:
+        return Schedule(vector, lanes, 1, None, 1)
+    row = None
+    if len(tiled) == len(reduces) and not any(store.accumulate for store in kernel.stores):
+        row = _row(kernel, tiled, vector, access)
+    budget = target.vector_registers * 3 // 4
+    rows, vectors = _tile(kernel, tiled, vector, row, lanes, budget, access)
+    return Schedule(vector, lanes, vectors, row, rows)
+
+
+def _segments(extent: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """How many steps of each size, the largest first, cover an extent; the last may overhang."""
+    for size in sizes:
+        count = -(-extent // size) if size == sizes[-1] else extent // size
+        yield count, size
+        extent = max(0, extent - count * size)
+
+
+def _extent(kernel: Kernel, name: str) -> Scalar:
+    return next(dim.extent for dim in kernel.dims if dim.index == name)
+
+
+def _shorter(dim: Dim, length: int) -> bool:
+    return isinstance(dim.extent, Const) and dim.extent.value < length
+
+
+def _values(kernel: Kernel) -> Iterator[Scalar]:
+    for step in kernel.body:
+        if isinstance(step, Let):
+            yield step.value
+        else:
+            yield from (let.value for let in step.body)
+            yield from (total.value for total in step.sums)
+    yield from (store.value for store in kernel.stores)
+
+
+def _dtypes(kernel: Kernel, access: Access) -> set[str]:
+    """The dtypes that decide the number of lanes: those of the floats, or int32 without any."""
+    found = {scalar.dtype for value in _values(kernel) for scalar in (value, *loads(value, access))}
+    return found & {"float32", "float64"} or {"int32"}
+
+
+def _contiguity(kernel: Kernel, access: Access, name: str) -> int:
+    """How much better than gathering the accesses are when the named dimension runs in lanes."""
+    accesses = {(load.buffer, load.at) for value in _values(kernel) for load in loads(value, access)}
+    accesses |= {(store.buffer, store.at) for store in kernel.stores}
+    steps = [access.lane_step(buffer, at, name, 1) for buffer, at in accesses]
+    return sum(1 if step == 1 else 0 if step == 0 else -2 for step in steps) * 100 + [
+        dim.index for dim in kernel.dims
+    ].index(name)
+
+
+def _reduce_loads(reduce: Reduce, access: Access) -> list[Load]:
+    """The distinct loads at every point of a reduction."""
+    bound = {dim.index for dim in reduce.dims}
+    every = {load for total in reduce.sums for load in loads(total.value, access)}
+    return [load for load in every if not bound.isdisjoint(access.dependence(load))]
+
+
+def _runs_along_itself(reduce: Reduce, kernel: Kernel, program: Program, access: Access, vector: str) -> bool:
+    """Whether what a reduction reads lies along its own last dimension and is read only once, so that turning it
+    round to lie along the kernel's dimension would cost as much as the reduction."""
+    own = horizontal_index(reduce).index
+    every = _reduce_loads(reduce, access)
+    strided = [x for x in every if access.lane_step(x.buffer, x.at, vector, 1) not in (0, 1)]
+    if not strided or not all(access.lane_step(x.buffer, x.at, own, 1) in (0, 1) for x in every):
+        return False
+    around = {dim.index for dim in kernel.dims if dim.extent != Const(1, "index")} | _enclosing(kernel, program.body)
+    return any(around <= access.dependence(load) for load in strided)
+
+
+def _enclosing(kernel: Kernel, statements: tuple[Statement, ...]) -> set[str]:
+    """The indices of the loops around a kernel."""
+    for statement in statements:
+        if isinstance(statement, Loop) and _contains(statement, kernel):
+            return {statement.index} | _enclosing(kernel, statement.body)
+    return set()
+
+
+def _contains(statement: Statement, kernel: Kernel) -> bool:
+    if isinstance(statement, Loop):
+        return any(_contains(inner, kernel) for inner in statement.body)
+    return statement == kernel
+
+
+def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> str | None:
+    """The dimension, beside the vector's, along which the most vector loads of the reductions can be shared."""
+    every = [load for reduce in reduces for load in _reduce_loads(reduce, access)]
+    conditions = [r.when for r in reduces if r.when is not None]
+    best, shared_most = None, 0
+    for dim in kernel.dims:
+        if dim.index == vector or dim.extent == Const(1, "index"):
+            continue
+        if any(dim.index in access.dependence(when) for when in conditions):
+            continue
+        shared = sum(dim.index not in access.dependence(load) for load in every)
+        if shared and shared >= shared_most:
+            best, shared_most = dim.index, shared
+    return best
+
+
+def _tile(
+    kernel: Kernel,
+    reduces: list[Reduce],
+    vector: str,
+    row: str | None,
+    lanes: int,
+    budget: int,
+    access: Access,
+) -> tuple[int, int]:
+    """The rows and vectors of a tile that take the fewest cycles for a whole plane, and then the fewest loads."""
+    sums = max(len(reduce.sums) for reduce in reduces)
+    kinds = [
+        (row in access.dependence(load), vector in access.dependence(load))
+        for reduce in reduces
+        for load in _reduce_loads(reduce, access)
+    ]
+    columns = _length(_extent(kernel, vector), lanes * _MOST_VECTORS * 6) / lanes
+    height = 1 if row is None else _length(_extent(kernel, row), 120)
+
+    def loaded(rows: int, vectors: int) -> int:
+        return sum((rows if by_row else 1) * (vectors if by_lane else 1) for by_row, by_lane in kinds)
+
+    def cost(tile: tuple[int, int]) -> tuple[float, float]:
+        cycles = loads_made = 0.0
+        for many, wide in _segments(-int(-columns // 1), (tile[1], 1)):
+            for times, high in _segments(height, row_sizes(tile[0])):
+                multiplied = sums * high * wide
+                made = loaded(high, wide)
+                cycles += many * times * max(multiplied / 2, made / 2, _LATENCY)
+                loads_made += many * times * made
+        return cycles, loads_made
+
+    tiles = [
+        (rows, vectors)
+        for rows in range(1, height + 1)
+        for vectors in range(1, _MOST_VECTORS + 1)
+        if rows * vectors * sums <= budget and vectors <= -(-columns // 1)
+    ]
+    return min(tiles, key=cost, default=(1, 1))
+
+
+def row_sizes(rows: int) -> tuple[int, ...]:
+    """The heights of the tiles that cover any number of rows."""
+    return (rows, *(size for size in (2, 1) if size < rows))
+
+
+def _length(extent: Scalar, otherwise: int) -> int:
+    return max(1, int(extent.value)) if isinstance(extent, Const) else otherwise
+
