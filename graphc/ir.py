@@ -128,6 +128,8 @@ class Op:
     delays(node, k)             how far from the point input k is read along each axis; an axis that maps to
                                 None is read at points that are not a fixed distance away
     cost                        of computing one element again, in additions; leaves cost one load
+    reduces                     whether one element takes a sum over many: never computed twice
+    view                        whether it only says where an element comes from
     """
 
     name: str
@@ -139,6 +141,8 @@ class Op:
     reads: Callable[[Node, Point, Any], Reads] | None = None
     delays: Callable[[Node, int], Mapping[Axis, int | None]] | None = None
     cost: int = 1
+    reduces: bool = False
+    view: bool = False
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

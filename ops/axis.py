@@ -81,7 +81,8 @@ def _shift_lower(node: Node, site: Site) -> Scalar:
             condition = call("lt", moved[axis], site.length(axis, value.axes))
         inside = condition if inside is None else call("and", inside, condition)
     assert inside is not None
-    outside = call("not", inside)
+    inside = site.let(inside)
+    outside = site.let(call("not", inside))
     return call("select", inside, site.read(0, point=moved, when=inside), site.read(1, when=outside))
 
 
@@ -97,6 +98,7 @@ SHIFT = Op(
     _shift_lower,
     reads=_shift_reads,
     delays=_shift_delays,
+    view=True,
 )
 
 
@@ -156,6 +158,7 @@ def _at_lower(node: Node, site: Site) -> Scalar:
     exists = call("le", at_index(0), position)
     if node["position"] != "last":
         exists = call("lt", position, count)
+    exists = site.let(exists)
     value = site.read(0, point={axis: position}, when=exists)
     return call("select", exists, value, site.read(1, when=call("not", exists)))
 
@@ -172,6 +175,7 @@ AT = Op(
     _at_lower,
     reads=_at_reads,
     delays=_at_delays,
+    view=True,
 )
 
 
@@ -196,7 +200,7 @@ def _stack_lower(node: Node, site: Site) -> Scalar:
     position = site.point[node["axis"]]
     result = None
     for k in reversed(range(len(node.inputs))):
-        here = call("eq", position, at_index(k))
+        here = site.let(call("eq", position, at_index(k)))
         value = site.read(k, when=here)
         result = value if result is None else call("select", here, value, result)
     assert result is not None

@@ -101,7 +101,7 @@ def _lower(node: Node, site: Site) -> Scalar:
     return site.reduce("sum", node["over"], [extents[letter] for letter in summed], element)
 
 
-CONTRACT = Op("contract", _infer, _compute, _gradient, _lower, reads=_reads, delays=over_delays, cost=1000)
+CONTRACT = Op("contract", _infer, _compute, _gradient, _lower, reads=_reads, delays=over_delays, reduces=True)
 
 
 def contract(left: Node, right: Node, a: str, b: str, out: str, over: Sequence[Axis] = ()) -> Node:

@@ -53,6 +53,7 @@ RESHAPE = Op(
     lambda node, d: (reshape(d, node.inputs[0].shape),),
     _reshape_lower,
     cost=0,
+    view=True,
 )
 
 
@@ -80,6 +81,7 @@ TRANSPOSE = Op(
     lambda node, d: (transpose(d, tuple(int(p) for p in np.argsort(node["perm"]))),),
     _transpose_lower,
     cost=0,
+    view=True,
 )
 
 
@@ -121,6 +123,7 @@ SLICE = Op(
     _slice_gradient,
     _slice_lower,
     cost=0,
+    view=True,
 )
 
 
@@ -160,6 +163,7 @@ def _place_lower(node: Node, site: Site) -> Scalar:
     inside = call("and", call("le", index(0), distance), call("lt", event[dim], index(count)))
     if step > 1:
         inside = call("and", inside, call("eq", call("mod", distance, index(step)), index(0)))
+    inside = site.let(inside)
     zero = Const(0 if node.dtype == "int32" else 0.0, node.dtype)
     return call("select", inside, site.read(0, event=tuple(event), when=inside), zero)
 
@@ -210,8 +214,8 @@ def _concat_lower(node: Node, site: Site) -> Scalar:
         event = list(site.event)
         event[dim] = call("sub", site.event[dim], index(starts[k]))
         end = index(starts[k] + node.inputs[k].shape[dim])
-        here = call("lt", site.event[dim], end)
-        inside = call("and", call("le", index(starts[k]), site.event[dim]), here)
+        here = site.let(call("lt", site.event[dim], end))
+        inside = site.let(call("and", call("le", index(starts[k]), site.event[dim]), here))
         value = site.read(k, event=tuple(event), when=inside)
         result = value if result is None else call("select", here, value, result)
     assert result is not None

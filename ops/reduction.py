@@ -33,6 +33,7 @@ BROADCAST = Op(
     lambda node, d: (d,),
     lambda node, site: site.read(0),
     cost=0,
+    view=True,
 )
 
 
@@ -130,6 +131,7 @@ SUM = Op(
     _reduce_lower("sum"),
     reads=_reduce_reads,
     delays=over_delays,
+    reduces=True,
 )
 MAX = Op(
     "max",
@@ -139,6 +141,7 @@ MAX = Op(
     _reduce_lower("max"),
     reads=_reduce_reads,
     delays=over_delays,
+    reduces=True,
 )
 
 

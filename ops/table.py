@@ -104,7 +104,7 @@ SCATTER = Op(
     _scatter_lower,
     reads=_scatter_reads,
     delays=over_delays,
-    cost=1000,
+    reduces=True,
 )
 
 

@@ -1,0 +1,159 @@
+"""compile: a graph to machine code, stage by stage.
+
+    verify → prepare → schedule → fuse → lower → plan → pack → LLVM → machine code
+
+Each stage is a pure function of the one before, each has a printed form (`emit_stage`), and the Program is checked
+before code is made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.causality import reachable
+from graphc.codegen.jit import Emitted, Loaded
+from graphc.codegen.jit import emit as emit_program
+from graphc.codegen.jit import load as load_program
+from graphc.codegen.pack import pack
+from graphc.codegen.program import Program
+from graphc.codegen.target import Target
+from graphc.codegen.verify_program import verify as verify_program
+from graphc.errors import GraphError, UnsupportedError
+from graphc.grad import grad
+from graphc.graph import Graph
+from graphc.lower import Lowered, lower
+from graphc.ops.composite import CROSS_ENTROPY
+from graphc.ops.leaves import INPUT
+from graphc.ops.table import GATHER
+from graphc.plan import plan
+from graphc.prepare import prepare
+from graphc.runtime import BoundCall, IndexCheck, Results, Runner
+from graphc.schedule import Schedule, schedule
+from graphc.verify import verify
+
+
+_loaded: dict[tuple[str, Target], Loaded] = {}
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a graph becomes on its way to a back end."""
+
+    graph: Graph
+    prepared: Graph
+    scheduled: Schedule
+    lowered: Lowered
+    program: Program
+
+
+def stages(graph: Graph) -> Stages:
+    """Everything up to the Program."""
+    verify(graph)
+    prepared = prepare(graph)
+    scheduled = schedule(prepared)
+    lowered = lower(scheduled)
+    program = pack(plan(lowered.program))
+    verify_program(program)
+    return Stages(graph, prepared, scheduled, lowered, program)
+
+
+class Compiled:
+    """Native code of a graph. Call it with arrays by name; the lengths of axes may change from call to call."""
+
+    def __init__(self, made: Stages, loaded: Loaded) -> None:
+        self.stages = made
+        self._emitted = loaded.emitted
+        self._runner = Runner(made.graph, made.lowered, made.program, loaded, index_checks(made.graph))
+
+    def __call__(self, **arrays: Any) -> Results:
+        """Run it: the outputs, by name. Params that the graph updates are changed in place.
+
+        Raises `ArgumentError` if the arrays do not fit the graph; nothing has been computed then.
+        """
+        return self._runner(arrays)
+
+    def bind(self, **arrays: Any) -> BoundCall:
+        """Fix the arrays: the result is called without arguments, makes one foreign call, and reuses its results.
+
+        It reads the bound arrays as they are at each call. They must be contiguous and of the declared dtypes.
+        """
+        return self._runner.prepare(arrays)
+
+    @property
+    def program(self) -> Program:
+        return self.stages.program
+
+    @property
+    def llvm_ir(self) -> str:
+        """The LLVM IR, before LLVM's own passes."""
+        return self._emitted.llvm_ir
+
+    @property
+    def assembly(self) -> str:
+        """The assembly of this machine."""
+        return self._emitted.assembly
+
+    @property
+    def object(self) -> bytes:
+        """A relocatable object file."""
+        return self._emitted.object
+
+
+def compile(graph: Graph, target: str = "cpu", threads: int | None = None) -> Compiled:
+    """Compile a graph for this machine.
+
+    `target` is "cpu". `threads` bounds the threads of a call; code runs on one thread so far, whatever it says.
+    One compilation serves every length of the axes, and its time does not depend on them.
+    """
+    if target != "cpu":
+        raise UnsupportedError(f"target {target!r} is not supported yet; use target='cpu'")
+    if threads is not None and threads < 1:
+        raise GraphError(f"threads is at least 1, got {threads}")
+    made = stages(graph)
+    host = Target.host()
+    key = (str(made.program), host)
+    if key not in _loaded:
+        _loaded[key] = load_program(made.program, host)
+    return Compiled(made, _loaded[key])
+
+
+def emit(graph: Graph, target: str = "cpu", triple: str | None = None, cpu: str = "", features: str = "") -> Emitted:
+    """Make code without loading or running it, for any machine: `.llvm_ir`, `.assembly`, `.object`.
+
+    `triple`, `cpu` and `features` are LLVM's names, such as "aarch64-linux-gnu"; without them, this machine's.
+    """
+    if target != "cpu":
+        raise UnsupportedError(f"target {target!r} is not supported yet; use target='cpu'")
+    machine = Target.host() if triple is None else Target(triple=triple, cpu=cpu, features=features)
+    return emit_program(stages(graph).program, machine)
+
+
+def index_checks(graph: Graph) -> tuple[IndexCheck, ...]:
+    """The inputs that name rows or classes, and how many of those there are."""
+    checks: dict[IndexCheck, None] = {}
+    for node in reachable(graph):
+        if node.op in (GATHER, CROSS_ENTROPY):
+            bound = node.inputs[0].shape[0 if node.op is GATHER else -1]
+            index = node.inputs[1]
+            if index.op is INPUT:
+                checks[IndexCheck(str(index["name"]), bound)] = None
+    return tuple(checks)
+
+
+STAGES: dict[str, Callable[[Graph], str]] = {
+    "graph": str,
+    "grad": lambda graph: str(grad(graph, "loss")),
+    "schedule": lambda graph: str(stages(graph).scheduled),
+    "program": lambda graph: str(stages(graph).program),
+    "llvm": lambda graph: emit(graph).llvm_ir,
+    "asm": lambda graph: emit(graph).assembly,
+}
+
+
+def emit_stage(graph: Graph, stage: str) -> str:
+    """The printed form of a stage: one of `STAGES`."""
+    if stage not in STAGES:
+        raise GraphError(f"no stage {stage!r}; the stages are {', '.join(STAGES)}")
+    return STAGES[stage](graph)

@@ -1,0 +1,178 @@
+"""fuse: tasks over one domain become one kernel.
+
+Two tasks join when they stand in the same loop, have the same domain, share something that they read or compute, and
+neither needs the other's value anywhere but at its own point, so that it can stay in a register. What they share is
+computed once: the gate products of an LSTM read the same operand over the same domain, so they are one kernel, and so
+are the gates' elementwise work and the new state. Nothing here knows what an LSTM is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import networkx
+
+from graphc.codegen.program import Reduce
+from graphc.ir import Axis, Node
+from graphc.kernel import KernelBuilder, Memory
+from graphc.plan import loads
+from graphc.schedule import LoopNest, Task
+
+MOST_SUMS = 8  # accumulators in one reduction: more would not fit the vector registers
+MOST_TASKS = 24
+NEIGHBOURS = 12  # how many earlier groups a task is compared with
+
+
+@dataclass(eq=False)
+class Group:
+    """Tasks that make up one kernel."""
+
+    tasks: list[Task]
+    loops: tuple[Axis, ...]
+    first: int
+
+    @property
+    def domain(self) -> tuple[frozenset[Axis], tuple[int, ...]]:
+        task = self.tasks[0]
+        return frozenset(task.axes) - set(self.loops), task.shape
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a task reads and how big it is, from lowering it alone."""
+
+    needs: frozenset[Node]  # values of tasks that it reads in the same step
+    elsewhere: frozenset[Node]  # those of them that it reads at other points than its own
+    buffers: frozenset[str]  # everything that it loads
+    sums: int
+
+
+@dataclass(eq=False)
+class FusedLoop:
+    """A loop with groups and loops in it."""
+
+    nest: LoopNest
+    body: list[Group | FusedLoop] = field(default_factory=list)
+
+
+def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...] = ()) -> list[Group | FusedLoop]:
+    """The statements of a schedule with tasks joined to groups, in an order in which each follows what it reads."""
+    facts: dict[Task, Facts] = {}
+    items: list[Group | FusedLoop] = []
+    for position, entry in enumerate(body):
+        if isinstance(entry, LoopNest):
+            items.append(FusedLoop(entry, fuse(memory, entry.body, (*loops, entry.axis))))
+        else:
+            facts[entry] = _facts(memory, entry, loops)
+            items.append(Group([entry], loops, position))
+    order = _dependencies(memory, items, facts, loops)
+    rank = {item: k for k, item in enumerate(items)}
+    groups = [item for item in items if isinstance(item, Group)]
+    kept: list[Group] = []
+    for group in groups:
+        partner = _partner(group, kept, order, facts)
+        if partner is None:
+            kept.append(group)
+        else:
+            _join(partner, group, order)
+    return list(networkx.lexicographical_topological_sort(order, key=lambda item: rank[item]))
+
+
+def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
+    builder = KernelBuilder(memory, loops, task.axes, task.shape)
+    builder.add(task)
+    same_step = [r for r in builder.reads if not any(o for _, o in r.offsets)]
+    kernel = builder.kernel("alone")
+    return Facts(
+        needs=frozenset(r.node for r in same_step if r.node is not task.node or task.param),
+        elsewhere=frozenset(r.node for r in same_step if not r.own_point),
+        buffers=frozenset(load.buffer for load in loads(kernel)),
+        sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
+    )
+
+
+def _dependencies(
+    memory: Memory, items: Sequence[Group | FusedLoop], facts: dict[Task, Facts], loops: tuple[Axis, ...]
+) -> networkx.DiGraph[Group | FusedLoop]:
+    """Edges from what computes a value to what reads it, and from what reads a param to what overwrites it."""
+    makers: dict[Node, list[Group | FusedLoop]] = {}
+    needs: dict[Group | FusedLoop, set[Node]] = {}
+    readers: dict[str, list[Group | FusedLoop]] = {}
+    for item in items:
+        needs[item] = set()
+        for task, known in _task_facts(memory, item, facts, loops):
+            if task.param is None:
+                makers.setdefault(task.node, []).append(item)
+            needs[item] |= known.needs
+            for name in known.buffers:
+                readers.setdefault(name, []).append(item)
+    order: networkx.DiGraph[Group | FusedLoop] = networkx.DiGraph()
+    order.add_nodes_from(items)
+    for item in items:
+        order.add_edges_from((maker, item) for node in needs[item] for maker in makers.get(node, ()) if maker is not item)
+        if isinstance(item, Group) and item.tasks[0].param is not None:
+            order.add_edges_from((r, item) for r in readers.get(item.tasks[0].param, ()) if r is not item)
+    return order
+
+
+def _task_facts(
+    memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts], loops: tuple[Axis, ...]
+) -> Iterator[tuple[Task, Facts]]:
+    if isinstance(item, Group):
+        for task in item.tasks:
+            yield task, facts[task] if task in facts else _facts(memory, task, item.loops)
+    else:
+        for inner in item.body:
+            yield from _task_facts(memory, inner, facts, loops)
+
+
+def _partner(
+    group: Group, kept: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
+) -> Group | None:
+    """The earlier group that this one can join, preferring one whose values it needs."""
+    candidates = [g for g in kept if g.domain == group.domain][-NEIGHBOURS:]
+    related = [(g, _relation(g, group, facts)) for g in reversed(candidates)]
+    for candidate, strength in sorted(((g, s) for g, s in related if s > 0), key=lambda pair: -pair[1]):
+        if _can_join(candidate, group, order, facts):
+            return candidate
+    return None
+
+
+def _relation(first: Group, second: Group, facts: dict[Task, Facts]) -> int:
+    """2: the second needs the first's values; 1: they read some of the same memory; 0: they have nothing in common."""
+    made = {t.node for t in first.tasks}
+    if any(facts[t].needs & made for t in second.tasks):
+        return 2
+    buffers = {b for t in first.tasks for b in facts[t].buffers}
+    return int(any(facts[t].buffers & buffers for t in second.tasks))
+
+
+def _can_join(
+    first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
+) -> bool:
+    tasks = [*first.tasks, *second.tasks]
+    made = {t.node for t in tasks}
+    if len(tasks) > MOST_TASKS or sum(facts[t].sums for t in tasks) > MOST_SUMS:
+        return False
+    if any(facts[t].elsewhere & made for t in tasks):
+        return False
+    if any(t.param is not None and t.param in facts[u].buffers for t in tasks for u in tasks if _elsewhere(t, u, facts)):
+        return False
+    between = set(order.successors(first)) - {second}
+    if not any(networkx.has_path(order, g, second) for g in between):
+        return not networkx.has_path(order, second, first)
+    return False
+
+
+def _elsewhere(writer: Task, reader: Task, facts: dict[Task, Facts]) -> bool:
+    """Whether a task may read the param that another one overwrites, other than at its own point: sums may."""
+    return reader is not writer and facts[reader].sums > 0
+
+
+def _join(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> None:
+    """Move the second group's tasks to the first, which from then on stands after all that either needs."""
+    first.tasks += second.tasks
+    order.add_edges_from((p, first) for p in list(order.predecessors(second)) if p is not first)
+    order.add_edges_from((first, s) for s in list(order.successors(second)))
+    order.remove_node(second)

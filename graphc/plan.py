@@ -1,0 +1,231 @@
+"""plan: what a Program keeps in memory, and where.
+
+1. A value that nothing loads is not stored; a kernel that stores nothing is dropped.
+2. A value that only the loop that computes it reads, at most k steps later, keeps a ring of k + 1 steps.
+3. Temporaries whose lives do not overlap share memory (`Arena`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphc.codegen.program import Buffer, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store, kernels
+from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+
+def plan(program: Program) -> Program:
+    return _rings(_without_unread(program))
+
+
+def loads(kernel: Kernel) -> Iterator[Load]:
+    """Every load of a kernel, those inside subscripts and conditions too."""
+    for step in kernel.body:
+        if isinstance(step, Let):
+            yield from _loads(step.value)
+            continue
+        for dim in step.dims:
+            yield from _loads(dim.extent)
+        for scalar in (*(let.value for let in step.body), *(a.value for a in step.sums), step.when):
+            yield from _loads(scalar)
+    for store in kernel.stores:
+        for scalar in (*store.at, store.value):
+            yield from _loads(scalar)
+
+
+def _loads(scalar: Scalar | None) -> Iterator[Load]:
+    match scalar:
+        case Load(_, at, _, when):
+            yield scalar
+            for inner in (*at, when):
+                yield from _loads(inner)
+        case Call(_, args):
+            for inner in args:
+                yield from _loads(inner)
+
+
+# Unread values.
+
+
+def _without_unread(program: Program) -> Program:
+    """Drop stores to temporaries that nothing loads, what was computed for them alone, and empty kernels."""
+    while True:
+        read = {load.buffer for kernel in kernels(program.body) for load in loads(kernel)}
+        keep = read | {b.name for b in program.buffers if b.kind != "temp"}
+        body = tuple(s for s in (_with_stores(s, keep) for s in program.body) if s is not None)
+        if body == program.body:
+            break
+        program = replace(program, body=body)
+    read |= {store.buffer for kernel in kernels(program.body) for store in kernel.stores}
+    buffers = tuple(b for b in program.buffers if b.kind != "temp" or b.name in read)
+    return replace(program, buffers=buffers)
+
+
+def _with_stores(statement: Statement, keep: set[str]) -> Statement | None:
+    if isinstance(statement, Loop):
+        body = tuple(s for s in (_with_stores(s, keep) for s in statement.body) if s is not None)
+        return replace(statement, body=body) if body else None
+    stores = tuple(s for s in statement.stores if s.buffer in keep)
+    return replace(statement, stores=stores, body=_used_steps(statement.body, stores)) if stores else None
+
+
+def _used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:
+    """The steps whose names the stores need, directly or through other steps."""
+    used = {name for store in stores for scalar in (*store.at, store.value) for name in _names(scalar)}
+    kept: list[Let | Reduce] = []
+    for step in reversed(body):
+        if isinstance(step, Let):
+            if step.name in used:
+                used |= set(_names(step.value))
+                kept.append(step)
+            continue
+        sums = tuple(a for a in step.sums if a.name in used)
+        if sums:
+            used |= {name for a in sums for name in _names(a.value)} | set(_names(step.when))
+            inner: list[Let] = []
+            for let in reversed(step.body):
+                if let.name in used:
+                    used |= set(_names(let.value))
+                    inner.append(let)
+            kept.append(replace(step, sums=sums, body=tuple(reversed(inner))))
+    return tuple(reversed(kept))
+
+
+def _names(scalar: Scalar | None) -> Iterator[str]:
+    match scalar:
+        case Ref(name):
+            yield name
+        case Call(_, args):
+            for inner in args:
+                yield from _names(inner)
+        case Load(_, at, _, when):
+            for inner in (*at, when):
+                yield from _names(inner)
+
+
+# Rings.
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A load or store of a buffer, and the loops around it, outermost first."""
+
+    at: tuple[Scalar, ...]
+    loops: tuple[Loop, ...]
+    is_store: bool
+
+
+def _rings(program: Program) -> Program:
+    accesses: dict[str, list[Access]] = {}
+    for access_name, access in _accesses(program.body, ()):
+        accesses.setdefault(access_name, []).append(access)
+    buffers = tuple(_with_ring(b, accesses.get(b.name, [])) for b in program.buffers)
+    return replace(program, buffers=buffers)
+
+
+def _accesses(body: Sequence[Statement], loops: tuple[Loop, ...]) -> Iterator[tuple[str, Access]]:
+    for statement in body:
+        if isinstance(statement, Loop):
+            yield from _accesses(statement.body, (*loops, statement))
+        else:
+            for load in loads(statement):
+                yield load.buffer, Access(load.at, loops, False)
+            for store in statement.stores:
+                yield store.buffer, Access(store.at, loops, True)
+
+
+def _with_ring(buffer: Buffer, accesses: Sequence[Access]) -> Buffer:
+    """Dimensions that follow a loop keep as few steps as its readers look back, from the outermost loop inwards."""
+    stores = [a for a in accesses if a.is_store]
+    if buffer.kind != "temp" or not stores:
+        return buffer
+    dims = list(buffer.dims)
+    for depth, loop in enumerate(stores[0].loops):
+        if any(len(a.loops) <= depth or a.loops[depth] is not loop for a in accesses):
+            break
+        dim = next((k for k, s in enumerate(stores[0].at) if s == Index(loop.index)), None)
+        if dim is None:
+            break
+        distances = [_distance(a.at[dim], loop.index) for a in accesses]
+        if any(d is None for d in distances):
+            break
+        furthest = max(abs(d) for d in distances if d is not None)
+        dims[dim] = Ring(furthest + 1)
+        if furthest:
+            break  # earlier steps of this loop are read, so all steps of the loops inside it are kept
+    return replace(buffer, dims=tuple(dims))
+
+
+def _distance(subscript: Scalar, loop: str) -> int | None:
+    match subscript:
+        case Index(name) if name == loop:
+            return 0
+        case Call("add", (Index(name), Const(value))) if name == loop:
+            return int(value)
+    return None
+
+
+# The arena.
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """Where the temporaries of one call lie: byte offsets in one block of memory of `size` bytes."""
+
+    offsets: Mapping[str, int]
+    size: int
+
+
+def arena(program: Program, sizes: Mapping[str, int]) -> Arena:
+    """Place the temporaries, the largest first, each at the lowest offset that is free while it lives."""
+    lives = _lives(program)
+    placed: list[tuple[int, int, tuple[int, int]]] = []
+    offsets: dict[str, int] = {}
+    wanted = {b.name: buffer_bytes(b, sizes) for b in program.buffers if b.kind == "temp"}
+    for name in sorted(wanted, key=lambda n: (-wanted[n], n)):
+        first, last = lives.get(name, (0, 0))
+        offset = 0
+        for start, end, (a, b) in sorted(placed):
+            if a <= last and first <= b and offset < end and start < offset + wanted[name]:
+                offset = -(-end // ALIGNMENT) * ALIGNMENT
+        offsets[name] = offset
+        placed.append((offset, offset + wanted[name], (first, last)))
+    return Arena(offsets, max((end for _, end, _ in placed), default=0))
+
+
+def _lives(program: Program) -> dict[str, tuple[int, int]]:
+    """The first and the last top-level statement that touches each buffer."""
+    lives: dict[str, tuple[int, int]] = {}
+    for position, statement in enumerate(program.body):
+        for kernel in kernels((statement,)):
+            touched = {load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores}
+            for name in touched:
+                lives[name] = (lives.get(name, (position, position))[0], position)
+    return lives
+
+
+def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(_length(d, sizes) for d in buffer.dims)
+
+
+def buffer_bytes(buffer: Buffer, sizes: Mapping[str, int]) -> int:
+    """The size of a buffer, by exact integers: a call checks it before any memory is taken."""
+    total = 1 if buffer.dtype == "bool" else np.dtype(buffer.dtype).itemsize
+    for extent in buffer_shape(buffer, sizes):
+        total *= extent
+    return total
+
+
+def _length(dim: Scalar | Ring, sizes: Mapping[str, int]) -> int:
+    match dim:
+        case Ring(slots):
+            return slots
+        case Const(value):
+            return int(value)
+        case Size(name):
+            return sizes[name]
+    raise TypeError(f"the length of a buffer is a number or a size, not {dim}")

@@ -1,0 +1,234 @@
+"""Running compiled code: arguments in, results out, and the memory in between.
+
+A call checks its arrays once per layout (names, shapes, dtypes), finds memory for the program's buffers, makes one
+foreign call, and returns the outputs. `bind` does all but the foreign call once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.arguments import Arguments, check_arguments
+from graphc.codegen.program import Buffer, Program
+from graphc.errors import ArgumentError
+from graphc.graph import Graph
+from graphc.ir import Axis, Node, ragged_within
+from graphc.lower import Lowered
+from graphc.plan import ALIGNMENT, Arena, arena, buffer_bytes, buffer_shape
+
+Entry = Callable[[Any, Any], None]
+
+
+class Results(Mapping[str, np.ndarray]):
+    """The outputs of a call, by name: `r["loss"]`."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        try:
+            return self._arrays[name]
+        except KeyError:
+            raise KeyError(f"no output {name!r}; the outputs are {', '.join(self._arrays)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return f"Results({', '.join(f'{k}: {v.dtype}{list(v.shape)}' for k, v in self._arrays.items())})"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCheck:
+    """An input whose elements name rows of a table, or classes: they lie in 0 … bound - 1."""
+
+    name: str
+    bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What follows from the shapes of a call's arrays alone."""
+
+    sizes: dict[Axis, int]
+    arena: Arena
+    counts: Any
+
+
+class Runner:
+    """A program in this process, with what it needs to be called by name."""
+
+    def __init__(
+        self, graph: Graph, lowered: Lowered, program: Program, entry: Entry, checks: tuple[IndexCheck, ...]
+    ) -> None:
+        self.graph = graph
+        self.lowered = lowered
+        self.program = program
+        self.entry = entry
+        self.checks = checks
+        self._layouts: dict[Any, Layout] = {}
+        self._declared = {**graph.inputs, **{n: p.node for n, p in graph.params.items()}}
+        self._pool: list[np.ndarray] = []
+
+    def __call__(self, given: Mapping[str, Any]) -> Results:
+        call = self.prepare(given)
+        call()
+        self._pool = [call.workspace]  # kept for the next call; a call at the same time on another thread takes its own
+        return call.results
+
+    def prepare(self, given: Mapping[str, Any]) -> BoundCall:
+        """Everything but the foreign call."""
+        key = self._key(given)
+        layout = self._layouts.get(key) if key is not None else None
+        if layout is None:
+            arguments = check_arguments(self.graph, given)
+            layout = self._layout(arguments)
+            if key is not None:
+                self._layouts[key] = layout
+        else:
+            arguments = Arguments({n: given[n] for n in self._declared}, layout.sizes)
+            self._check_lengths(arguments)
+        self._check_indices(arguments)
+        return self._bound(arguments, layout)
+
+    def _key(self, given: Mapping[str, Any]) -> Any:
+        """The layout of the arrays; None if something else than plain arrays of the right dtype is among them."""
+        parts = []
+        for name, node in self._declared.items():
+            array = given.get(name)
+            if not isinstance(array, np.ndarray) or array.dtype.name != node.dtype:
+                return None
+            parts.append(array.shape)
+        extra = tuple((n, v) for n, v in given.items() if n not in self._declared)
+        try:
+            hash(extra)
+        except TypeError:
+            return None
+        if any(isinstance(a.length, Node) and not self._shown(a) for a in self.graph.axes.values()):
+            return None
+        return tuple(parts), extra
+
+    def _shown(self, axis: Axis) -> bool:
+        return any(axis in node.axes for node in self._declared.values())
+
+    def _layout(self, arguments: Arguments) -> Layout:
+        sizes = {axis.name: extent for axis, extent in arguments.sizes.items()}
+        placed = arena(self.program, sizes)
+        outputs = sum(buffer_bytes(b, sizes) for b in self.program.buffers if b.kind == "output")
+        _check_memory(placed.size + outputs)
+        counts = (ctypes.c_int64 * max(len(self.program.sizes), 1))(*(sizes[s] for s in self.program.sizes))
+        return Layout(arguments.sizes, placed, counts)
+
+    def _check_lengths(self, arguments: Arguments) -> None:
+        for axis in self.graph.axes.values():
+            if isinstance(axis.length, Node):
+                lengths = arguments.arrays[axis.length["name"]]
+                if lengths.size and not 0 <= lengths.min() <= lengths.max() <= arguments.sizes[axis]:
+                    check_arguments(self.graph, arguments.arrays)
+
+    def _check_indices(self, arguments: Arguments) -> None:
+        for check in self.checks:
+            array = arguments.arrays[check.name]
+            if array.size and not (array.min() >= 0 and array.max() < check.bound):
+                existing = array[_existing(self._declared[check.name], arguments)]
+                if existing.size and not (existing.min() >= 0 and existing.max() < check.bound):
+                    raise ArgumentError(
+                        f"{check.name} names rows or classes 0 to {check.bound - 1}, "
+                        f"but holds values from {existing.min()} to {existing.max()}"
+                    )
+
+    def _bound(self, arguments: Arguments, layout: Layout) -> BoundCall:
+        sizes = {axis.name: extent for axis, extent in layout.sizes.items()}
+        workspace = self._pool.pop() if self._pool else aligned_empty((0,), "uint8")
+        if workspace.size < layout.arena.size:
+            workspace = aligned_empty((layout.arena.size,), "uint8")
+        arrays: dict[str, np.ndarray] = {}
+        addresses: list[int] = []
+        base = workspace.ctypes.data
+        for buffer in self.program.buffers:
+            if buffer.kind == "temp":
+                addresses.append(base + layout.arena.offsets[buffer.name])
+                continue
+            arrays[buffer.name] = self._array(buffer, arguments, sizes)
+            addresses.append(arrays[buffer.name].ctypes.data)
+        results: dict[str, np.ndarray] = {}
+        for name, buffer_name in self.lowered.outputs.items():
+            results[name] = arrays[buffer_name]
+        pointers = (ctypes.c_void_p * len(addresses))(*addresses)
+        return BoundCall(self.entry, pointers, layout.counts, Results(results), workspace, arrays)
+
+    def _array(self, buffer: Buffer, arguments: Arguments, sizes: Mapping[str, int]) -> np.ndarray:
+        if buffer.kind == "output":
+            return aligned_empty(buffer_shape(buffer, sizes), buffer.dtype)
+        if buffer.name in self.lowered.constants:
+            return self.lowered.constants[buffer.name]
+        array = arguments.arrays[buffer.name]
+        if buffer.name in self.graph.updates and not (array.flags.c_contiguous and array.flags.writeable):
+            raise ArgumentError(
+                f"{buffer.name} is updated in place, so its array must be contiguous and writeable; "
+                f"pass np.ascontiguousarray({buffer.name})"
+            )
+        return np.require(array, requirements=["C", "A"])
+
+
+@dataclass(frozen=True, slots=True)
+class BoundCall:
+    """A call with its memory fixed: it reads the arrays as they are now, and overwrites `results` each time."""
+
+    entry: Entry
+    pointers: Any
+    counts: Any
+    results: Results
+    workspace: np.ndarray
+    arrays: dict[str, np.ndarray]
+
+    def __call__(self) -> Results:
+        self.entry(self.pointers, self.counts)
+        return self.results
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """An uninitialised array that begins at a multiple of `ALIGNMENT` bytes."""
+    kind = np.dtype(dtype)
+    count = 1
+    for extent in shape:
+        count *= extent
+    raw = np.empty(count * kind.itemsize + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + count * kind.itemsize].view(kind).reshape(shape)
+
+
+def _existing(node: Node, arguments: Arguments) -> np.ndarray:
+    """Which points of an input exist."""
+    extents = [arguments.sizes[a] for a in node.axes]
+    exists = np.ones(extents, bool)
+    for k, axis in enumerate(node.axes):
+        if ragged_within(axis, node.axes):
+            assert isinstance(axis.length, Node)
+            lengths = arguments.arrays[axis.length["name"]]
+            order = [node.axes.index(a) for a in axis.length.axes]
+            shape = [1] * len(extents)
+            for position in order:
+                shape[position] = extents[position]
+            spread = lengths.transpose(np.argsort(order)).reshape(shape)
+            position = np.arange(extents[k]).reshape([-1 if j == k else 1 for j in range(len(extents))])
+            exists &= position < spread
+    return exists
+
+
+def _check_memory(needed: int) -> None:
+    try:
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return
+    if needed > available:
+        raise ArgumentError(f"the call needs {needed / 2**30:.1f} GiB, but this machine has {available / 2**30:.1f} GiB")

@@ -1,0 +1,185 @@
+"""schedule: which values get computed for themselves, and in which loops.
+
+In goes a prepared graph, out comes a tree: loops over the axes of cycles, with tasks inside. A task computes one
+value, or one part of a value that is put together, at all points of the axes that no loop around it walks. What lies
+outside every cycle is outside every loop, over its whole domain at once: input products and weight gradients leave
+the loop by this alone.
+
+Values without a task are computed inside those that use them. A value gets a task of its own when it is
+
+- a result, or the equation of a state on a cycle;
+- a sum over many elements, or an operand of a product that is not simply somewhere in memory;
+- used in several places, or over a larger domain, and not cheap to compute again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from graphc.causality import Component, components, roots
+from graphc.graph import Graph
+from graphc.ir import Axis, Node, Shape, dependencies, size, topological
+from graphc.ops.axis import STACK
+from graphc.ops.contraction import CONTRACT
+from graphc.ops.event import CONCAT
+from graphc.ops.leaves import CONST, INPUT, PARAM, STATE
+
+CHEAP = 4  # additions and loads: what costs no more is computed again rather than stored
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Compute `node`; only input `part` of it, if it is put together from parts; and write it to `param`, if given."""
+
+    node: Node
+    part: int | None = None
+    param: str | None = None
+
+    @property
+    def value(self) -> Node:
+        """What is computed: the node itself, or a part of it."""
+        return self.node if self.part is None else self.node.inputs[self.part]
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        if self.part is not None and self.node.op is STACK:
+            return tuple(a for a in self.node.axes if a != self.node["axis"])
+        return self.node.axes
+
+    @property
+    def shape(self) -> Shape:
+        return self.value.shape if self.part is not None else self.node.shape
+
+
+@dataclass(frozen=True, slots=True)
+class LoopNest:
+    """A loop over an axis; `body` is one step."""
+
+    axis: Axis
+    reverse: bool
+    body: tuple[Task | LoopNest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The tasks in their loops, in an order in which each follows what it reads, and the graph that they compute."""
+
+    graph: Graph
+    body: tuple[Task | LoopNest, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self.body, "")) + "\n"
+
+
+def schedule(graph: Graph) -> Schedule:
+    tree = components(graph)
+    anchors = _anchors(graph, tree)
+    body = [*_tasks(tree, anchors)]
+    body += [Task(resolve(graph, node), param=name) for name, node in graph.updates.items()]
+    return Schedule(graph, tuple(body))
+
+
+def resolve(graph: Graph, node: Node) -> Node:
+    """A state is its equation: the node that computes a value."""
+    while node.op is STATE:
+        body = graph.states[node["name"]].body
+        assert body is not None
+        node = body
+    return node
+
+
+def in_memory(node: Node) -> bool:
+    """Whether a value lies in an array of the caller's, or is a constant."""
+    return node.op in (INPUT, PARAM, CONST)
+
+
+def _tasks(tree: Iterable[Component], anchors: set[Node]) -> Iterator[Task | LoopNest]:
+    for component in tree:
+        if component.axis is not None:
+            inner = tuple(_tasks(component.body, anchors))
+            if inner:
+                yield LoopNest(component.axis, component.reverse, inner)
+            continue
+        (node,) = component.nodes
+        if node in anchors:
+            if node.op in (STACK, CONCAT):
+                yield from (Task(node, part) for part in range(len(node.inputs)))
+            else:
+                yield Task(node)
+
+
+def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
+    """The values that get tasks of their own."""
+    nodes = _all_nodes(graph)
+    anchors = {resolve(graph, n) for n in roots(graph)}
+    anchors |= {resolve(graph, n) for n in _cyclic(tree) if n.op is STATE}
+    anchors |= {n for n in nodes if n.op.reduces or n.op is STACK}
+    anchors |= {n for p in nodes if p.op is CONTRACT for i in p.inputs for n in _sources(graph, i)}
+    anchors = {n for n in anchors if not in_memory(n) or n in {resolve(graph, r) for r in roots(graph)}}
+    users = _users(graph, nodes)
+    cost: dict[Node, int] = {}
+    for node in nodes:
+        operands = [resolve(graph, i) for i in node.inputs]
+        single = (1 if i in anchors or len(users.get(i, ())) > 1 else cost.get(i, 1) for i in operands)
+        cost[node] = node.op.cost + sum(single)
+    homes: dict[Node, set[tuple[Node, ...]]] = {}
+    for node in reversed(nodes):
+        if node in anchors or node.op is STATE or in_memory(node):
+            continue
+        homes[node] = {h for user in users.get(node, ()) for h in _homes_through(user, anchors, homes)}
+        wider = any(size(user.shape) > size(node.shape) or len(user.axes) > len(node.axes) for user in users[node])
+        if cost[node] > CHEAP and not node.op.view and (len(homes[node]) > 1 or wider):
+            anchors.add(node)
+    return anchors
+
+
+def _homes_through(
+    user: Node, anchors: set[Node], homes: dict[Node, set[tuple[Node, ...]]]
+) -> set[tuple[Node, ...]]:
+    """The places where a value is computed because of a user: a task, and the views on the way to it."""
+    if user in anchors or user not in homes:
+        return {(user,)}
+    return {(*h, user) for h in homes[user]} if user.op.view else homes[user]
+
+
+def _all_nodes(graph: Graph) -> list[Node]:
+    """Every node, inputs first, with states as leaves."""
+    bodies = [e.body for e in graph.states.values() if e.body is not None]
+    return topological([*roots(graph), *bodies])
+
+
+def _users(graph: Graph, nodes: Iterable[Node]) -> dict[Node, list[Node]]:
+    users: dict[Node, list[Node]] = {}
+    for node in nodes:
+        for operand in dict.fromkeys(resolve(graph, i) for i in dependencies(node)):
+            users.setdefault(operand, []).append(node)
+    return users
+
+
+def _cyclic(tree: Iterable[Component]) -> Iterator[Node]:
+    for component in tree:
+        if component.axis is not None:
+            yield from component.nodes
+
+
+def _sources(graph: Graph, node: Node) -> Iterator[Node]:
+    """What the operand of a product is a view of."""
+    stack = [node]
+    while stack:
+        node = resolve(graph, stack.pop())
+        if node.op.view:
+            stack += node.inputs
+        elif not in_memory(node):
+            yield node
+
+
+def _lines(body: Iterable[Task | LoopNest], indent: str) -> Iterator[str]:
+    for item in body:
+        if isinstance(item, LoopNest):
+            yield f"{indent}loop {item.axis.name} {'down' if item.reverse else 'up'}"
+            yield from _lines(item.body, indent + "  ")
+        else:
+            part = "" if item.part is None else f" part {item.part}"
+            param = "" if item.param is None else f" into param {item.param}"
+            yield f"{indent}{item.node.op.name}: {item.node.type}{part}{param}"
