@@ -1,6 +1,6 @@
 """fuse: tasks over one domain become one kernel.
 
-Two tasks join when they stand in the same loop, have the same domain, share something that they read or compute, and
+Two tasks join when they stand in the same loop, have the same domain, share something that they read or sum over, and
 neither needs the other's value anywhere but at its own point, so that it can stay in a register. What they share is
 computed once: the gate products of an LSTM read the same operand over the same domain, so they are one kernel, and so
 are the gates' elementwise work and the new state. Nothing here knows what an LSTM is.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import networkx
 
-from graphc.codegen.program import Reduce
+from graphc.codegen.program import Dim, Reduce
 from graphc.ir import Axis, Node
 from graphc.kernel import KernelBuilder, Memory
 from graphc.plan import loads
@@ -46,6 +46,7 @@ class Facts:
     elsewhere: frozenset[Node]  # those of them that it reads at other points than its own
     buffers: frozenset[str]  # everything that it loads
     sums: int
+    ranges: frozenset[tuple[Dim, ...]]  # what its reductions run over
 
 
 @dataclass(eq=False)
@@ -89,6 +90,7 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
         elsewhere=frozenset(r.node for r in same_step if not r.own_point),
         buffers=frozenset(load.buffer for load in loads(kernel)),
         sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
+        ranges=frozenset(step.dims for step in kernel.body if isinstance(step, Reduce)),
     )
 
 
@@ -140,12 +142,13 @@ def _partner(
 
 
 def _relation(first: Group, second: Group, facts: dict[Task, Facts]) -> int:
-    """2: the second needs the first's values; 1: they read some of the same memory; 0: they have nothing in common."""
+    """2: the second needs the first's values; 1: they read some of the same memory, or sum over the same range; else 0."""
     made = {t.node for t in first.tasks}
     if any(facts[t].needs & made for t in second.tasks):
         return 2
     buffers = {b for t in first.tasks for b in facts[t].buffers}
-    return int(any(facts[t].buffers & buffers for t in second.tasks))
+    ranges = {r for t in first.tasks for r in facts[t].ranges}
+    return int(any(facts[t].buffers & buffers or facts[t].ranges & ranges for t in second.tasks))
 
 
 def _can_join(

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import networkx
 
 from graphc.causality import edges_of, reachable
+from graphc.distribute import distribute
 from graphc.errors import DefinitionError, DtypeError, ShapeError
 from graphc.graph import Equation, Graph
 from graphc.ir import FLOATS, Node, topological
@@ -41,7 +42,8 @@ def grad(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
             graph.locations.get(loss),
         )
     targets = _targets(graph, wrt)
-    result = graph.copy()
+    result = distribute(graph).copy()
+    loss = result.outputs[of]
     adjoints = adjoint(result, {loss: const(1, loss.dtype)}, list(targets.values()))
     for name, target in targets.items():
         _add_output(result, f"grad_{name}", broadcast(adjoints[target], target.axes, target.shape))
@@ -56,7 +58,8 @@ def vjp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     verify(graph)
     output = _output(graph, of)
     targets = _targets(graph, wrt)
-    result = graph.copy()
+    result = distribute(graph).copy()
+    output = result.outputs[of]
     seed = result.input(f"cotangent_{of}", output.shape, over=output.axes, dtype=output.dtype)
     adjoints = adjoint(result, {output: seed.node}, list(targets.values()))
     for name, target in targets.items():
@@ -73,7 +76,8 @@ def jvp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     verify(graph)
     output = _output(graph, of)
     targets = _targets(graph, wrt)
-    result = graph.copy()
+    result = distribute(graph).copy()
+    output = result.outputs[of]
     dummy = leaf(INPUT, _free(result, "cotangent"), output.axes, output.shape, output.dtype)
     adjoints = adjoint(result, {output: dummy}, list(targets.values()))
     seeds = {}

@@ -73,8 +73,7 @@ class KernelBuilder:
         self.memory = memory
         self.graph = memory.graph
         self.loops = tuple(loops)
-        order = list(self.graph.axes.values())
-        own = sorted((a for a in axes if a not in loops), key=order.index)
+        own = [a for a in axes if a not in loops]
         self.dims = [Dim(a.name, extent(a)) for a in own]
         self.dims += [Dim(f"e.{k}", index(s)) for k, s in enumerate(shape) if s > 1]
         self.point: dict[Axis, Scalar] = {a: Index(a.name) for a in (*own, *loops)}

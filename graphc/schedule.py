@@ -7,8 +7,9 @@ the loop by this alone.
 
 Values without a task are computed inside those that use them. A value gets a task of its own when it is
 
-- a result, or the equation of a state on a cycle;
+- a result;
 - a sum over many elements, or an operand of a product that is not simply somewhere in memory;
+- read by a later step of its loop: that is stored, rather than what it is made of;
 - used in several places, or over a larger domain, and not cheap to compute again.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from graphc.causality import Component, components, roots
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, Shape, dependencies, size, topological
-from graphc.ops.axis import STACK
+from graphc.ops.axis import SHIFT, STACK
 from graphc.ops.contraction import CONTRACT
 from graphc.ops.event import CONCAT
 from graphc.ops.leaves import CONST, INPUT, PARAM, STATE
@@ -113,7 +114,7 @@ def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
     """The values that get tasks of their own."""
     nodes = _all_nodes(graph)
     anchors = {resolve(graph, n) for n in roots(graph)}
-    anchors |= {resolve(graph, n) for n in _cyclic(tree) if n.op is STATE}
+    anchors |= set(_carried(graph, tree))
     anchors |= {n for n in nodes if n.op.reduces or n.op is STACK}
     anchors |= {n for p in nodes if p.op is CONTRACT for i in p.inputs for n in _sources(graph, i)}
     anchors = {n for n in anchors if not in_memory(n) or n in {resolve(graph, r) for r in roots(graph)}}
@@ -157,14 +158,18 @@ def _users(graph: Graph, nodes: Iterable[Node]) -> dict[Node, list[Node]]:
     return users
 
 
-def _cyclic(tree: Iterable[Component]) -> Iterator[Node]:
+def _carried(graph: Graph, tree: Iterable[Component]) -> Iterator[Node]:
+    """What later steps of a loop read. Every cycle passes a delay, so every cycle passes one of these."""
     for component in tree:
         if component.axis is not None:
-            yield from component.nodes
+            inside = set(component.nodes)
+            for node in component.nodes:
+                if node.op is SHIFT:
+                    yield from (n for n in _sources(graph, node.inputs[0]) if n in inside)
 
 
 def _sources(graph: Graph, node: Node) -> Iterator[Node]:
-    """What the operand of a product is a view of."""
+    """What a value is a view of, unless that lies in memory."""
     stack = [node]
     while stack:
         node = resolve(graph, stack.pop())
