@@ -1,0 +1,227 @@
+"""Parsing: the text that `graphc.text` prints in, an equal graph out.
+
+One line is one declaration or one equation. Blank lines and lines that begin with `#` are skipped. The errors name
+the line of the text, and so do the errors of the graph later on: its `locations` are lines of the text.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+
+from graphc.errors import GraphError, Location, ParseError
+from graphc.expression import Scope, normal, read_expression, syntax
+from graphc.graph import Equation, Graph, Param
+from graphc.ir import FLOATS, Axis, Node, Op, check_dtype, check_shape, dependencies
+from graphc.ops.leaves import INPUT, PARAM, STATE, leaf
+
+MAX_TEXT = 1 << 27  # characters
+_NAME = r"[^\W\d]\w*"
+_TYPE = rf"(?P<dtype>\w+)\[(?P<shape>[\d, ]*)\](?: over (?P<over>{_NAME}(?:, *{_NAME})*))?"
+_DECLARATION = re.compile(rf"(?P<keyword>axis|input|param|state|initial|output|update)\s+(?P<name>{_NAME})(?P<rest>.*)")
+_EQUATION = re.compile(rf"(?P<name>{_NAME})(?:\s*\[(?P<axes>[^\]=]*)\])?\s*=(?!=)(?P<rest>.*)")
+_DEFINED = re.compile(r"\s*=(?!=)(.*)")
+_INPUT = re.compile(rf":\s*{_TYPE}")
+_PARAM = re.compile(rf":\s*{_TYPE}(?: init (?P<init>.+?))?(?P<fixed> fixed)?")
+_STATE = re.compile(rf":\s*{_TYPE}(?: initial (?P<initial>.+))?")
+_HEADER = re.compile(rf"graph\s+(?P<name>{_NAME})\s+(?P<dtype>\w+)")
+
+
+def parse(text: str) -> Graph:
+    """The graph that a text describes. A `ParseError` names the line, what was found and what was expected."""
+    if len(text) > MAX_TEXT:
+        raise ParseError(f"a text of {len(text)} characters; the largest that is read has {MAX_TEXT}")
+    parser: _Parser | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        try:
+            if parser is None:
+                parser = _Parser(_header(stripped))
+            else:
+                parser.line(stripped, number)
+        except GraphError as error:
+            shown = stripped if len(stripped) <= 120 else f"{stripped[:117]}..."
+            raise ParseError(f"line {number} of the text: {error.reason}\n    {shown}") from None
+    if parser is None:
+        raise ParseError("an empty text; a graph begins with a line such as: graph elman float32")
+    return parser.finish()
+
+
+def _header(line: str) -> Graph:
+    found = _HEADER.fullmatch(line)
+    if found is None:
+        raise ParseError(f"expected the first line to be like 'graph elman float32', found {line[:60]!r}")
+    return Graph(found["name"], found["dtype"])
+
+
+class _Parser:
+    """The graph so far, and what its names mean."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.scope = Scope(graph.dtype)
+        self.number = 0
+        self.declarations: dict[str, Callable[[str, str], None]] = {
+            "axis": self.axis,
+            "input": self.input,
+            "param": self.param,
+            "state": self.state,
+            "initial": self.initial,
+            "output": self.output,
+            "update": self.update,
+        }
+
+    def line(self, line: str, number: int) -> None:
+        self.number = number
+        declaration, equation = _DECLARATION.fullmatch(line), _EQUATION.fullmatch(line)
+        if declaration is not None:
+            self.declarations[declaration["keyword"]](declaration["name"], declaration["rest"])
+        elif equation is None:
+            raise ParseError(f"expected a declaration ({', '.join(self.declarations)}) or an equation")
+        elif equation["axes"] is None:
+            self.declare(equation["name"], self.expression(equation["rest"]))
+        else:
+            self.equation(equation["name"], equation["axes"], equation["rest"])
+
+    def finish(self) -> Graph:
+        for name, equation in self.graph.states.items():
+            if equation.initial is equation.node:
+                raise ParseError(f"state {name!r} has no initial value; write: initial {name} = 0.0")
+        return self.graph
+
+    # Declarations.
+
+    def axis(self, name: str, rest: str) -> None:
+        key, rest = normal(name), rest.strip()
+        if key in self.scope.axes:
+            raise ParseError(f"axis {name!r} is declared twice")
+        length: int | Node | None = None
+        if re.fullmatch(r"\d{1,10}", rest):
+            length = int(rest)
+        elif rest:
+            length = self.expression(rest)
+            if length.dtype != "int32" or length.shape:
+                raise ParseError(f"expected the axis's length to be one int32 per example, found {length.type}")
+        if length == 0:
+            raise ParseError("expected a length of at least 1, found 0")
+        self.graph.axes[name] = self.scope.axes[key] = Axis(name, length)
+
+    def input(self, name: str, rest: str) -> None:
+        node, _ = self.leaf(INPUT, name, rest, _INPUT, "input x: float32[3] over t")
+        self.graph.inputs[name] = node
+
+    def param(self, name: str, rest: str) -> None:
+        node, found = self.leaf(PARAM, name, rest, _PARAM, "param W: float32[8, 8] init glorot_uniform")
+        if node.axes:
+            raise ParseError(f"a param varies over no axis, found {node.type}")
+        init = found["init"] or "zeros"
+        if init[0] in "'\"":
+            init = _string(init)
+        self.graph.params[name] = Param(node, init, found["fixed"] is None and node.dtype in FLOATS)
+
+    def state(self, name: str, rest: str) -> None:
+        node, found = self.leaf(STATE, name, rest, _STATE, "state h: float32[8] over t initial 0.0")
+        if not node.axes:
+            raise ParseError(f"a state varies over at least one axis, found {node.type}")
+        self.graph.states[name] = Equation(node, None, node)
+        if found["initial"] is not None:
+            self.scope.initials[node] = self.begin(name, found["initial"])
+
+    def initial(self, name: str, rest: str) -> None:
+        equation = self.graph.states.get(name)
+        if equation is None or equation.initial is not equation.node:
+            raise ParseError(f"expected a state without an initial value, found {name!r}")
+        self.begin(name, self.defined(rest))
+
+    def begin(self, name: str, source: str) -> Node:
+        """Give a state its initial value."""
+        node = self.graph.states[name].node
+        initial = self.expression(source)
+        if initial.dtype != node.dtype:
+            raise ParseError(f"the initial value of a {node.dtype} state is {initial.dtype}")
+        self.graph.states[name] = Equation(node, None, initial)
+        return initial
+
+    def output(self, name: str, rest: str) -> None:
+        if name in self.graph.outputs:
+            raise ParseError(f"output {name!r} is declared twice")
+        self.graph.outputs[name] = self.expression(self.defined(rest))
+
+    def update(self, name: str, rest: str) -> None:
+        if name not in self.graph.params or name in self.graph.updates:
+            raise ParseError(f"expected a param that has no update yet, found {name!r}")
+        node, param = self.expression(self.defined(rest)), self.graph.params[name].node
+        if node.type != param.type:
+            raise ParseError(f"param {name!r} is {param.type}, its update is {node.type}")
+        self.graph.updates[name] = node
+
+    def equation(self, name: str, axes: str, rest: str) -> None:
+        known = self.graph.states.get(name)
+        if known is None or known.body is not None:
+            raise ParseError(f"expected a declared state that has no equation yet, found {name!r}")
+        for axis in self.over(axes):
+            if axis not in known.node.axes:
+                raise ParseError(f"state {name!r} does not vary over axis {axis.name!r}")
+        body = self.expression(rest)
+        if (body.shape, body.dtype) != (known.node.shape, known.node.dtype):
+            raise ParseError(f"state {name!r} is {known.node.type}, but is defined by {body.type}")
+        self.graph.states[name] = Equation(known.node, body, known.initial)
+
+    # Parts of lines.
+
+    def leaf(self, op: Op, name: str, rest: str, pattern: re.Pattern[str], example: str) -> tuple[Node, re.Match[str]]:
+        found = pattern.fullmatch(rest)
+        if found is None:
+            raise ParseError(f"expected a declaration like '{example}', found {rest[:60]!r}")
+        shape = check_shape([s for s in found["shape"].replace(" ", "").split(",") if s])
+        node = leaf(op, name, self.over(found["over"] or ""), shape, check_dtype(found["dtype"]))
+        self.declare(name, node)
+        return node, found
+
+    def over(self, names: str) -> list[Axis]:
+        axes = []
+        for name in (n.strip() for n in names.split(",") if n.strip()):
+            if normal(name) not in self.scope.axes:
+                raise ParseError(
+                    f"expected an axis ({', '.join(self.graph.axes) or 'none is declared'}), found {name!r}"
+                )
+            axes.append(self.scope.axes[normal(name)])
+        if len(set(axes)) != len(axes):
+            raise ParseError(f"an axis is named twice: {names}")
+        return axes
+
+    def declare(self, name: str, node: Node) -> None:
+        if normal(name) in self.scope.values:
+            raise ParseError(f"the name {name!r} is taken already")
+        self.scope.values[normal(name)] = node
+        self.locate(node)
+
+    def defined(self, rest: str) -> str:
+        found = _DEFINED.fullmatch(rest)
+        if found is None:
+            raise ParseError(f"expected '=' and an expression, found {rest[:60]!r}")
+        return found[1]
+
+    def expression(self, source: str) -> Node:
+        node = read_expression(source, self.scope)
+        self.locate(node)
+        return node
+
+    def locate(self, node: Node) -> None:
+        """Note this line for the node and for what was made on the way to it."""
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            if node not in self.graph.locations:
+                self.graph.locations[node] = Location("<text>", self.number)
+                stack.extend(dependencies(node))
+
+
+def _string(source: str) -> str:
+    tree = syntax(source)
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, str):
+        return tree.value
+    raise ParseError(f"expected a string, found {source[:60]!r}")

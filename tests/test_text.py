@@ -1,0 +1,418 @@
+"""The printed form: every graph reads back as an equal one, and no text does worse than a ParseError."""
+
+import contextlib
+import math
+
+import hypothesis.strategies as st
+import networkx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import graphc as gc
+from graphc.errors import GraphError, ParseError
+from graphc.ir import Node, make, topological
+from graphc.ops import TABLE, leaves
+from graphc.ops import elementwise as ew
+from graphc.ops.axis import shift
+from graphc.ops.contraction import matmul
+from graphc.parse import parse
+from graphc.value import Value
+
+
+def elman() -> gc.Graph:
+    g = gc.Graph("elman")
+    t, n = g.axis("t"), g.axis("n")
+    x = g.input("x", (3,), over=(t, n))
+    y = g.input("y", (), over=(t, n), dtype="int32")
+    U, W, b = g.param("U", (8, 3)), g.param("W", (8, 8), init="uniform(-0.1, 0.1)"), g.param("b", (8,))
+    V, c = g.param("V", (5, 8)), g.param("c", (5,), trainable=False)
+    h = g.state("h", (8,), over=(t, n))
+    h[t] = gc.tanh(U @ x[t] + W @ h[t - 1] + b)
+    o = V @ h[t] + c
+    g.output("p", gc.softmax(o))
+    g.output("final", h[t.last])
+    g.output("loss", gc.mean(gc.sum(gc.cross_entropy(o, y), over=t), over=n))
+    g.update("b", b - 0.1)
+    return g
+
+
+def ragged() -> gc.Graph:
+    g = gc.Graph("ragged")
+    n = g.axis("n")
+    lengths = g.input("lengths", (), over=(n,), dtype="int32")
+    t = g.axis("t", lengths)
+    s = g.axis("s", gc.maximum(lengths - 1, 1))
+    i = g.axis("i", 8)
+    x = g.input("x", (), over=(t, n, i))
+    z = g.input("z", (), over=(s, n))
+    h = g.state("h", (), over=(t, n, i), initial=gc.sum(z, over=s))
+    h[t] = x + 0.5 * h[t - 1]
+    g.output("last", h[t.last])
+    g.output("count", gc.length(t) + gc.index(t))
+    return g
+
+
+def reset() -> gc.Graph:
+    g = gc.Graph("reset", dtype="float64")
+    t, n = g.axis("t"), g.axis("n")
+    x, flag = g.input("x", (4,), over=(t, n)), g.input("flag", (), over=(t, n))
+    h0 = g.input("h0", (4,), over=(n,))
+    h = g.state("h", (4,), over=(t, n), initial=h0, reset=flag > 0)
+    h[t] = x - h[t - 2]
+    g.output("h", h)
+    return g
+
+
+def two_axes() -> gc.Graph:
+    g = gc.Graph("image")
+    i, j = g.axis("i"), g.axis("j", 5)
+    x = g.input("x", (3,), over=(i, j))
+    o = g.state("o", (3,), over=(i, j), initial=-1.5)
+    o[i, j] = gc.maximum(x, o[i - 1]) + o[j + 1] * 2.0 ** o[i - 1, j - 1]
+    g.output("o", o.shift(j, 2, fill=x[j.at(3)])[i.first])
+    return g
+
+
+def encoder_decoder() -> gc.Graph:
+    g = gc.Graph("translate")
+    s, t = g.axis("s"), g.axis("t")
+    x = g.input("x", (4,), over=s)
+    forwards, backwards = g.state("forwards", (4,), over=s), g.state("backwards", (4,), over=s)
+    forwards[s] = gc.tanh(x + forwards[s - 1])
+    backwards[s] = gc.tanh(x + backwards[s + 1])
+    d = g.state("d", (8,), over=t, initial=gc.concat([forwards[s.last], backwards[s.first]]))
+    d[t] = gc.relu(d[t - 1])
+    g.output("d", d[0:4].reshape(2, 2).T)
+    return g
+
+
+def embedding_and_dropout() -> gc.Graph:
+    g = gc.Graph("words")
+    t = g.axis("t")
+    word = g.input("word", (), over=t, dtype="int32")
+    seed = g.input("seed", (), dtype="int32")
+    table = g.param("table", (20, 6))
+    g.output("e", gc.dropout(gc.embedding(table, word), 0.3, seed))
+    g.output("hot", gc.one_hot(word, 20) * np.array([[0.1], [np.inf]], dtype=np.float32))
+    return g
+
+
+def spiking() -> gc.Graph:
+    @gc.custom_gradient
+    def spike(v):
+        return gc.where(v > 0, 1.0, 0.0), lambda d: d / (1 + gc.abs(v)) ** 2
+
+    g = gc.Graph("spiking")
+    t = g.axis("t")
+    x = g.input("x", (4,), over=t)
+    v = g.state("v", (4,), over=t)
+    v[t] = 0.9 * v[t - 1] * (1 - spike(v[t - 1] - 1)) + x
+    g.output("s", spike(v - 1))
+    return g
+
+
+def begun_by_each_other() -> gc.Graph:
+    """Two states whose initial values are made of each other: no order declares everything before its use."""
+    g = gc.Graph("knot")
+    s, t = g.axis("s"), g.axis("t")
+    a = g.state("a", (), over=s)
+    b = g.state("b", (), over=t, initial=a[s.last])
+    a[s] = a[s - 1] + 1
+    b[t] = b[t - 1] + 1
+    knotted = g.copy()
+    equation = knotted.states["a"]
+    knotted.states["a"] = type(equation)(equation.node, equation.body, b[t.last].node)
+    return knotted
+
+
+GRAPHS = [elman, ragged, reset, two_axes, encoder_decoder, embedding_and_dropout, spiking, begun_by_each_other]
+
+
+def round_trip(graph: gc.Graph) -> None:
+    text = str(graph)
+    again = parse(text)
+    assert again == graph, text
+    assert str(again) == text
+    for table in ("inputs", "params", "states", "outputs"):
+        assert list(getattr(again, table)) == list(getattr(graph, table))
+
+
+@pytest.mark.parametrize("build", GRAPHS)
+def test_round_trip(build):
+    round_trip(build())
+
+
+GOLDEN = """\
+graph elman float32
+axis t
+axis n
+input x: float32[3] over t, n
+input y: int32[] over t, n
+param U: float32[8, 3] init glorot_uniform
+param W: float32[8, 8] init uniform(-0.1, 0.1)
+param b: float32[8] init zeros
+param V: float32[5, 8] init glorot_uniform
+param c: float32[5] init zeros fixed
+state h: float32[8] over t, n initial 0.0
+
+h[t] = tanh(U @ x + W @ h[t - 1] + b)
+
+v1 = V @ h + c
+output p = softmax(v1)
+output final = h[t.last]
+output loss = sum(sum(cross_entropy(v1, y), over=(t,)), over=(n,)) / (1.0 * cast(extent(axis=n), dtype="float32"))
+update b = b - 0.1
+"""
+
+
+def test_elman_reads_like_the_paper():
+    assert str(elman()) == GOLDEN
+
+
+def test_names_of_intermediate_values_avoid_the_users():
+    g = gc.Graph("clash")
+    v1, init = g.input("v1", (2,)), g.param("output", (2,), init="odd 'init'\n fixed")
+    shared = gc.tanh(v1 + init)
+    g.output("v2", shared * shared)
+    assert "v3 = tanh(v1 + output)" in str(g)
+    round_trip(g)
+
+
+def test_deep_expressions_are_cut_into_lines():
+    g = gc.Graph("deep")
+    x = g.input("x", ())
+    total = x
+    for k in range(5000):
+        total = gc.sin(total) + float(k)
+    g.output("y", total)
+    assert max(map(len, str(g).split("\n"))) < 200
+    round_trip(g)
+
+
+# Constants.
+
+SCALARS = [0.0, -0.0, 1.0, 0.1, -2.5e-30, math.inf, -math.inf, math.nan, 1e-45, 3.4e38]
+
+
+@pytest.mark.parametrize("default", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+def test_constants_keep_every_bit(default, dtype):
+    rng = np.random.default_rng(0)
+    width = np.dtype(dtype).itemsize
+    raw = np.frombuffer(rng.bytes(width * 600), np.dtype(dtype) if dtype != "bool" else np.uint8)
+    bits = raw % 2 == 0 if dtype == "bool" else raw
+    special = np.array(SCALARS, "float64") if dtype.startswith("float") else np.array([0, 1, -(2**31), 2**31 - 1, 5, 6])
+    values = np.concatenate([special.astype(dtype), bits])
+    g = gc.Graph("constants", dtype=default)
+    for k, value in enumerate(values):
+        g.output(f"c{k}", Value(None, leaves.const(value, dtype)))
+    for k, shape in enumerate([(3, 2), (1,), (6,), (1, 1)]):
+        size = math.prod(shape)
+        for j, array in enumerate([values[:size], np.repeat(values[1], size), np.arange(size), special[-size:]]):
+            g.output(f"a{k}_{j}", Value(None, leaves.const(array.astype(dtype).reshape(shape), dtype)))
+    g.output("half", gc.abs(gc.sin(0.5)) - Value(None, ew.neg(leaves.const(2, default))))
+    round_trip(g)
+
+
+def test_a_large_regular_constant_is_short():
+    g = gc.Graph("short")
+    g.output("positions", Value(None, leaves.const(np.arange(10**6).reshape(1000, 1000), "int32")))
+    g.output("ones", Value(None, leaves.const(np.ones((1000, 1000)), "float32")))
+    assert len(str(g)) < 200
+    round_trip(g)
+
+
+# Random expressions: precedence, sharing, shifts and calls in all combinations.
+
+FLOAT = ["add", "sub", "mul", "div", "pow", "maximum", "matmul"]
+BINARY = [*FLOAT, "floordiv", "mod", "lt", "le", "eq", "ne", "logical_and", "logical_or"]
+UNARY = ["neg", "logical_not", "tanh", "cast", "sum", "reshape", "slice", "transpose", "shift", "at", "stop_gradient"]
+
+
+def apply(draw, name: str, g: gc.Graph, pool: list[Node]) -> Node:
+    """A node of the op `name` on nodes of the pool; a GraphError where these do not fit."""
+    pick = st.sampled_from(pool)
+    a, t = draw(pick), draw(st.sampled_from(list(g.axes.values())))
+    match name:
+        case "matmul":
+            return matmul(a, draw(pick))
+        case "cast":
+            return make(TABLE[name], (a,), dtype=draw(st.sampled_from(["float32", "float64", "int32", "bool"])))
+        case "sum":
+            return make(TABLE[name], (a,), dims=(), over=(t,))
+        case "reshape":
+            return make(TABLE[name], (a,), shape=(*a.shape, 1))
+        case "slice":
+            return make(TABLE[name], (a,), dim=0, start=1, step=-1, count=2)
+        case "transpose":
+            return make(TABLE[name], (a,), perm=tuple(range(len(a.shape)))[::-1])
+        case "shift":
+            fill = draw(st.sampled_from([draw(pick), leaves.const(0, a.dtype), g.states["h"].initial]))
+            return shift(a, {t: draw(st.sampled_from([-2, -1, 1]))}, fill)
+        case "at":
+            position = draw(st.sampled_from(["first", "last", 2]))
+            return make(TABLE[name], (a, leaves.const(0, a.dtype)), axis=t, position=position)
+    return make(TABLE[name], (a, draw(pick)) if name in BINARY else (a,))
+
+
+@st.composite
+def graphs(draw) -> gc.Graph:
+    g = gc.Graph("random", dtype=draw(st.sampled_from(["float32", "float64"])))
+    t, n = g.axis("t"), g.axis("n", 4)
+    x, k = g.input("x", (2, 2), over=(t, n)), g.input("k", (2,), over=n, dtype="int32")
+    w = g.param("w", (2, 2))
+    h = g.state("h", (2, 2), over=(t, n), initial=draw(st.sampled_from([0.0, 1.5, w])))
+    numbers = [leaves.const(v, d) for v in (-2, 0, 3) for d in ("float32", "float64", "int32")]
+    pool = [x.node, k.node, w.node, h.node, *numbers]
+    for _ in range(draw(st.integers(1, 25))):
+        try:
+            pool.append(apply(draw, draw(st.sampled_from([*BINARY, *UNARY])), g, pool))
+        except GraphError:
+            continue
+    for j in range(draw(st.integers(1, 4))):
+        g.output(f"o{j}", Value(g, pool[-1 - j]))
+    fitting = [p for p in pool if p.type == h.node.type]
+    g.define("h", Value(g, fitting[-1]))
+    return g
+
+
+@settings(max_examples=300, deadline=None)
+@given(graphs())
+def test_random_expressions_round_trip(g):
+    round_trip(g)
+
+
+# Errors.
+
+HEAD = """\
+graph g float32
+axis t
+input x: float32[2] over t
+param w: float32[2, 2]
+state h: float32[2] over t initial 0.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("output y = x +", "expected an expression"),
+        ("output y = z", "the name of an input"),
+        ("output y = tan(x)", "the name of an op"),
+        ("output y = x.T", "expected a number"),
+        ("output y = __import__('os')", "the name of an op"),
+        ("output y = x[s - 1]", "an axis (t)"),
+        ("output y = x[t * 2]", "a point of an axis"),
+        ("output y = x[t - 1, t.last]", "points of different axes"),
+        ("output y = x + 1", "one dtype"),
+        ("output y = x < x < x", "expected a number"),
+        ("output y = x @ w @ w @ x[0]", "a point of an axis"),
+        ("output y = slice(x)", "cannot be applied"),
+        ('output y = slice(x, dim="a", start=0, step=1, count=1)', "cannot be applied"),
+        ('output y = cast(x, dtype="float17")', "dtype"),
+        ("output y = reshape(x, shape=(-1, -2))", "length"),
+        ("output y = reshape(x, shape=[2, 1])", "an attribute"),
+        ("output y = const()", "const(value)"),
+        ("output y = const([1, [2]])", "a constant"),
+        ("output y = 99999999999", "too large"),
+        ("output y = 1e300", "too large"),
+        ("output y = 1j", "expected a number"),
+        ("output y = const(0.0, shape=(99999, 99999, 99999))", "more than"),
+        ("output y = const(range(999999999999))", "expected range"),
+        (f"output y = {'(' * 5000}x{')' * 5000}", "nested"),
+        (f"output y = {'-' * 50000}x", "nested"),
+        (f"output y = {'x + ' * 50000}x", "nested"),
+        (f"output y = {'[' * 300}x", "expression"),
+        ("input x: float32[2] over t", "taken already"),
+        ("input z: float32[2] over s", "expected an axis (t)"),
+        ("input z: float16[2]", "float16"),
+        ("input z: float32[0]", "at least 1"),
+        ("axis t", "declared twice"),
+        ("axis s 0", "at least 1"),
+        ("axis s x", "one int32"),
+        ("param v: float32[2] over t", "varies over no axis"),
+        ("state s: float32[2] initial 0.0", "at least one axis"),
+        ("state s: float32[2] over t initial 1", "initial value"),
+        ("state s: float32[2] over t", "no initial value"),
+        ("h[s] = x", "expected an axis"),
+        ("h[t] = w", "is defined by"),
+        ("x[t] = x", "expected a declared state"),
+        ("update x = x", "expected a param"),
+        ("update w = x", "its update is"),
+        ("let us see", "expected a declaration"),
+    ],
+)
+def test_errors_name_the_line(line, expected):
+    with pytest.raises(ParseError) as caught:
+        parse(HEAD + "\n# a comment\n" + line)
+    message = str(caught.value)
+    assert expected in message
+    assert "line 8 of the text" in message or expected == "no initial value"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing", "graf g float32", "graph g int32", "graph 1 float32", "graph g float32 x"]
+)
+def test_a_text_begins_with_its_header(text):
+    with pytest.raises(ParseError):
+        parse(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damaged_texts_do_no_worse_than_a_parse_error(data):
+    text = str(data.draw(st.sampled_from(DAMAGED)))
+    at = data.draw(st.integers(0, len(text)))
+    length = data.draw(st.integers(0, 12))
+    noise = data.draw(st.text("tnhx01.-+*@[]()=,:\" \n#'", max_size=8))
+    with contextlib.suppress(ParseError):
+        parse(text[:at] + noise + text[at + length :])
+
+
+DAMAGED = [str(build()) for build in GRAPHS]
+
+
+def test_errors_of_a_parsed_graph_point_to_its_text():
+    g = parse(HEAD + "output y = tanh(x)\n")
+    assert g.locations[g.outputs["y"]].line == 6
+
+
+# networkx.
+
+
+def test_cycles_of_the_equations_are_cycles_of_the_network():
+    network = elman().to_networkx()
+    cycles = list(networkx.simple_cycles(networkx.DiGraph(network)))
+    assert [set(c) >= {"h"} for c in cycles] == [True]
+    delays = [d["delay"] for _, _, d in network.edges(data=True) if d["delay"]]
+    assert delays == [{"t": 1}]
+    assert network.nodes["h"]["op"] == "tanh"
+    assert network.nodes["h"]["kind"] == "state"
+    assert network.nodes["x"]["axes"] == ("t", "n")
+    assert {"p", "final", "loss"} == {o for _, outputs in network.nodes(data="outputs") for o in outputs}
+
+
+def test_two_states_of_one_body_stay_apart():
+    g = gc.Graph("twins")
+    t = g.axis("t")
+    a, b, c = (g.state(name, (), over=t) for name in "abc")
+    a[t] = b[t] = gc.tanh(a[t - 1] + b[t + 1])
+    c[t] = a
+    g.output("y", c)
+    network = g.to_networkx()
+    assert {"a", "b", "c"} <= set(network)
+    assert network.nodes["a"]["op"] == "tanh"
+    assert list(network.predecessors("b")) == ["a"]
+    assert list(network.predecessors("c")) == ["a"]
+    assert {d["delay"].get("t", 0) for _, _, d in network.edges(data=True)} == {0, 1, -1}
+
+
+@pytest.mark.parametrize("build", GRAPHS)
+def test_the_network_has_an_edge_for_every_operand(build):
+    g = build()
+    bodies = [e.body for e in g.states.values()]
+    order = topological([*bodies, *g.outputs.values(), *g.updates.values()])
+    network = g.to_networkx()
+    renamed = sum(network.nodes[name]["op"] == "state" for name in g.states)
+    assert network.number_of_edges() == sum(len(node.inputs) for node in order) + renamed
