@@ -1,5 +1,6 @@
 """graphc: a symbolic autodiff compiler for recurrent networks."""
 
+from graphc import cells
 from graphc.functions import (
     abs,
     argmax,
@@ -51,8 +52,12 @@ from graphc.functions import (
     var,
     where,
 )
+from graphc.compile import compile, emit
+from graphc.errors import GraphError
 from graphc.grad import grad, jvp, vjp
 from graphc.graph import Graph
+from graphc.initialize import initialize
 from graphc.interpreter import interpret
+from graphc.parse import parse
 from graphc.value import State, Value
 from graphc.verify import verify
