@@ -1,0 +1,48 @@
+"""Recurrent cells: functions that add a cell to a graph and return its states by name.
+
+    cell = gc.cells.lstm(g, x, units, over=t)      # cell.h, cell.c
+
+x is a vector over the axis `over` and any other axes, such as the batch; the states vary over the same axes. All
+cells take the options of `Options`. A cell of your own is a function that does the same; see any file here. In the
+equations ⊙ is the product of elements, σ the logistic function, and ′ marks the step before.
+"""
+
+from graphc.cells.compose import Bidirectional, Stack, bidirectional, stack
+from graphc.cells.convert import from_torch, to_torch
+from graphc.cells.elman import Jordan, elman, indrnn, jordan
+from graphc.cells.gru import gru, mgu, ugrnn
+from graphc.cells.lstm import LSTM, layer_norm_lstm, lstm, peephole_lstm, projected_lstm
+from graphc.cells.minimal import min_gru, min_lstm
+from graphc.cells.oscillator import Oscillator, cornn, lem
+from graphc.cells.recurrence import Hidden, Options
+from graphc.cells.slstm import SLSTM, slstm
+
+__all__ = [
+    "LSTM",
+    "SLSTM",
+    "Bidirectional",
+    "Hidden",
+    "Jordan",
+    "Options",
+    "Oscillator",
+    "Stack",
+    "bidirectional",
+    "cornn",
+    "elman",
+    "from_torch",
+    "gru",
+    "indrnn",
+    "jordan",
+    "layer_norm_lstm",
+    "lem",
+    "lstm",
+    "mgu",
+    "min_gru",
+    "min_lstm",
+    "peephole_lstm",
+    "projected_lstm",
+    "slstm",
+    "stack",
+    "to_torch",
+    "ugrnn",
+]

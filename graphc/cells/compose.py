@@ -1,0 +1,115 @@
+"""Networks made of cells: both directions of one, and several layers on each other.
+
+A cell here is any function that is called as `cell(g, x, units=…, over=…, name=…, **options)` and returns an object
+with the output in its attribute `h`: the library's, or the user's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from graphc import functions
+from graphc.cells.recurrence import Initial
+from graphc.errors import DefinitionError
+from graphc.graph import Graph
+from graphc.ir import Axis
+from graphc.value import Value
+
+
+class States(Protocol):
+    """What a cell returns: its output, and whatever other states it has."""
+
+    @property
+    def h(self) -> Value: ...
+
+
+class Cell(Protocol):
+    """A function that adds a cell to a graph."""
+
+    def __call__(self, g: Graph, x: Value, *, units: int, over: Axis, name: str, **options: Any) -> States: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Bidirectional:
+    """The two cells, and their outputs joined: h has event (2 · units,), forward first."""
+
+    h: Value
+    forward: Any
+    backward: Any
+
+
+def bidirectional(
+    g: Graph,
+    x: Value,
+    cell: Cell,
+    units: int,
+    over: Axis,
+    name: str = "bidirectional",
+    initial: Sequence[Initial] | None = None,
+    restart: Value | None = None,
+    **options: Any,
+) -> Bidirectional:
+    """One cell along the axis and one against it, concatenated (Schuster & Paliwal 1997).
+
+    The cells are called `{name}_forward` and `{name}_backward`. `initial` is a pair, one for each. `restart` is true
+    where a new sequence begins; the backward cell restarts where the sequence before it ended. Further options go to
+    both cells.
+    """
+    if initial is not None and len(initial) != 2:
+        raise DefinitionError(f"initial= of both directions is a pair (forward, backward), got {len(initial)} items")
+    directions = []
+    for k, direction in enumerate(("forward", "backward")):
+        own = dict(options)
+        if initial is not None:
+            own["initial"] = initial[k]
+        if restart is not None:
+            own["restart"] = restart[over + 1] if k else restart
+        label = f"{name}_{direction}"
+        directions.append(cell(g, x, units=units, over=over, name=label, reverse=bool(k), **own))
+    forward, backward = directions
+    return Bidirectional(functions.concat([forward.h, backward.h]), forward, backward)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """The last layer's output, and the layers from the input up."""
+
+    h: Value
+    layers: tuple[Any, ...]
+
+
+def stack(
+    g: Graph,
+    x: Value,
+    cell: Cell,
+    units: int,
+    layers: int,
+    over: Axis,
+    name: str = "stack",
+    initial: Sequence[Initial] | None = None,
+    dropout: float = 0.0,
+    seed: Any = 0,
+    salt: int = 0,
+    **options: Any,
+) -> Stack:
+    """Layers of one cell, each on the outputs of the layer below: h_l(t) from h_l(t − 1) and h_{l−1}(t).
+
+    The cells are called `{name}_0`, `{name}_1`, …; `initial` has one item for each. With `dropout`, the outputs of
+    all layers but the last lose this share of their elements, drawn from `seed` (an int or an int32 value) and `salt`
+    + the layer. For layers in both directions, `cell=functools.partial(bidirectional, cell=lstm)`. Further options go
+    to every cell.
+    """
+    if layers < 1:
+        raise DefinitionError(f"a stack has at least one layer, got {layers}")
+    if initial is not None and len(initial) != layers:
+        raise DefinitionError(f"initial= of a stack has one item a layer, got {len(initial)} for {layers} layers")
+    made: list[States] = []
+    for k in range(layers):
+        own = dict(options) if initial is None else {**options, "initial": initial[k]}
+        made.append(cell(g, x, units=units, over=over, name=f"{name}_{k}", **own))
+        x = made[-1].h
+        if dropout and k < layers - 1:
+            x = functions.dropout(x, dropout, seed, salt + k)
+    return Stack(made[-1].h, tuple(made))

@@ -1,0 +1,59 @@
+"""Cells whose gates do not see the state, so that h is a linear function of h′.
+
+Every gate k has `{name}_W_k` (units, inputs) and `{name}_b_k` (units,), and no `U_k`. The state is h. Source: Feng et
+al. 2024, "Were RNNs all we needed?".
+"""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from graphc.cells.recurrence import Hidden, Options, Recurrence
+from graphc.errors import DefinitionError
+from graphc.functions import sigmoid
+from graphc.graph import Graph
+from graphc.ir import Axis
+from graphc.value import Value
+
+
+def min_gru(g: Graph, x: Value, units: int, over: Axis, name: str = "min_gru", **options: Unpack[Options]) -> Hidden:
+    """Gates z (update) and n (new content):
+
+        z = σ(W_z x + b_z)
+        n = W_n x + b_n
+        h = (1 − z) ⊙ h′ + z ⊙ n
+    """
+    cell = _stateless(g, x, units, over, name, options)
+    ((h, h_before),) = cell.states(h=units)
+    z = sigmoid(cell.of_x("z"))
+    h[over] = (1 - z) * h_before + z * cell.of_x("n")
+    return Hidden(h)
+
+
+def min_lstm(
+    g: Graph,
+    x: Value,
+    units: int,
+    over: Axis,
+    name: str = "min_lstm",
+    forget_bias: float = 1.0,
+    **options: Unpack[Options],
+) -> Hidden:
+    """Gates f (forget), i (input) and n (new content); the first two are made to add up to 1:
+
+        f, i = σ(W_k x + b_k)
+        n = W_n x + b_n
+        h = (f ⊙ h′ + i ⊙ n) / (f + i)
+    """
+    cell = _stateless(g, x, units, over, name, options)
+    ((h, h_before),) = cell.states(h=units)
+    f, i = sigmoid(cell.of_x("f", bias=forget_bias)), sigmoid(cell.of_x("i"))
+    total = f + i
+    h[over] = f / total * h_before + i / total * cell.of_x("n")
+    return Hidden(h)
+
+
+def _stateless(g: Graph, x: Value, units: int, over: Axis, name: str, options: Options) -> Recurrence:
+    if "U_init" in options:
+        raise DefinitionError(f"cell {name!r} has no matrix on its state, so no U_init")
+    return Recurrence(g, x, units, over, name, **options)

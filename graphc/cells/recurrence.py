@@ -1,0 +1,112 @@
+"""What every cell has in common: its params, its states, and the step that they were left at.
+
+In: a graph, a vector x over an axis, and the options that all cells take. Out: a `Recurrence`, whose methods let a
+cell's function read like its equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
+from graphc.graph import Graph
+from graphc.ir import FLOATS, Axis, merge_axes
+from graphc.value import State, Value, as_value
+
+Activation = Callable[[Value], Value]
+
+Initial = Any
+"""A number, array or value for every state of a cell, or a mapping from the names of its states to such."""
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that every cell takes.
+
+    reverse    run against the axis: read the step after instead of the one before
+    initial    the states before the first step: a number, array or value for each of them, or a mapping from their
+               names, such as {"h": h0, "c": c0}; 0 by default. An input or a param makes it differentiable.
+    restart    a bool value: where it is true, the step before is the initial state (a new sequence begins here)
+    W_init     the initialiser of the matrices on x: "glorot_uniform"
+    U_init     the initialiser of the matrices on states: "orthogonal"
+    """
+
+    reverse: bool
+    initial: Initial
+    restart: Value
+    W_init: str
+    U_init: str
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """A cell of one state: h over x's axes, with event (units,)."""
+
+    h: State
+
+
+@dataclass(frozen=True, eq=False)
+class Recurrence:
+    """One cell being added to a graph."""
+
+    graph: Graph
+    x: Value
+    units: int
+    over: Axis
+    name: str
+    reverse: bool = False
+    initial: Initial = 0.0
+    restart: Value | None = None
+    W_init: str = "glorot_uniform"
+    U_init: str = "orthogonal"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.over, Axis):
+            raise AxisError(f"cell {self.name!r} runs over one axis of the graph, got over={self.over!r}")
+        if len(self.x.shape) != 1:
+            hint = "; write x.reshape(-1)" if self.x.shape else "; write x.reshape(1)"
+            raise ShapeError(f"cell {self.name!r} reads a vector at a step, got events of shape {self.x.shape}{hint}")
+        if self.x.dtype not in FLOATS:
+            raise DtypeError(f"cell {self.name!r} reads floating-point numbers, got {self.x.dtype}; see gc.embedding")
+        if isinstance(self.units, bool) or int(self.units) != self.units or self.units < 1:
+            raise ShapeError(f"cell {self.name!r} has at least one unit, got {self.units!r}")
+
+    def states(self, **sizes: int) -> list[tuple[State, Value]]:
+        """For each state, given its letter and its length: the state to define, and its value at the step before."""
+        mapping = isinstance(self.initial, Mapping)
+        if mapping and not set(self.initial) <= set(sizes):
+            unknown = ", ".join(sorted(set(self.initial) - set(sizes)))
+            raise DefinitionError(f"cell {self.name!r} has no state {unknown}; its states are {', '.join(sizes)}")
+        starts = {k: self.initial.get(k, 0.0) if mapping else self.initial for k in sizes}
+        values = {k: as_value(v, self.graph, dtype=self.x.dtype) for k, v in starts.items()}
+        own = self.x.axes if self.over in self.x.axes else (self.over, *self.x.axes)
+        given = self.restart.axes if self.restart is not None else ()
+        axes = merge_axes(own, given, *(v.axes for v in values.values()))
+        step = self.over + 1 if self.reverse else self.over - 1
+        states = [
+            self.graph.state(f"{self.name}_{k}", (n,), axes, values[k], self.restart, dtype=self.x.dtype)
+            for k, n in sizes.items()
+        ]
+        return [(s, s[step]) for s in states]
+
+    def param(self, letters: str, *shape: int, init: str | float = 0.0) -> Value:
+        """The param `{name}_{letters}`."""
+        return self.graph.param(f"{self.name}_{letters}", shape, init=init, dtype=self.x.dtype)
+
+    def of_x(self, gate: str, bias: float = 0.0) -> Value:
+        """W_k x + b_k, with b_k filled with `bias` at first."""
+        W = self.param(f"W_{gate}", self.units, self.x.shape[0], init=self.W_init)
+        b = self.param(f"b_{gate}", self.units, init=bias)
+        return W @ self.x + b
+
+    def of_state(self, gate: str, h: Value) -> Value:
+        """U_k h."""
+        return self.param(f"U_{gate}", self.units, h.shape[0], init=self.U_init) @ h
+
+    def affine(self, gate: str, h: Value, bias: float = 0.0) -> Value:
+        """W_k x + U_k h + b_k, with b_k filled with `bias` at first. What does not pass the cycle is added first."""
+        W = self.param(f"W_{gate}", self.units, self.x.shape[0], init=self.W_init)
+        U = self.param(f"U_{gate}", self.units, h.shape[0], init=self.U_init)
+        b = self.param(f"b_{gate}", self.units, init=bias)
+        return W @ self.x + b + U @ h
