@@ -32,17 +32,19 @@ def llvm_ir(program: Program, target: Target) -> str:
     entry = _Entry(program, target, attributes)
     pieces = entry.emit()
     elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
-    parts = [
-        f'target triple = "{target.triple}"',
-        *sorted(frozenset().union(*(piece.constants for piece in pieces))),
-        *(piece.text for piece in pieces),
-        definitions(elementary),
-        _METADATA,
-    ]
-    text = "\n\n".join(part for part in parts if part)
-    known = set(text.splitlines())
-    declared = frozenset().union(*(piece.declarations for piece in pieces))
-    return "\n".join([text, *sorted(line for line in declared if line not in known)]) + "\n"
+    functions = definitions(elementary, fused=target.has_fma).splitlines()
+    declared = {line for line in functions if line.startswith("declare ")}
+    return "\n".join(
+        [
+            f'target triple = "{target.triple}"\n',
+            *sorted(frozenset().union(*(piece.constants for piece in pieces))),
+            *(f"\n{piece.text}" for piece in pieces),
+            *(line for line in functions if line not in declared),
+            "",
+            *sorted(declared.union(*(piece.declarations for piece in pieces))),
+            _METADATA,
+        ]
+    )
 
 
 def _attributes(target: Target) -> str:

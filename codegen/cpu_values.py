@@ -8,6 +8,7 @@ or the vectors of a tile is loaded once, and addresses leave the loops that do n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -241,27 +242,31 @@ class Values:
         if step is None or self.lanes is None:
             offsets = self.splat(self.value(self.access.offset(buffer, at), cell))
             return f.offset(self._buffer(buffer), element, offsets)
-        first = self._move(self._base(buffer, at, cell, frozenset()), element, cell)
+        first = self._move(self._base(buffer, at, cell), element, cell)
         return f.offset(first, element, lane_offsets(self.lanes.count, step))
 
     def pointer(self, buffer: str, at: tuple[Scalar, ...], cell: Cell) -> Value:
         """The address of lane 0."""
         element = STORAGE[self.access.buffers[buffer].dtype][0]
-        return self._move(self._base(buffer, at, cell, frozenset()), element, cell)
+        return self._move(self._base(buffer, at, cell), element, cell)
 
     def _read(self, scalar: Scalar, vector: bool, cell: Cell) -> Value:
         """A load, or a choice between loads, of one element or of neighbouring ones."""
         f = self.function
-        pointer = self._move(self._address(scalar, cell, frozenset()), STORAGE[scalar.dtype][0], cell)
-        mask = None if self.lanes is None else self.lanes.mask(cell)
-        when = scalar.when if isinstance(scalar, Load) else None
+        pointer = self._move(self._address(scalar, cell), STORAGE[scalar.dtype][0], cell)
+        lanes, when = self.lanes, scalar.when if isinstance(scalar, Load) else None
+        if lanes is None:
+            return read(f, pointer, scalar.dtype, 1, None)
+        mask = lanes.mask(cell)
         varying = when is not None and self._in_lanes(when)
         if when is not None and varying:
             mask = self._both(mask, self.value(when, cell))
-        if vector and self.lanes is not None:
-            return read(f, pointer, scalar.dtype, self.lanes.count, mask)
-        if mask is not None and self.lanes is not None and (varying or self.lanes.guarded):
-            any_lane = f.call("i1", f"llvm.vector.reduce.or.v{self.lanes.count}i1", mask)
+        if vector:
+            return read(f, pointer, scalar.dtype, lanes.count, mask)
+        if mask is not None and (varying or lanes.guarded):
+            # One element for many lanes, and if no condition varies, for all vectors of the tile.
+            mask = mask if varying else functools.reduce(lambda a, b: f.binary("or", a, b), lanes.masks)
+            any_lane = f.call("i1", f"llvm.vector.reduce.or.v{lanes.count}i1", mask)
             pointer = f.select(any_lane, pointer, self._nowhere())
         return read(f, pointer, scalar.dtype, 1, None)
 
@@ -293,28 +298,26 @@ class Values:
                 return known.pop() if None not in steps and len(known) == 1 else None
         return None
 
-    def _address(self, scalar: Scalar, cell: Cell, fixed: frozenset[str]) -> Address:
-        """The address of what `_pointed` accepts. Indices in `fixed` are part of the base, not of the strides."""
+    def _address(self, scalar: Scalar, cell: Cell) -> Address:
+        """The address of what `_pointed` accepts."""
         match self.access.resolve(scalar):
             case Const(value, dtype):
                 return Address(self._constant(constant(value, dtype)), (), frozenset())
             case Load(buffer, at, _, when):
                 if when is None or self._in_lanes(when):
-                    return self._base(buffer, at, cell, fixed)
-                fixed |= self.access.dependence(when)
+                    return self._base(buffer, at, cell)
                 nowhere = Address(self._nowhere(), (), frozenset())
-                return self._choose(when, self._base(buffer, at, cell, fixed), nowhere, cell)
+                return self._choose(when, self._base(buffer, at, cell), nowhere, cell)
             case Call(_, (condition, a, b)):
-                fixed |= self.access.dependence(condition)
-                return self._choose(condition, self._address(a, cell, fixed), self._address(b, cell, fixed), cell)
+                return self._choose(condition, self._address(a, cell), self._address(b, cell), cell)
         raise AssertionError(f"no address: {scalar}")
 
-    def _base(self, buffer: str, at: tuple[Scalar, ...], cell: Cell, fixed: frozenset[str]) -> Address:
+    def _base(self, buffer: str, at: tuple[Scalar, ...], cell: Cell) -> Address:
         offset = self.access.offset(buffer, at)
         moving = {}
         for name in self.moving:
             stride = coefficient(offset, name, self.access)
-            if stride is None or name in fixed or name not in self.access.dependence(offset):
+            if stride is None or name not in self.access.dependence(offset):
                 continue
             if self.access.dependence(stride).isdisjoint(self.moving):
                 moving[name] = stride

@@ -21,7 +21,9 @@ __all__ = ["Schedule", "horizontal_index", "row_sizes", "schedule", "vector_inde
 _BYTES = {"float32": 4, "float64": 8, "int32": 4, "bool": 4, "index": 8}
 _SMALLEST_VECTOR = 4
 _LATENCY = 4  # cycles of a fused multiply-add, of which two start in a cycle, beside two loads
+_CACHE = 0.1  # cycles that a vector load costs the caches beyond the first
 _MOST_VECTORS = 8
+_TYPICAL_LENGTHS = (16, 32, 64, 100, 128, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,27 +198,29 @@ def _tile(
         for reduce in reduces
         for load in _reduce_loads(reduce, access)
     ]
-    columns = _length(_extent(kernel, vector), lanes * _MOST_VECTORS * 6) / lanes
-    height = 1 if row is None else _length(_extent(kernel, row), 120)
+    widths = [-(-length // lanes) for length in _lengths(_extent(kernel, vector))]
+    heights = [1] if row is None else _lengths(_extent(kernel, row))
 
-    def loaded(rows: int, vectors: int) -> int:
-        return sum((rows if by_row else 1) * (vectors if by_lane else 1) for by_row, by_lane in kinds)
+    def cycles(high: int, wide: int) -> float:
+        """Of one step of one tile: multiplications, loads or latency, and what vector loads cost in the caches."""
+        made = sum((high if by_row else 1) * (wide if by_lane else 1) for by_row, by_lane in kinds)
+        vectors = sum((high if by_row else 1) * wide for by_row, by_lane in kinds if by_lane)
+        return max(sums * high * wide / 2, made / 2, _LATENCY) + _CACHE * vectors
 
-    def cost(tile: tuple[int, int]) -> tuple[float, float]:
-        cycles = loads_made = 0.0
-        for many, wide in _segments(-int(-columns // 1), (tile[1], 1)):
-            for times, high in _segments(height, row_sizes(tile[0])):
-                multiplied = sums * high * wide
-                made = loaded(high, wide)
-                cycles += many * times * max(multiplied / 2, made / 2, _LATENCY)
-                loads_made += many * times * made
-        return cycles, loads_made
+    def cost(tile: tuple[int, int]) -> float:
+        return sum(
+            many * times * cycles(high, wide) / (width * height)
+            for width in widths
+            for height in heights
+            for many, wide in _segments(width, (tile[1], 1))
+            for times, high in _segments(height, row_sizes(tile[0]))
+        )
 
     tiles = [
         (rows, vectors)
-        for rows in range(1, height + 1)
-        for vectors in range(1, _MOST_VECTORS + 1)
-        if rows * vectors * sums <= budget and vectors <= -(-columns // 1)
+        for rows in range(1, max(heights) + 1)
+        for vectors in range(1, min(_MOST_VECTORS, max(widths)) + 1)
+        if rows * vectors * sums <= budget
     ]
     return min(tiles, key=cost, default=(1, 1))
 
@@ -226,6 +230,6 @@ def row_sizes(rows: int) -> tuple[int, ...]:
     return (rows, *(size for size in (2, 1) if size < rows))
 
 
-def _length(extent: Scalar, otherwise: int) -> int:
-    return max(1, int(extent.value)) if isinstance(extent, Const) else otherwise
-
+def _lengths(extent: Scalar) -> tuple[int, ...]:
+    """The lengths to plan for: the known one, or typical ones."""
+    return (max(1, int(extent.value)),) if isinstance(extent, Const) else _TYPICAL_LENGTHS
