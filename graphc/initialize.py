@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from graphc.errors import DefinitionError, DtypeError, ShapeError
+from graphc.errors import DefinitionError, DtypeError
 from graphc.graph import Graph, Param
 from graphc.ir import FLOATS, Shape
 
@@ -46,36 +46,29 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
 
 def _array(g: Graph, name: str, param: Param, seed: int) -> np.ndarray:
     node = param.node
-    draw = _initialiser(g, name, param)
-    if isinstance(draw, float):
-        return np.full(node.shape, draw, node.dtype)
-    if node.dtype not in FLOATS:
-        raise DtypeError(
-            f"param {name!r} is {node.dtype}; only a number can initialise it, not {param.init!r}",
-            g.locations.get(node),
-        )
-    digest = hashlib.sha256(name.encode()).digest()
-    generator = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
-    return np.ascontiguousarray(draw(generator, node.shape), node.dtype)
-
-
-def _initialiser(g: Graph, name: str, param: Param) -> float | Draw:
-    """What a param's `init` means: a constant, or what to draw."""
+    location = g.locations.get(node)
     try:
-        return float(param.init)
+        constant = float(param.init)
     except ValueError:
         pass
+    else:
+        return np.full(node.shape, constant, node.dtype)
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", param.init)
-    location = g.locations.get(param.node)
     if match is None or match[1] not in INITIALISERS:
         known = ", ".join(INITIALISERS)
-        raise DefinitionError(
-            f"param {name!r} names the initialiser {param.init!r}; it is a number or one of {known}", location
-        )
+        message = f"param {name!r} names the initialiser {param.init!r}; it is a number or one of {known}"
+        raise DefinitionError(message, location)
+    if node.dtype not in FLOATS and match[1] not in ("zeros", "ones"):
+        message = f"param {name!r} is {node.dtype}; only a number can initialise it, not {param.init!r}"
+        raise DtypeError(message, location)
+    digest = hashlib.sha256(name.encode()).digest()
+    generator = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
     try:
-        return INITIALISERS[match[1]](*(float(a) for a in (match[2] or "").split(",") if a.strip()))
+        draw = INITIALISERS[match[1]](*(float(a) for a in (match[2] or "").split(",") if a.strip()))
+        return np.ascontiguousarray(draw(generator, node.shape), node.dtype)
     except (TypeError, ValueError) as error:
-        raise DefinitionError(f"param {name!r}: initialiser {param.init!r} does not work: {error}", location) from None
+        message = f"param {name!r} of shape {node.shape}: initialiser {param.init!r} does not work: {error}"
+        raise DefinitionError(message, location) from None
 
 
 def _fans(shape: Shape) -> tuple[int, int]:
@@ -114,7 +107,7 @@ def _scaled(variance: Callable[[int, int], float], uniform: bool) -> Callable[[]
 def _orthogonal(gain: float = 1.0) -> Draw:
     def draw(generator: np.random.Generator, shape: Shape) -> np.ndarray:
         if len(shape) < 2:
-            raise ShapeError(f"an orthogonal param is a matrix, got shape {shape}")
+            raise ValueError("an orthogonal param is a matrix")
         rows, columns = shape[0], math.prod(shape[1:])
         q, r = np.linalg.qr(generator.normal(size=(max(rows, columns), min(rows, columns))))
         q = q * np.sign(np.diag(r))  # makes the distribution uniform (Mezzadri 2007)
@@ -126,7 +119,7 @@ def _orthogonal(gain: float = 1.0) -> Draw:
 def _identity(gain: float = 1.0) -> Draw:
     def draw(_: np.random.Generator, shape: Shape) -> np.ndarray:
         if len(shape) != 2:
-            raise ShapeError(f"an identity is a matrix, got shape {shape}")
+            raise ValueError("an identity is a matrix")
         return gain * np.eye(*shape)
 
     return draw
@@ -144,9 +137,9 @@ def _lecun(fan_in: int, _: int) -> float:
     return 1 / fan_in
 
 
-INITIALISERS: Mapping[str, Callable[..., float | Draw]] = {
-    "zeros": lambda: 0.0,
-    "ones": lambda: 1.0,
+INITIALISERS: Mapping[str, Callable[..., Draw]] = {
+    "zeros": lambda: lambda _, shape: np.zeros(shape),
+    "ones": lambda: lambda _, shape: np.ones(shape),
     "normal": _normal,
     "uniform": _uniform,
     "glorot_uniform": _scaled(_glorot, uniform=True),
