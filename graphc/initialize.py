@@ -65,7 +65,7 @@ def _array(g: Graph, name: str, param: Param, seed: int) -> np.ndarray:
     generator = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
     try:
         draw = INITIALISERS[match[1]](*(float(a) for a in (match[2] or "").split(",") if a.strip()))
-        return np.ascontiguousarray(draw(generator, node.shape), node.dtype)
+        return np.array(draw(generator, node.shape), node.dtype, order="C")
     except (TypeError, ValueError) as error:
         message = f"param {name!r} of shape {node.shape}: initialiser {param.init!r} does not work: {error}"
         raise DefinitionError(message, location) from None

@@ -65,6 +65,7 @@ def test_constants() -> None:
     assert (array(0.25, (2, 2)) == 0.25).all()
     np.testing.assert_array_equal(array("identity(0.5)", (2, 3)), [[0.5, 0, 0], [0, 0.5, 0]])
     np.testing.assert_array_equal(array("uniform(2, 2)", (2,)), [2, 2])
+    assert array("zeros", ()).shape == array("normal", ()).shape == ()
     steps = array(3, (), dtype="int32")
     assert (steps.dtype, steps.shape, steps) == (np.int32, (), 3)
 
