@@ -1,0 +1,260 @@
+"""The verifier of the loop IR: raises `ProgramError`, which prints the broken kernel, unless all of this holds.
+
+ 1. Sizes, and buffers, are named once. A buffer's dims are index arithmetic on sizes and constants, or rings of at
+    least one slot.
+ 2. Every load and store names a declared buffer, has one subscript of dtype "index" for each of its dims, and
+    carries its dtype.
+ 3. Every extent is index arithmetic on constants, sizes, and the indices of the loops around it.
+ 4. An index is in scope where it is used, and no loop, dim or reduction takes an index that is in scope already.
+ 5. The names of `Let`s and accumulators are unique in a kernel, used only where they are visible, at the dtype they
+    were defined with.
+ 6. Every call is one of the function table, with the right number of arguments, of dtypes it accepts and that agree;
+    its result has the dtype that the table says.
+ 7. Every `when` is a bool.
+ 8. Inputs are not stored to. Reductions, and stores that accumulate, are of numbers, not of bools.
+ 9. What a kernel both loads and stores it loads at the very element that the point stores, or at another step of a
+    loop around it: no point reads what another point of the same kernel stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from graphc.codegen.program import Buffer, Dim, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store
+from graphc.errors import InternalError
+from graphc.scalar import DTYPES, FUNCTIONS, Call, Const, Index, Load, Ref, Scalar, Size
+
+__all__ = ["ProgramError", "verify"]
+
+_NUMBERS = ("float32", "float64", "int32", "index")
+
+
+class ProgramError(InternalError):
+    """A Program that breaks an invariant of the loop IR: a bug in the pass that made it."""
+
+
+def verify(program: Program) -> None:
+    """Raise ProgramError at the first invariant that does not hold."""
+    scope = _Scope({b.name: b for b in program.buffers}, frozenset(program.sizes), frozenset())
+    _require(len(scope.sizes) == len(program.sizes), f"a size is named twice: {program.sizes}")
+    _require(len(scope.buffers) == len(program.buffers), "a buffer is named twice\n" + str(program))
+    for buffer in program.buffers:
+        _require(buffer.dtype in DTYPES, f"unknown dtype: {buffer}")
+        for dim in buffer.dims:
+            if isinstance(dim, Ring):
+                _require(dim.slots >= 1, f"a ring without slots: {buffer}")
+            else:
+                _extent(dim, scope)
+    _statements(program.body, scope, program)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What a scalar may mention: `loops` are the indices of the loops around the kernel, `indices` all others,
+    `names` the dtypes of the visible names."""
+
+    buffers: Mapping[str, Buffer]
+    sizes: frozenset[str]
+    loops: frozenset[str]
+    indices: frozenset[str] = frozenset()
+    names: Mapping[str, str] | None = None
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ProgramError(message)
+
+
+def _statements(statements: tuple[Statement, ...], scope: _Scope, program: Program) -> None:
+    for statement in statements:
+        if isinstance(statement, Loop):
+            _extent(statement.extent, scope)
+            _require(statement.index not in scope.loops, f"loop index {statement.index} is in scope already")
+            inner = replace(scope, loops=scope.loops | {statement.index})
+            _statements(statement.body, inner, program)
+            continue
+        try:
+            _kernel(statement, scope)
+        except ProgramError as error:
+            text = str(replace(program, buffers=(), body=(statement,)))
+            raise ProgramError(f"kernel {statement.name}: {error}\n{text}") from None
+
+
+def _kernel(kernel: Kernel, outer: _Scope) -> None:
+    scope = _enter(kernel.dims, outer)
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for step in kernel.body:
+        scope = replace(scope, names=names)
+        if isinstance(step, Let):
+            _scalar(step.value, scope)
+            _define(step.name, step.value.dtype, names, taken)
+        else:
+            _reduce(step, scope, names, taken)
+    for store in kernel.stores:
+        _store(store, replace(scope, names=names))
+    _no_races(kernel, outer.loops)
+
+
+def _enter(dims: tuple[Dim, ...], outer: _Scope) -> _Scope:
+    """The scope with the dims' indices. An extent sees none of them: the domain is a box."""
+    indices = set(outer.indices)
+    for dim in dims:
+        _extent(dim.extent, outer)
+        _require(dim.index not in indices | outer.loops, f"index {dim.index} is in scope already")
+        indices.add(dim.index)
+    return replace(outer, indices=frozenset(indices))
+
+
+def _define(name: str, dtype: str, names: dict[str, str], taken: set[str]) -> None:
+    _require(name not in taken, f"%{name} is defined twice")
+    taken.add(name)
+    names[name] = dtype
+
+
+def _reduce(reduce: Reduce, outer: _Scope, names: dict[str, str], taken: set[str]) -> None:
+    """Check a reduction and add its accumulators to `names`; its `Let`s stay inside."""
+    inner = dict(names)
+    scope = replace(_enter(reduce.dims, outer), names=inner)
+    if reduce.when is not None:
+        _condition(reduce.when, scope)
+    for let in reduce.body:
+        _scalar(let.value, scope)
+        _define(let.name, let.value.dtype, inner, taken)
+    for total in reduce.sums:
+        _scalar(total.value, scope)
+        _require(total.op in ("sum", "max"), f"unknown reduction {total.op}")
+        _require(total.value.dtype in _NUMBERS, f"%{total.name} reduces {total.value.dtype}, not numbers")
+    for total in reduce.sums:
+        _define(total.name, total.value.dtype, names, taken)
+
+
+def _store(store: Store, scope: _Scope) -> None:
+    buffer = _element(store.buffer, store.at, store.value.dtype, scope)
+    _require(buffer.kind != "input", f"input {buffer.name} is stored to")
+    _scalar(store.value, scope)
+    _require(not store.accumulate or buffer.dtype in _NUMBERS, f"{buffer.name} of {buffer.dtype} accumulates")
+
+
+def _element(name: str, at: tuple[Scalar, ...], dtype: str, scope: _Scope) -> Buffer:
+    buffer = scope.buffers.get(name)
+    if buffer is None:
+        raise ProgramError(f"buffer {name} is not declared")
+    _require(len(at) == len(buffer.dims), f"{len(at)} subscripts for {buffer}")
+    _require(dtype == buffer.dtype, f"{dtype} where {buffer} has {buffer.dtype}")
+    for subscript in at:
+        _index(subscript, scope)
+    return buffer
+
+
+def _index(scalar: Scalar, scope: _Scope) -> None:
+    _scalar(scalar, scope)
+    _require(scalar.dtype == "index", f"{scalar} has dtype {scalar.dtype}, not index")
+
+
+def _condition(scalar: Scalar, scope: _Scope) -> None:
+    _scalar(scalar, scope)
+    _require(scalar.dtype == "bool", f"when {scalar} has dtype {scalar.dtype}, not bool")
+
+
+def _extent(scalar: Scalar, scope: _Scope) -> None:
+    _index(scalar, replace(scope, buffers={}, indices=frozenset(), names=None))
+
+
+def _scalar(scalar: Scalar, scope: _Scope) -> None:
+    match scalar:
+        case Const(_, dtype):
+            _require(dtype in DTYPES, f"unknown dtype {dtype}")
+        case Index(name):
+            _require(name in scope.indices | scope.loops, f"index {name} is not in scope")
+        case Size(name):
+            _require(name in scope.sizes, f"size #{name} is not declared")
+        case Ref(name, dtype):
+            found = (scope.names or {}).get(name)
+            _require(found is not None, f"%{name} is not defined here")
+            _require(found == dtype, f"%{name} is used as {dtype} and defined as {found}")
+        case Load(buffer, at, dtype, when):
+            _element(buffer, at, dtype, scope)
+            if when is not None:
+                _condition(when, scope)
+        case Call(_, args):
+            for argument in args:
+                _scalar(argument, scope)
+            _signature(scalar)
+
+
+def _signature(call: Call) -> None:
+    function = FUNCTIONS.get(call.fn)
+    if function is None:
+        raise ProgramError(f"unknown function {call.fn}")
+    _require(len(call.args) == function.arity, f"{call.fn} takes {function.arity} arguments: {call}")
+    dtype = call.args[-1].dtype
+    operands = call.args[1:] if call.fn == "select" else call.args
+    _require(dtype in function.accepts, f"{call.fn} does not take {dtype}: {call}")
+    _require(all(a.dtype == dtype for a in operands), f"dtypes of arguments differ: {call}")
+    _require(call.fn != "select" or call.args[0].dtype == "bool", f"select without a condition: {call}")
+    if function.result == "any":
+        _require(call.dtype in DTYPES, f"unknown dtype {call.dtype}")
+    else:
+        _require(call.dtype == ("bool" if function.result == "bool" else dtype), f"{call} is not {call.dtype}")
+
+
+# What a kernel loads and stores
+
+
+def _no_races(kernel: Kernel, loops: frozenset[str]) -> None:
+    lets = {
+        let.name: let.value
+        for step in kernel.body
+        for let in ((step,) if isinstance(step, Let) else step.body)
+    }
+    stored = {store.buffer for store in kernel.stores}
+    for load in chain.from_iterable(map(_loads, _scalars(kernel))):
+        if load.buffer not in stored:
+            continue
+        for store in kernel.stores:
+            if store.buffer == load.buffer and load.at != store.at:
+                apart = any(
+                    a != b and _indices(a, lets) | _indices(b, lets) <= loops
+                    for a, b in zip(load.at, store.at, strict=True)
+                )
+                _require(apart, f"{load} may be what another point stores to {store.buffer}")
+
+
+def _scalars(kernel: Kernel) -> Iterator[Scalar]:
+    for step in kernel.body:
+        if isinstance(step, Let):
+            yield step.value
+            continue
+        yield from (let.value for let in step.body)
+        yield from (total.value for total in step.sums)
+        if step.when is not None:
+            yield step.when
+    for store in kernel.stores:
+        yield from (store.value, *store.at)
+
+
+def _loads(scalar: Scalar) -> Iterator[Load]:
+    match scalar:
+        case Load(_, at, _, when):
+            yield scalar
+            yield from chain.from_iterable(map(_loads, at if when is None else (*at, when)))
+        case Call(_, args):
+            yield from chain.from_iterable(map(_loads, args))
+
+
+def _indices(scalar: Scalar, lets: Mapping[str, Scalar]) -> frozenset[str]:
+    """The indices a subscript depends on, also through names; what memory or a reduction decides counts as one."""
+    match scalar:
+        case Index(name):
+            return frozenset({name})
+        case Ref(name):
+            return _indices(lets[name], lets) if name in lets else frozenset({f"%{name}"})
+        case Load():
+            return frozenset({"(memory)"})
+        case Call(_, args):
+            return frozenset(chain.from_iterable(_indices(a, lets) for a in args))
+        case _:
+            return frozenset()
