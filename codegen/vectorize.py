@@ -9,6 +9,7 @@ Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). The tile is c
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ _SMALLEST_VECTOR = 4
 _LATENCY = 4  # cycles of a fused multiply-add, of which two start in a cycle, beside two loads
 _CACHE = 0.1  # cycles that a vector load costs the caches beyond the first
 _MOST_VECTORS = 8
-_TYPICAL_LENGTHS = (16, 32, 64, 100, 128, 512)
+_TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ def _tile(
     budget: int,
     access: Access,
 ) -> tuple[int, int]:
-    """The rows and vectors of a tile that take the fewest cycles for a whole plane, and then the fewest loads."""
+    """The rows and vectors of a tile that take the fewest cycles a cell, over planes of typical sizes."""
     sums = max(len(reduce.sums) for reduce in reduces)
     kinds = [
         (row in access.dependence(load), vector in access.dependence(load))
@@ -201,6 +202,7 @@ def _tile(
     widths = [-(-length // lanes) for length in _lengths(_extent(kernel, vector))]
     heights = [1] if row is None else _lengths(_extent(kernel, row))
 
+    @functools.cache
     def cycles(high: int, wide: int) -> float:
         """Of one step of one tile: multiplications, loads or latency, and what vector loads cost in the caches."""
         made = sum((high if by_row else 1) * (wide if by_lane else 1) for by_row, by_lane in kinds)
@@ -218,7 +220,7 @@ def _tile(
 
     tiles = [
         (rows, vectors)
-        for rows in range(1, max(heights) + 1)
+        for rows in range(1, min(budget // sums, max(heights)) + 1)
         for vectors in range(1, min(_MOST_VECTORS, max(widths)) + 1)
         if rows * vectors * sums <= budget
     ]

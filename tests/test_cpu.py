@@ -320,7 +320,9 @@ def shifted() -> Program:
     inside = call("le", index(1), u)
     before = call("select", inside, at("x", n, call("sub", u, index(1)), when=inside), f32(7))
     flipped = at("x", n, call("sub", call("sub", U, index(1)), u))
-    value = call("add", call("add", before, flipped), call("sub", at("z", u, n), at("v", n)))
+    later = call("le", index(1), n)
+    row = call("select", later, at("v", call("sub", n, index(1)), when=later), f32(3))
+    value = call("add", call("add", before, flipped), call("sub", at("z", u, n), row))
     return program(
         [
             ("input", "x", "float32", (N, U)),
@@ -339,12 +341,15 @@ def gathered() -> Program:
     pick = cast(at("picks", u, dtype="int32"), "index")
     flat = call("add", product(n, U), u)
     reshaped = at("square", call("floordiv", flat, index(7)), call("mod", flat, index(7)))
-    value = call("add", call("add", at("table", row, u), at("table", row, pick)), reshaped)
+    blocked = at("blocks", call("floordiv", u, index(24)), call("mod", u, index(24)))
+    picked = call("add", at("table", row, u), at("table", row, pick))
+    value = call("add", picked, call("mul", reshaped, blocked))
     return program(
         [
             ("input", "rows", "int32", (N,)),
             ("input", "picks", "int32", (U,)),
             ("input", "table", "float32", (5, U)),
+            ("input", "blocks", "float32", (3, 24)),
             ("input", "square", "float32", (product(N, U), 7)),
             ("output", "y", "float32", (N, U)),
         ],
