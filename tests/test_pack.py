@@ -1,0 +1,135 @@
+"""Packing changes where a contraction reads, never what it computes."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphc.codegen.access import Access, loads
+from graphc.codegen.interpret_program import allocate, interpret
+from graphc.codegen.pack import pack
+from graphc.codegen.program import Accumulate, Buffer, Dim, Kernel, Loop, Program, Reduce, Statement, Store, kernels
+from graphc.codegen.vectorize import vector_index
+from graphc.codegen.verify_program import verify
+from graphc.scalar import Const, Index, Load, Ref, Scalar, Size, call, index
+
+F32 = "float32"
+T, N, K, U = Size("T"), Size("N"), Size("K"), Size("U")
+t, n, u, k = Index("t"), Index("n"), Index("u"), Index("k")
+
+
+def product(name: str, left: Scalar, right: Scalar, *stores: Store, batch: Scalar = N) -> Kernel:
+    """sum over k of left · right at every n and u."""
+    total = Accumulate("a", "sum", call("mul", left, right))
+    return Kernel(name, (Dim("n", batch), Dim("u", U)), (Reduce((Dim("k", K),), (total,)),), stores)
+
+
+def recurrence() -> Program:
+    """y[t] = W x[t] + V[1:] x[t] in a loop, then W changes, then y[0] = W x[0] + y[0]."""
+    x, result = Load("x", (t, n, k), F32), Ref("a", F32)
+    shifted = Load("V", (call("add", u, index(1)), k), F32)
+    w = Load("W", (u, k), F32)
+    step = product("step", x, call("add", w, shifted), Store("y", (t, n, u), result))
+    change = Kernel(
+        "change", (Dim("u", U), Dim("k", K)), (), (Store("W", (u, k), call("add", w, Const(1.0, F32))),)
+    )
+    first = Load("x", (index(0), n, k), F32)
+    last = product("last", first, w, Store("z", (n, u), result))
+    return program(Loop("t", T, False, (step,)), change, last)
+
+
+def program(*body: Statement) -> Program:
+    buffers = (
+        Buffer("x", F32, (T, N, K), "input"),
+        Buffer("W", F32, (U, K), "param"),
+        Buffer("V", F32, (call("add", U, index(1)), K), "param"),
+        Buffer("y", F32, (T, N, U), "output"),
+        Buffer("z", F32, (N, U), "output"),
+    )
+    return Program("p", ("T", "N", "K", "U"), buffers, body)
+
+
+def run(p: Program, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shapes = {"x": ("T", "N", "K"), "W": ("U", "K")}
+    arrays = {name: rng.normal(size=[sizes[s] for s in shape]).astype(F32) for name, shape in shapes.items()}
+    arrays["V"] = rng.normal(size=(sizes["U"] + 1, sizes["K"])).astype(F32)
+    arrays = allocate(p, arrays, sizes)
+    interpret(p, arrays, sizes)
+    return arrays
+
+
+lengths = st.fixed_dictionaries(
+    {"T": st.integers(1, 3), "N": st.integers(0, 3), "K": st.integers(0, 5), "U": st.integers(0, 6)}
+)
+
+
+@given(lengths)
+def test_the_packed_program_computes_the_same(sizes: dict[str, int]) -> None:
+    packed = pack(recurrence())
+    verify(packed)
+    before, after = run(recurrence(), sizes), run(packed, sizes)
+    for name in before:
+        np.testing.assert_array_equal(after[name], before[name])
+
+
+def test_every_contraction_loads_along_its_vector_dimension() -> None:
+    packed = pack(recurrence())
+    steps = []
+    for kernel in kernels(packed.body):
+        access, vector = Access(kernel, packed), vector_index(kernel, packed)
+        for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+            assert vector == "u"
+            found = [load for total in reduce.sums for load in loads(total.value, access)]
+            steps += [access.lane_step(load.buffer, load.at, vector, 1) for load in found]
+    assert len(steps) == 5
+    assert set(steps) == {0, 1}
+
+
+def test_golden() -> None:
+    assert str(pack(recurrence())) == """\
+program p(#T, #N, #K, #U)
+  input x: float32[#T, #N, #K]
+  param W: float32[#U, #K]
+  param V: float32[add(#U, 1), #K]
+  output y: float32[#T, #N, #U]
+  output z: float32[#N, #U]
+  temp V.last0: float32[#K, add(#U, 1)]
+  temp W.last0: float32[#K, #U]
+  kernel pack.V.last0(d1 < #K, d0 < add(#U, 1))
+    V.last0[d1, d0] = V[d0, d1]
+  kernel pack.W.last0(d1 < #K, d0 < #U)
+    W.last0[d1, d0] = W[d0, d1]
+  loop t < #T up
+    kernel step(n < #N, u < #U)
+      reduce(k < #K)
+        %a = sum mul(x[t, n, k], add(W.last0[k, u], V.last0[k, add(u, 1)]))
+      y[t, n, u] = %a
+  kernel change(u < #U, k < #K)
+    W[u, k] = add(W[u, k], 1.0)
+  kernel pack.W.last0.2(d1 < #K, d0 < #U)
+    W.last0[d1, d0] = W[d0, d1]
+  kernel last(n < #N, u < #U)
+    reduce(k < #K)
+      %a = sum mul(x[0, n, k], W.last0[k, u])
+    z[n, u] = %a
+"""
+
+
+def test_what_is_read_once_or_written_nearby_stays() -> None:
+    result = Store("y", (t, n, u), Ref("a", F32))
+    x = Load("x", (t, n, k), F32)
+    own = Load("W", (u, k), F32)
+    change = Kernel("change", (Dim("u", U),), (), (Store("W", (u, index(0)), Const(1.0, F32)),))
+    written = program(Loop("t", T, False, (product("step", x, own, result), change)))
+    assert pack(written) == written
+    once = program(
+        product("once", Load("W", (u, k), F32), Const(1.0, F32), Store("z", (n, u), Ref("a", F32)), batch=index(1))
+    )
+    assert pack(once) == once
+
+
+def test_packing_twice_changes_nothing() -> None:
+    packed = pack(recurrence())
+    assert pack(packed) == packed
