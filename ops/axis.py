@@ -11,7 +11,7 @@ from graphc.errors import AxisError, DtypeError, ShapeError
 from graphc.ir import Axis, Node, Op, Point, Reads, Type, broadcast_shapes, make, merge_axes
 from graphc.ops.elementwise import eq, logical_and, logical_not, lt, sub, where
 from graphc.ops.leaves import const, index, length
-from graphc.ops.reduction import sum_to
+from graphc.ops.reduction import measured_by, sum_to
 from graphc.ops.site import Site
 from graphc.scalar import Scalar, call
 from graphc.scalar import index as at_index
@@ -19,6 +19,14 @@ from graphc.scalar import index as at_index
 
 def _spread(node: Node, arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.broadcast_to(arrays[0], node.shape)  # a fill may be smaller than the value
+
+
+def _check_lengths(value: Node, axis: Axis) -> None:
+    for ragged in measured_by(value.axes, (axis,)):
+        raise AxisError(
+            f"a point of axis {axis.name!r} of a value over {ragged.name!r}, whose length differs along "
+            f"{axis.name!r}: the point may not exist there; reduce the value over {ragged.name!r} first"
+        )
 
 
 # shift(value, fill; offsets): the value at a neighbouring point, or the fill, here, where there is none.
@@ -29,6 +37,7 @@ def _shift_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
             raise AxisError(f"a shift along {axis.name!r} of a value that does not vary over it ({value.type})")
         if offset == 0:
             raise AxisError(f"a shift along {axis.name!r} by 0")
+        _check_lengths(value, axis)
     if value.dtype != fill.dtype:
         raise DtypeError(f"a shift fills a value of dtype {value.dtype} with one of dtype {fill.dtype}")
     if broadcast_shapes([value.shape, fill.shape], "the fill of a shift") != value.shape:
@@ -113,6 +122,7 @@ def _at_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     (value, fill), axis, position = inputs, attrs["axis"], attrs["position"]
     if axis not in value.axes:
         raise AxisError(f"a point of axis {axis.name!r} of a value that does not vary over it ({value.type})")
+    _check_lengths(value, axis)
     if value.dtype != fill.dtype or broadcast_shapes([value.shape, fill.shape], "at") != value.shape:
         raise ShapeError(f"a fill of type {fill.type} does not fit a value of type {value.type}")
     if isinstance(position, int) and isinstance(axis.length, int) and not 0 <= position < axis.length:

@@ -62,7 +62,14 @@ def reduced_points(value: Node, over: Sequence[Axis], point: Point, domain: Any)
     # lengths first: a ragged axis can be walked once the axes that its length varies over are fixed
     for axis in sorted(over, key=lambda a: isinstance(a.length, Node)):
         points = [{**p, axis: k} for p in points for k in range(domain.length(axis, value.axes, p))]
-    return points
+    kept = [a for a in measured_by(value.axes, over) if a not in over]
+    return [p for p in points if all(p[a] < domain.length(a, value.axes, p) for a in kept)]
+
+
+def measured_by(axes: Sequence[Axis], varying: Sequence[Axis]) -> list[Axis]:
+    """Those of `axes` whose lengths differ along one of the axes `varying`."""
+    ragged = [a for a in axes if ragged_within(a, axes)]
+    return [a for a in ragged if isinstance(a.length, Node) and set(a.length.axes) & set(varying)]
 
 
 def _reduce_reads(node: Node, point: Point, domain: Any) -> Reads:
@@ -155,7 +162,7 @@ def max_(value: Node, dims: Sequence[int] = (), over: Sequence[Axis] = ()) -> No
 
 def count(value: Node, over: Sequence[Axis], dtype: str) -> Node:
     """How many points of the axes `over` exist, at each point of the value's other axes."""
-    if any(ragged_within(a, value.axes) for a in over):
+    if any(ragged_within(a, value.axes) for a in over) or measured_by(value.axes, over):
         return sum_(broadcast(const(1, dtype), value.axes, ()), over=over)
     total: Node = const(1, dtype)
     for axis in over:
