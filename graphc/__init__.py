@@ -59,5 +59,6 @@ from graphc.graph import Graph
 from graphc.initialize import initialize
 from graphc.interpreter import interpret
 from graphc.parse import parse
+from graphc.unroll import unroll
 from graphc.value import State, Value
 from graphc.verify import verify
