@@ -22,7 +22,8 @@ __all__ = ["Schedule", "horizontal_index", "row_sizes", "schedule", "vector_inde
 _BYTES = {"float32": 4, "float64": 8, "int32": 4, "bool": 4, "index": 8}
 _SMALLEST_VECTOR = 4
 _LATENCY = 4  # cycles of a fused multiply-add, of which two start in a cycle, beside two loads
-_CACHE = 0.1  # cycles that a vector load costs the caches beyond the first
+_CACHE = 3  # cycles between vector loads that the second-level cache can serve
+_LOAD = 0.1  # what a vector load costs beside, to decide between equals
 _MOST_VECTORS = 8
 _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
@@ -87,8 +88,7 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
     row = None
     if len(tiled) == len(reduces) and not any(store.accumulate for store in kernel.stores):
         row = _row(kernel, tiled, vector, access)
-    budget = target.vector_registers * 3 // 4
-    rows, vectors = _tile(kernel, tiled, vector, row, lanes, budget, access)
+    rows, vectors = _tile(kernel, tiled, vector, row, lanes, target.vector_registers, access)
     return Schedule(vector, lanes, vectors, row, rows)
 
 
@@ -189,7 +189,7 @@ def _tile(
     vector: str,
     row: str | None,
     lanes: int,
-    budget: int,
+    registers: int,
     access: Access,
 ) -> tuple[int, int]:
     """The rows and vectors of a tile that take the fewest cycles a cell, over planes of typical sizes."""
@@ -204,10 +204,10 @@ def _tile(
 
     @functools.cache
     def cycles(high: int, wide: int) -> float:
-        """Of one step of one tile: multiplications, loads or latency, and what vector loads cost in the caches."""
+        """Of one step of one tile, which multiplications, loads, the cache or latency may limit."""
         made = sum((high if by_row else 1) * (wide if by_lane else 1) for by_row, by_lane in kinds)
         vectors = sum((high if by_row else 1) * wide for by_row, by_lane in kinds if by_lane)
-        return max(sums * high * wide / 2, made / 2, _LATENCY) + _CACHE * vectors
+        return max(sums * high * wide / 2, made / 2, _LATENCY, _CACHE * vectors) + _LOAD * vectors
 
     def cost(tile: tuple[int, int]) -> float:
         return sum(
@@ -218,11 +218,14 @@ def _tile(
             for times, high in _segments(height, row_sizes(tile[0]))
         )
 
+    # The accumulators and one step's vector operands must fit, and leave some room.
+    budget = registers * 3 // 4
+    operands = sum(by_lane and not by_row for by_row, by_lane in kinds)
     tiles = [
         (rows, vectors)
         for rows in range(1, min(budget // sums, max(heights)) + 1)
         for vectors in range(1, min(_MOST_VECTORS, max(widths)) + 1)
-        if rows * vectors * sums <= budget
+        if rows * vectors * sums <= budget and rows * vectors * sums + vectors * operands < registers
     ]
     return min(tiles, key=cost, default=(1, 1))
 

@@ -320,9 +320,7 @@ def shifted() -> Program:
     inside = call("le", index(1), u)
     before = call("select", inside, at("x", n, call("sub", u, index(1)), when=inside), f32(7))
     flipped = at("x", n, call("sub", call("sub", U, index(1)), u))
-    later = call("le", index(1), n)
-    row = call("select", later, at("v", call("sub", n, index(1)), when=later), f32(3))
-    value = call("add", call("add", before, flipped), call("sub", at("z", u, n), row))
+    value = call("add", call("add", before, flipped), call("sub", at("z", u, n), at("v", n)))
     return program(
         [
             ("input", "x", "float32", (N, U)),
@@ -336,20 +334,23 @@ def shifted() -> Program:
 
 
 def gathered() -> Program:
-    """Subscripts read from memory, and those of a reshape, in lanes and not."""
+    """Subscripts read from memory, and those of a reshape, in lanes and not; a guard that all lanes share."""
     row = cast(at("rows", n, dtype="int32"), "index")
     pick = cast(at("picks", u, dtype="int32"), "index")
     flat = call("add", product(n, U), u)
     reshaped = at("square", call("floordiv", flat, index(7)), call("mod", flat, index(7)))
-    blocked = at("blocks", call("floordiv", u, index(24)), call("mod", u, index(24)))
-    picked = call("add", at("table", row, u), at("table", row, pick))
+    blocked = at("blocks", call("mod", u, index(24)), call("floordiv", u, index(24)))
+    later = call("le", index(1), n)
+    previous = call("select", later, at("v", call("sub", n, index(1)), when=later), f32(3))
+    picked = call("add", call("add", at("table", row, u), at("table", row, pick)), previous)
     value = call("add", picked, call("mul", reshaped, blocked))
     return program(
         [
             ("input", "rows", "int32", (N,)),
             ("input", "picks", "int32", (U,)),
             ("input", "table", "float32", (5, U)),
-            ("input", "blocks", "float32", (3, 24)),
+            ("input", "blocks", "float32", (24, 3)),
+            ("input", "v", "float32", (N,)),
             ("input", "square", "float32", (product(N, U), 7)),
             ("output", "y", "float32", (N, U)),
         ],
