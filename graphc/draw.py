@@ -1,0 +1,48 @@
+"""draw: a graph as a picture, folded, unrolled or with its gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from graphc import layout
+from graphc.collapse import collapse
+from graphc.dot import dot_source
+from graphc.errors import ArgumentError
+from graphc.graph import Graph
+from graphc.picture import picture
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture of a graph, laid out when it is first looked at. Notebooks show it by themselves."""
+
+    dot: str
+    engine: str = layout.EMBEDDED
+
+    @cached_property
+    def svg(self) -> str:
+        """The drawing as an SVG element."""
+        return layout.svg(self.dot, self.engine)
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def save(self, path: str | Path) -> Path:
+        """Write a file: `.svg`, or `.dot` or `.gv` for the text that Graphviz lays out."""
+        path = Path(path)
+        if path.suffix not in (".svg", ".dot", ".gv"):
+            raise ArgumentError(f"a drawing is saved as .svg, .dot or .gv, not as {path.name!r}")
+        path.write_text(self.svg + "\n" if path.suffix == ".svg" else self.dot, encoding="utf-8")
+        return path
+
+
+def draw(graph: Graph, engine: str = layout.EMBEDDED) -> Drawing:
+    """The graph's drawing; `gc.draw(g).save("g.svg")`.
+
+    Delays are dashed arrows marked z⁻¹. An unrolled graph has a column for each step. What only the gradient needs is
+    purple. A graph of more than about 250 values is drawn by its states, outputs, params and inputs alone. `engine` is
+    "graphviz-pure", which comes with graphc, or "dot", the system's Graphviz.
+    """
+    return Drawing(dot_source(collapse(picture(graph))), engine)
