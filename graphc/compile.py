@@ -16,8 +16,10 @@ from graphc.causality import reachable
 from graphc.codegen.jit import Emitted, Loaded
 from graphc.codegen.jit import emit as emit_program
 from graphc.codegen.jit import load as load_program
+from graphc.codegen.pack import pack
 from graphc.codegen.program import Program
 from graphc.codegen.target import Target
+from graphc.codegen.verify_program import verify as verify_program
 from graphc.errors import GraphError, UnsupportedError
 from graphc.grad import grad
 from graphc.graph import Graph
@@ -52,7 +54,8 @@ def stages(graph: Graph) -> Stages:
     prepared = prepare(graph)
     scheduled = schedule(prepared)
     lowered = lower(scheduled)
-    program = plan(lowered.program)
+    program = pack(plan(lowered.program))
+    verify_program(program)
     return Stages(graph, prepared, scheduled, lowered, program)
 
 

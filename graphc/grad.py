@@ -31,7 +31,8 @@ def grad(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     """The graph with further outputs `grad_NAME`: the derivatives of output `of`, a number, by params and inputs.
 
     `wrt` names them; by default, every trainable param. Each `grad_NAME` has the shape of NAME's array. The result
-    is a graph like any other and can be differentiated again. Source: Werbos 1990, "Backpropagation through time".
+    is a graph like any other and can be differentiated again; where it has a `grad_NAME` already, the new derivative is
+    called `grad_OF_NAME`. Source: Werbos 1990, "Backpropagation through time".
     """
     verify(graph)
     loss = _output(graph, of)
@@ -45,8 +46,7 @@ def grad(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     result = distribute(graph).copy()
     loss = result.outputs[of]
     adjoints = adjoint(result, {loss: const(1, loss.dtype)}, list(targets.values()))
-    for name, target in targets.items():
-        _add_output(result, f"grad_{name}", broadcast(adjoints[target], target.axes, target.shape))
+    _add_gradients(result, of, targets, adjoints)
     return simplify(result)
 
 
@@ -62,8 +62,7 @@ def vjp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     output = result.outputs[of]
     seed = result.input(f"cotangent_{of}", output.shape, over=output.axes, dtype=output.dtype)
     adjoints = adjoint(result, {output: seed.node}, list(targets.values()))
-    for name, target in targets.items():
-        _add_output(result, f"grad_{name}", broadcast(adjoints[target], target.axes, target.shape))
+    _add_gradients(result, of, targets, adjoints)
     return simplify(result)
 
 
@@ -111,6 +110,13 @@ def _targets(graph: Graph, wrt: Sequence[str] | None) -> dict[str, Node]:
             raise DtypeError(f"{name!r} is {node.dtype} and has no derivative")
         found[name] = node
     return found
+
+
+def _add_gradients(graph: Graph, of: str, targets: Mapping[str, Node], adjoints: Mapping[Node, Node]) -> None:
+    """Outputs `grad_NAME`; where a first derivative has that name already, `grad_OF_NAME`."""
+    for name, target in targets.items():
+        free = f"grad_{name}" if f"grad_{name}" not in graph.outputs else f"grad_{of}_{name}"
+        _add_output(graph, free, broadcast(adjoints[target], target.axes, target.shape))
 
 
 def _add_output(graph: Graph, name: str, node: Node) -> None:

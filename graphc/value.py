@@ -296,6 +296,8 @@ def as_value(item: Any, graph: Graph | None, dtype: str | None = None) -> Value:
     """A value, or a constant made of a Python number or an array; `dtype` is the constant's, by default its own kind's."""
     if isinstance(item, Value):
         return item
+    if isinstance(item, Node):
+        return Value(graph, item)
     if isinstance(item, np.ndarray | np.generic | int | float | bool | list | tuple):
         array = np.asarray(item)
         if array.dtype.kind not in "biuf":
