@@ -1,0 +1,127 @@
+"""The project's structure: every package is installed, and imports point one way."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+
+import networkx
+
+ROOT = Path(__file__).parent.parent
+
+# From the ground up. A module imports from its own layer and those above it in this list, never from below.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "types": ("errors", "scalar", "codegen.program"),
+    "ir": ("ir",),
+    "ops": ("ops", "ops.*"),
+    "expressions": ("declarations", "expression", "literals", "text", "network", "value", "graph", "functions"),
+    "passes": (
+        "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "grad", "unroll", "interpreter", "parse",
+        "prepare", "schedule", "kernel", "plan", "fuse", "lower", "cells", "cells.*", "initialize", "optim", "training",
+        "drawing", "drawing.*",
+    ),
+    "back ends": ("codegen", "codegen.*"),
+    "compile": ("runtime", "compile"),
+    "use": ("testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve", "cli", "__main__", ""),
+}  # fmt: skip
+
+
+def _sources() -> dict[str, Path]:
+    """Every module of graphc, by its name below `graphc.`."""
+    found = {}
+    for folder, prefix in ((ROOT / "graphc", ""), (ROOT / "ops", "ops."), (ROOT / "codegen", "codegen.")):
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(folder).parts
+            if folder.name == "graphc" and parts[0] in ("ops", "codegen"):
+                continue
+            name = prefix + ".".join(parts)[: -len(".py")]
+            found[name.removesuffix("__init__").removesuffix(".")] = path
+    return found
+
+
+def _layer(module: str) -> int:
+    """The first layer that names the module itself, else the first that names its package."""
+    package = module.split(".")[0] + ".*"
+    for wanted in (module, package):
+        for rank, names in enumerate(LAYERS.values()):
+            if wanted in names:
+                return rank
+    raise AssertionError(f"module graphc.{module} is in no layer of tests/test_layout.py")
+
+
+def _imports(module: str, path: Path, known: dict[str, Path]) -> set[str]:
+    """The graphc modules that a module imports when it is loaded."""
+    found = set()
+    for node in _run_at_import(ast.parse(path.read_text(encoding="utf-8")).body):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            base = str(node.module)
+            names = [f"{base}.{a.name}" if f"{base}.{a.name}".removeprefix("graphc.") in known else base for a in node.names]
+        else:
+            continue
+        assert not any(n.split(".")[0] in ("ops", "codegen") for n in names), f"{path}: imports ops or codegen directly"
+        found |= {n.removeprefix("graphc").removeprefix(".") for n in names if n.split(".")[0] == "graphc"}
+    return found - {module}
+
+
+def _run_at_import(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements that run when a module is imported: not those of functions or of type checking."""
+    result: list[ast.stmt] = []
+    for node in body:
+        result.append(node)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            result += _run_at_import([*node.body, *node.orelse])
+        elif isinstance(node, ast.Try):
+            result += _run_at_import([*node.body, *(s for h in node.handlers for s in h.body)])
+    return result
+
+
+def test_imports_point_one_way() -> None:
+    sources = _sources()
+    wrong = [
+        f"graphc.{module} imports graphc.{other}"
+        for module, path in sources.items()
+        for other in _imports(module, path, sources)
+        if _layer(other) > _layer(module)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_imports_have_no_cycle() -> None:
+    sources = _sources()
+    graph = networkx.DiGraph((m, other) for m, path in sources.items() for other in _imports(m, path, sources))
+    cycles = [c for c in networkx.strongly_connected_components(graph) if len(c) > 1]
+    assert not cycles
+
+
+def test_every_package_is_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = {"graphc." + m if m else "graphc" for m, p in _sources().items() if p.name == "__init__.py"}
+    assert set(settings["packages"]) == packages
+    assert settings["package-dir"] == {"graphc": "graphc", "graphc.ops": "ops", "graphc.codegen": "codegen"}
+
+
+def test_top_level_folders() -> None:
+    """Only graphc is a package of its own; ops and codegen are linked into it."""
+    for name in ("ops", "codegen"):
+        link = ROOT / "graphc" / name
+        assert link.is_symlink()
+        assert link.resolve() == ROOT / name
+
+
+def test_the_compiler_names_no_cell() -> None:
+    """No pass, kernel or schedule knows a cell by name."""
+    cells = ("lstm", "gru", "elman", "jordan", "reseg")
+    modules = {m: p for m, p in _sources().items() if _layer(m) != _layer("cells") or not m.startswith("cells")}
+    layers = {_layer("ir"), _layer("ops"), _layer("codegen"), _layer("compile"), _layer("grad")}
+    for module, path in modules.items():
+        if _layer(module) not in layers:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        words = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
+            n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and "\n" not in n.value
+        }
+        assert not [w for w in words if w.lower() in cells], f"{path} names a cell"
