@@ -85,8 +85,9 @@ def _checked(cell: str, name: str | None, update: str) -> tuple[str, str]:
 def _unpack(own: Arrays, cell: str, gates: str, update: str) -> Iterator[tuple[str, np.ndarray]]:
     """One layer and direction: PyTorch's arrays to ours."""
     W, U = own["weight_ih"], own["weight_hh"]
-    if len(W) % len(gates) or len(W) != len(U):
-        raise DefinitionError(f"{len(W)} and {len(U)} rows of weights are not {len(gates)} gates of a {cell}")
+    units = own["weight_hr"].shape[1] if "weight_hr" in own else U.shape[1]
+    if not len(W) == len(U) == units * len(gates):
+        raise DefinitionError(f"{len(W)} and {len(U)} rows of weights are not {len(gates)} gates of {units} units")
     none = np.zeros(len(W), W.dtype)
     of_x, of_h = own.get("bias_ih", none), own.get("bias_hh", none)
     for k, rows in zip(gates, np.split(np.arange(len(W)), len(gates)), strict=True):
