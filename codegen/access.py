@@ -151,15 +151,20 @@ def substitute(scalar: Scalar, values: dict[str, Scalar], access: Access) -> Sca
     return scalar
 
 
-def loads(scalar: Scalar, access: Access) -> Iterator[Load]:
-    """Every load that computing a scalar makes, those in subscripts and conditions too."""
+def loads(scalar: Scalar, access: Access, seen: set[Ref] | None = None) -> Iterator[Load]:
+    """Every load that computing a scalar makes, those in subscripts and conditions too; names are followed once."""
+    seen = set() if seen is None else seen
+    if isinstance(scalar, Ref):
+        if scalar in seen:
+            return
+        seen.add(scalar)
     match access.resolve(scalar):
         case Load(_, at, _, when) as load:
             yield load
             for part in at if when is None else (*at, when):
-                yield from loads(part, access)
+                yield from loads(part, access, seen)
         case Call(_, args):
             for argument in args:
-                yield from loads(argument, access)
+                yield from loads(argument, access, seen)
         case Const() | Index() | Size() | Ref():
             return

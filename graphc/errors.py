@@ -27,7 +27,8 @@ def user_location() -> Location | None:
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not _is_own(file):
+        generated = file == "<string>" and frame.f_globals.get("__name__", "").startswith("graphc.")  # by dataclass
+        if not (_is_own(file) or generated):
             return Location(file, frame.f_lineno)
         frame = frame.f_back  # type: ignore[assignment]
     return None

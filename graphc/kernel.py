@@ -41,11 +41,12 @@ class Read:
 
 @dataclass
 class Memory:
-    """Where values lie: buffer names of tasks' values and of constant arrays."""
+    """Where values lie: buffer names of tasks' values and of constant arrays. And the names of the kernels made."""
 
     graph: Graph
     names: dict[Node, str]
     constants: dict[str, np.ndarray] = field(default_factory=dict)
+    kernels: set[str] = field(default_factory=set)
 
     def constant(self, array: np.ndarray) -> str:
         for name, known in self.constants.items():

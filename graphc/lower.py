@@ -54,7 +54,9 @@ def _kernel(memory: Memory, group: Group) -> Kernel:
     for task in group.tasks:
         builder.add(task)
     last = group.tasks[-1]
-    return builder.kernel(last.param + ".update" if last.param else memory.names[last.node])
+    name = _unique(last.param + ".update" if last.param else memory.names[last.node], memory.kernels)
+    memory.kernels.add(name)  # several kernels may write one buffer: the parts of a concatenation
+    return builder.kernel(name)
 
 
 def _names(graph: Graph, scheduled: Schedule) -> dict[Node, str]:

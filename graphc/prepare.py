@@ -3,15 +3,27 @@ with concatenations are distributed (`graphc.distribute`), and what that leaves 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from graphc.distribute import distribute_node
 from graphc.graph import Graph
 from graphc.ir import Node
+from graphc.ops.reduction import broadcast
 from graphc.rewrite import map_nodes, rewrite
 from graphc.simplify import like, simplify_node
 
 
 def prepare(graph: Graph) -> Graph:
-    return rewrite(graph, _prepare_node)
+    prepared = rewrite(graph, _prepare_node)
+    for name, equation in prepared.states.items():
+        if equation.body is not None:
+            prepared.states[name] = replace(equation, body=_as_declared(equation.body, equation.node))
+    return prepared
+
+
+def _as_declared(body: Node, state: Node) -> Node:
+    """An equation over the axes of its state, in their order: what it computes is stored as the state's array."""
+    return broadcast(body, state.axes, state.shape)
 
 
 def _prepare_node(node: Node) -> Node:
