@@ -1,0 +1,171 @@
+"""Gradient checks: derivatives of a graph against central differences, and its two modes against each other.
+
+Everything runs in float64, whatever the graph's own dtype, so that a step of 10⁻⁵ tells a wrong rule from rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from graphc.causality import reachable
+from graphc.grad import jvp, vjp
+from graphc.graph import Graph
+from graphc.interpreter import interpret
+from graphc.ir import FLOATS, Axis, Node, topological
+from graphc.ops.composite import CROSS_ENTROPY
+from graphc.ops.leaves import INPUT
+from graphc.ops.table import GATHER
+from graphc.precision import to_dtype
+
+Arrays = dict[str, np.ndarray]
+Run = Callable[..., Mapping[str, np.ndarray]]
+
+STEP = 1e-5
+SIZES = (4, 2, 3)  # of axes whose length comes with the data, in turn: unequal, so that a mixed-up axis shows
+
+
+class GradientError(AssertionError):
+    """A derivative that is not the one measured."""
+
+
+def check_gradients(
+    graph: Graph,
+    of: str = "loss",
+    wrt: Sequence[str] | None = None,
+    arrays: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    run: Run = interpret,
+    tolerance: float = 1e-6,
+) -> dict[str, float]:
+    """Check the derivatives of output `of` by the named params and inputs; by default, by all that have one.
+
+    Along random directions the reverse-mode gradient must agree with central differences, and with forward mode
+    (`gc.jvp`) to rounding. `arrays` are the arguments of a call, random ones if none are given (`random_arrays`);
+    `run` evaluates a graph: `gc.interpret`, or `lambda graph, **arrays: gc.compile(graph)(**arrays)`.
+
+    Returns the relative error found for each name. Raises `GradientError`, which names the element that is most
+    wrong, if an error is above the tolerance. Values at a kink (relu at 0) have no derivative to compare.
+    """
+    double = replace(to_dtype(graph, "float64"), updates={})
+    declared = {**double.inputs, **{name: p.node for name, p in double.params.items() if p.trainable}}
+    names = list(wrt) if wrt is not None else [n for n, node in declared.items() if node.dtype in FLOATS]
+    check = _Check(double, of, run, _double(arrays or random_arrays(double, seed)), np.random.default_rng(seed))
+    gradients = check.gradients(names)
+    check.forward_mode(gradients)
+    return {name: check.differences(name, gradient, tolerance) for name, gradient in gradients.items()}
+
+
+def random_arrays(graph: Graph, seed: int = 0, **sizes: int) -> Arrays:
+    """Arguments for a call of a graph: normal floats, labels and indices inside their ranges, lengths from 1 up.
+
+    `sizes` gives the lengths of axes by name; the others are small.
+    """
+    rng = np.random.default_rng(seed)
+    extents = {axis: _extent(axis, k, sizes) for k, axis in enumerate(graph.axes.values())}
+    bounds = _bounds(graph)
+    longest = {a.length["name"]: extents[a] for a in extents if isinstance(a.length, Node) and a.length.op is INPUT}
+    arrays: Arrays = {}
+    for name, node in {**graph.inputs, **{n: p.node for n, p in graph.params.items()}}.items():
+        shape = (*(extents[a] for a in node.axes), *node.shape)
+        if node.dtype in FLOATS:
+            arrays[name] = rng.normal(0.0, 0.7, shape).astype(node.dtype)
+        elif name in longest:
+            arrays[name] = rng.integers(1, longest[name] + 1, shape).astype(node.dtype)
+        else:
+            arrays[name] = rng.integers(0, bounds.get(name, 2), shape).astype(node.dtype)
+    return arrays
+
+
+def _extent(axis: Axis, k: int, sizes: Mapping[str, int]) -> int:
+    if isinstance(axis.length, int):
+        return axis.length
+    return sizes.get(axis.name, SIZES[k % len(SIZES)])
+
+
+def _bounds(graph: Graph) -> dict[str, int]:
+    """How many classes or rows the integers of an input may name."""
+    bounds: dict[str, int] = {}
+    for node in reachable(graph):
+        if node.op in (CROSS_ENTROPY, GATHER):
+            choices = node.inputs[0].shape[-1 if node.op is CROSS_ENTROPY else 0]
+            for source in topological([node.inputs[1]]):
+                if source.op is INPUT:
+                    bounds[source["name"]] = min(choices, bounds.get(source["name"], choices))
+    return bounds
+
+
+def _double(arrays: Mapping[str, Any]) -> Arrays:
+    converted = {name: np.array(given) for name, given in arrays.items()}
+    return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in converted.items()}
+
+
+class _Check:
+    """One point at which derivatives are taken, and the direction in the space of the output: its cotangent."""
+
+    def __init__(self, graph: Graph, of: str, run: Run, arrays: Arrays, rng: np.random.Generator) -> None:
+        self.graph = replace(graph, outputs={of: graph.outputs[of]}) if of in graph.outputs else graph
+        self.of = of
+        self.run = run
+        self.arrays = arrays
+        self.rng = rng
+
+    def gradients(self, names: Sequence[str]) -> Arrays:
+        reverse = vjp(self.graph, self.of, names)
+        self.cotangent = self.rng.normal(size=self._value(self.arrays).shape)
+        results = self.run(reverse, **self.arrays, **{f"cotangent_{self.of}": self.cotangent})
+        made = [output for output in reverse.outputs if output != self.of]  # in the order of the names
+        return {name: results[output] for name, output in zip(names, made, strict=True)}
+
+    def forward_mode(self, gradients: Arrays) -> None:
+        """<cotangent, J v> = <Jᵀ cotangent, v>."""
+        directions = {name: self.rng.normal(size=g.shape) for name, g in gradients.items()}
+        tangents = {f"tangent_{name}": v for name, v in directions.items()}
+        moved = self.run(jvp(self.graph, self.of, list(gradients)), **self.arrays, **tangents)[f"tangent_{self.of}"]
+        forward = float(np.vdot(self.cotangent, moved))
+        terms = [float(np.vdot(g, directions[name])) for name, g in gradients.items()]
+        if not _error(forward, sum(terms), sum(map(abs, terms))) < 1e-9:
+            raise GradientError(
+                f"forward and reverse mode disagree on the derivative of {self.of!r} along a random direction: "
+                f"{forward:.10g} by jvp, {sum(terms):.10g} by vjp"
+            )
+
+    def differences(self, name: str, gradient: np.ndarray, tolerance: float) -> float:
+        direction = self.rng.normal(size=gradient.shape)
+        direction /= max(float(np.linalg.norm(direction)), 1e-300)
+        measured = self._slope(name, direction)
+        found = float(np.vdot(gradient, direction))
+        error = _error(found, measured, 1.0)
+        if not error <= tolerance:
+            raise GradientError(self._report(name, gradient, found, measured))
+        return error
+
+    def _value(self, arrays: Arrays) -> np.ndarray:
+        return np.asarray(self.run(self.graph, **arrays)[self.of])
+
+    def _slope(self, name: str, direction: np.ndarray) -> float:
+        """The derivative of <cotangent, output> along a direction, by a central difference."""
+        ends = [self._value({**self.arrays, name: self.arrays[name] + s * STEP * direction}) for s in (1, -1)]
+        return float(np.vdot(self.cotangent, ends[0] - ends[1])) / (2 * STEP)
+
+    def _report(self, name: str, gradient: np.ndarray, found: float, measured: float) -> str:
+        worst, at, values = -1.0, (), (found, measured)
+        for position in list(np.ndindex(gradient.shape))[:200]:
+            direction = np.zeros_like(gradient)
+            direction[position] = 1.0
+            pair = (float(gradient[position]), self._slope(name, direction))
+            error = _error(*pair, 1.0)
+            if not error <= worst:
+                worst, at, values = error, position, pair
+        subscript = f"[{', '.join(map(str, at))}]" if at else ""
+        return (
+            f"the derivative of {self.of!r} by {name}{subscript} is {values[0]:.10g}, but central differences measure "
+            f"{values[1]:.10g} (along a random direction: {found:.10g} and {measured:.10g})"
+        )
+
+
+def _error(a: float, b: float, scale: float) -> float:
+    return abs(a - b) / max(abs(a), abs(b), scale, 1e-300)
