@@ -14,7 +14,7 @@ import numpy as np
 import graphc as gc
 
 
-def graph(inputs: int = 1, hidden: int = 16, outputs: int = 2) -> gc.Graph:
+def graph(inputs: int = 1, hidden: int = 16, outputs: int = 1) -> gc.Graph:
     g = gc.Graph("jordan")
     t, n = g.axis("t"), g.axis("n")
     x = g.input("x", (inputs,), over=(t, n))
@@ -34,20 +34,18 @@ def graph(inputs: int = 1, hidden: int = 16, outputs: int = 2) -> gc.Graph:
 
 
 def data(seed: int = 0, T: int = 12, N: int = 64) -> dict[str, np.ndarray]:
-    """Count the pulses modulo 4, in two bits."""
-    x = np.random.default_rng(seed).integers(0, 2, (T, N))
-    count = np.cumsum(x, axis=0) % 4
-    bits = np.stack([count // 2, count % 2], axis=-1)
-    return {"x": x[..., None].astype(np.float32), "y": bits.astype(np.float32)}
+    """Parity: has the number of ones so far been odd?"""
+    x = np.random.default_rng(seed).integers(0, 2, (T, N, 1))
+    return {"x": x.astype(np.float32), "y": (np.cumsum(x, axis=0) % 2).astype(np.float32)}
 
 
 def main() -> None:
     g = graph()
     step = gc.training_step(g, "loss", gc.optim.Adam(lr=0.02))
     arrays, run = gc.initialize(step), gc.compile(step)
-    for k in range(801):
+    for k in range(401):
         loss = run(**data(k), **arrays)["loss"]
-        if k % 200 == 0:
+        if k % 100 == 0:
             print(f"step {k:3}: loss {loss:.3f}")
     gc.draw(gc.unroll(g, t=4)).save("jordan.svg")
 
