@@ -81,10 +81,10 @@ class _Parser:
             self.declarations[declaration["keyword"]](declaration["name"], declaration["rest"])
         elif equation is None:
             raise ParseError(f"expected a declaration ({', '.join(self.declarations)}) or an equation")
-        elif equation["axes"] is None:
+        elif equation["axes"] is None and equation["name"] not in self.graph.states:
             self.declare(equation["name"], self.expression(equation["rest"]))
         else:
-            self.equation(equation["name"], equation["axes"], equation["rest"])
+            self.equation(equation["name"], equation["axes"] or "", equation["rest"])
 
     def finish(self) -> Graph:
         for name, equation in self.graph.states.items():
@@ -124,8 +124,6 @@ class _Parser:
 
     def state(self, name: str, rest: str) -> None:
         node, found = self.leaf(STATE, name, rest, _STATE, "state h: float32[8] over t initial 0.0")
-        if not node.axes:
-            raise ParseError(f"a state varies over at least one axis, found {node.type}")
         self.graph.states[name] = Equation(node, None, node)
         if found["initial"] is not None:
             self.scope.initials[node] = self.begin(name, found["initial"])

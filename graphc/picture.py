@@ -89,6 +89,7 @@ class _Builder:
         self.roots = [*self.bodies.values(), *graph.outputs.values(), *graph.updates.values()]
         self.order = self.shown()
         self.summed = self.inner_sums()
+        self.columns = self.steps_of_inputs()
         self.forward = self.forward_values()
         self.split = {
             n for node in graph.outputs.values() if graph.steps for n, _ in self.steps_of(node) if n.op is STACK
@@ -99,15 +100,17 @@ class _Builder:
         self.arrows: list[Arrow] = []
 
     def build(self) -> Picture:
-        read_by_columns = {n.inputs[0] for n in self.order if self.in_column(n)}
-        read_whole = {i for n in self.order if not self.in_column(n) for i in n.inputs}.union(self.roots)
-        drawn = [n for n in self.order if self.visible(n) and (n in read_whole or n not in read_by_columns)]
+        by_step = {leaf for leaf, _ in self.columns.values()}
+        whole = {i for n in self.order if n not in self.graph.steps or n.op is not AT for i in n.inputs}.union(
+            self.roots
+        )
+        drawn = [n for n in self.order if self.visible(n) and (n in whole or n not in by_step)]
         states = self.add_states()
         for k, node in enumerate(drawn):
             if node not in self.keys:
                 self.add_value(node, f"n{k}")
         for node in drawn:
-            if node.op is not AT:
+            if node not in self.columns:
                 for operand in self.operands(node):
                     self.connect(operand, self.keys[node])
         for name, body in states.items():  # bodies that belong to another vertex
@@ -138,6 +141,19 @@ class _Builder:
         operands = (operand for node in sums for operand in node.inputs)
         return {o for o in operands if o.op is ADD and self.uses[o] == 1 and o not in named}
 
+    def steps_of_inputs(self) -> dict[Node, tuple[Node, Step]]:
+        """What the columns of an unrolled graph read of the inputs: which input, and at which position."""
+        found: dict[Node, tuple[Node, Step]] = {}
+        for node in self.order:
+            if node.op is AT and node in self.graph.steps and isinstance(node["position"], int):
+                (value, _), position = node.inputs, node["position"]
+                if value in found:  # along several axes: the last read is along the axis that was unrolled first
+                    found[node] = (found[value][0], (position, *found[value][1]))
+                elif value.op is INPUT:
+                    found[node] = (value, (position,))
+        users = {i for n in self.order if n not in found for i in n.inputs}.union(self.roots)
+        return {node: read for node, read in found.items() if node in users}
+
     def forward_values(self) -> set[Node]:
         """What the outputs are made of that are no derivatives."""
         bodies = {e.node: e.body for e in self.graph.states.values() if e.body is not None}
@@ -159,11 +175,7 @@ class _Builder:
         """Whether a value has a vertex of its own."""
         if node.op in (CONST, STATE) or node.op in TRANSPARENT or node in self.summed or node in self.split:
             return False
-        return self.in_column(node) or subscript(node, self.initials) is None
-
-    def in_column(self, node: Node) -> bool:
-        """Whether this is what one step of an unrolled graph reads of an input."""
-        return node.op is AT and node in self.graph.steps and node.inputs[0].op is INPUT
+        return node in self.columns or subscript(node, self.initials) is None
 
     def operands(self, node: Node) -> list[Node]:
         """The operands of a vertex, those of the sums inside it among them."""
@@ -230,9 +242,10 @@ class _Builder:
             shape = (f"[{', '.join(map(str, node.shape))}]",) if node.shape else ()
             kind = "input" if node.op is INPUT else "param"
             self.add(Vertex(key, kind, (node["name"], *shape), f"{node['name']}: {node.type}", step, backward))
-        elif self.in_column(node):
-            name = node.inputs[0]["name"]
-            self.add(Vertex(key, "input", (f"{name}[{node['position']}]",), f"{name}: {node.type}", step, backward))
+        elif node in self.columns:
+            leaf, position = self.columns[node]
+            line = f"{leaf['name']}{list(position)}"
+            self.add(Vertex(key, "input", (line,), f"{line}: {node.type}", step, backward))
         else:
             self.add(Vertex(key, "op", (self.label(node),), f"{node.op.name}: {node.type}", step, backward))
 
@@ -255,7 +268,10 @@ class _Builder:
         self.connect(node, key)
 
     def steps_of(self, node: Node) -> Iterator[tuple[Node, Step]]:
-        """The values of an unrolled output at its steps, with their positions, and the stacks that join them."""
+        """The values of an unrolled output at its steps, with their positions, and the stacks that join them.
+
+        The outermost stack is along the axis that was unrolled last.
+        """
         path: list[tuple[Node, Step]] = [(node, ())]
         while path:
             node, position = path.pop()
@@ -264,13 +280,15 @@ class _Builder:
                 inner = inner.inputs[0]
             if inner.op is STACK:
                 yield inner, position
-                path += reversed([(value, (*position, k)) for k, value in enumerate(inner.inputs)])
+                path += reversed([(value, (k, *position)) for k, value in enumerate(inner.inputs)])
             elif position:
                 yield node, position
 
     def column_axis(self) -> str:
-        names = {n["axis"].name for n in self.order if self.in_column(n) or n in self.split}
-        return names.pop() if len(names) == 1 else ""
+        """The name of the axis that was unrolled, if it is one."""
+        names = {n["axis"].name for n in (*self.columns, *self.split)}
+        several = any(len(step) > 1 for step in self.graph.steps.values())
+        return names.pop() if len(names) == 1 and not several else ""
 
     # Arrows.
 

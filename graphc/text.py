@@ -178,8 +178,9 @@ class _Printer:
         delayed = self.delayed_axes()
         for name, equation in self.graph.states.items():
             if equation.body is not None:
-                axes = [a.name for a in equation.node.axes if a in delayed[equation.node]]
-                yield _Line(f"{name}[{', '.join(axes or [equation.node.axes[0].name])}] = ", equation.body)
+                own = equation.node.axes
+                axes = ", ".join([a.name for a in own if a in delayed[equation.node]] or [a.name for a in own[:1]])
+                yield _Line(f"{name}[{axes}] = " if axes else f"{name} = ", equation.body)
 
     def results(self) -> Iterator[_Line]:
         for name, node in self.graph.outputs.items():

@@ -126,6 +126,15 @@ def test_an_unrolled_graph_has_a_column_for_each_step(build):
     assert {"t = 0", "t = 3"} <= set(texts(draw(unroll(build(), t=4)).svg))
 
 
+def test_two_unrolled_axes_count_alike_everywhere():
+    p = picture(unroll(image(), i=2, j=3))
+    for vertex in p.vertices:
+        if vertex.kind in ("input", "state", "output"):
+            assert vertex.lines[0].endswith(str(list(vertex.step or ())))
+    assert Counter(v.kind for v in p.vertices) == {"input": 6, "state": 6, "output": 6, "op": 1}
+    assert arrows(p)["o[0, 0]", "0.5 ×", ""] == 1
+
+
 def test_vertices_of_a_column_do_not_overlap():
     p = picture(unroll(grad(elman(), "loss"), t=3))
     places = Counter(grid(p).places.values())

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 
 import graphc as gc
 from graphc.errors import GraphError, ParseError
+from graphc.grad import grad
 from graphc.ir import Node, make, topological
 from graphc.ops import TABLE, leaves
 from graphc.ops import elementwise as ew
 from graphc.ops.axis import shift
 from graphc.ops.contraction import matmul
 from graphc.parse import parse
+from graphc.unroll import unroll
 from graphc.value import Value
 
 
@@ -141,6 +143,24 @@ def round_trip(graph: gc.Graph) -> None:
 @pytest.mark.parametrize("build", GRAPHS)
 def test_round_trip(build):
     round_trip(build())
+
+
+LENGTHS = {"elman": {"t": 3}, "ragged": {"s": 2, "t": 3}, "reset": {"t": 3}, "image": {"i": 2, "j": 5}}
+
+
+@pytest.mark.parametrize("build", [elman, ragged, reset, two_axes])
+def test_unrolled_graphs_round_trip(build):
+    g = build()
+    round_trip(unroll(g, **LENGTHS[g.name]))
+
+
+def test_gradients_round_trip():
+    first = grad(elman(), "loss")
+    round_trip(first)
+    first.output("size", gc.sum(gc.square(first.value("grad_W"))))
+    second = grad(first, "size", wrt=["U", "x"])
+    round_trip(second)
+    round_trip(unroll(second, t=2))
 
 
 GOLDEN = """\
@@ -332,7 +352,6 @@ state h: float32[2] over t initial 0.0
         ("axis s 0", "at least 1"),
         ("axis s x", "one int32"),
         ("param v: float32[2] over t", "varies over no axis"),
-        ("state s: float32[2] initial 0.0", "at least one axis"),
         ("state s: float32[2] over t initial 1", "initial value"),
         ("state s: float32[2] over t", "no initial value"),
         ("h[s] = x", "expected an axis"),
