@@ -232,6 +232,12 @@ def test_outputs_and_gradients_are_those_of_a_numpy_loop(name: str) -> None:
 
 
 @every_cell
+def test_every_cell_prints_and_reads_back(name: str) -> None:
+    g = build(name)
+    assert gc.parse(str(g)) == g
+
+
+@every_cell
 def test_reverse_is_the_flipped_sequence(name: str) -> None:
     forward, backward = build(name, loss=False), build(name, loss=False, reverse=True)
     arrays = arrays_for(forward)
