@@ -119,14 +119,15 @@ def compile(graph: Graph, target: str = "cpu", threads: int | None = None) -> Co
     return Compiled(made, _loaded[key])
 
 
-def emit(graph: Graph, target: str = "cpu", triple: str | None = None, cpu: str = "", features: str = "") -> Emitted:
+def emit(graph: Graph, target: str = "cpu", triple: str | None = None, arch: str = "", features: str = "") -> Emitted:
     """Make code without loading or running it, for any machine: `.llvm_ir`, `.assembly`, `.object`.
 
-    `triple`, `cpu` and `features` are LLVM's names, such as "aarch64-linux-gnu"; without them, this machine's.
+    `triple` ("aarch64-linux-gnu"), `arch` (the processor: "skylake-avx512") and `features` ("+avx2,+fma") are LLVM's
+    names; without a triple, code is made for this machine.
     """
     if target != "cpu":
         raise UnsupportedError(f"target {target!r} is not supported yet; use target='cpu'")
-    machine = Target.host() if triple is None else Target(triple=triple, cpu=cpu, features=features)
+    machine = Target.host() if triple is None else Target(triple=triple, cpu=arch, features=features)
     return emit_program(stages(graph).program, machine)
 
 

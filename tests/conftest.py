@@ -11,3 +11,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="measure the elementary functions on all 2^32 float32 arguments, not on a sample (about an hour)",
     )
+    parser.addoption("--update-golden", action="store_true", help="write the expected texts anew instead of comparing")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))

@@ -1,0 +1,45 @@
+"""The pages in docs/ and the README are programs: their Python runs, and prints what stands under it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/journey.md")
+BLOCK = re.compile(r"```python\n(?P<code>.*?)```\n(?P<gap>\n*)(?:```text\n(?P<printed>.*?)```\n)?", re.DOTALL)
+
+
+def rendered(page: str, folder: Path) -> str:
+    """The page with every print under its block as it is now. Blocks share their names, and run in `folder`."""
+    names: dict[str, Any] = {"__name__": "page"}
+
+    def run(match: re.Match[str]) -> str:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.chdir(folder):
+            exec(compile(match["code"], "<page>", "exec"), names)
+        text = printed.getvalue().rstrip("\n")
+        block = f"```python\n{match['code']}```\n"
+        if not text:
+            return block + (match["gap"] or "")
+        after = "" if match["printed"] is not None else match["gap"]
+        return f"{block}\n```text\n{text}\n```\n{after}"
+
+    return BLOCK.sub(run, page)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_prints_what_it_says(name: str, tmp_path: Path, update_golden: bool) -> None:
+    path = ROOT / name
+    page = path.read_text(encoding="utf-8")
+    assert "```python" in page
+    now = rendered(page, tmp_path)
+    if update_golden:
+        path.write_text(now, encoding="utf-8")
+    else:
+        assert now == page, "the page has changed; run `make golden` and read the difference"
