@@ -1,6 +1,25 @@
-"""graphc: a symbolic autodiff compiler for recurrent networks."""
+"""graphc: a symbolic autodiff compiler for recurrent networks.
+
+    import graphc as gc
+
+    g = gc.Graph("elman")
+    t = g.axis("t")
+    x = g.input("x", (3,), over=(t,))
+    h = g.state("h", (8,), over=(t,))
+    h[t] = gc.tanh(g.param("U", (8, 3)) @ x + g.param("W", (8, 8)) @ h[t - 1])
+    g.output("h", h)
+    gc.compile(g)(x=…, U=…, W=…)["h"]
+
+`gc.testing` (property tests of your own cells) and `gc.datasets` are loaded when they are first used.
+"""
+
+import importlib
+from types import ModuleType
 
 from graphc import cells
+from graphc.compile import compile, emit
+from graphc.drawing.draw import Drawing, draw
+from graphc.errors import GraphError
 from graphc.functions import (
     abs,
     argmax,
@@ -52,13 +71,89 @@ from graphc.functions import (
     var,
     where,
 )
-from graphc.compile import compile, emit
-from graphc.errors import GraphError
 from graphc.grad import grad, jvp, vjp
 from graphc.graph import Graph
 from graphc.initialize import initialize
 from graphc.interpreter import interpret
-from graphc.parse import parse
+from graphc.notation.parse import parse
 from graphc.unroll import unroll
 from graphc.value import State, Value
 from graphc.verify import verify
+
+_LAZY = ("testing", "datasets")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return importlib.import_module(f"graphc.{name}")
+    raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+
+
+__all__ = [
+    "Drawing",
+    "Graph",
+    "GraphError",
+    "State",
+    "Value",
+    "abs",
+    "argmax",
+    "cast",
+    "cells",
+    "clip",
+    "compile",
+    "concat",
+    "cos",
+    "cross_entropy",
+    "custom_gradient",
+    "draw",
+    "dropout",
+    "einsum",
+    "elu",
+    "embedding",
+    "emit",
+    "erf",
+    "exp",
+    "expm1",
+    "floor",
+    "gelu",
+    "grad",
+    "hard_sigmoid",
+    "index",
+    "initialize",
+    "interpret",
+    "jvp",
+    "leaky_relu",
+    "length",
+    "log",
+    "log1p",
+    "log_softmax",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "one_hot",
+    "outer",
+    "parse",
+    "random",
+    "relu",
+    "sigmoid",
+    "sign",
+    "silu",
+    "sin",
+    "softmax",
+    "softplus",
+    "split",
+    "sqrt",
+    "square",
+    "stack",
+    "stop_gradient",
+    "sum",
+    "tanh",
+    "transpose",
+    "unroll",
+    "var",
+    "verify",
+    "vjp",
+    "where",
+]

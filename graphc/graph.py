@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graphc import network, text
+from graphc import network
+from graphc.notation import text
 from graphc.errors import AxisError, DefinitionError, DtypeError, Location, ShapeError, user_location
 from graphc.ir import FLOATS, Axis, Node, Shape, check_dtype, check_shape
 from graphc.ops.leaves import INPUT, PARAM, STATE, leaf

@@ -223,12 +223,14 @@ def _product_of_transposed(node: Node) -> Node | None:
     """A transposed operand of a product is the operand, with its dimensions named in another order"""
     a, b = node.inputs
     if a.op is TRANSPOSE:
-        letters = "".join(node["a"][a["perm"].index(k)] for k in range(len(node["a"])))
-        return contract(a.inputs[0], b, letters, node["b"], node["out"], node["over"])
+        return contract(a.inputs[0], b, _untransposed(node["a"], a), node["b"], node["out"], node["over"])
     if b.op is TRANSPOSE:
-        letters: str = "".join(node["b"][b["perm"].index(k)] for k in range(len(node["b"])))
-        return contract(a, b.inputs[0], node["a"], letters, node["out"], node["over"])
+        return contract(a, b.inputs[0], node["a"], _untransposed(node["b"], b), node["out"], node["over"])
     return None
+
+
+def _untransposed(letters: str, operand: Node) -> str:
+    return "".join(letters[operand["perm"].index(k)] for k in range(len(letters)))
 
 
 def _point_of_stack(node: Node) -> Node | None:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 
 import graphc as gc
-from graphc import layout
-from graphc.collapse import MAX_VERTICES, collapse
-from graphc.columns import grid
-from graphc.dot import dot_source
-from graphc.draw import draw
+from graphc.drawing import layout
+from graphc.drawing.collapse import MAX_VERTICES, collapse
+from graphc.drawing.columns import grid
+from graphc.drawing.dot import dot_source
+from graphc.drawing.draw import draw
 from graphc.errors import ArgumentError, UnsupportedError
 from graphc.grad import grad
-from graphc.picture import Arrow, Picture, Vertex, picture
+from graphc.drawing.picture import Arrow, Picture, Vertex, picture
 from graphc.unroll import unroll
 
 

@@ -17,7 +17,7 @@ from graphc.ops import TABLE, leaves
 from graphc.ops import elementwise as ew
 from graphc.ops.axis import shift
 from graphc.ops.contraction import matmul
-from graphc.parse import parse
+from graphc.notation.parse import parse
 from graphc.unroll import unroll
 from graphc.value import Value
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, topological
-from graphc.labels import constant_label, delay_label, op_label
+from graphc.drawing.labels import constant_label, delay_label, op_label
 from graphc.ops import CONST, INPUT, PARAM, STATE
 from graphc.ops.axis import AT, SHIFT, STACK
 from graphc.ops.elementwise import ADD, CAST
 from graphc.ops.event import RESHAPE
 from graphc.ops.gradient import CUSTOM_GRADIENT
 from graphc.ops.reduction import BROADCAST
-from graphc.text import subscript
+from graphc.notation.text import subscript
 
 Step = tuple[int, ...]
 TRANSPARENT = (RESHAPE, BROADCAST, CAST, CUSTOM_GRADIENT)  # only their first operand is shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphc.ir import Axis, Node, size
-from graphc.literals import print_constant
+from graphc.notation.literals import print_constant
 from graphc.ops import CONST, CONTRACT, EXTENT, INDEX
 from graphc.ops.event import CONCAT, SLICE
 from graphc.ops.reduction import MAX, SUM

@@ -10,8 +10,8 @@ from __future__ import annotations
 import graphviz
 import networkx
 
-from graphc.columns import grid
-from graphc.picture import Arrow, Picture, Vertex
+from graphc.drawing.columns import grid
+from graphc.drawing.picture import Arrow, Picture, Vertex
 
 FONT = "Arial"  # whose metrics every layout engine knows
 GREY, BLUE, GREEN, ORANGE, RED, PURPLE = "#666666", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#A6558B"

@@ -1,4 +1,4 @@
-"""Parsing: the text that `graphc.text` prints in, an equal graph out.
+"""Parsing: the text that `graphc.notation.text` prints in, an equal graph out.
 
 One line is one declaration or one equation. Blank lines and lines that begin with `#` are skipped. The errors name
 the line of the text, and so do the errors of the graph later on: its `locations` are lines of the text.
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from graphc.errors import GraphError, Location, ParseError
-from graphc.expression import Scope, normal, read_expression, syntax
+from graphc.notation.expression import Scope, normal, read_expression, syntax
 from graphc.graph import Equation, Graph, Param
 from graphc.ir import FLOATS, Axis, Node, Op, check_dtype, check_shape, dependencies
 from graphc.ops.leaves import INPUT, PARAM, STATE, leaf

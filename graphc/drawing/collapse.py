@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
-from graphc.picture import Arrow, Picture, Vertex
+from graphc.drawing.picture import Arrow, Picture, Vertex
 
 MAX_VERTICES = 250
 MAX_COLUMNS = 40

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from graphc import layout
-from graphc.collapse import collapse
-from graphc.dot import dot_source
+from graphc.drawing import layout
+from graphc.drawing.collapse import collapse
+from graphc.drawing.dot import dot_source
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
-from graphc.picture import picture
+from graphc.drawing.picture import picture
 
 
 @dataclass(frozen=True)

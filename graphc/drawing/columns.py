@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.picture import Picture, Step, Vertex
+from graphc.drawing.picture import Picture, Step, Vertex
 
 ROW = 62.0  # all lengths are in points: from row to row,
 GAP = 16.0  # between two vertices,

@@ -1,4 +1,4 @@
-"""Printing: a graph as text that people read, and that `graphc.parse` reads back into an equal graph.
+"""Printing: a graph as text that people read, and that `graphc.notation.parse` reads back into an equal graph.
 
     graph elman float32
     axis t
@@ -24,10 +24,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graphc.declarations import declaration_order
+from graphc.notation.declarations import declaration_order
 from graphc.errors import GraphError
 from graphc.ir import Axis, Node, topological
-from graphc.literals import print_constant
+from graphc.notation.literals import print_constant
 from graphc.ops import CONST, CONTRACT
 from graphc.ops.axis import AT, SHIFT, at, shift
 from graphc.ops.contraction import matmul

@@ -1,0 +1,1 @@
+"""Graphs as text: `text` prints them as equations, `parse` reads those back."""
