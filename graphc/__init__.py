@@ -16,7 +16,7 @@
 import importlib
 from types import ModuleType
 
-from graphc import cells
+from graphc import cells, optim
 from graphc.compile import compile, emit
 from graphc.drawing.draw import Drawing, draw
 from graphc.errors import GraphError
@@ -76,6 +76,7 @@ from graphc.graph import Graph
 from graphc.initialize import initialize
 from graphc.interpreter import interpret
 from graphc.notation.parse import parse
+from graphc.training import training_step
 from graphc.unroll import unroll
 from graphc.value import State, Value
 from graphc.verify import verify
@@ -133,6 +134,7 @@ __all__ = [
     "min",
     "minimum",
     "one_hot",
+    "optim",
     "outer",
     "parse",
     "random",
@@ -150,6 +152,7 @@ __all__ = [
     "stop_gradient",
     "sum",
     "tanh",
+    "training_step",
     "transpose",
     "unroll",
     "var",

@@ -34,6 +34,15 @@ def grad(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     is a graph like any other and can be differentiated again; where it has a `grad_NAME` already, the new derivative is
     called `grad_OF_NAME`. Source: Werbos 1990, "Backpropagation through time".
     """
+    result, found = gradients(graph, of, wrt)
+    for name, node in found.items():
+        free = f"grad_{name}" if f"grad_{name}" not in result.outputs else f"grad_{of}_{name}"
+        _add_output(result, free, node)
+    return simplify(result)
+
+
+def gradients(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> tuple[Graph, dict[str, Node]]:
+    """A copy of the graph with the adjoint equations, and the derivatives of output `of` by name."""
     verify(graph)
     loss = _output(graph, of)
     if loss.shape or loss.axes:
@@ -46,8 +55,7 @@ def grad(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     result = distribute(graph).copy()
     loss = result.outputs[of]
     adjoints = adjoint(result, {loss: const(1, loss.dtype)}, list(targets.values()))
-    _add_gradients(result, of, targets, adjoints)
-    return simplify(result)
+    return result, {n: broadcast(adjoints[target], target.axes, target.shape) for n, target in targets.items()}
 
 
 def vjp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
@@ -62,7 +70,8 @@ def vjp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     output = result.outputs[of]
     seed = result.input(f"cotangent_{of}", output.shape, over=output.axes, dtype=output.dtype)
     adjoints = adjoint(result, {output: seed.node}, list(targets.values()))
-    _add_gradients(result, of, targets, adjoints)
+    for name, target in targets.items():
+        _add_output(result, f"grad_{name}", broadcast(adjoints[target], target.axes, target.shape))
     return simplify(result)
 
 
@@ -110,13 +119,6 @@ def _targets(graph: Graph, wrt: Sequence[str] | None) -> dict[str, Node]:
             raise DtypeError(f"{name!r} is {node.dtype} and has no derivative")
         found[name] = node
     return found
-
-
-def _add_gradients(graph: Graph, of: str, targets: Mapping[str, Node], adjoints: Mapping[Node, Node]) -> None:
-    """Outputs `grad_NAME`; where a first derivative has that name already, `grad_OF_NAME`."""
-    for name, target in targets.items():
-        free = f"grad_{name}" if f"grad_{name}" not in graph.outputs else f"grad_{of}_{name}"
-        _add_output(graph, free, broadcast(adjoints[target], target.axes, target.shape))
 
 
 def _add_output(graph: Graph, name: str, node: Node) -> None:

@@ -1,0 +1,162 @@
+"""Optimisers: how a param moves, given its gradient. Each is a few equations in graph ops, so that the compiler fuses
+them with the gradient; a learning rate may be a number or a schedule, a function of the step.
+
+θ is a param, g its gradient, k the number of steps made before, η the learning rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from graphc.functions import cast, cos, maximum, minimum, sqrt, where
+from graphc.value import Value
+
+Schedule = Callable[[Value], Value]
+Rate = float | Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The new value of a param, and of what the optimiser remembers of it."""
+
+    param: Value
+    slots: Mapping[str, Value]
+
+
+class Optimizer(Protocol):
+    """`slots` names the arrays, like the param's and at first 0, that the optimiser keeps for each param."""
+
+    slots: ClassVar[tuple[str, ...]]
+
+    @property
+    def lr(self) -> Rate: ...
+
+    @property
+    def clip(self) -> float | None: ...
+
+    def move(self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value) -> Move:
+        """One step; `step` counts those made before, as a floating value."""
+
+
+@dataclass(frozen=True)
+class SGD:
+    """θ ← θ - η (g + λθ).
+
+    `clip` bounds the norm of all gradients together, before anything else is done with them (Pascanu et al. 2013);
+    here and below, `weight_decay` is λ.
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ()
+    lr: Rate
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+    def move(self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value) -> Move:
+        return Move(param - lr * _decayed(gradient, param, self.weight_decay), {})
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """v ← μv - η (g + λθ); θ ← θ + v (Polyak 1964), with neon's convention that η enters the velocity.
+
+    PyTorch keeps v ← μv + g and moves by -ηv: the same while η is constant. Every param decays, biases too.
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ("momentum",)
+    lr: Rate
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+    def move(self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value) -> Move:
+        velocity = self.momentum * slots["momentum"] - lr * _decayed(gradient, param, self.weight_decay)
+        return Move(param + velocity, {"momentum": velocity})
+
+
+@dataclass(frozen=True)
+class Adam:
+    """m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²; θ ← θ - η m̂ / (√v̂ + ε), with the biases of m and v corrected
+    (Kingma & Ba 2015). Weight decay is added to the gradient; `AdamW` decays the param itself."""
+
+    slots: ClassVar[tuple[str, ...]] = ("mean", "square")
+    lr: Rate = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+    def move(self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value) -> Move:
+        return self._moved(param, _decayed(gradient, param, self.weight_decay), slots, lr, step)
+
+    def _moved(
+        self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value
+    ) -> Move:
+        mean = self.beta1 * slots["mean"] + (1 - self.beta1) * gradient
+        square = self.beta2 * slots["square"] + (1 - self.beta2) * gradient * gradient
+        unbiased_mean = mean / (1 - self.beta1 ** (step + 1))
+        unbiased_square = square / (1 - self.beta2 ** (step + 1))
+        moved = param - lr * unbiased_mean / (sqrt(unbiased_square) + self.eps)
+        return Move(moved, {"mean": mean, "square": square})
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay, θ ← θ - ηλθ before the step (Loshchilov & Hutter 2019)."""
+
+    weight_decay: float = 0.01
+
+    def move(self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value) -> Move:
+        decayed = param - lr * self.weight_decay * param if self.weight_decay else param
+        return self._moved(decayed, gradient, slots, lr, step)
+
+
+def _decayed(gradient: Value, param: Value, weight_decay: float) -> Value:
+    return gradient + weight_decay * param if weight_decay else gradient
+
+
+# Schedules: from the number of steps made before, as a floating value, to the learning rate.
+
+
+def constant(lr: float) -> Schedule:
+    """η = lr."""
+    return lambda step: lr + 0 * step
+
+
+def exponential_decay(lr: float, rate: float, steps: int) -> Schedule:
+    """η = lr · rate^(k / steps)."""
+    return lambda step: lr * rate ** (step / steps)
+
+
+def step_decay(lr: float, factor: float, every: int) -> Schedule:
+    """η = lr · factor^⌊k / every⌋."""
+    return lambda step: lr * factor ** (step // every)
+
+
+def cosine(lr: float, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
+    """Half a cosine from lr to `final` over `steps`, after a linear rise over `warmup` (Loshchilov & Hutter 2017)."""
+
+    def rate(step: Value) -> Value:
+        progress = minimum(maximum((step - warmup) / max(steps - warmup, 1), 0.0), 1.0)
+        falling = final + 0.5 * (lr - final) * (1 + cos(math.pi * progress))
+        return where(step < warmup, lr * (step + 1) / max(warmup, 1), falling)
+
+    return rate
+
+
+def warmup(schedule: Rate, steps: int) -> Schedule:
+    """A linear rise to a schedule's own value over `steps`."""
+
+    def rate(step: Value) -> Value:
+        target = schedule(step) if callable(schedule) else schedule
+        return minimum((step + 1) / steps, 1.0) * target
+
+    return rate
+
+
+def rate_at(lr: Rate, step: Value, dtype: str) -> Value | float:
+    """The learning rate of a step."""
+    return cast(lr(step), dtype) if callable(lr) else lr

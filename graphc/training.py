@@ -1,0 +1,59 @@
+"""training_step: a graph, its gradient and an optimiser as one graph, whose call makes one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from graphc.errors import DefinitionError
+from graphc.functions import cast, minimum, sqrt, sum
+from graphc.grad import gradients
+from graphc.graph import Graph
+from graphc.optim import Optimizer, rate_at
+from graphc.simplify import simplify
+from graphc.value import Value
+
+STEP = "step"  # the param that counts the steps
+
+
+def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Sequence[str] | None = None) -> Graph:
+    """The graph with updates that move its params down the gradient of output `of`, a number.
+
+    `wrt` names the params that move; by default every trainable one. What the optimiser remembers becomes further
+    params, such as `momentum_W`, at first 0; param `step` counts the steps. The graph's own updates stay.
+    """
+    result, found = gradients(graph, of, wrt)
+    for name in found:
+        if name not in graph.params:
+            raise DefinitionError(f"training moves params, and {name!r} is an input of graph {graph.name!r}")
+        if name in graph.updates:
+            raise DefinitionError(f"param {name!r} has an update of its own; name the params to train by wrt=")
+    values = {name: Value(result, node) for name, node in found.items()}
+    if optimizer.clip is not None:
+        values = clipped(values, optimizer.clip)
+    counter = result.param(STEP, (), init="zeros", dtype="int32")
+    step = cast(counter, graph.dtype)
+    for name, gradient in values.items():
+        param = Value(result, result.params[name].node)
+        slots = {
+            slot: result.param(f"{slot}_{name}", param.shape, init="zeros", dtype=param.dtype, trainable=False)
+            for slot in optimizer.slots
+        }
+        move = optimizer.move(param, gradient, slots, rate_at(optimizer.lr, step, param.dtype), cast(step, param.dtype))
+        result.update(name, move.param)
+        for slot, value in move.slots.items():
+            result.update(slots[slot], value)
+    result.update(counter, counter + 1)
+    return replace(simplify(result), name=f"{graph.name}_step")
+
+
+def clipped(gradients: Mapping[str, Value], norm: float) -> dict[str, Value]:
+    """The gradients, scaled down together where their common norm exceeds `norm` (Pascanu et al. 2013)."""
+    total = None
+    for gradient in gradients.values():
+        square = sum(gradient * gradient)
+        total = square if total is None else total + square
+    if total is None:
+        return {}
+    scale = minimum(norm / (sqrt(total) + 1e-6), 1.0)
+    return {name: gradient * scale for name, gradient in gradients.items()}
