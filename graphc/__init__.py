@@ -71,6 +71,7 @@ from graphc.functions import (
     var,
     where,
 )
+from graphc.fit import Fit, fit
 from graphc.grad import grad, jvp, vjp
 from graphc.graph import Graph
 from graphc.initialize import initialize
@@ -115,6 +116,7 @@ __all__ = [
     "erf",
     "exp",
     "expm1",
+    "fit",
     "floor",
     "gelu",
     "grad",

@@ -1,0 +1,66 @@
+"""Checkpoints: named arrays in a safetensors file, written whole or not at all, and read without trust.
+
+A safetensors file is a length, a JSON header and raw arrays; reading one runs no code. What a file promises is checked
+against its size before any memory is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse
+from safetensors.numpy import save as serialize
+
+from graphc.errors import ArgumentError
+
+LARGEST_HEADER = 100_000_000  # bytes: the format's own bound
+
+
+def save(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write arrays and strings. Until the new file is complete and on disk, the old one stays as it was."""
+    path = Path(path)
+    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    data = serialize(contiguous, metadata=dict(metadata or {}))
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and strings of a file. Raises `ArgumentError` if it is missing, damaged, or something else."""
+    path = Path(path)
+    try:
+        metadata = _metadata(path)
+        arrays = parse(path.read_bytes())
+    except OSError as error:
+        raise ArgumentError(f"cannot read checkpoint {path}: {error.strerror or error}") from None
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ArgumentError(f"{path} is not a whole safetensors file: {error}") from None
+    return {name: array.copy() for name, array in arrays.items()}, metadata
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """The strings of a file's header, once the header's length is known to fit the file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, LARGEST_HEADER):
+            raise ValueError(f"its header claims {length} bytes of a file of {size}")
+        header = json.loads(file.read(length))
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    if not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("its metadata holds something else than text")
+    return dict(metadata)

@@ -1,0 +1,140 @@
+"""fit: a training step, again and again: epochs, progress, evaluation, checkpoints, and exact resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from graphc import checkpoint as files
+from graphc.compile import Compiled, compile
+from graphc.errors import ArgumentError
+from graphc.graph import Graph
+from graphc.initialize import initialize
+
+Batch = Mapping[str, Any]
+Batches = Sequence[Batch] | Callable[[int], Iterable[Batch]]
+Record = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What training came to: every array (params and the optimiser's), and one record of numbers for each epoch."""
+
+    state: dict[str, np.ndarray]
+    history: list[Record]
+
+
+def fit(
+    step: Graph,
+    batches: Batches,
+    *,
+    epochs: int = 1,
+    state: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    evaluate: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]] | None = None,
+    checkpoint: Path | str | None = None,
+    resume: bool = True,
+    quiet: bool = False,
+) -> Fit:
+    """Run a training step (see `gc.training_step`) on every batch of every epoch.
+
+    `batches` gives each epoch's dicts of input arrays: a list, or a function of the epoch's number, from 0. What is
+    random in it should follow from that number; then a run that is stopped and resumed is, bit for bit, one that was
+    not. `state` is where to begin, by default `gc.initialize(step, seed)`. Each record of the history has `epoch`, the
+    mean over the epoch's batches of every output that is a number, and what `evaluate(state)` returns.
+
+    `checkpoint` names a safetensors file that is written after each epoch, whole or not at all; if it exists and
+    `resume` is true, training goes on from there. Raises `ArgumentError` if it belongs to another training step.
+    """
+    run = compile(step)
+    arrays = {n: np.array(a) for n, a in (initialize(step, seed=seed) if state is None else state).items()}
+    history: list[Record] = []
+    fingerprint = hashlib.sha256(str(step).encode()).hexdigest()
+    if checkpoint is not None and resume and Path(checkpoint).exists():
+        arrays, history = _resumed(Path(checkpoint), arrays, fingerprint)
+    numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
+    console = Console(quiet=quiet)
+    with _progress(console) as progress:
+        for epoch in range(len(history), epochs):
+            chosen = batches(epoch) if callable(batches) else batches
+            record = _epoch(run, chosen, arrays, numbers, progress, f"epoch {epoch + 1}/{epochs}")
+            record = {"epoch": float(epoch), **record, **(evaluate(arrays) if evaluate is not None else {})}
+            history.append(record)
+            if checkpoint is not None:
+                metadata = {"graph": fingerprint, "history": json.dumps(history)}
+                files.save(checkpoint, arrays, metadata)
+            console.print(_line(record, epochs), highlight=False)
+    return Fit(arrays, history)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal)
+
+
+def _epoch(
+    run: Compiled,
+    batches: Iterable[Batch],
+    arrays: Mapping[str, np.ndarray],
+    numbers: Sequence[str],
+    progress: Progress,
+    title: str,
+) -> Record:
+    totals = dict.fromkeys(numbers, 0.0)
+    count = 0
+    known = len(batches) if isinstance(batches, Sequence) else None
+    task = progress.add_task(title, total=known)
+    for batch in batches:
+        results = run(**batch, **arrays)
+        count += 1
+        for name in numbers:
+            totals[name] += float(results[name])
+        progress.advance(task)
+    progress.remove_task(task)
+    if not count:
+        raise ArgumentError("an epoch has no batches; a generator can be used once only, so pass a function of the epoch")
+    return {name: total / count for name, total in totals.items()}
+
+
+def _line(record: Record, epochs: int) -> str:
+    parts = [f"{name} {value:.4g}" for name, value in record.items() if name != "epoch"]
+    warning = "  (not finite)" if not all(math.isfinite(v) for v in record.values()) else ""
+    return f"epoch {int(record['epoch']) + 1}/{epochs}  {'  '.join(parts)}{warning}"
+
+
+def _resumed(
+    path: Path, expected: Mapping[str, np.ndarray], fingerprint: str
+) -> tuple[dict[str, np.ndarray], list[Record]]:
+    """The arrays and the history of a checkpoint, if it belongs to this training step."""
+    arrays, metadata = files.load(path)
+    for name, array in expected.items():
+        found = arrays.get(name)
+        if found is None or found.shape != array.shape or found.dtype != array.dtype:
+            what = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
+            raise ArgumentError(
+                f"checkpoint {path} belongs to another graph: {name} is {array.dtype}{list(array.shape)}, there {what}; "
+                f"give another path, or resume=False to begin anew"
+            )
+    extra = [name for name in arrays if name not in expected]
+    if extra:
+        raise ArgumentError(f"checkpoint {path} belongs to another graph: it holds {', '.join(extra)}")
+    if metadata.get("graph") != fingerprint:
+        raise ArgumentError(f"checkpoint {path} was made by other equations; give another path, or resume=False")
+    return arrays, _history(path, metadata)
+
+
+def _history(path: Path, metadata: Mapping[str, str]) -> list[Record]:
+    try:
+        history = json.loads(metadata["history"])
+        return [{str(k): float(v) for k, v in record.items()} for record in history]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ArgumentError(f"checkpoint {path} has no readable history: {error}") from None
