@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -256,3 +257,18 @@ def test_a_step_of_bptt_is_gradient_descent(monkeypatch: pytest.MonkeyPatch) -> 
     for name in g.params:
         np.testing.assert_allclose(arrays[name], before[name] - 0.1 * found[f"grad_{name}"], rtol=1e-12)
     assert gc.compile(g)(**arrays)["loss"] < found["loss"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_example_runs_and_learns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    """What is printed shows the loss fall to less than a third. The drawings are only asked for here."""
+    drawn: list[str] = []
+    monkeypatch.setattr(gc, "draw", lambda g: SimpleNamespace(save=drawn.append))
+    load(file).main()
+    losses = re.findall(r"(?:loss|J|error) ([\d.]+)(?: → ([\d.]+))?", capsys.readouterr().out)
+    for first, last in [pair for pair in losses if pair[1]] or [(losses[0][0], losses[-1][0])]:
+        assert float(last) < float(first) / 3
+    assert drawn
+    assert all(path.endswith(".svg") for path in drawn)
