@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc.causality import reachable
+from graphc.errors import DefinitionError
 from graphc.grad import jvp, vjp
 from graphc.graph import Graph
 from graphc.interpreter import interpret
@@ -107,24 +108,24 @@ class _Check:
     """One point at which derivatives are taken, and the direction in the space of the output: its cotangent."""
 
     def __init__(self, graph: Graph, of: str, run: Run, arrays: Arrays, rng: np.random.Generator) -> None:
-        self.graph = replace(graph, outputs={of: graph.outputs[of]}) if of in graph.outputs else graph
+        if of not in graph.outputs:
+            raise DefinitionError(f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs)}")
+        self.graph = replace(graph, outputs={"value": graph.outputs[of]})
         self.of = of
         self.run = run
         self.arrays = arrays
         self.rng = rng
 
     def gradients(self, names: Sequence[str]) -> Arrays:
-        reverse = vjp(self.graph, self.of, names)
         self.cotangent = self.rng.normal(size=self._value(self.arrays).shape)
-        results = self.run(reverse, **self.arrays, **{f"cotangent_{self.of}": self.cotangent})
-        made = [output for output in reverse.outputs if output != self.of]  # in the order of the names
-        return {name: results[output] for name, output in zip(names, made, strict=True)}
+        results = self.run(vjp(self.graph, "value", names), **self.arrays, cotangent_value=self.cotangent)
+        return {name: results[f"grad_{name}"] for name in names}
 
     def forward_mode(self, gradients: Arrays) -> None:
         """<cotangent, J v> = <Jᵀ cotangent, v>."""
         directions = {name: self.rng.normal(size=g.shape) for name, g in gradients.items()}
         tangents = {f"tangent_{name}": v for name, v in directions.items()}
-        moved = self.run(jvp(self.graph, self.of, list(gradients)), **self.arrays, **tangents)[f"tangent_{self.of}"]
+        moved = self.run(jvp(self.graph, "value", list(gradients)), **self.arrays, **tangents)["tangent_value"]
         forward = float(np.vdot(self.cotangent, moved))
         terms = [float(np.vdot(g, directions[name])) for name, g in gradients.items()]
         if not _error(forward, sum(terms), sum(map(abs, terms))) < 1e-9:
@@ -144,7 +145,7 @@ class _Check:
         return error
 
     def _value(self, arrays: Arrays) -> np.ndarray:
-        return np.asarray(self.run(self.graph, **arrays)[self.of])
+        return np.asarray(self.run(self.graph, **arrays)["value"])
 
     def _slope(self, name: str, direction: np.ndarray) -> float:
         """The derivative of <cotangent, output> along a direction, by a central difference."""

@@ -11,7 +11,7 @@ import graphc as gc
 from graphc.causality import edges_of, reachable
 from graphc.errors import AxisError, UnsupportedError
 from graphc.ir import FLOATS
-from graphc.parse import parse
+from graphc.notation.parse import parse
 
 T, N = 4, 3
 RAGGED = np.array([4, 1, 2], np.int32)

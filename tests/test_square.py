@@ -1,0 +1,117 @@
+"""The commuting square on random recurrent graphs: unrolling, differentiating and every other pass keep the meaning."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+import graphc as gc
+from graphc import testing
+from graphc.ir import FLOATS
+from graphc.precision import to_dtype
+from graphc.simplify import simplify
+
+
+def random_graphs(count: int) -> settings:
+    return settings(
+        deadline=None, max_examples=count, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+
+
+def assert_same(found: Any, expected: Any, tolerance: float = 1e-10) -> None:
+    assert list(found) == list(expected)
+    for name in expected:
+        assert found[name].dtype == expected[name].dtype
+        assert found[name].shape == expected[name].shape
+        np.testing.assert_allclose(found[name], expected[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def floating(graph: gc.Graph) -> list[str]:
+    declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+    return [name for name, node in declared.items() if node.dtype in FLOATS]
+
+
+@random_graphs(60)
+@given(testing.graphs())
+def test_unrolling_and_differentiating_commute(example: testing.Example) -> None:
+    wrt = floating(example.graph)
+    folded = gc.grad(example.graph, "loss", wrt=wrt)
+    expected = gc.interpret(folded, **example.arrays)
+    assert_same(gc.interpret(gc.unroll(folded, **example.lengths), **example.arrays), expected)
+    unrolled = gc.grad(gc.unroll(example.graph, **example.lengths), "loss", wrt=wrt)
+    assert_same(gc.interpret(unrolled, **example.arrays), expected)
+
+
+@random_graphs(40)
+@given(testing.graphs())
+def test_printed_graphs_read_back(example: testing.Example) -> None:
+    for graph in (example.graph, gc.grad(example.graph, "loss", wrt="x"), gc.unroll(example.graph, **example.lengths)):
+        assert gc.parse(str(graph)) == graph
+        assert str(gc.parse(str(graph))) == str(graph)
+
+
+@random_graphs(40)
+@given(testing.graphs())
+def test_simplify_keeps_values(example: testing.Example) -> None:
+    expected = gc.interpret(example.graph, **example.arrays)
+    simpler = simplify(example.graph)
+    assert_same(gc.interpret(simpler, **example.arrays), expected)
+    assert simplify(simpler) == simpler
+
+
+@random_graphs(12)
+@given(testing.graphs())
+def test_compiled_code_computes_what_the_interpreter_does(example: testing.Example) -> None:
+    folded = gc.grad(example.graph, "loss", wrt=floating(example.graph))
+    expected = gc.interpret(folded, **example.arrays)
+    assert_same(gc.compile(folded)(**example.arrays), expected)
+
+
+@random_graphs(6)
+@given(testing.graphs())
+def test_unrolled_graphs_compile(example: testing.Example) -> None:
+    unrolled = gc.unroll(gc.grad(example.graph, "loss", wrt="x"), **example.lengths)
+    assert_same(gc.compile(unrolled)(**example.arrays), gc.interpret(unrolled, **example.arrays))
+
+
+@random_graphs(6)
+@given(testing.graphs(dtype="float32"))
+def test_single_precision_is_close(example: testing.Example) -> None:
+    double = gc.interpret(to_dtype(example.graph, "float64"), **in_double(example.arrays))
+    for run in (gc.interpret, lambda graph, **arrays: gc.compile(graph)(**arrays)):
+        single = run(example.graph, **example.arrays)
+        for name, value in double.items():
+            assert single[name].dtype == np.float32
+            np.testing.assert_allclose(single[name], value, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def in_double(arrays: testing.Arrays) -> testing.Arrays:
+    return {name: a.astype(np.float64) if a.dtype == np.float32 else a for name, a in arrays.items()}
+
+
+@random_graphs(25)
+@given(testing.graphs(smooth=True, most_states=2))
+def test_gradients_against_finite_differences(example: testing.Example) -> None:
+    testing.check_gradients(example.graph, arrays=example.arrays)
+
+
+@random_graphs(12)
+@given(testing.graphs(smooth=True, most_states=2))
+def test_second_derivatives(example: testing.Example) -> None:
+    twice = gc.grad(example.graph, "loss", wrt="x")
+    testing.check_gradients(twice, "grad_x", arrays=example.arrays, tolerance=1e-5)
+    once = testing.check_gradients(gc.unroll(twice, **example.lengths), "grad_x", ["x"], arrays=example.arrays)
+    assert once["x"] < 1e-5
+
+
+def test_a_wrong_rule_is_reported() -> None:
+    @gc.custom_gradient
+    def wrong(x: gc.Value) -> Any:
+        return gc.sin(x), lambda d: d * gc.where(gc.index(x.axes[0]) > 0, gc.sin(x), gc.cos(x))
+
+    g = gc.Graph("g")
+    t = g.axis("t")
+    g.output("loss", gc.sum(gc.sum(wrong(g.input("x", (2,), over=t))), over=t))
+    with pytest.raises(testing.GradientError, match=r"derivative of 'loss' by x\[[1-3], [01]\] is .* measure"):
+        testing.check_gradients(g)
