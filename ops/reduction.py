@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -164,10 +165,8 @@ def count(value: Node, over: Sequence[Axis], dtype: str) -> Node:
     """How many points of the axes `over` exist, at each point of the value's other axes."""
     if any(ragged_within(a, value.axes) for a in over) or measured_by(value.axes, over):
         return sum_(broadcast(const(1, dtype), value.axes, ()), over=over)
-    total: Node = const(1, dtype)
-    for axis in over:
-        total = mul(total, cast(length(axis, ()), dtype))
-    return total
+    first, *rest = [cast(length(axis, ()), dtype) for axis in over]
+    return functools.reduce(mul, rest, first)
 
 
 def sum_to(value: Node, target: Node) -> Node:

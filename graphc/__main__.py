@@ -1,0 +1,5 @@
+"""`python -m graphc` is the command line."""
+
+from graphc.cli import main
+
+main()
