@@ -166,7 +166,10 @@ def _cast_to_same(node: Node) -> Node | None:
 
 
 def _reshape_of_reshape(node: Node) -> Node | None:
+    """A reshape of a reshape is one reshape; a reshape of one number repeated is that number repeated"""
     (x,) = node.inputs
+    if x.op is BROADCAST and not x.inputs[0].shape:
+        return broadcast(x.inputs[0], node.axes, node.shape)
     if x.shape == node.shape:
         return x
     return reshape(x.inputs[0], node.shape) if x.op is RESHAPE else None
