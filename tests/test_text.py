@@ -181,7 +181,7 @@ h[t] = tanh(U @ x + W @ h[t - 1] + b)
 v1 = V @ h + c
 output p = softmax(v1)
 output final = h[t.last]
-output loss = sum(sum(cross_entropy(v1, y), over=(t,)), over=(n,)) / (1.0 * cast(extent(axis=n), dtype="float32"))
+output loss = sum(sum(cross_entropy(v1, y), over=(t,)), over=(n,)) / cast(extent(axis=n), dtype="float32")
 update b = b - 0.1
 """
 
