@@ -5,6 +5,7 @@ Everything runs in float64, whatever the graph's own dtype, so that a step of 10
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -110,7 +111,8 @@ class _Check:
     def __init__(self, graph: Graph, of: str, run: Run, arrays: Arrays, rng: np.random.Generator) -> None:
         if of not in graph.outputs:
             raise DefinitionError(f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs)}")
-        self.graph = replace(graph, outputs={"value": graph.outputs[of]})
+        self.value = next(f"value{k}" for k in itertools.count() if f"cotangent_value{k}" not in graph.inputs)
+        self.graph = replace(graph, outputs={self.value: graph.outputs[of]})
         self.of = of
         self.run = run
         self.arrays = arrays
@@ -118,15 +120,16 @@ class _Check:
 
     def gradients(self, names: Sequence[str]) -> Arrays:
         self.cotangent = self.rng.normal(size=self._value(self.arrays).shape)
-        results = self.run(vjp(self.graph, "value", names), **self.arrays, cotangent_value=self.cotangent)
+        reverse = vjp(self.graph, self.value, names)
+        results = self.run(reverse, **self.arrays, **{f"cotangent_{self.value}": self.cotangent})
         return {name: results[f"grad_{name}"] for name in names}
 
     def forward_mode(self, gradients: Arrays) -> None:
         """<cotangent, J v> = <Jᵀ cotangent, v>."""
         directions = {name: self.rng.normal(size=g.shape) for name, g in gradients.items()}
         tangents = {f"tangent_{name}": v for name, v in directions.items()}
-        moved = self.run(jvp(self.graph, "value", list(gradients)), **self.arrays, **tangents)["tangent_value"]
-        forward = float(np.vdot(self.cotangent, moved))
+        results = self.run(jvp(self.graph, self.value, list(gradients)), **self.arrays, **tangents)
+        forward = float(np.vdot(self.cotangent, results[f"tangent_{self.value}"]))
         terms = [float(np.vdot(g, directions[name])) for name, g in gradients.items()]
         if not _error(forward, sum(terms), sum(map(abs, terms))) < 1e-9:
             raise GradientError(
@@ -145,7 +148,7 @@ class _Check:
         return error
 
     def _value(self, arrays: Arrays) -> np.ndarray:
-        return np.asarray(self.run(self.graph, **arrays)["value"])
+        return np.asarray(self.run(self.graph, **arrays)[self.value])
 
     def _slope(self, name: str, direction: np.ndarray) -> float:
         """The derivative of <cotangent, output> along a direction, by a central difference."""
