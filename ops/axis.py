@@ -71,7 +71,7 @@ def _shift_inside(node: Node) -> Node:
 
 
 def _shift_gradient(node: Node, d: Node) -> Sequence[Node | None]:
-    value, fill = node.inputs
+    value = node.inputs[0]
     zero = const(0, d.dtype)
     back = tuple((axis, -offset) for axis, offset in node["offsets"])
     to_value = shift(sum_to(d, value), dict(back), zero)

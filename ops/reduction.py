@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import AxisError, ShapeError
+from graphc.errors import AxisError, DtypeError, ShapeError
 from graphc.ir import FLOATS, Axis, Node, Op, Point, Reads, Shape, Type, broadcast_shapes, make, ragged_within
 from graphc.ops.elementwise import cast, div, eq, mul
 from graphc.ops.event import reshape
@@ -53,6 +53,8 @@ def _reduce_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
             raise AxisError(f"a reduction over axis {axis.name!r} of a value that does not vary over it ({value.type})")
     if any(not 0 <= d < len(value.shape) for d in dims):
         raise ShapeError(f"a reduction over event dimensions {dims} of an event of shape {value.shape}")
+    if value.dtype == "bool":
+        raise DtypeError("a sum or maximum of bools; cast them to int32 first")
     shape = tuple(s for d, s in enumerate(value.shape) if d not in dims)
     return Type(tuple(a for a in value.axes if a not in over), shape, value.dtype)
 

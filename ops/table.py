@@ -59,6 +59,8 @@ def _scatter_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     rank = len(index.shape)
     if values.shape[:rank] != index.shape:
         raise ShapeError(f"scatter of an event {values.shape} by an index of shape {index.shape}")
+    if index.dtype != "int32" or values.dtype == "bool":
+        raise DtypeError(f"scatter adds numbers to rows named by int32 values, got {values.dtype} and {index.dtype}")
     axes = tuple(a for a in merge_axes(values.axes, index.axes) if a not in attrs["over"])
     return Type(axes, (attrs["rows"], *values.shape[rank:]), values.dtype)
 
