@@ -1,0 +1,87 @@
+"""Checkpoints are written whole or not at all, and read without trust."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphc.checkpoint import load, save
+from graphc.errors import ArgumentError
+
+ARRAYS = {
+    "W": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "step": np.array(7, np.int32),
+    "d": np.linspace(0, 1, 3),
+    "flag": np.array([True, False]),
+    "none": np.zeros((0, 4), np.float32),
+}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    save(tmp_path / "a.safetensors", ARRAYS, {"note": "ü"})
+    arrays, metadata = load(tmp_path / "a.safetensors")
+    assert metadata == {"note": "ü"}
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        assert np.array_equal(arrays[name], array)
+        assert arrays[name].shape == array.shape
+        assert arrays[name].flags.writeable
+
+
+def test_a_transposed_array_keeps_its_values(tmp_path: Path) -> None:
+    save(tmp_path / "a.safetensors", {"W": ARRAYS["W"].T})
+    assert np.array_equal(load(tmp_path / "a.safetensors")[0]["W"], ARRAYS["W"].T)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    save(path, ARRAYS)
+    before = path.read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save(path, {"W": np.zeros(3)})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"nothing\.safetensors.*No such file"):
+        load(tmp_path / "nothing.safetensors")
+
+
+def test_a_huge_header_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ArgumentError, match="claims 1152921504606846976 bytes"):
+        load(path)
+
+
+@given(st.data())
+def test_a_damaged_file_is_an_error_or_other_numbers(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever the damage, reading raises `ArgumentError` or gives arrays; it never does anything else."""
+    path = tmp_path_factory.mktemp("damaged") / "a.safetensors"
+    save(path, ARRAYS, {"note": "x"})
+    whole = path.read_bytes()
+    if data.draw(st.booleans()):
+        damaged = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    else:
+        position = data.draw(st.integers(0, len(whole) - 1))
+        damaged = whole[:position] + bytes([data.draw(st.integers(0, 255))]) + whole[position + 1 :]
+    path.write_bytes(damaged)
+    try:
+        arrays, _ = load(path)
+    except ArgumentError:
+        return
+    assert len(damaged) == len(whole)
+    assert all(isinstance(a, np.ndarray) for a in arrays.values())

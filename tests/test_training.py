@@ -1,0 +1,181 @@
+"""Optimisers, training steps and fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc.errors import ArgumentError, DefinitionError
+
+
+def regression(dtype: str = "float64") -> gc.Graph:
+    g = gc.Graph("regression", dtype=dtype)
+    t, n = g.axis("t"), g.axis("n")
+    x, y = g.input("x", (3,), over=(t, n)), g.input("y", (2,), over=(n,))
+    h = g.state("h", (4,), over=(t, n))
+    h[t] = gc.tanh(g.param("U", (4, 3)) @ x + g.param("W", (4, 4)) @ h[t - 1] + g.param("b", (4,)))
+    g.output("loss", gc.mean(gc.sum(gc.square(g.param("V", (2, 4)) @ h[t.last] - y)), over=n))
+    return g
+
+
+def batch(seed: int = 0, dtype: str = "float64") -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {"x": rng.normal(size=(5, 6, 3)).astype(dtype), "y": rng.normal(size=(6, 2)).astype(dtype)}
+
+
+OPTIMIZERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "sgd": (gc.optim.SGD(0.1, weight_decay=0.02), lambda torch: (torch.optim.SGD, {"lr": 0.1, "weight_decay": 0.02})),
+    "momentum": (
+        gc.optim.Momentum(0.05, momentum=0.8, weight_decay=0.01),
+        lambda torch: (torch.optim.SGD, {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.01}),
+    ),
+    "adam": (
+        gc.optim.Adam(0.03, beta1=0.8, beta2=0.95, eps=1e-7, weight_decay=0.01),
+        lambda torch: (torch.optim.Adam, {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-7, "weight_decay": 0.01}),
+    ),
+    "adamw": (
+        gc.optim.AdamW(0.03, weight_decay=0.1),
+        lambda torch: (torch.optim.AdamW, {"lr": 0.03, "weight_decay": 0.1}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_optimizers_move_as_in_pytorch(name: str, clip: float | None) -> None:
+    torch = pytest.importorskip("torch")
+    ours, theirs = OPTIMIZERS[name]
+    ours = type(ours)(**{**vars(ours), "clip": clip})
+    g = regression()
+    step = gc.training_step(g, "loss", ours)
+    state = gc.initialize(step, seed=3)
+    params = {k: torch.tensor(state[k].copy(), requires_grad=True) for k in g.params}
+    kind, settings = theirs(torch)
+    optimizer = kind(list(params.values()), **settings)
+    run = gc.compile(step)
+    for k in range(6):
+        data = batch(k)
+        loss = run(**data, **state)["loss"]
+        x, y = torch.tensor(data["x"]), torch.tensor(data["y"])
+        h = torch.zeros(6, 4, dtype=torch.float64)
+        for frame in x:
+            h = torch.tanh(frame @ params["U"].T + h @ params["W"].T + params["b"])
+        expected = ((h @ params["V"].T - y) ** 2).sum(dim=1).mean()
+        optimizer.zero_grad()
+        expected.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(list(params.values()), clip)
+        optimizer.step()
+        np.testing.assert_allclose(loss, expected.detach().numpy(), rtol=1e-10)
+    for key, value in params.items():
+        np.testing.assert_allclose(state[key], value.detach().numpy(), rtol=1e-9, atol=1e-12, err_msg=key)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_compiled_step_is_the_interpreted_step(name: str) -> None:
+    step = gc.training_step(regression(), "loss", OPTIMIZERS[name][0])
+    one, other = gc.initialize(step, seed=1), gc.initialize(step, seed=1)
+    run = gc.compile(step)
+    for k in range(3):
+        gc.interpret(step, **batch(k), **one)
+        run(**batch(k), **other)
+    assert int(one["step"]) == int(other["step"]) == 3
+    for key, value in one.items():
+        np.testing.assert_allclose(other[key], value, rtol=1e-11, atol=1e-13, err_msg=key)
+
+
+def test_the_graph_itself_is_left_alone() -> None:
+    g = regression()
+    before = str(g)
+    step = gc.training_step(g, "loss", gc.optim.Adam())
+    assert str(g) == before
+    assert set(step.outputs) == set(g.outputs)
+    assert not step.params["mean_W"].trainable
+
+
+def test_only_the_named_params_move() -> None:
+    step = gc.training_step(regression(), "loss", gc.optim.SGD(0.1), wrt=["W"])
+    state = gc.initialize(step, seed=0)
+    before = {k: v.copy() for k, v in state.items()}
+    gc.compile(step)(**batch(), **state)
+    assert {k for k in state if not np.array_equal(state[k], before[k])} == {"W", "step"}
+
+
+def test_inputs_do_not_train() -> None:
+    with pytest.raises(DefinitionError, match="'x' is an input"):
+        gc.training_step(regression(), "loss", gc.optim.SGD(0.1), wrt=["x"])
+
+
+SCHEDULES: dict[str, tuple[Any, Callable[[int], float]]] = {
+    "constant": (gc.optim.constant(0.3), lambda k: 0.3),
+    "exponential": (gc.optim.exponential_decay(0.2, 0.5, 4), lambda k: 0.2 * 0.5 ** (k / 4)),
+    "step": (gc.optim.step_decay(0.2, 0.1, 3), lambda k: 0.2 * 0.1 ** (k // 3)),
+    "cosine": (
+        gc.optim.cosine(0.2, 10, warmup=2, final=0.02),
+        lambda k: 0.2 * (k + 1) / 2 if k < 2 else 0.02 + 0.09 * (1 + np.cos(np.pi * min((k - 2) / 8, 1))),
+    ),
+    "warmup": (gc.optim.warmup(0.4, 5), lambda k: 0.4 * min((k + 1) / 5, 1)),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules(name: str) -> None:
+    """A param whose gradient is 1 shows the rate of each step."""
+    schedule, expected = SCHEDULES[name]
+    g = gc.Graph("line", dtype="float64")
+    g.output("loss", g.param("w", ()) * 1.0)
+    step = gc.training_step(g, "loss", gc.optim.SGD(schedule))
+    state, run = gc.initialize(step), gc.compile(step)
+    for k in range(12):
+        before = float(state["w"])
+        run(**state)
+        assert before - float(state["w"]) == pytest.approx(expected(k), rel=1e-9)
+
+
+def batches(epoch: int) -> list[dict[str, np.ndarray]]:
+    return [batch(10 * epoch + k, "float32") for k in range(3)]
+
+
+def test_fit_learns_and_reports() -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.Adam(0.05))
+    data = [batch(0, "float32")]
+    result = gc.fit(step, data, epochs=40, evaluate=lambda state: {"norm": float(np.abs(state["W"]).sum())}, quiet=True)
+    assert result.history[-1]["loss"] < 0.2 * result.history[0]["loss"]
+    assert set(result.history[0]) == {"epoch", "loss", "norm"}
+    assert [r["epoch"] for r in result.history] == list(range(40))
+
+
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path) -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.Adam(gc.optim.cosine(0.05, 12)))
+    whole = gc.fit(step, batches, epochs=4, seed=5, quiet=True)
+    path = tmp_path / "run.safetensors"
+    gc.fit(step, batches, epochs=2, seed=5, checkpoint=path, quiet=True)
+    resumed = gc.fit(step, batches, epochs=4, seed=99, checkpoint=path, quiet=True)
+    assert resumed.history == whole.history
+    for name, array in whole.state.items():
+        assert np.array_equal(array, resumed.state[name]), name
+
+
+def test_a_checkpoint_of_another_graph_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    gc.fit(gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1)), batches, checkpoint=path, quiet=True)
+    before = path.read_bytes()
+    with pytest.raises(ArgumentError, match="mean_"):
+        gc.fit(gc.training_step(regression("float32"), "loss", gc.optim.Adam()), batches, checkpoint=path, quiet=True)
+    with pytest.raises(ArgumentError, match="other equations"):
+        step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.2))
+        gc.fit(step, batches, checkpoint=path, quiet=True)
+    assert path.read_bytes() == before
+    gc.fit(step, batches, checkpoint=path, resume=False, quiet=True)
+    assert path.read_bytes() != before
+
+
+def test_an_epoch_without_batches_is_an_error() -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
+    with pytest.raises(ArgumentError, match="no batches"):
+        gc.fit(step, [], quiet=True)
