@@ -125,7 +125,7 @@ class Steps:
     def output(self, node: Node) -> Node:
         """An output as an array over the axis again, with zeros at points that do not exist."""
         if self.axis not in node.axes:
-            return self.whole[node]
+            return broadcast(self.whole[node], node.axes, node.shape)
         values = [self._masked(v, k, node.axes) for k, v in enumerate(self.instances[node])]
         return broadcast(stack(values, self.fixed), self._fixed(node.axes), node.shape)
 

@@ -32,7 +32,7 @@ def over_time(lengths: str) -> Setup:
 
 def random_arrays(g: gc.Graph, seed: int = 0, **given: Any) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
-    sizes = {"t": T, "n": N}
+    sizes = {"t": T, "n": N, "j": 2}
     arrays: dict[str, Any] = {}
     for name, node in {**g.inputs, **{k: p.node for k, p in g.params.items()}}.items():
         shape = (*(sizes[a.name] for a in node.axes), *node.shape)
@@ -46,7 +46,7 @@ def assert_same(left: gc.Graph, right: gc.Graph, arrays: dict[str, Any]) -> None
     a, b = gc.interpret(left, **arrays), gc.interpret(right, **arrays)
     assert list(a) == list(b)
     for name in a:
-        assert a[name].dtype == b[name].dtype
+        assert (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape)
         np.testing.assert_allclose(a[name], b[name], rtol=1e-11, atol=1e-13, err_msg=name)
 
 
@@ -79,6 +79,7 @@ FEATURES: dict[str, Callable[[gc.Graph, Any, Any, gc.Value], gc.Value]] = {
     "point": lambda g, t, n, x: x[t.at(2)],
     "shift with a fill over the axis": lambda g, t, n, x: x.shift(t, 2, fill=2.0 * x),
     "shift along both": lambda g, t, n, x: x[t - 1, n + 1],
+    "order of axes": lambda g, t, n, x: g.input("z", (), over=(t, g.axis("j"), n))[t.first],
     "sum": lambda g, t, n, x: gc.sum(x, over=t),
     "mean": lambda g, t, n, x: gc.mean(x * x, over=(t, n)),
     "max": lambda g, t, n, x: gc.max(gc.relu(x), over=t),
