@@ -81,7 +81,7 @@ def _sizes(
     graph: Graph, declared: Mapping[str, Node], arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]
 ) -> dict[Axis, int]:
     sizes: dict[Axis, int] = {a: a.length for a in graph.axes.values() if isinstance(a.length, int)}
-    source = {a: "the graph" for a in sizes}
+    source = dict.fromkeys(sizes, "the graph")
     for name, node in declared.items():
         for axis, extent in zip(node.axes, arrays[name].shape, strict=False):
             if sizes.setdefault(axis, extent) != extent:
@@ -92,8 +92,10 @@ def _sizes(
             source.setdefault(axis, name)
     for axis in graph.axes.values():
         if axis.name in given and axis.name not in declared:
-            extent = int(given[axis.name])
-            if extent < 0 or sizes.setdefault(axis, extent) != extent:
+            extent = given[axis.name]
+            if isinstance(extent, bool) or not isinstance(extent, int | np.integer):
+                raise ArgumentError(f"the length of axis {axis.name!r} is a whole number, got {extent!r}")
+            if extent < 0 or sizes.setdefault(axis, int(extent)) != extent:
                 raise ArgumentError(f"axis {axis.name!r} is {sizes.get(axis, 'at least 0')} long, not {extent}")
         elif axis not in sizes and isinstance(axis.length, Node):
             lengths = arrays[str(axis.length["name"])]

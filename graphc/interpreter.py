@@ -17,6 +17,7 @@ from graphc.errors import CausalityError
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, Point, ragged_within
 from graphc.ops.leaves import EXTENT, INDEX, INPUT, PARAM, STATE
+from graphc.verify import verify
 
 Key = tuple[Node, tuple[int, ...]]
 
@@ -25,8 +26,9 @@ def interpret(graph: Graph, **arrays: Any) -> dict[str, np.ndarray]:
     """Run a graph: every output, by name, as an array of shape (axes…, event…).
 
     Params that the graph updates are changed in place. Points past an example's length hold 0.
-    Raises `ArgumentError` if the arrays do not fit the graph.
+    Raises `ArgumentError` if the arrays do not fit the graph, and what `verify` does.
     """
+    verify(graph)
     arguments = check_arguments(graph, arrays)
     return run(graph, arguments)
 
