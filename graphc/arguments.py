@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, UnsupportedError
 from graphc.graph import Graph
 from graphc.ir import FLOATS, Axis, Node
+from graphc.ops.leaves import INPUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,13 @@ def check_arguments(graph: Graph, given: Mapping[str, Any]) -> Arguments:
     if missing or extra:
         raise ArgumentError(_names_message(graph, missing, extra, declared))
     arrays = {name: _as_array(name, node, given[name]) for name, node in declared.items()}
+    for axis in graph.axes.values():
+        if isinstance(axis.length, Node) and axis.length.op is not INPUT:
+            raise UnsupportedError(
+                f"the lengths of axis {axis.name!r} are computed ({axis.length.op.name}) and cannot be checked; "
+                "compute them before the call and declare them as an input",
+                graph.locations.get(axis.length),
+            )
     sizes = _sizes(graph, declared, arrays, given)
     for axis in graph.axes.values():
         if isinstance(axis.length, Node):

@@ -366,6 +366,15 @@ def nothing_to_compute() -> None:
     gc.verify(g)  # here
 
 
+@refused(UnsupportedError, "lengths of axis 's' are computed (maximum)", "declare them as an input")
+def computed_lengths() -> None:
+    g, _, n, _ = graph()
+    lengths = gc.maximum(g.input("lengths", (), over=n, dtype="int32"), 1)  # here
+    s = g.axis("s", lengths)
+    g.output("z", g.input("z", (), over=(s, n)))
+    gc.interpret(g, x=PROPER["x"], lengths=[1, 2], z=np.zeros((2, 2), "float32"))
+
+
 @refused(DefinitionError, "state 'h' is never defined; write h[t, n] = …")
 def never_defined() -> None:
     g, t, n, _ = graph()
