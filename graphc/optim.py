@@ -1,5 +1,6 @@
 """Optimisers: how a param moves, given its gradient. Each is a few equations in graph ops, so that the compiler fuses
-them with the gradient; a learning rate may be a number or a schedule, a function of the step.
+them with the gradient; a learning rate may be a number, a value of the graph such as an input, or a schedule, a
+function of the step.
 
 θ is a param, g its gradient, k the number of steps made before, η the learning rate.
 """
@@ -11,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from graphc.functions import cast, cos, maximum, minimum, sqrt, where
+from graphc.functions import cos, expm1, maximum, minimum, sqrt, where
 from graphc.value import Value
 
 Schedule = Callable[[Value], Value]
-Rate = float | Schedule
+Rate = float | Value | Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +93,11 @@ class Adam:
     def move(self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value) -> Move:
         return self._moved(param, _decayed(gradient, param, self.weight_decay), slots, lr, step)
 
-    def _moved(
-        self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value
-    ) -> Move:
+    def _moved(self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value) -> Move:
         mean = self.beta1 * slots["mean"] + (1 - self.beta1) * gradient
         square = self.beta2 * slots["square"] + (1 - self.beta2) * gradient * gradient
-        unbiased_mean = mean / (1 - self.beta1 ** (step + 1))
-        unbiased_square = square / (1 - self.beta2 ** (step + 1))
+        unbiased_mean = mean / _weight(self.beta1, step)
+        unbiased_square = square / _weight(self.beta2, step)
         moved = param - lr * unbiased_mean / (sqrt(unbiased_square) + self.eps)
         return Move(moved, {"mean": mean, "square": square})
 
@@ -116,6 +115,11 @@ class AdamW(Adam):
 
 def _decayed(gradient: Value, param: Value, weight_decay: float) -> Value:
     return gradient + weight_decay * param if weight_decay else gradient
+
+
+def _weight(beta: float, step: Value) -> Value | float:
+    """1 - β^(k+1), the weight of all gradients in a running mean; written so that float32 keeps its digits at first."""
+    return -expm1((step + 1) * math.log(beta)) if beta else 1.0
 
 
 # Schedules: from the number of steps made before, as a floating value, to the learning rate.
@@ -151,12 +155,13 @@ def warmup(schedule: Rate, steps: int) -> Schedule:
     """A linear rise to a schedule's own value over `steps`."""
 
     def rate(step: Value) -> Value:
-        target = schedule(step) if callable(schedule) else schedule
-        return minimum((step + 1) / steps, 1.0) * target
+        return minimum((step + 1) / steps, 1.0) * rate_at(schedule, step)
 
     return rate
 
 
-def rate_at(lr: Rate, step: Value, dtype: str) -> Value | float:
-    """The learning rate of a step."""
-    return cast(lr(step), dtype) if callable(lr) else lr
+def rate_at(lr: Rate, step: Value) -> Value | float:
+    """The learning rate of a step, in the step's graph."""
+    if isinstance(lr, Value):
+        return Value(step.graph, lr.node)
+    return lr(step) if callable(lr) else lr

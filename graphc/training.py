@@ -9,19 +9,21 @@ from graphc.errors import DefinitionError
 from graphc.functions import cast, minimum, sqrt, sum
 from graphc.grad import gradients
 from graphc.graph import Graph
-from graphc.optim import Optimizer, rate_at
+from graphc.optim import Optimizer, Rate, rate_at
 from graphc.simplify import simplify
 from graphc.value import Value
 
-STEP = "step"  # the param that counts the steps
+STEP = "step"  # the param that counts the steps; `step_OF` where the graph has a name like that already
 
 
 def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Sequence[str] | None = None) -> Graph:
     """The graph with updates that move its params down the gradient of output `of`, a number.
 
     `wrt` names the params that move; by default every trainable one. What the optimiser remembers becomes further
-    params, such as `momentum_W`, at first 0; param `step` counts the steps. The graph's own updates stay.
+    params, such as `momentum_W`, at first 0; param `step` counts the steps. The graph's own updates stay, so a graph
+    with two losses, for some params each, is trained by a training step of a training step.
     """
+    _check_rate(optimizer.lr, graph)
     result, found = gradients(graph, of, wrt)
     for name in found:
         if name not in graph.params:
@@ -31,15 +33,17 @@ def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Sequence[str
     values = {name: Value(result, node) for name, node in found.items()}
     if optimizer.clip is not None:
         values = clipped(values, optimizer.clip)
-    counter = result.param(STEP, (), init="zeros", dtype="int32")
-    step = cast(counter, graph.dtype)
+    taken = {*result.inputs, *result.params, *result.states}
+    counter = result.param(STEP if STEP not in taken else f"{STEP}_{of}", (), init="zeros", dtype="int32")
+    rate = rate_at(optimizer.lr, cast(counter, graph.dtype))
     for name, gradient in values.items():
         param = Value(result, result.params[name].node)
         slots = {
             slot: result.param(f"{slot}_{name}", param.shape, init="zeros", dtype=param.dtype, trainable=False)
             for slot in optimizer.slots
         }
-        move = optimizer.move(param, gradient, slots, rate_at(optimizer.lr, step, param.dtype), cast(step, param.dtype))
+        lr = cast(rate, param.dtype) if isinstance(rate, Value) else rate
+        move = optimizer.move(param, gradient, slots, lr, cast(counter, param.dtype))
         result.update(name, move.param)
         for slot, value in move.slots.items():
             result.update(slots[slot], value)
@@ -56,4 +60,9 @@ def clipped(gradients: Mapping[str, Value], norm: float) -> dict[str, Value]:
     if total is None:
         return {}
     scale = minimum(norm / (sqrt(total) + 1e-6), 1.0)
-    return {name: gradient * scale for name, gradient in gradients.items()}
+    return {name: gradient * cast(scale, gradient.dtype) for name, gradient in gradients.items()}
+
+
+def _check_rate(lr: Rate, graph: Graph) -> None:
+    if isinstance(lr, Value) and lr.graph not in (None, graph):
+        raise DefinitionError(f"the learning rate is a value of another graph than {graph.name!r}")

@@ -137,6 +137,76 @@ def test_schedules(name: str) -> None:
         assert before - float(state["w"]) == pytest.approx(expected(k), rel=1e-9)
 
 
+def bowl(dtype: str = "float32") -> gc.Graph:
+    """The square of a param's norm: its gradient is twice the param."""
+    g = gc.Graph("bowl", dtype=dtype)
+    g.output("loss", gc.sum(gc.square(g.param("w", (3,), init=1.0))))
+    return g
+
+
+@pytest.mark.parametrize("kind", [gc.optim.SGD, gc.optim.Momentum, gc.optim.Adam])
+@pytest.mark.parametrize("warmed", [False, True])
+def test_the_rate_may_be_an_input(kind: Any, warmed: bool) -> None:
+    given, fixed = bowl(), bowl()
+    lr = given.input("lr", ())
+    one = gc.training_step(given, "loss", kind(gc.optim.warmup(lr, 2) if warmed else lr))
+    other = gc.training_step(fixed, "loss", kind(gc.optim.warmup(0.25, 2) if warmed else 0.25))
+    state, expected = gc.initialize(one), gc.initialize(other)
+    run, run_other = gc.compile(one), gc.compile(other)
+    for _ in range(3):
+        run(lr=0.25, **state)
+        run_other(**expected)
+    assert np.ptp(expected["w"]) == 0
+    assert expected["w"][0] != 1
+    np.testing.assert_allclose(state["w"], expected["w"], rtol=1e-6)
+
+
+def test_a_rate_of_another_graph_is_refused() -> None:
+    lr = gc.Graph("elsewhere").input("lr", ())
+    with pytest.raises(DefinitionError, match="another graph"):
+        gc.training_step(bowl(), "loss", gc.optim.SGD(lr))
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_params_of_two_dtypes_move_together(name: str, clip: float | None) -> None:
+    optimizer = OPTIMIZERS[name][0]
+    g = gc.Graph("two")
+    w, v = g.param("w", (3,), init=0.5), g.param("v", (3,), init=0.5, dtype="float64")
+    g.output("loss", gc.sum(gc.square(w)) + gc.cast(gc.sum(gc.square(v)), "float32"))
+    step = gc.training_step(g, "loss", type(optimizer)(**{**vars(optimizer), "clip": clip}))
+    state, run = gc.initialize(step), gc.compile(step)
+    for _ in range(4):
+        run(**state)
+    assert (state["v"] < 0.5).all()
+    np.testing.assert_allclose(state["w"], state["v"], rtol=1e-6)  # float32 loses no more than its own digits
+
+
+def test_a_graph_may_have_a_step_of_its_own() -> None:
+    g = gc.Graph("noisy")
+    w, count = g.param("w", (50,), init=1.0), g.input("step", (), dtype="int32")
+    g.output("loss", gc.sum(gc.dropout(w, 0.5, count)))
+    step = gc.training_step(g, "loss", gc.optim.SGD(1.0))
+    state = gc.initialize(step)
+    gc.compile(step)(step=7, **state)
+    assert set(state) == {"w", "step_loss"}
+    assert int(state["step_loss"]) == 1
+    assert 5 < (state["w"] == 1).sum() < 45
+
+
+def test_two_losses_train_two_params_in_one_step() -> None:
+    g = gc.Graph("game")
+    a, b = g.param("a", (), init=1.0), g.param("b", (), init=1.0)
+    g.output("attract", gc.square(a - 3 * b))
+    g.output("repel", gc.square(a + b))
+    step = gc.training_step(g, "attract", gc.optim.SGD(0.1), wrt=["a"])
+    step = gc.training_step(step, "repel", gc.optim.SGD(0.1), wrt=["b"])
+    state = gc.initialize(step)
+    gc.interpret(step, **state)
+    assert float(state["a"]) == pytest.approx(1 - 0.1 * 2 * (1 - 3))
+    assert float(state["b"]) == pytest.approx(1 - 0.1 * 2 * (1 + 1))
+
+
 def batches(epoch: int) -> list[dict[str, np.ndarray]]:
     return [batch(10 * epoch + k, "float32") for k in range(3)]
 
@@ -167,8 +237,8 @@ def test_a_checkpoint_of_another_graph_is_refused(tmp_path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(ArgumentError, match="mean_"):
         gc.fit(gc.training_step(regression("float32"), "loss", gc.optim.Adam()), batches, checkpoint=path, quiet=True)
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.2))
     with pytest.raises(ArgumentError, match="other equations"):
-        step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.2))
         gc.fit(step, batches, checkpoint=path, quiet=True)
     assert path.read_bytes() == before
     gc.fit(step, batches, checkpoint=path, resume=False, quiet=True)
