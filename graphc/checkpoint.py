@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,19 +23,23 @@ LARGEST_HEADER = 100_000_000  # bytes: the format's own bound
 
 
 def save(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write arrays and strings. Until the new file is complete and on disk, the old one stays as it was."""
+    """Write arrays and strings. Until the new file is complete and on disk, the old one stays as it was.
+
+    Folders on the way are made. Raises `OSError` if the file cannot be written.
+    """
     path = Path(path)
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     data = serialize(contiguous, metadata=dict(metadata or {}))
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -47,7 +51,7 @@ def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         arrays = parse(path.read_bytes())
     except OSError as error:
         raise ArgumentError(f"cannot read checkpoint {path}: {error.strerror or error}") from None
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArgumentError(f"{path} is not a whole safetensors file: {error}") from None
     return {name: array.copy() for name, array in arrays.items()}, metadata
 
@@ -60,7 +64,7 @@ def _metadata(path: Path) -> dict[str, str]:
         if not 2 <= length <= min(size - 8, LARGEST_HEADER):
             raise ValueError(f"its header claims {length} bytes of a file of {size}")
         header = json.loads(file.read(length))
-    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
-    if not all(isinstance(v, str) for v in metadata.values()):
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("its metadata holds something else than text")
     return dict(metadata)

@@ -49,20 +49,25 @@ def fit(
 
     `batches` gives each epoch's dicts of input arrays: a list, or a function of the epoch's number, from 0. What is
     random in it should follow from that number; then a run that is stopped and resumed is, bit for bit, one that was
-    not. `state` is where to begin, by default `gc.initialize(step, seed)`. Each record of the history has `epoch`, the
-    mean over the epoch's batches of every output that is a number, and what `evaluate(state)` returns.
+    not. Training begins at `gc.initialize(step, seed)`, but for the params that `state` has. Each record of the history
+    has `epoch`, the mean over the epoch's batches of every output that is a number, and what `evaluate(state)` returns.
 
-    `checkpoint` names a safetensors file that is written after each epoch, whole or not at all; if it exists and
-    `resume` is true, training goes on from there. Raises `ArgumentError` if it belongs to another training step.
+    `checkpoint` names a safetensors file that is written before the first epoch and after each, whole or not at all;
+    if it exists and `resume` is true, training goes on from there. Raises `ArgumentError` if it belongs to another
+    training step or seed, and then leaves it alone. A terminal shows progress; elsewhere each epoch is a line, and
+    with `quiet` there is nothing.
     """
     run = compile(step)
-    arrays = {n: np.array(a) for n, a in (initialize(step, seed=seed) if state is None else state).items()}
+    arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
-    fingerprint = hashlib.sha256(str(step).encode()).hexdigest()
-    if checkpoint is not None and resume and Path(checkpoint).exists():
-        arrays, history = _resumed(Path(checkpoint), arrays, fingerprint)
-    numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
+    owner = {"graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
     console = Console(quiet=quiet)
+    if checkpoint is not None and resume and Path(checkpoint).exists():
+        arrays, history = _resumed(Path(checkpoint), arrays, owner)
+        console.print(f"{checkpoint}: {len(history)} epochs are done already", highlight=False)
+    elif checkpoint is not None:
+        _write(checkpoint, arrays, history, owner)
+    numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
     with _progress(console) as progress:
         for epoch in range(len(history), epochs):
             chosen = batches(epoch) if callable(batches) else batches
@@ -70,8 +75,7 @@ def fit(
             record = {"epoch": float(epoch), **record, **(evaluate(arrays) if evaluate is not None else {})}
             history.append(record)
             if checkpoint is not None:
-                metadata = {"graph": fingerprint, "history": json.dumps(history)}
-                files.save(checkpoint, arrays, metadata)
+                _write(checkpoint, arrays, history, owner)
             console.print(_line(record, epochs), highlight=False)
     return Fit(arrays, history)
 
@@ -101,7 +105,9 @@ def _epoch(
         progress.advance(task)
     progress.remove_task(task)
     if not count:
-        raise ArgumentError("an epoch has no batches; a generator can be used once only, so pass a function of the epoch")
+        raise ArgumentError(
+            "an epoch has no batches; a generator is used up by one epoch, so pass a function of the epoch"
+        )
     return {name: total / count for name, total in totals.items()}
 
 
@@ -111,24 +117,33 @@ def _line(record: Record, epochs: int) -> str:
     return f"epoch {int(record['epoch']) + 1}/{epochs}  {'  '.join(parts)}{warning}"
 
 
+def _write(path: Path | str, arrays: Mapping[str, np.ndarray], history: list[Record], owner: Mapping[str, str]) -> None:
+    files.save(path, arrays, {**owner, "epoch": str(len(history)), "history": json.dumps(history)})
+
+
 def _resumed(
-    path: Path, expected: Mapping[str, np.ndarray], fingerprint: str
+    path: Path, expected: Mapping[str, np.ndarray], owner: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], list[Record]]:
-    """The arrays and the history of a checkpoint, if it belongs to this training step."""
+    """The arrays and the history of a checkpoint, if it belongs to this training step and seed."""
     arrays, metadata = files.load(path)
     for name, array in expected.items():
         found = arrays.get(name)
         if found is None or found.shape != array.shape or found.dtype != array.dtype:
             what = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
             raise ArgumentError(
-                f"checkpoint {path} belongs to another graph: {name} is {array.dtype}{list(array.shape)}, there {what}; "
-                f"give another path, or resume=False to begin anew"
+                f"checkpoint {path} belongs to another graph: {name} is {array.dtype}{list(array.shape)}, "
+                f"there {what}; give another path, or resume=False to begin anew"
             )
     extra = [name for name in arrays if name not in expected]
     if extra:
         raise ArgumentError(f"checkpoint {path} belongs to another graph: it holds {', '.join(extra)}")
-    if metadata.get("graph") != fingerprint:
+    if metadata.get("graph") != owner["graph"]:
         raise ArgumentError(f"checkpoint {path} was made by other equations; give another path, or resume=False")
+    if metadata.get("seed") != owner["seed"]:
+        raise ArgumentError(
+            f"checkpoint {path} was begun with seed={metadata.get('seed')}, not {owner['seed']}; give that seed, "
+            f"another path, or resume=False"
+        )
     return arrays, _history(path, metadata)
 
 
@@ -136,5 +151,5 @@ def _history(path: Path, metadata: Mapping[str, str]) -> list[Record]:
     try:
         history = json.loads(metadata["history"])
         return [{str(k): float(v) for k, v in record.items()} for record in history]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ArgumentError(f"checkpoint {path} has no readable history: {error}") from None

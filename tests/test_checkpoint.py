@@ -67,8 +67,37 @@ def test_a_huge_header_takes_no_memory(tmp_path: Path) -> None:
         load(path)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[" * 90_000,
+        b'{"W":' + b"[" * 90_000,
+        b"[]",
+        b'{"__metadata__":null}',
+        b'{"__metadata__":{"note":1}}',
+        b'{"W":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":[0,4611686018427387904]}}',
+        b'{"W":{"dtype":"F32","shape":[-1],"data_offsets":[0,2]}}',
+        b'{"W":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}',
+    ],
+)
+def test_a_header_that_means_nothing_is_an_error(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(ArgumentError, match="not a whole safetensors file"):
+        load(path)
+
+
+def test_folders_are_made_and_others_may_read(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "where" / "a.safetensors"
+    save(path, ARRAYS)
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 @given(st.data())
-def test_a_damaged_file_is_an_error_or_other_numbers(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_a_damaged_file_is_an_error_or_other_numbers(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     """Whatever the damage, reading raises `ArgumentError` or gives arrays; it never does anything else."""
     path = tmp_path_factory.mktemp("damaged") / "a.safetensors"
     save(path, ARRAYS, {"note": "x"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.checkpoint import load
 from graphc.errors import ArgumentError, DefinitionError
 
 
@@ -225,7 +226,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path) -> None:
     whole = gc.fit(step, batches, epochs=4, seed=5, quiet=True)
     path = tmp_path / "run.safetensors"
     gc.fit(step, batches, epochs=2, seed=5, checkpoint=path, quiet=True)
-    resumed = gc.fit(step, batches, epochs=4, seed=99, checkpoint=path, quiet=True)
+    resumed = gc.fit(step, batches, epochs=4, seed=5, checkpoint=path, quiet=True)
     assert resumed.history == whole.history
     for name, array in whole.state.items():
         assert np.array_equal(array, resumed.state[name]), name
@@ -240,9 +241,56 @@ def test_a_checkpoint_of_another_graph_is_refused(tmp_path: Path) -> None:
     step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.2))
     with pytest.raises(ArgumentError, match="other equations"):
         gc.fit(step, batches, checkpoint=path, quiet=True)
+    with pytest.raises(ArgumentError, match="seed=0, not 1"):
+        gc.fit(gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1)), batches, seed=1, checkpoint=path)
     assert path.read_bytes() == before
     gc.fit(step, batches, checkpoint=path, resume=False, quiet=True)
     assert path.read_bytes() != before
+
+
+def test_a_run_that_breaks_off_resumes_at_the_last_whole_epoch(tmp_path: Path) -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.Momentum(0.05))
+    path = tmp_path / "new" / "run.safetensors"
+
+    def breaking(epoch: int) -> Iterator[dict[str, np.ndarray]]:
+        yield batches(epoch)[0]
+        if epoch == 2:
+            raise KeyboardInterrupt
+        yield from batches(epoch)[1:]
+
+    with pytest.raises(KeyboardInterrupt):
+        gc.fit(step, breaking, epochs=4, checkpoint=path, quiet=True)
+    resumed = gc.fit(step, batches, epochs=4, checkpoint=path, quiet=True)
+    whole = gc.fit(step, batches, epochs=4, quiet=True)
+    assert resumed.history == whole.history
+    assert all(np.array_equal(resumed.state[name], array) for name, array in whole.state.items())
+    assert load(path)[1]["epoch"] == "4"
+
+
+def test_a_path_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
+    seen: list[int] = []
+    with pytest.raises(OSError):
+        gc.fit(step, lambda epoch: seen.append(epoch) or batches(epoch), checkpoint=tmp_path / "file" / "x", quiet=True)
+    assert not seen
+
+
+def test_training_begins_at_the_params_given() -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.Momentum(0.0))
+    given = np.full((4, 4), 0.25, np.float32)
+    result = gc.fit(step, batches, state={"W": given}, seed=3, quiet=True)
+    assert np.array_equal(result.state["W"], given)
+    assert result.state["W"] is not given
+    assert np.array_equal(result.state["U"], gc.initialize(step, seed=3)["U"])
+
+
+def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
+    gc.fit(step, batches, epochs=2, quiet=True)
+    assert capsys.readouterr().out == ""
+    gc.fit(step, batches, epochs=2)
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == ["epoch 1/2", "epoch 2/2"]
 
 
 def test_an_epoch_without_batches_is_an_error() -> None:
