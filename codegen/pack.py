@@ -1,9 +1,14 @@
-"""Turns round the operands of contractions: afterwards a reduction loads along its kernel's vector dimension.
+"""Lays out the operands of contractions anew: afterwards a reduction loads along its kernel's vector dimension.
 
 In: a Program. Out: a Program that computes the same. A load inside a `Reduce` that moves with the vector index v in a
 dim that is not the buffer's last (`W[v, k]`) reads a copy of the buffer in which that dim is last, if its elements are
-read more than once. The copy is made right before the outermost statement that needs it, so that a loop over
-time finds it ready, and made once as long as nothing stores to its source.
+read more than once. Where rows are long, the copy is in panels, `W[v // 16, k, v % 16]`: a reduction then walks
+through memory without gaps, and its stride does not fold the cache onto a few of its sets (Goto & van de Geijn,
+"Anatomy of High-Performance Matrix Multiplication", 2008). So do the loads of large operands that lie along v already,
+and of those that move with another dimension of the kernel and take its value for a row of the tile.
+
+The copy is made right before the outermost statement that needs it, so that a loop over time finds it ready, and
+made once as long as nothing stores to its source.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from graphc.codegen.program import (
     Accumulate,
     Buffer,
     Call,
+    Const,
     Dim,
     Index,
     Kernel,
@@ -32,26 +38,46 @@ from graphc.codegen.program import (
     kernels,
 )
 from graphc.codegen.vectorize import vector_index
-from graphc.scalar import index
+from graphc.scalar import call, index
 
 __all__ = ["pack"]
 
 _Item = TypeVar("_Item")
 
 
+PANEL = 16  # elements: a multiple of the lanes of every vector unit, and a cache line of float32
+LARGE = 1 << 15  # bytes: a smaller operand stays in the first-level cache however it lies
+
+
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """The dim of a buffer that goes last in its copy."""
+    """The dim of a buffer that goes last in its copy; with `panels`, cut into pieces of which each is a copy so."""
 
     buffer: str
     dim: int
+    panels: bool = False
 
     @property
     def copy(self) -> str:
-        return f"{self.buffer}.last{self.dim}"
+        return f"{self.buffer}.{'panels' if self.panels else 'last'}{self.dim}"
 
-    def apply(self, items: tuple[_Item, ...]) -> tuple[_Item, ...]:
-        return (*items[: self.dim], *items[self.dim + 1 :], items[self.dim])
+    def rest(self, items: tuple[_Item, ...]) -> tuple[_Item, ...]:
+        return (*items[: self.dim], *items[self.dim + 1 :])
+
+    def at(self, subscripts: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        """Where an element of the buffer lies in the copy."""
+        last = subscripts[self.dim]
+        if not self.panels:
+            return (*self.rest(subscripts), last)
+        panel = index(PANEL)
+        return (call("floordiv", last, panel), *self.rest(subscripts), call("mod", last, panel))
+
+    def dims(self, extents: tuple[Scalar | Ring, ...]) -> tuple[Scalar | Ring, ...]:
+        last = extents[self.dim]
+        if not self.panels:
+            return (*self.rest(extents), last)
+        assert isinstance(last, Const)
+        return (index(-(-int(last.value) // PANEL)), *self.rest(extents), index(PANEL))
 
 
 def pack(program: Program) -> Program:
@@ -72,7 +98,7 @@ def pack(program: Program) -> Program:
 
 
 def _turned_buffer(turn: _Turn, source: Buffer) -> Buffer:
-    return Buffer(turn.copy, source.dtype, turn.apply(source.dims), "temp")
+    return Buffer(turn.copy, source.dtype, turn.dims(source.dims), "temp")
 
 
 def _copy(turn: _Turn, source: Buffer, time: int) -> Kernel:
@@ -81,8 +107,8 @@ def _copy(turn: _Turn, source: Buffer, time: int) -> Kernel:
     dims = tuple(Dim(f"d{axis}", extent) for axis, extent in enumerate(extents))
     at = tuple(Index(dim.index) for dim in dims)
     name = f"pack.{turn.copy}" + (f".{time}" if time > 1 else "")
-    store = Store(turn.copy, turn.apply(at), Load(source.name, at, source.dtype))
-    return Kernel(name, turn.apply(dims), (), (store,))
+    store = Store(turn.copy, turn.at(at), Load(source.name, at, source.dtype))
+    return Kernel(name, (*turn.rest(dims), dims[turn.dim]), (), (store,))
 
 
 def _turn_statement(
@@ -106,12 +132,34 @@ def _turn_kernel(
     around = loops | {dim.index for dim in kernel.dims if dim.extent != index(1)}
     turns: dict[Load, _Turn] = {}
     for load in {load for reduce in reduces for scalar in _scalars(reduce) for load in loads(scalar, access)}:
-        dim = _strided_dim(load, vector, access)
         read_again = not around <= access.dependence(load)
-        if dim is not None and read_again and load.buffer not in written:
-            turns[load] = _Turn(load.buffer, dim)
+        if read_again and load.buffer not in written:
+            turn = _panels(load, kernel, access) or _turn(load, vector, access)
+            if turn is not None:
+                turns[load] = turn
     body = tuple(_replace_in_reduce(step, turns) if isinstance(step, Reduce) else step for step in kernel.body)
     return replace(kernel, body=body), set(turns.values())
+
+
+def _turn(load: Load, vector: str, access: Access) -> _Turn | None:
+    dim = _strided_dim(load, vector, access)
+    return None if dim is None else _Turn(load.buffer, dim)
+
+
+def _panels(load: Load, kernel: Kernel, access: Access) -> _Turn | None:
+    """Panels of the one dim that moves with a long dimension of the kernel, where the operand is large."""
+    own = {dim.index: dim.extent for dim in kernel.dims}
+    moving = [k for k, s in enumerate(load.at) if isinstance(s, Index) and s.name in own]
+    if len(moving) != 1 or any(k != moving[0] and access.dependence(s) & set(own) for k, s in enumerate(load.at)):
+        return None
+    extents = access.buffers[load.buffer].dims
+    extent = extents[moving[0]]
+    if not isinstance(extent, Const) or extent.value <= PANEL or any(isinstance(e, Ring) for e in extents):
+        return None
+    size = 4
+    for other in extents:
+        size *= int(other.value) if isinstance(other, Const) else LARGE
+    return _Turn(load.buffer, moving[0], panels=True) if size >= LARGE else None
 
 
 def _strided_dim(load: Load, vector: str, access: Access) -> int | None:
@@ -145,7 +193,7 @@ def _replace(scalar: Scalar, turns: Mapping[Load, _Turn]) -> Scalar:
             turn = turns.get(scalar)
             if turn is None:
                 return Load(buffer, inner, dtype, condition)
-            return Load(turn.copy, turn.apply(inner), dtype, condition)
+            return Load(turn.copy, turn.at(inner), dtype, condition)
         case Call(fn, args, dtype):
             return Call(fn, tuple(_replace(argument, turns) for argument in args), dtype)
         case _:

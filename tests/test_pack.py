@@ -133,3 +133,32 @@ def test_what_is_read_once_or_written_nearby_stays() -> None:
 def test_packing_twice_changes_nothing() -> None:
     packed = pack(recurrence())
     assert pack(packed) == packed
+
+
+@given(st.integers(1, 3), st.integers(0, 3), st.sampled_from([17, 32, 40]), st.sampled_from([16, 33]))
+def test_large_operands_are_read_from_panels(steps: int, rows: int, units: int, width: int) -> None:
+    """dW[u, j] = sum over t, n of d[t, n, u] x[t, n, j]: both operands get panels, and the sums stay the same."""
+    d, x = Load("d", (t, n, u), F32), Load("x", (t, n, Index("j")), F32)
+    total = Accumulate("a", "sum", call("mul", d, x))
+    reduce = Reduce((Dim("t", T), Dim("n", N)), (total,))
+    dims = (Dim("u", index(units)), Dim("j", index(width)))
+    kernel = Kernel("dW", dims, (reduce,), (Store("dW", (u, Index("j")), Ref("a", F32)),))
+    buffers = (
+        Buffer("d", F32, (T, N, index(units)), "input"),
+        Buffer("x", F32, (T, N, index(width)), "input"),
+        Buffer("dW", F32, (index(units), index(width)), "output"),
+    )
+    before = Program("p", ("T", "N"), buffers, (kernel,))
+    after = pack(before)
+    verify(after)
+    assert {"d.panels2"} <= {b.name for b in after.buffers}
+    assert ("x.panels2" in {b.name for b in after.buffers}) == (width > 16)
+    rng = np.random.default_rng(0)
+    sizes = {"T": steps, "N": rows}
+    arrays = {"d": rng.normal(size=(steps, rows, units)), "x": rng.normal(size=(steps, rows, width))}
+    results = []
+    for p in (before, after):
+        filled = allocate(p, {k: v.astype(F32) for k, v in arrays.items()}, sizes)
+        interpret(p, filled, sizes)
+        results.append(filled["dW"])
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-6)
