@@ -23,7 +23,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": ("runtime", "compile"),
-    "use": ("gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve", "cli", "__main__", ""),
+    "use": ("gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve", "user_file", "training_data", "cli", "__main__", ""),
 }  # fmt: skip
 
 
