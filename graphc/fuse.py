@@ -15,7 +15,9 @@ import networkx
 
 from graphc.codegen.program import Dim, Reduce
 from graphc.ir import Axis, Node
-from graphc.kernel import KernelBuilder, Memory
+from graphc.kernel import KernelBuilder, Memory, Read
+from graphc.ops.axis import STACK
+from graphc.ops.event import CONCAT
 from graphc.plan import loads
 from graphc.schedule import LoopNest, Task
 
@@ -42,11 +44,21 @@ class Group:
 class Facts:
     """What a task reads and how big it is, from lowering it alone."""
 
-    needs: frozenset[Node]  # values of tasks that it reads in the same step
-    elsewhere: frozenset[Node]  # those of them that it reads at other points than its own
+    reads: frozenset[Read]  # values of tasks
     buffers: frozenset[str]  # everything that it loads
     sums: int
     ranges: frozenset[tuple[Dim, ...]]  # what its reductions run over
+
+    def needs(self, loops: tuple[Axis, ...]) -> set[Node]:
+        """The values that it reads in the same step of these loops; what an earlier step made is there already."""
+        return {r.node for r in self._same_step(loops)}
+
+    def elsewhere(self, loops: tuple[Axis, ...]) -> set[Node]:
+        """Those that it reads at other points than its own, or that no one task makes: they must lie in memory."""
+        return {r.node for r in self._same_step(loops) if not r.own_point or r.node.op in (STACK, CONCAT)}
+
+    def _same_step(self, loops: tuple[Axis, ...]) -> list[Read]:
+        return [r for r in self.reads if not any(offset for axis, offset in r.offsets if axis in loops)]
 
 
 @dataclass(eq=False)
@@ -83,11 +95,9 @@ def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...
 def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
     builder = KernelBuilder(memory, loops, task.axes, task.shape)
     builder.add(task)
-    same_step = [r for r in builder.reads if not any(o for _, o in r.offsets)]
     kernel = builder.kernel("alone")
     return Facts(
-        needs=frozenset(r.node for r in same_step if r.node is not task.node or task.param),
-        elsewhere=frozenset(r.node for r in same_step if not r.own_point),
+        reads=frozenset(r for r in builder.reads if r.node is not task.node or task.param),
         buffers=frozenset(load.buffer for load in loads(kernel)),
         sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
         ranges=frozenset(step.dims for step in kernel.body if isinstance(step, Reduce)),
@@ -103,10 +113,10 @@ def _dependencies(
     readers: dict[str, list[Group | FusedLoop]] = {}
     for item in items:
         needs[item] = set()
-        for task, known in _task_facts(memory, item, facts, loops):
+        for task, known in _task_facts(memory, item, facts):
             if task.param is None:
                 makers.setdefault(task.node, []).append(item)
-            needs[item] |= known.needs
+            needs[item] |= known.needs(loops)
             for name in known.buffers:
                 readers.setdefault(name, []).append(item)
     order: networkx.DiGraph[Group | FusedLoop] = networkx.DiGraph()
@@ -119,14 +129,14 @@ def _dependencies(
 
 
 def _task_facts(
-    memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts], loops: tuple[Axis, ...]
+    memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts]
 ) -> Iterator[tuple[Task, Facts]]:
     if isinstance(item, Group):
         for task in item.tasks:
             yield task, facts[task] if task in facts else _facts(memory, task, item.loops)
     else:
         for inner in item.body:
-            yield from _task_facts(memory, inner, facts, loops)
+            yield from _task_facts(memory, inner, facts)
 
 
 def _partner(
@@ -144,7 +154,7 @@ def _partner(
 def _relation(first: Group, second: Group, facts: dict[Task, Facts]) -> int:
     """2: the second needs the first's values; 1: they read some of the same memory, or sum over the same range; else 0."""
     made = {t.node for t in first.tasks}
-    if any(facts[t].needs & made for t in second.tasks):
+    if any(facts[t].needs(second.loops) & made for t in second.tasks):
         return 2
     buffers = {b for t in first.tasks for b in facts[t].buffers}
     ranges = {r for t in first.tasks for r in facts[t].ranges}
@@ -158,7 +168,7 @@ def _can_join(
     made = {t.node for t in tasks}
     if len(tasks) > MOST_TASKS or sum(facts[t].sums for t in tasks) > MOST_SUMS:
         return False
-    if any(facts[t].elsewhere & made for t in tasks):
+    if any(facts[t].elsewhere(first.loops) & made for t in tasks):
         return False
     if any(t.param is not None and t.param in facts[u].buffers for t in tasks for u in tasks if _elsewhere(t, u, facts)):
         return False

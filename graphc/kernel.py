@@ -90,11 +90,14 @@ class KernelBuilder:
         """Compute a task's value and store it."""
         self.tasks.append(task)
         point = {a: self.point[a] for a in task.axes}
-        if task.part is None and task.node not in self.done and not in_memory(task.node):
-            value = self._existing(task.node, self._compute(task.node, point, self.event, None))
-            self.done[task.node] = value
-        else:
+        if task.part is not None:
             value = self._existing(task.node, self.value(task.value, point, self.event, None))
+        elif task.param is None:
+            compute = self.value if in_memory(task.node) else self._compute
+            value = self._existing(task.node, compute(task.node, point, self.event, None))
+            self.done[task.node] = value
+        else:  # a copy of what was computed before any param was overwritten
+            value = self.done.get(task.node) or self._load_task(task.node, point, self.event, None)
         self.stores.append(self._store(task, value))
 
     def kernel(self, name: str) -> Kernel:
@@ -134,12 +137,16 @@ class KernelBuilder:
         return self._compute(node, point, event, when)
 
     def _load(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
-        name = str(node["name"]) if in_memory(node) else self.memory.names[node]
-        if not in_memory(node):
-            offsets = tuple((a, _offset(point[a], a)) for a in self.loops if a in point)
-            known = tuple((a, o) for a, o in offsets if o is not None)
-            self.reads[Read(node, self._is_own(node, point, event), known)] = None
-        return Load(name, (*(point[a] for a in node.axes), *event), node.dtype, when)
+        if in_memory(node):
+            return Load(str(node["name"]), (*(point[a] for a in node.axes), *event), node.dtype, when)
+        return self._load_task(node, point, event, when)
+
+    def _load_task(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
+        """What a task stored."""
+        offsets = tuple((a, _offset(point[a], a)) for a in self.loops if a in point)
+        known = tuple((a, o) for a, o in offsets if o is not None)
+        self.reads[Read(node, self._is_own(node, point, event), known)] = None
+        return Load(self.memory.names[node], (*(point[a] for a in node.axes), *event), node.dtype, when)
 
     def _is_own(self, node: Node, point: Place, event: Event) -> bool:
         return event == self.event and all(self.point.get(a) == p for a, p in point.items())

@@ -17,7 +17,7 @@ from graphc.ir import Node
 from graphc.kernel import KernelBuilder, Memory, extent
 from graphc.ops.leaves import STATE
 from graphc.scalar import Scalar, index
-from graphc.schedule import LoopNest, Schedule, Task, in_memory, resolve
+from graphc.schedule import LoopNest, Schedule, Task, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _names(graph: Graph, scheduled: Schedule) -> dict[Node, str]:
     taken = {*graph.inputs, *graph.params}
     names: dict[Node, str] = {}
     for task in _all_tasks(scheduled.body):
-        if task.node in names or (in_memory(task.node) and task.node not in outputs):
+        if task.node in names:
             continue
         wanted = outputs.get(task.node) or states.get(task.node) or task.node.op.name
         names[task.node] = _unique(wanted, taken)
