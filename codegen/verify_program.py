@@ -14,6 +14,8 @@
  8. Inputs are not stored to. Reductions, and stores that accumulate, are of numbers, not of bools.
  9. What a kernel both loads and stores it loads at the very element that the point stores, or at another step of a
     loop around it: no point reads what another point of the same kernel stores.
+10. A temp or an output that a kernel loads is stored by a kernel before it; or, where the load is of another step of a
+    loop around it, by any kernel of that loop.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from graphc.codegen.program import Buffer, Dim, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store
+from graphc.codegen.program import Buffer, Dim, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store, kernels
 from graphc.errors import InternalError
+from graphc.plan import loads
 from graphc.scalar import DTYPES, FUNCTIONS, Call, Const, Index, Load, Ref, Scalar, Size
 
 __all__ = ["ProgramError", "verify"]
@@ -48,6 +51,31 @@ def verify(program: Program) -> None:
             else:
                 _extent(dim, scope)
     _statements(program.body, scope, program)
+    filled = {b.name for b in program.buffers if b.kind in ("input", "param")}
+    _stored_before_loaded(program.body, filled, frozenset(), frozenset())
+
+
+def _stored_before_loaded(
+    statements: tuple[Statement, ...], filled: set[str], around: frozenset[str], carried: frozenset[str]
+) -> None:
+    """`filled` are the buffers stored so far, to which this adds; `carried` those that a loop in `around` stores."""
+    for statement in statements:
+        made = {store.buffer for kernel in kernels((statement,)) for store in kernel.stores}
+        if isinstance(statement, Loop):
+            _stored_before_loaded(statement.body, set(filled), around | {statement.index}, carried | made)
+        else:
+            for load in loads(statement):
+                earlier_step = load.buffer in carried and any(_moves(s, around) for s in load.at)
+                _require(load.buffer in filled or earlier_step, f"{load} of kernel {statement.name} is not stored yet")
+        filled |= made
+
+
+def _moves(subscript: Scalar, loops: frozenset[str]) -> bool:
+    """Whether a subscript names another step of a loop than the current one."""
+    match subscript:
+        case Call("add" | "sub", (Index(name), Const(value))):
+            return name in loops and value != 0
+    return False
 
 
 @dataclass(frozen=True, slots=True)
