@@ -2,8 +2,8 @@
 
     python benchmarks/lstm.py [--quick]
 
-Both run in this process on one thread, in turn (A B A B …), float32, after their results were found equal. A ratio above
-1 means that graphc is faster. Medians of the runs; machines are noisy, so the ratio is what counts.
+Both run in this process on one thread, in turn (A B A B …), float32, after their results were found equal. A ratio
+above 1 means that graphc is faster. Medians of the runs; machines are noisy, so the ratio is what counts.
 """
 
 from __future__ import annotations

@@ -106,9 +106,7 @@ class _Entry:
         buffers = tuple(b.name for b in self.program.buffers if b.name in used)
         parameters = Parameters(buffers, self.program.sizes, indices)
         attributes = f"noinline {self.attributes}"
-        self.pieces.append(
-            kernel_function(quoted("", name), kernel, parameters, self.program, self.target, attributes)
-        )
+        self.pieces.append(kernel_function(quoted("", name), kernel, parameters, self.program, self.target, attributes))
         integers = [Value(quoted("%", f"size.{size}"), "i64") for size in self.program.sizes]
         arguments = [
             *(f"ptr {quoted('%', f'buffer.{buffer}')}" for buffer in buffers),

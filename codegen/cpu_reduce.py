@@ -88,9 +88,7 @@ def horizontal(values: Values, reduce: Reduce, count: int) -> None:
         _bind(values, total, Result(space, type, 0))
 
 
-def _strip(
-    values: Values, reduce: Reduce, accumulators: _Accumulators, own: Dim, vectors: int, partial: bool
-) -> None:
+def _strip(values: Values, reduce: Reduce, accumulators: _Accumulators, own: Dim, vectors: int, partial: bool) -> None:
     """Add one strip of a horizontal reduction to its accumulators."""
     assert values.lanes is not None
     lanes = values.lanes
@@ -103,9 +101,7 @@ def _strip(
                 _add(values, accumulator, cell, masked)
 
 
-def strips(
-    values: Values, extent: Scalar, lanes: int, vectors: int
-) -> Iterator[tuple[Value, Value, int, bool]]:
+def strips(values: Values, extent: Scalar, lanes: int, vectors: int) -> Iterator[tuple[Value, Value, int, bool]]:
     """Cover an extent with strips of `vectors` vectors, then single vectors, then one in part: the start, the end,
     the vectors of a step, and whether it is the part. Strips that are known to be empty are left out."""
     sizes = tuple(lanes * size for size in ((vectors, 1) if vectors > 1 else (1,)))
@@ -225,4 +221,3 @@ def _bind(values: Values, total: Accumulate, result: Result) -> None:
     """Make a result known from here on, in the current scope."""
     values.results[total.name] = result
     values.scopes[-1].names.add(total.name)
-

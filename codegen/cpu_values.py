@@ -385,4 +385,3 @@ def lane_offsets(lanes: int, step: int) -> Value:
     if lanes == 1:
         return i64(0)
     return Value(f"<{', '.join(f'i64 {lane * step}' for lane in range(lanes))}>", vector_type("i64", lanes))
-

@@ -202,5 +202,3 @@ def _subscripts(buffer: str, at: tuple[Scalar, ...], where: Array, scope: _Scope
             raise IndexError(f"kernel {scope.kernel}: {text}: subscript {scalar} = {bad}, length {length}")
         result.append(places)
     return tuple(result)
-
-

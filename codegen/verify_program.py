@@ -233,11 +233,7 @@ def _signature(call: Call) -> None:
 
 
 def _no_races(kernel: Kernel, loops: frozenset[str]) -> None:
-    lets = {
-        let.name: let.value
-        for step in kernel.body
-        for let in ((step,) if isinstance(step, Let) else step.body)
-    }
+    lets = {let.name: let.value for step in kernel.body for let in ((step,) if isinstance(step, Let) else step.body)}
     stored = {store.buffer for store in kernel.stores}
     for load in chain.from_iterable(map(_loads, _scalars(kernel))):
         if load.buffer not in stored:

@@ -20,6 +20,7 @@ from graphc import cells, optim
 from graphc.compile import compile, emit
 from graphc.drawing.draw import Drawing, draw
 from graphc.errors import GraphError
+from graphc.fit import Fit, fit
 from graphc.functions import (
     abs,
     argmax,
@@ -71,7 +72,6 @@ from graphc.functions import (
     var,
     where,
 )
-from graphc.fit import Fit, fit
 from graphc.grad import grad, jvp, vjp
 from graphc.graph import Graph
 from graphc.initialize import initialize
@@ -93,6 +93,7 @@ def __getattr__(name: str) -> ModuleType:
 
 __all__ = [
     "Drawing",
+    "Fit",
     "Graph",
     "GraphError",
     "State",

@@ -9,6 +9,7 @@ computed by a loop inside it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -157,7 +158,7 @@ def _opposed(edges: Sequence[Edge]) -> list[tuple[Node, Node]]:
     chosen = list(marked.values())[:2]
     for edge, following in zip(chosen, chosen[1:] + chosen[:1], strict=True):
         path = networkx.shortest_path(network, edge.operand, following.node)
-        walk += [(edge.node, edge.operand), *zip(path, path[1:], strict=False)]
+        walk += [(edge.node, edge.operand), *itertools.pairwise(path)]
     return walk
 
 

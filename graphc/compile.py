@@ -33,7 +33,6 @@ from graphc.runtime import BoundCall, IndexCheck, Results, Runner
 from graphc.schedule import Schedule, schedule
 from graphc.verify import verify
 
-
 _loaded: dict[tuple[str, Target], Loaded] = {}
 
 

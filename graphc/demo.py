@@ -29,7 +29,7 @@ WEIGHT_DECAY = 0.1
 
 
 def graph(dropout: float = 0.0) -> gc.Graph:
-    """Speaker from utterance: an LSTM, its last state, and a softmax. With `dropout` a further input `seed` draws it."""
+    """Speaker from utterance: an LSTM, its last state, a softmax. With `dropout`, a further input `seed` draws it."""
     g = gc.Graph("speaker")
     n = g.axis("n")
     t = g.axis("t", g.input("lengths", (), over=(n,), dtype="int32"))

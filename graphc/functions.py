@@ -319,7 +319,9 @@ def length(axis: Axis) -> Value:
 # Randomness and gradients.
 
 
-def random(seed: Any, axes: Iterable[Axis] = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = "float32") -> Value:
+def random(
+    seed: Any, axes: Iterable[Axis] = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = "float32"
+) -> Value:
     """Uniform numbers in [0, 1), independent at every point of the axes and every element of the event.
 
     They are a function of `seed` (an int or an int32 value) and `salt` alone: the same for the interpreter, for

@@ -122,15 +122,15 @@ def _dependencies(
     order: networkx.DiGraph[Group | FusedLoop] = networkx.DiGraph()
     order.add_nodes_from(items)
     for item in items:
-        order.add_edges_from((maker, item) for node in needs[item] for maker in makers.get(node, ()) if maker is not item)
+        order.add_edges_from(
+            (maker, item) for node in needs[item] for maker in makers.get(node, ()) if maker is not item
+        )
         if isinstance(item, Group) and item.tasks[0].param is not None:
             order.add_edges_from((r, item) for r in readers.get(item.tasks[0].param, ()) if r is not item)
     return order
 
 
-def _task_facts(
-    memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts]
-) -> Iterator[tuple[Task, Facts]]:
+def _task_facts(memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts]) -> Iterator[tuple[Task, Facts]]:
     if isinstance(item, Group):
         for task in item.tasks:
             yield task, facts[task] if task in facts else _facts(memory, task, item.loops)
@@ -145,14 +145,14 @@ def _partner(
     """The earlier group that this one can join, preferring one whose values it needs."""
     candidates = [g for g in kept if g.domain == group.domain][-NEIGHBOURS:]
     related = [(g, _relation(g, group, facts)) for g in reversed(candidates)]
-    for candidate, strength in sorted(((g, s) for g, s in related if s > 0), key=lambda pair: -pair[1]):
+    for candidate, _ in sorted(((g, s) for g, s in related if s > 0), key=lambda pair: -pair[1]):
         if _can_join(candidate, group, order, facts):
             return candidate
     return None
 
 
 def _relation(first: Group, second: Group, facts: dict[Task, Facts]) -> int:
-    """2: the second needs the first's values; 1: they read some of the same memory, or sum over the same range; else 0."""
+    """2: the second needs the first's values; 1: they read the same memory, or sum over the same range; else 0."""
     made = {t.node for t in first.tasks}
     if any(facts[t].needs(second.loops) & made for t in second.tasks):
         return 2
@@ -170,7 +170,9 @@ def _can_join(
         return False
     if any(facts[t].elsewhere(first.loops) & made for t in tasks):
         return False
-    if any(t.param is not None and t.param in facts[u].buffers for t in tasks for u in tasks if _elsewhere(t, u, facts)):
+    if any(
+        t.param is not None and t.param in facts[u].buffers for t in tasks for u in tasks if _elsewhere(t, u, facts)
+    ):
         return False
     between = set(order.successors(first)) - {second}
     if not any(networkx.has_path(order, g, second) for g in between):

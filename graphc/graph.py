@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graphc import network
-from graphc.notation import text
 from graphc.errors import AxisError, DefinitionError, DtypeError, Location, ShapeError, user_location
 from graphc.ir import FLOATS, Axis, Node, Shape, check_dtype, check_shape
+from graphc.notation import text
 from graphc.ops.leaves import INPUT, PARAM, STATE, leaf
 from graphc.value import State, Value, as_value
 
@@ -84,9 +84,7 @@ class Graph:
         self.axes[name] = Axis(name, length.node if isinstance(length, Value) else length and int(length))
         return self.axes[name]
 
-    def input(
-        self, name: str, shape: Shape, over: Axis | Iterable[Axis] = (), dtype: str | None = None
-    ) -> Value:
+    def input(self, name: str, shape: Shape, over: Axis | Iterable[Axis] = (), dtype: str | None = None) -> Value:
         """An array given with each call, of shape (lengths of the axes `over`, in that order) + `shape`."""
         node = leaf(INPUT, self._name(name), self._over(over), check_shape(shape), check_dtype(dtype or self.dtype))
         self.inputs[name] = node
@@ -137,7 +135,9 @@ class Graph:
         if start.shape not in ((), node.shape):
             raise ShapeError(f"state {name!r} has events of shape {node.shape}, its initial value {start.shape}")
         if reset is not None and (reset.dtype != "bool" or reset.shape):
-            raise DtypeError(f"the reset of state {name!r} is one bool per point, got {reset.node.type}; compare it: flag > 0")
+            raise DtypeError(
+                f"the reset of state {name!r} is one bool per point, got {reset.node.type}; compare it: flag > 0"
+            )
         self.states[name] = Equation(node, None, start.node)
         return State(self, node, initial=start.node, reset=None if reset is None else reset.node)
 
@@ -256,7 +256,9 @@ class Graph:
             if not isinstance(axis, Axis):
                 raise AxisError(f"over= takes axes of the graph, got {axis!r}")
             if self.axes.get(axis.name) != axis:
-                raise AxisError(f"axis {axis.name!r} is not one of graph {self.name!r}; make it with g.axis({axis.name!r})")
+                raise AxisError(
+                    f"axis {axis.name!r} is not one of graph {self.name!r}; make it with g.axis({axis.name!r})"
+                )
         if len(set(axes)) != len(axes):
             raise AxisError(f"over= names an axis twice: {_names(axes)}")
         return axes

@@ -18,6 +18,7 @@ from graphc.ir import Axis, Node, merge_axes, ragged_within
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT, concat_starts
 from graphc.ops.leaves import CONST, array_of
+from graphc.plan import references
 from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, cast, index
 from graphc.schedule import Task, in_memory, resolve
 
@@ -273,25 +274,8 @@ def _own_names(step: Let | Reduce) -> set[str]:
 
 def _references(reduce: Reduce) -> set[str]:
     """The names from outside that a reduction uses."""
-    found: set[str] = set()
-
-    def visit(scalar: Scalar | None) -> None:
-        match scalar:
-            case Ref(name):
-                found.add(name)
-            case Call(_, args):
-                for a in args:
-                    visit(a)
-            case Load(_, at, _, when):
-                for a in (*at, when):
-                    visit(a)
-
-    visit(reduce.when)
-    for let in reduce.body:
-        visit(let.value)
-    for total in reduce.sums:
-        visit(total.value)
-    return found - {let.name for let in reduce.body}
+    scalars = (reduce.when, *(let.value for let in reduce.body), *(total.value for total in reduce.sums))
+    return {name for scalar in scalars for name in references(scalar)} - {let.name for let in reduce.body}
 
 
 def _joined(known: Reduce, new: Reduce, have: dict[Scalar, str]) -> Reduce:
@@ -324,9 +308,7 @@ def rename(scalar: Scalar, names: Mapping[str, str]) -> Scalar:
 class KernelSite:
     """What an op's lowering rule sees of the kernel (see `graphc.ops.site.Site`)."""
 
-    def __init__(
-        self, builder: KernelBuilder, node: Node, point: Place, event: Event, when: Scalar | None
-    ) -> None:
+    def __init__(self, builder: KernelBuilder, node: Node, point: Place, event: Event, when: Scalar | None) -> None:
         self.builder = builder
         self.node = node
         self.point = point

@@ -39,7 +39,6 @@ def lower(scheduled: Schedule) -> Lowered:
     return Lowered(Program(graph.name, sizes, buffers, body), outputs, memory.constants)
 
 
-
 def _statement(memory: Memory, item: Group | FusedLoop) -> Statement:
     if isinstance(item, FusedLoop):
         nest = item.nest

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from graphc.codegen.program import Buffer, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store, kernels
-from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size
+from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, walk
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
@@ -24,28 +24,20 @@ def plan(program: Program) -> Program:
 
 def loads(kernel: Kernel) -> Iterator[Load]:
     """Every load of a kernel, those inside subscripts and conditions too."""
+    scalars: list[Scalar | None] = []
     for step in kernel.body:
         if isinstance(step, Let):
-            yield from _loads(step.value)
-            continue
-        for dim in step.dims:
-            yield from _loads(dim.extent)
-        for scalar in (*(let.value for let in step.body), *(a.value for a in step.sums), step.when):
-            yield from _loads(scalar)
+            scalars.append(step.value)
+        else:
+            scalars += [*(let.value for let in step.body), *(a.value for a in step.sums), step.when]
     for store in kernel.stores:
-        for scalar in (*store.at, store.value):
-            yield from _loads(scalar)
+        scalars += [*store.at, store.value]
+    return (part for scalar in scalars for part in walk(scalar) if isinstance(part, Load))
 
 
-def _loads(scalar: Scalar | None) -> Iterator[Load]:
-    match scalar:
-        case Load(_, at, _, when):
-            yield scalar
-            for inner in (*at, when):
-                yield from _loads(inner)
-        case Call(_, args):
-            for inner in args:
-                yield from _loads(inner)
+def references(scalar: Scalar | None) -> set[str]:
+    """The names that a scalar uses."""
+    return {part.name for part in walk(scalar) if isinstance(part, Ref)}
 
 
 # Unread values.
@@ -75,36 +67,24 @@ def _with_stores(statement: Statement, keep: set[str]) -> Statement | None:
 
 def _used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:
     """The steps whose names the stores need, directly or through other steps."""
-    used = {name for store in stores for scalar in (*store.at, store.value) for name in _names(scalar)}
+    used = {name for store in stores for scalar in (*store.at, store.value) for name in references(scalar)}
     kept: list[Let | Reduce] = []
     for step in reversed(body):
         if isinstance(step, Let):
             if step.name in used:
-                used |= set(_names(step.value))
+                used |= references(step.value)
                 kept.append(step)
             continue
         sums = tuple(a for a in step.sums if a.name in used)
         if sums:
-            used |= {name for a in sums for name in _names(a.value)} | set(_names(step.when))
+            used |= {name for a in sums for name in references(a.value)} | references(step.when)
             inner: list[Let] = []
             for let in reversed(step.body):
                 if let.name in used:
-                    used |= set(_names(let.value))
+                    used |= references(let.value)
                     inner.append(let)
             kept.append(replace(step, sums=sums, body=tuple(reversed(inner))))
     return tuple(reversed(kept))
-
-
-def _names(scalar: Scalar | None) -> Iterator[str]:
-    match scalar:
-        case Ref(name):
-            yield name
-        case Call(_, args):
-            for inner in args:
-                yield from _names(inner)
-        case Load(_, at, _, when):
-            for inner in (*at, when):
-                yield from _names(inner)
 
 
 # Rings.

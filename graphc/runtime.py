@@ -220,8 +220,8 @@ def _existing(node: Node, arguments: Arguments) -> np.ndarray:
             for position in order:
                 shape[position] = extents[position]
             spread = lengths.transpose(np.argsort(order)).reshape(shape)
-            position = np.arange(extents[k]).reshape([-1 if j == k else 1 for j in range(len(extents))])
-            exists &= position < spread
+            steps = np.arange(extents[k]).reshape([-1 if j == k else 1 for j in range(len(extents))])
+            exists &= steps < spread
     return exists
 
 
@@ -231,4 +231,6 @@ def _check_memory(needed: int) -> None:
     except (ValueError, OSError, AttributeError):
         return
     if needed > available:
-        raise ArgumentError(f"the call needs {needed / 2**30:.1f} GiB, but this machine has {available / 2**30:.1f} GiB")
+        raise ArgumentError(
+            f"the call needs {needed / 2**30:.1f} GiB, but this machine has {available / 2**30:.1f} GiB"
+        )

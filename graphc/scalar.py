@@ -12,7 +12,7 @@ hashing and printing stay linear.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,6 +209,20 @@ def cast(value: Scalar, dtype: str) -> Scalar:
 
 def index(value: int) -> Const:
     return Const(value, "index")
+
+
+def walk(scalar: Scalar | None) -> Iterator[Scalar]:
+    """A scalar and all its parts, subscripts and conditions of loads too."""
+    if scalar is None:
+        return
+    yield scalar
+    parts: tuple[Scalar | None, ...] = ()
+    if isinstance(scalar, Call):
+        parts = scalar.args
+    elif isinstance(scalar, Load):
+        parts = (*scalar.at, scalar.when)
+    for part in parts:
+        yield from walk(part)
 
 
 def _fold_index(fn: str, args: tuple[Scalar, ...]) -> Scalar | None:

@@ -135,9 +135,7 @@ def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
     return anchors
 
 
-def _homes_through(
-    user: Node, anchors: set[Node], homes: dict[Node, set[tuple[Node, ...]]]
-) -> set[tuple[Node, ...]]:
+def _homes_through(user: Node, anchors: set[Node], homes: dict[Node, set[tuple[Node, ...]]]) -> set[tuple[Node, ...]]:
     """The places where a value is computed because of a user: a task, and the views on the way to it."""
     if user in anchors or user not in homes:
         return {(user,)}

@@ -135,8 +135,9 @@ class Steps:
             varies = self.axis in equation.node.axes
             for k in range(self.count) if varies else (None,):
                 state = self._operand(equation.node, k)
-                yield state["name"], Equation(
-                    state, self._operand(equation.body, k), self._operand(equation.initial, k)
+                yield (
+                    state["name"],
+                    Equation(state, self._operand(equation.body, k), self._operand(equation.initial, k)),
                 )
 
     # The parts of a step.

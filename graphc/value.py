@@ -143,7 +143,9 @@ class Value:
     __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
-        raise GraphError("a value has no truth value while the graph is built; use gc.where(condition, then, otherwise)")
+        raise GraphError(
+            "a value has no truth value while the graph is built; use gc.where(condition, then, otherwise)"
+        )
 
     @property
     def T(self) -> Value:
@@ -293,7 +295,7 @@ def index_event(value: Value, keys: Sequence[Any]) -> Value:
 
 
 def as_value(item: Any, graph: Graph | None, dtype: str | None = None) -> Value:
-    """A value, or a constant made of a Python number or an array; `dtype` is the constant's, by default its own kind's."""
+    """A value, or a constant made of a number or an array; `dtype` is the constant's, by default its own kind's."""
     if isinstance(item, Value):
         return item
     if isinstance(item, Node):

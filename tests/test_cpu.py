@@ -47,7 +47,7 @@ if X86:
         TARGETS["avx2"] = Target(HOST.triple, "x86-64-v3")
 ELEMENTARY = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos", "erf", "pow")
 
-n, u, k, t, c = (Index(name) for name in "nukt" "c")
+n, u, k, t, c = (Index(name) for name in "nuktc")
 N, U, K, T = (Size(name) for name in "NUKT")
 
 
@@ -163,9 +163,7 @@ def matmul(dtype: str, rows: Scalar | int = N, columns: Scalar | int = U, depth:
 def gates() -> Program:
     """Four sums that share an operand, read from a blocked layout, and two stores."""
     quotient, rest = call("floordiv", u, index(16)), call("mod", u, index(16))
-    sums = tuple(
-        total(f"z{g}", product(at("x", n, k), at("w", quotient, k, index(g), rest))) for g in range(4)
-    )
+    sums = tuple(total(f"z{g}", product(at("x", n, k), at("w", quotient, k, index(g), rest))) for g in range(4))
     z = [Ref(f"z{g}", "float32") for g in range(4)]
     return program(
         [
@@ -494,10 +492,7 @@ def samples(dtype: str, fn: str) -> np.ndarray:
 
 
 CASES = [
-    (fn, dtype)
-    for fn, function in FUNCTIONS.items()
-    for dtype in function.accepts
-    if fn not in ("cast", *ELEMENTARY)
+    (fn, dtype) for fn, function in FUNCTIONS.items() for dtype in function.accepts if fn not in ("cast", *ELEMENTARY)
 ]
 
 

@@ -14,9 +14,9 @@ from graphc.drawing.collapse import MAX_VERTICES, collapse
 from graphc.drawing.columns import grid
 from graphc.drawing.dot import dot_source
 from graphc.drawing.draw import draw
+from graphc.drawing.picture import Arrow, Picture, Vertex, picture
 from graphc.errors import ArgumentError, UnsupportedError
 from graphc.grad import grad
-from graphc.drawing.picture import Arrow, Picture, Vertex, picture
 from graphc.unroll import unroll
 
 

@@ -210,9 +210,7 @@ def same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) ->
 
 
 @pytest.mark.parametrize(("file", "function"), REFERENCES)
-def test_outputs_and_gradients_follow_the_equations(
-    monkeypatch: pytest.MonkeyPatch, file: str, function: str
-) -> None:
+def test_outputs_and_gradients_follow_the_equations(monkeypatch: pytest.MonkeyPatch, file: str, function: str) -> None:
     reference = REFERENCES[file, function]
     g = build(monkeypatch, file, function)
     arrays = arrays_for(file, g)

@@ -15,15 +15,21 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "types": ("errors", "scalar", "codegen.program"),
     "ir": ("ir",),
     "ops": ("ops", "ops.*"),
-    "expressions": ("notation", "notation.text", "notation.literals", "notation.declarations", "network", "value", "graph", "functions"),
+    "expressions": (
+        "notation", "notation.text", "notation.literals", "notation.declarations", "network", "value", "graph",
+        "functions",
+    ),
     "passes": (
-        "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "grad", "unroll", "interpreter", "notation.*",
-        "prepare", "schedule", "kernel", "plan", "fuse", "lower", "cells", "cells.*", "initialize", "optim", "training",
-        "precision", "drawing", "drawing.*",
+        "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "grad", "unroll", "interpreter",
+        "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "cells", "cells.*", "initialize",
+        "optim", "training", "precision", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": ("runtime", "compile"),
-    "use": ("gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve", "user_file", "training_data", "cli", "__main__", ""),
+    "use": (
+        "gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve", "user_file", "cli",
+        "__main__", "",
+    ),
 }  # fmt: skip
 
 
@@ -59,7 +65,9 @@ def _imports(module: str, path: Path, known: dict[str, Path]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             base = str(node.module)
-            names = [f"{base}.{a.name}" if f"{base}.{a.name}".removeprefix("graphc.") in known else base for a in node.names]
+            names = [
+                f"{base}.{a.name}" if f"{base}.{a.name}".removeprefix("graphc.") in known else base for a in node.names
+            ]
         else:
             continue
         assert not any(n.split(".")[0] in ("ops", "codegen") for n in names), f"{path}: imports ops or codegen directly"
@@ -121,6 +129,8 @@ def test_the_compiler_names_no_cell() -> None:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         words = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
-            n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and "\n" not in n.value
+            n.value
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Constant) and isinstance(n.value, str) and "\n" not in n.value
         }
         assert not [w for w in words if w.lower() in cells], f"{path} names a cell"

@@ -31,9 +31,7 @@ def recurrence() -> Program:
     shifted = Load("V", (call("add", u, index(1)), k), F32)
     w = Load("W", (u, k), F32)
     step = product("step", x, call("add", w, shifted), Store("y", (t, n, u), result))
-    change = Kernel(
-        "change", (Dim("u", U), Dim("k", K)), (), (Store("W", (u, k), call("add", w, Const(1.0, F32))),)
-    )
+    change = Kernel("change", (Dim("u", U), Dim("k", K)), (), (Store("W", (u, k), call("add", w, Const(1.0, F32))),))
     first = Load("x", (index(0), n, k), F32)
     last = product("last", first, w, Store("z", (n, u), result))
     return program(Loop("t", T, False, (step,)), change, last)
@@ -88,7 +86,9 @@ def test_every_contraction_loads_along_its_vector_dimension() -> None:
 
 
 def test_golden() -> None:
-    assert str(pack(recurrence())) == """\
+    assert (
+        str(pack(recurrence()))
+        == """\
 program p(#T, #N, #K, #U)
   input x: float32[#T, #N, #K]
   param W: float32[#U, #K]
@@ -115,6 +115,7 @@ program p(#T, #N, #K, #U)
       %a = sum mul(x[0, n, k], W.last0[k, u])
     z[n, u] = %a
 """
+    )
 
 
 def test_what_is_read_once_or_written_nearby_stays() -> None:

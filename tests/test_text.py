@@ -13,11 +13,11 @@ import graphc as gc
 from graphc.errors import GraphError, ParseError
 from graphc.grad import grad
 from graphc.ir import Node, make, topological
+from graphc.notation.parse import parse
 from graphc.ops import TABLE, leaves
 from graphc.ops import elementwise as ew
 from graphc.ops.axis import shift
 from graphc.ops.contraction import matmul
-from graphc.notation.parse import parse
 from graphc.unroll import unroll
 from graphc.value import Value
 

@@ -61,7 +61,9 @@ def test_a_sound_program_passes() -> None:
     verify(program())
     update = Store("w", (u, index(0)), call("add", Load("w", (u, index(0)), F32), ONE))
     verify(program(Kernel("in_place", KERNEL.dims, (), (update,))))
-    verify(with_store(KERNEL.stores[0], Store("y", (t, u), Load("y", (call("sub", t, index(1)), u), F32, YES))))  # the step before
+    verify(
+        with_store(KERNEL.stores[0], Store("y", (t, u), Load("y", (call("sub", t, index(1)), u), F32, YES)))
+    )  # the step before
     verify(with_store(KERNEL.stores[0], Store("y", (t, u), ONE, accumulate=True)))
 
 
@@ -104,7 +106,10 @@ BROKEN = {
     "another point stores to w": with_store(Store("w", (u, u), Load("w", (u, index(0)), F32))),
     "h[t, u] of kernel step is not stored yet": with_value(Load("h", (t, u), F32)),
     "y[t, 0] of kernel early is not stored yet": Program(
-        "p", ("T", "K"), BUFFERS, (Loop("t", T, False, (Kernel("early", (), (Let("a", Load("y", (t, index(0)), F32)),), ()), KERNEL)),)
+        "p",
+        ("T", "K"),
+        BUFFERS,
+        (Loop("t", T, False, (Kernel("early", (), (Let("a", Load("y", (t, index(0)), F32)),), ()), KERNEL)),),
     ),
     "another point stores to y": with_store(Store("y", (t, u), Load("y", (t, call("sub", K, u)), F32))),
 }

@@ -19,9 +19,9 @@ from graphc.value import Value
 def min_gru(g: Graph, x: Value, units: int, over: Axis, name: str = "min_gru", **options: Unpack[Options]) -> Hidden:
     """Gates z (update) and n (new content):
 
-        z = σ(W_z x + b_z)
-        n = W_n x + b_n
-        h = (1 − z) ⊙ h′ + z ⊙ n
+    z = σ(W_z x + b_z)
+    n = W_n x + b_n
+    h = (1 − z) ⊙ h′ + z ⊙ n
     """
     cell = _stateless(g, x, units, over, name, options)
     ((h, h_before),) = cell.states(h=units)
@@ -41,9 +41,9 @@ def min_lstm(
 ) -> Hidden:
     """Gates f (forget), i (input) and n (new content); the first two are made to add up to 1:
 
-        f, i = σ(W_k x + b_k)
-        n = W_n x + b_n
-        h = (f ⊙ h′ + i ⊙ n) / (f + i)
+    f, i = σ(W_k x + b_k)
+    n = W_n x + b_n
+    h = (f ⊙ h′ + i ⊙ n) / (f + i)
     """
     cell = _stateless(g, x, units, over, name, options)
     ((h, h_before),) = cell.states(h=units)

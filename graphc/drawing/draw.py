@@ -9,9 +9,9 @@ from pathlib import Path
 from graphc.drawing import layout
 from graphc.drawing.collapse import collapse
 from graphc.drawing.dot import dot_source
+from graphc.drawing.picture import picture
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
-from graphc.drawing.picture import picture
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from graphc.drawing.labels import constant_label, delay_label, op_label
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, topological
-from graphc.drawing.labels import constant_label, delay_label, op_label
+from graphc.notation.text import subscript
 from graphc.ops import CONST, INPUT, PARAM, STATE
 from graphc.ops.axis import AT, SHIFT, STACK
 from graphc.ops.elementwise import ADD, CAST
 from graphc.ops.event import RESHAPE
 from graphc.ops.gradient import CUSTOM_GRADIENT
 from graphc.ops.reduction import BROADCAST
-from graphc.notation.text import subscript
 
 Step = tuple[int, ...]
 TRANSPARENT = (RESHAPE, BROADCAST, CAST, CUSTOM_GRADIENT)  # only their first operand is shown

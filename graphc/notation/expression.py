@@ -15,10 +15,10 @@ from typing import Any
 from graphc.errors import GraphError, ParseError
 from graphc.ir import Axis, AxisEdge, AxisPoint, Node, Op, check_dtype, check_shape, make
 from graphc.notation.literals import read_constant, read_number
+from graphc.notation.text import DEFAULTS, implied_fill
 from graphc.ops import CONST, TABLE
 from graphc.ops.axis import at, shift
 from graphc.ops.contraction import matmul
-from graphc.notation.text import DEFAULTS, implied_fill
 
 MAX_DEPTH = 100
 BINARY: Mapping[type[ast.operator], str] = {

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 
 from graphc.errors import GraphError, Location, ParseError
-from graphc.notation.expression import Scope, normal, read_expression, syntax
 from graphc.graph import Equation, Graph, Param
 from graphc.ir import FLOATS, Axis, Node, Op, check_dtype, check_shape, dependencies
+from graphc.notation.expression import Scope, normal, read_expression, syntax
 from graphc.ops.leaves import INPUT, PARAM, STATE, leaf
 
 MAX_TEXT = 1 << 27  # characters

@@ -24,9 +24,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graphc.notation.declarations import declaration_order
 from graphc.errors import GraphError
 from graphc.ir import Axis, Node, topological
+from graphc.notation.declarations import declaration_order
 from graphc.notation.literals import print_constant
 from graphc.ops import CONST, CONTRACT
 from graphc.ops.axis import AT, SHIFT, at, shift
