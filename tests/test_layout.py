@@ -27,8 +27,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "back ends": ("codegen", "codegen.*"),
     "compile": ("runtime", "compile"),
     "use": (
-        "gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve", "user_file", "cli",
-        "__main__", "",
+        "gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve",
+        "user_file", "training_data", "cli", "__main__", "",
     ),
 }  # fmt: skip
 
