@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
+from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError, UnsupportedError
 from graphc.ir import Axis, Node, check_dtype, topological
 from graphc.ops import composite, gradient, leaves, reduction, table
 from graphc.ops import contraction as product
@@ -301,6 +301,16 @@ def _sum_lonely(node: Node, letters: str, others: str) -> tuple[Node, str]:
         raise ShapeError(f"einsum names an event of shape {node.shape} by {letters!r}")
     lonely = [d for d, letter in enumerate(letters) if letter not in others]
     return reduction.sum_(node, lonely), "".join(letter for letter in letters if letter in others)
+
+
+def blocks(x: Any, size: tuple[int, int]) -> Value:
+    """An image event (C, H, W) cut into blocks along two new axes: not supported yet."""
+    raise UnsupportedError("gc.blocks is not supported yet: declare the input over the axes, as in over=(i, j, n)")
+
+
+def image(x: Any, axes: tuple[Axis, Axis]) -> Value:
+    """The inverse of `blocks`: not supported yet."""
+    raise UnsupportedError("gc.image is not supported yet: take the output over its axes, an array (I, J, …)")
 
 
 # Axes.

@@ -542,3 +542,21 @@ def test_proper_calls_pass() -> None:
         assert run(runnable(), **PROPER)["loss"] == 0
         assert run(labelled(), **MORE)["cost"] == pytest.approx(2 * np.log(3))
         assert run(fixed(), x=np.ones(4, "float32"), t=2)["y"].tolist() == [2.0] * 4
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda g: gc.blocks(g.value("x"), (2, 2)),
+        lambda g: gc.image(g.value("x"), ()),
+        lambda g: gc.compile(g, target="cuda"),
+        lambda g: gc.emit(g, target="cuda", arch="sm_90"),
+        lambda g: g.input("half", (3,), dtype="float16"),
+        lambda g: g.param("brain", (3,), dtype="bfloat16"),
+    ],
+)
+def test_what_is_to_come_says_so(use: Callable[[gc.Graph], object]) -> None:
+    g = gc.Graph("g")
+    g.output("y", g.input("x", (3,)) + 1)
+    with pytest.raises(UnsupportedError, match="not supported yet"):
+        use(g)
