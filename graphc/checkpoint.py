@@ -50,7 +50,7 @@ def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         metadata = _metadata(path)
         arrays = parse(path.read_bytes())
     except OSError as error:
-        raise ArgumentError(f"cannot read checkpoint {path}: {error.strerror or error}") from None
+        raise ArgumentError(f"cannot read {path}: {error.strerror or error}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArgumentError(f"{path} is not a whole safetensors file: {error}") from None
     return {name: array.copy() for name, array in arrays.items()}, metadata

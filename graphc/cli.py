@@ -16,6 +16,7 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
 
 import graphc as gc
 from graphc import checkpoint
@@ -31,8 +32,12 @@ app = typer.Typer(
     help="graphc: a symbolic autodiff compiler for recurrent networks. Equations in, fused native code out.",
 )
 
-File = Annotated[Path, typer.Argument(help="A Python file that defines graph() -> gc.Graph. It is run.")]
+File = Annotated[
+    Path, typer.Argument(help="A Python file that defines graph() -> gc.Graph. It is run: name only what you trust.")
+]
 Function = Annotated[str, typer.Option(help="The function of FILE that returns the graph.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")]
+Grad = Annotated[str | None, typer.Option(help="Differentiate this output first; loss, where no name follows.")]
 OPTIMIZERS = {"adam": gc.optim.Adam, "adamw": gc.optim.AdamW, "momentum": gc.optim.Momentum, "sgd": gc.optim.SGD}
 
 
@@ -57,6 +62,15 @@ def _is_users(location: Location | None) -> bool:
     return location is not None and not any(Path(location.file).is_relative_to(folder) for folder in installed)
 
 
+class GradCommand(TyperCommand):
+    """A command whose `--grad` may stand alone: what follows it is an output only if it could be the name of one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = [following.isidentifier() for following in (*args[1:], "")]
+        alone = (arg == "--grad" and not name for arg, name in zip(args, named, strict=True))
+        return super().parse_args(ctx, ["--grad=loss" if a else arg for a, arg in zip(alone, args, strict=True)])
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for drawings, learning curve and weights.")] = Path("out/demo"),
@@ -71,14 +85,14 @@ def demo(
     run(out, epochs)
 
 
-@app.command()
+@app.command(cls=GradCommand)
 def draw(
     file: File,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="An .svg or .dot file; FILE.svg by default.")
     ] = None,
     unroll: Annotated[list[str] | None, typer.Option(help="AXIS=STEPS: write the axis out. May be repeated.")] = None,
-    grad: Annotated[str | None, typer.Option(help="Draw the gradient of this output, too.")] = None,
+    grad: Grad = None,
     engine: Annotated[
         str, typer.Option(help="graphviz-pure, which needs no system package, or dot.")
     ] = "graphviz-pure",
@@ -92,29 +106,34 @@ def draw(
     if grad:
         graph = gc.grad(graph, grad)
     if unroll:
-        graph = gc.unroll(graph, **dict(_steps(item) for item in unroll))
+        graph = gc.unroll(graph, **_steps(unroll))
     target = output or Path(file.stem + ".svg")
     gc.draw(graph, engine=engine).save(target)
     typer.echo(target)
 
 
-def _steps(item: str) -> tuple[str, int]:
-    axis, _, steps = item.partition("=")
-    if not axis or not steps.isdecimal():
-        raise ArgumentError(f"--unroll takes AXIS=STEPS, such as t=4, not {item!r}")
-    return axis, int(steps)
+def _steps(items: list[str]) -> dict[str, int]:
+    chosen: dict[str, int] = {}
+    for item in items:
+        axis, _, steps = item.partition("=")
+        if not axis or not steps.isdecimal():
+            raise ArgumentError(f"--unroll takes AXIS=STEPS, such as t=4, not {item!r}")
+        if axis in chosen:
+            raise ArgumentError(f"--unroll names axis {axis!r} twice")
+        chosen[axis] = int(steps)
+    return chosen
 
 
-@app.command()
+@app.command(cls=GradCommand)
 def show(
     file: File,
     emit: Annotated[str, typer.Option(help=f"The stage: {', '.join(STAGES)}.")] = "graph",
-    grad: Annotated[str | None, typer.Option(help="Differentiate this output first.")] = None,
+    grad: Grad = None,
     function: Function = "",
 ) -> None:
     """Print what a graph is at one stage of compilation.
 
-    Example: `graphc show examples/gru.py --emit program --grad loss`
+    Example: `graphc show examples/gru.py --emit program --grad`
     """
     graph = load_graph(file, function)
     typer.echo(emit_stage(gc.grad(graph, grad) if grad else graph, emit))
@@ -124,18 +143,21 @@ def show(
 def check(
     file: File,
     of: Annotated[str, typer.Option(help="The output to differentiate.")] = "loss",
-    seed: Annotated[int, typer.Option(help="Of the random arrays.")] = 0,
+    seed: Seed = 0,
     tolerance: Annotated[float, typer.Option(help="The largest relative error that passes.")] = 1e-6,
     function: Function = "",
 ) -> None:
     """Check the gradients of a graph: against central differences, and forward against reverse mode.
 
-    Interpreted and compiled, in float64, on random arrays. Example: `graphc check my_cell.py`
+    Interpreted and compiled, in float64, on random arrays.
+
+    Example: `graphc check my_cell.py`
     """
     from graphc.testing import check_gradients
 
     graph = load_graph(file, function)
-    table = Table("by", "interpreted", "compiled", title=f"relative error of the gradient of {of}")
+    title, caption = f"relative error of the gradient of {of}", f"all are right to {tolerance:g}"
+    table = Table("by", "interpreted", "compiled", title=title, caption=caption)
     try:
         interpreted = check_gradients(graph, of, seed=seed, tolerance=tolerance)
         compiled = check_gradients(graph, of, seed=seed, tolerance=tolerance, run=_compiled)
@@ -154,22 +176,26 @@ def _compiled(graph: gc.Graph, **arrays: Any) -> Mapping[str, np.ndarray]:
 @app.command()
 def train(
     file: File,
-    data: Annotated[str, typer.Option(help="'vowels', or an .npz file with one array for each input.")] = "",
+    data: Annotated[
+        str, typer.Option(help="'vowels', or an .npz or .safetensors file with one array for each input.")
+    ] = "",
     epochs: Annotated[int, typer.Option(min=1)] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 32,
     batch_axis: Annotated[str, typer.Option(help="The axis that numbers the examples; n, where there is one.")] = "",
     optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = "adam",
     lr: Annotated[float, typer.Option(help="The learning rate.")] = 3e-3,
-    clip: Annotated[float | None, typer.Option(help="Bound the norm of the gradient.")] = None,
+    clip: Annotated[float | None, typer.Option(min=0, help="Bound the norm of the gradient.")] = None,
     loss: Annotated[str, typer.Option(help="The output to make small.")] = "loss",
-    seed: Annotated[int, typer.Option(help="Of the initial params and of the order of the examples.")] = 0,
+    seed: Seed = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Checkpoint; training resumes from it.")] = None,
     function: Function = "",
 ) -> None:
     """Train the params of a graph.
 
     Without --data, FILE's own function `data(seed)` gives the arrays of each epoch. With `--data vowels` the graph's
-    inputs are named x, lengths and y, speaker or label. Example: `graphc train examples/lstm.py --epochs 5`
+    inputs are named x, lengths and y, speaker or label.
+
+    Example: `graphc train examples/lstm.py --epochs 5 -o state.safetensors`
     """
     module = load_module(file)
     graph = graph_of(module, function)

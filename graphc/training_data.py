@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc import checkpoint
 from graphc.datasets import japanese_vowels
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
@@ -32,8 +33,10 @@ def source(module: ModuleType, graph: Graph, data: str) -> Callable[[int], Mappi
         }
     elif data.endswith(".npz"):
         by_name = _archive(data)
+    elif data.endswith(".safetensors"):
+        by_name = checkpoint.load(data)[0]
     else:
-        raise ArgumentError(f"--data is 'vowels' or an .npz file, not {data!r}")
+        raise ArgumentError(f"--data is 'vowels', or an .npz or .safetensors file, not {data!r}")
     chosen = _chosen(graph, by_name, data)
     return lambda epoch: chosen
 
@@ -75,7 +78,10 @@ def batches(
         return
     if len(set(counts.values())) != 1 or len(counts) < len(where):
         raise ArgumentError(f"the arrays do not agree on the number of examples: {counts}")
-    order = rng.permutation(next(iter(counts.values())))
+    count = next(iter(counts.values()))
+    if not count:
+        raise ArgumentError(f"there are no examples to train on: axis {axis!r} has length 0")
+    order = rng.permutation(count)
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         yield {

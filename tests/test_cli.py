@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from graphc.cli import main
 from graphc.compile import STAGES
 
 ROOT = Path(__file__).parent.parent
 LSTM = str(ROOT / "examples" / "lstm.py")
+FORMATS = ("npz", "safetensors")
 
 CELL = """
 import graphc as gc
@@ -57,6 +59,24 @@ def cell(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [((), (Path("out/demo"), None)), (("--out", "pictures", "--epochs", "3"), (Path("pictures"), 3))],
+)
+def test_demo(
+    graphc: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    expected: tuple[Path, int | None],
+) -> None:
+    """What it does is tested with the demo; this is what it is asked to do."""
+    asked: list[tuple[Path, int | None]] = []
+    monkeypatch.setattr("graphc.demo.run", lambda out, epochs: asked.append((out, epochs)))
+    graphc("demo", *options, cwd=tmp_path)
+    assert asked == [expected]
+
+
 def test_draw(graphc: Run, tmp_path: Path) -> None:
     graphc("draw", LSTM, "--unroll", "t=3", "-o", "lstm.svg", cwd=tmp_path)
     svg = (tmp_path / "lstm.svg").read_text(encoding="utf-8")
@@ -65,9 +85,34 @@ def test_draw(graphc: Run, tmp_path: Path) -> None:
     assert "t = 3" not in svg
 
 
-def test_draw_the_gradient_beside_the_file(graphc: Run, cell: Path) -> None:
-    assert "cell.svg" in graphc("draw", str(cell), "--grad", "loss", cwd=cell.parent)
-    assert "adjoint" in (cell.parent / "cell.svg").read_text(encoding="utf-8")
+def test_draw_along_two_axes(graphc: Run, cell: Path) -> None:
+    graphc("draw", str(cell), "--unroll", "t=2", "--unroll", "n=2", "-o", "both.svg", cwd=cell.parent)
+    svg = (cell.parent / "both.svg").read_text(encoding="utf-8")
+    assert all(f"h[{t}, {n}]" in svg for t in range(2) for n in range(2))
+    assert "h[2, 0]" not in svg
+
+
+def test_draw_beside_the_file(graphc: Run, cell: Path) -> None:
+    assert "cell.svg" in graphc("draw", str(cell), cwd=cell.parent)
+    assert "adjoint" not in (cell.parent / "cell.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("cell.py", "--grad", "loss", "-o", "cell.dot"),
+        ("cell.py", "--grad=loss", "-o", "cell.dot"),
+        ("cell.py", "-o", "cell.dot", "--grad"),
+        ("cell.py", "--grad", "-o", "cell.dot"),
+        ("--grad", "cell.py", "-o", "cell.dot"),
+    ],
+)
+def test_the_gradient_is_of_the_loss_or_of_a_named_output(graphc: Run, cell: Path, arguments: tuple[str, ...]) -> None:
+    graphc("draw", *arguments, cwd=cell.parent)
+    assert "adjoint" in (cell.parent / "cell.dot").read_text(encoding="utf-8")
+    by_name = tuple(argument.replace("=loss", "=soup").replace("loss", "soup") for argument in arguments)
+    if by_name != arguments:
+        assert "no output 'soup'" in graphc("draw", *by_name, cwd=cell.parent, status=1)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +134,8 @@ def test_show(graphc: Run, cell: Path, stage: str, shows: str) -> None:
 def test_check(graphc: Run, cell: Path) -> None:
     printed = graphc("check", str(cell), cwd=cell.parent)
     assert "compiled" in printed
-    assert "U" in printed
+    assert {"x", "y", "U", "W"} <= set(printed.split())
+    assert graphc("check", str(cell), "--seed", "1", cwd=cell.parent) != printed
 
 
 def test_check_finds_a_wrong_gradient(graphc: Run, cell: Path) -> None:
@@ -106,6 +152,18 @@ def test_train_on_an_archive_and_resume(graphc: Run, cell: Path) -> None:
     later = graphc(*arguments, "--epochs", "3", cwd=cell.parent)
     assert "epoch 3/3" in later
     assert "epoch 1/3" not in later
+
+
+def test_an_archive_in_either_format_trains_the_same(graphc: Run, cell: Path) -> None:
+    """Two epochs of shuffled batches; a file that was read wrongly would give another loss."""
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(4, 20, 2)).astype("f"), "y": rng.normal(size=20).astype("f")}
+    np.savez(cell.parent / "data.npz", **arrays)
+    save_file(arrays, cell.parent / "data.safetensors")
+    options = ("--batch-size", "8", "--epochs", "2", "--optimizer", "momentum", "--lr", "0.1")
+    printed = [graphc("train", str(cell), "--data", f"data.{end}", *options, cwd=cell.parent) for end in FORMATS]
+    assert printed[0] == printed[1]
+    assert "epoch 2/2  loss" in printed[0]
 
 
 def test_train_on_the_files_own_data(graphc: Run, tmp_path: Path) -> None:
@@ -144,7 +202,12 @@ def test_mistakes_in_the_files_own_data(graphc: Run, cell: Path, body: str, mess
         (("show", "missing.py"), "there is no file missing.py"),
         (("show", "cell.py", "--emit", "soup"), "no stage 'soup'"),
         (("draw", "cell.py", "--unroll", "t"), "AXIS=STEPS"),
+        (("draw", "cell.py", "--unroll", "t=four"), "AXIS=STEPS"),
+        (("draw", "cell.py", "--unroll", "t=0"), "at least 1"),
+        (("draw", "cell.py", "--unroll", "t=2", "--unroll", "t=3"), "axis 't' twice"),
         (("draw", "cell.py", "--unroll", "z=3"), "'z'"),
+        (("draw", "cell.py", "-o", "cell.png"), "not as 'cell.png'"),
+        (("check", "cell.py", "--of", "soup"), "no output 'soup'"),
         (("draw", "cell.py", "--engine", "soup"), "error: engine= is"),
         (("show", "cell.py", "--function", "nothing"), "no function 'nothing'"),
         (("train", "cell.py"), "no function data(seed)"),
@@ -152,18 +215,46 @@ def test_mistakes_in_the_files_own_data(graphc: Run, cell: Path, body: str, mess
         (("train", "cell.py", "--data", "soup"), "not 'soup'"),
         (("train", "cell.py", "--data", "missing.npz"), "missing.npz"),
         (("train", "cell.py", "--data", "cell.npz"), "cell.npz is not an archive of plain arrays"),
+        (("train", "cell.py", "--data", "empty.npz"), "there are no examples"),
+        (("train", "cell.py", "--data", "missing.safetensors"), "cannot read missing.safetensors"),
+        (("train", "cell.py", "--data", "cell.safetensors"), "cell.safetensors is not a whole safetensors file"),
         (("train", "cell.py", "--optimizer", "soup"), "no optimizer 'soup'"),
         (("train", "cell.py", "--batch-axis", "m"), "no axis 'm'; it has t, n"),
     ],
 )
 def test_mistakes_are_explained(graphc: Run, cell: Path, arguments: tuple[str, ...], message: str) -> None:
     (cell.parent / "cell.npz").write_bytes(b"soup")
+    (cell.parent / "cell.safetensors").write_bytes(b"soup")
+    np.savez(cell.parent / "empty.npz", x=np.zeros((4, 0, 2), "f"), y=np.zeros(0, "f"))
     if message == "lengths":  # a graph whose inputs the data set does not have
         cell.write_text(CELL.replace('"x"', '"frames"'), encoding="utf-8")
         message = "no array for input frames"
     printed = graphc(*arguments, cwd=cell.parent, status=1)
     assert message in printed
     assert "lib/python" not in printed
+    assert len(printed.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("check", "--seed"), ("train", "--seed"), ("train", "--epochs"), ("train", "--clip")]
+)
+def test_options_out_of_range_are_refused(graphc: Run, cell: Path, command: str, name: str) -> None:
+    assert name in graphc(command, str(cell), name, "-1", cwd=cell.parent, status=2)
+
+
+def test_mistakes_are_printed_on_stderr(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "graphc", "show", "missing.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: there is no file missing.py\n")
+
+
+def test_one_function_among_several_is_chosen_by_name_or_annotation(graphc: Run, cell: Path) -> None:
+    one = CELL.replace("def graph():", "def small() -> gc.Graph:")
+    cell.write_text(one + "\ndef sized(units: int) -> gc.Graph:\n    raise NotImplementedError\n", encoding="utf-8")
+    assert graphc("show", cell.name, cwd=cell.parent).startswith("graph cell")
+    cell.write_text(one + one.replace("small", "other").replace('"cell"', '"second"'), encoding="utf-8")
+    assert "small, other" in graphc("show", cell.name, cwd=cell.parent, status=1)
+    assert graphc("show", cell.name, "--function", "other", cwd=cell.parent).startswith("graph second")
 
 
 def test_a_mistake_in_the_file_names_its_line(graphc: Run, cell: Path) -> None:
