@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import graphc as gc
 from graphc.cli import main
 from graphc.compile import STAGES
 
@@ -135,7 +136,18 @@ def test_check(graphc: Run, cell: Path) -> None:
     printed = graphc("check", str(cell), cwd=cell.parent)
     assert "compiled" in printed
     assert {"x", "y", "U", "W"} <= set(printed.split())
-    assert graphc("check", str(cell), "--seed", "1", cwd=cell.parent) != printed
+
+
+def test_check_draws_its_arrays_from_the_seed(graphc: Run, cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[tuple[int, float]] = []
+
+    def noted(graph: gc.Graph, of: str, seed: int, tolerance: float, **how: object) -> dict[str, float]:
+        seeds.append((seed, tolerance))
+        return {}
+
+    monkeypatch.setattr("graphc.testing.check_gradients", noted)
+    graphc("check", str(cell), "--seed", "7", "--tolerance", "1e-4", cwd=cell.parent)
+    assert seeds == [(7, 1e-4)] * 2
 
 
 def test_check_finds_a_wrong_gradient(graphc: Run, cell: Path) -> None:
@@ -164,6 +176,14 @@ def test_an_archive_in_either_format_trains_the_same(graphc: Run, cell: Path) ->
     printed = [graphc("train", str(cell), "--data", f"data.{end}", *options, cwd=cell.parent) for end in FORMATS]
     assert printed[0] == printed[1]
     assert "epoch 2/2  loss" in printed[0]
+
+
+def test_every_option_of_training_matters(graphc: Run, tmp_path: Path) -> None:
+    """One epoch of a few batches, with each option in turn: no two losses are alike."""
+    tried = [(), ("--optimizer", "sgd"), ("--lr", "0.5"), ("--clip", "1e-6"), ("--batch-size", "9"), ("--seed", "1")]
+    batch = ("--batch-size", "16", "--epochs", "1")
+    losses = [graphc("train", LSTM, *batch, *options, cwd=tmp_path) for options in tried]
+    assert len(set(losses)) == len(tried)
 
 
 def test_train_on_the_files_own_data(graphc: Run, tmp_path: Path) -> None:
