@@ -46,6 +46,7 @@ class Facts:
 
     reads: frozenset[Read]  # values of tasks
     buffers: frozenset[str]  # everything that it loads
+    strays: frozenset[str]  # those of them that it may load at other elements than the one it computes
     sums: int
     ranges: frozenset[tuple[Dim, ...]]  # what its reductions run over
 
@@ -99,6 +100,7 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
     return Facts(
         reads=frozenset(r for r in builder.reads if r.node is not task.node or task.param),
         buffers=frozenset(load.buffer for load in loads(kernel)),
+        strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.event),
         sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
         ranges=frozenset(step.dims for step in kernel.body if isinstance(step, Reduce)),
     )
@@ -143,7 +145,9 @@ def _partner(
     group: Group, kept: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
 ) -> Group | None:
     """The earlier group that this one can join, preferring one whose values it needs."""
-    candidates = [g for g in kept if g.domain == group.domain][-NEIGHBOURS:]
+    candidates = [g for g in kept if g.domain == group.domain]
+    if group.tasks[0].param is None:  # a copy joins what makes its value, however far back; one more pass otherwise
+        candidates = candidates[-NEIGHBOURS:]
     related = [(g, _relation(g, group, facts)) for g in reversed(candidates)]
     for candidate, _ in sorted(((g, s) for g, s in related if s > 0), key=lambda pair: -pair[1]):
         if _can_join(candidate, group, order, facts):
@@ -166,23 +170,17 @@ def _can_join(
 ) -> bool:
     tasks = [*first.tasks, *second.tasks]
     made = {t.node for t in tasks}
-    if len(tasks) > MOST_TASKS or sum(facts[t].sums for t in tasks) > MOST_SUMS:
+    computed = [t for t in tasks if t.param is None]  # copies to params only add stores
+    if len(computed) > MOST_TASKS or sum(facts[t].sums for t in tasks) > MOST_SUMS:
         return False
     if any(facts[t].elsewhere(first.loops) & made for t in tasks):
         return False
-    if any(
-        t.param is not None and t.param in facts[u].buffers for t in tasks for u in tasks if _elsewhere(t, u, facts)
-    ):
+    if any(t.param in facts[u].strays for t in tasks for u in tasks):
         return False
     between = set(order.successors(first)) - {second}
     if not any(networkx.has_path(order, g, second) for g in between):
         return not networkx.has_path(order, second, first)
     return False
-
-
-def _elsewhere(writer: Task, reader: Task, facts: dict[Task, Facts]) -> bool:
-    """Whether a task may read the param that another one overwrites, other than at its own point: sums may."""
-    return reader is not writer and facts[reader].sums > 0
 
 
 def _join(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> None:

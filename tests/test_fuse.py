@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 
 import graphc as gc
-from graphc.codegen.program import Loop, Reduce, kernels
+from graphc.codegen.program import Load, Loop, Reduce, kernels
 from graphc.compile import stages
 
 
@@ -61,6 +64,41 @@ def test_updates_see_the_params_as_they_were() -> None:
     g.update(e, x)
     rng = np.random.default_rng(0)
     agree(g, **{name: rng.normal(size=3) for name in (*names, "x")})
+
+
+UPDATES: dict[str, Callable[[gc.Value], gc.Value]] = {
+    "its transpose": lambda W: W.T,
+    "a sum with its transpose": lambda W: W + W.T,
+    "its rows in reverse": lambda W: W[::-1] * 2,
+    "its rows in turn": lambda W: gc.concat([W[1:], W[:1]], dim=0),
+    "its square": lambda W: W @ W,
+    "its softmax": lambda W: gc.softmax(W, dim=0),
+}
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_an_update_may_read_its_param_at_other_elements(name: str) -> None:
+    g = gc.Graph("g", dtype="float64")
+    W = g.param("W", (4, 4))
+    g.output("W_before", W)
+    g.update(W, UPDATES[name](W))
+    agree(g, W=np.random.default_rng(0).normal(size=(4, 4)))
+
+
+@pytest.mark.parametrize("optimizer", [gc.optim.Momentum(0.1), gc.optim.Adam()], ids=["momentum", "adam"])
+def test_updates_are_stored_by_the_kernels_that_compute_them(optimizer: gc.optim.Optimizer) -> None:
+    """However many params there are: a kernel that only copies is a pass over memory for nothing."""
+    g = gc.Graph("g")
+    t, n = g.axis("t"), g.axis("n")
+    h = g.input("x", (8,), over=(t, n))
+    for layer in range(4):
+        h = gc.cells.lstm(g, h, 8, over=t, name=f"l{layer}").h
+    g.output("loss", gc.mean(gc.sum(gc.square(h)), over=(t, n)))
+    program = stages(gc.training_step(g, "loss", optimizer)).program
+    params = {b.name for b in program.buffers if b.kind == "param"}
+    stored = [k for k in kernels(program.body) if any(s.buffer in params for s in k.stores)]
+    assert stored
+    assert not [k.name for k in stored if all(isinstance(s.value, Load) for s in k.stores)]
 
 
 def test_gates_share_one_kernel() -> None:
