@@ -59,9 +59,9 @@ def _names_message(graph: Graph, missing: list[str], extra: list[str], declared:
 def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
     if isinstance(given, np.ndarray | np.generic):
         array = np.asarray(given)
-        if array.dtype.name != node.dtype:
+        if array.dtype.name != node.dtype or not array.dtype.isnative:
             raise ArgumentError(
-                f"{name} is an array of {array.dtype.name}, expected {node.dtype}; "
+                f"{name} is an array of {array.dtype.name if array.dtype.isnative else array.dtype}, expected {node.dtype}; "
                 f"pass {name}.astype(np.{'bool_' if node.dtype == 'bool' else node.dtype})"
             )
     else:

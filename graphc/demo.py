@@ -1,7 +1,8 @@
 """The demo: an LSTM learns to tell nine speakers apart, and leaves its drawings behind.
 
-Training sees the 270 training utterances alone. The settings are ordinary ones, picked by hand among a handful that
-name 95 to 98 % of the held-out utterances right, so the figure shows that training works; it is no benchmark.
+Training sees the 270 training utterances alone, and so did the choice between a few settings, by cross-validation;
+the learning rate and the sizes were picked by hand before. So the share of held-out utterances that it names right,
+97 to 98 % from seed to seed, shows that training works; it is no benchmark.
 """
 
 from __future__ import annotations
@@ -20,26 +21,30 @@ from graphc.curve import learning_curve
 from graphc.datasets import Utterances, japanese_vowels
 from graphc.datasets.vowels import COEFFICIENTS, SPEAKERS
 
-UNITS = 100
+UNITS = 64
 EPOCHS = 60
 BATCH = 30
 DROPOUT = 0.5
 RATE = 5e-3
-WEIGHT_DECAY = 0.1
+WEIGHT_DECAY = 0.02
 
 
 def graph(dropout: float = 0.0) -> gc.Graph:
-    """Speaker from utterance: an LSTM, its last state, a softmax. With `dropout`, a further input `seed` draws it."""
+    """Speaker from utterance: an LSTM in both directions, its mean over the utterance's own frames, a softmax.
+
+    With `dropout`, a further input `seed` draws what is dropped.
+    """
     g = gc.Graph("speaker")
     n = g.axis("n")
     t = g.axis("t", g.input("lengths", (), over=(n,), dtype="int32"))
     x = g.input("x", (COEFFICIENTS,), over=(t, n))
     speaker = g.input("speaker", (), over=(n,), dtype="int32")
 
-    last = gc.cells.lstm(g, x, UNITS, over=t).h[t.last]
+    h = gc.cells.bidirectional(g, x, gc.cells.lstm, UNITS, over=t, name="lstm").h
+    voice = gc.mean(h, over=t)
     if dropout:
-        last = gc.dropout(last, dropout, g.input("seed", (), dtype="int32"))
-    logits = g.param("V", (SPEAKERS, UNITS)) @ last + g.param("c", (SPEAKERS,))
+        voice = gc.dropout(voice, dropout, g.input("seed", (), dtype="int32"))
+    logits = g.param("V", (SPEAKERS, 2 * UNITS)) @ voice + g.param("c", (SPEAKERS,))
 
     g.output("accuracy", gc.mean(gc.cast(gc.argmax(logits) == speaker, "float32"), over=n))
     g.output("loss", gc.mean(gc.cross_entropy(logits, speaker), over=n))

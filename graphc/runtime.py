@@ -105,7 +105,7 @@ class Runner:
         parts = []
         for name, node in self._declared.items():
             array = given.get(name)
-            if not isinstance(array, np.ndarray) or array.dtype.name != node.dtype:
+            if not isinstance(array, np.ndarray) or array.dtype.name != node.dtype or not array.dtype.isnative:
                 return None
             parts.append(array.shape)
         extra = tuple((n, v) for n, v in given.items() if n not in self._declared)
@@ -172,9 +172,9 @@ class Runner:
         if buffer.name in self.lowered.constants:
             return self.lowered.constants[buffer.name]
         array = arguments.arrays[buffer.name]
-        if buffer.name in self.graph.updates and not (array.flags.c_contiguous and array.flags.writeable):
+        if buffer.name in self.graph.updates and not array.flags.carray:
             raise ArgumentError(
-                f"{buffer.name} is updated in place, so its array must be contiguous and writeable; "
+                f"{buffer.name} is updated in place, so its array must be contiguous, aligned and writeable; "
                 f"pass np.ascontiguousarray({buffer.name})"
             )
         return np.require(array, requirements=["C", "A"])
