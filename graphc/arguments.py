@@ -60,8 +60,9 @@ def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
     if isinstance(given, np.ndarray | np.generic):
         array = np.asarray(given)
         if array.dtype.name != node.dtype or not array.dtype.isnative:
+            found = array.dtype.name if array.dtype.isnative else array.dtype
             raise ArgumentError(
-                f"{name} is an array of {array.dtype.name if array.dtype.isnative else array.dtype}, expected {node.dtype}; "
+                f"{name} is an array of {found}, expected {node.dtype}; "
                 f"pass {name}.astype(np.{'bool_' if node.dtype == 'bool' else node.dtype})"
             )
     else:

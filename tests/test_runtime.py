@@ -104,7 +104,7 @@ def test_memory_that_is_not_there_is_not_asked_for() -> None:
     h = g.state("h", (1 << 20,), over=t)
     h[t] = h[t - 1] + 1.0
     g.output("h", h)
-    with pytest.raises(ArgumentError, match="the call needs .* GiB"):
+    with pytest.raises(ArgumentError, match=r"the call needs .* GiB"):
         gc.compile(g)(t=1 << 30)
 
 

@@ -6,7 +6,7 @@ with the output in its attribute `h`: the library's, or the user's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,10 +25,8 @@ class States(Protocol):
     def h(self) -> Value: ...
 
 
-class Cell(Protocol):
-    """A function that adds a cell to a graph."""
-
-    def __call__(self, g: Graph, x: Value, *, units: int, over: Axis, name: str, **options: Any) -> States: ...
+# A function that adds a cell to a graph: cell(g, x, units=…, over=…, name=…, **options).
+Cell = Callable[..., States]
 
 
 @dataclass(frozen=True, eq=False)
