@@ -2,8 +2,9 @@
 
 In: a kernel, its program, the target. Out: the function's text with what it needs from its module. The points are
 covered by tiles (`graphc.codegen.vectorize`); the nest, from the outside: the kernel's other dimensions, strips of
-the vector dimension, strips of the row dimension, then for each tile its reductions with all accumulators in
-registers, and after them one rolled loop over the tile's cells that computes and stores the rest.
+the vector dimension, blocks of the row dimension, then the reductions tile by tile with all accumulators in
+registers (`graphc.codegen.cpu_tile`), and after them one rolled loop over the block's cells that computes and stores
+the rest.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataclasses import dataclass, replace
 from graphc.codegen.access import Access
 from graphc.codegen.cpu_functions import Functions
 from graphc.codegen.cpu_memory import read, scatter, write
-from graphc.codegen.cpu_reduce import horizontal, strips, tail_mask, tiled
+from graphc.codegen.cpu_reduce import horizontal, strips, tail_mask
+from graphc.codegen.cpu_tile import RowBlock, tiled
 from graphc.codegen.cpu_values import Lanes, Values
 from graphc.codegen.llvm import Function, Value, element_type, i64, lane_count, quoted
 from graphc.codegen.program import Dim, Kernel, Program, Reduce, Store
 from graphc.codegen.target import Target
-from graphc.codegen.vectorize import row_sizes, schedule
+from graphc.codegen.vectorize import schedule
 
 __all__ = ["Parameters", "Piece", "kernel_function"]
 
@@ -106,40 +108,36 @@ class _KernelEmitter:
                     self._rows(vectors)
 
     def _rows(self, vectors: int) -> None:
-        """Strips of the row dimension: tiles' heights, then lower ones."""
+        """Blocks of rows: first all reductions, then all that is stored."""
         values, plan = self.values, self.plan
-        if plan.row is None:
-            self._tile(1, vectors)
-            return
-        extent = self.dims[plan.row].extent
-        for start, stop, rows in values.steps(extent, row_sizes(plan.rows)):
-            with values.loop(plan.row, start, stop, rows):
-                self._tile(rows, vectors)
-
-    def _tile(self, rows: int, vectors: int) -> None:
-        values, plan, f = self.values, self.plan, self.values.function
         values.vectors = vectors
-        for reduce in self.tiled:
-            tiled(values, reduce, rows, vectors)
-        if rows * vectors == 1:
-            self._stores()
+        if plan.row is None:
+            self._block(RowBlock(i64(0), i64(1), 1))
             return
+        extent = values.value(self.dims[plan.row].extent)
+        with values.pieces(f"({plan.row} block)", extent, i64(plan.block)) as (first, last):
+            self._block(RowBlock(first, last, plan.block))
+
+    def _block(self, block: RowBlock) -> None:
+        values, plan, f = self.values, self.plan, self.values.function
         assert plan.vector is not None
-        first_row = values.index(plan.row) if plan.row is not None else None
-        first_column = values.index(plan.vector)
-        with (
-            values.loop("(row)", i64(0), i64(rows), 1, unroll=False),
-            values.loop("(vector)", i64(0), i64(vectors), 1, unroll=False),
-        ):
-            i, j = values.index("(row)"), values.index("(vector)")
-            step = f.binary("mul nsw", j, i64(plan.lanes))
-            bindings = {plan.vector: f.binary("add nsw", first_column, step)}
-            if plan.row is not None and first_row is not None:
-                bindings[plan.row] = f.binary("add nsw", first_row, i)
-            with values.scope(f.block, bindings):
-                values.cell = f.binary("add nsw", f.binary("mul nsw", i, i64(vectors)), j)
-                self._stores()
-                values.cell = None
+        with values.scope(f.block, {}):
+            for reduce in self.tiled:
+                tiled(values, reduce, block, plan)
+            column = values.index(plan.vector)
+            with (
+                values.loop(plan.row or "(row)", block.first, block.last, 1, unroll=False),
+                values.loop("(vector)", i64(0), i64(values.vectors), 1, unroll=False),
+            ):
+                row = values.index(plan.row) if plan.row is not None else block.first
+                vector = values.index("(vector)")
+                if values.vectors > 1:
+                    column = f.binary("add nsw", column, f.binary("mul nsw", vector, i64(plan.lanes)))
+                with (
+                    values.scope(f.block, {plan.vector: column}),
+                    values.at_cell(values.difference(row, block.first), vector),
+                ):
+                    self._stores()
 
     def _stores(self) -> None:
         """Compute all that the cell stores, then store it, as a store may overwrite what another's value reads."""

@@ -1,14 +1,14 @@
 """Reductions on the CPU: loops around accumulators that stay in registers.
 
-In: a `Reduce` and the tile it is computed for. Out: its results, bound in the current scope. Two forms: a tiled
-reduction keeps an accumulator for each cell of the kernel's tile, and its own loops are plain; a horizontal one
-belongs to a single point, runs its own dimension in lanes, and folds the lanes at the end, halves onto halves, in an
-order that depends on nothing but the lane count.
+In: a `Reduce`. Out: its results, bound in the current scope. Two forms: a tiled reduction (`graphc.codegen.cpu_tile`)
+keeps an accumulator for each cell of the kernel's tile, and its own loops are plain; a horizontal one belongs to a
+single point, runs its own dimension in lanes, and folds the lanes at the end, halves onto halves, in an order that
+depends on nothing but the lane count. Here is what both are made of, and the horizontal one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -19,50 +19,31 @@ from graphc.codegen.llvm import Value, i64, lane_count, vector_type
 from graphc.codegen.program import Accumulate, Call, Const, Dim, Reduce, Scalar
 from graphc.codegen.vectorize import horizontal_index
 
-__all__ = ["horizontal", "strips", "tail_mask", "tiled"]
+__all__ = [
+    "Accumulator",
+    "Accumulators",
+    "add",
+    "bind",
+    "horizontal",
+    "identity",
+    "points",
+    "start",
+    "strips",
+    "tail_mask",
+]
 
 _MOST_CHAINS = 4  # accumulators of a horizontal reduction, to overlap the latency of an addition
 _LOWEST = {"float32": float("-inf"), "float64": float("-inf"), "int32": -(2**31), "index": -(2**63), "bool": False}
 
 
 @dataclass(frozen=True, slots=True)
-class _Accumulator:
+class Accumulator:
     total: Accumulate
     variable: Value
     type: str
 
 
-_Accumulators = dict[tuple[str, Cell], _Accumulator]
-
-
-def tiled(values: Values, reduce: Reduce, rows: int, vectors: int) -> None:
-    """Compute a reduction for rows × vectors cells at once."""
-    f, lanes = values.function, values.lanes
-    assert lanes is not None
-    cells = [(i, j) for i in range(rows) for j in range(vectors)]
-    accumulators: _Accumulators = {}
-    for total in reduce.sums:
-        varies = values.access.dependence(total.value)
-        if reduce.when is not None:
-            varies |= values.access.dependence(reduce.when)
-        for i, j in cells:
-            same = (i if values.row in varies else 0, j if lanes.index in varies else 0)
-            if (total.name, same) not in accumulators:
-                accumulators[total.name, same] = _start(values, total, lanes.count if lanes.index in varies else 1)
-            accumulators[total.name, (i, j)] = accumulators[total.name, same]
-    distinct = {a.variable: (cell, a) for (_, cell), a in reversed(accumulators.items())}
-    with _points(values, reduce, reduce.dims):
-        for cell, accumulator in reversed(distinct.values()):
-            _add(values, accumulator, cell, values.lanes is not None and values.lanes.guarded)
-    for total in reduce.sums:
-        type = accumulators[total.name, (0, 0)].type
-        space = accumulators[total.name, (0, 0)].variable
-        if len(cells) > 1:
-            space = f.variable(type, len(cells))
-            for number, cell in enumerate(cells):
-                result = f.get(accumulators[total.name, cell].variable, type)
-                f.put(result, f.offset(space, type, i64(number)))
-        _bind(values, total, Result(space, type, vectors))
+Accumulators = dict[tuple[str, Cell], Accumulator]
 
 
 def horizontal(values: Values, reduce: Reduce, count: int) -> None:
@@ -72,23 +53,23 @@ def horizontal(values: Values, reduce: Reduce, count: int) -> None:
     if isinstance(own.extent, Const):
         count = min(count, 1 << max(0, int(own.extent.value) - 1).bit_length())
         chains = max(1, min(chains, int(own.extent.value) // count))
-    accumulators: _Accumulators = {
-        (total.name, (0, j)): _start(values, total, count) for total in reduce.sums for j in range(chains)
+    accumulators: Accumulators = {
+        (total.name, (0, j)): start(values, total, count) for total in reduce.sums for j in range(chains)
     }
     others = tuple(dim for dim in reduce.dims if dim is not own)
-    with values.running(Lanes(own.index, count)), _points(values, reduce, others):
-        for start, stop, vectors, partial in strips(values, own.extent, count, chains):
-            with values.loop(own.index, start, stop, count * vectors):
+    with values.running(Lanes(own.index, count)), points(values, reduce, others, {}):
+        for first, last, vectors, partial in strips(values, own.extent, count, chains):
+            with values.loop(own.index, first, last, count * vectors):
                 _strip(values, reduce, accumulators, own, vectors, partial)
     for total in reduce.sums:
         type = REGISTER[total.value.dtype]
         parts = [f.get(accumulators[total.name, (0, j)].variable, vector_type(type, count)) for j in range(chains)]
         space = f.variable(type)
         f.put(_fold(values, total, parts), space)
-        _bind(values, total, Result(space, type, 0))
+        bind(values, total, Result(space, type, 0))
 
 
-def _strip(values: Values, reduce: Reduce, accumulators: _Accumulators, own: Dim, vectors: int, partial: bool) -> None:
+def _strip(values: Values, reduce: Reduce, accumulators: Accumulators, own: Dim, vectors: int, partial: bool) -> None:
     """Add one strip of a horizontal reduction to its accumulators."""
     assert values.lanes is not None
     lanes = values.lanes
@@ -98,19 +79,19 @@ def _strip(values: Values, reduce: Reduce, accumulators: _Accumulators, own: Dim
         for (_, cell), accumulator in accumulators.items():
             if cell[1] < vectors:
                 masked = values.lanes is not None and bool(values.lanes.masks)
-                _add(values, accumulator, cell, masked)
+                add(values, accumulator, cell, masked)
 
 
 def strips(values: Values, extent: Scalar, lanes: int, vectors: int) -> Iterator[tuple[Value, Value, int, bool]]:
     """Cover an extent with strips of `vectors` vectors, then single vectors, then one in part: the start, the end,
     the vectors of a step, and whether it is the part. Strips that are known to be empty are left out."""
     sizes = tuple(lanes * size for size in ((vectors, 1) if vectors > 1 else (1,)))
-    end = i64(0)
-    for start, end, size in values.steps(extent, sizes):
-        yield start, end, size // lanes, False
-    whole = values.value(extent)
-    if lanes > 1 and end != whole:
-        yield end, whole, 1, True
+    done, whole = i64(0), values.value(extent)
+    for first, last, size in values.steps(i64(0), whole, sizes):
+        yield first, last, size // lanes, False
+        done = last
+    if lanes > 1 and done != whole:
+        yield done, whole, 1, True
 
 
 def tail_mask(values: Values, dim: Dim) -> Value:
@@ -124,8 +105,11 @@ def tail_mask(values: Values, dim: Dim) -> Value:
 
 
 @contextmanager
-def _points(values: Values, reduce: Reduce, dims: tuple[Dim, ...]) -> Iterator[None]:
-    """The loops over some dims of a reduction, with its condition tested as early as it is known."""
+def points(
+    values: Values, reduce: Reduce, dims: tuple[Dim, ...], ranges: Mapping[str, tuple[Value, Value]]
+) -> Iterator[None]:
+    """The loops over some dims of a reduction, whole or in their `ranges`, with its condition tested as early as it is
+    known."""
     own = {dim.index for dim in reduce.dims}
     with ExitStack() as stack:
         waiting = reduce.when
@@ -136,7 +120,8 @@ def _points(values: Values, reduce: Reduce, dims: tuple[Dim, ...]) -> Iterator[N
                 waiting = None
             if position < len(dims):
                 dim = dims[position]
-                stack.enter_context(values.loop(dim.index, i64(0), values.value(dim.extent), 1))
+                first, last = ranges.get(dim.index) or (i64(0), values.value(dim.extent))
+                stack.enter_context(values.loop(dim.index, first, last, 1))
                 stack.enter_context(values.moving_along(dim.index))
         yield
 
@@ -161,16 +146,21 @@ def _guard(values: Values, when: Scalar | None, vectors: int, own: str | None) -
             yield
 
 
-def _start(values: Values, total: Accumulate, lanes: int) -> _Accumulator:
+def identity(values: Values, total: Accumulate, lanes: int) -> Value:
+    """What a reduction over no points gives, in every lane."""
     dtype = total.value.dtype
-    type = vector_type(REGISTER[dtype], lanes)
+    return values.function.splat(constant(_LOWEST[dtype] if total.op == "max" else 0, dtype), lanes)
+
+
+def start(values: Values, total: Accumulate, lanes: int, begun: Value | None = None) -> Accumulator:
+    """An accumulator that begins at the identity, or goes on from what was accumulated before."""
+    type = vector_type(REGISTER[total.value.dtype], lanes)
     variable = values.function.variable(type)
-    identity = constant(_LOWEST[dtype] if total.op == "max" else 0, dtype)
-    values.function.put(values.function.splat(identity, lanes), variable)
-    return _Accumulator(total, variable, type)
+    values.function.put(begun or identity(values, total, lanes), variable)
+    return Accumulator(total, variable, type)
 
 
-def _add(values: Values, accumulator: _Accumulator, cell: Cell, masked: bool) -> None:
+def add(values: Values, accumulator: Accumulator, cell: Cell, masked: bool) -> None:
     """Take the value at one cell into its accumulator, in the lanes that count."""
     f, total, lanes = values.function, accumulator.total, lane_count(accumulator.type)
     old = f.get(accumulator.variable, accumulator.type)
@@ -217,7 +207,7 @@ def _part(values: Values, vector: Value, start: int, count: int, element: str) -
     return values.function.emit(vector_type(element, count), shuffle)
 
 
-def _bind(values: Values, total: Accumulate, result: Result) -> None:
+def bind(values: Values, total: Accumulate, result: Result) -> None:
     """Make a result known from here on, in the current scope."""
     values.results[total.name] = result
     values.scopes[-1].names.add(total.name)

@@ -53,7 +53,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a reduction computed: stack space for every cell of the tile, `vectors` to a row, or (0) for one."""
+    """What a reduction computed: stack space for every cell of a block of rows, `vectors` to a row, or (0) for one."""
 
     space: Value
     type: str
@@ -81,7 +81,7 @@ class Values:
         self.moving: tuple[str, ...] = ()  # the indices of the reduction being computed
         self.results: dict[str, Result] = {}  # of reductions
         self.vectors = 1  # in a row of the tile
-        self.cell: Value | None = None  # the number of the cell, where a loop runs over a tile's cells
+        self.cell = (i64(0), i64(0))  # the row and the vector, in its block, of the current tile's first cell
         self.constants: dict[str, str] = {}  # module-level definitions by name
         self.scopes = [Scope(set(), function.entry)]
 
@@ -95,9 +95,11 @@ class Values:
         self.scopes.pop()
 
     @contextmanager
-    def loop(self, index: str, start: Value, stop: Value, step: int, unroll: bool = True) -> Iterator[None]:
+    def loop(self, index: str, start: Value, stop: Value, step: int | Value, unroll: bool = True) -> Iterator[None]:
         """for (index = start; index < stop; index += step), or just the body where that is known to run once."""
-        if start.text.isdigit() and stop.text.isdigit() and 0 < int(stop.text) - int(start.text) <= step:
+        step = i64(step) if isinstance(step, int) else step
+        once = _known(start, stop, step) and 0 < int(stop.text) - int(start.text) <= int(step.text)
+        if once:
             with self.scope(self.function.block, {index: start}):
                 yield
             return
@@ -108,21 +110,40 @@ class Values:
         ):
             yield
 
-    def steps(self, extent: Scalar, sizes: tuple[int, ...]) -> Iterator[tuple[Value, Value, int]]:
-        """Cover an extent with steps of each size in turn, as many as fit: their start, their end, the size. What is
-        known to be empty is left out."""
-        f, start, whole = self.function, i64(0), self.value(extent)
+    @contextmanager
+    def pieces(self, index: str, extent: Value, step: Value) -> Iterator[tuple[Value, Value]]:
+        """Cut an extent into pieces of `step`, the last perhaps shorter: inside, where the current one is."""
+        f = self.function
+        with self.loop(index, i64(0), extent, step):
+            first = self.index(index)
+            if _known(extent, step) and int(extent.text) <= int(step.text):
+                yield first, extent
+                return
+            last = f.binary("add nsw", first, step)
+            if not _known(extent, step) or int(extent.text) % int(step.text):
+                last = f.intrinsic("smin", last, extent)
+            yield first, last
+
+    def steps(self, start: Value, end: Value, sizes: tuple[int, ...]) -> Iterator[tuple[Value, Value, int]]:
+        """Cover start ≤ index < end with steps of each size in turn, as many as fit: their start, their end, the size.
+        What is known to be empty is left out."""
+        f = self.function
         for size in sizes:
-            if isinstance(extent, Const):
-                done = int(start.text)
-                stop = i64(done + (int(extent.value) - done) // size * size)
+            left = self.difference(end, start)
+            if _known(start, left):
+                stop = i64(int(start.text) + int(left.text) // size * size)
+            elif size == 1 or (_known(left) and int(left.text) % size == 0):
+                stop = end
             else:
-                left = f.binary("sub", whole, start)
-                over = f.binary("srem", left, i64(size))
-                stop = whole if size == 1 else f.binary("sub", whole, over)
+                stop = f.binary("sub", end, f.binary("srem", left, i64(size)))
             if stop != start:
                 yield start, stop, size
             start = stop
+
+    def difference(self, a: Value, b: Value) -> Value:
+        if _known(a, b):
+            return i64(int(a.text) - int(b.text))
+        return a if b == i64(0) else self.function.binary("sub nsw", a, b)
 
     @contextmanager
     def moving_along(self, index: str) -> Iterator[None]:
@@ -130,6 +151,13 @@ class Values:
         self.moving = (*self.moving, index)
         yield
         self.moving = self.moving[:-1]
+
+    @contextmanager
+    def at_cell(self, row: Value, vector: Value) -> Iterator[None]:
+        """Inside, the current tile begins at this row and vector of its block."""
+        before, self.cell = self.cell, (row, vector)
+        yield
+        self.cell = before
 
     @contextmanager
     def running(self, lanes: Lanes | None) -> Iterator[None]:
@@ -180,7 +208,8 @@ class Values:
             case Index(name):
                 return self._index(name, cell, vector)
             case Ref(name):
-                return self._result(name, cell)
+                result, rows = self.results[name], self.row in self.access.dependence(scalar)
+                return self.function.get(self.place_of(result, cell, rows), result.type)
             case Load():
                 return self._load(scalar, cell, vector)
             case Call("select") if self.moving and self._pointed(scalar) in (0, 1):
@@ -199,13 +228,24 @@ class Values:
             base = f.emit("i64", f"add nsw {base}, {cell[1] * self.lanes.count}")
         return f.binary("add nsw", self.splat(base), lane_offsets(self.lanes.count, 1)) if vector else base
 
-    def _result(self, name: str, cell: Cell) -> Value:
-        """What a reduction left on the stack; LLVM makes it a register where no loop runs over the cells."""
-        result = self.results[name]
-        at = i64(0)
+    def place_of(self, result: Result, cell: Cell, rows: bool = True) -> Value:
+        """Where the result for a cell of the tile lies, or (`rows` false) one that all rows of its block share. LLVM
+        makes it a register where that is a fixed place."""
+        f, at = self.function, i64(0)
         if result.vectors:
-            at = self.cell or i64(cell[0] * result.vectors + cell[1])
-        return self.function.get(self.function.offset(result.space, result.type, at), result.type)
+            row, vector = self.cell if rows else (i64(0), self.cell[1])
+            if result.vectors > 1:
+                row = self._product(row, result.vectors)
+            at = self._sum(self._sum(row, vector), i64(cell[0] * result.vectors + cell[1]))
+        return f.offset(result.space, result.type, at)
+
+    def _product(self, a: Value, b: int) -> Value:
+        return i64(int(a.text) * b) if _known(a) else self.function.binary("mul nsw", a, i64(b))
+
+    def _sum(self, a: Value, b: Value) -> Value:
+        if _known(a, b):
+            return i64(int(a.text) + int(b.text))
+        return b if a == i64(0) else a if b == i64(0) else self.function.binary("add nsw", a, b)
 
     def _call(self, call: Call, cell: Cell, vector: bool) -> Value:
         args = [self.value(a, cell, vector) for a in call.args]
@@ -378,6 +418,11 @@ class Values:
         elements = ", ".join([str(value)] * 16)
         self.constants[name] = f"{name} = internal constant [16 x {value.type}] [{elements}], align 64"
         return Value(name, "ptr")
+
+
+def _known(*values: Value) -> bool:
+    """Whether all are constants."""
+    return all(value.text.isdigit() for value in values)
 
 
 def lane_offsets(lanes: int, step: int) -> Value:

@@ -150,7 +150,7 @@ class Function:
         self.block = current
 
     @contextmanager
-    def loop(self, start: Value, stop: Value, step: int, name: str, unroll: bool) -> Iterator[tuple[Value, Block]]:
+    def loop(self, start: Value, stop: Value, step: Value, name: str, unroll: bool) -> Iterator[tuple[Value, Block]]:
         """for (index = start; index < stop; index += step). Gives the index and the preheader, which runs once and
         only if the body runs at all, so that loads may be hoisted to it."""
         self._count += 1
@@ -162,7 +162,7 @@ class Function:
         index = Value(f"%.{name}.{count}", "i64")
         following = Value(f"%.{name}.next.{count}", "i64")
         yield index, preheader
-        self.effect(f"{following.text} = add nsw {index}, {step}")
+        self.effect(f"{following.text} = add nsw {index}, {step.text}")
         more = self.compare("icmp slt", following, stop)
         body.lines.insert(
             0,

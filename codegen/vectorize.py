@@ -10,6 +10,7 @@ Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). The tile is c
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,18 +26,25 @@ _LATENCY = 4  # cycles of a fused multiply-add, of which two start in a cycle, b
 _CACHE = 3  # cycles between vector loads that the second-level cache can serve
 _LOAD = 0.1  # what a vector load costs beside, to decide between equals
 _MOST_VECTORS = 8
+_FIRST_LEVEL = 1 << 15  # bytes of the first-level cache
+_LINE = 64  # bytes of a cache line
+_BLOCK = 32  # rows: so many times is used what comes to the first-level cache
+_SHALLOWEST = 16  # points of a reduction between taking up its accumulators and putting them down
 _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side."""
+    """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side. Tiles of `block`
+    rows go together through a reduction, `depth` of its points at a time."""
 
     vector: str | None
     lanes: int
     vectors: int
     row: str | None
     rows: int
+    block: int = 1
+    depth: int = 1
 
 
 def vector_index(kernel: Kernel, program: Program) -> str | None:
@@ -89,7 +97,9 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
     if len(tiled) == len(reduces) and not any(store.accumulate for store in kernel.stores):
         row = _row(kernel, tiled, vector, access)
     rows, vectors = _tile(kernel, tiled, vector, row, lanes, target.vector_registers, access)
-    return Schedule(vector, lanes, vectors, row, rows)
+    block = rows * -(-_BLOCK // rows)
+    depth = min(_depth(reduce, vector, row, lanes, rows, vectors, access) for reduce in tiled)
+    return Schedule(vector, lanes, vectors, row, rows, block, depth)
 
 
 def _segments(extent: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
@@ -228,6 +238,20 @@ def _tile(
         if rows * vectors * sums <= budget and rows * vectors * sums + vectors * operands < registers
     ]
     return min(tiles, key=cost, default=(1, 1))
+
+
+def _depth(reduce: Reduce, vector: str, row: str | None, lanes: int, rows: int, vectors: int, access: Access) -> int:
+    """The points of a reduction, a power of two, for which what one tile reads stays in the first-level cache."""
+    own = reduce.dims[-1].index if reduce.dims else ""
+    touched = 0
+    for load in _reduce_loads(reduce, access):
+        dependence, size = access.dependence(load), _BYTES[load.dtype]
+        if vector in dependence:
+            touched += vectors * lanes * size * (rows if row in dependence else 1)
+        else:
+            along = access.lane_step(load.buffer, load.at, own, 1) in (0, 1)
+            touched += max(size if along else _LINE, size * rows if row in dependence else size)
+    return max(_SHALLOWEST, 1 << round(math.log2(_FIRST_LEVEL / max(1, touched))))
 
 
 def row_sizes(rows: int) -> tuple[int, ...]:

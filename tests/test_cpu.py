@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from graphc.codegen.interpret_program import allocate, buffer_shape, interpret
@@ -157,6 +157,19 @@ def matmul(dtype: str, rows: Scalar | int = N, columns: Scalar | int = U, depth:
             (one_sum(product(a, b), k=depth),),
             (Store("y", (n, u), biased),),
         ),
+    )
+
+
+def weights(dtype: str) -> Program:
+    """The gradient of a weight: the product of two values, summed over steps and examples."""
+    value = product(at("g", t, k, n, dtype=dtype), at("h", t, k, u, dtype=dtype))
+    return program(
+        [
+            ("input", "g", dtype, (T, K, N)),
+            ("input", "h", dtype, (T, K, U)),
+            ("output", "y", dtype, (N, U)),
+        ],
+        Kernel("weights", dims(n=N, u=U), (one_sum(value, t=T, k=K),), (Store("y", (n, u), Ref("s", dtype)),)),
     )
 
 
@@ -446,6 +459,23 @@ def test_matmul_at_every_tail(dtype: str, rows: int, columns: int, depth: int) -
 @pytest.mark.parametrize("rows", [1, 5, 13])
 def test_matmul_of_constant_extents(rows: int, columns: int) -> None:
     check(matmul("float32", rows, columns, 7), {"N": 0, "U": 0, "K": 0, "T": 0})
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@given(st.fixed_dictionaries({k: st.integers(0, most) for k, most in {"N": 80, "U": 20, "T": 30, "K": 90}.items()}))
+@example({"N": 40, "U": 33, "T": 2, "K": 1100})
+@example({"N": 40, "U": 33, "T": 1100, "K": 1})
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_reductions_in_pieces(dtype: str, sizes: dict[str, int]) -> None:
+    """Reductions too long for the cache, over two dims, at every edge of a piece and of a block of rows."""
+    check(weights(dtype), sizes, tolerance=1e-5 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("name", ["two contractions", "ragged weights", "gates"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_programs_in_pieces(name: str, target: str) -> None:
+    sizes = {"N": 75, "U": 35, "K": 530, "T": 40}
+    check(PROGRAMS[name], sizes, indices(sizes), TARGETS[target], tolerance=1e-4)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -1,0 +1,129 @@
+"""Tiled reductions on the CPU: the accumulators of several rows and vectors side by side in registers.
+
+In: a `Reduce` and a block of rows in one strip of vectors. Out: its results for every cell of the block, on the stack.
+A long reduction runs in pieces, each for all tiles of the block before the next: what the tiles share of a piece
+stays in the first-level cache, and from piece to piece the accumulators wait on the stack (the loops around the
+micro-kernel of Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from graphc.codegen.cpu_functions import REGISTER
+from graphc.codegen.cpu_reduce import Accumulators, add, bind, identity, points, start
+from graphc.codegen.cpu_values import Cell, Result, Values
+from graphc.codegen.llvm import Value, i64, lane_count, vector_type
+from graphc.codegen.program import Accumulate, Const, Reduce, Scalar
+from graphc.codegen.vectorize import Schedule, row_sizes
+from graphc.scalar import call, index
+
+__all__ = ["RowBlock", "tiled"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowBlock:
+    """Rows first ≤ row < last, at most `capacity` of them."""
+
+    first: Value
+    last: Value
+    capacity: int
+
+
+def tiled(values: Values, reduce: Reduce, block: RowBlock, plan: Schedule) -> None:
+    """Compute a reduction for all rows of a block and all vectors of the current strip, and bind its results."""
+    in_pieces = plan.row is not None and _length(reduce) > plan.depth
+    results = {total.name: _space(values, total, _varies(values, reduce, total), block) for total in reduce.sums}
+    if in_pieces:
+        _clear(values, reduce, block, results)
+    with _pieces(values, reduce, plan.depth if in_pieces else None) as ranges:
+        for first, last, rows in values.steps(block.first, block.last, row_sizes(plan.rows)):
+            with values.loop(plan.row or "(row)", first, last, rows):
+                row = values.index(plan.row) if plan.row is not None else first
+                with values.at_cell(values.difference(row, block.first), i64(0)):
+                    _tile(values, reduce, rows, results, ranges, resumed=in_pieces)
+    for total in reduce.sums:
+        bind(values, total, results[total.name])
+
+
+def _length(reduce: Reduce) -> float:
+    """The points of a reduction, infinitely many if not known."""
+    length = 1.0
+    for dim in reduce.dims:
+        length *= dim.extent.value if isinstance(dim.extent, Const) else float("inf")
+    return length
+
+
+def _varies(values: Values, reduce: Reduce, total: Accumulate) -> frozenset[str]:
+    varies = values.access.dependence(total.value)
+    return varies if reduce.when is None else varies | values.access.dependence(reduce.when)
+
+
+def _space(values: Values, total: Accumulate, varies: frozenset[str], block: RowBlock) -> Result:
+    """Room on the stack for one result, for every cell of a block."""
+    lanes = values.lanes
+    assert lanes is not None
+    type = vector_type(REGISTER[total.value.dtype], lanes.count if lanes.index in varies else 1)
+    return Result(values.function.variable(type, block.capacity * values.vectors), type, values.vectors)
+
+
+def _clear(values: Values, reduce: Reduce, block: RowBlock, results: Mapping[str, Result]) -> None:
+    """Begin all accumulators of a block."""
+    f = values.function
+    cells = f.binary("mul nsw", values.difference(block.last, block.first), i64(values.vectors))
+    with values.loop("(cell)", i64(0), cells, 1):
+        for total in reduce.sums:
+            result = results[total.name]
+            place = f.offset(result.space, result.type, values.index("(cell)"))
+            f.put(identity(values, total, lane_count(result.type)), place)
+
+
+@contextmanager
+def _pieces(values: Values, reduce: Reduce, depth: int | None) -> Iterator[dict[str, tuple[Value, Value]]]:
+    """Loops over pieces of about `depth` points, as near to a cube's side as the inner dims leave: the range of each
+    index in the current piece. Without a depth, the whole is one piece."""
+    steps: list[tuple[str, Scalar, Scalar]] = []
+    room: Scalar = index(depth or 0)
+    for dim in reversed(reduce.dims):
+        steps.append((dim.index, dim.extent, room))
+        room = call("max", index(1), call("floordiv", room, call("max", index(1), dim.extent)))
+    ranges: dict[str, tuple[Value, Value]] = {}
+    with ExitStack() as stack:
+        for name, extent, step in reversed(steps):
+            whole = values.value(extent)
+            if depth is None:
+                ranges[name] = i64(0), whole
+            else:
+                ranges[name] = stack.enter_context(values.pieces(f"({name} piece)", whole, values.value(step)))
+        yield ranges
+
+
+def _tile(
+    values: Values,
+    reduce: Reduce,
+    rows: int,
+    results: Mapping[str, Result],
+    ranges: Mapping[str, tuple[Value, Value]],
+    resumed: bool,
+) -> None:
+    """Add one piece of a reduction to the accumulators of the current tile."""
+    f, lanes = values.function, values.lanes
+    assert lanes is not None
+    cells = [(i, j) for i in range(rows) for j in range(values.vectors)]
+    accumulators: Accumulators = {}
+    for total in reduce.sums:
+        varies, result = _varies(values, reduce, total), results[total.name]
+        for i, j in cells:
+            same: Cell = (i if values.row in varies else 0, j if lanes.index in varies else 0)
+            if (total.name, same) not in accumulators:
+                begun = f.get(values.place_of(result, same), result.type) if resumed else None
+                accumulators[total.name, same] = start(values, total, lane_count(result.type), begun)
+            accumulators[total.name, (i, j)] = accumulators[total.name, same]
+    distinct = {a.variable: (cell, a) for (_, cell), a in reversed(accumulators.items())}
+    with points(values, reduce, reduce.dims, ranges):
+        for cell, accumulator in reversed(distinct.values()):
+            add(values, accumulator, cell, values.lanes is not None and values.lanes.guarded)
+    for (name, cell), accumulator in accumulators.items():
+        f.put(f.get(accumulator.variable, accumulator.type), values.place_of(results[name], cell))
