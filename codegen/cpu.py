@@ -1,8 +1,11 @@
 """The CPU back end: from a Program to the text of an LLVM module.
 
-The module exports one function, `void name(ptr args, ptr sizes)`: `args` holds the address of each buffer in the
-order of the program's buffers, `sizes` each size as an i64. It runs the program's loops and calls one internal
-function for each kernel. Nothing is allocated and nothing outside the module is called.
+The module exports `void name(ptr args, ptr sizes)`: `args` holds the address of each buffer in the order of the
+program's buffers, `sizes` each size as an i64. It runs the program's loops and calls one internal function for each
+kernel. And it exports `void name.shared(ptr args, ptr sizes, ptr row, ptr team)`, which runs one thread's share of
+that: `row` is the thread's row of the table of shares (`graphc.codegen.partition`), and at the barriers it meets the
+other threads of the team (`graphc.codegen.barrier`); with no team (null) it is alone. Nothing is allocated, and nothing
+outside the module is called but what the team brings to sleep and to wake.
 """
 
 from __future__ import annotations
@@ -10,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphc.codegen.access import Access
+from graphc.codegen.barrier import BARRIER, barrier
 from graphc.codegen.cpu_functions import Functions
 from graphc.codegen.cpu_kernel import Parameters, Piece, kernel_function
 from graphc.codegen.cpu_values import Values
 from graphc.codegen.llvm import Function, Value, i64, quoted
 from graphc.codegen.math import definitions
+from graphc.codegen.partition import Partition
 from graphc.codegen.program import Call, Kernel, Let, Load, Program, Scalar, Statement
 from graphc.codegen.target import Target
 
-__all__ = ["llvm_ir"]
+__all__ = ["llvm_ir", "shared_name"]
 
 _METADATA = """\
 !0 = distinct !{!0, !1}
@@ -26,11 +31,16 @@ _METADATA = """\
 """
 
 
-def llvm_ir(program: Program, target: Target) -> str:
+def shared_name(program: Program) -> str:
+    """The name of the function that runs one thread's share."""
+    return f"{program.name}.shared"
+
+
+def llvm_ir(program: Program, target: Target, shared: Partition) -> str:
     """The module's text. Its length depends on the program's text only, never on sizes."""
     attributes = _attributes(target)
-    entry = _Entry(program, target, attributes)
-    pieces = entry.emit()
+    pieces = [*_Shared(program, target, shared, attributes).emit(), _alone(program, target, shared, attributes)]
+    function, declaration = barrier(target, attributes)
     elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
     functions = definitions(elementary, fused=target.has_fma).splitlines()
     declared = {line for line in functions if line.startswith("declare ")}
@@ -39,9 +49,11 @@ def llvm_ir(program: Program, target: Target) -> str:
             f'target triple = "{target.triple}"\n',
             *sorted(frozenset().union(*(piece.constants for piece in pieces))),
             *(f"\n{piece.text}" for piece in pieces),
+            "",
+            function,
             *(line for line in functions if line not in declared),
             "",
-            *sorted(declared.union(*(piece.declarations for piece in pieces))),
+            *sorted(declared.union({declaration}, *(piece.declarations for piece in pieces))),
             _METADATA,
         ]
     )
@@ -58,13 +70,51 @@ def _attributes(target: Target) -> str:
     return " ".join(words)
 
 
-class _Entry:
-    """The exported function, and with it the kernels in the order of the text."""
+def _alone(program: Program, target: Target, shared: Partition, attributes: str) -> Piece:
+    """The function that runs everything on one thread: the row of shares that says so, and a call."""
+    f = Function(quoted("", program.name), ["ptr %args", "ptr %sizes"], "dso_local")
+    values = Values(f, Functions(f, target), Access(Kernel("alone", (), (), ()), program))
+    _load_sizes(program, values)
+    row = f.variable("i64", shared.words)
 
-    def __init__(self, program: Program, target: Target, attributes: str) -> None:
-        self.program, self.target, self.attributes = program, target, attributes
-        self.function = Function(program.name, ["ptr %args", "ptr %sizes"], "dso_local")
-        access = Access(Kernel("entry", (), (), ()), program)
+    def put(value: Value, position: int) -> None:
+        f.put(value, f.offset(row, "i64", i64(position)))
+
+    for k in range(len(program.body)):
+        put(i64(0), k)
+    for name, cuts in shared.cuts.items():
+        put(i64(1), shared.offsets[name])
+        for k, cut in enumerate(cuts):
+            put(i64(0), shared.offsets[name] + 1 + 2 * k)
+            put(values.value(cut.extent), shared.offsets[name] + 2 + 2 * k)
+    f.effect(f"call void {quoted('@', shared_name(program))}(ptr %args, ptr %sizes, {row}, ptr null)")
+    return _piece(values, attributes)
+
+
+def _load_sizes(program: Program, values: Values) -> None:
+    f = values.function
+    for position, size in enumerate(program.sizes):
+        slot = f.offset(Value("%sizes", "ptr"), "i64", i64(position))
+        f.effect(f"{quoted('%', f'size.{size}')} = load i64, {slot}")
+
+
+def _piece(values: Values, attributes: str) -> Piece:
+    return Piece(
+        values.function.text(attributes),
+        frozenset(values.function.declarations),
+        frozenset(values.constants.values()),
+        frozenset(values.functions.elementary),
+    )
+
+
+class _Shared:
+    """The function that runs one thread's share, and with it the kernels in the order of the text."""
+
+    def __init__(self, program: Program, target: Target, shared: Partition, attributes: str) -> None:
+        self.program, self.target, self.shared, self.attributes = program, target, shared, attributes
+        parameters = ["ptr %args", "ptr %sizes", "ptr %row", "ptr %team"]
+        self.function = Function(quoted("", shared_name(program)), parameters, "dso_local")
+        access = Access(Kernel("shared", (), (), ()), program)
         self.values = Values(self.function, Functions(self.function, target), access)
         self.pieces: list[Piece] = []
 
@@ -73,46 +123,64 @@ class _Entry:
         for position, buffer in enumerate(self.program.buffers):
             slot = f.offset(Value("%args", "ptr"), "ptr", i64(position))
             f.effect(f"{quoted('%', f'buffer.{buffer.name}')} = load ptr, {slot}")
-        for position, size in enumerate(self.program.sizes):
-            slot = f.offset(Value("%sizes", "ptr"), "i64", i64(position))
-            f.effect(f"{quoted('%', f'size.{size}')} = load i64, {slot}")
-        self._statements(self.program.body, ())
-        own = Piece(
-            f.text(self.attributes),
-            frozenset(f.declarations),
-            frozenset(self.values.constants.values()),
-            frozenset(self.values.functions.elementary),
-        )
-        return [*self.pieces, own]
+        _load_sizes(self.program, self.values)
+        team = f.compare("icmp ne", Value("%team", "ptr"), Value("null", "ptr"))
+        for position, statement in enumerate(self.program.body):
+            mode = self._word(position)
+            with f.when(f.compare("icmp sge", mode, i64(0))):
+                self._statement(statement, (), position, mode)
+            if position < len(self.program.body) - 1:
+                with f.when(team):
+                    self._meet()
+        return [*self.pieces, _piece(self.values, self.attributes)]
 
-    def _statements(self, statements: tuple[Statement, ...], indices: tuple[str, ...]) -> None:
-        for statement in statements:
-            if isinstance(statement, Kernel):
-                self._kernel(statement, indices)
-                continue
-            f, values = self.function, self.values
-            extent = values.value(statement.extent)
-            counter = f"({statement.index})"
-            with values.loop(counter, i64(0), extent, 1, unroll=False):
-                step = values.index(counter)
-                if statement.reverse:
-                    step = f.binary("sub", f.binary("sub", extent, i64(1)), step)
-                with values.scope(f.block, {statement.index: step}):
-                    self._statements(statement.body, (*indices, statement.index))
+    def _word(self, position: int) -> Value:
+        """A word of this thread's row of shares. Rows are read at the start: they do not change."""
+        f = self.function
+        with f.at(f.entry):
+            return f.get(f.offset(Value("%row", "ptr"), "i64", i64(position)), "i64")
 
-    def _kernel(self, kernel: Kernel, indices: tuple[str, ...]) -> None:
+    def _meet(self) -> None:
+        self.function.effect(f"call void @{BARRIER}(ptr %team)")
+
+    def _statement(self, statement: Statement, indices: tuple[str, ...], position: int, mode: Value) -> None:
+        if isinstance(statement, Kernel):
+            self._kernel(statement, indices, position, mode)
+            return
+        f, values = self.function, self.values
+        extent = values.value(statement.extent)
+        counter = f"({statement.index})"
+        with values.loop(counter, i64(0), extent, 1, unroll=False):
+            step = values.index(counter)
+            if statement.reverse:
+                step = f.binary("sub", f.binary("sub", extent, i64(1)), step)
+            with values.scope(f.block, {statement.index: step}):
+                for inner in statement.body:
+                    self._statement(inner, (*indices, statement.index), position, mode)
+
+    def _kernel(self, kernel: Kernel, indices: tuple[str, ...], position: int, mode: Value) -> None:
+        f = self.function
         name = f"{self.program.name}.{kernel.name}"
         used = _buffers(kernel)
         buffers = tuple(b.name for b in self.program.buffers if b.name in used)
-        parameters = Parameters(buffers, self.program.sizes, indices)
+        cuts = self.shared.cuts[kernel.name]
+        parameters = Parameters(buffers, self.program.sizes, indices, tuple(cut.index for cut in cuts))
         attributes = f"noinline {self.attributes}"
-        self.pieces.append(kernel_function(quoted("", name), kernel, parameters, self.program, self.target, attributes))
+        tile = self.shared.schedules[kernel.name]
+        self.pieces.append(
+            kernel_function(quoted("", name), kernel, tile, parameters, self.program, self.target, attributes)
+        )
+        meeting = self.shared.meeting(position, kernel.name)
+        if meeting:
+            with f.when(f.compare("icmp ne", f.binary("and", mode, i64(meeting)), i64(0))):
+                self._meet()
+        first = self.shared.offsets[kernel.name]
         integers = [Value(quoted("%", f"size.{size}"), "i64") for size in self.program.sizes]
-        arguments = [
-            *(f"ptr {quoted('%', f'buffer.{buffer}')}" for buffer in buffers),
-            *map(str, integers + [self.values.index(index) for index in indices]),
-        ]
-        self.function.effect(f"call void {quoted('@', name)}({', '.join(arguments)})")
+        integers += [self.values.index(index) for index in indices]
+        integers += [self._word(first + 1 + k) for k in range(2 * len(cuts))]
+        arguments = [*(f"ptr {quoted('%', f'buffer.{buffer}')}" for buffer in buffers), *map(str, integers)]
+        with f.when(f.compare("icmp ne", self._word(first), i64(0))):
+            f.effect(f"call void {quoted('@', name)}({', '.join(arguments)})")
 
 
 def _buffers(kernel: Kernel) -> set[str]:

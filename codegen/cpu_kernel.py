@@ -21,18 +21,20 @@ from graphc.codegen.cpu_values import Lanes, Values
 from graphc.codegen.llvm import Function, Value, element_type, i64, lane_count, quoted
 from graphc.codegen.program import Dim, Kernel, Program, Reduce, Store
 from graphc.codegen.target import Target
-from graphc.codegen.vectorize import schedule
+from graphc.codegen.vectorize import Schedule
 
 __all__ = ["Parameters", "Piece", "kernel_function"]
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a kernel's function takes: buffers by address, then sizes and the indices of the loops around it."""
+    """What a kernel's function takes: buffers by address, then sizes, the indices of the loops around it, and for each
+    dim that threads may cut the first point of this thread's part and the one after the last."""
 
     buffers: tuple[str, ...]
     sizes: tuple[str, ...]
     indices: tuple[str, ...]
+    cuts: tuple[str, ...]
 
     def declared(self) -> list[str]:
         # The buffers of a program are distinct memory, so nothing stored through one is read through another.
@@ -41,7 +43,12 @@ class Parameters:
 
     def integers(self) -> list[Value]:
         sizes = [Value(quoted("%", f"size.{name}"), "i64") for name in self.sizes]
-        return sizes + [Value(quoted("%", f"index.{name}"), "i64") for name in self.indices]
+        indices = [Value(quoted("%", f"index.{name}"), "i64") for name in self.indices]
+        return sizes + indices + [end for name in self.cuts for end in self.part(name)]
+
+    def part(self, cut: str) -> tuple[Value, Value]:
+        """Where this thread's part of a dim begins and ends."""
+        return Value(quoted("%", f"first.{cut}"), "i64"), Value(quoted("%", f"end.{cut}"), "i64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +62,17 @@ class Piece:
 
 
 def kernel_function(
-    name: str, kernel: Kernel, parameters: Parameters, program: Program, target: Target, attributes: str
+    name: str,
+    kernel: Kernel,
+    tile: Schedule,
+    parameters: Parameters,
+    program: Program,
+    target: Target,
+    attributes: str,
 ) -> Piece:
     """The function of one kernel."""
-    emitter = _KernelEmitter(Function(name, parameters.declared()), kernel, program, target)
-    emitter.emit(parameters.indices)
+    emitter = _KernelEmitter(Function(name, parameters.declared()), kernel, tile, parameters, program, target)
+    emitter.emit()
     values = emitter.values
     return Piece(
         values.function.text(attributes),
@@ -70,25 +83,34 @@ def kernel_function(
 
 
 class _KernelEmitter:
-    def __init__(self, function: Function, kernel: Kernel, program: Program, target: Target) -> None:
+    def __init__(
+        self,
+        function: Function,
+        kernel: Kernel,
+        tile: Schedule,
+        parameters: Parameters,
+        program: Program,
+        target: Target,
+    ) -> None:
         access = Access(kernel, program)
         self.kernel = kernel
-        self.plan = schedule(kernel, program, target)
+        self.parameters = parameters
+        self.plan = tile
         self.values = Values(function, Functions(function, target), access, self.plan.row)
         reduces = [step for step in kernel.body if isinstance(step, Reduce)]
         self.tiled = [r for r in reduces if self.plan.vector in access.reduce_dependence(r)]
         self.single = [r for r in reduces if r not in self.tiled]
         self.dims = {dim.index: dim for dim in kernel.dims}
 
-    def emit(self, indices: tuple[str, ...]) -> None:
+    def emit(self) -> None:
         """The loops over the dimensions that neither run in lanes nor as rows, and what is inside."""
         values, plan = self.values, self.plan
         with ExitStack() as stack:
-            outer = {name: Value(quoted("%", f"index.{name}"), "i64") for name in indices}
+            outer = {name: Value(quoted("%", f"index.{name}"), "i64") for name in self.parameters.indices}
             stack.enter_context(values.scope(values.function.block, outer))
             for dim in self.kernel.dims:
                 if dim.index not in (plan.vector, plan.row):
-                    stack.enter_context(values.loop(dim.index, i64(0), values.value(dim.extent), 1))
+                    stack.enter_context(values.loop(dim.index, *self._part(dim), 1))
             for reduce in self.single:
                 horizontal(values, reduce, plan.lanes)
             if plan.vector is None:
@@ -96,10 +118,20 @@ class _KernelEmitter:
             else:
                 self._columns(self.dims[plan.vector])
 
+    def _part(self, dim: Dim) -> tuple[Value, Value]:
+        """Where this thread's part of a dim begins and ends."""
+        if dim.index in self.parameters.cuts:
+            return self.parameters.part(dim.index)
+        return i64(0), self.values.value(dim.extent)
+
     def _columns(self, dim: Dim) -> None:
         """Strips of the vector dimension: tiles' widths, single vectors, and the part of one that is left."""
         values, plan = self.values, self.plan
         for start, stop, vectors, partial in strips(values, dim.extent, plan.lanes, plan.vectors):
+            if dim.index in self.parameters.cuts:  # cut between strips, so each falls to one thread whole
+                first, end = self._part(dim)
+                start = first if start == i64(0) else values.function.intrinsic("smax", start, first)
+                stop = values.function.intrinsic("smin", stop, end)
             with values.loop(dim.index, start, stop, plan.lanes * vectors):
                 lanes = Lanes(dim.index, plan.lanes)
                 with values.running(lanes):
@@ -114,8 +146,8 @@ class _KernelEmitter:
         if plan.row is None:
             self._block(RowBlock(i64(0), i64(1), 1))
             return
-        extent = values.value(self.dims[plan.row].extent)
-        with values.pieces(f"({plan.row} block)", extent, i64(plan.block)) as (first, last):
+        begin, end = self._part(self.dims[plan.row])
+        with values.pieces(f"({plan.row} block)", begin, end, i64(plan.block)) as (first, last):
             self._block(RowBlock(first, last, plan.block))
 
     def _block(self, block: RowBlock) -> None:

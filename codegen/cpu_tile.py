@@ -96,7 +96,7 @@ def _pieces(values: Values, reduce: Reduce, depth: int | None) -> Iterator[dict[
             if depth is None:
                 ranges[name] = i64(0), whole
             else:
-                ranges[name] = stack.enter_context(values.pieces(f"({name} piece)", whole, values.value(step)))
+                ranges[name] = stack.enter_context(values.pieces(f"({name} piece)", i64(0), whole, values.value(step)))
         yield ranges
 
 

@@ -111,17 +111,17 @@ class Values:
             yield
 
     @contextmanager
-    def pieces(self, index: str, extent: Value, step: Value) -> Iterator[tuple[Value, Value]]:
-        """Cut an extent into pieces of `step`, the last perhaps shorter: inside, where the current one is."""
-        f = self.function
-        with self.loop(index, i64(0), extent, step):
+    def pieces(self, index: str, begin: Value, end: Value, step: Value) -> Iterator[tuple[Value, Value]]:
+        """Cut begin ≤ index < end into pieces of `step`, the last perhaps shorter: inside, where the current one is."""
+        f, extent = self.function, self.difference(end, begin)
+        with self.loop(index, begin, end, step):
             first = self.index(index)
             if _known(extent, step) and int(extent.text) <= int(step.text):
-                yield first, extent
+                yield first, end
                 return
             last = f.binary("add nsw", first, step)
             if not _known(extent, step) or int(extent.text) % int(step.text):
-                last = f.intrinsic("smin", last, extent)
+                last = f.intrinsic("smin", last, end)
             yield first, last
 
     def steps(self, start: Value, end: Value, sizes: tuple[int, ...]) -> Iterator[tuple[Value, Value, int]]:

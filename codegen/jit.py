@@ -12,20 +12,23 @@ from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 
-from graphc.codegen.cpu import llvm_ir
+from graphc.codegen.cpu import llvm_ir, shared_name
+from graphc.codegen.partition import Partition, partition
 from graphc.codegen.program import Program
 from graphc.codegen.target import Target
 
-__all__ = ["Emitted", "Loaded", "emit", "load"]
+__all__ = ["Emitted", "Loaded", "emit", "load", "native"]
 
 
 @dataclass(frozen=True)
 class Emitted:
-    """Code for one target: LLVM IR before and after optimisation, and on request assembly and an object file."""
+    """Code for one target: LLVM IR before and after optimisation, and on request assembly and an object file; and how
+    threads may share it out."""
 
     llvm_ir: str
     optimized_ir: str
     target: Target
+    partition: Partition
 
     @functools.cached_property
     def assembly(self) -> str:
@@ -39,16 +42,17 @@ class Emitted:
 
 
 class Loaded:
-    """A program in this process. Calling it runs it; Python's lock is released meanwhile."""
+    """A program in this process. Calling it runs it on one thread; Python's lock is released meanwhile.
+
+    `shared_address` is that of the function that runs one thread's share (`graphc.codegen.cpu`).
+    """
 
     def __init__(self, program: Program, emitted: Emitted) -> None:
         self.emitted = emitted
-        module = _parse(emitted.optimized_ir)
-        self._engine = llvm.create_mcjit_compiler(module, _machine(emitted.target))
-        self._engine.finalize_object()
-        self.address: int = self._engine.get_function_address(program.name)
+        self._engine = native(emitted.optimized_ir, emitted.target)
+        self.shared_address: int = self._engine.get_function_address(shared_name(program))
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
-        self._function = signature(self.address)
+        self._function = signature(self._engine.get_function_address(program.name))
 
     def __call__(self, args: ctypes.Array[ctypes.c_void_p], sizes: ctypes.Array[ctypes.c_int64]) -> None:
         """`args`: the address of each buffer of the program, in order; `sizes`: each size. Nothing is checked."""
@@ -56,15 +60,23 @@ class Loaded:
 
 
 def emit(program: Program, target: Target) -> Emitted:
-    text = llvm_ir(program, target)
+    shared = partition(program, target)
+    text = llvm_ir(program, target, shared)
     module = _parse(text)
     _optimize(module, _machine(target))
-    return Emitted(text, str(module), target)
+    return Emitted(text, str(module), target, shared)
 
 
 def load(program: Program, target: Target | None = None) -> Loaded:
     """Compile for this machine; a `target` may ask for fewer features than it has."""
     return Loaded(program, emit(program, target or Target.host()))
+
+
+def native(text: str, target: Target) -> llvm.ExecutionEngine:
+    """LLVM IR as machine code in this process. The code lives as long as the engine."""
+    engine = llvm.create_mcjit_compiler(_parse(text), _machine(target))
+    engine.finalize_object()
+    return engine
 
 
 def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:

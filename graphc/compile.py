@@ -18,6 +18,7 @@ from graphc.codegen.jit import emit as emit_program
 from graphc.codegen.jit import load as load_program
 from graphc.codegen.pack import pack
 from graphc.codegen.program import Program
+from graphc.codegen.shares import Shares
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.errors import GraphError, UnsupportedError
@@ -61,10 +62,10 @@ def stages(graph: Graph) -> Stages:
 class Compiled:
     """Native code of a graph. Call it with arrays by name; the lengths of axes may change from call to call."""
 
-    def __init__(self, made: Stages, loaded: Loaded) -> None:
+    def __init__(self, made: Stages, loaded: Loaded, threads: int | None) -> None:
         self.stages = made
         self._emitted = loaded.emitted
-        self._runner = Runner(made.graph, made.lowered, made.program, loaded, index_checks(made.graph))
+        self._runner = Runner(made.graph, made.lowered, made.program, loaded, index_checks(made.graph), threads)
 
     def __call__(self, **arrays: Any) -> Results:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
@@ -79,6 +80,10 @@ class Compiled:
         It reads the bound arrays as they are at each call. They must be contiguous and of the declared dtypes.
         """
         return self._runner.prepare(arrays)
+
+    def shares(self, **arrays: Any) -> Shares:
+        """How a call with these arrays is shared out among threads."""
+        return self._runner.layout(arrays).shares
 
     @property
     def program(self) -> Program:
@@ -103,8 +108,9 @@ class Compiled:
 def compile(graph: Graph, target: str = "cpu", threads: int | None = None) -> Compiled:
     """Compile a graph for this machine.
 
-    `target` is "cpu". `threads` bounds the threads of a call; code runs on one thread so far, whatever it says.
-    One compilation serves every length of the axes, and its time does not depend on them.
+    `target` is "cpu". A call runs on as many threads as pay for its sizes, at most `threads` (None: one for each core
+    that the process may use); its results are the same to the last bit for any number. One compilation serves every
+    length of the axes, and its time does not depend on them.
     """
     if target != "cpu":
         raise UnsupportedError(f"target {target!r} is not supported yet; use target='cpu'")
@@ -115,7 +121,7 @@ def compile(graph: Graph, target: str = "cpu", threads: int | None = None) -> Co
     key = (str(made.program), host)
     if key not in _loaded:
         _loaded[key] = load_program(made.program, host)
-    return Compiled(made, _loaded[key])
+    return Compiled(made, _loaded[key], threads)
 
 
 def emit(graph: Graph, target: str = "cpu", triple: str | None = None, arch: str = "", features: str = "") -> Emitted:

@@ -1,28 +1,29 @@
 """Running compiled code: arguments in, results out, and the memory in between.
 
-A call checks its arrays once per layout (names, shapes, dtypes), finds memory for the program's buffers, makes one
-foreign call, and returns the outputs. `bind` does all but the foreign call once.
+A call checks its arrays once per layout (names, shapes, dtypes), decides how threads share the work, finds memory for
+the program's buffers, makes one foreign call, and returns the outputs. `bind` does all but the foreign call once.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphc.arguments import Arguments, check_arguments
+from graphc.codegen.jit import Loaded
 from graphc.codegen.program import Buffer, Program
+from graphc.codegen.shares import Shares, shares
+from graphc.codegen.team import SUPPORTED, Job, runner, team
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, ragged_within
 from graphc.lower import Lowered
 from graphc.plan import ALIGNMENT, Arena, arena, buffer_bytes, buffer_shape
-
-Entry = Callable[[Any, Any], None]
 
 
 class Results(Mapping[str, np.ndarray]):
@@ -62,19 +63,28 @@ class Layout:
     sizes: dict[Axis, int]
     arena: Arena
     counts: Any
+    alone: Shares
+    shares: Shares
 
 
 class Runner:
     """A program in this process, with what it needs to be called by name."""
 
     def __init__(
-        self, graph: Graph, lowered: Lowered, program: Program, entry: Entry, checks: tuple[IndexCheck, ...]
+        self,
+        graph: Graph,
+        lowered: Lowered,
+        program: Program,
+        loaded: Loaded,
+        checks: tuple[IndexCheck, ...],
+        threads: int | None,
     ) -> None:
         self.graph = graph
         self.lowered = lowered
         self.program = program
-        self.entry = entry
+        self.loaded = loaded
         self.checks = checks
+        self.threads = threads or _cores()
         self._layouts: dict[Any, Layout] = {}
         self._declared = {**graph.inputs, **{n: p.node for n, p in graph.params.items()}}
         self._pool: list[np.ndarray] = []
@@ -87,6 +97,15 @@ class Runner:
 
     def prepare(self, given: Mapping[str, Any]) -> BoundCall:
         """Everything but the foreign call."""
+        arguments, layout = self._checked(given)
+        self._check_indices(arguments)
+        return self._bound(arguments, layout)
+
+    def layout(self, given: Mapping[str, Any]) -> Layout:
+        """What the shapes of these arrays lead to."""
+        return self._checked(given)[1]
+
+    def _checked(self, given: Mapping[str, Any]) -> tuple[Arguments, Layout]:
         key = self._key(given)
         layout = self._layouts.get(key) if key is not None else None
         if layout is None:
@@ -97,8 +116,7 @@ class Runner:
         else:
             arguments = Arguments({n: given[n] for n in self._declared}, layout.sizes)
             self._check_lengths(arguments)
-        self._check_indices(arguments)
-        return self._bound(arguments, layout)
+        return arguments, layout
 
     def _key(self, given: Mapping[str, Any]) -> Any:
         """The layout of the arrays; None if something else than plain arrays of the right dtype is among them."""
@@ -126,7 +144,10 @@ class Runner:
         outputs = sum(buffer_bytes(b, sizes) for b in self.program.buffers if b.kind == "output")
         _check_memory(placed.size + outputs)
         counts = (ctypes.c_int64 * max(len(self.program.sizes), 1))(*(sizes[s] for s in self.program.sizes))
-        return Layout(arguments.sizes, placed, counts)
+        partition = self.loaded.emitted.partition
+        alone = shares(self.program, partition, sizes, 1)
+        together = shares(self.program, partition, sizes, self.threads) if SUPPORTED else alone
+        return Layout(arguments.sizes, placed, counts, alone, together)
 
     def _check_lengths(self, arguments: Arguments) -> None:
         for axis in self.graph.axes.values():
@@ -164,7 +185,17 @@ class Runner:
         for name, buffer_name in self.lowered.outputs.items():
             results[name] = arrays[buffer_name]
         pointers = (ctypes.c_void_p * len(addresses))(*addresses)
-        return BoundCall(self.entry, pointers, layout.counts, Results(results), workspace, arrays)
+        job = Job(
+            self.loaded.shared_address,
+            ctypes.addressof(pointers),
+            ctypes.addressof(layout.counts),
+            layout.alone.table.ctypes.data,
+            layout.shares.table.ctypes.data,
+            layout.shares.table.strides[0],
+            layout.shares.threads,
+        )
+        team.start(layout.shares.threads)
+        return BoundCall(job, Results(results), workspace, (self.loaded, pointers, layout, arrays))
 
     def _array(self, buffer: Buffer, arguments: Arguments, sizes: Mapping[str, int]) -> np.ndarray:
         if buffer.kind == "output":
@@ -180,20 +211,26 @@ class Runner:
         return np.require(array, requirements=["C", "A"])
 
 
-@dataclass(frozen=True, slots=True)
 class BoundCall:
     """A call with its memory fixed: it reads the arrays as they are now, and overwrites `results` each time."""
 
-    entry: Entry
-    pointers: Any
-    counts: Any
-    results: Results
-    workspace: np.ndarray
-    arrays: dict[str, np.ndarray]
+    __slots__ = ("_address", "_job", "_keep", "_run", "results", "workspace")
+
+    def __init__(self, job: Job, results: Results, workspace: np.ndarray, keep: tuple[object, ...]) -> None:
+        self._job, self._keep = job, keep
+        self._address = ctypes.addressof(job)
+        self._run = runner()
+        self.results = results
+        self.workspace = workspace
 
     def __call__(self) -> Results:
-        self.entry(self.pointers, self.counts)
+        self._run(team.address, self._address)
         return self.results
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:

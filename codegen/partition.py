@@ -1,0 +1,252 @@
+"""How threads may share out a program: which dims of its kernels can be cut, and where threads must meet.
+
+In: a Program and the tile each kernel is computed in. Out: its `Partition`. All threads run the whole program, each
+its own part of every kernel, and meet at a barrier wherever one needs what another has made. Between the top-level
+statements they always meet. Inside a loop it depends on the `Strategy`, the dim along which the loop's kernels are
+cut: cut along the batch, no thread ever needs another's part, and there is no barrier at all; cut along the units,
+each step has one wherever a product reads the whole of what the threads have made in parts.
+
+The strategy is chosen at the call, when sizes are known (`graphc.codegen.shares`). A barrier is left out only where it
+is proven needless: the two accesses move along with their kernels' cut dims through the same subscript, and the cuts
+are the same; or they lie at different steps of the loop.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.cost import Cost, cost
+from graphc.codegen.program import (
+    Buffer,
+    Call,
+    Const,
+    Index,
+    Kernel,
+    Loop,
+    Program,
+    Ring,
+    Scalar,
+    Statement,
+    kernels,
+)
+from graphc.codegen.target import Target
+from graphc.codegen.vectorize import Schedule, schedule
+from graphc.plan import loads
+from graphc.scalar import walk
+
+__all__ = ["Cut", "Partition", "Strategy", "partition"]
+
+_FURTHEST = 2  # steps of a loop: what was accessed before may be any number of steps old
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A dim of a kernel that can be cut before any multiple of `grain` points."""
+
+    index: str
+    extent: Scalar
+    grain: int
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A way to run one top-level statement: the cut of each of its kernels, by name, where it has one; and the kernels
+    before which threads meet."""
+
+    along: str
+    cuts: Mapping[str, Cut]
+    barriers: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The dims of each kernel that can be cut, and the strategies for each top-level statement."""
+
+    schedules: Mapping[str, Schedule]
+    costs: Mapping[str, Cost]
+    cuts: Mapping[str, tuple[Cut, ...]]
+    strategies: tuple[tuple[Strategy, ...], ...]
+
+    @functools.cached_property
+    def offsets(self) -> dict[str, int]:
+        """Where each kernel's part begins in a thread's row of the table of shares. A row is a mode for each top-level
+        statement, then for each kernel whether the thread runs it, and for each of its cuts the first point of the
+        thread's part and the one after the last."""
+        offsets, position = {}, len(self.strategies)
+        for name, cuts in self.cuts.items():
+            offsets[name] = position
+            position += 1 + 2 * len(cuts)
+        return offsets
+
+    @functools.cached_property
+    def words(self) -> int:
+        """The length of a row of the table."""
+        return len(self.strategies) + sum(1 + 2 * len(cuts) for cuts in self.cuts.values())
+
+    def meeting(self, statement: int, kernel: str) -> int:
+        """The strategies under which threads meet before a kernel, as a sum of powers of two."""
+        chosen = self.strategies[statement]
+        return sum(1 << k for k, strategy in enumerate(chosen) if kernel in strategy.barriers)
+
+
+def partition(program: Program, target: Target) -> Partition:
+    schedules = {kernel.name: schedule(kernel, program, target) for kernel in kernels(program.body)}
+    costs = {kernel.name: cost(kernel, schedules[kernel.name].lanes) for kernel in kernels(program.body)}
+    cuts = {kernel.name: tuple(_cuts(kernel, schedules[kernel.name])) for kernel in kernels(program.body)}
+    buffers = {buffer.name: buffer for buffer in program.buffers}
+    strategies = tuple(tuple(_strategies(statement, cuts, buffers)) for statement in program.body)
+    return Partition(schedules, costs, cuts, strategies)
+
+
+def _cuts(kernel: Kernel, tile: Schedule) -> Iterator[Cut]:
+    """The dims whose length is known at the call, and through which no two points add to one element."""
+    accumulating = [store for store in kernel.stores if store.accumulate]
+    for dim in kernel.dims:
+        grain = tile.lanes * tile.vectors if dim.index == tile.vector else 1
+        if any(isinstance(part, Index) for part in walk(dim.extent)):
+            continue
+        if isinstance(dim.extent, Const) and dim.extent.value <= grain:
+            continue
+        if all(Index(dim.index) in store.at for store in accumulating):
+            yield Cut(dim.index, dim.extent, grain)
+
+
+def _strategies(
+    statement: Statement, cuts: Mapping[str, tuple[Cut, ...]], buffers: Mapping[str, Buffer]
+) -> Iterator[Strategy]:
+    """One for each dim that a kernel of the statement can be cut along."""
+    inside = list(kernels((statement,)))
+    for along in dict.fromkeys(cut.index for kernel in inside for cut in cuts[kernel.name]):
+        chosen = {}
+        for kernel in inside:
+            own = cuts[kernel.name]
+            cut = next((c for c in own if c.index == along), own[-1] if own else None)
+            if cut is not None:
+                chosen[kernel.name] = cut
+        chosen = _alike(chosen)
+        barriers = _barriers(statement, chosen, buffers) if isinstance(statement, Loop) else frozenset()
+        yield Strategy(along, chosen, barriers)
+
+
+def _alike(cuts: Mapping[str, Cut]) -> dict[str, Cut]:
+    """The cuts with one grain for all that cut the same length, so that the same parts fall to the same thread."""
+    grains: dict[Scalar, int] = {}
+    for cut in cuts.values():
+        grains[cut.extent] = math.lcm(grains.get(cut.extent, 1), cut.grain)
+    return {name: Cut(cut.index, cut.extent, grains[cut.extent]) for name, cut in cuts.items()}
+
+
+# Barriers.
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """A load or store since the last barrier. `age` counts the steps of each loop since; None: any number."""
+
+    buffer: str
+    at: tuple[Scalar, ...]
+    store: bool
+    cut: Cut | None
+    age: tuple[tuple[str, int | None], ...] = ()
+
+    def aged(self, loop: str, step: int | None) -> _Access:
+        return replace(self, age=tuple(sorted((dict(self.age) | {loop: step}).items(), key=lambda item: item[0])))
+
+    def older(self, loop: str) -> _Access:
+        """One step of a loop later."""
+        age = dict(self.age).get(loop, 0)
+        return self.aged(loop, None if age is None or age >= _FURTHEST else age + 1)
+
+
+def _barriers(loop: Loop, cuts: Mapping[str, Cut], buffers: Mapping[str, Buffer]) -> frozenset[str]:
+    needed: set[str] = set()
+    _walk((loop,), frozenset(), {}, cuts, buffers, needed)
+    return frozenset(needed)
+
+
+def _walk(
+    statements: Sequence[Statement],
+    pending: frozenset[_Access],
+    loops: Mapping[str, Loop],
+    cuts: Mapping[str, Cut],
+    buffers: Mapping[str, Buffer],
+    needed: set[str],
+) -> frozenset[_Access]:
+    """Find the kernels that need a barrier before them, given what was accessed since the last one; and what was
+    accessed since the last one at the end."""
+    for statement in statements:
+        if isinstance(statement, Kernel):
+            own = frozenset(_accesses(statement, cuts.get(statement.name)))
+            if statement.name in needed or _conflict(pending, own, loops, buffers):
+                needed.add(statement.name)
+                pending = frozenset()
+            pending |= own
+            continue
+        entry = frozenset(access.aged(statement.index, None) for access in pending)
+        while True:  # what one step leaves pending, the next one meets
+            after = _walk(statement.body, entry, {**loops, statement.index: statement}, cuts, buffers, needed)
+            entering = entry | {access.older(statement.index) for access in after}
+            if entering == entry:
+                break
+            entry = entering
+        pending |= {access.aged(statement.index, None) for access in after}
+    return pending
+
+
+def _accesses(kernel: Kernel, cut: Cut | None) -> Iterator[_Access]:
+    for load in loads(kernel):
+        yield _Access(load.buffer, load.at, False, cut)
+    for store in kernel.stores:
+        yield _Access(store.buffer, store.at, True, cut)
+
+
+def _conflict(
+    before: frozenset[_Access], after: frozenset[_Access], loops: Mapping[str, Loop], buffers: Mapping[str, Buffer]
+) -> bool:
+    return any(
+        a.buffer == b.buffer
+        and (a.store or b.store)
+        and not _same_thread(a, b, buffers[a.buffer])
+        and not _apart(a, b, loops, buffers[a.buffer])
+        for a in before
+        for b in after
+    )
+
+
+def _same_thread(a: _Access, b: _Access, buffer: Buffer) -> bool:
+    """Whether one thread makes both accesses to any element that both touch."""
+    if a.cut is None or b.cut is None:
+        return a.cut is b.cut  # neither is cut: the first thread runs both
+    if (a.cut.extent, a.cut.grain) != (b.cut.extent, b.cut.grain):
+        return False
+    return any(
+        x == Index(a.cut.index) and y == Index(b.cut.index) and not isinstance(dim, Ring)
+        for x, y, dim in zip(a.at, b.at, buffer.dims, strict=True)
+    )
+
+
+def _apart(a: _Access, b: _Access, loops: Mapping[str, Loop], buffer: Buffer) -> bool:
+    """Whether the accesses, `a` some steps before `b`, lie at different places along a loop."""
+    ages = dict(a.age)
+    for x, y, dim in zip(a.at, b.at, buffer.dims, strict=True):
+        for name, loop in loops.items():
+            first, second, age = _offset(x, name), _offset(y, name), ages.get(name, 0)
+            if first is None or second is None or age is None:
+                continue
+            distance = second - first + (-age if loop.reverse else age)
+            if distance % dim.slots if isinstance(dim, Ring) else distance:
+                return True
+    return False
+
+
+def _offset(subscript: Scalar, loop: str) -> int | None:
+    """How far a subscript is from a loop's step; None if it does not follow it."""
+    match subscript:
+        case Index(name) if name == loop:
+            return 0
+        case Call("add", (Index(name), Const(value))) if name == loop:
+            return int(value)
+    return None
