@@ -28,9 +28,10 @@ TEAM = {
     "busy": 576,  # i32: whether a call is running
     "workers": 640,  # i32
     "stop": 704,  # i32: whether workers shall end
-    "size": 768,
+    "slept": 768,  # i64: how often a thread of this call slept at a barrier
+    "size": 832,
 }
-LOOKS = 400  # before a thread sleeps: some ten microseconds
+LOOKS = 2000  # before a thread sleeps: some 100 microseconds, longer than it takes to wake one
 
 BARRIER = "barrier"
 
@@ -85,6 +86,8 @@ again:
   %enough = icmp eq i64 %more, {LOOKS}
   br i1 %enough, label %sleep, label %look
 sleep:
+  %slept = {field["slept"]}
+  %times = atomicrmw add ptr %slept, i64 1 monotonic
   %at.sleep = {field["sleep"]}
   %function.sleep = load ptr, ptr %at.sleep
   call void %function.sleep(ptr %generation, ptr %sleepers, i32 %now)

@@ -2,7 +2,9 @@
 
 In: the address of a `Job`. `run(team, job)` wakes the workers, runs the caller's own share, and returns when all are
 done. Between calls the workers look for the next one for a moment and then sleep. One team serves the process. A call
-that comes while another runs, or after a fork until the team is started anew, runs on the thread that makes it.
+that comes while another runs, or after a fork until the team is started anew, runs on the thread that makes it. So do,
+for a while, calls whose threads slept at their barriers: then another process has one of the cores, and every step
+would wait for it. That the bits of a result do not depend on the threads is what allows all this.
 
 Sleeping is Linux's futex; on other systems every call runs on one thread.
 """
@@ -25,6 +27,8 @@ from graphc.codegen.target import Target
 __all__ = ["SUPPORTED", "Job", "Team", "runner", "team"]
 
 _FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}
+_SETBACK = 8  # times that threads slept at barriers in one call
+_SHORTEST, _LONGEST = 16, 1024  # calls alone after a setback; from one to the next twice as many
 _FUTEX_WAIT, _FUTEX_WAKE, _EVERYONE = 128, 129, 2**31 - 1  # both private to the process
 
 SUPPORTED = sys.platform == "linux" and Target.host().architecture in _FUTEX
@@ -41,6 +45,7 @@ class Job(ctypes.Structure):
         ("shares", ctypes.c_void_p),
         ("stride", ctypes.c_int64),  # bytes of a row of `shares`
         ("threads", ctypes.c_int64),
+        ("patience", ctypes.c_void_p),  # i64[2]: calls still to run alone, and how many at the last setback
     )
 
 
@@ -133,11 +138,13 @@ def _module(target: Target) -> str:
     field = {name: f"getelementptr i8, ptr %team, i64 {offset}" for name, offset in TEAM.items()}
     job = {
         name: f"getelementptr i8, ptr %job, i64 {getattr(Job, name).offset}"
-        for name in ("function", "args", "sizes", "alone", "shares", "stride", "threads")
+        for name in ("function", "args", "sizes", "alone", "shares", "stride", "threads", "patience")
     }
     return f"""\
 target triple = "{target.triple}"
 declare i64 @syscall(i64, ...)
+declare i64 @llvm.smax.i64(i64, i64)
+declare i64 @llvm.smin.i64(i64, i64)
 {declaration}
 
 define void @sleep(ptr %word, ptr %sleepers, i32 %value) {{
@@ -207,7 +214,18 @@ entry:
   %one = icmp eq i64 %threads, 1
   %none = icmp eq ptr %team, null
   %single = or i1 %one, %none
-  br i1 %single, label %alone, label %claim
+  br i1 %single, label %alone, label %recall
+recall:
+  %at.patience = {job["patience"]}
+  %patience = load ptr, ptr %at.patience
+  %patience.last = getelementptr i64, ptr %patience, i64 1
+  %calls = load i64, ptr %patience
+  %patient = icmp sgt i64 %calls, 0
+  br i1 %patient, label %wait, label %claim
+wait:
+  %calls.left = sub i64 %calls, 1
+  store i64 %calls.left, ptr %patience
+  br label %alone
 claim:
   %busy = {field["busy"]}
   %claimed = cmpxchg ptr %busy, i32 0, i32 1 acq_rel monotonic
@@ -228,6 +246,8 @@ start:
   store i64 %threads, ptr %team.threads
   %arrived = {field["arrived"]}
   store i64 0, ptr %arrived
+  %at.slept = {field["slept"]}
+  store i64 0, ptr %at.slept
   %pending = {field["pending"]}
   store atomic i32 %workers, ptr %pending seq_cst, align 4
   %team.job = {field["job"]}
@@ -253,7 +273,16 @@ unfinished:
   call void @await(ptr %pending, ptr %waiting, i32 %left)
   br label %finish
 over:
+  %slept = load i64, ptr %at.slept
   store atomic i32 0, ptr %busy release, align 4
+  %setback = icmp sgt i64 %slept, {_SETBACK}
+  %last = load i64, ptr %patience.last
+  %twice = mul i64 %last, 2
+  %some.calls = call i64 @llvm.smax.i64(i64 %twice, i64 {_SHORTEST})
+  %more.calls = call i64 @llvm.smin.i64(i64 %some.calls, i64 {_LONGEST})
+  %alone.calls = select i1 %setback, i64 %more.calls, i64 0
+  store i64 %alone.calls, ptr %patience
+  store i64 %alone.calls, ptr %patience.last
   ret void
 alone:
   %at.function = {job["function"]}

@@ -65,6 +65,7 @@ class Layout:
     counts: Any
     alone: Shares
     shares: Shares
+    patience: Any
 
 
 class Runner:
@@ -147,7 +148,7 @@ class Runner:
         partition = self.loaded.emitted.partition
         alone = shares(self.program, partition, sizes, 1)
         together = shares(self.program, partition, sizes, self.threads) if SUPPORTED else alone
-        return Layout(arguments.sizes, placed, counts, alone, together)
+        return Layout(arguments.sizes, placed, counts, alone, together, (ctypes.c_int64 * 2)())
 
     def _check_lengths(self, arguments: Arguments) -> None:
         for axis in self.graph.axes.values():
@@ -193,6 +194,7 @@ class Runner:
             layout.shares.table.ctypes.data,
             layout.shares.table.strides[0],
             layout.shares.threads,
+            ctypes.addressof(layout.patience),
         )
         team.start(layout.shares.threads)
         return BoundCall(job, Results(results), workspace, (self.loaded, pointers, layout, arrays))
