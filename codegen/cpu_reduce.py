@@ -75,7 +75,7 @@ def _strip(values: Values, reduce: Reduce, accumulators: Accumulators, own: Dim,
     lanes = values.lanes
     if partial:
         lanes = replace(lanes, masks=(tail_mask(values, own),))
-    with values.running(lanes), values.moving_along(own.index), _guard(values, reduce.when, vectors, own.index):
+    with values.running(lanes), values.moving_along(own), _guard(values, reduce.when, vectors, own.index):
         for (_, cell), accumulator in accumulators.items():
             if cell[1] < vectors:
                 masked = values.lanes is not None and bool(values.lanes.masks)
@@ -122,7 +122,7 @@ def points(
                 dim = dims[position]
                 first, last = ranges.get(dim.index) or (i64(0), values.value(dim.extent))
                 stack.enter_context(values.loop(dim.index, first, last, 1))
-                stack.enter_context(values.moving_along(dim.index))
+                stack.enter_context(values.moving_along(dim))
         yield
 
 

@@ -11,15 +11,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphc.codegen.access import Access, coefficient, substitute
 from graphc.codegen.cpu_functions import STORAGE, Functions, constant
 from graphc.codegen.cpu_memory import gather, read
 from graphc.codegen.llvm import Block, Function, Value, i64, lane_count, quoted, vector_type
-from graphc.codegen.program import Call, Const, Index, Load, Ref, Scalar, Size
+from graphc.codegen.program import Call, Const, Dim, Index, Load, Ref, Scalar, Size
 
 __all__ = ["Cell", "Lanes", "Result", "Values", "lane_offsets"]
+
+_VECTOR = 16  # elements: no vector has more
+_MOST_PLACES = 2048  # of a constant in memory
 
 # The row and the vector of a tile, counted from the tile's first.
 Cell = tuple[int, int]
@@ -62,11 +65,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The address of lane 0: a base, and elements to move for each index of the running reduction."""
+    """The address of lane 0: a base, and elements to move for each index of the running reduction. That of a constant
+    says which, since it can be had in as many places as another address moves over."""
 
     base: Value
     strides: tuple[tuple[str, Value], ...]
     dependence: frozenset[str]
+    constant: Value | None = None
 
 
 class Values:
@@ -78,7 +83,7 @@ class Values:
         self.access = access
         self.row = row
         self.lanes: Lanes | None = None
-        self.moving: tuple[str, ...] = ()  # the indices of the reduction being computed
+        self.moving: dict[str, Scalar] = {}  # the indices of the reduction being computed, and their extents
         self.results: dict[str, Result] = {}  # of reductions
         self.vectors = 1  # in a row of the tile
         self.cell = (i64(0), i64(0))  # the row and the vector, in its block, of the current tile's first cell
@@ -146,11 +151,11 @@ class Values:
         return a if b == i64(0) else self.function.binary("sub nsw", a, b)
 
     @contextmanager
-    def moving_along(self, index: str) -> Iterator[None]:
+    def moving_along(self, dim: Dim) -> Iterator[None]:
         """Inside the loop of a reduction: addresses move along with its index."""
-        self.moving = (*self.moving, index)
+        before, self.moving = self.moving, {**self.moving, dim.index: dim.extent}
         yield
-        self.moving = self.moving[:-1]
+        self.moving = before
 
     @contextmanager
     def at_cell(self, row: Value, vector: Value) -> Iterator[None]:
@@ -342,14 +347,17 @@ class Values:
         """The address of what `_pointed` accepts."""
         match self.access.resolve(scalar):
             case Const(value, dtype):
-                return Address(self._constant(constant(value, dtype)), (), frozenset())
-            case Load(buffer, at, _, when):
+                return self._constant(constant(value, dtype), _VECTOR)
+            case Load(buffer, at, dtype, when):
                 if when is None or self._in_lanes(when):
                     return self._base(buffer, at, cell)
-                nowhere = Address(self._nowhere(), (), frozenset())
-                return self._choose(when, self._base(buffer, at, cell), nowhere, cell)
+                nothing = self._constant(constant(0, dtype), _VECTOR)
+                return self._choose(when, self._base(buffer, at, cell), nothing, cell)
             case Call(_, (condition, a, b)):
-                return self._choose(condition, self._address(a, cell), self._address(b, cell), cell)
+                chosen = self.access.resolve(a)
+                if isinstance(chosen, Load) and chosen.when == condition:
+                    chosen = replace(chosen, when=None)
+                return self._choose(condition, self._address(chosen, cell), self._address(b, cell), cell)
         raise AssertionError(f"no address: {scalar}")
 
     def _base(self, buffer: str, at: tuple[Scalar, ...], cell: Cell) -> Address:
@@ -385,10 +393,26 @@ class Values:
             make = lambda: self.function.select(self.value(condition, cell), x, y)  # noqa: E731
             return self.place(("choose", condition, x, y), dependence, cell, make)
 
+        a, b = self._alike(a, b), self._alike(b, a)
         left, right = dict(a.strides), dict(b.strides)
         names = [name for name in self.moving if name in left or name in right]
         strides = tuple((n, select(left.get(n, i64(0)), right.get(n, i64(0)))) for n in names)
         return Address(select(a.base, b.base), strides, dependence)
+
+    def _alike(self, address: Address, other: Address) -> Address:
+        """A constant, in all places that the other address moves over, if they are few: then both move by the same
+        steps, and the loop need not ask which it is."""
+        if address.constant is None or not other.strides:
+            return address
+        last = 0
+        for name, stride in other.strides:
+            extent = self.moving[name]
+            if not isinstance(extent, Const) or not _known(stride):
+                return address
+            last += int(stride.text) * max(0, int(extent.value) - 1)
+        if last + _VECTOR > _MOST_PLACES:
+            return address
+        return replace(self._constant(address.constant, last + _VECTOR), strides=other.strides)
 
     def _move(self, address: Address, element: str, cell: Cell) -> Value:
         """From the base of an address to where the running reduction stands."""
@@ -412,12 +436,15 @@ class Values:
         self.constants["@zeros"] = "@zeros = internal constant [256 x i8] zeroinitializer, align 64"
         return Value("@zeros", "ptr")
 
-    def _constant(self, value: Value) -> Value:
-        """One vector full of a constant, in memory."""
-        name = f"@splat.{value.type}.{value.text.replace('-', 'm')}"
-        elements = ", ".join([str(value)] * 16)
-        self.constants[name] = f"{name} = internal constant [16 x {value.type}] [{elements}], align 64"
-        return Value(name, "ptr")
+    def _constant(self, value: Value, places: int) -> Address:
+        """The address of a constant that stands in memory so many times."""
+        size = 1 << (places - 1).bit_length()
+        name = f"@splat.{value.type}.{value.text.replace('-', 'm')}.{size}"
+        type = f"[{size} x {value.type}]"
+        self.constants[name] = f"{name} = internal constant {type} [{', '.join([str(value)] * size)}], align 64"
+        if value == constant(0, "float32"):
+            self.constants[name] = f"{name} = internal constant {type} zeroinitializer, align 64"
+        return Address(Value(name, "ptr"), (), frozenset(), value)
 
 
 def _known(*values: Value) -> bool:

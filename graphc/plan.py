@@ -16,6 +16,10 @@ from graphc.codegen.program import Buffer, Kernel, Let, Loop, Program, Reduce, R
 from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, walk
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+# Buffers that start at the same place of a page compete for the same lines of the first-level cache, and a load seems
+# to read what was just stored to another; so each starts some lines further.
+_PAGE = 4096
+_STAGGER = 5 * ALIGNMENT
 
 
 def plan(program: Program) -> Program:
@@ -166,12 +170,14 @@ def arena(program: Program, sizes: Mapping[str, int]) -> Arena:
     placed: list[tuple[int, int, tuple[int, int]]] = []
     offsets: dict[str, int] = {}
     wanted = {b.name: buffer_bytes(b, sizes) for b in program.buffers if b.kind == "temp"}
-    for name in sorted(wanted, key=lambda n: (-wanted[n], n)):
+    for rank, name in enumerate(sorted(wanted, key=lambda n: (-wanted[n], n))):
         first, last = lives.get(name, (0, 0))
-        offset = 0
+        offset = start_at = rank * _STAGGER % _PAGE if wanted[name] > _PAGE else 0
         for start, end, (a, b) in sorted(placed):
             if a <= last and first <= b and offset < end and start < offset + wanted[name]:
                 offset = -(-end // ALIGNMENT) * ALIGNMENT
+                if wanted[name] > _PAGE:
+                    offset += (start_at - offset) % _PAGE
         offsets[name] = offset
         placed.append((offset, offset + wanted[name], (first, last)))
     return Arena(offsets, max((end for _, end, _ in placed), default=0))
