@@ -164,14 +164,25 @@ def add(values: Values, accumulator: Accumulator, cell: Cell, masked: bool) -> N
     """Take the value at one cell into its accumulator, in the lanes that count."""
     f, total, lanes = values.function, accumulator.total, lane_count(accumulator.type)
     old = f.get(accumulator.variable, accumulator.type)
-    value = values.access.resolve(total.value)
-    if total.op == "sum" and isinstance(value, Call) and value.fn == "mul" and value.dtype.startswith("float"):
-        a, b = (f.splat(values.value(factor, cell), lanes) for factor in value.args)
-        new = values.functions.multiply_add(a, b, old)
+    if total.op == "sum":
+        new = _plus(values, old, total.value, cell)
     else:
-        new = _combine(values, total, old, f.splat(values.value(value, cell), lanes))
+        new = _combine(values, total, old, f.splat(values.value(total.value, cell), lanes))
     mask = values.lanes.mask(cell) if masked and values.lanes is not None else None
     f.put(new if mask is None or lanes == 1 else f.select(mask, new, old), accumulator.variable)
+
+
+def _plus(values: Values, sum: Value, scalar: Scalar, cell: Cell) -> Value:
+    """The sum with one more term; a term that is a sum of products is taken in product by product."""
+    scalar, lanes = values.access.resolve(scalar), lane_count(sum.type)
+    match scalar:
+        case Call("add", (a, b), dtype) if dtype.startswith("float"):
+            return _plus(values, _plus(values, sum, a, cell), b, cell)
+        case Call("mul", (a, b), dtype) if dtype.startswith("float"):
+            x, y = (values.function.splat(values.value(factor, cell), lanes) for factor in (a, b))
+            return values.functions.multiply_add(x, y, sum)
+    term = values.function.splat(values.value(scalar, cell), lanes)
+    return values.functions.apply("add", [sum, term], scalar.dtype, scalar.dtype)
 
 
 def _combine(values: Values, total: Accumulate, a: Value, b: Value) -> Value:

@@ -122,10 +122,9 @@ def _tile(
                 accumulators[total.name, same] = start(values, total, lane_count(result.type), begun)
             accumulators[total.name, (i, j)] = accumulators[total.name, same]
     distinct = {a.variable: (cell, a) for (_, cell), a in reversed(accumulators.items())}
-    # Row by row: what a row broadcasts is used up before the next is loaded, and takes one register.
-    by_row = sorted(reversed(distinct.values()), key=lambda item: item[0][0])
     with points(values, reduce, reduce.dims, ranges):
-        for cell, accumulator in by_row:
+        # Row by row: what a row broadcasts is used up before the next is loaded, and takes one register.
+        for cell, accumulator in sorted(distinct.values(), key=lambda item: item[0]):
             add(values, accumulator, cell, values.lanes is not None and values.lanes.guarded)
     for (name, cell), accumulator in accumulators.items():
         f.put(f.get(accumulator.variable, accumulator.type), values.place_of(results[name], cell))

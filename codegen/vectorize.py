@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphc.codegen.access import Access, loads
-from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Scalar, Statement
+from graphc.codegen.program import Call, Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Scalar, Statement
 from graphc.codegen.target import Target
 
 __all__ = ["Schedule", "horizontal_index", "row_sizes", "schedule", "vector_index"]
@@ -204,6 +204,8 @@ def _tile(
 ) -> tuple[int, int]:
     """The rows and vectors of a tile that take the fewest cycles a cell, over planes of typical sizes."""
     sums = max(len(reduce.sums) for reduce in reduces)
+    products = max(sum(_terms(total.value, access) for total in reduce.sums) for reduce in reduces)
+    terms = -(-products // sums)  # that an accumulator takes in one after another
     kinds = [
         (row in access.dependence(load), vector in access.dependence(load))
         for reduce in reduces
@@ -217,7 +219,7 @@ def _tile(
         """Of one step of one tile, which multiplications, loads, the cache or latency may limit."""
         made = sum((high if by_row else 1) * (wide if by_lane else 1) for by_row, by_lane in kinds)
         vectors = sum((high if by_row else 1) * wide for by_row, by_lane in kinds if by_lane)
-        return max(sums * high * wide / 2, made / 2, _LATENCY, _CACHE * vectors) + _LOAD * vectors
+        return max(products * high * wide / 2, made / 2, _LATENCY * terms, _CACHE * vectors) + _LOAD * vectors
 
     def cost(tile: tuple[int, int]) -> float:
         return sum(
@@ -230,7 +232,7 @@ def _tile(
 
     # The accumulators and one step's vector operands must fit, and leave some room.
     budget = registers * 3 // 4
-    operands = sum(by_lane and not by_row for by_row, by_lane in kinds)
+    operands = -(-sum(by_lane and not by_row for by_row, by_lane in kinds) // terms)
     tiles = [
         (rows, vectors)
         for rows in range(1, min(budget // sums, max(heights)) + 1)
@@ -238,6 +240,14 @@ def _tile(
         if rows * vectors * sums <= budget and rows * vectors * sums + vectors * operands < registers
     ]
     return min(tiles, key=cost, default=(1, 1))
+
+
+def _terms(scalar: Scalar, access: Access) -> int:
+    """How many terms a value adds up."""
+    match access.resolve(scalar):
+        case Call("add", (a, b)):
+            return _terms(a, access) + _terms(b, access)
+    return 1
 
 
 def _depth(reduce: Reduce, vector: str, row: str | None, lanes: int, rows: int, vectors: int, access: Access) -> int:

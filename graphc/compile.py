@@ -1,6 +1,6 @@
 """compile: a graph to machine code, stage by stage.
 
-    verify → prepare → schedule → fuse → lower → plan → pack → LLVM → machine code
+    verify → prepare → schedule → fuse → lower → plan → join → pack → LLVM → machine code
 
 Each stage is a pure function of the one before, each has a printed form (`emit_stage`), and the Program is checked
 before code is made of it.
@@ -16,6 +16,7 @@ from graphc.causality import reachable
 from graphc.codegen.jit import Emitted, Loaded
 from graphc.codegen.jit import emit as emit_program
 from graphc.codegen.jit import load as load_program
+from graphc.codegen.join import join
 from graphc.codegen.pack import pack
 from graphc.codegen.program import Program
 from graphc.codegen.shares import Shares
@@ -54,7 +55,7 @@ def stages(graph: Graph) -> Stages:
     prepared = prepare(graph)
     scheduled = schedule(prepared)
     lowered = lower(scheduled)
-    program = pack(plan(lowered.program))
+    program = pack(join(plan(lowered.program)))
     verify_program(program)
     return Stages(graph, prepared, scheduled, lowered, program)
 
