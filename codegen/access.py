@@ -96,13 +96,32 @@ class Access:
 def offset(buffer: Buffer, at: tuple[Scalar, ...]) -> Scalar:
     """Where an element lies, in elements from the start of its row-major buffer."""
     total: Scalar = index(0)
-    for subscript, dim in zip(at, buffer.dims, strict=True):
+    subscripts, dims = list(at), list(buffer.dims)
+    while subscripts:
+        subscript, dim = subscripts.pop(0), dims.pop(0)
         if isinstance(dim, Ring):
             total = call("mul", total, index(dim.slots))
             total = call("add", total, call("mod", subscript, index(dim.slots)))
-        else:
-            total = call("add", call("mul", total, dim), subscript)
+            continue
+        whole = _whole(subscript, subscripts[0], dims[0]) if subscripts else None
+        if whole is not None:
+            subscript, dim = whole, call("mul", dim, _fixed(dims.pop(0)))
+            subscripts.pop(0)
+        total = call("add", call("mul", total, dim), subscript)
     return total
+
+
+def _whole(high: Scalar, low: Scalar, dim: Scalar | Ring) -> Scalar | None:
+    """x, where the subscripts are x // d and x mod d and the second dim is d long."""
+    match high, low:
+        case Call("floordiv", (x, d)), Call("mod", (y, e)) if x == y and d == e == dim:
+            return x
+    return None
+
+
+def _fixed(dim: Scalar | Ring) -> Scalar:
+    assert not isinstance(dim, Ring)
+    return dim
 
 
 def coefficient(scalar: Scalar, name: str, access: Access, aligned: int = 1) -> Scalar | None:

@@ -116,7 +116,7 @@ class _KernelEmitter:
             if plan.vector is None:
                 self._stores()
             else:
-                self._columns(self.dims[plan.vector])
+                self._widths(self.dims[plan.vector])
 
     def _part(self, dim: Dim) -> tuple[Value, Value]:
         """Where this thread's part of a dim begins and ends."""
@@ -124,14 +124,24 @@ class _KernelEmitter:
             return self.parameters.part(dim.index)
         return i64(0), self.values.value(dim.extent)
 
-    def _columns(self, dim: Dim) -> None:
+    def _widths(self, dim: Dim) -> None:
+        """A single row has tiles of its own, wider: it needs as many accumulators to keep the machine busy."""
+        values, plan, f = self.values, self.plan, self.values.function
+        if plan.row is None or plan.wide <= plan.vectors:
+            self._columns(dim, plan.vectors)
+            return
+        begin, end = self._part(self.dims[plan.row])
+        single = f.compare("icmp eq", values.difference(end, begin), i64(1))
+        with f.when(single) as before, values.scope(before, {}):
+            self._columns(dim, plan.wide)
+        several = f.binary("xor", single, Value("true", "i1"))
+        with f.when(several) as before, values.scope(before, {}):
+            self._columns(dim, plan.vectors)
+
+    def _columns(self, dim: Dim, most: int) -> None:
         """Strips of the vector dimension: tiles' widths, single vectors, and the part of one that is left."""
         values, plan = self.values, self.plan
-        for start, stop, vectors, partial in strips(values, dim.extent, plan.lanes, plan.vectors):
-            if dim.index in self.parameters.cuts:  # cut between strips, so each falls to one thread whole
-                first, end = self._part(dim)
-                start = first if start == i64(0) else values.function.intrinsic("smax", start, first)
-                stop = values.function.intrinsic("smin", stop, end)
+        for start, stop, vectors, partial in strips(values, *self._part(dim), dim.extent, plan.lanes, most):
             with values.loop(dim.index, start, stop, plan.lanes * vectors):
                 lanes = Lanes(dim.index, plan.lanes)
                 with values.running(lanes):
@@ -147,6 +157,9 @@ class _KernelEmitter:
             self._block(RowBlock(i64(0), i64(1), 1))
             return
         begin, end = self._part(self.dims[plan.row])
+        if vectors > plan.vectors:
+            self._block(RowBlock(begin, values.function.binary("add nsw", begin, i64(1)), 1))
+            return
         with values.pieces(f"({plan.row} block)", begin, end, i64(plan.block)) as (first, last):
             self._block(RowBlock(first, last, plan.block))
 

@@ -58,7 +58,9 @@ def horizontal(values: Values, reduce: Reduce, count: int) -> None:
     }
     others = tuple(dim for dim in reduce.dims if dim is not own)
     with values.running(Lanes(own.index, count)), points(values, reduce, others, {}):
-        for first, last, vectors, partial in strips(values, own.extent, count, chains):
+        for first, last, vectors, partial in strips(
+            values, i64(0), values.value(own.extent), own.extent, count, chains
+        ):
             with values.loop(own.index, first, last, count * vectors):
                 _strip(values, reduce, accumulators, own, vectors, partial)
     for total in reduce.sums:
@@ -82,16 +84,20 @@ def _strip(values: Values, reduce: Reduce, accumulators: Accumulators, own: Dim,
                 add(values, accumulator, cell, masked)
 
 
-def strips(values: Values, extent: Scalar, lanes: int, vectors: int) -> Iterator[tuple[Value, Value, int, bool]]:
-    """Cover an extent with strips of `vectors` vectors, then single vectors, then one in part: the start, the end,
-    the vectors of a step, and whether it is the part. Strips that are known to be empty are left out."""
+def strips(
+    values: Values, begin: Value, end: Value, extent: Scalar, lanes: int, vectors: int
+) -> Iterator[tuple[Value, Value, int, bool]]:
+    """Cover a part of an extent that begins at a whole vector with strips of `vectors` vectors, then single vectors,
+    then one in part: the start, the end, the vectors of a step, and whether it is the part. Strips that are known to be
+    empty are left out."""
     sizes = tuple(lanes * size for size in ((vectors, 1) if vectors > 1 else (1,)))
-    done, whole = i64(0), values.value(extent)
-    for first, last, size in values.steps(i64(0), whole, sizes):
+    done = begin
+    for first, last, size in values.steps(begin, end, sizes):
         yield first, last, size // lanes, False
         done = last
-    if lanes > 1 and done != whole:
-        yield done, whole, 1, True
+    even = isinstance(extent, Const) and int(extent.value) % lanes == 0
+    if lanes > 1 and done != end and not even:
+        yield done, end, 1, True
 
 
 def tail_mask(values: Values, dim: Dim) -> Value:

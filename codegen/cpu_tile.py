@@ -39,7 +39,7 @@ def tiled(values: Values, reduce: Reduce, block: RowBlock, plan: Schedule) -> No
     if in_pieces:
         _clear(values, reduce, block, results)
     with _pieces(values, reduce, plan.depth if in_pieces else None) as ranges:
-        for first, last, rows in values.steps(block.first, block.last, row_sizes(plan.rows)):
+        for first, last, rows in values.steps(block.first, block.last, row_sizes(min(plan.rows, block.capacity))):
             with values.loop(plan.row or "(row)", first, last, rows):
                 row = values.index(plan.row) if plan.row is not None else first
                 with values.at_cell(values.difference(row, block.first), i64(0)):

@@ -26,6 +26,7 @@ _LATENCY = 4  # cycles of a fused multiply-add, of which two start in a cycle, b
 _CACHE = 3  # cycles between vector loads that the second-level cache can serve
 _LOAD = 0.1  # what a vector load costs beside, to decide between equals
 _MOST_VECTORS = 8
+_CHAINS = 16  # sums side by side that hide the latency of an addition, and of the second-level cache
 _FIRST_LEVEL = 1 << 15  # bytes of the first-level cache
 _LINE = 64  # bytes of a cache line
 _BLOCK = 32  # rows: so many times is used what comes to the first-level cache
@@ -36,7 +37,7 @@ _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side. Tiles of `block`
-    rows go together through a reduction, `depth` of its points at a time."""
+    rows go together through a reduction, `depth` of its points at a time. A single row has tiles of `wide` vectors."""
 
     vector: str | None
     lanes: int
@@ -45,6 +46,7 @@ class Schedule:
     rows: int
     block: int = 1
     depth: int = 1
+    wide: int = 1
 
 
 def vector_index(kernel: Kernel, program: Program) -> str | None:
@@ -99,7 +101,9 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
     rows, vectors = _tile(kernel, tiled, vector, row, lanes, target.vector_registers, access)
     block = rows * -(-_BLOCK // rows)
     depth = min(_depth(reduce, vector, row, lanes, rows, vectors, access) for reduce in tiled)
-    return Schedule(vector, lanes, vectors, row, rows, block, depth)
+    sums = max(len(reduce.sums) for reduce in tiled)
+    wide = min(_MOST_VECTORS, _CHAINS // sums, max(_lengths(extent)) // lanes) if row is not None else 1
+    return Schedule(vector, lanes, vectors, row, rows, block, depth, wide)
 
 
 def _segments(extent: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:

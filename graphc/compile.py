@@ -1,6 +1,6 @@
 """compile: a graph to machine code, stage by stage.
 
-    verify → prepare → schedule → fuse → lower → plan → join → pack → LLVM → machine code
+    verify → prepare → schedule → fuse → lower → plan → join → pack → collapse → LLVM → machine code
 
 Each stage is a pure function of the one before, each has a printed form (`emit_stage`), and the Program is checked
 before code is made of it.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.causality import reachable
+from graphc.codegen.collapse import collapse
 from graphc.codegen.jit import Emitted, Loaded
 from graphc.codegen.jit import emit as emit_program
 from graphc.codegen.jit import load as load_program
@@ -55,7 +56,7 @@ def stages(graph: Graph) -> Stages:
     prepared = prepare(graph)
     scheduled = schedule(prepared)
     lowered = lower(scheduled)
-    program = pack(join(plan(lowered.program)))
+    program = collapse(pack(join(plan(lowered.program))))
     verify_program(program)
     return Stages(graph, prepared, scheduled, lowered, program)
 
