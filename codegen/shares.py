@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from graphc.arena import buffer_bytes
 from graphc.codegen.cost import evaluate
 from graphc.codegen.partition import Cut, Partition, Strategy
 from graphc.codegen.program import Kernel, Program, Statement, kernels
-from graphc.plan import buffer_bytes
 
 __all__ = ["SKIPPED", "Shares", "shares", "table"]
 

@@ -8,10 +8,11 @@ before code is made of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graphc.arena import MemoryUse, memory_use
 from graphc.causality import reachable
 from graphc.codegen.collapse import collapse
 from graphc.codegen.jit import Emitted, Loaded
@@ -23,7 +24,7 @@ from graphc.codegen.program import Program
 from graphc.codegen.shares import Shares
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
-from graphc.errors import GraphError, UnsupportedError
+from graphc.errors import AxisError, GraphError, UnsupportedError
 from graphc.grad import grad
 from graphc.graph import Graph
 from graphc.lower import Lowered, lower
@@ -83,6 +84,13 @@ class Compiled:
         """
         return self._runner.prepare(arrays)
 
+    def memory(self, **lengths: int) -> MemoryUse:
+        """The bytes that a call takes when axes have these lengths: `f.memory(t=128, n=32).peak`.
+
+        Raises `AxisError` unless the length of every axis that the graph leaves open is given.
+        """
+        return memory_use(self.program, call_lengths(self.stages.graph, lengths))
+
     def shares(self, **arrays: Any) -> Shares:
         """How a call with these arrays is shared out among threads."""
         return self._runner.layout(arrays).shares
@@ -136,6 +144,17 @@ def emit(graph: Graph, target: str = "cpu", triple: str | None = None, arch: str
         raise UnsupportedError(f"target {target!r} is not supported yet; use target='cpu'")
     machine = Target.host() if triple is None else Target(triple=triple, cpu=arch, features=features)
     return emit_program(stages(graph).program, machine)
+
+
+def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
+    """The lengths of all axes, given those that the graph leaves open."""
+    fixed = {name: axis.length for name, axis in graph.axes.items() if isinstance(axis.length, int)}
+    wanted = [name for name in graph.axes if name not in fixed]
+    if set(lengths) != set(wanted) or any(length < 0 for length in lengths.values()):
+        expected = ", ".join(f"{name}=…" for name in wanted) or "none"
+        given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
+        raise AxisError(f"the lengths of a call were expected, {expected}, each at least 0; given: {given}")
+    return {**fixed, **lengths}
 
 
 def index_checks(graph: Graph) -> tuple[IndexCheck, ...]:

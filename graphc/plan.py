@@ -1,25 +1,16 @@
-"""plan: what a Program keeps in memory, and where.
+"""plan: what a Program keeps in memory. `graphc.arena` says where, once the lengths are known.
 
 1. A value that nothing loads is not stored; a kernel that stores nothing is dropped.
 2. A value that only the loop that computes it reads, at most k steps later, keeps a ring of k + 1 steps.
-3. Temporaries whose lives do not overlap share memory (`Arena`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from graphc.codegen.program import Buffer, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store, kernels
-from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, walk
-
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector
-# Buffers that start at the same place of a page compete for the same lines of the first-level cache, and a load seems
-# to read what was just stored to another; so each starts some lines further.
-_PAGE = 4096
-_STAGGER = 5 * ALIGNMENT
+from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, walk
 
 
 def plan(program: Program) -> Program:
@@ -151,67 +142,3 @@ def _distance(subscript: Scalar, loop: str) -> int | None:
         case Call("add", (Index(name), Const(value))) if name == loop:
             return int(value)
     return None
-
-
-# The arena.
-
-
-@dataclass(frozen=True, slots=True)
-class Arena:
-    """Where the temporaries of one call lie: byte offsets in one block of memory of `size` bytes."""
-
-    offsets: Mapping[str, int]
-    size: int
-
-
-def arena(program: Program, sizes: Mapping[str, int]) -> Arena:
-    """Place the temporaries, the largest first, each at the lowest offset that is free while it lives."""
-    lives = _lives(program)
-    placed: list[tuple[int, int, tuple[int, int]]] = []
-    offsets: dict[str, int] = {}
-    wanted = {b.name: buffer_bytes(b, sizes) for b in program.buffers if b.kind == "temp"}
-    for rank, name in enumerate(sorted(wanted, key=lambda n: (-wanted[n], n))):
-        first, last = lives.get(name, (0, 0))
-        offset = start_at = rank * _STAGGER % _PAGE if wanted[name] > _PAGE else 0
-        for start, end, (a, b) in sorted(placed):
-            if a <= last and first <= b and offset < end and start < offset + wanted[name]:
-                offset = -(-end // ALIGNMENT) * ALIGNMENT
-                if wanted[name] > _PAGE:
-                    offset += (start_at - offset) % _PAGE
-        offsets[name] = offset
-        placed.append((offset, offset + wanted[name], (first, last)))
-    return Arena(offsets, max((end for _, end, _ in placed), default=0))
-
-
-def _lives(program: Program) -> dict[str, tuple[int, int]]:
-    """The first and the last top-level statement that touches each buffer."""
-    lives: dict[str, tuple[int, int]] = {}
-    for position, statement in enumerate(program.body):
-        for kernel in kernels((statement,)):
-            touched = {load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores}
-            for name in touched:
-                lives[name] = (lives.get(name, (position, position))[0], position)
-    return lives
-
-
-def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(_length(d, sizes) for d in buffer.dims)
-
-
-def buffer_bytes(buffer: Buffer, sizes: Mapping[str, int]) -> int:
-    """The size of a buffer, by exact integers: a call checks it before any memory is taken."""
-    total = 1 if buffer.dtype == "bool" else np.dtype(buffer.dtype).itemsize
-    for extent in buffer_shape(buffer, sizes):
-        total *= extent
-    return total
-
-
-def _length(dim: Scalar | Ring, sizes: Mapping[str, int]) -> int:
-    match dim:
-        case Ring(slots):
-            return slots
-        case Const(value):
-            return int(value)
-        case Size(name):
-            return sizes[name]
-    raise TypeError(f"the length of a buffer is a number or a size, not {dim}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.arena import ALIGNMENT, Arena, arena, buffer_bytes, buffer_shape
 from graphc.arguments import Arguments, check_arguments
 from graphc.codegen.jit import Loaded
 from graphc.codegen.program import Buffer, Program
@@ -23,7 +24,6 @@ from graphc.errors import ArgumentError
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, ragged_within
 from graphc.lower import Lowered
-from graphc.plan import ALIGNMENT, Arena, arena, buffer_bytes, buffer_shape
 
 
 class Results(Mapping[str, np.ndarray]):

@@ -21,8 +21,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "grad", "unroll", "interpreter",
-        "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "cells", "cells.*", "initialize",
-        "optim", "training", "precision", "drawing", "drawing.*",
+        "notation.*", "prepare", "schedule", "kernel", "plan", "arena", "fuse", "lower", "cells", "cells.*",
+        "initialize", "optim", "training", "precision", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": ("runtime", "compile"),
