@@ -120,9 +120,6 @@ class _Shared:
 
     def emit(self) -> list[Piece]:
         f = self.function
-        for position, buffer in enumerate(self.program.buffers):
-            slot = f.offset(Value("%args", "ptr"), "ptr", i64(position))
-            f.effect(f"{quoted('%', f'buffer.{buffer.name}')} = load ptr, {slot}")
         _load_sizes(self.program, self.values)
         team = f.compare("icmp ne", Value("%team", "ptr"), Value("null", "ptr"))
         for position, statement in enumerate(self.program.body):
@@ -135,10 +132,12 @@ class _Shared:
         return [*self.pieces, _piece(self.values, self.attributes)]
 
     def _word(self, position: int) -> Value:
-        """A word of this thread's row of shares. Rows are read at the start: they do not change."""
-        f = self.function
-        with f.at(f.entry):
-            return f.get(f.offset(Value("%row", "ptr"), "i64", i64(position)), "i64")
+        """A word of this thread's row of shares."""
+        return self.function.get(self.function.offset(Value("%row", "ptr"), "i64", i64(position)), "i64")
+
+    def _address(self, buffer: str) -> Value:
+        position = next(k for k, b in enumerate(self.program.buffers) if b.name == buffer)
+        return self.function.get(self.function.offset(Value("%args", "ptr"), "ptr", i64(position)), "ptr")
 
     def _meet(self) -> None:
         self.function.effect(f"call void @{BARRIER}(ptr %team)")
@@ -175,12 +174,14 @@ class _Shared:
             with f.when(f.compare("icmp ne", f.binary("and", mode, i64(meeting)), i64(0))):
                 self._meet()
         first = self.shared.offsets[kernel.name]
-        integers = [Value(quoted("%", f"size.{size}"), "i64") for size in self.program.sizes]
-        integers += [self.values.index(index) for index in indices]
-        integers += [self._word(first + 1 + k) for k in range(2 * len(cuts))]
-        arguments = [*(f"ptr {quoted('%', f'buffer.{buffer}')}" for buffer in buffers), *map(str, integers)]
         with f.when(f.compare("icmp ne", self._word(first), i64(0))):
-            f.effect(f"call void {quoted('@', name)}({', '.join(arguments)})")
+            # Addresses and shares are read here each time: to hold them all from the start takes far more registers
+            # than there are.
+            arguments = [self._address(buffer) for buffer in buffers]
+            arguments += [Value(quoted("%", f"size.{size}"), "i64") for size in self.program.sizes]
+            arguments += [self.values.index(index) for index in indices]
+            arguments += [self._word(first + 1 + k) for k in range(2 * len(cuts))]
+            f.effect(f"call void {quoted('@', name)}({', '.join(map(str, arguments))})")
 
 
 def _buffers(kernel: Kernel) -> set[str]:

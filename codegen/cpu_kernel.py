@@ -128,28 +128,28 @@ class _KernelEmitter:
         """A single row has tiles of its own, wider: it needs as many accumulators to keep the machine busy."""
         values, plan, f = self.values, self.plan, self.values.function
         if plan.row is None or plan.wide <= plan.vectors:
-            self._columns(dim, plan.vectors)
+            self._columns(dim, plan.widths)
             return
         begin, end = self._part(self.dims[plan.row])
         single = f.compare("icmp eq", values.difference(end, begin), i64(1))
         with f.when(single) as before, values.scope(before, {}):
-            self._columns(dim, plan.wide)
+            self._columns(dim, tuple(dict.fromkeys((plan.wide, plan.widths[0], plan.widths[-1]))), single_row=True)
         several = f.binary("xor", single, Value("true", "i1"))
         with f.when(several) as before, values.scope(before, {}):
-            self._columns(dim, plan.vectors)
+            self._columns(dim, plan.widths)
 
-    def _columns(self, dim: Dim, most: int) -> None:
-        """Strips of the vector dimension: tiles' widths, single vectors, and the part of one that is left."""
+    def _columns(self, dim: Dim, widths: tuple[int, ...], single_row: bool = False) -> None:
+        """Strips of the vector dimension: tiles' widths, and the part of a vector that is left."""
         values, plan = self.values, self.plan
-        for start, stop, vectors, partial in strips(values, *self._part(dim), dim.extent, plan.lanes, most):
+        for start, stop, vectors, partial in strips(values, *self._part(dim), dim.extent, plan.lanes, widths):
             with values.loop(dim.index, start, stop, plan.lanes * vectors):
                 lanes = Lanes(dim.index, plan.lanes)
                 with values.running(lanes):
                     masks = (tail_mask(values, dim),) if partial else ()
                 with values.running(replace(lanes, masks=masks)):
-                    self._rows(vectors)
+                    self._rows(vectors, single_row)
 
-    def _rows(self, vectors: int) -> None:
+    def _rows(self, vectors: int, single: bool) -> None:
         """Blocks of rows: first all reductions, then all that is stored."""
         values, plan = self.values, self.plan
         values.vectors = vectors
@@ -157,7 +157,7 @@ class _KernelEmitter:
             self._block(RowBlock(i64(0), i64(1), 1))
             return
         begin, end = self._part(self.dims[plan.row])
-        if vectors > plan.vectors:
+        if single:
             self._block(RowBlock(begin, values.function.binary("add nsw", begin, i64(1)), 1))
             return
         with values.pieces(f"({plan.row} block)", begin, end, i64(plan.block)) as (first, last):

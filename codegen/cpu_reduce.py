@@ -59,7 +59,7 @@ def horizontal(values: Values, reduce: Reduce, count: int) -> None:
     others = tuple(dim for dim in reduce.dims if dim is not own)
     with values.running(Lanes(own.index, count)), points(values, reduce, others, {}):
         for first, last, vectors, partial in strips(
-            values, i64(0), values.value(own.extent), own.extent, count, chains
+            values, i64(0), values.value(own.extent), own.extent, count, tuple(dict.fromkeys((chains, 1)))
         ):
             with values.loop(own.index, first, last, count * vectors):
                 _strip(values, reduce, accumulators, own, vectors, partial)
@@ -85,14 +85,12 @@ def _strip(values: Values, reduce: Reduce, accumulators: Accumulators, own: Dim,
 
 
 def strips(
-    values: Values, begin: Value, end: Value, extent: Scalar, lanes: int, vectors: int
+    values: Values, begin: Value, end: Value, extent: Scalar, lanes: int, widths: tuple[int, ...]
 ) -> Iterator[tuple[Value, Value, int, bool]]:
-    """Cover a part of an extent that begins at a whole vector with strips of `vectors` vectors, then single vectors,
-    then one in part: the start, the end, the vectors of a step, and whether it is the part. Strips that are known to be
-    empty are left out."""
-    sizes = tuple(lanes * size for size in ((vectors, 1) if vectors > 1 else (1,)))
+    """Cover a part of an extent that begins at a whole vector with strips of so many vectors, then one in part: start,
+    end, the vectors of a step, and whether it is the part. Strips that are known to be empty are left out."""
     done = begin
-    for first, last, size in values.steps(begin, end, sizes):
+    for first, last, size in values.steps(begin, end, tuple(lanes * width for width in widths)):
         yield first, last, size // lanes, False
         done = last
     even = isinstance(extent, Const) and int(extent.value) % lanes == 0

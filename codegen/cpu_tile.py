@@ -17,7 +17,7 @@ from graphc.codegen.cpu_reduce import Accumulators, add, bind, identity, points,
 from graphc.codegen.cpu_values import Cell, Result, Values
 from graphc.codegen.llvm import Value, i64, lane_count, vector_type
 from graphc.codegen.program import Accumulate, Const, Reduce, Scalar
-from graphc.codegen.vectorize import Schedule, row_sizes
+from graphc.codegen.vectorize import Schedule
 from graphc.scalar import call, index
 
 __all__ = ["RowBlock", "tiled"]
@@ -39,7 +39,7 @@ def tiled(values: Values, reduce: Reduce, block: RowBlock, plan: Schedule) -> No
     if in_pieces:
         _clear(values, reduce, block, results)
     with _pieces(values, reduce, plan.depth if in_pieces else None) as ranges:
-        for first, last, rows in values.steps(block.first, block.last, row_sizes(min(plan.rows, block.capacity))):
+        for first, last, rows in values.steps(block.first, block.last, plan.heights if block.capacity > 1 else (1,)):
             with values.loop(plan.row or "(row)", first, last, rows):
                 row = values.index(plan.row) if plan.row is not None else first
                 with values.at_cell(values.difference(row, block.first), i64(0)):

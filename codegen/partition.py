@@ -105,7 +105,11 @@ def _cuts(kernel: Kernel, tile: Schedule) -> Iterator[Cut]:
     """The dims whose length is known at the call, and through which no two points add to one element."""
     accumulating = [store for store in kernel.stores if store.accumulate]
     for dim in kernel.dims:
-        grain = tile.lanes if dim.index == tile.vector else 1
+        grain = 1
+        if dim.index == tile.vector:
+            grain = tile.lanes * (tile.widths[0] if isinstance(dim.extent, Const) else 1)
+        elif dim.index == tile.row and isinstance(dim.extent, Const):
+            grain = tile.heights[0]
         if any(isinstance(part, Index) for part in walk(dim.extent)):
             continue
         if isinstance(dim.extent, Const) and dim.extent.value <= grain:

@@ -28,7 +28,7 @@ __all__ = ["SUPPORTED", "Job", "Team", "runner", "team"]
 
 _FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}
 _SETBACK = 8  # times that threads slept at barriers in one call
-_SHORTEST, _LONGEST = 16, 1024  # calls alone after a setback; from one to the next twice as many
+_SHORTEST, _LONGEST = 2, 256  # calls alone after a setback; from one to the next twice as many
 _FUTEX_WAIT, _FUTEX_WAKE, _EVERYONE = 128, 129, 2**31 - 1  # both private to the process
 
 SUPPORTED = sys.platform == "linux" and Target.host().architecture in _FUTEX

@@ -37,7 +37,11 @@ _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side. Tiles of `block`
-    rows go together through a reduction, `depth` of its points at a time. A single row has tiles of `wide` vectors."""
+    rows go together through a reduction, `depth` of its points at a time. A single row has tiles of `wide` vectors.
+
+    `widths` are the vectors of the strips that cover the vector dimension, the widest first, and `heights` the rows of
+    the tiles that cover the row dimension: fewer where the length is known.
+    """
 
     vector: str | None
     lanes: int
@@ -47,6 +51,8 @@ class Schedule:
     block: int = 1
     depth: int = 1
     wide: int = 1
+    widths: tuple[int, ...] = (1,)
+    heights: tuple[int, ...] = (1,)
 
 
 def vector_index(kernel: Kernel, program: Program) -> str | None:
@@ -101,9 +107,27 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
     rows, vectors = _tile(kernel, tiled, vector, row, lanes, target.vector_registers, access)
     block = rows * -(-_BLOCK // rows)
     depth = min(_depth(reduce, vector, row, lanes, rows, vectors, access) for reduce in tiled)
-    sums = max(len(reduce.sums) for reduce in tiled)
-    wide = min(_MOST_VECTORS, _CHAINS // sums, max(_lengths(extent)) // lanes) if row is not None else 1
-    return Schedule(vector, lanes, vectors, row, rows, block, depth, wide)
+    widths = _cover(extent, lanes, (vectors, 1))
+    heights: tuple[int, ...] = (1,)
+    wide = 1
+    if row is not None:
+        heights = _cover(_extent(kernel, row), 1, row_sizes(rows))
+        if not isinstance(_extent(kernel, row), Const):
+            sums = max(len(reduce.sums) for reduce in tiled)
+            wide = max(1, min(_MOST_VECTORS, _CHAINS // sums, max(_lengths(extent)) // lanes))
+    return Schedule(vector, lanes, vectors, row, rows, block, depth, wide, widths, heights)
+
+
+def _cover(extent: Scalar, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes that are needed to cover an extent, cut anywhere between steps of the largest."""
+    if not isinstance(extent, Const):
+        return tuple(dict.fromkeys(sizes))
+    needed, left = [], int(extent.value) // unit
+    for size in dict.fromkeys(sizes):
+        if left >= size:
+            needed.append(size)
+            left %= size
+    return tuple(needed) or (1,)
 
 
 def _segments(extent: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
