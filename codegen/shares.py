@@ -34,28 +34,28 @@ BEYOND = 8.0  # bytes a cycle that come from beyond it
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How a call runs: what was chosen for each top-level statement (None: one thread), and the table."""
+    """How a call runs: what was chosen for each top-level statement (None: one thread), and the table. `cycles` is the
+    estimate."""
 
     threads: int
     chosen: tuple[Strategy | None, ...]
     table: Table
+    cycles: float
 
 
 def shares(program: Program, partition: Partition, sizes: Mapping[str, int], threads: int) -> Shares:
     """The shares for at most `threads` threads: for as many of them as pay."""
-    nothing = (None,) * len(program.body)
-    if threads == 1:
-        return Shares(1, nothing, table(program, partition, sizes, 1, nothing))
+    nothing: tuple[Strategy | None, ...] = (None,) * len(program.body)
     alone = sum(_estimate(s, partition, None, program, sizes, 1) for s in program.body)
-    best, best_saved, count = None, 0.0, threads
+    best, count = (alone, 1, nothing), threads
     while count > 1:
         picked = [_pick(s, k, partition, program, sizes, count) for k, s in enumerate(program.body)]
-        saved = alone - sum(time for _, time in picked) - WAKE
-        if saved > best_saved:
-            best, best_saved = (count, tuple(strategy for strategy, _ in picked)), saved
+        cycles = sum(time for _, time in picked) + WAKE
+        if cycles < best[0]:
+            best = cycles, count, tuple(strategy for strategy, _ in picked)
         count //= 2
-    many, chosen = best or (1, nothing)
-    return Shares(many, chosen, table(program, partition, sizes, many, chosen))
+    cycles, many, chosen = best
+    return Shares(many, chosen, table(program, partition, sizes, many, chosen), cycles)
 
 
 def _pick(

@@ -3,8 +3,8 @@
 In: the address of a `Job`. `run(team, job)` wakes the workers, runs the caller's own share, and returns when all are
 done. Between calls the workers look for the next one for a moment and then sleep. One team serves the process. A call
 that comes while another runs, or after a fork until the team is started anew, runs on the thread that makes it. So do,
-for a while, calls whose threads slept at their barriers: then another process has one of the cores, and every step
-would wait for it. That the bits of a result do not depend on the threads is what allows all this.
+for a while, calls whose threads slept at their barriers too often: then another process has one of the cores, and every
+step would wait for it. That the bits of a result do not depend on the threads is what allows all this.
 
 Sleeping is Linux's futex; on other systems every call runs on one thread.
 """
@@ -27,7 +27,6 @@ from graphc.codegen.target import Target
 __all__ = ["SUPPORTED", "Job", "Team", "runner", "team"]
 
 _FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}
-_SETBACK = 8  # times that threads slept at barriers in one call
 _SHORTEST, _LONGEST = 2, 256  # calls alone after a setback; from one to the next twice as many
 _FUTEX_WAIT, _FUTEX_WAKE, _EVERYONE = 128, 129, 2**31 - 1  # both private to the process
 
@@ -45,6 +44,7 @@ class Job(ctypes.Structure):
         ("shares", ctypes.c_void_p),
         ("stride", ctypes.c_int64),  # bytes of a row of `shares`
         ("threads", ctypes.c_int64),
+        ("tolerance", ctypes.c_int64),  # how often its threads may sleep at barriers
         ("patience", ctypes.c_void_p),  # i64[2]: calls still to run alone, and how many at the last setback
     )
 
@@ -138,7 +138,7 @@ def _module(target: Target) -> str:
     field = {name: f"getelementptr i8, ptr %team, i64 {offset}" for name, offset in TEAM.items()}
     job = {
         name: f"getelementptr i8, ptr %job, i64 {getattr(Job, name).offset}"
-        for name in ("function", "args", "sizes", "alone", "shares", "stride", "threads", "patience")
+        for name in ("function", "args", "sizes", "alone", "shares", "stride", "threads", "tolerance", "patience")
     }
     return f"""\
 target triple = "{target.triple}"
@@ -275,7 +275,9 @@ unfinished:
 over:
   %slept = load i64, ptr %at.slept
   store atomic i32 0, ptr %busy release, align 4
-  %setback = icmp sgt i64 %slept, {_SETBACK}
+  %at.tolerance = {job["tolerance"]}
+  %tolerance = load i64, ptr %at.tolerance
+  %setback = icmp sgt i64 %slept, %tolerance
   %last = load i64, ptr %patience.last
   %twice = mul i64 %last, 2
   %some.calls = call i64 @llvm.smax.i64(i64 %twice, i64 {_SHORTEST})
