@@ -2,9 +2,9 @@
 
 In: a kernel, its program, the target. Out: the function's text with what it needs from its module. The points are
 covered by tiles (`graphc.codegen.vectorize`); the nest, from the outside: the kernel's other dimensions, strips of
-the vector dimension, blocks of the row dimension, then the reductions tile by tile with all accumulators in
-registers (`graphc.codegen.cpu_tile`), and after them one rolled loop over the block's cells that computes and stores
-the rest.
+the vector dimension, or several together where reductions are long, blocks of the row dimension, then the reductions
+tile by tile with all accumulators in registers (`graphc.codegen.cpu_tile`), and after them one rolled loop over the
+block's cells that computes and stores the rest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graphc.codegen.access import Access
 from graphc.codegen.cpu_functions import Functions
 from graphc.codegen.cpu_memory import read, scatter, write
 from graphc.codegen.cpu_reduce import horizontal, strips, tail_mask
-from graphc.codegen.cpu_tile import RowBlock, tiled
+from graphc.codegen.cpu_tile import Block, tiled
 from graphc.codegen.cpu_values import Lanes, Values
 from graphc.codegen.llvm import Function, Value, element_type, i64, lane_count, quoted
 from graphc.codegen.program import Dim, Kernel, Program, Reduce, Store
@@ -24,6 +24,8 @@ from graphc.codegen.target import Target
 from graphc.codegen.vectorize import Schedule
 
 __all__ = ["Parameters", "Piece", "kernel_function"]
+
+Columns = tuple[Value, Value, int]  # of a block: left, right, and how many strips
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,41 +144,51 @@ class _KernelEmitter:
         """Strips of the vector dimension: tiles' widths, and the part of a vector that is left."""
         values, plan = self.values, self.plan
         for start, stop, vectors, partial in strips(values, *self._part(dim), dim.extent, plan.lanes, widths):
-            with values.loop(dim.index, start, stop, plan.lanes * vectors):
-                lanes = Lanes(dim.index, plan.lanes)
+            lanes, width = Lanes(dim.index, plan.lanes), plan.lanes * vectors
+            if plan.strips > 1 and not partial and not single_row:
+                with (
+                    values.pieces(f"({dim.index} block)", start, stop, i64(width * plan.strips)) as (left, right),
+                    values.running(lanes),
+                ):
+                    self._rows(vectors, (left, right, plan.strips))
+                continue
+            with values.loop(dim.index, start, stop, width):
                 with values.running(lanes):
                     masks = (tail_mask(values, dim),) if partial else ()
+                left = values.index(dim.index)
                 with values.running(replace(lanes, masks=masks)):
-                    self._rows(vectors, single_row)
+                    self._rows(vectors, (left, left, 1), single_row)
 
-    def _rows(self, vectors: int, single: bool) -> None:
+    def _rows(self, vectors: int, columns: Columns, single: bool = False) -> None:
         """Blocks of rows: first all reductions, then all that is stored."""
         values, plan = self.values, self.plan
         values.vectors = vectors
         if plan.row is None:
-            self._block(RowBlock(i64(0), i64(1), 1))
+            self._block(Block(i64(0), i64(1), 1, *columns))
             return
         begin, end = self._part(self.dims[plan.row])
         if single:
-            self._block(RowBlock(begin, values.function.binary("add nsw", begin, i64(1)), 1))
+            self._block(Block(begin, values.function.binary("add nsw", begin, i64(1)), 1, *columns))
             return
         with values.pieces(f"({plan.row} block)", begin, end, i64(plan.block)) as (first, last):
-            self._block(RowBlock(first, last, plan.block))
+            self._block(Block(first, last, plan.block, *columns))
 
-    def _block(self, block: RowBlock) -> None:
+    def _block(self, block: Block) -> None:
         values, plan, f = self.values, self.plan, self.values.function
         assert plan.vector is not None
         with values.scope(f.block, {}):
             for reduce in self.tiled:
                 tiled(values, reduce, block, plan)
-            column = values.index(plan.vector)
+            vectors = i64(values.vectors)
+            if block.strips > 1:
+                vectors = f.binary("udiv exact", values.difference(block.right, block.left), i64(plan.lanes))
             with (
                 values.loop(plan.row or "(row)", block.first, block.last, 1, unroll=False),
-                values.loop("(vector)", i64(0), i64(values.vectors), 1, unroll=False),
+                values.loop("(vector)", i64(0), vectors, 1, unroll=False),
             ):
                 row = values.index(plan.row) if plan.row is not None else block.first
-                vector = values.index("(vector)")
-                if values.vectors > 1:
+                vector, column = values.index("(vector)"), block.left
+                if vector != i64(0):
                     column = f.binary("add nsw", column, f.binary("mul nsw", vector, i64(plan.lanes)))
                 with (
                     values.scope(f.block, {plan.vector: column}),

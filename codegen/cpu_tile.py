@@ -1,9 +1,9 @@
 """Tiled reductions on the CPU: the accumulators of several rows and vectors side by side in registers.
 
-In: a `Reduce` and a block of rows in one strip of vectors. Out: its results for every cell of the block, on the stack.
+In: a `Reduce` and a block of rows and of columns. Out: its results for every cell of the block, on the stack.
 A long reduction runs in pieces, each for all tiles of the block before the next: what the tiles share of a piece
-stays in the first-level cache, and from piece to piece the accumulators wait on the stack (the loops around the
-micro-kernel of Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008).
+stays in the first two levels of cache, and from piece to piece the accumulators wait on the stack (the loops around
+the micro-kernel of Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008).
 """
 
 from __future__ import annotations
@@ -16,44 +16,52 @@ from graphc.codegen.cpu_functions import REGISTER
 from graphc.codegen.cpu_reduce import Accumulators, add, bind, identity, points, start
 from graphc.codegen.cpu_values import Cell, Result, Values
 from graphc.codegen.llvm import Value, i64, lane_count, vector_type
-from graphc.codegen.program import Accumulate, Const, Reduce, Scalar
-from graphc.codegen.vectorize import Schedule
+from graphc.codegen.program import Accumulate, Reduce, Scalar
+from graphc.codegen.vectorize import Schedule, length
 from graphc.scalar import call, index
 
-__all__ = ["RowBlock", "tiled"]
+__all__ = ["Block", "tiled"]
 
 
 @dataclass(frozen=True, slots=True)
-class RowBlock:
-    """Rows first ≤ row < last, at most `capacity` of them."""
+class Block:
+    """Rows first ≤ row < last, at most `rows` of them, and columns left ≤ column < right, in at most `strips` strips of
+    the tiles' width."""
 
     first: Value
     last: Value
-    capacity: int
+    rows: int
+    left: Value
+    right: Value
+    strips: int
 
 
-def tiled(values: Values, reduce: Reduce, block: RowBlock, plan: Schedule) -> None:
-    """Compute a reduction for all rows of a block and all vectors of the current strip, and bind its results."""
-    in_pieces = plan.row is not None and _length(reduce) > plan.depth
+def tiled(values: Values, reduce: Reduce, block: Block, plan: Schedule) -> None:
+    """Compute a reduction for all cells of a block, and bind its results."""
+    in_pieces = plan.row is not None and length(reduce) > plan.depth
     results = {total.name: _space(values, total, _varies(values, reduce, total), block) for total in reduce.sums}
     if in_pieces:
         _clear(values, reduce, block, results)
-    with _pieces(values, reduce, plan.depth if in_pieces else None) as ranges:
-        for first, last, rows in values.steps(block.first, block.last, plan.heights if block.capacity > 1 else (1,)):
+    with _pieces(values, reduce, plan.depth if in_pieces else None) as ranges, _strips(values, block, plan) as vector:
+        for first, last, rows in values.steps(block.first, block.last, plan.heights if block.rows > 1 else (1,)):
             with values.loop(plan.row or "(row)", first, last, rows):
                 row = values.index(plan.row) if plan.row is not None else first
-                with values.at_cell(values.difference(row, block.first), i64(0)):
+                with values.at_cell(values.difference(row, block.first), vector):
                     _tile(values, reduce, rows, results, ranges, resumed=in_pieces)
     for total in reduce.sums:
         bind(values, total, results[total.name])
 
 
-def _length(reduce: Reduce) -> float:
-    """The points of a reduction, infinitely many if not known."""
-    length = 1.0
-    for dim in reduce.dims:
-        length *= dim.extent.value if isinstance(dim.extent, Const) else float("inf")
-    return length
+@contextmanager
+def _strips(values: Values, block: Block, plan: Schedule) -> Iterator[Value]:
+    """The loop over a block's strips, if it has several: which of the block's vectors is the first of the current."""
+    assert plan.vector is not None
+    if block.strips == 1:
+        yield i64(0)
+        return
+    with values.loop(plan.vector, block.left, block.right, plan.lanes * values.vectors):
+        columns = values.difference(values.index(plan.vector), block.left)
+        yield values.function.binary("udiv exact", columns, i64(plan.lanes))
 
 
 def _varies(values: Values, reduce: Reduce, total: Accumulate) -> frozenset[str]:
@@ -61,18 +69,19 @@ def _varies(values: Values, reduce: Reduce, total: Accumulate) -> frozenset[str]
     return varies if reduce.when is None else varies | values.access.dependence(reduce.when)
 
 
-def _space(values: Values, total: Accumulate, varies: frozenset[str], block: RowBlock) -> Result:
+def _space(values: Values, total: Accumulate, varies: frozenset[str], block: Block) -> Result:
     """Room on the stack for one result, for every cell of a block."""
     lanes = values.lanes
     assert lanes is not None
     type = vector_type(REGISTER[total.value.dtype], lanes.count if lanes.index in varies else 1)
-    return Result(values.function.variable(type, block.capacity * values.vectors), type, values.vectors)
+    vectors = block.strips * values.vectors
+    return Result(values.function.variable(type, block.rows * vectors), type, vectors)
 
 
-def _clear(values: Values, reduce: Reduce, block: RowBlock, results: Mapping[str, Result]) -> None:
+def _clear(values: Values, reduce: Reduce, block: Block, results: Mapping[str, Result]) -> None:
     """Begin all accumulators of a block."""
     f = values.function
-    cells = f.binary("mul nsw", values.difference(block.last, block.first), i64(values.vectors))
+    cells = f.binary("mul nsw", values.difference(block.last, block.first), i64(block.strips * values.vectors))
     with values.loop("(cell)", i64(0), cells, 1):
         for total in reduce.sums:
             result = results[total.name]

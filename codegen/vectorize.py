@@ -18,7 +18,7 @@ from graphc.codegen.access import Access, loads
 from graphc.codegen.program import Call, Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Scalar, Statement
 from graphc.codegen.target import Target
 
-__all__ = ["Schedule", "horizontal_index", "row_sizes", "schedule", "vector_index"]
+__all__ = ["Schedule", "horizontal_index", "length", "row_sizes", "schedule", "vector_index"]
 
 _BYTES = {"float32": 4, "float64": 8, "int32": 4, "bool": 4, "index": 8}
 _SMALLEST_VECTOR = 4
@@ -30,6 +30,8 @@ _CHAINS = 16  # sums side by side that hide the latency of an addition, and of t
 _FIRST_LEVEL = 1 << 15  # bytes of the first-level cache
 _LINE = 64  # bytes of a cache line
 _BLOCK = 32  # rows: so many times is used what comes to the first-level cache
+_MOST_STRIPS = 8
+_WAITING = 1 << 17  # bytes of accumulators that wait between the pieces of a reduction
 _SHALLOWEST = 16  # points of a reduction between taking up its accumulators and putting them down
 _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
@@ -40,7 +42,8 @@ class Schedule:
     rows go together through a reduction, `depth` of its points at a time. A single row has tiles of `wide` vectors.
 
     `widths` are the vectors of the strips that cover the vector dimension, the widest first, and `heights` the rows of
-    the tiles that cover the row dimension: fewer where the length is known.
+    the tiles that cover the row dimension: fewer where the length is known. `strips` of the widest go through a
+    reduction together if it is long.
     """
 
     vector: str | None
@@ -53,6 +56,7 @@ class Schedule:
     wide: int = 1
     widths: tuple[int, ...] = (1,)
     heights: tuple[int, ...] = (1,)
+    strips: int = 1
 
 
 def vector_index(kernel: Kernel, program: Program) -> str | None:
@@ -115,7 +119,19 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
         if not isinstance(_extent(kernel, row), Const):
             sums = max(len(reduce.sums) for reduce in tiled)
             wide = max(1, min(_MOST_VECTORS, _CHAINS // sums, max(_lengths(extent)) // lanes))
-    return Schedule(vector, lanes, vectors, row, rows, block, depth, wide, widths, heights)
+    strips = 1
+    if row is not None and any(length(reduce) > depth for reduce in tiled):
+        waiting = sum(len(reduce.sums) for reduce in tiled) * block * vectors * lanes * _BYTES["float32"]
+        strips = max(1, min(_MOST_STRIPS, _WAITING // waiting))
+    return Schedule(vector, lanes, vectors, row, rows, block, depth, wide, widths, heights, strips)
+
+
+def length(reduce: Reduce) -> float:
+    """The points of a reduction, infinitely many if not known."""
+    points = 1.0
+    for dim in reduce.dims:
+        points *= dim.extent.value if isinstance(dim.extent, Const) else math.inf
+    return points
 
 
 def _cover(extent: Scalar, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
