@@ -20,6 +20,7 @@ from graphc import cells, optim
 from graphc.compile import compile, emit
 from graphc.drawing.draw import Drawing, draw
 from graphc.errors import GraphError
+from graphc.explain import explain
 from graphc.fit import Fit, fit
 from graphc.functions import (
     abs,
@@ -119,6 +120,7 @@ __all__ = [
     "emit",
     "erf",
     "exp",
+    "explain",
     "expm1",
     "fit",
     "floor",

@@ -128,6 +128,9 @@ def _steps(items: list[str]) -> dict[str, int]:
 def show(
     file: File,
     emit: Annotated[str, typer.Option(help=f"The stage: {', '.join(STAGES)}.")] = "graph",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Instead say in words what was chosen for each cycle, and why.")
+    ] = False,
     grad: Grad = None,
     function: Function = "",
 ) -> None:
@@ -136,7 +139,9 @@ def show(
     Example: `graphc show examples/gru.py --emit program --grad`
     """
     graph = load_graph(file, function)
-    typer.echo(emit_stage(gc.grad(graph, grad) if grad else graph, emit))
+    if grad:
+        graph = gc.grad(graph, grad)
+    typer.echo(gc.explain(graph) if explain else emit_stage(graph, emit))
 
 
 @app.command()

@@ -22,11 +22,12 @@ from graphc.schedule import LoopNest, Schedule, Task, resolve
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A Program, which buffer each output of the graph lies in, and the constant arrays that it reads."""
+    """A Program, which buffer each output and each task's value lies in, and the constant arrays that it reads."""
 
     program: Program
     outputs: Mapping[str, str]
     constants: Mapping[str, np.ndarray]
+    names: Mapping[Node, str]
 
 
 def lower(scheduled: Schedule) -> Lowered:
@@ -36,7 +37,7 @@ def lower(scheduled: Schedule) -> Lowered:
     outputs = {name: memory.names[resolve(graph, node)] for name, node in graph.outputs.items()}
     buffers = _buffers(graph, memory, set(outputs.values()))
     sizes = tuple(a.name for a in graph.axes.values() if not isinstance(a.length, int))
-    return Lowered(Program(graph.name, sizes, buffers, body), outputs, memory.constants)
+    return Lowered(Program(graph.name, sizes, buffers, body), outputs, memory.constants, memory.names)
 
 
 def _statement(memory: Memory, item: Group | FusedLoop) -> Statement:

@@ -132,6 +132,13 @@ def test_show(graphc: Run, cell: Path, stage: str, shows: str) -> None:
     assert shows in graphc("show", str(cell), "--emit", stage, cwd=cell.parent)
 
 
+def test_show_explains(graphc: Run, cell: Path) -> None:
+    printed = graphc("show", str(cell), "--explain", "--grad", cwd=cell.parent)
+    assert "edges" in printed
+    assert cell.name in printed
+    assert "loop" in printed
+
+
 def test_check(graphc: Run, cell: Path) -> None:
     printed = graphc("check", str(cell), cwd=cell.parent)
     assert "compiled" in printed

@@ -22,7 +22,7 @@ def rendered(page: str, folder: Path) -> str:
     def run(match: re.Match[str]) -> str:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.chdir(folder):
-            exec(compile(match["code"], "<page>", "exec"), names)
+            exec(compile(match["code"], "cell.py", "exec"), names)
         text = printed.getvalue().rstrip("\n")
         block = f"```python\n{match['code']}```\n"
         if not text:

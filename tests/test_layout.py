@@ -22,10 +22,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "grad", "unroll", "interpreter",
         "notation.*", "prepare", "schedule", "kernel", "plan", "arena", "fuse", "lower", "cells", "cells.*",
-        "initialize", "optim", "training", "precision", "drawing", "drawing.*",
+        "initialize", "optim", "training", "precision", "jacobian", "wavefront", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
-    "compile": ("runtime", "compile"),
+    "compile": ("runtime", "compile", "alternatives", "explanation", "anatomy", "explain"),
     "use": (
         "gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve",
         "user_file", "training_data", "cli", "__main__", "",

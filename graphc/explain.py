@@ -1,0 +1,185 @@
+"""explain: what was chosen for each cycle of a graph, and why.
+
+In: a graph. Out: an `Explanation`, read off the graph (edges, Jacobian) and off the Program that code is made of (what
+left the loop, what was merged, what is kept), so that it says what was compiled and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from graphc.alternatives import Facts, alternatives
+from graphc.anatomy import anatomy
+from graphc.arena import buffer_bytes
+from graphc.causality import Component, components
+from graphc.codegen.cost import evaluate
+from graphc.codegen.partition import Cut, partition
+from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels
+from graphc.codegen.shares import BARRIER, bounds
+from graphc.codegen.target import Target
+from graphc.compile import Stages, stages
+from graphc.errors import ArgumentError, Location
+from graphc.explanation import CycleExplanation, Explanation, StateRead
+from graphc.graph import Graph
+from graphc.ir import Axis, Node, size
+from graphc.jacobian import Entry, Jacobian, jacobian
+from graphc.ops.axis import SHIFT
+from graphc.plan import loads
+from graphc.schedule import resolve
+from graphc.wavefront import Feed, feeds
+
+STEPS, POINTS = 128, 32  # the lengths assumed of an axis that a loop walks, and of another
+
+
+def explain(
+    graph: Graph,
+    lengths: Mapping[str, int] | None = None,
+    triple: str | None = None,
+    arch: str = "",
+    features: str = "",
+) -> Explanation:
+    """What the compiler makes of each cycle: its edges, its Jacobian, what left its loop, what is kept, how it runs.
+
+    `lengths` of axes that come with the data are what the estimates are made for; where none is given, 128 steps of an
+    axis that a loop walks, and 32 points of any other. The machine is this one, or the one that `triple`, `arch` and
+    `features` name as in `gc.emit`. Raises `ArgumentError` if a length is given for no such axis.
+    """
+    target = Target.host() if triple is None else Target(triple, arch, features)
+    return _Explainer(stages(graph), target, lengths or {}).explanation()
+
+
+class _Explainer:
+    """One compilation, while it is explained."""
+
+    def __init__(self, made: Stages, target: Target, lengths: Mapping[str, int]) -> None:
+        self.made = made
+        self.graph, self.program = made.prepared, made.program
+        self.target = target
+        self.parts = components(self.graph)
+        self.cycles = [part for part in self.parts if part.axis is not None]
+        self.sizes = _sizes(self.program, self.cycles, lengths)
+        self.partition = partition(self.program, target)
+        places = self.graph.locations
+        self.anatomy = anatomy(self.program, {b: places[n] for n, b in made.lowered.names.items() if n in places})
+
+    def explanation(self) -> Explanation:
+        structures = {part: jacobian(self.graph, part) for part in self.cycles}
+        facts = {part: self._facts(part, structures[part]) for part in self.cycles}
+        found = []
+        between = feeds(self.graph, self.parts)
+        for part in self.cycles:
+            sources = [(feed, facts[feed.maker]) for feed in between if feed.reader is part]
+            found.append(self._cycle(part, facts[part], sources))
+        return Explanation(self.made.graph.name, self.sizes, tuple(found))
+
+    def _cycle(self, part: Component, facts: Facts, sources: Sequence[tuple[Feed, Facts]]) -> CycleExplanation:
+        loop, structure = self._loop(part), facts.jacobian
+        return CycleExplanation(
+            states=tuple(s["name"] for s in structure.states),
+            axes=tuple((axis.name, reverse) for axis, reverse in _walks(part)),
+            reads=tuple(self._read(part, entry) for entry in structure.entries),
+            affine=structure.affine,
+            diagonal=structure.diagonal,
+            before=tuple(map(self.anatomy.work, self.anatomy.before(loop))),
+            inside=tuple(map(self.anatomy.work, kernels(loop.body))),
+            after=tuple(map(self.anatomy.work, self.anatomy.after(loop))),
+            memory=tuple(self.anatomy.memory(loop)),
+            schedules=alternatives(facts, sources),
+        )
+
+    def _loop(self, part: Component) -> Loop:
+        names = self.made.lowered.names
+        return self.anatomy.loop_of(names[node] for node in part.nodes if node in names)
+
+    def _read(self, part: Component, entry: Entry) -> StateRead:
+        delay = dict(entry.delay)
+        first = next(axis for axis, _ in _walks(part))
+        moved = [f"{a.name} {'-' if d < 0 else '+'} {abs(d)}" for a, d in delay.items() if d]
+        operand = f"{entry.column['name']}[{', '.join(moved) or first.name}]"
+        lines = tuple(dict.fromkeys(self._lines(part, entry)))
+        return StateRead(entry.row["name"], operand, entry.pattern, tuple(a.name for a in entry.mixed), lines)
+
+    def _lines(self, part: Component, entry: Entry) -> Iterator[Location]:
+        """Where the user wrote the read: the delay, or what reads the state in the same step."""
+        for node in part.nodes:
+            if not any(resolve(self.graph, i) is resolve(self.graph, entry.column) for i in node.inputs):
+                continue
+            if node in self.graph.locations and (node["offsets"] if node.op is SHIFT else ()) == entry.delay:
+                yield self.graph.locations[node]
+
+    def _facts(self, part: Component, structure: Jacobian) -> Facts:
+        loop = self._loop(part)
+        steps = max(1, evaluate(loop.extent, self.sizes))
+        bytes_each = [np.dtype(s.dtype).itemsize for s in structure.states]
+        points = [self._points(s, loop) for s in structure.states]
+        units = [size(s.shape) for s in structure.states]
+        return Facts(
+            cycle=part,
+            jacobian=structure,
+            steps=steps,
+            counted=sum(self._cycles(s) for s in loop.body),
+            moved=self._moved(loop) / steps,
+            state_bytes=sum(b * p * u for b, p, u in zip(bytes_each, points, units, strict=True)),
+            units=sum(units),
+            points=max(points),
+            lanes=self.target.lanes(max(bytes_each)),
+            shared=self._shared(loop),
+            between=sum(self.partition.costs[kernel.name].cycles(self.sizes) for kernel in self.anatomy.before(loop))
+            / steps,
+        )
+
+    def _points(self, state: Node, loop: Loop) -> int:
+        return math.prod(self._length(a) for a in state.axes if a.name != loop.index)
+
+    def _length(self, axis: Axis) -> int:
+        return axis.length if isinstance(axis.length, int) else self.sizes[axis.name]
+
+    def _cycles(self, statement: Statement) -> float:
+        """Counted cycles of a statement, with what loops inside it repeat."""
+        if isinstance(statement, Kernel):
+            return self.partition.costs[statement.name].cycles(self.sizes)
+        return evaluate(statement.extent, self.sizes) * sum(self._cycles(s) for s in statement.body)
+
+    def _shared(self, loop: Loop) -> float:
+        """Counted cycles of a step that two threads share, by the best of the ways to cut it."""
+        alone = sum(self._cycles(s) for s in loop.body)
+        times = [alone]
+        for strategy in self.partition.strategies[self.program.body.index(loop)]:
+            part = max((_larger_half(cut, self.sizes) for cut in strategy.cuts.values()), default=1.0)
+            times.append(alone * part + BARRIER * len(strategy.barriers))
+        return min(times)
+
+    def _moved(self, loop: Loop) -> float:
+        """Bytes of the values that the loop walks through once, from its first step to its last."""
+        inside = tuple(kernels(loop.body))
+        touched = {load.buffer for kernel in inside for load in loads(kernel)}
+        touched |= {store.buffer for kernel in inside for store in kernel.stores}
+        long = [self.program.buffer(name) for name in touched]
+        walked = [b for b in long if loop.extent in b.dims and not any(isinstance(d, Ring) for d in b.dims)]
+        return float(sum(buffer_bytes(b, self.sizes) for b in walked))
+
+
+def _larger_half(cut: Cut, sizes: Mapping[str, int]) -> float:
+    """The part of a dim that falls to the busier of two threads."""
+    _, middle, end = bounds(cut, sizes, 2)
+    return max(middle, end - middle) / max(1, end)
+
+
+def _sizes(program: Program, cycles: Sequence[Component], lengths: Mapping[str, int]) -> dict[str, int]:
+    """The lengths that the estimates are made for."""
+    wrong = [name for name in lengths if name not in program.sizes]
+    if wrong:
+        known = ", ".join(program.sizes) or "none"
+        raise ArgumentError(f"no length of axis {wrong[0]!r} comes with the data; the axes whose does are: {known}")
+    walked = {axis.name for part in cycles for axis, _ in _walks(part)}
+    return {name: int(lengths.get(name, STEPS if name in walked else POINTS)) for name in program.sizes}
+
+
+def _walks(part: Component) -> Iterator[tuple[Axis, bool]]:
+    """The axes that a cycle's loops walk, each with whether it does so from its end, from the outermost inwards."""
+    if part.axis is not None:
+        yield part.axis, part.reverse
+        yield from dict.fromkeys(walk for inner in part.body for walk in _walks(inner))

@@ -1,0 +1,57 @@
+"""wavefront: which cycles could run beside each other, one some steps behind the other.
+
+In: a graph and its components. Out: a `Feed` for every cycle that reads what another makes, with the distances, in
+steps of the axis, at which it reads. Two cycles over one axis in one direction, all of whose distances are known, can
+run as a wavefront: layer l at step t beside layer l - 1 at a later step (Lamport, "The parallel execution of DO loops",
+CACM 1974). A read of all points, as of a sum over the axis, makes the second wait for the end of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.causality import Component, edges_of
+from graphc.graph import Graph
+from graphc.ir import Node
+
+Distances = frozenset[int | None]  # None: all points of the axis
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Cycle `reader` reads what cycle `maker` makes, `distances` steps away along the maker's axis."""
+
+    maker: Component
+    reader: Component
+    distances: Distances
+
+    @property
+    def lag(self) -> int | None:
+        """How many steps the reader must stay behind the maker; None: they cannot run beside each other."""
+        same_loop = (self.maker.axis, self.maker.reverse) == (self.reader.axis, self.reader.reverse)
+        if not same_loop or None in self.distances:
+            return None
+        ahead = max(-d if self.maker.reverse else d for d in self.distances if d is not None)
+        return max(1, ahead + 1)
+
+
+def feeds(graph: Graph, parts: Sequence[Component]) -> tuple[Feed, ...]:
+    """What cycles read of each other, directly or through values that lie on no cycle, in order of computation."""
+    reads: dict[Node, dict[int, Distances]] = {}  # for each value, what it depends on of which cycle
+    result = []
+    for number, part in enumerate(parts):
+        inside = set(part.nodes)
+        found: dict[int, Distances] = {}
+        for node in part.nodes:
+            for edge in edges_of(graph, node):
+                for maker, distances in reads.get(edge.operand, {}).items() if edge.operand not in inside else ():
+                    axis = parts[maker].axis
+                    step = 0 if axis is None else edge.along(axis)
+                    moved = frozenset(None if d is None or step is None else d + step for d in distances)
+                    found[maker] = found.get(maker, frozenset()) | moved
+        if part.axis is not None:
+            result += [Feed(parts[maker], part, distances) for maker, distances in found.items()]
+            found = {number: frozenset({0})}
+        reads |= dict.fromkeys(part.nodes, found)
+    return tuple(result)
