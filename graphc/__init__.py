@@ -79,6 +79,8 @@ from graphc.graph import Graph
 from graphc.initialize import initialize
 from graphc.interpreter import interpret
 from graphc.notation.parse import parse
+from graphc.select import select
+from graphc.step import initial_carry, step
 from graphc.training import training_step
 from graphc.unroll import unroll
 from graphc.value import State, Value
@@ -127,6 +129,7 @@ __all__ = [
     "hard_sigmoid",
     "image",
     "index",
+    "initial_carry",
     "initialize",
     "interpret",
     "jvp",
@@ -146,6 +149,7 @@ __all__ = [
     "parse",
     "random",
     "relu",
+    "select",
     "sigmoid",
     "sign",
     "silu",
@@ -156,6 +160,7 @@ __all__ = [
     "sqrt",
     "square",
     "stack",
+    "step",
     "stop_gradient",
     "sum",
     "tanh",

@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "grad", "unroll", "interpreter",
         "notation.*", "prepare", "schedule", "kernel", "plan", "arena", "fuse", "lower", "cells", "cells.*",
-        "initialize", "optim", "training", "precision", "drawing", "drawing.*",
+        "initialize", "optim", "training", "select", "step", "precision", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": ("runtime", "compile"),
