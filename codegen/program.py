@@ -67,7 +67,7 @@ Kind = Literal["input", "param", "output", "temp"]
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """Memory of the program. Inputs are only read; a param may also be stored to; the caller provides both."""
+    """Memory of the program. The caller provides inputs, which are only read, and params, which may be stored to."""
 
     name: str
     dtype: str

@@ -80,6 +80,8 @@ from graphc.graph import Graph
 from graphc.initialize import initialize
 from graphc.interpreter import interpret
 from graphc.notation.parse import parse
+from graphc.select import select
+from graphc.step import initial_carry, step
 from graphc.training import training_step
 from graphc.unroll import unroll
 from graphc.value import State, Value
@@ -129,6 +131,7 @@ __all__ = [
     "hard_sigmoid",
     "image",
     "index",
+    "initial_carry",
     "initialize",
     "interpret",
     "jvp",
@@ -148,6 +151,7 @@ __all__ = [
     "parse",
     "random",
     "relu",
+    "select",
     "sigmoid",
     "sign",
     "silu",
@@ -158,6 +162,7 @@ __all__ = [
     "sqrt",
     "square",
     "stack",
+    "step",
     "stop_gradient",
     "sum",
     "tanh",

@@ -98,9 +98,9 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
     builder.add(task)
     kernel = builder.kernel("alone")
     return Facts(
-        reads=frozenset(r for r in builder.reads if r.node is not task.node or task.param),
+        reads=frozenset(r for r in builder.reads if r.node is not task.node or task.into),
         buffers=frozenset(load.buffer for load in loads(kernel)),
-        strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.event),
+        strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)),
         sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
         ranges=frozenset(step.dims for step in kernel.body if isinstance(step, Reduce)),
     )
@@ -109,14 +109,14 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
 def _dependencies(
     memory: Memory, items: Sequence[Group | FusedLoop], facts: dict[Task, Facts], loops: tuple[Axis, ...]
 ) -> networkx.DiGraph[Group | FusedLoop]:
-    """Edges from what computes a value to what reads it, and from what reads a param to what overwrites it."""
+    """Edges from what computes a value to what reads it, and from what reads an array to what overwrites it."""
     makers: dict[Node, list[Group | FusedLoop]] = {}
     needs: dict[Group | FusedLoop, set[Node]] = {}
     readers: dict[str, list[Group | FusedLoop]] = {}
     for item in items:
         needs[item] = set()
         for task, known in _task_facts(memory, item, facts):
-            if task.param is None:
+            if task.into is None:
                 makers.setdefault(task.node, []).append(item)
             needs[item] |= known.needs(loops)
             for name in known.buffers:
@@ -127,8 +127,8 @@ def _dependencies(
         order.add_edges_from(
             (maker, item) for node in needs[item] for maker in makers.get(node, ()) if maker is not item
         )
-        if isinstance(item, Group) and item.tasks[0].param is not None:
-            order.add_edges_from((r, item) for r in readers.get(item.tasks[0].param, ()) if r is not item)
+        if isinstance(item, Group) and item.tasks[0].into is not None:
+            order.add_edges_from((r, item) for r in readers.get(item.tasks[0].into, ()) if r is not item)
     return order
 
 
@@ -146,7 +146,7 @@ def _partner(
 ) -> Group | None:
     """The earlier group that this one can join, preferring one whose values it needs."""
     candidates = [g for g in kept if g.domain == group.domain]
-    if group.tasks[0].param is None:  # a copy joins what makes its value, however far back; one more pass otherwise
+    if group.tasks[0].into is None:  # a copy joins what makes its value, however far back; one more pass otherwise
         candidates = candidates[-NEIGHBOURS:]
     related = [(g, _relation(g, group, facts)) for g in reversed(candidates)]
     for candidate, _ in sorted(((g, s) for g, s in related if s > 0), key=lambda pair: -pair[1]):
@@ -170,12 +170,12 @@ def _can_join(
 ) -> bool:
     tasks = [*first.tasks, *second.tasks]
     made = {t.node for t in tasks}
-    computed = [t for t in tasks if t.param is None]  # copies to params only add stores
+    computed = [t for t in tasks if t.into is None]  # copies to the caller's arrays only add stores
     if len(computed) > MOST_TASKS or sum(facts[t].sums for t in tasks) > MOST_SUMS:
         return False
     if any(facts[t].elsewhere(first.loops) & made for t in tasks):
         return False
-    if any(t.param in facts[u].strays for t in tasks for u in tasks):
+    if any(t.into in facts[u].strays for t in tasks for u in tasks):
         return False
     between = set(order.successors(first)) - {second}
     if not any(networkx.has_path(order, g, second) for g in between):

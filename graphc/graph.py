@@ -18,6 +18,7 @@ from graphc.errors import AxisError, DefinitionError, DtypeError, Location, Shap
 from graphc.ir import FLOATS, Axis, Node, Shape, check_dtype, check_shape
 from graphc.notation import text
 from graphc.ops.leaves import INPUT, PARAM, STATE, leaf
+from graphc.ops.reduction import broadcast
 from graphc.value import State, Value, as_value
 
 if TYPE_CHECKING:
@@ -172,19 +173,21 @@ class Graph:
         self._own(value)
         self.outputs[name] = value.node
 
-    def update(self, param: Value | str, value: Value) -> None:
-        """A call writes `value` into the param's array, in place, after everything has been read."""
-        name = param if isinstance(param, str) else param.name
-        if name not in self.params:
-            raise DefinitionError(f"only a param can be updated, and {name!r} is not a param of graph {self.name!r}")
+    def update(self, target: Value | str, value: Value) -> None:
+        """A call writes `value` into the array of a param or an input, in place, after everything has been read."""
+        name = target if isinstance(target, str) else target.name
+        if name not in self.params and name not in self.inputs:
+            raise DefinitionError(f"a call updates params and inputs, and {name!r} is neither in graph {self.name!r}")
         if name in self.updates:
-            raise DefinitionError(f"param {name!r} is updated twice")
-        node = self.params[name].node
+            raise DefinitionError(f"{name!r} is updated twice")
+        node = self.params[name].node if name in self.params else self.inputs[name]
+        if any(axis.length is node for axis in self.axes.values()):
+            raise DefinitionError(f"{name!r} holds the lengths of an axis, which are checked before a call, not after")
         value = as_value(value, self, dtype=node.dtype)
         self._own(value)
-        if value.node.type != node.type:
-            raise ShapeError(f"param {name!r} is {node.type}, its update is {value.node.type}")
-        self.updates[name] = value.node
+        if (value.shape, value.dtype) != (node.shape, node.dtype) or not set(value.axes) <= set(node.axes):
+            raise ShapeError(f"{name!r} is {node.type}, its update is {value.node.type}")
+        self.updates[name] = broadcast(value.node, node.axes, node.shape)
 
     # Looking.
 

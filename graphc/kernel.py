@@ -93,21 +93,28 @@ class KernelBuilder:
         point = {a: self.point[a] for a in task.axes}
         if task.part is not None:
             value = self._existing(task.node, self.value(task.value, point, self.event, None))
-        elif task.param is None:
+        elif task.into is None:
             compute = self.value if in_memory(task.node) else self._compute
             value = self._existing(task.node, compute(task.node, point, self.event, None))
             self.done[task.node] = value
-        else:  # a copy of what was computed before any param was overwritten
+        else:  # a copy of what was computed before any of the caller's arrays was overwritten
             value = self.done.get(task.node) or self._load_task(task.node, point, self.event, None)
         self.stores.append(self._store(task, value))
 
     def kernel(self, name: str) -> Kernel:
         return Kernel(name, tuple(self.dims), tuple(self.scope.lets), tuple(self.stores))
 
+    def own_element(self, name: str) -> tuple[Scalar, ...] | None:
+        """The subscripts of a param or an input at the kernel's own point and event; None where it varies further."""
+        axes = self.graph.inputs[name].axes if name in self.graph.inputs else ()
+        return (*(self.point[a] for a in axes), *self.event) if set(axes) <= set(self.point) else None
+
     def _store(self, task: Task, value: Scalar) -> Store:
         node, event, point = task.node, list(self.event), dict(self.point)
-        if task.param is not None:
-            return Store(task.param, tuple(event), value)
+        if task.into is not None:
+            at = self.own_element(task.into)
+            assert at is not None, "an array is overwritten over all of its axes"
+            return Store(task.into, at, value)
         if task.part is not None and node.op is STACK:
             point[node["axis"]] = index(task.part)
         elif task.part is not None and node.op is CONCAT:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def _kernel(memory: Memory, group: Group) -> Kernel:
     for task in group.tasks:
         builder.add(task)
     last = group.tasks[-1]
-    name = _unique(last.param + ".update" if last.param else memory.names[last.node], memory.kernels)
+    name = _unique(last.into + ".update" if last.into else memory.names[last.node], memory.kernels)
     memory.kernels.add(name)  # several kernels may write one buffer: the parts of a concatenation
     return builder.kernel(name)
 
@@ -93,7 +94,7 @@ def _all_tasks(body: Sequence[Task | LoopNest]) -> list[Task]:
 
 
 def _buffers(graph: Graph, memory: Memory, outputs: set[str]) -> tuple[Buffer, ...]:
-    given = [Buffer(n, v.dtype, _dims(v), "input") for n, v in graph.inputs.items()]
+    given = [Buffer(n, v.dtype, _dims(v), _kind(graph, n)) for n, v in graph.inputs.items()]
     given += [Buffer(n, p.node.dtype, _dims(p.node), "param") for n, p in graph.params.items()]
     constants = [
         Buffer(n, a.dtype.name, tuple(index(s) for s in a.shape), "input") for n, a in memory.constants.items()
@@ -103,6 +104,11 @@ def _buffers(graph: Graph, memory: Memory, outputs: set[str]) -> tuple[Buffer, .
         for node, name in memory.names.items()
     ]
     return (*given, *constants, *made)
+
+
+def _kind(graph: Graph, name: str) -> Literal["input", "param"]:
+    """An input that a call overwrites is memory like a param's."""
+    return "param" if name in graph.updates else "input"
 
 
 def _dims(node: Node) -> tuple[Scalar, ...]:

@@ -31,11 +31,12 @@ CHEAP = 4  # additions and loads: what costs no more is computed again rather th
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Compute `node`; only input `part` of it, if it is put together from parts; and write it to `param`, if given."""
+    """Compute `node`; only input `part` of it, if it is put together from parts. Or write it `into` an array of the
+    caller's, a param or an input that the graph updates."""
 
     node: Node
     part: int | None = None
-    param: str | None = None
+    into: str | None = None
 
     @property
     def value(self) -> Node:
@@ -77,7 +78,7 @@ def schedule(graph: Graph) -> Schedule:
     tree = components(graph)
     anchors = _anchors(graph, tree)
     body = [*_tasks(tree, anchors)]
-    body += [Task(resolve(graph, node), param=name) for name, node in graph.updates.items()]
+    body += [Task(resolve(graph, node), into=name) for name, node in graph.updates.items()]
     return Schedule(graph, tuple(body))
 
 
@@ -184,5 +185,5 @@ def _lines(body: Iterable[Task | LoopNest], indent: str) -> Iterator[str]:
             yield from _lines(item.body, indent + "  ")
         else:
             part = "" if item.part is None else f" part {item.part}"
-            param = "" if item.param is None else f" into param {item.param}"
-            yield f"{indent}{item.node.op.name}: {item.node.type}{part}{param}"
+            into = "" if item.into is None else f" into {item.into}"
+            yield f"{indent}{item.node.op.name}: {item.node.type}{part}{into}"

@@ -55,19 +55,26 @@ class Example:
 
 
 def graphs(
-    smooth: bool = False, most_states: int = 3, dtype: str = "float64", ragged: bool | None = None
+    smooth: bool = False,
+    most_states: int = 3,
+    dtype: str = "float64",
+    ragged: bool | None = None,
+    causal: bool = False,
 ) -> st.SearchStrategy[Example]:
     """Random recurrent graphs with random arrays.
 
     `smooth` leaves out what finite differences cannot follow: kinks (relu, max, comparisons) and stop_gradient.
-    `ragged` says whether the lengths of axis t differ per example; None: sometimes.
+    `ragged` says whether the lengths of axis t differ per example; None: sometimes. `causal` leaves out what needs
+    later points of axis t, so that `gc.step` takes the graph; "loss" then is a number at each step.
     """
-    return _examples(smooth, most_states, dtype, ragged)
+    return _examples(smooth, most_states, dtype, False if causal else ragged, causal)
 
 
 @st.composite
-def _examples(draw: Callable[..., Any], smooth: bool, most_states: int, dtype: str, ragged: bool | None) -> Example:
-    author = _Author(draw, smooth, dtype, ragged)
+def _examples(
+    draw: Callable[..., Any], smooth: bool, most_states: int, dtype: str, ragged: bool | None, causal: bool
+) -> Example:
+    author = _Author(draw, smooth, dtype, ragged, causal)
     left = draw(st.integers(1, most_states))
     while left:
         count = draw(st.integers(1, left))
@@ -95,6 +102,7 @@ class _Author:
     smooth: bool
     dtype: str
     ragged: bool | None
+    causal: bool
     closed: list[Value] = field(default_factory=list)  # values that depend on no state that is being defined
     open: set[Node] = field(default_factory=set)  # the states that are
 
@@ -111,6 +119,10 @@ class _Author:
         self.closed.append(g.input("a", (), over=self.t))
         self.label = g.input("label", (), over=(self.t, self.n), dtype="int32")
         self.closed.append(fn.embedding(self.param((CLASSES, 2)), self.label))
+
+    def is_causal(self, axis: Axis) -> bool:
+        """Whether no value may depend on later points of an axis."""
+        return self.causal and axis == self.t
 
     # Choices.
 
@@ -154,7 +166,7 @@ class _Author:
 
     def _direction(self) -> _Direction:
         axes = self.recurrent if self.chance(2) else (self.pick(self.recurrent),)
-        return _Direction(axes, tuple(self.pick((-1, 1)) for _ in axes))
+        return _Direction(axes, tuple(-1 if self.is_causal(a) else self.pick((-1, 1)) for a in axes))
 
     def _declare(self, direction: _Direction) -> State:
         axes = {*direction.axes, *(a for a in (*self.recurrent, self.n) if self.chance(2))}
@@ -191,7 +203,7 @@ class _Author:
         """The value reduced to some axes, and brought to an event shape: by a product, a slice, a sum or repetition."""
         for axis in value.axes:
             if axes is not None and axis not in axes:
-                value = fn.mean(value, over=axis)
+                value = value[axis.first] if self.is_causal(axis) else fn.mean(value, over=axis)
         if value.shape == shape:
             return value
         if not value.shape:
@@ -247,7 +259,8 @@ class _Author:
         if not axes:
             return a
         fill = self.pick((0.0, self._fit(b, a.shape, a.axes) if self._is_closed(b) else 0.5))
-        return a.shift(self.pick(axes), self.draw(st.integers(-3, 3)), fill=fill)
+        axis = self.pick(axes)
+        return a.shift(axis, self.draw(st.integers(-3, 0 if self.is_causal(axis) else 3)), fill=fill)
 
     def _is_closed(self, value: Value) -> bool:
         return not any(node in self.open for node in topological([value.node]))
@@ -258,6 +271,8 @@ class _Author:
         if not axes:
             return fn.sum(a, over=a.axes) if a.axes else fn.sin(a)
         axis = self.pick(axes)
+        if self.is_causal(axis):
+            return a[axis.first]
         return self.one_of(
             lambda: a[axis.first],
             lambda: a[axis.last],
@@ -270,9 +285,13 @@ class _Author:
         """The outputs: some values as they are, and a number made of all that was written."""
         for k, value in enumerate(self.closed[-3:]):
             self.g.output(f"o{k}", value)
+            if self.causal and self.t in value.axes:
+                self.g.output(f"last{k}", value[self.t.last])
+                self.g.output(f"at{k}", value[self.t.at(k)])
         total: Value | None = None
         for value in [*self.closed[-4:], *(self.g.value(name) for name in self.g.states)]:
-            number = fn.mean(fn.sum(fn.sin(value)), over=value.axes) if value.axes else fn.sum(fn.sin(value))
+            axes = [a for a in value.axes if not self.is_causal(a)]
+            number = fn.mean(fn.sum(fn.sin(value)), over=axes) if axes else fn.sum(fn.sin(value))
             total = number if total is None else total + number
         assert total is not None
         self.g.output("loss", total)

@@ -82,7 +82,7 @@ def _unroll_axis(graph: Graph, axis: Axis, count: int) -> Graph:
         inputs={name: steps.input(node) for name, node in graph.inputs.items()},
         states=dict(steps.equations()),
         outputs={name: steps.output(node) for name, node in graph.outputs.items()},
-        updates={name: steps.whole[node] for name, node in graph.updates.items()},
+        updates={name: steps.output(node) for name, node in graph.updates.items()},
         locations=steps.locations,
         steps=steps.steps,
     )

@@ -226,10 +226,24 @@ def initial_value_over_the_delayed_axis() -> None:
     h[t] = gc.tanh(h[t - 1])  # here
 
 
-@refused(DefinitionError, "only a param can be updated", "'x'")
-def update_of_an_input() -> None:
+@refused(DefinitionError, "a call updates params and inputs", "'h'")
+def update_of_a_state() -> None:
     g, t, n, x = graph()
-    g.update("x", gc.mean(x, over=(t, n)))  # here
+    g.update(g.state("h", (3,), over=t), gc.mean(x, over=n))  # here
+
+
+@refused(DefinitionError, "'lengths' holds the lengths of an axis")
+def update_of_lengths() -> None:
+    g, _, n, _ = graph()
+    lengths = g.input("lengths", (), over=n, dtype="int32")
+    g.axis("i", lengths)
+    g.update(lengths, lengths - 1)  # here
+
+
+@refused(ShapeError, "'y' is float32[3] over n", "float32[3] over t, n")
+def update_over_more_axes() -> None:
+    g, _, n, x = graph()
+    g.update(g.input("y", (3,), over=n), x)  # here
 
 
 @refused(ShapeError, "'b' is float32[3]", "float32[3] over t, n")

@@ -357,7 +357,7 @@ state h: float32[2] over t initial 0.0
         ("h[s] = x", "expected an axis"),
         ("h[t] = w", "is defined by"),
         ("x[t] = x", "expected a declared state"),
-        ("update x = x", "expected a param"),
+        ("update h = x", "expected a param or an input"),
         ("update w = x", "its update is"),
         ("let us see", "expected a declaration"),
     ],

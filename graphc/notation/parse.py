@@ -149,12 +149,16 @@ class _Parser:
         self.graph.outputs[name] = self.expression(self.defined(rest))
 
     def update(self, name: str, rest: str) -> None:
-        if name not in self.graph.params or name in self.graph.updates:
-            raise ParseError(f"expected a param that has no update yet, found {name!r}")
-        node, param = self.expression(self.defined(rest)), self.graph.params[name].node
-        if node.type != param.type:
-            raise ParseError(f"param {name!r} is {param.type}, its update is {node.type}")
-        self.graph.updates[name] = node
+        graph = self.graph
+        targets = {**graph.inputs, **{k: p.node for k, p in graph.params.items()}}
+        if name not in targets or name in graph.updates:
+            raise ParseError(f"expected a param or an input that has no update yet, found {name!r}")
+        if any(axis.length is targets[name] for axis in graph.axes.values()):
+            raise ParseError(f"expected an array that may change, found the lengths of an axis, {name!r}")
+        node = self.expression(self.defined(rest))
+        if node.type != targets[name].type:
+            raise ParseError(f"{name!r} is {targets[name].type}, its update is {node.type}")
+        graph.updates[name] = node
 
     def equation(self, name: str, axes: str, rest: str) -> None:
         known = self.graph.states.get(name)
