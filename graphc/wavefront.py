@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from graphc.causality import Component, edges_of
 from graphc.graph import Graph
 from graphc.ir import Node
+from graphc.ops.leaves import STATE
 
 Distances = frozenset[int | None]  # None: all points of the axis
 
@@ -52,6 +53,22 @@ def feeds(graph: Graph, parts: Sequence[Component]) -> tuple[Feed, ...]:
                     found[maker] = found.get(maker, frozenset()) | moved
         if part.axis is not None:
             result += [Feed(parts[maker], part, distances) for maker, distances in found.items()]
-            found = {number: frozenset({0})}
-        reads |= dict.fromkeys(part.nodes, found)
+            reads |= {node: {number: own} for node, own in _own_distances(graph, part).items()}
+        else:
+            reads |= dict.fromkeys(part.nodes, found)
     return tuple(result)
+
+
+def _own_distances(graph: Graph, part: Component) -> dict[Node, Distances]:
+    """How far from its own point each value of a cycle reads the cycle's states: a delay may be read from outside."""
+    assert part.axis is not None
+    bodies = {edge.operand for node in part.nodes if node.op is STATE for edge in edges_of(graph, node)}
+    result: dict[Node, Distances] = {}
+    for node in part.nodes:  # inputs first, states as leaves
+        own: set[int | None] = {0} if node.op is STATE or node in bodies else set()
+        if node.op is not STATE:
+            for edge in edges_of(graph, node):
+                step = edge.along(part.axis)
+                own |= {None if d is None or step is None else d + step for d in result.get(edge.operand, ())}
+        result[node] = frozenset(own)
+    return result
