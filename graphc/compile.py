@@ -1,6 +1,6 @@
 """compile: a graph to machine code, stage by stage.
 
-    verify → prepare → schedule → fuse → lower → plan → join → pack → collapse → LLVM → machine code
+    verify → prepare → lookahead → schedule → fuse → lower → plan → join → pack → collapse → LLVM → machine code
 
 Each stage is a pure function of the one before, each has a printed form (`emit_stage`), and the Program is checked
 before code is made of it.
@@ -27,6 +27,7 @@ from graphc.codegen.verify_program import verify as verify_program
 from graphc.errors import AxisError, GraphError, UnsupportedError
 from graphc.grad import grad
 from graphc.graph import Graph
+from graphc.lookahead import lookahead
 from graphc.lower import Lowered, lower
 from graphc.ops.composite import CROSS_ENTROPY
 from graphc.ops.leaves import INPUT
@@ -55,7 +56,7 @@ def stages(graph: Graph) -> Stages:
     """Everything up to the Program."""
     verify(graph)
     prepared = prepare(graph)
-    scheduled = schedule(prepared)
+    scheduled = schedule(lookahead(prepared).graph)
     lowered = lower(scheduled)
     program = collapse(pack(join(plan(lowered.program))))
     verify_program(program)

@@ -22,8 +22,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "grad", "unroll", "interpreter",
         "notation.*", "prepare", "schedule", "kernel", "plan", "arena", "fuse", "lower", "cells", "cells.*",
-        "initialize", "optim", "training", "select", "step", "precision", "jacobian", "wavefront", "drawing",
-        "drawing.*",
+        "initialize", "optim", "training", "select", "step", "precision", "jacobian", "wavefront", "lookahead",
+        "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": ("runtime", "compile", "alternatives", "explanation", "anatomy", "explain"),
