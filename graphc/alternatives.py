@@ -114,6 +114,8 @@ def _wavefront(facts: Facts, feed: Feed, source: Facts) -> Alternative:
     blocks = -(-facts.steps // BLOCK)
     together = (facts.steps + BLOCK) * max(facts.step + facts.between, source.step) + blocks * BARRIER
     apart = facts.steps * (facts.step_on_two + source.step_on_two + facts.between / 2)
-    reason = f"possible {feed.lag} step{'s' * (feed.lag > 1)} behind {name}; one after the other, two cores take "
+    reason = f"it could run {feed.lag} step{'s' * (feed.lag > 1)} behind {name}; one after the other, two cores take "
     reason += f"about {apart:,.0f} cycles for both"
+    if together < apart:
+        reason += ", but no code is made for wavefronts"
     return Alternative("wavefront", together, reason)

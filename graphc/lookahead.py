@@ -148,7 +148,7 @@ def _combined(graph: Graph, linear: Linear) -> tuple[Graph, str]:
     equation_ahead = Equation(state, broadcast(body, state.axes, state.shape), initial)
     made = replace(graph.copy(), states={**graph.states, state["name"]: equation_ahead})
     if linear.read in graph.locations:
-        made.locations[before] = graph.locations[linear.read]
+        made.locations |= dict.fromkeys((before, body), graph.locations[linear.read])
     return rewrite(made, lambda node: new if node is old else node), str(state["name"])
 
 
