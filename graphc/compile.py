@@ -42,6 +42,8 @@ from graphc.runtime import BoundCall, Code, IndexCheck, Results, Runner
 from graphc.schedule import Schedule, schedule
 from graphc.verify import verify
 
+MOST_THREADS = 1024
+
 _loaded: dict[tuple[str, Target], Loaded] = {}
 
 
@@ -166,8 +168,8 @@ def compile(graph: Graph, target: str = "cpu", threads: int | None = None, memor
     """
     if target != "cpu":
         raise UnsupportedError(f"target {target!r} is not supported yet; use target='cpu'")
-    if threads is not None and threads < 1:
-        raise GraphError(f"threads is at least 1, got {threads}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise GraphError(f"threads is a number from 1 to {MOST_THREADS}, or None for one a core; got {threads}")
     return Compiled(stages(graph), threads, None if memory is None else parse_bytes(memory))
 
 
