@@ -7,8 +7,8 @@ through memory without gaps, and its stride does not fold the cache onto a few o
 "Anatomy of High-Performance Matrix Multiplication", 2008). So do the loads of large operands that lie along v already,
 and of those that move with another dimension of the kernel and take its value for a row of the tile.
 
-The copy is made right before the outermost statement that needs it, so that a loop over time finds it ready, and
-made once as long as nothing stores to its source.
+The copy is made right before the outermost statement that needs it and does not store to its source, so that a loop
+over time finds it ready, and made once as long as nothing stores to its source.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from graphc.codegen.program import (
     Kernel,
     Let,
     Load,
+    Loop,
     Program,
     Reduce,
     Ring,
@@ -80,21 +81,48 @@ class _Turn:
         return (index(-(-int(last.value) // PANEL)), *self.rest(extents), index(PANEL))
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A copy to be made inside so many loops."""
+
+    turn: _Turn
+    depth: int
+
+
 def pack(program: Program) -> Program:
     """The program with copies where they pay."""
-    body: list[Statement] = []
     copies: Counter[_Turn] = Counter()
+    body, _ = _body(program.body, (), program, copies)
+    temps = tuple(_turned_buffer(turn, program.buffer(turn.buffer)) for turn in copies)
+    return replace(program, buffers=(*program.buffers, *temps), body=body)
+
+
+def _body(
+    statements: tuple[Statement, ...], around: tuple[Loop, ...], program: Program, copies: Counter[_Turn]
+) -> tuple[tuple[Statement, ...], set[_Wanted]]:
+    """Statements with the copies that they need in front of them, and what loops further out are to copy."""
+    body: list[Statement] = []
+    outside: set[_Wanted] = set()
     current: set[_Turn] = set()  # the copies that agree with their sources
-    for statement in program.body:
-        written = frozenset(store.buffer for kernel in kernels((statement,)) for store in kernel.stores)
-        turned, needed = _turn_statement(statement, frozenset(), written, program)
+    for statement in statements:
+        if isinstance(statement, Loop):
+            inner, wanted = _body(statement.body, (*around, statement), program, copies)
+            turned: Statement = replace(statement, body=inner)
+        else:
+            turned, wanted = _turn_kernel(statement, around, program)
+        needed = {want.turn for want in wanted if want.depth == len(around)}
         for turn in sorted(needed - current, key=lambda turn: turn.copy):
             copies[turn] += 1
             body.append(_copy(turn, program.buffer(turn.buffer), copies[turn]))
         body.append(turned)
+        outside |= {want for want in wanted if want.depth < len(around)}
+        written = _written(statement)
         current = {turn for turn in current | needed if turn.buffer not in written}
-    temps = tuple(_turned_buffer(turn, program.buffer(turn.buffer)) for turn in copies)
-    return replace(program, buffers=(*program.buffers, *temps), body=tuple(body))
+    return tuple(body), outside
+
+
+def _written(statement: Statement) -> frozenset[str]:
+    return frozenset(store.buffer for kernel in kernels((statement,)) for store in kernel.stores)
 
 
 def _turned_buffer(turn: _Turn, source: Buffer) -> Buffer:
@@ -111,34 +139,36 @@ def _copy(turn: _Turn, source: Buffer, time: int) -> Kernel:
     return Kernel(name, (*turn.rest(dims), dims[turn.dim]), (), (store,))
 
 
-def _turn_statement(
-    statement: Statement, loops: frozenset[str], written: frozenset[str], program: Program
-) -> tuple[Statement, set[_Turn]]:
-    """The statement reading copies, and which it reads. `written` is what its outermost statement stores to."""
-    if isinstance(statement, Kernel):
-        return _turn_kernel(statement, loops, written, program)
-    parts = [_turn_statement(s, loops | {statement.index}, written, program) for s in statement.body]
-    return replace(statement, body=tuple(s for s, _ in parts)), set().union(*(turns for _, turns in parts))
-
-
-def _turn_kernel(
-    kernel: Kernel, loops: frozenset[str], written: frozenset[str], program: Program
-) -> tuple[Kernel, set[_Turn]]:
+def _turn_kernel(kernel: Kernel, around: tuple[Loop, ...], program: Program) -> tuple[Kernel, set[_Wanted]]:
+    """The kernel reading copies, and which it reads."""
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     vector = vector_index(kernel, program) if reduces else None
     if vector is None:
         return kernel, set()
     access = Access(kernel, program)
-    around = loops | {dim.index for dim in kernel.dims if dim.extent != index(1)}
     turns: dict[Load, _Turn] = {}
+    wanted: set[_Wanted] = set()
     for load in {load for reduce in reduces for scalar in _scalars(reduce) for load in loads(scalar, access)}:
-        read_again = not around <= access.dependence(load)
-        if read_again and load.buffer not in written:
-            turn = _panels(load, kernel, access) or _turn(load, vector, access)
-            if turn is not None:
-                turns[load] = turn
+        depth = _depth(load, kernel, around, access)
+        turn = None if depth is None else _panels(load, kernel, access) or _turn(load, vector, access)
+        if turn is not None and depth is not None:
+            turns[load] = turn
+            wanted.add(_Wanted(turn, depth))
     body = tuple(_replace_in_reduce(step, turns) if isinstance(step, Reduce) else step for step in kernel.body)
-    return replace(kernel, body=body), set(turns.values())
+    return replace(kernel, body=body), wanted
+
+
+def _depth(load: Load, kernel: Kernel, around: tuple[Loop, ...], access: Access) -> int | None:
+    """How many loops a copy for this load stands in, the fewest in which it is right; None: it does not pay."""
+    moving = access.dependence(load)
+    nest: tuple[Statement, ...] = (*around, kernel)
+    for depth, statement in enumerate(nest):
+        if load.buffer not in _written(statement):
+            indices = {loop.index for loop in around[depth:]} | {d.index for d in kernel.dims if d.extent != index(1)}
+            return depth if not indices <= moving else None  # else each element is read once
+        if isinstance(statement, Loop) and statement.index in moving:
+            return None  # each step reads another part
+    return None
 
 
 def _turn(load: Load, vector: str, access: Access) -> _Turn | None:

@@ -23,7 +23,7 @@ modulo its slots, which is how a value that only a few later steps read keeps on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +49,7 @@ __all__ = [
     "Statement",
     "Store",
     "kernels",
+    "map_kernel",
 ]
 
 
@@ -160,6 +161,20 @@ def kernels(statements: tuple[Statement, ...]) -> Iterator[Kernel]:
             yield from kernels(statement.body)
         else:
             yield statement
+
+
+def map_kernel(kernel: Kernel, rule: Callable[[Scalar], Scalar]) -> Kernel:
+    """A kernel with a rule applied to all that it computes and to where it stores; its domain stays."""
+
+    def step(part: Let | Reduce) -> Let | Reduce:
+        if isinstance(part, Let):
+            return Let(part.name, rule(part.value))
+        body = tuple(Let(let.name, rule(let.value)) for let in part.body)
+        sums = tuple(Accumulate(total.name, total.op, rule(total.value)) for total in part.sums)
+        return Reduce(part.dims, sums, body, None if part.when is None else rule(part.when))
+
+    stores = tuple(Store(s.buffer, tuple(map(rule, s.at)), rule(s.value), s.accumulate) for s in kernel.stores)
+    return Kernel(kernel.name, kernel.dims, tuple(map(step, kernel.body)), stores)
 
 
 def _statement_lines(statement: Statement, indent: str) -> Iterator[str]:

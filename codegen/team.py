@@ -132,9 +132,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=team.renew)
 
 
+def _futex(target: Target) -> tuple[str, str, str]:
+    """The declaration, the wait and the wake."""
+    call = f"call i64 (i64, ...) @syscall(i64 {_FUTEX[target.architecture]}, ptr %word"
+    return (
+        "declare i64 @syscall(i64, ...)",
+        f"%waited = {call}, i32 {_FUTEX_WAIT}, i32 %value, ptr null)",
+        f"%woken = {call}, i32 {_FUTEX_WAKE}, i32 {_EVERYONE})",
+    )
+
+
 def _module(target: Target) -> str:
     declaration, wait = pause(target)
-    number = _FUTEX.get(target.architecture, 0)
+    external, asleep, waken = _futex(target) if SUPPORTED else ("", wait, "")
     field = {name: f"getelementptr i8, ptr %team, i64 {offset}" for name, offset in TEAM.items()}
     job = {
         name: f"getelementptr i8, ptr %job, i64 {getattr(Job, name).offset}"
@@ -142,7 +152,7 @@ def _module(target: Target) -> str:
     }
     return f"""\
 target triple = "{target.triple}"
-declare i64 @syscall(i64, ...)
+{external}
 declare i64 @llvm.smax.i64(i64, i64)
 declare i64 @llvm.smin.i64(i64, i64)
 {declaration}
@@ -156,7 +166,7 @@ check:
   %same = icmp eq i32 %now, %value
   br i1 %same, label %wait, label %done
 wait:
-  %waited = call i64 (i64, ...) @syscall(i64 {number}, ptr %word, i32 {_FUTEX_WAIT}, i32 %value, ptr null)
+  {asleep}
   br label %check
 done:
   %left = atomicrmw sub ptr %sleepers, i32 1 seq_cst
@@ -164,7 +174,7 @@ done:
 }}
 
 define void @wake(ptr %word) {{
-  %woken = call i64 (i64, ...) @syscall(i64 {number}, ptr %word, i32 {_FUTEX_WAKE}, i32 {_EVERYONE})
+  {waken}
   ret void
 }}
 

@@ -27,7 +27,7 @@ from itertools import chain
 from graphc.codegen.program import Buffer, Dim, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store, kernels
 from graphc.errors import InternalError
 from graphc.plan import loads
-from graphc.scalar import DTYPES, FUNCTIONS, Call, Const, Index, Load, Ref, Scalar, Size
+from graphc.scalar import DTYPES, FUNCTIONS, Call, Const, Index, Load, Ref, Scalar, Size, walk
 
 __all__ = ["ProgramError", "verify"]
 
@@ -73,8 +73,8 @@ def _stored_before_loaded(
 def _moves(subscript: Scalar, loops: frozenset[str]) -> bool:
     """Whether a subscript names another step of a loop than the current one."""
     match subscript:
-        case Call("add" | "sub", (Index(name), Const(value))):
-            return name in loops and value != 0
+        case Call("add" | "sub", (place, Const(value))):
+            return value != 0 and any(isinstance(part, Index) and part.name in loops for part in walk(place))
     return False
 
 

@@ -1,6 +1,7 @@
 """compile: a graph to machine code, stage by stage.
 
-    verify → prepare → lookahead → schedule → fuse → lower → plan → join → pack → collapse → LLVM → machine code
+    verify → prepare → lookahead → schedule → fuse → lower → plan → [chunk]
+        → join → pack → collapse → early → reuse → LLVM → machine code
 
 Each stage is a pure function of the one before, each has a printed form (`emit_stage`), and the Program is checked
 before code is made of it.
@@ -9,11 +10,13 @@ before code is made of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphc.arena import MemoryUse, memory_use
+from graphc.budget import Choice, choose, parse_bytes
 from graphc.causality import reachable
+from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen.collapse import collapse
 from graphc.codegen.jit import Emitted, Loaded
 from graphc.codegen.jit import emit as emit_program
@@ -24,6 +27,7 @@ from graphc.codegen.program import Program
 from graphc.codegen.shares import Shares
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
+from graphc.early import early
 from graphc.errors import AxisError, GraphError, UnsupportedError
 from graphc.grad import grad
 from graphc.graph import Graph
@@ -34,9 +38,12 @@ from graphc.ops.leaves import INPUT
 from graphc.ops.table import GATHER
 from graphc.plan import plan
 from graphc.prepare import prepare
-from graphc.runtime import BoundCall, IndexCheck, Results, Runner
+from graphc.reuse import reuse
+from graphc.runtime import BoundCall, Code, IndexCheck, Results, Runner
 from graphc.schedule import Schedule, schedule
 from graphc.verify import verify
+
+MOST_THREADS = 1024
 
 _loaded: dict[tuple[str, Target], Loaded] = {}
 
@@ -49,6 +56,8 @@ class Stages:
     prepared: Graph
     scheduled: Schedule
     lowered: Lowered
+    planned: Program
+    arranged: Program  # what each kernel stores still has a place of its own
     program: Program
 
 
@@ -58,18 +67,46 @@ def stages(graph: Graph) -> Stages:
     prepared = prepare(graph)
     scheduled = schedule(lookahead(prepared).graph)
     lowered = lower(scheduled)
-    program = collapse(pack(join(plan(lowered.program))))
+    planned = plan(lowered.program)
+    arranged = _arranged(planned)
+    return Stages(graph, prepared, scheduled, lowered, planned, arranged, _placed(arranged))
+
+
+def in_chunks(made: Stages) -> tuple[Chunked, ...]:
+    """The program in chunks of each axis that it loops over."""
+    versions = (chunk(made.planned, axis) for axis in loop_axes(made.planned))
+    return tuple(replace(version, program=_placed(_arranged(version.program))) for version in versions)
+
+
+def _arranged(program: Program) -> Program:
+    return early(collapse(pack(join(program))))
+
+
+def _placed(program: Program) -> Program:
+    program = reuse(program)
     verify_program(program)
-    return Stages(graph, prepared, scheduled, lowered, program)
+    return program
 
 
 class Compiled:
     """Native code of a graph. Call it with arrays by name; the lengths of axes may change from call to call."""
 
-    def __init__(self, made: Stages, loaded: Loaded, threads: int | None) -> None:
+    def __init__(self, made: Stages, threads: int | None, limit: int | None) -> None:
         self.stages = made
-        self._emitted = loaded.emitted
-        self._runner = Runner(made.graph, made.lowered, made.program, loaded, index_checks(made.graph), threads)
+        self.limit = limit
+        self._chunked = () if limit is None else in_chunks(made)
+        self._emitted = load(self._chunked[0].program if self._chunked else made.program).emitted
+        self._runner = Runner(made.graph, made.lowered, self._code, index_checks(made.graph), threads)
+
+    def _choice(self, lengths: Mapping[str, int]) -> Choice:
+        program = self.stages.program
+        if self.limit is None:
+            return Choice(program, lengths, memory_use(program, lengths))
+        return choose(program, self._chunked, self.limit, lengths)
+
+    def _code(self, lengths: Mapping[str, int]) -> Code:
+        choice = self._choice(lengths)
+        return Code(choice.program, load(choice.program), choice.sizes)
 
     def __call__(self, **arrays: Any) -> Results:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
@@ -88,9 +125,10 @@ class Compiled:
     def memory(self, **lengths: int) -> MemoryUse:
         """The bytes that a call takes when axes have these lengths: `f.memory(t=128, n=32).peak`.
 
-        Raises `AxisError` unless the length of every axis that the graph leaves open is given.
+        Raises `AxisError` unless the length of every axis that the graph leaves open is given, and `ArgumentError` if
+        the call would take more than it was compiled for.
         """
-        return memory_use(self.program, call_lengths(self.stages.graph, lengths))
+        return self._choice(call_lengths(self.stages.graph, lengths)).use
 
     def shares(self, **arrays: Any) -> Shares:
         """How a call with these arrays is shared out among threads."""
@@ -98,7 +136,8 @@ class Compiled:
 
     @property
     def program(self) -> Program:
-        return self.stages.program
+        """The program; with a limit on memory, the one in chunks."""
+        return self._chunked[0].program if self._chunked else self.stages.program
 
     @property
     def llvm_ir(self) -> str:
@@ -116,23 +155,31 @@ class Compiled:
         return self._emitted.object
 
 
-def compile(graph: Graph, target: str = "cpu", threads: int | None = None) -> Compiled:
+def compile(graph: Graph, target: str = "cpu", threads: int | None = None, memory: str | int | None = None) -> Compiled:
     """Compile a graph for this machine.
 
     `target` is "cpu". A call runs on as many threads as pay for its sizes, at most `threads` (None: one for each core
     that the process may use); its results are the same to the last bit for any number. One compilation serves every
     length of the axes, and its time does not depend on them.
+
+    `memory` limits what a call takes beside the arrays that it is given: "64 MiB", or a number of bytes. A call that
+    would take more goes through a recurrent axis in chunks of about √T steps, keeps the states between them, and
+    computes a chunk's values again when the gradient comes to it. Gradients are those of the call in one piece, up to
+    the order in which they are summed. A call that cannot keep to the limit says so before it takes any memory.
     """
     if target != "cpu":
         raise UnsupportedError(f"target {target!r} is not supported yet; use target='cpu'")
-    if threads is not None and threads < 1:
-        raise GraphError(f"threads is at least 1, got {threads}")
-    made = stages(graph)
-    host = Target.host()
-    key = (str(made.program), host)
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise GraphError(f"threads is a number from 1 to {MOST_THREADS}, or None for one a core; got {threads}")
+    return Compiled(stages(graph), threads, None if memory is None else parse_bytes(memory))
+
+
+def load(program: Program) -> Loaded:
+    """A program in this process. Nothing is made into machine code twice."""
+    key = (str(program), Target.host())
     if key not in _loaded:
-        _loaded[key] = load_program(made.program, host)
-    return Compiled(made, _loaded[key], threads)
+        _loaded[key] = load_program(program, key[1])
+    return _loaded[key]
 
 
 def emit(graph: Graph, target: str = "cpu", triple: str | None = None, arch: str = "", features: str = "") -> Emitted:

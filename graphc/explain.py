@@ -58,7 +58,7 @@ class _Explainer:
 
     def __init__(self, made: Stages, target: Target, lengths: Mapping[str, int]) -> None:
         self.made = made
-        self.graph, self.program = made.prepared, made.program
+        self.graph, self.program = made.prepared, made.arranged
         self.target = target
         self.parts = components(self.graph)
         self.cycles = [part for part in self.parts if part.axis is not None]

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.program import Buffer, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store, kernels
-from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, walk
+from graphc.scalar import Index, Load, Ref, Scalar, offset_from, walk
 
 
 def plan(program: Program) -> Program:
-    return _rings(_without_unread(program))
+    return rings(_without_unread(program))
 
 
 def loads(kernel: Kernel) -> Iterator[Load]:
@@ -43,7 +43,7 @@ def _without_unread(program: Program) -> Program:
     while True:
         read = {load.buffer for kernel in kernels(program.body) for load in loads(kernel)}
         keep = read | {b.name for b in program.buffers if b.kind != "temp"}
-        body = tuple(s for s in (_with_stores(s, keep) for s in program.body) if s is not None)
+        body = tuple(s for s in (with_stores(s, keep) for s in program.body) if s is not None)
         if body == program.body:
             break
         program = replace(program, body=body)
@@ -52,15 +52,16 @@ def _without_unread(program: Program) -> Program:
     return replace(program, buffers=buffers)
 
 
-def _with_stores(statement: Statement, keep: set[str]) -> Statement | None:
+def with_stores(statement: Statement, keep: set[str]) -> Statement | None:
+    """A statement that stores to these buffers alone, and computes what that takes; None if it stores to none."""
     if isinstance(statement, Loop):
-        body = tuple(s for s in (_with_stores(s, keep) for s in statement.body) if s is not None)
+        body = tuple(s for s in (with_stores(s, keep) for s in statement.body) if s is not None)
         return replace(statement, body=body) if body else None
     stores = tuple(s for s in statement.stores if s.buffer in keep)
-    return replace(statement, stores=stores, body=_used_steps(statement.body, stores)) if stores else None
+    return replace(statement, stores=stores, body=used_steps(statement.body, stores)) if stores else None
 
 
-def _used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:
+def used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:
     """The steps whose names the stores need, directly or through other steps."""
     used = {name for store in stores for scalar in (*store.at, store.value) for name in references(scalar)}
     kept: list[Let | Reduce] = []
@@ -94,7 +95,7 @@ class Access:
     is_store: bool
 
 
-def _rings(program: Program) -> Program:
+def rings(program: Program) -> Program:
     accesses: dict[str, list[Access]] = {}
     for access_name, access in _accesses(program.body, ()):
         accesses.setdefault(access_name, []).append(access)
@@ -125,7 +126,7 @@ def _with_ring(buffer: Buffer, accesses: Sequence[Access]) -> Buffer:
         dim = next((k for k, s in enumerate(stores[0].at) if s == Index(loop.index)), None)
         if dim is None:
             break
-        distances = [_distance(a.at[dim], loop.index) for a in accesses]
+        distances = [offset_from(a.at[dim], loop.index) for a in accesses]
         if any(d is None for d in distances):
             break
         furthest = max(abs(d) for d in distances if d is not None)
@@ -133,12 +134,3 @@ def _with_ring(buffer: Buffer, accesses: Sequence[Access]) -> Buffer:
         if furthest:
             break  # earlier steps of this loop are read, so all steps of the loops inside it are kept
     return replace(buffer, dims=tuple(dims))
-
-
-def _distance(subscript: Scalar, loop: str) -> int | None:
-    match subscript:
-        case Index(name) if name == loop:
-            return 0
-        case Call("add", (Index(name), Const(value))) if name == loop:
-            return int(value)
-    return None

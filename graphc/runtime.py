@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +59,20 @@ class IndexCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """What a call runs: a program in this process, and its sizes: the axes' lengths, and what else it asks for."""
+
+    program: Program
+    loaded: Loaded
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """What follows from the shapes of a call's arrays alone."""
 
     sizes: dict[Axis, int]
+    code: Code
     arena: Arena
     counts: Any
     alone: Shares
@@ -71,21 +81,19 @@ class Layout:
 
 
 class Runner:
-    """A program in this process, with what it needs to be called by name."""
+    """Programs in this process, with what they need to be called by name. `choose` has one for any lengths of axes."""
 
     def __init__(
         self,
         graph: Graph,
         lowered: Lowered,
-        program: Program,
-        loaded: Loaded,
+        choose: Callable[[Mapping[str, int]], Code],
         checks: tuple[IndexCheck, ...],
         threads: int | None,
     ) -> None:
         self.graph = graph
         self.lowered = lowered
-        self.program = program
-        self.loaded = loaded
+        self.choose = choose
         self.checks = checks
         self.threads = threads or _cores()
         self._layouts: dict[Any, Layout] = {}
@@ -142,15 +150,15 @@ class Runner:
         return any(axis in node.axes for node in self._declared.values())
 
     def _layout(self, arguments: Arguments) -> Layout:
-        sizes = {axis.name: extent for axis, extent in arguments.sizes.items()}
-        placed = arena(self.program, sizes)
-        outputs = sum(buffer_bytes(b, sizes) for b in self.program.buffers if b.kind == "output")
+        code = self.choose({axis.name: extent for axis, extent in arguments.sizes.items()})
+        program, sizes, partition = code.program, code.sizes, code.loaded.emitted.partition
+        placed = arena(program, sizes)
+        outputs = sum(buffer_bytes(b, sizes) for b in program.buffers if b.kind == "output")
         _check_memory(placed.size + outputs)
-        counts = (ctypes.c_int64 * max(len(self.program.sizes), 1))(*(sizes[s] for s in self.program.sizes))
-        partition = self.loaded.emitted.partition
-        alone = shares(self.program, partition, sizes, 1)
-        together = shares(self.program, partition, sizes, self.threads) if SUPPORTED else alone
-        return Layout(arguments.sizes, placed, counts, alone, together, (ctypes.c_int64 * 2)())
+        counts = (ctypes.c_int64 * max(len(program.sizes), 1))(*(sizes[s] for s in program.sizes))
+        alone = shares(program, partition, sizes, 1)
+        together = shares(program, partition, sizes, self.threads) if SUPPORTED else alone
+        return Layout(arguments.sizes, code, placed, counts, alone, together, (ctypes.c_int64 * 2)())
 
     def _check_lengths(self, arguments: Arguments) -> None:
         for axis in self.graph.axes.values():
@@ -171,25 +179,22 @@ class Runner:
                     )
 
     def _bound(self, arguments: Arguments, layout: Layout) -> BoundCall:
-        sizes = {axis.name: extent for axis, extent in layout.sizes.items()}
-        workspace = self._pool.pop() if self._pool else aligned_empty((0,), "uint8")
-        if workspace.size < layout.arena.size:
-            workspace = aligned_empty((layout.arena.size,), "uint8")
+        code, workspace = layout.code, self._workspace(layout.arena.size)
         arrays: dict[str, np.ndarray] = {}
         addresses: list[int] = []
         base = workspace.ctypes.data
-        for buffer in self.program.buffers:
+        for buffer in code.program.buffers:
             if buffer.kind == "temp":
                 addresses.append(base + layout.arena.offsets[buffer.name])
                 continue
-            arrays[buffer.name] = self._array(buffer, arguments, sizes)
+            arrays[buffer.name] = self._array(buffer, arguments, code.sizes)
             addresses.append(arrays[buffer.name].ctypes.data)
         results: dict[str, np.ndarray] = {}
         for name, buffer_name in self.lowered.outputs.items():
             results[name] = arrays[buffer_name]
         pointers = (ctypes.c_void_p * len(addresses))(*addresses)
         job = Job(
-            self.loaded.shared_address,
+            code.loaded.shared_address,
             ctypes.addressof(pointers),
             ctypes.addressof(layout.counts),
             layout.alone.table.ctypes.data,
@@ -200,7 +205,16 @@ class Runner:
             ctypes.addressof(layout.patience),
         )
         team.start(layout.shares.threads)
-        return BoundCall(job, Results(results), workspace, (self.loaded, pointers, layout, arrays))
+        return BoundCall(job, Results(results), workspace, (pointers, layout, arrays))
+
+    def _workspace(self, size: int) -> np.ndarray:
+        """The last call's memory, if it is large enough; else it goes before more is taken."""
+        while self._pool:
+            workspace = self._pool.pop()
+            if workspace.size >= size:
+                return workspace
+            del workspace
+        return aligned_empty((size,), "uint8")
 
     def _array(self, buffer: Buffer, arguments: Arguments, sizes: Mapping[str, int]) -> np.ndarray:
         if buffer.kind == "output":

@@ -225,6 +225,32 @@ def walk(scalar: Scalar | None) -> Iterator[Scalar]:
         yield from walk(part)
 
 
+def replaced(scalar: Scalar, rule: Callable[[Scalar], Scalar | None]) -> Scalar:
+    """A scalar with other parts: `rule` gives what takes a part's place, or None to go on inside it."""
+    found = rule(scalar)
+    if found is not None:
+        return found
+    match scalar:
+        case Call(fn, args, "index") if fn != "cast":
+            return call(fn, *(replaced(a, rule) for a in args))
+        case Call(fn, args, dtype):
+            return Call(fn, tuple(replaced(a, rule) for a in args), dtype)
+        case Load(buffer, at, dtype, when):
+            condition = None if when is None else replaced(when, rule)
+            return Load(buffer, tuple(replaced(a, rule) for a in at), dtype, condition)
+    return scalar
+
+
+def offset_from(scalar: Scalar, loop: str) -> int | None:
+    """How far a subscript is from an index: k for `loop + k`, None for anything else."""
+    match scalar:
+        case Index(name) if name == loop:
+            return 0
+        case Call("add", (Index(name), Const(value))) if name == loop:
+            return int(value)
+    return None
+
+
 def _fold_index(fn: str, args: tuple[Scalar, ...]) -> Scalar | None:
     """Constants, and the identities x + 0, x · 1, x · 0, 0 // k, 0 mod k of index arithmetic."""
     if all(isinstance(a, Const) for a in args):

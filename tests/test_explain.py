@@ -36,7 +36,7 @@ def test_what_is_said_of_random_graphs_is_in_their_programs(example: Example) ->
         {n["name"] for n in part.nodes if n.op.name == "state"} for part in looped
     ]
     for cycle in explained.cycles:
-        check_cycle(cycle, made.program)
+        check_cycle(cycle, made.arranged)
         assert all(state in str(explained) for state in cycle.states)
 
 

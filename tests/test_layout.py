@@ -21,9 +21,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "grad", "unroll", "interpreter",
-        "notation.*", "prepare", "schedule", "kernel", "plan", "arena", "fuse", "lower", "cells", "cells.*",
-        "initialize", "optim", "training", "select", "step", "precision", "jacobian", "wavefront", "lookahead",
-        "drawing", "drawing.*",
+        "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "arena", "partial", "sweeps", "chunk",
+        "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
+        "precision", "jacobian", "wavefront", "lookahead", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": ("runtime", "compile", "alternatives", "explanation", "anatomy", "explain"),

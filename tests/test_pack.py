@@ -118,13 +118,23 @@ program p(#T, #N, #K, #U)
     )
 
 
-def test_what_is_read_once_or_written_nearby_stays() -> None:
-    result = Store("y", (t, n, u), Ref("a", F32))
-    x = Load("x", (t, n, k), F32)
-    own = Load("W", (u, k), F32)
-    change = Kernel("change", (Dim("u", U),), (), (Store("W", (u, index(0)), Const(1.0, F32)),))
-    written = program(Loop("t", T, False, (product("step", x, own, result), change)))
-    assert pack(written) == written
+@given(lengths)
+def test_what_a_loop_changes_is_copied_inside_it(sizes: dict[str, int]) -> None:
+    step = product("step", Load("x", (t, n, k), F32), Load("W", (u, k), F32), Store("y", (t, n, u), Ref("a", F32)))
+    grown = Store("W", (u, k), call("add", Load("W", (u, k), F32), Const(1.0, F32)))
+    changing = program(Loop("t", T, False, (step, Kernel("grow", (Dim("u", U), Dim("k", K)), (), (grown,)))))
+    (loop,) = pack(changing).body
+    assert isinstance(loop, Loop)
+    assert [kernel.name for kernel in kernels(loop.body)] == ["pack.W.last0", "step", "grow"]
+    before, after = run(changing, sizes), run(pack(changing), sizes)
+    np.testing.assert_array_equal(after["y"], before["y"])
+
+
+def test_what_is_read_once_or_differs_from_step_to_step_stays() -> None:
+    fill = Kernel("fill", (Dim("n", N), Dim("u", U)), (), (Store("y", (t, n, u), Const(1.0, F32)),))
+    own = product("own", Load("x", (t, n, k), F32), Load("y", (t, u, k), F32), Store("z", (n, u), Ref("a", F32)))
+    stepping = program(Loop("t", T, False, (fill, own)))
+    assert pack(stepping) == stepping
     once = program(
         product("once", Load("W", (u, k), F32), Const(1.0, F32), Store("z", (n, u), Ref("a", F32)), batch=index(1))
     )

@@ -297,8 +297,8 @@ expected = call()["h"].copy()
 """
 
 
-def run(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", PROGRAM + program], capture_output=True, text=True, timeout=60)
+def run(program: str, before: str = PROGRAM) -> str:
+    done = subprocess.run([sys.executable, "-c", before + program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -357,4 +357,29 @@ print(time.perf_counter() - start < 10)
 """
         )
         == "True"
+    )
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025])
+def test_a_number_of_threads_that_makes_no_sense_is_refused(threads: int) -> None:
+    with pytest.raises(gc.errors.GraphError, match="threads is a number from 1 to 1024"):
+        gc.compile(network("elman", 3, 2), threads=threads)
+
+
+def test_a_system_without_futex_runs_every_call_on_one_thread() -> None:
+    assert (
+        run(
+            """
+import sys
+from graphc.codegen import team
+import graphc.runtime
+team.SUPPORTED = graphc.runtime.SUPPORTED = False
+team._native.cache_clear()
+assert "syscall" not in team._module(team.Target.host())
+f = gc.compile(g, threads=4)
+print((f(x=x)["h"] == expected).all(), f.shares(x=x).threads, team.team.start(4))
+""",
+            before=PROGRAM.replace("f = gc.compile(g, threads=2)", "f = gc.compile(g, threads=1)"),
+        )
+        == "True 1 0"
     )

@@ -1,0 +1,176 @@
+"""reuse: temporaries that take the place of others, which nothing reads any more.
+
+In: a Program. Out: a Program with fewer buffers that computes the same. A kernel stores in the place of a value that it
+is the last to read, if each of its points reads of that value only the element in whose place it stores: an LSTM's
+gates take the place of their input products, and the gates' adjoints take that of the gates. In a loop over chunks
+(`graphc.chunk`), what is needed at different times of an iteration shares a place too. Everything else is left to
+`graphc.arena`, which knows the sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, map_kernel
+from graphc.plan import loads
+from graphc.scalar import Index, Load, Scalar, replaced, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """From the first to the last unit that needs a value; `local` to one iteration of a loop, or not."""
+
+    first: int
+    last: int
+    local: bool
+
+
+@dataclass
+class Place:
+    """A buffer, and those that lie in it at different times."""
+
+    buffer: Buffer
+    members: list[str] = field(default_factory=list)
+
+
+def reuse(program: Program) -> Program:
+    units = list(_units(program.body))
+    lives = {b.name: _lives(b, units) for b in program.buffers if b.kind in ("temp", "output")}
+    places: list[Place] = []
+    for buffer in sorted((b for b in program.buffers if lives.get(b.name)), key=lambda b: lives[b.name][0].first):
+        place = next((p for p in places if _fits(buffer, p, lives, units)), None)
+        if place is None:
+            places.append(Place(buffer, [buffer.name]))
+        else:
+            place.members.append(buffer.name)
+            place.buffer = max((buffer, place.buffer), key=lambda b: (b.kind == "output", _weight(lives[b.name])))
+    names = {member: place.buffer.name for place in places for member in place.members}
+    buffers = tuple(b for b in program.buffers if names.get(b.name, b.name) == b.name)
+    return replace(program, buffers=buffers, body=tuple(_renamed(s, names) for s in program.body))
+
+
+# When values are needed.
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A load or store of a buffer by a kernel, and the loops around that inside its unit."""
+
+    kernel: Kernel
+    at: tuple[Scalar, ...]
+    store: bool
+    loops: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A statement whose place in time counts, by the buffers that it touches; and the loop that it is a step of."""
+
+    touches: Mapping[str, list[Touch]]
+    around: Loop | None
+
+
+def _units(body: tuple[Statement, ...]) -> Iterator[Unit]:
+    """The statements, and of loops around loops the statements inside."""
+    for statement in body:
+        if isinstance(statement, Loop) and any(isinstance(inner, Loop) for inner in statement.body):
+            yield from (_unit(inner, statement) for inner in statement.body)
+        else:
+            yield _unit(statement, None)
+
+
+def _unit(statement: Statement, around: Loop | None) -> Unit:
+    touches: dict[str, list[Touch]] = {}
+    for kernel, loops in _nested((statement,), ()):
+        for load in loads(kernel):
+            touches.setdefault(load.buffer, []).append(Touch(kernel, load.at, False, loops))
+        for store in kernel.stores:
+            touches.setdefault(store.buffer, []).append(Touch(kernel, store.at, True, loops))
+    return Unit(touches, around)
+
+
+def _nested(body: tuple[Statement, ...], loops: tuple[str, ...]) -> Iterator[tuple[Kernel, tuple[str, ...]]]:
+    for statement in body:
+        if isinstance(statement, Loop):
+            yield from _nested(statement.body, (*loops, statement.index))
+        else:
+            yield statement, loops
+
+
+def _lives(buffer: Buffer, units: list[Unit]) -> list[Life]:
+    """One life for every loop in which each iteration makes its own value; otherwise a single one."""
+    found: dict[int, list[int]] = {}  # for each loop, or unit outside of one, where the buffer is touched
+    for position, unit in enumerate(units):
+        if buffer.name in unit.touches:
+            found.setdefault(id(unit.around) if unit.around else -position, []).append(position)
+    if not found:
+        return []
+    if buffer.kind == "temp" and all(_is_local(buffer.name, [units[p] for p in own]) for own in found.values()):
+        return [Life(own[0], own[-1], True) for own in found.values()]
+    loops = {id(units[own[0]].around) for own in found.values() if units[own[0]].around}
+    inside = [p for p, unit in enumerate(units) if unit.around and id(unit.around) in loops]
+    every = [p for own in found.values() for p in own] + inside
+    return [Life(min(every), len(units) if buffer.kind == "output" else max(every), False)]
+
+
+def _weight(lives: list[Life]) -> int:
+    """How long a buffer is needed: a place is named after the one that it serves for the longest."""
+    return sum(life.last - life.first for life in lives)
+
+
+def _is_local(buffer: str, units: list[Unit]) -> bool:
+    """Whether each iteration stores a buffer before it loads it, and nothing of it is left for the next."""
+    around = units[0].around
+    if around is None:
+        return False
+    first = units[0].touches[buffer]
+    begins = all(touch.store for touch in first if touch.kernel is first[0].kernel)
+    subscripts = [s for unit in units for touch in unit.touches[buffer] for s in touch.at]
+    return begins and not any(p == Index(around.index) for s in subscripts for p in walk(s))
+
+
+# Who fits where.
+
+
+def _fits(buffer: Buffer, place: Place, lives: Mapping[str, list[Life]], units: list[Unit]) -> bool:
+    if (buffer.dtype, buffer.dims) != (place.buffer.dtype, place.buffer.dims):
+        return False
+    if buffer.kind == place.buffer.kind == "output":
+        return False
+    joined = False
+    for other in place.members:
+        for theirs in lives[other]:
+            for own in lives[buffer.name]:
+                alike = theirs.local == own.local and (own.local or units[own.first].around is None)
+                if theirs.last == own.first and alike and _in_place(other, buffer.name, units[own.first]):
+                    joined = True
+                elif theirs.first <= own.last and own.first <= theirs.last:
+                    return False
+    return joined or all(life.local for name in (buffer.name, *place.members) for life in lives[name])
+
+
+def _in_place(old: str, new: str, unit: Unit) -> bool:
+    """Whether one kernel, at every point, loads of one buffer no more than the element that it stores to the other."""
+    reads = unit.touches[old]
+    writes = [touch for touch in unit.touches[new] if touch.store]
+    if not writes or any(touch.store for touch in reads):
+        return False
+    kernel, at = writes[0].kernel, writes[0].at
+    own = all(touch.kernel is kernel and touch.at == at for touch in (*reads, *writes))
+    return own and all(Index(loop) in at for loop in writes[0].loops)
+
+
+def _renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
+    if isinstance(statement, Loop):
+        return replace(statement, body=tuple(_renamed(s, names) for s in statement.body))
+
+    def rule(scalar: Scalar) -> Scalar | None:
+        if isinstance(scalar, Load) and scalar.buffer in names:
+            at = tuple(replaced(s, rule) for s in scalar.at)
+            when = None if scalar.when is None else replaced(scalar.when, rule)
+            return Load(names[scalar.buffer], at, scalar.dtype, when)
+        return None
+
+    kernel = map_kernel(statement, lambda scalar: replaced(scalar, rule))
+    return replace(kernel, stores=tuple(replace(s, buffer=names.get(s.buffer, s.buffer)) for s in kernel.stores))
