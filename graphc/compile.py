@@ -1,6 +1,6 @@
 """compile: a graph to machine code, stage by stage.
 
-    verify → prepare → schedule → fuse → lower → plan → [chunk]
+    verify → prepare → lookahead → schedule → fuse → lower → plan → [chunk]
         → join → pack → collapse → early → reuse → LLVM → machine code
 
 Each stage is a pure function of the one before, each has a printed form (`emit_stage`), and the Program is checked
@@ -35,6 +35,7 @@ from graphc.errors import ArgumentError, AxisError, GraphError, UnsupportedError
 from graphc.freeze import fixed_arrays, prologue_results
 from graphc.grad import grad
 from graphc.graph import Graph
+from graphc.lookahead import lookahead
 from graphc.lower import Lowered, lower
 from graphc.ops.composite import CROSS_ENTROPY
 from graphc.ops.leaves import INPUT
@@ -68,7 +69,7 @@ def stages(graph: Graph) -> Stages:
     """Everything up to the Program."""
     verify(graph)
     prepared = prepare(graph)
-    scheduled = schedule(prepared)
+    scheduled = schedule(lookahead(prepared).graph)
     lowered = lower(scheduled)
     planned = plan(lowered.program)
     arranged = _arranged(planned)

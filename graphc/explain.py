@@ -26,7 +26,9 @@ from graphc.explanation import CycleExplanation, Explanation, StateRead
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, size
 from graphc.jacobian import Entry, Jacobian, jacobian
+from graphc.lookahead import lookahead
 from graphc.ops.axis import SHIFT
+from graphc.ops.leaves import STATE
 from graphc.plan import loads
 from graphc.schedule import resolve
 from graphc.wavefront import Feed, feeds
@@ -62,7 +64,9 @@ class _Explainer:
         self.cycles = [part for part in self.parts if part.axis is not None]
         self.sizes = _sizes(self.program, self.cycles, lengths)
         self.partition = partition(self.program, target)
-        places = self.graph.locations
+        self.carriers = lookahead(self.graph).carriers
+        self.walked = [part for part in components(made.scheduled.graph) if part.axis is not None]
+        places = made.scheduled.graph.locations
         self.anatomy = anatomy(self.program, {b: places[n] for n, b in made.lowered.names.items() if n in places})
 
     def explanation(self) -> Explanation:
@@ -91,8 +95,10 @@ class _Explainer:
         )
 
     def _loop(self, part: Component) -> Loop:
-        names = self.made.lowered.names
-        return self.anatomy.loop_of(names[node] for node in part.nodes if node in names)
+        """The loop that computes a cycle, by its own states or by the one that carries it two steps at once."""
+        names, states = self.made.lowered.names, _states(part)
+        made = next(w for w in self.walked if states & {self.carriers.get(name, name) for name in _states(w)})
+        return self.anatomy.loop_of(names[node] for node in made.nodes if node in names)
 
     def _read(self, part: Component, entry: Entry) -> StateRead:
         delay = dict(entry.delay)
@@ -127,8 +133,8 @@ class _Explainer:
             points=max(points),
             lanes=self.target.lanes(max(bytes_each)),
             shared=self._shared(loop),
-            between=sum(self.partition.costs[kernel.name].cycles(self.sizes) for kernel in self.anatomy.before(loop))
-            / steps,
+            between=sum(map(self._cycles, self.anatomy.before(loop))) / steps,
+            ahead=not _states(part).isdisjoint(self.carriers.values()),
         )
 
     def _points(self, state: Node, loop: Loop) -> int:
@@ -176,6 +182,10 @@ def _sizes(program: Program, cycles: Sequence[Component], lengths: Mapping[str, 
         raise ArgumentError(f"no length of axis {wrong[0]!r} comes with the data; the axes whose does are: {known}")
     walked = {axis.name for part in cycles for axis, _ in _walks(part)}
     return {name: int(lengths.get(name, STEPS if name in walked else POINTS)) for name in program.sizes}
+
+
+def _states(part: Component) -> set[str]:
+    return {node["name"] for node in part.nodes if node.op is STATE}
 
 
 def _walks(part: Component) -> Iterator[tuple[Axis, bool]]:

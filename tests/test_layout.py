@@ -23,7 +23,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "grad", "unroll", "interpreter",
         "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "arena", "partial", "sweeps", "chunk",
         "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
-        "precision", "jacobian", "wavefront", "drawing", "drawing.*",
+        "precision", "jacobian", "wavefront", "lookahead", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": ("runtime", "freeze", "compile", "alternatives", "explanation", "anatomy", "explain"),

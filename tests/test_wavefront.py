@@ -86,6 +86,19 @@ def test_a_layer_lags_behind_the_one_below_by_what_it_reads() -> None:
     assert [stacked(offset, reverse=True).lag for offset in (-3, 0, 2)] == [4, 1, 1]
 
 
+def test_a_delay_of_the_layer_below_may_be_read_from_outside() -> None:
+    """The node h[t - 2] lies on the cycle of h, and is no value of its own step."""
+    g = gc.Graph("shared")
+    t = g.axis("t")
+    below, above = g.state("below", (), over=t), g.state("above", (), over=t)
+    before = below[t - 2]
+    below[t] = gc.tanh(before + 1)
+    above[t] = gc.tanh(above[t - 1] + before)
+    g.output("y", above)
+    (feed,) = feeds(g, components(g))
+    assert feed.distances == {-2}
+
+
 def test_no_wavefront_past_a_mean_over_all_steps() -> None:
     assert stacked(whole=True).distances == {None}
     assert stacked(whole=True).lag is None
