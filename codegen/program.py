@@ -37,6 +37,7 @@ __all__ = [
     "Dim",
     "Index",
     "Kernel",
+    "Kind",
     "Let",
     "Load",
     "Loop",

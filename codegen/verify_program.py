@@ -1,7 +1,7 @@
 """The verifier of the loop IR: raises `ProgramError`, which prints the broken kernel, unless all of this holds.
 
- 1. Sizes, and buffers, are named once. A buffer's dims are index arithmetic on sizes and constants, or rings of at
-    least one slot.
+ 1. Sizes, buffers and kernels are named once. A buffer's dims are index arithmetic on sizes and constants, or rings of
+    at least one slot.
  2. Every load and store names a declared buffer, has one subscript of dtype "index" for each of its dims, and
     carries its dtype.
  3. Every extent is index arithmetic on constants, sizes, and the indices of the loops around it.
@@ -43,6 +43,8 @@ def verify(program: Program) -> None:
     scope = _Scope({b.name: b for b in program.buffers}, frozenset(program.sizes), frozenset())
     _require(len(scope.sizes) == len(program.sizes), f"a size is named twice: {program.sizes}")
     _require(len(scope.buffers) == len(program.buffers), "a buffer is named twice\n" + str(program))
+    names = [kernel.name for kernel in kernels(program.body)]
+    _require(len(set(names)) == len(names), "a kernel is named twice\n" + str(program))
     for buffer in program.buffers:
         _require(buffer.dtype in DTYPES, f"unknown dtype: {buffer}")
         for dim in buffer.dims:

@@ -73,6 +73,9 @@ def chunk(program: Program, axis: str) -> Chunked:
     found = sweeps(made)
     runs = _runs(found, axis)
     writer = _Writer(axis, extent, made.buffers, found.along, _halos(runs, axis))
+    once = [s.made for s in found.order if not isinstance(s.made, Piecewise)]
+    firsts = [kernel for s in found.order if isinstance(s.made, Piecewise) for kernel in s.made.first]
+    writer.names |= {kernel.name for kernel in (*kernels(tuple(once)), *firsts)}
     body: list[Statement] = []
     for sweep in range(len(runs) + 1):
         here = [s.made for s in found.order if s.sweep == sweep]

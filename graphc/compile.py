@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from graphc.arena import MemoryUse, memory_use
 from graphc.budget import Choice, choose, parse_bytes
 from graphc.causality import reachable
@@ -24,11 +26,13 @@ from graphc.codegen.jit import load as load_program
 from graphc.codegen.join import join
 from graphc.codegen.pack import pack
 from graphc.codegen.program import Program
+from graphc.codegen.prologue import split
 from graphc.codegen.shares import Shares
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.early import early
-from graphc.errors import AxisError, GraphError, UnsupportedError
+from graphc.errors import ArgumentError, AxisError, GraphError, UnsupportedError
+from graphc.freeze import fixed_arrays, prologue_results
 from graphc.grad import grad
 from graphc.graph import Graph
 from graphc.lookahead import lookahead
@@ -91,9 +95,17 @@ def _placed(program: Program) -> Program:
 class Compiled:
     """Native code of a graph. Call it with arrays by name; the lengths of axes may change from call to call."""
 
-    def __init__(self, made: Stages, threads: int | None, limit: int | None) -> None:
+    def __init__(
+        self,
+        made: Stages,
+        threads: int | None,
+        limit: int | None,
+        fixed: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.stages = made
+        self.threads = threads
         self.limit = limit
+        self.fixed = dict(fixed or {})
         self._chunked = () if limit is None else in_chunks(made)
         self._emitted = load(self._chunked[0].program if self._chunked else made.program).emitted
         self._runner = Runner(made.graph, made.lowered, self._code, index_checks(made.graph), threads)
@@ -113,14 +125,32 @@ class Compiled:
 
         Raises `ArgumentError` if the arrays do not fit the graph; nothing has been computed then.
         """
-        return self._runner(arrays)
+        return self._runner(self._complete(arrays))
 
     def bind(self, **arrays: Any) -> BoundCall:
         """Fix the arrays: the result is called without arguments, makes one foreign call, and reuses its results.
 
         It reads the bound arrays as they are at each call. They must be contiguous and of the declared dtypes.
         """
-        return self._runner.prepare(arrays)
+        return self._runner.prepare(self._complete(arrays))
+
+    def freeze(self, **arrays: Any) -> Compiled:
+        """The same function of the other arrays, with these fixed as they are now: `f.freeze(**params)`.
+
+        What a call makes of them alone is made once, here: weights are laid out for the vector units, for example,
+        which takes longer than one step with them. `arrays` are params, or inputs over no axes, that no call updates.
+        """
+        if self.limit is not None:
+            raise UnsupportedError("a function with a memory limit cannot be frozen; compile without memory=")
+        fixed = fixed_arrays(self.stages.graph, arrays)
+        constants = self.stages.lowered.constants
+        prologue, rest = split(self.program, frozenset({*fixed, *self.fixed, *constants}))
+        verify_program(prologue)
+        verify_program(rest)
+        made = prologue_results(load(prologue), prologue, {**constants, **self.fixed, **fixed})
+        lowered = replace(self.stages.lowered, constants={**constants, **made})
+        frozen = replace(self.stages, lowered=lowered, program=rest)
+        return Compiled(frozen, self.threads, None, {**self.fixed, **fixed})
 
     def memory(self, **lengths: int) -> MemoryUse:
         """The bytes that a call takes when axes have these lengths: `f.memory(t=128, n=32).peak`.
@@ -132,7 +162,14 @@ class Compiled:
 
     def shares(self, **arrays: Any) -> Shares:
         """How a call with these arrays is shared out among threads."""
-        return self._runner.layout(arrays).shares
+        return self._runner.layout(self._complete(arrays)).shares
+
+    def _complete(self, arrays: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A call's arrays, with those that are fixed."""
+        again = [name for name in arrays if name in self.fixed]
+        if again:
+            raise ArgumentError(f"{again[0]} is fixed by freeze; leave it out, or call the function that was frozen")
+        return {**self.fixed, **arrays} if self.fixed else arrays
 
     @property
     def program(self) -> Program:

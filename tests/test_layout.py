@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "precision", "jacobian", "wavefront", "lookahead", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
-    "compile": ("runtime", "compile", "alternatives", "explanation", "anatomy", "explain"),
+    "compile": ("runtime", "freeze", "compile", "alternatives", "explanation", "anatomy", "explain"),
     "use": (
         "gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve",
         "user_file", "training_data", "cli", "__main__", "",

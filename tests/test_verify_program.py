@@ -70,6 +70,7 @@ def test_a_sound_program_passes() -> None:
 BROKEN = {
     "named twice": program(buffers=(*BUFFERS, BUFFERS[0])),
     "size is named twice": replace(program(), sizes=("T", "K", "K")),
+    "kernel is named twice": replace(program(), body=program().body * 2),
     "ring without slots": program(buffers=(*BUFFERS, Buffer("r", F32, (Ring(0),), "temp"))),
     "unknown dtype": program(buffers=(*BUFFERS, Buffer("r", "float8", (), "temp"))),
     "size #N is not declared": program(buffers=(*BUFFERS, Buffer("r", F32, (Size("N"),), "temp"))),

@@ -1,0 +1,51 @@
+"""Fixing arrays of a compiled graph for good: checked copies of them, and what a prologue makes of these."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from graphc.arena import buffer_shape
+from graphc.arguments import check_arguments
+from graphc.codegen.jit import Loaded
+from graphc.codegen.program import Program
+from graphc.errors import ArgumentError
+from graphc.graph import Graph, Param
+from graphc.runtime import aligned_empty
+
+
+def fixed_arrays(graph: Graph, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Copies of params, and of inputs over no axes, that no call changes."""
+    declared = {name: p.node for name, p in graph.params.items()}
+    declared |= {name: node for name, node in graph.inputs.items() if not node.axes}
+    for name in given:
+        if name in graph.updates:
+            raise ArgumentError(f"{name} is updated by each call and cannot be fixed")
+        if name not in declared:
+            raise ArgumentError(
+                f"only params and inputs over no axes can be fixed, not {name}; "
+                f"those of graph {graph.name!r} are {', '.join(declared) or 'none'}"
+            )
+    params = {name: Param(declared[name], "zeros") for name in given}
+    checked = check_arguments(Graph(graph.name, graph.dtype, params=params), given)
+    return {name: _aligned_copy(array) for name, array in checked.arrays.items()}
+
+
+def prologue_results(loaded: Loaded, program: Program, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs of a program that has no sizes."""
+    arrays = {
+        b.name: aligned_empty(buffer_shape(b, {}), b.dtype) if b.kind in ("output", "temp") else given[b.name]
+        for b in program.buffers
+    }
+    addresses = (ctypes.c_void_p * max(len(arrays), 1))(*(array.ctypes.data for array in arrays.values()))
+    loaded(addresses, (ctypes.c_int64 * 1)())
+    return {b.name: arrays[b.name] for b in program.buffers if b.kind == "output"}
+
+
+def _aligned_copy(array: np.ndarray) -> np.ndarray:
+    copy = aligned_empty(array.shape, array.dtype.name)
+    copy[...] = array
+    return copy
