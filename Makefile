@@ -20,7 +20,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
-	$(BIN)/python benchmarks/lstm.py
+	$(BIN)/python -m benchmarks
 
 # Write the printed forms in docs/ and tests/golden/ anew; read the difference before you commit it.
 golden: $(STAMP)

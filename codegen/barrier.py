@@ -29,7 +29,9 @@ TEAM = {
     "workers": 640,  # i32
     "stop": 704,  # i32: whether workers shall end
     "slept": 768,  # i64: how often a thread of this call slept at a barrier
-    "size": 832,
+    "core": 832,  # i32: where the caller runs
+    "caller": 836,  # i32: its thread
+    "size": 896,
 }
 LOOKS = 2000  # before a thread sleeps: some 100 microseconds, longer than it takes to wake one
 

@@ -154,7 +154,7 @@ class _KernelEmitter:
                 continue
             with values.loop(dim.index, start, stop, width):
                 with values.running(lanes):
-                    masks = (tail_mask(values, dim),) if partial else ()
+                    masks = (tail_mask(values, dim.index, stop),) if partial else ()
                 left = values.index(dim.index)
                 with values.running(replace(lanes, masks=masks)):
                     self._rows(vectors, (left, left, 1), single_row)

@@ -76,7 +76,7 @@ def _strip(values: Values, reduce: Reduce, accumulators: Accumulators, own: Dim,
     assert values.lanes is not None
     lanes = values.lanes
     if partial:
-        lanes = replace(lanes, masks=(tail_mask(values, own),))
+        lanes = replace(lanes, masks=(tail_mask(values, own.index, values.value(own.extent)),))
     with values.running(lanes), values.moving_along(own), _guard(values, reduce.when, vectors, own.index):
         for (_, cell), accumulator in accumulators.items():
             if cell[1] < vectors:
@@ -98,11 +98,11 @@ def strips(
         yield done, end, 1, True
 
 
-def tail_mask(values: Values, dim: Dim) -> Value:
-    """The lanes of the current vector that lie inside a dimension."""
+def tail_mask(values: Values, index: str, end: Value) -> Value:
+    """The lanes of the current vector that lie before the end."""
     f, lanes = values.function, values.lanes
     assert lanes is not None
-    left = f.binary("sub", values.value(dim.extent), values.index(dim.index))
+    left = f.binary("sub", end, values.index(index))
     steps = lane_offsets(lanes.count, 1)
     narrow = Value(steps.text.replace("i64", "i32"), vector_type("i32", lanes.count))
     return f.compare("icmp slt", narrow, f.splat(f.convert("trunc", left, "i32"), lanes.count))

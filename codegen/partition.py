@@ -105,9 +105,9 @@ def _cuts(kernel: Kernel, tile: Schedule) -> Iterator[Cut]:
     """The dims whose length is known at the call, and through which no two points add to one element."""
     accumulating = [store for store in kernel.stores if store.accumulate]
     for dim in kernel.dims:
-        grain = 1
-        if dim.index == tile.vector:
-            grain = tile.lanes * (tile.widths[0] if isinstance(dim.extent, Const) else 1)
+        grain = 1  # where the length comes with the data, as of a batch, anywhere: kernels agree on that
+        if dim.index == tile.vector and isinstance(dim.extent, Const):
+            grain = tile.lanes * tile.widths[0]
         elif dim.index == tile.row and isinstance(dim.extent, Const):
             grain = tile.heights[0]
         if any(isinstance(part, Index) for part in walk(dim.extent)):

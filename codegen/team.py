@@ -6,6 +6,9 @@ that comes while another runs, or after a fork until the team is started anew, r
 for a while, calls whose threads slept at their barriers too often: then another process has one of the cores, and every
 step would wait for it. That the bits of a result do not depend on the threads is what allows all this.
 
+The system may wake a worker on its caller's core, where each would wait for the other to be put aside; so a worker that
+finds itself there leaves for another of the cores that the caller may use.
+
 Sleeping is Linux's futex; on other systems every call runs on one thread.
 """
 
@@ -18,7 +21,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from graphc.codegen.barrier import LOOKS, TEAM, pause
 from graphc.codegen.jit import native
@@ -28,6 +31,8 @@ __all__ = ["SUPPORTED", "Job", "Team", "runner", "team"]
 
 _FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}
 _SHORTEST, _LONGEST = 2, 256  # calls alone after a setback; from one to the next twice as many
+_GETTID = {"x86_64": 186, "amd64": 186, "aarch64": 178, "arm64": 178}
+_MOST_CORES = 1024  # that the system's masks have room for
 _FUTEX_WAIT, _FUTEX_WAKE, _EVERYONE = 128, 129, 2**31 - 1  # both private to the process
 
 SUPPORTED = sys.platform == "linux" and Target.host().architecture in _FUTEX
@@ -136,16 +141,67 @@ def _futex(target: Target) -> tuple[str, str, str]:
     """The declaration, the wait and the wake."""
     call = f"call i64 (i64, ...) @syscall(i64 {_FUTEX[target.architecture]}, ptr %word"
     return (
-        "declare i64 @syscall(i64, ...)",
+        f"""\
+declare i64 @syscall(i64, ...)
+declare i32 @sched_getcpu()
+declare i32 @sched_getaffinity(i32, i64, ptr)
+declare i32 @sched_setaffinity(i32, i64, ptr)
+declare i64 @llvm.vector.reduce.or.v{_MOST_CORES // 64}i64(<{_MOST_CORES // 64} x i64>)""",
         f"%waited = {call}, i32 {_FUTEX_WAIT}, i32 %value, ptr null)",
         f"%woken = {call}, i32 {_FUTEX_WAKE}, i32 {_EVERYONE})",
     )
+
+
+def _core(target: Target, field: Mapping[str, str]) -> tuple[str, str]:
+    """What the caller notes of where it runs, and how a worker leaves that core."""
+    sign = f"""\
+  %at.core = {field["core"]}
+  %core = call i32 @sched_getcpu()
+  store i32 %core, ptr %at.core
+  %at.caller = {field["caller"]}
+  %thread = call i64 (i64, ...) @syscall(i64 {_GETTID[target.architecture]})
+  %caller = trunc i64 %thread to i32
+  store i32 %caller, ptr %at.caller"""
+    words = _MOST_CORES // 64
+    leave = f"""\
+  %at.core = {field["core"]}
+  %core = load i32, ptr %at.core
+  %own = call i32 @sched_getcpu()
+  %same = icmp eq i32 %own, %core
+  %fits = icmp ult i32 %core, {_MOST_CORES}
+  %leaves = and i1 %same, %fits
+  br i1 %leaves, label %look, label %done
+look:
+  %mask = alloca <{words} x i64>, align 64
+  store <{words} x i64> zeroinitializer, ptr %mask
+  %at.caller = {field["caller"]}
+  %caller = load i32, ptr %at.caller
+  %known = call i32 @sched_getaffinity(i32 %caller, i64 {words * 8}, ptr %mask)
+  %every = load <{words} x i64>, ptr %mask
+  %word = lshr i32 %core, 6
+  %place = and i32 %core, 63
+  %place.wide = zext i32 %place to i64
+  %bit = shl i64 1, %place.wide
+  %before = extractelement <{words} x i64> %every, i32 %word
+  %kept = xor i64 %bit, -1
+  %after = and i64 %before, %kept
+  %others = insertelement <{words} x i64> %every, i64 %after, i32 %word
+  %any = call i64 @llvm.vector.reduce.or.v{words}i64(<{words} x i64> %others)
+  %some = icmp ne i64 %any, 0
+  br i1 %some, label %move, label %done
+move:
+  store <{words} x i64> %others, ptr %mask
+  %moved = call i32 @sched_setaffinity(i32 0, i64 {words * 8}, ptr %mask)
+  br label %done
+done:"""
+    return sign, leave
 
 
 def _module(target: Target) -> str:
     declaration, wait = pause(target)
     external, asleep, waken = _futex(target) if SUPPORTED else ("", wait, "")
     field = {name: f"getelementptr i8, ptr %team, i64 {offset}" for name, offset in TEAM.items()}
+    sign, leave = _core(target, field) if SUPPORTED else ("", "")
     job = {
         name: f"getelementptr i8, ptr %job, i64 {getattr(Job, name).offset}"
         for name in ("function", "args", "sizes", "alone", "shares", "stride", "threads", "tolerance", "patience")
@@ -262,6 +318,7 @@ start:
   store atomic i32 %workers, ptr %pending seq_cst, align 4
   %team.job = {field["job"]}
   store ptr %job, ptr %team.job
+{sign}
   %jobs = {field["jobs"]}
   %count = atomicrmw add ptr %jobs, i32 1 seq_cst
   %idle = {field["idle"]}
@@ -309,6 +366,12 @@ alone:
   ret void
 }}
 
+define internal void @leave(ptr %team) {{
+entry:
+{leave}
+  ret void
+}}
+
 ; A worker's life. Every worker answers every job, so that none can miss one or see it twice.
 define void @work(ptr %team, i64 %index) {{
 entry:
@@ -333,6 +396,7 @@ begin:
   %mine = icmp slt i64 %index, %threads
   br i1 %mine, label %work, label %answer.enter
 work:
+  call void @leave(ptr %team)
   call void @share(ptr %team, ptr %job, i64 %index)
   br label %answer.enter
 answer.enter:

@@ -1,0 +1,11 @@
+"""Benchmarks: graphc beside PyTorch, JAX and ONNX Runtime, in one process, on the same arrays.
+
+    python -m benchmarks [--only streaming --only training …] [--quick] [--threads 2] [--output FOLDER]
+
+problems  what is computed: sizes, arrays, and each cell's equations twice, as graphc's cell and over packed weights
+peers     one module a library: how it computes a problem
+timing    calls in turn, medians and quartiles
+compare   equal results first, then times
+workloads one module a workload: which problems, which peers
+report    the table, the JSON file and the plots
+"""

@@ -1,0 +1,149 @@
+"""The cells, each twice: as `gc.cells` adds it to a graph, and as one step over packed weights for array libraries.
+
+The step is what a careful user of PyTorch or JAX writes: the products with x are outside of the loop, all gates that
+read h′ are one product, and the library's own functions are used (`Ops`). ′ marks the step before; `a` holds the
+packed W x + b of a step, (N, gates · units).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+import graphc as gc
+
+Array = Any  # a library's own
+Weights = Mapping[str, Array]
+States = tuple[Array, ...]
+
+
+class Ops(Protocol):
+    """The functions of an array library that the steps below are written in."""
+
+    def sigmoid(self, a: Array) -> Array: ...
+    def tanh(self, a: Array) -> Array: ...
+    def exp(self, a: Array) -> Array: ...
+    def softplus(self, a: Array) -> Array: ...
+    def maximum(self, a: Array, b: Array) -> Array: ...
+    def split(self, a: Array, parts: int) -> Any: ...
+    def affine(self, a: Array, h: Array, U: Array) -> Array:
+        """a + h Uᵀ."""
+
+    def layer_norm(self, a: Array, gain: Array, bias: Array) -> Array:
+        """Over the last dimension, with ε = 1e-5."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    build      the function of `gc.cells`, with the options that the step below implements
+    states     how many states it has; the first is h
+    gates      the gates whose W and b are packed, in this order
+    recurrent  the gates whose U are packed: those that read h′
+    step       (ops, weights, a, states) → states
+    biased     whether b is a part of a; if not, the step adds it
+    """
+
+    build: Callable[..., Any]
+    states: int
+    gates: str
+    recurrent: str
+    step: Callable[[Ops, Weights, Array, States], States]
+    biased: bool = True
+
+    def add(self, g: gc.Graph, x: Any, units: int, over: Any) -> Any:
+        """Add the cell to a graph, under the name "cell"; its state h."""
+        return self.build(g, x, units, over=over, name="cell").h
+
+    def pack(self, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Params by graphc's names to the weights of the step: "W", "b" and "U" packed, the rest as they are."""
+        packed = self._packed()
+        alone = {name: a for name, a in params.items() if all(name not in names for names in packed.values())}
+        return {key: np.concatenate([params[name] for name in names]) for key, names in packed.items()} | alone
+
+    def unpack(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The inverse of `pack`."""
+        packed = self._packed()
+        rows = {
+            name: part
+            for key, names in packed.items()
+            for name, part in zip(names, np.split(weights[key], len(names)), strict=True)
+        }
+        return rows | {key: a for key, a in weights.items() if key not in packed}
+
+    def _packed(self) -> dict[str, list[str]]:
+        gates = {"W": self.gates, "b": self.gates if self.biased else "", "U": self.recurrent}
+        return {key: [f"{key}_{k}" for k in letters] for key, letters in gates.items() if letters}
+
+
+def lstm(m: Ops, w: Weights, a: Array, states: States) -> States:
+    h, c = states
+    i, f, g, o = m.split(m.affine(a, h, w["U"]), 4)
+    c = m.sigmoid(f) * c + m.sigmoid(i) * m.tanh(g)
+    return m.sigmoid(o) * m.tanh(c), c
+
+
+def gru(m: Ops, w: Weights, a: Array, states: States) -> States:
+    (h,) = states
+    r, z, n = m.split(a, 3)
+    U_r, U_z, U_n = m.split(h @ w["U"].T, 3)
+    r, z = m.sigmoid(r + U_r), m.sigmoid(z + U_z)
+    n = m.tanh(n + r * (U_n + w["c_n"]))
+    return (n + z * (h - n),)
+
+
+def peephole_lstm(m: Ops, w: Weights, a: Array, states: States) -> States:
+    h, c = states
+    i, f, g, o = m.split(m.affine(a, h, w["U"]), 4)
+    c = m.sigmoid(f + w["p_f"] * c) * c + m.sigmoid(i + w["p_i"] * c) * m.tanh(g)
+    return m.sigmoid(o + w["p_o"] * c) * m.tanh(c), c
+
+
+def layer_norm_lstm(m: Ops, w: Weights, a: Array, states: States) -> States:
+    h, c = states
+    parts = m.split(m.affine(a, h, w["U"]), 4)
+    i, f, g, o = (m.layer_norm(v, w[f"gain_{k}"], w[f"b_{k}"]) for k, v in zip("ifgo", parts, strict=True))
+    c = m.sigmoid(f) * c + m.sigmoid(i) * m.tanh(g)
+    return m.sigmoid(o) * m.tanh(m.layer_norm(c, w["gain_c"], w["b_c"])), c
+
+
+def slstm(m: Ops, w: Weights, a: Array, states: States) -> States:
+    h, c, n, before = states
+    i, f, g, o = m.split(m.affine(a, h, w["U"]), 4)
+    keep = before - m.softplus(-f)
+    most = m.maximum(keep, i)
+    forget, write = m.exp(keep - most), m.exp(i - most)
+    c = forget * c + write * m.tanh(g)
+    n = forget * n + write
+    return m.sigmoid(o) * c / n, c, n, most
+
+
+def lem(m: Ops, w: Weights, a: Array, states: States) -> States:
+    h, z = states
+    x_a, x_b, x_z, x_h = m.split(a, 4)
+    U_a, U_b, U_z = m.split(h @ w["U"].T, 3)
+    a, b = m.sigmoid(x_a + U_a), m.sigmoid(x_b + U_b)
+    z = z + a * (m.tanh(x_z + U_z) - z)
+    return h + b * (m.tanh(m.affine(x_h, z, w["U_h"])) - h), z
+
+
+def min_gru(m: Ops, w: Weights, a: Array, states: States) -> States:
+    (h,) = states
+    z, n = m.split(a, 2)
+    return (h + m.sigmoid(z) * (n - h),)
+
+
+CELLS = {
+    "LSTM": Cell(gc.cells.lstm, 2, "ifgo", "ifgo", lstm),
+    "GRU": Cell(partial(gc.cells.gru, reset="after", update="old"), 1, "rzn", "rzn", gru),
+    "peephole LSTM": Cell(gc.cells.peephole_lstm, 2, "ifgo", "ifgo", peephole_lstm),
+    "LayerNorm LSTM": Cell(gc.cells.layer_norm_lstm, 2, "ifgo", "ifgo", layer_norm_lstm, biased=False),
+    "sLSTM": Cell(gc.cells.slstm, 4, "ifgo", "ifgo", slstm),
+    "LEM": Cell(gc.cells.lem, 2, "abzh", "abz", lem),
+    "minGRU": Cell(gc.cells.min_gru, 1, "zn", "", min_gru),
+}

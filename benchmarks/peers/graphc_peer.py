@@ -1,0 +1,64 @@
+"""graphc itself: a compiled graph with its arrays bound, so that a run is one foreign call.
+
+In inference the params are frozen, as ONNX Runtime freezes them; in training they are read at each call.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import numpy as np
+
+import graphc as gc
+from benchmarks.peers.peer import Call, Calls, Peer
+from benchmarks.problems import Arrays, Linear, Sequence
+from graphc.compile import Compiled
+from graphc.runtime import BoundCall
+
+
+class Graphc(Peer):
+    name = "graphc"
+    note = "params frozen in inference; arrays bound"
+    version = metadata.version("graphc-compiler")
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def forward(self, problem: Sequence) -> Calls:
+        compiled = gc.compile(problem.graph("h"), threads=self.threads).freeze(**problem.named)
+        return self._bound(compiled, {"x": problem.x})
+
+    def training(self, problem: Sequence) -> Calls:
+        compiled = gc.compile(gc.grad(problem.graph("loss"), "loss"), threads=self.threads)
+        return self._bound(compiled, {"x": problem.x, **problem.named})
+
+    def linear_forward(self, problem: Linear) -> Calls:
+        return self._bound(gc.compile(problem.graph("h"), threads=self.threads), {"a": problem.a, "b": problem.b})
+
+    def linear_training(self, problem: Linear) -> Calls:
+        graph = gc.grad(problem.graph("loss"), "loss", wrt=["a", "b"])
+        return self._bound(gc.compile(graph, threads=self.threads), {"a": problem.a, "b": problem.b})
+
+    def step(self, problem: Sequence) -> Calls:
+        graph = problem.graph("h")
+        compiled = gc.compile(gc.step(graph, over="t"), threads=self.threads).freeze(**problem.named)
+        frame = problem.x[0].copy()
+
+        def started() -> BoundCall:
+            return compiled.bind(x=frame, **gc.initial_carry(graph, over="t", n=problem.batch))
+
+        def results() -> Arrays:
+            call, h = started(), []
+            for x in problem.x:
+                frame[...] = x
+                h.append(call()["h"].copy())
+            return {"h": np.stack(h)}
+
+        return {self.name: Call(started(), results)}
+
+    def _bound(self, compiled: Compiled, arrays: Arrays) -> Calls:
+        call = compiled.bind(**arrays)
+        return {self.name: Call(call, lambda: {k.replace("grad_cell_", "grad_"): a for k, a in call().items()})}
+
+
+peer = Graphc

@@ -1,0 +1,58 @@
+"""What a peer is: a library, and the ways in which it computes a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from benchmarks.problems import Arrays, Linear, Sequence
+
+Work = Literal["forward", "training", "step"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """`run` does the work once and returns when it is done; `results` does it too, and gives numpy arrays by name."""
+
+    run: Callable[[], Any]
+    results: Callable[[], Arrays]
+
+
+Calls = dict[str, Call]
+"""By the name that the table shows: a peer may have several ways to do the same, or none."""
+
+
+class Peer:
+    """A library. Each method prepares a problem, compiling it where the library does that, and gives its calls.
+
+    forward   "h" at every step
+    training  "loss" and its gradient "grad_…" by every param, or by a and b of a linear recurrence
+    step      one step, the states kept between calls; `results` makes a step for each of the problem's, from 0
+    """
+
+    name = ""
+    version = ""
+    note = ""
+
+    def forward(self, problem: Sequence) -> Calls:
+        return {}
+
+    def training(self, problem: Sequence) -> Calls:
+        return {}
+
+    def step(self, problem: Sequence) -> Calls:
+        return {}
+
+    def linear_forward(self, problem: Linear) -> Calls:
+        return {}
+
+    def linear_training(self, problem: Linear) -> Calls:
+        return {}
+
+    def prepare(self, work: Work, problem: Sequence | Linear) -> Calls:
+        """The calls for a work on a problem of either kind."""
+        if isinstance(problem, Linear):
+            return self.linear_training(problem) if work == "training" else self.linear_forward(problem)
+        methods = {"forward": self.forward, "training": self.training, "step": self.step}
+        return methods[work](problem)

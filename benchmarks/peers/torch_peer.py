@@ -1,0 +1,170 @@
+"""PyTorch: its own LSTM and GRU; for other cells a Python loop over fused products, as one writes them by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import graphc as gc
+from benchmarks.cells import Cell
+from benchmarks.peers.peer import Call, Calls, Peer
+from benchmarks.problems import Arrays, Linear, Sequence
+
+VENDOR = ("LSTM", "GRU")  # the cells that PyTorch has kernels for
+
+
+class _Ops:
+    sigmoid = staticmethod(torch.sigmoid)
+    tanh = staticmethod(torch.tanh)
+    exp = staticmethod(torch.exp)
+    softplus = staticmethod(F.softplus)
+    maximum = staticmethod(torch.maximum)
+
+    @staticmethod
+    def split(a: Any, parts: int) -> Any:
+        return a.chunk(parts, -1)
+
+    @staticmethod
+    def affine(a: Any, h: Any, U: Any) -> Any:
+        return torch.addmm(a, h, U.T)
+
+    @staticmethod
+    def layer_norm(a: Any, gain: Any, bias: Any) -> Any:
+        return F.layer_norm(a, gain.shape, gain, bias)
+
+
+class Torch(Peer):
+    name = "PyTorch"
+    version = torch.__version__
+    note = "LSTM, GRU: torch.nn; a step: LSTMCell, GRUCell; other cells and linear recurrences: an eager loop"
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
+    def forward(self, problem: Sequence) -> Calls:
+        x = torch.from_numpy(problem.x)
+        if problem.cell in VENDOR:
+            module = _module(problem)
+            return {self.name: _inference(lambda: module(x)[0])}
+        weights = _tensors(problem.kind.pack(problem.params))
+        return {self.name: _inference(lambda: _loop(problem.kind, weights, x))}
+
+    def training(self, problem: Sequence) -> Calls:
+        x = torch.from_numpy(problem.x)
+        if problem.cell in VENDOR:
+            module = _module(problem)
+            leaves = dict(module.named_parameters())
+            call, unpack = lambda: module(x)[0], lambda grads: _by_gate(problem, grads)
+        else:
+            leaves = {k: a.requires_grad_() for k, a in _tensors(problem.kind.pack(problem.params)).items()}
+            call, unpack = lambda: _loop(problem.kind, leaves, x), problem.kind.unpack
+        return {self.name: _gradient(leaves, lambda: (call() ** 2).sum(-1).mean(), unpack)}
+
+    def step(self, problem: Sequence) -> Calls:
+        if problem.cell not in VENDOR:
+            return {}
+        cell = getattr(torch.nn, f"{problem.cell}Cell")(problem.units, problem.units)
+        weights = gc.cells.to_torch(problem.named, problem.cell.lower(), name="cell")
+        cell.load_state_dict({k.removesuffix("_l0"): torch.from_numpy(a) for k, a in weights.items()})
+        frames = torch.from_numpy(problem.x)
+        state: Any = None
+
+        @torch.inference_mode()
+        def run() -> None:
+            nonlocal state
+            state = cell(frames[0], state)
+
+        @torch.inference_mode()
+        def results() -> Arrays:
+            own, h = None, []
+            for x in frames:
+                own = cell(x, own)
+                h.append((own[0] if isinstance(own, tuple) else own).numpy())
+            return {"h": np.stack(h)}
+
+        return {self.name: Call(run, results)}
+
+    def linear_forward(self, problem: Linear) -> Calls:
+        a, b = torch.from_numpy(problem.a), torch.from_numpy(problem.b)
+
+        def run() -> Any:
+            h = torch.empty_like(b)
+            h[0] = b[0]
+            for t in range(1, len(b)):
+                torch.addcmul(b[t], a[t], h[t - 1], out=h[t])
+            return h
+
+        return {self.name: _inference(run)}
+
+    def linear_training(self, problem: Linear) -> Calls:
+        leaves = {k: torch.from_numpy(v).requires_grad_() for k, v in (("a", problem.a), ("b", problem.b))}
+
+        def loss() -> Any:
+            h = torch.zeros_like(leaves["b"][0])
+            states = []
+            for a, b in zip(leaves["a"].unbind(), leaves["b"].unbind(), strict=True):
+                h = torch.addcmul(b, a, h)
+                states.append(h)
+            return (torch.stack(states) ** 2).mean()
+
+        return {self.name: _gradient(leaves, loss, lambda grads: grads)}
+
+
+def _tensors(arrays: Arrays) -> dict[str, Any]:
+    return {name: torch.from_numpy(a.copy()) for name, a in arrays.items()}
+
+
+def _module(problem: Sequence) -> Any:
+    """torch.nn.LSTM or GRU with the problem's params."""
+    module = getattr(torch.nn, problem.cell)(problem.units, problem.units)
+    weights = gc.cells.to_torch(problem.named, problem.cell.lower(), name="cell")
+    module.load_state_dict({k: torch.from_numpy(a) for k, a in weights.items()})
+    return module
+
+
+def _loop(cell: Cell, weights: dict[str, Any], x: Any) -> Any:
+    """h at every step."""
+    a = F.linear(x, weights["W"], weights.get("b"))
+    states = tuple(torch.zeros_like(x[0]) for _ in range(cell.states))
+    h = []
+    for row in a.unbind():
+        states = cell.step(_Ops, weights, row, states)
+        h.append(states[0])
+    return torch.stack(h)
+
+
+def _inference(h: Any) -> Call:
+    run = torch.inference_mode()(h)
+    return Call(run, lambda: {"h": run().numpy()})
+
+
+def _gradient(leaves: dict[str, Any], loss: Any, unpack: Any) -> Call:
+    """A loss and its gradient by leaves, and the way from the leaves' gradients to those by the problem's names."""
+
+    def run() -> Any:
+        for leaf in leaves.values():
+            leaf.grad = None
+        value = loss()
+        value.backward()
+        return value.detach()
+
+    def results() -> Arrays:
+        value = run()
+        grads = unpack({k: leaf.grad.numpy() for k, leaf in leaves.items()})
+        return {"loss": value.numpy()} | {f"grad_{k}": a for k, a in grads.items()}
+
+    return Call(run, results)
+
+
+def _by_gate(problem: Sequence, grads: Arrays) -> Arrays:
+    """The gradients by torch.nn's weights, by gate. Its two biases have the same gradient, which is that of ours."""
+    second = grads["bias_hh_l0"].copy()
+    second[: -problem.units if problem.cell == "GRU" else None] = 0  # but for the GRU's n, which has two
+    found = gc.cells.from_torch({**grads, "bias_hh_l0": second}, problem.cell.lower(), name="cell")
+    return {name.removeprefix("cell_"): a for name, a in found.items()}
+
+
+peer = Torch

@@ -1,0 +1,1 @@
+"""What was measured, for people (`table`), for programs (`record`), and at a glance (`plot`)."""

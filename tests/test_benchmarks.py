@@ -1,0 +1,169 @@
+"""The benchmarks' own parts: the timing, the comparison of results, and every workload's kind of problem, tiny.
+
+Peers that are not installed are not needed: the cells' steps also run in numpy.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import peers
+from benchmarks.cells import CELLS
+from benchmarks.compare import Comparison, Mismatch, Row, check, compare
+from benchmarks.peers.graphc_peer import Graphc
+from benchmarks.problems import Linear, Sequence
+from benchmarks.report import record, table
+from benchmarks.timing import Effort, Timing, interleaved, summary
+from benchmarks.workloads import COMPARISONS, linear
+
+TINY = Sequence("LSTM", steps=5, batch=3, units=8)
+LINEAR = Linear(steps=6, batch=2, channels=5)
+ONCE = Effort(rounds=1, seconds=0)
+
+
+class Numpy:
+    """The functions that the cells' steps are written in."""
+
+    tanh, exp, maximum = np.tanh, np.exp, np.maximum
+
+    @staticmethod
+    def sigmoid(a: Any) -> Any:
+        return 1 / (1 + np.exp(-a))
+
+    @staticmethod
+    def softplus(a: Any) -> Any:
+        return np.logaddexp(a, 0)
+
+    @staticmethod
+    def split(a: Any, parts: int) -> Any:
+        return np.split(a, parts, -1)
+
+    @staticmethod
+    def affine(a: Any, h: Any, U: Any) -> Any:
+        return a + h @ U.T
+
+    @staticmethod
+    def layer_norm(a: Any, gain: Any, bias: Any) -> Any:
+        return gain * (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + 1e-5) + bias
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_packed_step_of_a_cell_is_the_cell(cell: str) -> None:
+    problem = replace(TINY, cell=cell)
+    w = problem.kind.pack(problem.params)
+    states = (np.zeros((problem.batch, problem.units), np.float32),) * problem.kind.states
+    h = []
+    for x in problem.x:
+        states = problem.kind.step(Numpy, w, x @ w["W"].T + w.get("b", 0.0), states)
+        h.append(states[0])
+    check(cell, {"h": np.stack(h)}, Graphc(1).forward(problem)["graphc"].results())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_unpack_is_the_inverse_of_pack(cell: str) -> None:
+    problem = replace(TINY, cell=cell)
+    again = problem.kind.unpack(problem.kind.pack(problem.params))
+    assert set(again) == set(problem.params)
+    assert all(np.array_equal(a, problem.params[name]) for name, a in again.items())
+
+
+@pytest.mark.parametrize("name", [name for name in ("PyTorch", "ONNX Runtime") if name not in peers.missing()])
+@pytest.mark.parametrize("work", ["forward", "training", "step"])
+@pytest.mark.parametrize("problem", [*(replace(TINY, cell=cell) for cell in CELLS), LINEAR], ids=lambda p: p.name)
+def test_a_peer_computes_what_graphc_does(name: str, work: peers.Work, problem: Sequence | Linear) -> None:
+    if isinstance(problem, Linear) and work == "step":
+        pytest.skip("a linear recurrence is not run step by step")
+    row = compare(Comparison("tiny", work, problem), [Graphc(1), peers.load(name, 1)], ONCE)
+    assert set(row.timings) <= {"graphc", name}
+    if name == "PyTorch" and not (work == "step" and problem.name not in ("LSTM", "GRU")):
+        assert name in row.timings
+
+
+def test_graphc_by_steps_is_graphc_over_the_sequence() -> None:
+    peer = Graphc(1)
+    check("steps", peer.step(TINY)["graphc"].results(), peer.forward(TINY)["graphc"].results())
+
+
+def test_no_param_is_zero() -> None:
+    for cell in CELLS:
+        assert all(np.abs(a).max() > 0 for a in replace(TINY, cell=cell).params.values())
+
+
+def test_different_results_are_a_mismatch() -> None:
+    expected = {"h": np.array([1.0, -2.0]), "grad_b": np.array([1e-9])}
+    check("same", {"h": np.array([1.0001, -2.0]), "grad_b": np.array([-1e-9])}, expected)
+    for wrong in ([1.01, -2.0], [1.0], [np.nan, -2.0]):
+        with pytest.raises(Mismatch, match="h "):
+            check("other", {**expected, "h": np.array(wrong)}, expected)
+    with pytest.raises(Mismatch, match="grad_b"):
+        check("fewer", {"h": expected["h"]}, expected)
+
+
+def test_calls_are_timed_in_turn() -> None:
+    order: list[str] = []
+    calls = {name: lambda name=name: (order.append(name), time.sleep(0.002)) for name in "ab"}
+    timings = interleaved(calls, Effort(rounds=3, seconds=60))
+    assert "".join(order[-6:]) == "ababab"
+    assert all(t.samples == 3 and t.best >= 0.002 for t in timings.values())
+
+
+def test_a_short_call_is_timed_over_many() -> None:
+    count = 0
+
+    def call() -> None:
+        nonlocal count
+        count += 1
+
+    interleaved({"": call}, Effort(rounds=2, seconds=60))
+    assert count > 1000
+
+
+def test_time_ends_the_rounds_but_not_the_least() -> None:
+    assert interleaved({"": lambda: None}, Effort(rounds=50, seconds=0, least=4))[""].samples == 4
+
+
+@given(st.lists(st.floats(1e-9, 1e3), min_size=1, max_size=30))
+def test_quartiles_lie_around_the_median(seconds: list[float]) -> None:
+    found = summary(seconds)
+    assert found.best == min(seconds)
+    assert found.best <= found.low <= found.median <= found.high <= max(seconds)
+    assert found.median == pytest.approx(np.median(seconds))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_workloads_are_told_apart(quick: bool) -> None:
+    for name, comparisons in COMPARISONS.items():
+        found = comparisons(quick)
+        assert {c.workload for c in found} == {name}
+        assert len({(c.name, c.problem.sizes) for c in found}) == len(found)
+
+
+def test_the_batch_of_a_long_sequence_fits_the_memory() -> None:
+    assert linear.batch(4096, available=1 << 40) == linear.BATCH
+    assert linear.batch(65536, available=1 << 35) < linear.BATCH
+    assert linear.batch(65536, available=0) == 1
+
+
+def test_a_row_is_printed_and_recorded(tmp_path: Any) -> None:
+    row = Row("tiny", "LSTM", "T 1", False, {"graphc": Timing(2e-3, 1e-3, 3e-3, 1e-3, 3), "JAX": summary([1e-3])})
+    assert row.ratio("JAX") == 0.5
+    assert "[red]× 0.500" in "".join(str(c) for column in table.times("", [row]).columns for c in column.cells)
+    about = record.environment([Graphc(1)], 1, ["--quick"])
+    paths = record.write(tmp_path, about, [row], [])
+    assert '"median": 0.002' in paths[0].read_text()
+    assert all(path.stat().st_size for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123, "0.0123"), (0.5, "0.500"), (1.234, "1.23"), (12.34, "12.3"), (999.6, "1000"), (12345.6, "12346")],
+)
+def test_three_digits_are_told(value: float, text: str) -> None:
+    assert table.significant(value) == text
