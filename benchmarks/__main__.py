@@ -19,8 +19,7 @@ from benchmarks.report import record, table
 from benchmarks.timing import Effort
 from benchmarks.workloads import COMPARISONS, NAMES, SCALING, scaling
 
-QUICK, FULL = Effort(rounds=5, seconds=1), Effort(rounds=21, seconds=5)
-BUSY = 0.3  # of the cores: with more of them taken by other processes, the peers' threads wait for each other
+QUICK, FULL = Effort(rounds=5, seconds=1), Effort(rounds=15, seconds=2.5)
 ROOT = Path(__file__).parents[1]
 
 Piece = TypeVar("Piece")
@@ -67,7 +66,7 @@ def compared(asked: Options, found: Sequence[peers.Peer], console: Console) -> l
     for name, comparisons in COMPARISONS.items():
         if name in asked.only:
             work = comparisons(asked.quick)
-            own = tracked(name, work, lambda c: f"{c.name}, {c.problem.sizes}", _comparer(found, effort), console)
+            own = tracked(name, work, lambda c: f"{c.name}, {c.sizes}", _comparer(found, effort), console)
             console.print(table.times(name, own))
             rows += own
     return rows
@@ -118,9 +117,10 @@ def main(arguments: list[str]) -> None:
     console.print(title)
     for name in peers.missing():
         console.print(f"{name} is not installed and left out; pip install -e '.\\[bench]' brings it")
-    if about["machine"]["load"] > BUSY * asked.threads:
-        console.print(f"other processes are busy (load {about['machine']['load']:.1f}): these figures tell little")
     rows, points = compared(asked, found, console), scaled(asked, found, console)
+    disturbed = sum(result.disturbed for result in (*rows, *points))
+    if disturbed:
+        console.print(f"{disturbed} of {len(rows) + len(points)} results were disturbed by other processes (marked !)")
     for path in record.write(asked.output, about, rows, points):
         console.print(f"written: {path}")
 

@@ -5,17 +5,20 @@ In: a `Comparison` and the peers. Out: a `Row` of the table, or `Mismatch`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from benchmarks.disturbance import QUIET, now, others
 from benchmarks.peers import Peer, Work
 from benchmarks.problems import Arrays, Linear, Sequence
 from benchmarks.timing import Effort, Timing, interleaved
 
 TOLERANCE = 5e-4  # of an array's largest element: float32 sums over thousands of terms in different orders
 FLOOR = 1e-3  # of the largest element of all arrays: smaller ones may be nothing but what rounding left of 0
+ATTEMPTS = 3  # to find the machine quiet
 
 
 class Mismatch(Exception):
@@ -36,16 +39,25 @@ class Comparison:
         what = {"forward": "", "training": " training", "step": " step by step"}[self.work]
         return f"{self.problem.name}{what}"
 
+    @property
+    def sizes(self) -> str:
+        return self.problem.sizes if self.work != "step" else self.problem.sizes.split(" ", 2)[2]
+
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured: seconds of a call, or of a step of it, by peer."""
+    """What was measured: seconds of a call, or of a step of it, by peer; and the cores that others took meanwhile."""
 
     workload: str
     name: str
     sizes: str
     per_step: bool
     timings: Mapping[str, Timing]
+    others: float = 0.0
+
+    @property
+    def disturbed(self) -> bool:
+        return self.others > QUIET
 
     def ratio(self, peer: str) -> float:
         """A peer's time divided by graphc's: above 1, graphc is faster."""
@@ -60,16 +72,26 @@ def compare(comparison: Comparison, peers: Iterable[Peer], effort: Effort) -> Ro
     for name, call in calls.items():
         results = call.results()
         expected = expected or {k: a.copy() for k, a in results.items()}
-        check(f"{comparison.name}, {comparison.problem.sizes}: {name}", results, expected)
-    timings = interleaved({name: call.run for name, call in calls.items()}, effort)
+        check(f"{comparison.name}, {comparison.sizes}: {name}", results, expected)
+    timings, others = undisturbed({name: call.run for name, call in calls.items()}, effort)
     steps = comparison.problem.steps if comparison.per_step else 1
     return Row(
         comparison.workload,
         comparison.name,
-        comparison.problem.sizes,
+        comparison.sizes,
         comparison.per_step or comparison.work == "step",
         {name: timing.per(steps) for name, timing in timings.items()},
+        others,
     )
+
+
+def undisturbed(calls: Mapping[str, Callable[[], Any]], effort: Effort) -> tuple[dict[str, Timing], float]:
+    """Times, and the cores that others took: of `ATTEMPTS` the first that was quiet, or the least disturbed."""
+    attempts: list[tuple[dict[str, Timing], float]] = []
+    while len(attempts) < ATTEMPTS and all(taken > QUIET for _, taken in attempts):
+        before = now()
+        attempts.append((interleaved(calls, effort), others(before)))
+    return min(attempts, key=lambda attempt: attempt[1])
 
 
 def check(what: str, found: Arrays, expected: Arrays) -> None:

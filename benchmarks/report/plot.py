@@ -42,8 +42,18 @@ def ratios(path: Path, title: str, rows: Sequence[Row]) -> None:
         figure, axes = plt.subplots(figsize=(9, 1.6 + 0.22 * len(rows)), layout="constrained")
         for name in dict.fromkeys(name for row in rows for name in row.timings if name != "graphc"):
             colour, mark = MARKS[name]
-            found = [(row.ratio(name), place) for place, row in enumerate(rows) if name in row.timings]
-            axes.scatter(*zip(*found, strict=True), color=colour, marker=mark, s=26, alpha=0.85, label=name, zorder=3)
+            own = [(place, row) for place, row in enumerate(rows) if name in row.timings]
+            axes.scatter(
+                [row.ratio(name) for _, row in own],
+                [place for place, _ in own],
+                edgecolors=colour,
+                facecolors=["none" if row.disturbed else colour for _, row in own],
+                marker=mark,
+                s=26,
+                alpha=0.85,
+                zorder=3,
+            )
+            axes.scatter([], [], color=colour, marker=mark, s=26, label=name)
         _ratio_axis(axes)
         _row_axis(axes, rows)
         figure.suptitle(
@@ -62,7 +72,7 @@ def _ratio_axis(axes: Any) -> None:
     axes.grid(axis="x", which="both", color="#e4e4e4", linewidth=0.5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("shaded: the peer is faster")
+    axes.set_xlabel("shaded: the peer is faster; hollow: disturbed by other processes")
 
 
 def _row_axis(axes: Any, rows: Sequence[Row]) -> None:

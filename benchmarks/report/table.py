@@ -20,7 +20,8 @@ def times(title: str, rows: Sequence[Row]) -> Table:
     for name in peers:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(f"{row.name}\n[dim]{row.sizes}[/]", *(_cell(row, name) for name in peers))
+        mark = " [red]![/]" if row.disturbed else ""
+        table.add_row(f"{row.name}{mark}\n[dim]{row.sizes}[/]", *(_cell(row, name) for name in peers))
     return table
 
 
@@ -47,7 +48,13 @@ def scaling(title: str, points: Iterable[Point]) -> Table:
     table = Table("", "T", "compile s", "run ms", "peak MB", title=title, box=HORIZONTALS)
     for p in points:
         peak = "–" if p.peak is None else significant(p.peak / 1e6)
-        table.add_row(p.peer, f"{p.steps:,}", significant(p.prepare), significant(1e3 * p.run), peak)
+        table.add_row(
+            f"{p.peer} !" if p.disturbed else p.peer,
+            f"{p.steps:,}",
+            significant(p.prepare),
+            significant(1e3 * p.run),
+            peak,
+        )
     return table
 
 

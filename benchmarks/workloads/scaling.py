@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import peers
+from benchmarks.disturbance import QUIET, now, others
 from benchmarks.problems import Sequence
 
 ROOT = Path(__file__).parents[2]
@@ -26,13 +27,18 @@ RIVALS = ("graphc", "PyTorch", "JAX")  # those that train
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One peer at one length. `prepare` is building and compiling, `run` a median; `peak` is in bytes."""
+    """One peer at one length. Seconds to prepare and compile, and to run (median); peak in bytes; cores of others."""
 
     peer: str
     steps: int
     prepare: float
     run: float
     peak: int | None
+    others: float = 0.0
+
+    @property
+    def disturbed(self) -> bool:
+        return self.others > QUIET
 
 
 def lengths(quick: bool) -> tuple[int, ...]:
@@ -61,13 +67,14 @@ def alone(name: str, steps: int, threads: int) -> Point:
     before = _start_peak()
     call.run()
     after = _memory("VmHWM")
+    quiet_since = now()
     seconds: list[float] = []
     while len(seconds) < 3 or (sum(seconds) < 1 and len(seconds) < 15):
         begun = time.perf_counter()
         call.run()
         seconds.append(time.perf_counter() - begun)
     peak = None if before is None or after is None else max(after - before, 0)
-    return Point(name, steps, prepared, statistics.median(seconds), peak)
+    return Point(name, steps, prepared, statistics.median(seconds), peak, others(quiet_since))
 
 
 def _start_peak() -> int | None:
