@@ -19,7 +19,7 @@ from benchmarks.report import record, table
 from benchmarks.timing import Effort
 from benchmarks.workloads import COMPARISONS, NAMES, SCALING, scaling
 
-QUICK, FULL = Effort(rounds=5, seconds=1), Effort(rounds=15, seconds=2.5)
+QUICK, FULL = Effort(rounds=5, seconds=1), Effort(rounds=11, seconds=2)
 ROOT = Path(__file__).parents[1]
 
 Piece = TypeVar("Piece")

@@ -47,7 +47,7 @@ def ratios(path: Path, title: str, rows: Sequence[Row]) -> None:
                 [row.ratio(name) for _, row in own],
                 [place for place, _ in own],
                 edgecolors=colour,
-                facecolors=["none" if row.disturbed else colour for _, row in own],
+                facecolors=["white" if row.disturbed else colour for _, row in own],
                 marker=mark,
                 s=26,
                 alpha=0.85,

@@ -9,7 +9,7 @@ from benchmarks.problems import Linear
 
 CHANNELS = 1536
 BATCH = 8
-ARRAYS = 40  # of (T, N, C) that fit into the memory: all peers' inputs, results and temporaries in training
+ARRAYS = 60  # of (T, N, C) that fit into the memory: all peers' inputs, results and temporaries in training
 
 
 def comparisons(quick: bool) -> list[Comparison]:
