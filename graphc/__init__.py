@@ -16,7 +16,7 @@
 import importlib
 from types import ModuleType
 
-from graphc import cells, optim
+from graphc import cells, layers, optim
 from graphc.compile import compile, emit
 from graphc.drawing.draw import Drawing, draw
 from graphc.errors import GraphError
@@ -25,7 +25,8 @@ from graphc.fit import Fit, fit
 from graphc.functions import (
     abs,
     argmax,
-    blocks,
+    as_axis,
+    as_dim,
     cast,
     clip,
     concat,
@@ -42,7 +43,6 @@ from graphc.functions import (
     floor,
     gelu,
     hard_sigmoid,
-    image,
     index,
     leaky_relu,
     length,
@@ -77,6 +77,8 @@ from graphc.functions import (
 )
 from graphc.grad import grad, jvp, vjp
 from graphc.graph import Graph
+from graphc.image_functions import avg_pool, batch_norm, blocks, conv, conv_transpose, image, max_pool, standardize
+from graphc.inference import inference
 from graphc.initialize import initialize
 from graphc.interpreter import interpret
 from graphc.notation.parse import parse
@@ -105,12 +107,18 @@ __all__ = [
     "Value",
     "abs",
     "argmax",
+    "as_axis",
+    "as_dim",
+    "avg_pool",
+    "batch_norm",
     "blocks",
     "cast",
     "cells",
     "clip",
     "compile",
     "concat",
+    "conv",
+    "conv_transpose",
     "cos",
     "cross_entropy",
     "custom_gradient",
@@ -131,16 +139,19 @@ __all__ = [
     "hard_sigmoid",
     "image",
     "index",
+    "inference",
     "initial_carry",
     "initialize",
     "interpret",
     "jvp",
+    "layers",
     "leaky_relu",
     "length",
     "log",
     "log1p",
     "log_softmax",
     "max",
+    "max_pool",
     "maximum",
     "mean",
     "min",
@@ -162,6 +173,7 @@ __all__ = [
     "sqrt",
     "square",
     "stack",
+    "standardize",
     "step",
     "stop_gradient",
     "sum",

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError, UnsupportedError
+from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
 from graphc.ir import Axis, Node, check_dtype, topological
+from graphc.ops import axis as axis_ops
 from graphc.ops import composite, gradient, leaves, reduction, table
 from graphc.ops import contraction as product
 from graphc.ops import elementwise as ew
@@ -303,16 +304,6 @@ def _sum_lonely(node: Node, letters: str, others: str) -> tuple[Node, str]:
     return reduction.sum_(node, lonely), "".join(letter for letter in letters if letter in others)
 
 
-def blocks(x: Any, size: tuple[int, int]) -> Value:
-    """An image event (C, H, W) cut into blocks along two new axes: not supported yet."""
-    raise UnsupportedError("gc.blocks is not supported yet: declare the input over the axes, as in over=(i, j, n)")
-
-
-def image(x: Any, axes: tuple[Axis, Axis]) -> Value:
-    """The inverse of `blocks`: not supported yet."""
-    raise UnsupportedError("gc.image is not supported yet: take the output over its axes, an array (I, J, …)")
-
-
 # Axes.
 
 
@@ -324,6 +315,25 @@ def index(axis: Axis) -> Value:
 def length(axis: Axis) -> Value:
     """The number of points along an axis, as an int32 value; for a ragged axis, each example's own."""
     return Value(None, leaves.length(axis))
+
+
+def as_axis(x: Any, dim: int, axis: Axis) -> Value:
+    """Dimension `dim` of the event as an axis, whose fixed length is the dimension's."""
+    (value,) = promote(x)
+    return Value(value.graph, axis_ops.as_axis(value.node, _place(dim, len(value.shape)), axis))
+
+
+def as_dim(x: Any, axis: Axis, dim: int = 0) -> Value:
+    """An axis of fixed length as a further dimension of the event, in place `dim`: the inverse of `as_axis`."""
+    (value,) = promote(x)
+    return Value(value.graph, axis_ops.as_dim(value.node, axis, _place(dim, len(value.shape) + 1)))
+
+
+def _place(dim: int, places: int) -> int:
+    """A dimension counted from 0, where a negative one counts from the end."""
+    if not -places <= dim < places:
+        raise ShapeError(f"dim={dim} is not one of {places} dimensions")
+    return dim % places
 
 
 # Randomness and gradients.
@@ -355,14 +365,14 @@ def random_bits(key: Node, axes: tuple[Axis, ...], shape: tuple[int, ...], salt:
 def dropout(x: Any, rate: float, seed: Any, salt: int = 0) -> Value:
     """Zero each element with probability `rate`, and scale the others by 1 / (1 - rate) (Srivastava et al. 2014).
 
-    `seed` is an int or an int32 value without axes, such as an input that counts the training steps. Two dropouts of
-    one graph that should be independent get different salts.
+    After training (`gc.inference`) it is the value itself. `seed` is an int or an int32 value without axes, such as an
+    input that counts the training steps. Two dropouts of one graph that should be independent get different salts.
     """
     if not 0 <= rate < 1:
         raise ShapeError(f"a dropout rate is at least 0 and below 1, got {rate}")
     (value,) = promote(x, floating=True)
     draw = random(seed, value.axes, value.shape, salt, value.dtype)
-    return where(draw >= rate, value * (1 / (1 - rate)), 0.0)
+    return Value(value.graph or draw.graph, composite.dropout(value.node, draw.node, rate))
 
 
 def custom_gradient(function: Callable[..., tuple[Value, Callable[[Value], Any]]]) -> Callable[..., Value]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -18,14 +19,15 @@ from graphc.causality import roots
 from graphc.errors import AxisError, UnsupportedError
 from graphc.graph import Equation, Graph
 from graphc.ir import Axis, Node, make, merge_axes, ragged_within, rebuild, topological
-from graphc.ops.axis import AT, SHIFT, STACK, at, shift, stack
+from graphc.ops.axis import AS_AXIS, AS_DIM, AT, SHIFT, STACK, at, shift, stack
 from graphc.ops.contraction import CONTRACT
 from graphc.ops.elementwise import add, lt, where
-from graphc.ops.event import concat, reshape
+from graphc.ops.event import concat, reshape, slice_
 from graphc.ops.gradient import CUSTOM_GRADIENT, custom_gradient
 from graphc.ops.leaves import COTANGENT, EXTENT, INDEX, INPUT, STATE, const, leaf
 from graphc.ops.reduction import BROADCAST, MAX, SUM, broadcast, lowest, max_, measured_by, sum_
 from graphc.ops.table import SCATTER
+from graphc.rewrite import rewrite
 from graphc.simplify import simplify
 from graphc.verify import verify
 
@@ -70,6 +72,7 @@ def _unroll_axis(graph: Graph, axis: Axis, count: int) -> Graph:
         raise AxisError(
             f"the lengths of axis {measured[0]!r} vary over axis {axis.name!r}; unroll {measured[0]!r} as well"
         )
+    graph = rewrite(graph, partial(_without_formulas, axis))
     equations = graph.states.values()
     start = [*roots(graph), *(e.body for e in equations if e.body is not None), *(e.initial for e in equations)]
     steps = Steps(graph, axis, count)
@@ -87,6 +90,13 @@ def _unroll_axis(graph: Graph, axis: Axis, count: int) -> Graph:
         steps=steps.steps,
     )
     return simplify(result)
+
+
+def _without_formulas(axis: Axis, node: Node) -> Node:
+    """A value that is normalised over the axis becomes the formula that it stands for."""
+    while node.op.expand is not None and axis in dict(node.attrs).get("over", ()):
+        node = node.op.expand(node)
+    return node
 
 
 class Steps:
@@ -246,6 +256,19 @@ class Steps:
             return None
         return self._operand(node.inputs[k], k)
 
+    def _as_axis(self, node: Node, k: int | None) -> Node | None:
+        if k is None or node["axis"] != self.axis:
+            return None
+        one = slice_(self.whole[node.inputs[0]], node["dim"], k, 1, 1)
+        return reshape(one, node.shape)
+
+    def _as_dim(self, node: Node, k: int | None) -> Node | None:
+        if node["axis"] != self.axis:
+            return None
+        dim, (value,) = node["dim"], node.inputs
+        shape = (*value.shape[:dim], 1, *value.shape[dim:])
+        return concat([reshape(v, shape) for v in self.instances[value]], dim)
+
     # Reductions over the axis become combinations of steps.
 
     def _reduced(self, node: Node, k: int | None, otherwise: Node | None = None) -> list[list[Node]] | None:
@@ -339,6 +362,8 @@ RULES: dict[str, Rule] = {
     SHIFT.name: Steps._shift,
     AT.name: Steps._at,
     STACK.name: Steps._stack,
+    AS_AXIS.name: Steps._as_axis,
+    AS_DIM.name: Steps._as_dim,
     SUM.name: Steps._sum,
     MAX.name: Steps._max,
     CONTRACT.name: Steps._product,

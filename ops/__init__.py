@@ -2,15 +2,17 @@
 
 from graphc.ir import Op
 from graphc.ops.axis import AXIS
-from graphc.ops.composite import CROSS_ENTROPY, LOG_SOFTMAX, SOFTMAX
+from graphc.ops.composite import CROSS_ENTROPY, DROPOUT, LOG_SOFTMAX, SOFTMAX
 from graphc.ops.contraction import CONTRACT
 from graphc.ops.elementwise import ELEMENTWISE
 from graphc.ops.event import EVENT
 from graphc.ops.gradient import CUSTOM_GRADIENT
 from graphc.ops.leaves import CONST, COTANGENT, EXTENT, INDEX, INPUT, LEAVES, PARAM, STATE
+from graphc.ops.normalization import NORMALIZATION
 from graphc.ops.random import HASH
 from graphc.ops.reduction import REDUCTION
 from graphc.ops.table import GATHER, SCATTER
+from graphc.ops.window import FOLD, WINDOW
 
 TABLE: dict[str, Op] = {
     op.name: op
@@ -24,11 +26,15 @@ TABLE: dict[str, Op] = {
         *AXIS,
         *REDUCTION,
         CONTRACT,
+        WINDOW,
+        FOLD,
         GATHER,
         SCATTER,
         SOFTMAX,
         LOG_SOFTMAX,
         CROSS_ENTROPY,
+        DROPOUT,
+        *NORMALIZATION,
         HASH,
         CUSTOM_GRADIENT,
     )

@@ -1,4 +1,5 @@
-"""Ops that move along axes: shift (the delay), at (one point of an axis), stack (points into an axis)."""
+"""Ops that move along axes: shift (the delay), at (one point of an axis), stack (points into an axis); and as_axis and
+as_dim, by which a dimension of the event becomes an axis and an axis a dimension."""
 
 from __future__ import annotations
 
@@ -231,4 +232,78 @@ def stack(values: Sequence[Node], axis: Axis) -> Node:
     return make(STACK, values, axis=axis)
 
 
-AXIS = (SHIFT, AT, STACK)
+# as_axis(value, position; dim, axis): dimension `dim` of the event as an axis of its length; `position` is the index
+# of that axis, which says where a point stands.
+def _as_axis_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    (value, position), dim, axis = inputs, attrs["dim"], attrs["axis"]
+    if axis in value.axes:
+        raise AxisError(f"as_axis of a value that varies over axis {axis.name!r} already")
+    if not 0 <= dim < len(value.shape) or value.shape[dim] != axis.length:
+        raise ShapeError(
+            f"axis {axis.name!r} of length {axis.length} cannot be dimension {dim} of an event of shape {value.shape}"
+        )
+    if position is not index(axis):
+        raise AxisError(f"as_axis takes the index of axis {axis.name!r} for the position of a point")
+    return Type(merge_axes((axis,), value.axes), (*value.shape[:dim], *value.shape[dim + 1 :]), value.dtype)
+
+
+def _as_axis_lower(node: Node, site: Site) -> Scalar:
+    dim = node["dim"]
+    return site.read(0, event=(*site.event[:dim], site.point[node["axis"]], *site.event[dim:]))
+
+
+AS_AXIS = Op(
+    "as_axis",
+    _as_axis_infer,
+    lambda node, arrays: np.take(arrays[0], int(arrays[1]), axis=node["dim"]),
+    lambda node, d: (as_dim(d, node["axis"], node["dim"]), None),
+    _as_axis_lower,
+    cost=0,
+    view=True,
+)
+
+
+def as_axis(value: Node, dim: int, axis: Axis) -> Node:
+    return make(AS_AXIS, (value, index(axis)), dim=dim, axis=axis)
+
+
+# as_dim(value; axis, dim): an axis of fixed length as dimension `dim` of the event.
+def _as_dim_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    (value,), axis, dim = inputs, attrs["axis"], attrs["dim"]
+    if axis not in value.axes:
+        raise AxisError(f"as_dim along axis {axis.name!r} of a value that does not vary over it ({value.type})")
+    if not isinstance(axis.length, int):
+        raise AxisError(f"axis {axis.name!r} has no fixed length, and an event has one; give it: g.axis(…, 8)")
+    _check_lengths(value, axis)
+    if not 0 <= dim <= len(value.shape):
+        raise ShapeError(f"an event of shape {value.shape} cannot get a further dimension {dim}")
+    rest = tuple(a for a in value.axes if a != axis)
+    return Type(rest, (*value.shape[:dim], axis.length, *value.shape[dim:]), value.dtype)
+
+
+def _as_dim_lower(node: Node, site: Site) -> Scalar:
+    dim = node["dim"]
+    rest = (*site.event[:dim], *site.event[dim + 1 :])
+    return site.read(0, event=rest, point={node["axis"]: site.event[dim]})
+
+
+AS_DIM = Op(
+    "as_dim",
+    _as_dim_infer,
+    lambda node, arrays: np.stack(arrays, axis=node["dim"]),
+    lambda node, d: (as_axis(d, node["dim"], node["axis"]),),
+    _as_dim_lower,
+    reads=lambda node, point, domain: [
+        (node.inputs[0], {**point, node["axis"]: k}) for k in range(node.shape[node["dim"]])
+    ],
+    delays=lambda node, k: {node["axis"]: None},
+    cost=0,
+    view=True,
+)
+
+
+def as_dim(value: Node, axis: Axis, dim: int) -> Node:
+    return make(AS_DIM, (value,), axis=axis, dim=dim)
+
+
+AXIS = (SHIFT, AT, STACK, AS_AXIS, AS_DIM)

@@ -1,7 +1,8 @@
-"""Ops that are formulas of others, kept whole so that graphs, drawings and texts stay readable: softmax and its kin.
+"""Ops that are formulas of others, kept whole so that graphs, drawings and texts stay readable: softmax and its kin,
+which work along the last event dimension, and dropout.
 
 `expand` gives the formula, which is what the compiler fuses; the gradient and the numpy reference are the closed
-forms. All of them work along the last event dimension.
+forms.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError, DtypeError, ShapeError
 from graphc.ir import FLOATS, Node, Op, Type, make, merge_axes
-from graphc.ops.elementwise import add, cast, div, eq, exp, log, mul, neg, sub
+from graphc.ops.elementwise import add, cast, div, eq, exp, le, log, mul, neg, sub, where
 from graphc.ops.event import reshape
 from graphc.ops.leaves import const
 from graphc.ops.reduction import max_, sum_
@@ -130,6 +131,40 @@ CROSS_ENTROPY = Op(
     _cross_entropy_gradient,
     expand=_cross_entropy_expand,
 )
+
+
+# dropout(x, draw; rate) = x / (1 - rate) where draw ≥ rate, else 0: `draw` is uniform in [0, 1).
+def _dropout_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    x, draw = inputs
+    if x.dtype not in FLOATS or draw.dtype != x.dtype or draw.shape != x.shape or not set(draw.axes) <= set(x.axes):
+        raise ShapeError(f"dropout of a value of type {x.type} by draws of type {draw.type}")
+    return x.type
+
+
+def _dropout_expand(node: Node) -> Node:
+    x, draw = node.inputs
+    rate = node["rate"]
+    kept = le(const(rate, x.dtype), draw)
+    return where(kept, mul(x, const(1 / (1 - rate), x.dtype)), const(0, x.dtype))
+
+
+def _dropout_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
+    x, draw = arrays
+    rate = node["rate"]
+    return np.where(draw >= np.asarray(rate, x.dtype), x * np.asarray(1 / (1 - rate), x.dtype), np.asarray(0, x.dtype))
+
+
+DROPOUT = Op(
+    "dropout",
+    _dropout_infer,
+    _dropout_compute,
+    lambda node, d: (dropout(d, node.inputs[1], node["rate"]), None),
+    expand=_dropout_expand,
+)
+
+
+def dropout(x: Node, draw: Node, rate: float) -> Node:
+    return make(DROPOUT, (x, draw), rate=float(rate))
 
 
 def softmax(x: Node) -> Node:

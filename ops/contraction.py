@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DtypeError, ShapeError
-from graphc.ir import FLOATS, Axis, Node, Op, Point, Reads, Type, make, merge_axes
+from graphc.ir import FLOATS, Axis, Node, Op, Point, Reads, Type, broadcast_shapes, make, merge_axes
 from graphc.ops.event import reshape
 from graphc.ops.reduction import broadcast, over_delays, reduced_points, sum_
 from graphc.ops.site import Event, Site
@@ -118,7 +118,7 @@ def matmul(left: Node, right: Node) -> Node:
             f"@ of events {left.shape} and {right.shape}: {k} columns meet "
             f"{right.shape[-2 if len(right.shape) > 1 else 0]} rows"
         )
-    batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    batch = broadcast_shapes([left.shape[:-2], right.shape[:-2]], "@ of stacked matrices")
     names = "abcdefgh"[: len(batch)]
 
     def letters(node: Node, matrix: str) -> tuple[Node, str]:

@@ -561,8 +561,6 @@ def test_proper_calls_pass() -> None:
 @pytest.mark.parametrize(
     "use",
     [
-        lambda g: gc.blocks(g.value("x"), (2, 2)),
-        lambda g: gc.image(g.value("x"), ()),
         lambda g: gc.compile(g, target="cuda"),
         lambda g: gc.emit(g, target="cuda", arch="sm_90"),
         lambda g: g.input("half", (3,), dtype="float16"),

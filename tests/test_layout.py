@@ -17,13 +17,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "ops": ("ops", "ops.*"),
     "expressions": (
         "notation", "notation.text", "notation.literals", "notation.declarations", "network", "value", "graph",
-        "functions",
+        "functions", "image_functions", "layers",
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "grad", "unroll", "interpreter",
         "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "arena", "partial", "sweeps", "chunk",
         "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
-        "precision", "jacobian", "wavefront", "lookahead", "drawing", "drawing.*",
+        "precision", "jacobian", "inference", "wavefront", "lookahead", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": ("runtime", "freeze", "compile", "alternatives", "explanation", "anatomy", "explain"),

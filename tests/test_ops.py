@@ -14,8 +14,9 @@ import graphc as gc
 from graphc import testing
 from graphc.errors import ArgumentError, AxisError, DtypeError, GraphError, ShapeError
 from graphc.ir import DTYPES, FLOATS, Axis, Node, make
-from graphc.ops import TABLE, axis, composite, contraction, event, leaves, random, reduction, table
+from graphc.ops import TABLE, axis, composite, contraction, event, leaves, normalization, random, reduction, table
 from graphc.ops import elementwise as ew
+from graphc.ops import window as windows
 from graphc.value import Value
 
 T = 3
@@ -151,6 +152,32 @@ def scattered(a: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return result
 
 
+FRAMES = (windows.Frame(0, 3, 3, stride=2, start=-1), windows.Frame(2, 2, 4, dilation=-2, start=1, divisor=2))
+
+
+def seen(a: np.ndarray, fill: float = 0.0) -> np.ndarray:
+    """Every element of every frame, one by one."""
+    result = np.full((T, 3, a.shape[2], 4, 3, 2), fill)
+    for o, p, s, k in np.ndindex(3, 4, 3, 2):
+        row, column = 2 * o + s - 1, (p - 2 * k + 1) / 2
+        if 0 <= row < a.shape[1] and column in range(a.shape[3]):
+            result[:, o, :, p, s, k] = a[:, row, :, int(column)]
+    return result
+
+
+def folded(a: np.ndarray) -> np.ndarray:
+    result = np.zeros((T, 5, 2, 3))
+    for o, p, s, k in np.ndindex(3, 4, 3, 2):
+        row, column = 2 * o + s - 1, (p - 2 * k + 1) / 2
+        if 0 <= row < 5 and column in range(3):
+            result[:, row, :, int(column)] += a[:, o, :, p, s, k]
+    return result
+
+
+def standardized(a: np.ndarray, *_: np.ndarray) -> np.ndarray:
+    return (a - a.mean((0, 2), keepdims=True)) / np.sqrt(a.var((0, 2), keepdims=True) + 0.1)
+
+
 def threefry_reference(key: np.ndarray, counter: np.ndarray) -> np.ndarray:
     """Threefry-2x32-20 on Python integers; (0, 0) under key (0, 0) is Salmon et al.'s known answer 6b200159 …"""
 
@@ -251,6 +278,33 @@ ROWS: dict[str, Row] = {
     "stack": Row((normal(2), param(2)), lambda c: axis.stack(c.nodes, FIXED),
                  lambda a, p: np.stack([a, np.broadcast_to(p, a.shape)]),
                  {AxisError: lambda c: axis.stack(c.nodes[:1], FIXED)}),
+    "as_axis": Row((normal(3, 2), param(2, 2)), lambda c: axis.as_axis(ew.mul(*c.nodes[:1] * 2), 1, FIXED),
+                   lambda a, p: (a * a).transpose(2, 0, 1),
+                   {AxisError: lambda c: axis.as_axis(axis.as_axis(c.nodes[1], 0, FIXED), 0, FIXED),
+                    ShapeError: lambda c: axis.as_axis(c.nodes[0], 0, FIXED)}),
+    "as_dim": Row((normal(3), normal(3)), lambda c: axis.as_dim(axis.stack(c.nodes, FIXED), FIXED, 1),
+                  lambda a, b: np.stack([a, b], 2),
+                  {AxisError: lambda c: axis.as_dim(c.nodes[0], c.t, 0),
+                   ShapeError: lambda c: axis.as_dim(axis.stack(c.nodes, FIXED), FIXED, 2)}),
+    "window": Row((normal(5, 2, 3),), lambda c: windows.window(c.nodes[0], FRAMES, leaves.const(7, c.nodes[0].dtype)),
+                  lambda a: seen(a, 7.0),
+                  {ShapeError: lambda c: windows.window(c.nodes[0], FRAMES[::-1]),
+                   DtypeError: lambda c: windows.window(c.nodes[0], FRAMES, leaves.const(True, "bool"))}),
+    "fold": Row((normal(3, 2, 4, 3, 2),), lambda c: windows.fold(c.nodes[0], FRAMES, (5, 2, 3)), folded,
+                {ShapeError: lambda c: windows.fold(c.nodes[0], FRAMES, (5, 2, 3, 2)),
+                 DtypeError: lambda c: windows.fold(ew.lt(c.nodes[0], c.nodes[0]), FRAMES, (5, 2, 3))}),
+    "standardize": Row((normal(2, 3),), lambda c: normalization.standardize(c.nodes[0], (1,), (c.t,), 0.1),
+                       standardized,
+                       {ShapeError: lambda c: normalization.standardize(c.nodes[0], (2,), (c.t,), 0.1),
+                        AxisError: lambda c: normalization.standardize(c.nodes[0], (1,), (FIXED,), 0.1),
+                        DtypeError: lambda c: normalization.standardize(leaves.const([1, 2], "int32"), (0,), (), 0.1)}),
+    "batch_norm": Row((normal(2, 3), param(2, 1), param(2, 1)),
+                      lambda c: normalization.batch_norm(*c.nodes, (1,), (c.t,), 0.1), standardized,
+                      {ShapeError: lambda c: normalization.batch_norm(*c.nodes[:2], c.nodes[0], (), (), 0.1)}),
+    "dropout": Row((normal(4, 3), Operand((4, 3), "positive")),
+                   lambda c: composite.dropout(c.nodes[0], ew.stop_gradient(c.nodes[1]), 0.8),
+                   lambda a, draw: np.where(draw >= 0.8, a / (1 - 0.8), 0),
+                   {ShapeError: lambda c: composite.dropout(c.nodes[0], leaves.const(0.5, c.nodes[0].dtype), 0.5)}),
     "broadcast": Row((param(3),), lambda c: reduction.broadcast(c.nodes[0], (c.t,), (2, 3)),
                      lambda p: np.broadcast_to(p, (T, 2, 3)),
                      {ShapeError: lambda c: reduction.broadcast(c.nodes[0], (c.t,), (2, 4))}),

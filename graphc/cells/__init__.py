@@ -16,6 +16,7 @@ from graphc.cells.minimal import min_gru, min_lstm
 from graphc.cells.oscillator import Oscillator, cornn, lem
 from graphc.cells.recurrence import Hidden, Options
 from graphc.cells.slstm import SLSTM, slstm
+from graphc.cells.spatial import Spatial, spatial_rnn
 
 __all__ = [
     "LSTM",
@@ -25,6 +26,7 @@ __all__ = [
     "Jordan",
     "Options",
     "Oscillator",
+    "Spatial",
     "Stack",
     "bidirectional",
     "cornn",
@@ -42,6 +44,7 @@ __all__ = [
     "peephole_lstm",
     "projected_lstm",
     "slstm",
+    "spatial_rnn",
     "stack",
     "to_torch",
     "ugrnn",
