@@ -16,7 +16,7 @@ from graphc.codegen.access import MEMORY
 from graphc.codegen.cpu_functions import REGISTER, constant
 from graphc.codegen.cpu_values import Cell, Lanes, Result, Values, lane_offsets
 from graphc.codegen.llvm import Value, i64, lane_count, vector_type
-from graphc.codegen.program import Accumulate, Call, Const, Dim, Reduce, Scalar
+from graphc.codegen.program import Accumulate, Call, Const, Dim, Index, Load, Reduce, Ref, Scalar
 from graphc.codegen.vectorize import horizontal_index
 
 __all__ = [
@@ -112,22 +112,32 @@ def tail_mask(values: Values, index: str, end: Value) -> Value:
 def points(
     values: Values, reduce: Reduce, dims: tuple[Dim, ...], ranges: Mapping[str, tuple[Value, Value]]
 ) -> Iterator[None]:
-    """The loops over some dims of a reduction, whole or in their `ranges`, with its condition tested as early as it is
-    known."""
+    """The loops over some dims of a reduction, whole or in their `ranges`, with each part of its condition tested as
+    early as it is known."""
     own = {dim.index for dim in reduce.dims}
     with ExitStack() as stack:
-        waiting = reduce.when
+        waiting = list(_conjuncts(reduce.when))
         for position in range(len(dims) + 1):
             pending = own - {dim.index for dim in dims[:position]}
-            if waiting is not None and values.access.dependence(waiting).isdisjoint(pending):
-                stack.enter_context(_guard(values, waiting, values.vectors, None))
-                waiting = None
+            for condition in [c for c in waiting if values.access.dependence(c).isdisjoint(pending)]:
+                stack.enter_context(_guard(values, condition, values.vectors, None))
+                waiting.remove(condition)
             if position < len(dims):
                 dim = dims[position]
                 first, last = ranges.get(dim.index) or (i64(0), values.value(dim.extent))
                 stack.enter_context(values.loop(dim.index, first, last, 1))
                 stack.enter_context(values.moving_along(dim))
         yield
+
+
+def _conjuncts(condition: Scalar | None) -> Iterator[Scalar]:
+    """The conditions that must all hold."""
+    match condition:
+        case Call("and", (a, b), "bool"):
+            yield from _conjuncts(a)
+            yield from _conjuncts(b)
+        case Call() | Const() | Load() | Ref() | Index():
+            yield condition
 
 
 @contextmanager

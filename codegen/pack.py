@@ -56,14 +56,16 @@ class _Turn:
 
     buffer: str
     dim: int
+    order: tuple[int, ...]  # of the other dims
     panels: bool = False
 
     @property
     def copy(self) -> str:
-        return f"{self.buffer}.{'panels' if self.panels else 'last'}{self.dim}"
+        turned = "" if list(self.order) == sorted(self.order) else "." + "".join(map(str, self.order))
+        return f"{self.buffer}.{'panels' if self.panels else 'last'}{self.dim}{turned}"
 
     def rest(self, items: tuple[_Item, ...]) -> tuple[_Item, ...]:
-        return (*items[: self.dim], *items[self.dim + 1 :])
+        return tuple(items[k] for k in self.order)
 
     def at(self, subscripts: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
         """Where an element of the buffer lies in the copy."""
@@ -148,9 +150,9 @@ def _turn_kernel(kernel: Kernel, around: tuple[Loop, ...], program: Program) -> 
     access = Access(kernel, program)
     turns: dict[Load, _Turn] = {}
     wanted: set[_Wanted] = set()
-    for load in {load for reduce in reduces for scalar in _scalars(reduce) for load in loads(scalar, access)}:
+    for reduce, load in {(r, load) for r in reduces for scalar in _scalars(r) for load in loads(scalar, access)}:
         depth = _depth(load, kernel, around, access)
-        turn = None if depth is None else _panels(load, kernel, access) or _turn(load, vector, access)
+        turn = None if depth is None else _panels(load, reduce, kernel, access) or _turn(load, reduce, vector, access)
         if turn is not None and depth is not None:
             turns[load] = turn
             wanted.add(_Wanted(turn, depth))
@@ -171,12 +173,20 @@ def _depth(load: Load, kernel: Kernel, around: tuple[Loop, ...], access: Access)
     return None
 
 
-def _turn(load: Load, vector: str, access: Access) -> _Turn | None:
+def _turn(load: Load, reduce: Reduce, vector: str, access: Access) -> _Turn | None:
     dim = _strided_dim(load, vector, access)
-    return None if dim is None else _Turn(load.buffer, dim)
+    return None if dim is None else _Turn(load.buffer, dim, _order(load, dim, reduce, access))
 
 
-def _panels(load: Load, kernel: Kernel, access: Access) -> _Turn | None:
+def _order(load: Load, last: int, reduce: Reduce, access: Access) -> tuple[int, ...]:
+    """The dims of a buffer but the last, in the order in which a reduction goes through them."""
+    ranks = [
+        max((k for k, dim in enumerate(reduce.dims) if dim.index in access.dependence(s)), default=-1) for s in load.at
+    ]
+    return tuple(sorted((k for k in range(len(load.at)) if k != last), key=lambda k: ranks[k]))
+
+
+def _panels(load: Load, reduce: Reduce, kernel: Kernel, access: Access) -> _Turn | None:
     """Panels of the one dim that moves with a long dimension of the kernel, where the operand is large."""
     own = {dim.index: dim.extent for dim in kernel.dims}
     moving = [k for k, s in enumerate(load.at) if isinstance(s, Index) and s.name in own]
@@ -189,7 +199,9 @@ def _panels(load: Load, kernel: Kernel, access: Access) -> _Turn | None:
     size = 4
     for other in extents:
         size *= int(other.value) if isinstance(other, Const) else LARGE
-    return _Turn(load.buffer, moving[0], panels=True) if size >= LARGE else None
+    return (
+        _Turn(load.buffer, moving[0], _order(load, moving[0], reduce, access), panels=True) if size >= LARGE else None
+    )
 
 
 def _strided_dim(load: Load, vector: str, access: Access) -> int | None:

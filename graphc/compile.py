@@ -19,15 +19,19 @@ from graphc.arena import MemoryUse, memory_use
 from graphc.budget import Choice, choose, parse_bytes
 from graphc.causality import reachable
 from graphc.chunk import Chunked, chunk, loop_axes
+from graphc.codegen import prologue
 from graphc.codegen.collapse import collapse
+from graphc.codegen.guard import guard
+from graphc.codegen.halo import halo
 from graphc.codegen.jit import Emitted, Loaded
 from graphc.codegen.jit import emit as emit_program
 from graphc.codegen.jit import load as load_program
 from graphc.codegen.join import join
+from graphc.codegen.layout import layout
 from graphc.codegen.pack import pack
 from graphc.codegen.program import Program
-from graphc.codegen.prologue import split
 from graphc.codegen.shares import Shares
+from graphc.codegen.split import split
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.early import early
@@ -83,7 +87,7 @@ def in_chunks(made: Stages) -> tuple[Chunked, ...]:
 
 
 def _arranged(program: Program) -> Program:
-    return early(collapse(pack(join(program))))
+    return early(collapse(pack(guard(halo(layout(split(join(program))))))))
 
 
 def _placed(program: Program) -> Program:
@@ -144,10 +148,10 @@ class Compiled:
             raise UnsupportedError("a function with a memory limit cannot be frozen; compile without memory=")
         fixed = fixed_arrays(self.stages.graph, arrays)
         constants = self.stages.lowered.constants
-        prologue, rest = split(self.program, frozenset({*fixed, *self.fixed, *constants}))
-        verify_program(prologue)
+        before, rest = prologue.split(self.program, frozenset({*fixed, *self.fixed, *constants}))
+        verify_program(before)
         verify_program(rest)
-        made = prologue_results(load(prologue), prologue, {**constants, **self.fixed, **fixed})
+        made = prologue_results(load(before), before, {**constants, **self.fixed, **fixed})
         lowered = replace(self.stages.lowered, constants={**constants, **made})
         frozen = replace(self.stages, lowered=lowered, program=rest)
         return Compiled(frozen, self.threads, None, {**self.fixed, **fixed})

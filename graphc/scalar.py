@@ -183,7 +183,8 @@ FUNCTIONS: dict[str, Function] = {
 
 
 def call(fn: str, *args: Scalar) -> Scalar:
-    """Apply a function of the table, checking arity and dtypes, and folding index arithmetic on constants."""
+    """Apply a function of the table, checking arity and dtypes, and folding index arithmetic on constants and
+    select(c, True, False) = c."""
     function = FUNCTIONS[fn]
     dtype = args[-1].dtype
     if len(args) != function.arity or dtype not in function.accepts:
@@ -192,6 +193,8 @@ def call(fn: str, *args: Scalar) -> Scalar:
     if any(a.dtype != dtype for a in operands) or (fn == "select" and args[0].dtype != "bool"):
         raise TypeError(f"{fn} takes arguments of one dtype, got {[a.dtype for a in args]}")
     result = "bool" if function.result == "bool" else dtype
+    if fn == "select" and operands == (Const(True, "bool"), Const(False, "bool")):
+        return args[0]
     if dtype == "index":
         folded = _fold_index(fn, args)
         if folded is not None:

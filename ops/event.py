@@ -3,7 +3,7 @@ lowering rule says where an element comes from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,28 @@ def _reshape_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
 
 
 def _reshape_lower(node: Node, site: Site) -> Scalar:
-    return site.read(0, event=unravel(ravel(site.event, node.shape), node.inputs[0].shape))
+    shape = node.inputs[0].shape
+    event: list[Scalar] = []
+    for own, other in _matching(node.shape, shape):
+        if node.shape[own] == shape[other]:
+            event += site.event[own]
+        else:
+            event += unravel(ravel(site.event[own], node.shape[own]), shape[other])
+    return site.read(0, event=tuple(event))
+
+
+def _matching(a: Shape, b: Shape) -> Iterator[tuple[slice, slice]]:
+    """Both shapes cut into as many pieces as there are that hold the same number of elements."""
+    i = j = 0
+    while i < len(a) or j < len(b):
+        start, other = i, j
+        i, j = min(i + 1, len(a)), min(j + 1, len(b))
+        while size(a[start:i]) != size(b[other:j]):
+            if size(a[start:i]) < size(b[other:j]):
+                i += 1
+            else:
+                j += 1
+        yield slice(start, i), slice(other, j)
 
 
 def ravel(event: Event, shape: Shape) -> Scalar:
@@ -38,12 +59,13 @@ def ravel(event: Event, shape: Shape) -> Scalar:
 def unravel(position: Scalar, shape: Shape) -> Event:
     """The subscripts of the element at a row-major position."""
     event: list[Scalar] = []
-    below = size(shape)
+    above, below = 1, size(shape)
     for extent in shape:
         below //= extent
-        subscript = call("floordiv", position, index(below))
-        event.append(call("mod", subscript, index(extent)) if event else subscript)
-    return tuple(event) if size(shape) > 1 else tuple(index(0) for _ in shape)
+        subscript = call("floordiv", position, index(below)) if extent > 1 else index(0)
+        event.append(call("mod", subscript, index(extent)) if above > 1 else subscript)
+        above *= extent
+    return tuple(event)
 
 
 RESHAPE = Op(

@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DtypeError, ShapeError
-from graphc.ir import Node, Op, Shape, Type, make
+from graphc.ir import Node, Op, Shape, Type, make, rebuild, topological
 from graphc.ops.contraction import CONTRACT, contract
-from graphc.ops.elementwise import ADD, add
+from graphc.ops.elementwise import ADD, ELEMENTWISE, add, where
+from graphc.ops.event import reshape
 from graphc.ops.leaves import CONST, const
+from graphc.ops.reduction import BROADCAST, broadcast, sum_
 from graphc.ops.site import Event, Site
 from graphc.scalar import Const, Scalar, call, index
 
@@ -209,15 +211,60 @@ FOLD = Op(
 
 
 def fold(value: Node, frames: Sequence[Frame], shape: Shape) -> Node:
-    """The adjoint of a window of an event of this shape. That of a product is a product again, where it can be."""
+    """The adjoint of a window of an event of this shape. That of a product is a product again, where it can be, and that
+    of what was computed from windows a sum over the windows' elements."""
     if value.op is ADD and all(i.type == value.type and i.op is CONTRACT for i in value.inputs):
         first, second = (fold(i, frames, shape) for i in value.inputs)
         return add(first, second)
-    product = folded_product(value, frames, shape) if value.op is CONTRACT else None
-    return product if product is not None else make(FOLD, (value,), shape=shape, **_attributes(frames))
+    if value.op is CONTRACT:
+        simpler = _folded_product(value, frames, shape)
+    else:
+        simpler = _folded_elements(value, frames, shape)
+    return simpler if simpler is not None else make(FOLD, (value,), shape=shape, **_attributes(frames))
 
 
-def folded_product(product: Node, frames: Sequence[Frame], shape: Shape) -> Node | None:
+def _folded_elements(value: Node, frames: Sequence[Frame], shape: Shape) -> Node | None:
+    """Σ_s f(x[p], a[o(p, s)]): where a value is computed, element by element, from windows of these frames and from
+    values that are the same for all elements of a frame, the first are known at p and the second are seen from there."""
+    made: dict[Node, Node | None] = {}
+    for node in topological([value]):
+        made[node] = _seen_from(node, made, frames, shape, len(value.shape))
+    result = made[value]
+    if result is None:
+        return None
+    if result.op is not WINDOW:
+        counts = value.shape[: len(shape)]
+        inside = window(broadcast(const(True, "bool"), (), counts), _transposed(frames, shape))
+        result = where(inside, result, const(0, value.dtype))
+    return sum_(result, range(len(shape), len(value.shape)))
+
+
+def _seen_from(
+    node: Node, made: Mapping[Node, Node | None], frames: Sequence[Frame], shape: Shape, rank: int
+) -> Node | None:
+    """A value at (o(p, s), s) as one at (p, s); None if it has no such form."""
+    if not node.shape:
+        return node
+    elements = node.shape[len(shape) :]
+    if node.op is WINDOW and _attributes(frames).items() <= dict(node.attrs).items() and node.inputs[0].shape == shape:
+        return reshape(node.inputs[0], (*shape, *(1 for _ in frames)))
+    if len(node.shape) == rank and set(elements) == {1}:
+        places = reshape(node, node.shape[: len(shape)])
+        counted = [places.shape[f.dim] == f.count for f in frames]
+        return window(places, _transposed(frames, shape)) if all(counted) else None
+    if node.op is BROADCAST:
+        return made[node.inputs[0]]
+    operands = [made[i] for i in node.inputs]
+    if node.op in ELEMENTWISE and all(o is not None for o in operands):
+        return rebuild(node, [o for o in operands if o is not None])
+    return None
+
+
+def _transposed(frames: Sequence[Frame], shape: Shape) -> list[Frame]:
+    return [f.transposed(shape[f.dim]) for f in frames]
+
+
+def _folded_product(product: Node, frames: Sequence[Frame], shape: Shape) -> Node | None:
     """Σ_s Σ_k a[o(p, s), k] b[s, k]: where one operand has all places and the other all elements of the frames, the
     first is read through windows and s is summed like any other letter."""
     out = product["out"]

@@ -1,0 +1,210 @@
+"""Chooses in which order the dims of a temporary lie, and with them the dims of the kernels that store it.
+
+In: a Program. Out: a Program that computes the same. Where a kernel reads windows, at `x[c, u + k, v + l]`, the dims of
+the places u and v are bad ones to run in vector lanes: their loads are never aligned, and the borders need masks. The
+dim to run in lanes is then one that stands alone in its subscript, such as the channel. Buffers that such a kernel
+loads or stores get that dim last (channels-last, for images), and so does every kernel that stores to them; nothing
+here knows what a channel is. Inputs, params and outputs lie as the caller has them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.access import Access, loads
+from graphc.codegen.program import (
+    Buffer,
+    Const,
+    Index,
+    Kernel,
+    Load,
+    Loop,
+    Program,
+    Reduce,
+    Ring,
+    Scalar,
+    Statement,
+    Store,
+    kernels,
+    map_kernel,
+)
+from graphc.scalar import replaced, walk
+
+__all__ = ["layout"]
+
+LONG = 16  # elements: a dim that fills a vector
+
+
+def layout(program: Program) -> Program:
+    last = _last_dims(program)
+    if not last:
+        return program
+    buffers = tuple(_turned(b, last) for b in program.buffers)
+    return replace(program, buffers=buffers, body=tuple(_statement(s, last, program) for s in program.body))
+
+
+def _last_dims(program: Program) -> dict[str, int]:
+    """For each buffer whose dims change places, the dim that goes last."""
+    votes: dict[str, Counter[int]] = {}
+    for kernel in kernels(program.body):
+        for buffer, dim in _wishes(kernel, program):
+            votes.setdefault(buffer, Counter())[dim] += _work(kernel)
+    chosen = {name: dims.most_common(1)[0][0] for name, dims in votes.items()}
+    return {name: dim for name, dim in chosen.items() if dim < len(program.buffer(name).dims) - 1}
+
+
+def _wishes(kernel: Kernel, program: Program) -> Iterator[tuple[str, int]]:
+    """The temporaries that a kernel with windows accesses, and the dim that it would like to be their last."""
+    access = Access(kernel, program)
+    accesses = _accesses(kernel, access)
+    windowed = {name for a in accesses for name in a.windowed}
+    if not windowed:
+        return
+    temps = {b.name for b in program.buffers if b.kind == "temp" and not any(isinstance(d, Ring) for d in b.dims)}
+    extents = _extents(kernel)
+    for a in accesses:
+        plain = [(extents[s.name], k) for k, s in enumerate(a.at) if isinstance(s, Index) and s.name in extents]
+        good = [(extent, k) for extent, k in plain if extent >= LONG and a.name_at(k) not in windowed]
+        if a.buffer in temps and good:
+            yield a.buffer, max(good)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Windowed:
+    """What moves a kernel's windows: its dims that share subscripts with a reduction's, its other dims, and the
+    reductions' dims in the order of their subscripts."""
+
+    places: frozenset[str]
+    beside: frozenset[str]
+    inside: tuple[str, ...]
+
+
+def _windowed(kernel: Kernel, program: Program) -> Windowed:
+    access, own = Access(kernel, program), {dim.index for dim in kernel.dims}
+    seen = [a for a in _accesses(kernel, access) if a.windowed]
+    places = frozenset().union(*(a.windowed for a in seen))
+    moving = [sorted(access.dependence(s)) for a in seen for s in a.at]
+    beside = {name for names in moving for name in names if name in own}
+    inside = tuple(dict.fromkeys(name for names in moving for name in names if name not in own))
+    return Windowed(places, frozenset(beside - places), inside)
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """A load or a store of a kernel, and the indices that share a subscript with another."""
+
+    buffer: str
+    at: tuple[Scalar, ...]
+    windowed: frozenset[str]
+
+    def name_at(self, k: int) -> str:
+        subscript = self.at[k]
+        return subscript.name if isinstance(subscript, Index) else ""
+
+
+def _accesses(kernel: Kernel, access: Access) -> list[_Access]:
+    own = {dim.index for dim in kernel.dims}
+    found = []
+    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+        bound = {dim.index for dim in reduce.dims}
+        values = [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
+        for load in {load for value in values for load in loads(value, access)}:
+            shared = [access.dependence(s) for s in load.at]
+            mixed = [names & own for names in shared if names & own and names & bound]
+            found.append(_Access(load.buffer, load.at, frozenset().union(*mixed)))
+    return found + [_Access(store.buffer, store.at, frozenset()) for store in kernel.stores]
+
+
+def _extents(kernel: Kernel) -> dict[str, int]:
+    """The known lengths of a kernel's dims and of its reductions'."""
+    dims = [*kernel.dims, *(dim for step in kernel.body if isinstance(step, Reduce) for dim in step.dims)]
+    return {dim.index: int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const)}
+
+
+def _work(kernel: Kernel) -> int:
+    """How often a kernel's reductions are gone through; of lengths that come with the data, at one point."""
+    extents = _extents(kernel)
+    points = math.prod(extents.get(dim.index, 1) for dim in kernel.dims)
+    inner = [math.prod(extents.get(d.index, 1) for d in s.dims) for s in kernel.body if isinstance(s, Reduce)]
+    return points * max(inner, default=1)
+
+
+# Turning.
+
+
+def _to_end(items: Sequence[Scalar | Ring], dim: int) -> tuple[Scalar | Ring, ...]:
+    return (*items[:dim], *items[dim + 1 :], items[dim])
+
+
+def _turned(buffer: Buffer, last: Mapping[str, int]) -> Buffer:
+    return replace(buffer, dims=_to_end(buffer.dims, last[buffer.name])) if buffer.name in last else buffer
+
+
+def _statement(statement: Statement, last: Mapping[str, int], program: Program) -> Statement:
+    if isinstance(statement, Loop):
+        return replace(statement, body=tuple(_statement(s, last, program) for s in statement.body))
+    touched = {store.buffer for store in statement.stores} | {
+        part.buffer for scalar in _scalars(statement) for part in walk(scalar) if isinstance(part, Load)
+    }
+    if touched.isdisjoint(last):
+        return statement
+    turned = map_kernel(statement, lambda scalar: _moved(scalar, last))
+    stores = tuple(replace(s, at=_subscripts(s, last)) for s in turned.stores)
+    kernel = replace(turned, stores=stores)
+    return _ordered(kernel, last, _windowed(kernel, program))
+
+
+def _scalars(kernel: Kernel) -> Iterator[Scalar]:
+    for step in kernel.body:
+        if isinstance(step, Reduce):
+            yield from (let.value for let in step.body)
+            yield from (total.value for total in step.sums)
+            if step.when is not None:
+                yield step.when
+        else:
+            yield step.value
+    for store in kernel.stores:
+        yield from (*store.at, store.value)
+
+
+def _moved(scalar: Scalar, last: Mapping[str, int]) -> Scalar:
+    def rule(part: Scalar) -> Scalar | None:
+        if not isinstance(part, Load) or part.buffer not in last:
+            return None
+        at = tuple(_moved(s, last) for s in part.at)
+        when = None if part.when is None else _moved(part.when, last)
+        return replace(part, at=_subscript_order(at, last[part.buffer]), when=when)
+
+    return replaced(scalar, rule)
+
+
+def _subscript_order(at: tuple[Scalar, ...], dim: int) -> tuple[Scalar, ...]:
+    return (*at[:dim], *at[dim + 1 :], at[dim])
+
+
+def _subscripts(store: Store, last: Mapping[str, int]) -> tuple[Scalar, ...]:
+    return _subscript_order(store.at, last[store.buffer]) if store.buffer in last else store.at
+
+
+def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Kernel:
+    """A kernel whose dims stand in the order in which they lie in the temporary that it stores; or, if that is given,
+    with the dims of places first, and last those that no window moves with. Its reductions go through what is in the
+    windows in the order in which it lies in memory."""
+    store = next((s for s in kernel.stores if s.buffer in last), None)
+    if store is not None:
+        names = [s.name for s in store.at if isinstance(s, Index)]
+        rank = {name: k for k, name in enumerate(names)}
+    else:
+        rank = dict.fromkeys(windowed.places, 0) | dict.fromkeys(windowed.beside, 1)
+        rank = {dim.index: rank.get(dim.index, 2) for dim in kernel.dims} if windowed.places else {}
+    dims = tuple(sorted(kernel.dims, key=lambda dim: rank.get(dim.index, -1)))
+    body = tuple(_inside(step, windowed) if isinstance(step, Reduce) else step for step in kernel.body)
+    return replace(kernel, dims=dims, body=body)
+
+
+def _inside(reduce: Reduce, windowed: Windowed) -> Reduce:
+    rank = {name: k for k, name in enumerate(windowed.inside)}
+    return replace(reduce, dims=tuple(sorted(reduce.dims, key=lambda dim: rank.get(dim.index, -1))))

@@ -1,0 +1,119 @@
+"""Splits a dim that is only taken apart again: afterwards subscripts are sums of indices.
+
+In: a Program. Out: a Program that computes the same. A value that was reshaped is read at the digits of a position,
+
+    x[r // 4, (r // 2) mod 2, r mod 2]  for r < 1024    becomes    x[a, b, c]  for a < 256, b < 2, c < 2
+
+and what reads the position itself reads 4 a + 2 b + c. Only dims that a reduction's loads take apart are split: those
+are read again and again, and an address that moves by a constant costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from graphc.codegen.access import Access, loads
+from graphc.codegen.program import (
+    Call,
+    Const,
+    Dim,
+    Index,
+    Kernel,
+    Loop,
+    Program,
+    Reduce,
+    Scalar,
+    Statement,
+    map_kernel,
+)
+from graphc.scalar import call, index, replaced, walk
+
+__all__ = ["split"]
+
+
+def split(program: Program) -> Program:
+    return replace(program, body=tuple(_statement(s, program) for s in program.body))
+
+
+def _statement(statement: Statement, program: Program) -> Statement:
+    if isinstance(statement, Loop):
+        return replace(statement, body=tuple(_statement(s, program) for s in statement.body))
+    parts = _parts(statement, program)
+    return _split(statement, parts) if parts else statement
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A dim in digits, the most significant first: the value of each place, and the dims that count there."""
+
+    places: tuple[int, ...]
+    dims: tuple[Dim, ...]
+
+    def digits(self, low: int, high: int) -> Scalar | None:
+        """(position mod high) // low; None if the digits are not cut there."""
+        if not {low, high} <= {*self.places, self.extent}:
+            return None
+        total: Scalar = index(0)
+        for dim, place in zip(self.dims, self.places, strict=True):
+            if low <= place < high:
+                total = call("add", total, call("mul", Index(dim.index), index(place // low)))
+        return total
+
+    @property
+    def extent(self) -> int:
+        first = self.dims[0].extent
+        assert isinstance(first, Const)
+        return self.places[0] * int(first.value)
+
+
+def _parts(kernel: Kernel, program: Program) -> dict[str, _Parts]:
+    """The dims that are taken apart, by name."""
+    access = Access(kernel, program)
+    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    subscripts = {s for r in reduces for total in r.sums for load in loads(total.value, access) for s in load.at}
+    found: dict[str, _Parts] = {}
+    for dim in (*kernel.dims, *(d for r in reduces for d in r.dims)):
+        if isinstance(dim.extent, Const):
+            cuts = {cut for s in subscripts for cut in _cuts(s, Index(dim.index))}
+            places = sorted({1, int(dim.extent.value)} | cuts)
+            if len(places) > 2 and all(b % a == 0 for a, b in pairwise(places)):
+                digits = [Dim(f"{dim.index}.{k}", index(b // a)) for k, (a, b) in enumerate(pairwise(places))]
+                found[dim.index] = _Parts(tuple(places[-2::-1]), tuple(digits[::-1]))
+    return found
+
+
+def _cuts(scalar: Scalar, own: Index) -> Iterator[int]:
+    """Where the digits of an index are cut in a subscript."""
+    for part in walk(scalar):
+        match part:
+            case Call("mod", (Call("floordiv", (x, Const(low))), Const(high))) if x == own:
+                yield int(low) * int(high)
+            case Call("floordiv" | "mod", (x, Const(place))) if x == own:
+                yield int(place)
+
+
+def _split(kernel: Kernel, parts: Mapping[str, _Parts]) -> Kernel:
+    body = tuple(replace(s, dims=_dims(s.dims, parts)) if isinstance(s, Reduce) else s for s in kernel.body)
+    return map_kernel(replace(kernel, dims=_dims(kernel.dims, parts), body=body), lambda s: _taken_apart(s, parts))
+
+
+def _dims(dims: Sequence[Dim], parts: Mapping[str, _Parts]) -> tuple[Dim, ...]:
+    return tuple(new for dim in dims for new in (parts[dim.index].dims if dim.index in parts else (dim,)))
+
+
+def _taken_apart(scalar: Scalar, parts: Mapping[str, _Parts]) -> Scalar:
+    def rule(part: Scalar) -> Scalar | None:
+        match part:
+            case Call("mod", (Call("floordiv", (Index(name), Const(low))), Const(high))) if name in parts:
+                return parts[name].digits(int(low), int(low) * int(high))
+            case Call("floordiv", (Index(name), Const(place))) if name in parts:
+                return parts[name].digits(int(place), parts[name].extent)
+            case Call("mod", (Index(name), Const(place))) if name in parts:
+                return parts[name].digits(1, int(place))
+            case Index(name) if name in parts:
+                return parts[name].digits(1, parts[name].extent)
+        return None
+
+    return replaced(scalar, rule)
