@@ -24,6 +24,7 @@ _BYTES = {"float32": 4, "float64": 8, "int32": 4, "bool": 4, "index": 8}
 _SMALLEST_VECTOR = 4
 _LATENCY = 4  # cycles of a fused multiply-add, of which two start in a cycle, beside two loads
 _CACHE = 3  # cycles between vector loads that the second-level cache can serve
+_STEP = 0.5  # cycles of the loop itself
 _TEST = 8  # cycles to see whether a point of a reduction counts
 _LOAD = 0.1  # what a vector load costs beside, to decide between equals
 _MOST_VECTORS = 8
@@ -251,7 +252,7 @@ def _tile(
     sums = max(len(reduce.sums) for reduce in reduces)
     products = max(sum(_terms(total.value, access) for total in reduce.sums) for reduce in reduces)
     terms = -(-products // sums)  # that an accumulator takes in one after another
-    test = _TEST if any(reduce.when is not None for reduce in reduces) else 0
+    step = _STEP + (_TEST if any(reduce.when is not None for reduce in reduces) else 0)
     kinds = [
         (row in access.dependence(load), vector in access.dependence(load))
         for reduce in reduces
@@ -265,7 +266,7 @@ def _tile(
         """Of one step of one tile, which multiplications, loads, the cache or latency may limit."""
         made = sum((high if by_row else 1) * (wide if by_lane else 1) for by_row, by_lane in kinds)
         vectors = sum((high if by_row else 1) * wide for by_row, by_lane in kinds if by_lane)
-        return max(products * high * wide / 2, made / 2, _LATENCY * terms, _CACHE * vectors) + _LOAD * vectors + test
+        return max(products * high * wide / 2, made / 2, _LATENCY * terms, _CACHE * vectors) + _LOAD * vectors + step
 
     def cost(tile: tuple[int, int]) -> float:
         return sum(

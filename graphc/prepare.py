@@ -1,11 +1,13 @@
 """prepare: the graph in the few ops that kernels are made of. Composite ops are replaced by their formulas, products
-with concatenations are distributed (`graphc.distribute`), and what that leaves is simplified."""
+with concatenations are distributed (`graphc.distribute`), factors leave sums (`graphc.factor`), and what that leaves
+is simplified."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from graphc.distribute import distribute_node
+from graphc.factor import factor_node
 from graphc.graph import Graph
 from graphc.ir import Node
 from graphc.ops.reduction import broadcast
@@ -27,7 +29,7 @@ def _as_declared(body: Node, state: Node) -> Node:
 
 
 def _prepare_node(node: Node) -> Node:
-    node = distribute_node(simplify_node(node))
+    node = factor_node(distribute_node(simplify_node(node)))
     if node.op.expand is None:
         return node
     formula = node.op.expand(node)

@@ -211,8 +211,8 @@ FOLD = Op(
 
 
 def fold(value: Node, frames: Sequence[Frame], shape: Shape) -> Node:
-    """The adjoint of a window of an event of this shape. That of a product is a product again, where it can be, and that
-    of what was computed from windows a sum over the windows' elements."""
+    """The adjoint of a window of an event of this shape. That of a product is a product again, where it can be, and
+    that of what was computed from windows a sum over the windows' elements."""
     if value.op is ADD and all(i.type == value.type and i.op is CONTRACT for i in value.inputs):
         first, second = (fold(i, frames, shape) for i in value.inputs)
         return add(first, second)
@@ -225,7 +225,7 @@ def fold(value: Node, frames: Sequence[Frame], shape: Shape) -> Node:
 
 def _folded_elements(value: Node, frames: Sequence[Frame], shape: Shape) -> Node | None:
     """Σ_s f(x[p], a[o(p, s)]): where a value is computed, element by element, from windows of these frames and from
-    values that are the same for all elements of a frame, the first are known at p and the second are seen from there."""
+    values that are the same for all elements of a frame, the first are known at p, the second are seen from there."""
     made: dict[Node, Node | None] = {}
     for node in topological([value]):
         made[node] = _seen_from(node, made, frames, shape, len(value.shape))
