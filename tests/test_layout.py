@@ -21,7 +21,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "grad", "unroll",
-        "interpreter", "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "arena", "partial", "sweeps", "chunk",
+        "interpreter", "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "arena", "partial",
+        "sweeps", "chunk",
         "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
         "precision", "jacobian", "inference", "wavefront", "lookahead", "drawing", "drawing.*",
     ),
