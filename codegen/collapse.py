@@ -7,7 +7,8 @@ neighbouring dims of just these lengths:
     x[t, n, k]  becomes  x[m // N, m mod N, k],  which lies at (m · K + k)
 
 Tiles then run across the border between steps, so a batch of one fills them as well as any other; and what sums over
-steps and examples has one long dimension. Only kernels with reductions gain by it, and only dims that do not run in
+steps and examples has one long dimension. And a dim that is too short to fill a tile with rows is taken together with
+the one before it, wherever they stand. Only kernels with reductions gain by it, and only dims that do not run in
 vector lanes.
 """
 
@@ -21,6 +22,7 @@ from graphc.codegen.program import (
     Accumulate,
     Buffer,
     Call,
+    Const,
     Dim,
     Index,
     Kernel,
@@ -36,6 +38,9 @@ from graphc.codegen.vectorize import vector_index
 from graphc.scalar import call, walk
 
 __all__ = ["collapse"]
+
+SHORT = 8  # rows that leave a tile half empty
+LONGEST = 16  # rows that one tile can have
 
 
 def collapse(program: Program) -> Program:
@@ -53,8 +58,35 @@ def _statement(statement: Statement, program: Program, buffers: Mapping[str, Buf
         if vector not in (first.index, second.index) and _together(first, second, _scalars(statement), buffers):
             statement = _collapsed(statement, first, second)
             break
+    statement = _longer_rows(statement, vector)
     body = tuple(_reduce(step, buffers) if isinstance(step, Reduce) else step for step in statement.body)
     return replace(statement, body=body)
+
+
+def _longer_rows(kernel: Kernel, vector: str | None) -> Kernel:
+    """The dim beside the vector's, where it is too short to fill a tile with rows, together with the one before it."""
+    if vector is None or len(kernel.dims) < 3 or kernel.dims[-1].index != vector:
+        return kernel
+    first, second = kernel.dims[-3:-1]
+    match first.extent, second.extent:
+        case Const(a), Const(b) if (
+            b < SHORT and a * b <= LONGEST and _is_row(kernel, second) and _is_row(kernel, first)
+        ):
+            return _collapsed(kernel, first, second)
+    return kernel
+
+
+def _is_row(kernel: Kernel, dim: Dim) -> bool:
+    """Whether some of what a kernel's reductions load is the same for all points of a dim."""
+    every = {
+        part
+        for step in kernel.body
+        if isinstance(step, Reduce)
+        for scalar in _reduce_scalars(step)
+        for part in walk(scalar)
+        if isinstance(part, Load)
+    }
+    return any(Index(dim.index) not in set(walk(load)) for load in every)
 
 
 def _reduce(reduce: Reduce, buffers: Mapping[str, Buffer]) -> Reduce:

@@ -47,6 +47,7 @@ _Item = TypeVar("_Item")
 
 
 PANEL = 16  # elements: a multiple of the lanes of every vector unit, and a cache line of float32
+ROW = 2 * PANEL  # elements: rows no longer than a tile is wide lie without gaps as they are
 LARGE = 1 << 15  # bytes: a smaller operand stays in the first-level cache however it lies
 
 
@@ -196,12 +197,13 @@ def _panels(load: Load, reduce: Reduce, kernel: Kernel, access: Access) -> _Turn
     extent = extents[moving[0]]
     if not isinstance(extent, Const) or extent.value <= PANEL or any(isinstance(e, Ring) for e in extents):
         return None
+    if moving[0] == len(extents) - 1 and extent.value <= ROW:
+        return None
     size = 4
     for other in extents:
         size *= int(other.value) if isinstance(other, Const) else LARGE
-    return (
-        _Turn(load.buffer, moving[0], _order(load, moving[0], reduce, access), panels=True) if size >= LARGE else None
-    )
+    order = _order(load, moving[0], reduce, access)
+    return _Turn(load.buffer, moving[0], order, panels=True) if size >= LARGE else None
 
 
 def _strided_dim(load: Load, vector: str, access: Access) -> int | None:
