@@ -183,7 +183,7 @@ def _collapsed_reduce(reduce: Reduce, first: Dim, second: Dim, dims: tuple[Dim, 
         dims,
         tuple(Accumulate(s.name, s.op, _moved(s.value, places)) for s in reduce.sums),
         tuple(Let(let.name, _moved(let.value, places)) for let in reduce.body),
-        reduce.when,
+        None if reduce.when is None else _moved(reduce.when, places),
     )
 
 
@@ -194,5 +194,6 @@ def _moved(scalar: Scalar, places: Mapping[str, Scalar]) -> Scalar:
         case Call(fn, args, dtype):
             return Call(fn, tuple(_moved(a, places) for a in args), dtype)
         case Load(buffer, at, dtype, when):
-            return Load(buffer, tuple(_moved(a, places) for a in at), dtype, when)
+            condition = None if when is None else _moved(when, places)
+            return Load(buffer, tuple(_moved(a, places) for a in at), dtype, condition)
     return scalar

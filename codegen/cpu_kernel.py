@@ -16,7 +16,7 @@ from graphc.codegen.access import Access
 from graphc.codegen.cpu_functions import Functions
 from graphc.codegen.cpu_memory import read, scatter, write
 from graphc.codegen.cpu_reduce import horizontal, strips, tail_mask
-from graphc.codegen.cpu_tile import Block, tiled
+from graphc.codegen.cpu_tile import Block, places, tiled
 from graphc.codegen.cpu_values import Lanes, Values
 from graphc.codegen.llvm import Function, Value, element_type, i64, lane_count, quoted
 from graphc.codegen.program import Dim, Kernel, Program, Reduce, Store
@@ -111,7 +111,7 @@ class _KernelEmitter:
             outer = {name: Value(quoted("%", f"index.{name}"), "i64") for name in self.parameters.indices}
             stack.enter_context(values.scope(values.function.block, outer))
             for dim in self.kernel.dims:
-                if dim.index not in (plan.vector, plan.row):
+                if dim.index not in (plan.vector, plan.row, *plan.inside):
                     stack.enter_context(values.loop(dim.index, *self._part(dim), 1))
             for reduce in self.single:
                 horizontal(values, reduce, plan.lanes)
@@ -135,7 +135,7 @@ class _KernelEmitter:
         begin, end = self._part(self.dims[plan.row])
         single = f.compare("icmp eq", values.difference(end, begin), i64(1))
         with f.when(single) as before, values.scope(before, {}):
-            self._columns(dim, tuple(dict.fromkeys((plan.wide, plan.widths[0], plan.widths[-1]))), single_row=True)
+            self._columns(dim, tuple(dict.fromkeys((plan.wide, plan.widths[0], 1))), single_row=True)
         several = f.binary("xor", single, Value("true", "i1"))
         with f.when(several) as before, values.scope(before, {}):
             self._columns(dim, plan.widths)
@@ -167,11 +167,12 @@ class _KernelEmitter:
             self._block(Block(i64(0), i64(1), 1, *columns))
             return
         begin, end = self._part(self.dims[plan.row])
+        inside = tuple((self.dims[name], *self._part(self.dims[name])) for name in plan.inside)
         if single:
-            self._block(Block(begin, values.function.binary("add nsw", begin, i64(1)), 1, *columns))
+            self._block(Block(begin, values.function.binary("add nsw", begin, i64(1)), 1, *columns, inside))
             return
         with values.pieces(f"({plan.row} block)", begin, end, i64(plan.block)) as (first, last):
-            self._block(Block(first, last, plan.block, *columns))
+            self._block(Block(first, last, plan.block, *columns, inside))
 
     def _block(self, block: Block) -> None:
         values, plan, f = self.values, self.plan, self.values.function
@@ -183,6 +184,7 @@ class _KernelEmitter:
             if block.strips > 1:
                 vectors = f.binary("udiv exact", values.difference(block.right, block.left), i64(plan.lanes))
             with (
+                places(values, block) as place,
                 values.loop(plan.row or "(row)", block.first, block.last, 1, unroll=False),
                 values.loop("(vector)", i64(0), vectors, 1, unroll=False),
             ):
@@ -192,7 +194,7 @@ class _KernelEmitter:
                     column = f.binary("add nsw", column, f.binary("mul nsw", vector, i64(plan.lanes)))
                 with (
                     values.scope(f.block, {plan.vector: column}),
-                    values.at_cell(values.difference(row, block.first), vector),
+                    values.at_cell(values.sum(place, values.difference(row, block.first)), vector),
                 ):
                     self._stores()
 

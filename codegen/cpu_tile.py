@@ -8,6 +8,7 @@ the micro-kernel of Goto & van de Geijn, "Anatomy of High-Performance Matrix Mul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,17 +17,18 @@ from graphc.codegen.cpu_functions import REGISTER
 from graphc.codegen.cpu_reduce import Accumulators, add, bind, identity, points, start
 from graphc.codegen.cpu_values import Cell, Result, Values
 from graphc.codegen.llvm import Value, i64, lane_count, vector_type
-from graphc.codegen.program import Accumulate, Reduce, Scalar
+from graphc.codegen.program import Accumulate, Const, Dim, Reduce, Scalar
 from graphc.codegen.vectorize import Schedule, length
 from graphc.scalar import call, index
 
-__all__ = ["Block", "tiled"]
+__all__ = ["Block", "places", "tiled"]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """Rows first ≤ row < last, at most `rows` of them, and columns left ≤ column < right, in at most `strips` strips of
-    the tiles' width."""
+    the tiles' width; and that at each of the points of `inside`, which are dims with where their points begin and end.
+    """
 
     first: Value
     last: Value
@@ -34,6 +36,29 @@ class Block:
     left: Value
     right: Value
     strips: int
+    inside: tuple[tuple[Dim, Value, Value], ...] = ()
+
+    @property
+    def points(self) -> int:
+        return math.prod(length_of(dim) for dim, _, _ in self.inside)
+
+
+def length_of(dim: Dim) -> int:
+    """The length of a dim that is known."""
+    assert isinstance(dim.extent, Const)
+    return int(dim.extent.value)
+
+
+@contextmanager
+def places(values: Values, block: Block) -> Iterator[Value]:
+    """The loops over the points inside a block: where the rows of the current point begin among the block's results."""
+    f, at = values.function, i64(0)
+    with ExitStack() as stack:
+        for dim, begin, end in block.inside:
+            stack.enter_context(values.loop(dim.index, begin, end, 1))
+            step = values.index(dim.index)
+            at = step if at == i64(0) else f.binary("add nsw", f.binary("mul nsw", at, i64(length_of(dim))), step)
+        yield at if at == i64(0) else f.binary("mul nsw", at, i64(block.rows))
 
 
 def tiled(values: Values, reduce: Reduce, block: Block, plan: Schedule) -> None:
@@ -42,11 +67,15 @@ def tiled(values: Values, reduce: Reduce, block: Block, plan: Schedule) -> None:
     results = {total.name: _space(values, total, _varies(values, reduce, total), block) for total in reduce.sums}
     if in_pieces:
         _clear(values, reduce, block, results)
-    with _pieces(values, reduce, plan.depth if in_pieces else None) as ranges, _strips(values, block, plan) as vector:
+    with (
+        _pieces(values, reduce, plan.depth if in_pieces else None) as ranges,
+        places(values, block) as place,
+        _strips(values, block, plan) as vector,
+    ):
         for first, last, rows in values.steps(block.first, block.last, plan.heights if block.rows > 1 else (1,)):
             with values.loop(plan.row or "(row)", first, last, rows):
                 row = values.index(plan.row) if plan.row is not None else first
-                with values.at_cell(values.difference(row, block.first), vector):
+                with values.at_cell(values.sum(place, values.difference(row, block.first)), vector):
                     _tile(values, reduce, rows, results, ranges, resumed=in_pieces)
     for total in reduce.sums:
         bind(values, total, results[total.name])
@@ -75,13 +104,15 @@ def _space(values: Values, total: Accumulate, varies: frozenset[str], block: Blo
     assert lanes is not None
     type = vector_type(REGISTER[total.value.dtype], lanes.count if lanes.index in varies else 1)
     vectors = block.strips * values.vectors
-    return Result(values.function.variable(type, block.rows * vectors), type, vectors)
+    return Result(values.function.variable(type, block.points * block.rows * vectors), type, vectors)
 
 
 def _clear(values: Values, reduce: Reduce, block: Block, results: Mapping[str, Result]) -> None:
     """Begin all accumulators of a block."""
     f = values.function
-    cells = f.binary("mul nsw", values.difference(block.last, block.first), i64(block.strips * values.vectors))
+    cells = i64(block.points * block.rows * block.strips * values.vectors)
+    if block.points == 1:
+        cells = f.binary("mul nsw", values.difference(block.last, block.first), i64(block.strips * values.vectors))
     with values.loop("(cell)", i64(0), cells, 1):
         for total in reduce.sums:
             result = results[total.name]

@@ -241,13 +241,13 @@ class Values:
             row, vector = self.cell if rows else (i64(0), self.cell[1])
             if result.vectors > 1:
                 row = self._product(row, result.vectors)
-            at = self._sum(self._sum(row, vector), i64(cell[0] * result.vectors + cell[1]))
+            at = self.sum(self.sum(row, vector), i64(cell[0] * result.vectors + cell[1]))
         return f.offset(result.space, result.type, at)
 
     def _product(self, a: Value, b: int) -> Value:
         return i64(int(a.text) * b) if _known(a) else self.function.binary("mul nsw", a, i64(b))
 
-    def _sum(self, a: Value, b: Value) -> Value:
+    def sum(self, a: Value, b: Value) -> Value:
         if _known(a, b):
             return i64(int(a.text) + int(b.text))
         return b if a == i64(0) else a if b == i64(0) else self.function.binary("add nsw", a, b)

@@ -38,7 +38,7 @@ from graphc.scalar import call, index, replaced
 
 __all__ = ["halo"]
 
-WIDEST = 2.0  # how many times as large a temporary may become
+WIDEST = 3.0  # how many times as large a temporary may become
 
 
 @dataclass(frozen=True, slots=True)

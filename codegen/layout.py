@@ -194,12 +194,18 @@ def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Ker
     with the dims of places first, and last those that no window moves with. Its reductions go through what is in the
     windows in the order in which it lies in memory."""
     store = next((s for s in kernel.stores if s.buffer in last), None)
+    rank: dict[str, int] = {}
     if store is not None:
         names = [s.name for s in store.at if isinstance(s, Index)]
         rank = {name: k for k, name in enumerate(names)}
-    else:
-        rank = dict.fromkeys(windowed.places, 0) | dict.fromkeys(windowed.beside, 1)
-        rank = {dim.index: rank.get(dim.index, 2) for dim in kernel.dims} if windowed.places else {}
+    elif windowed.places and kernel.stores:
+        lies = [{p.name for p in walk(s) if isinstance(p, Index)} for s in kernel.stores[0].at]
+        extents = _extents(kernel)
+        rank = {
+            dim.index: max((k for k, names in enumerate(lies) if dim.index in names), default=-1)
+            for dim in kernel.dims
+            if dim.index not in windowed.places and extents.get(dim.index, 0) >= LONG
+        }
     dims = tuple(sorted(kernel.dims, key=lambda dim: rank.get(dim.index, -1)))
     body = tuple(_inside(step, windowed) if isinstance(step, Reduce) else step for step in kernel.body)
     return replace(kernel, dims=dims, body=body)

@@ -34,6 +34,7 @@ _LINE = 64  # bytes of a cache line
 _BLOCK = 32  # rows: so many times is used what comes to the first-level cache
 _MOST_STRIPS = 8
 _WAITING = 1 << 17  # bytes of accumulators that wait between the pieces of a reduction
+_MOST_WAITING = 1 << 18  # and with the short dimensions inside
 _SHALLOWEST = 16  # points of a reduction between taking up its accumulators and putting them down
 _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
@@ -45,7 +46,7 @@ class Schedule:
 
     `widths` are the vectors of the strips that cover the vector dimension, the widest first, and `heights` the rows of
     the tiles that cover the row dimension: fewer where the length is known. `strips` of the widest go through a
-    reduction together if it is long.
+    reduction together if it is long, and so do all points of the dimensions `inside`, which read the same again.
     """
 
     vector: str | None
@@ -59,6 +60,7 @@ class Schedule:
     widths: tuple[int, ...] = (1,)
     heights: tuple[int, ...] = (1,)
     strips: int = 1
+    inside: tuple[str, ...] = ()
 
 
 def vector_index(kernel: Kernel, program: Program) -> str | None:
@@ -122,10 +124,30 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
             sums = max(len(reduce.sums) for reduce in tiled)
             wide = max(1, min(_MOST_VECTORS, _CHAINS // sums, max(_lengths(extent)) // lanes))
     strips = 1
+    inside: tuple[str, ...] = ()
     if row is not None and any(length(reduce) > depth for reduce in tiled):
         waiting = sum(len(reduce.sums) for reduce in tiled) * block * vectors * lanes * _BYTES["float32"]
-        strips = max(1, min(_MOST_STRIPS, _WAITING // waiting))
-    return Schedule(vector, lanes, vectors, row, rows, block, depth, wide, widths, heights, strips)
+        most = -(-int(extent.value) // (vectors * lanes)) if isinstance(extent, Const) else _MOST_STRIPS
+        strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
+        inside = _inside(kernel, tiled, row, vector, waiting * strips, access)
+    return Schedule(vector, lanes, vectors, row, rows, block, depth, wide, widths, heights, strips, inside)
+
+
+def _inside(
+    kernel: Kernel, reduces: list[Reduce], row: str, vector: str, waiting: int, access: Access
+) -> tuple[str, ...]:
+    """The other dimensions, if they are short, for whose points the reductions read something again."""
+    if any(row not in access.dependence(total.value) for reduce in reduces for total in reduce.sums):
+        return ()
+    every = [load for reduce in reduces for load in _reduce_loads(reduce, access)]
+    found = []
+    for dim in reversed(kernel.dims):
+        if dim.index in (vector, row) or all(dim.index in access.dependence(load) for load in every):
+            continue
+        if isinstance(dim.extent, Const) and waiting * dim.extent.value <= _MOST_WAITING:
+            waiting *= int(dim.extent.value)
+            found.append(dim.index)
+    return tuple(reversed(found))
 
 
 def length(reduce: Reduce) -> float:
@@ -227,14 +249,15 @@ def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> 
     """The dimension, beside the vector's, along which the most vector loads of the reductions can be shared."""
     every = [load for reduce in reduces for load in _reduce_loads(reduce, access)]
     conditions = [r.when for r in reduces if r.when is not None]
-    best, shared_most = None, 0
+    best, shared_most = None, (0, 0)
     for dim in kernel.dims:
         if dim.index == vector or dim.extent == Const(1, "index"):
             continue
         if any(dim.index in access.dependence(when) for when in conditions):
             continue
-        shared = sum(dim.index not in access.dependence(load) for load in every)
-        if shared and shared >= shared_most:
+        same = [access.dependence(load) for load in every if dim.index not in access.dependence(load)]
+        shared = sum(vector in moving for moving in same), len(same)
+        if same and shared >= shared_most:
             best, shared_most = dim.index, shared
     return best
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import graphc as gc
 from graphc.codegen.interpret_program import allocate, buffer_shape, interpret
 from graphc.codegen.jit import Loaded, emit, load
 from graphc.codegen.program import (
@@ -608,3 +609,23 @@ def test_objects_call_nothing(name: str, tmp_path: object) -> None:
             file.write(emit(made, target).object)
         listed = subprocess.run(["nm", "-u", path], capture_output=True, text=True, check=True)
         assert listed.stdout.strip() == ""
+
+
+@settings(max_examples=40, deadline=None)
+@example(144, 3, 1, "float64", 1)  # vectors in tiles of 8 for a single row, of 3 for several
+@given(
+    st.integers(1, 260) | st.integers(1, 48).map(lambda vectors: 8 * vectors),
+    st.integers(1, 40),
+    st.integers(1, 4),
+    st.sampled_from(["float32", "float64"]),
+    st.integers(1, 3),
+)
+def test_products_of_any_size(units: int, inputs: int, rows: int, dtype: str, threads: int) -> None:
+    """Tiles of every width and height cover a product, for one row, a few, and parts of threads."""
+    g = gc.Graph("product", dtype=dtype)
+    n = g.axis("n")
+    g.output("y", g.param("W", (units, inputs)) @ g.input("x", (inputs,), over=n))
+    rng = np.random.default_rng(units)
+    W, x = rng.normal(size=(units, inputs)).astype(dtype), rng.normal(size=(rows, inputs)).astype(dtype)
+    f = gc.compile(g, threads=threads)
+    np.testing.assert_allclose(f(W=W, x=x)["y"], x @ W.T, rtol=1e-4 if dtype == "float32" else 1e-10, atol=1e-4)
