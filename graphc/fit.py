@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def fit(
     evaluate: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]] | None = None,
     checkpoint: Path | str | None = None,
     resume: bool = True,
+    settings: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> Fit:
     """Run a training step (see `gc.training_step`) on every batch of every epoch.
@@ -54,13 +55,13 @@ def fit(
 
     `checkpoint` names a safetensors file that is written before the first epoch and after each, whole or not at all;
     if it exists and `resume` is true, training goes on from there. Raises `ArgumentError` if it belongs to another
-    training step or seed, and then leaves it alone. A terminal shows progress; elsewhere each epoch is a line, and
-    with `quiet` there is nothing.
+    training step or seed, or was begun with other `settings`, such as the batches' size, and then leaves it alone. A
+    terminal shows progress; elsewhere each epoch is a line, and with `quiet` there is nothing.
     """
     run = compile(step)
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
-    owner = {"graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
+    owner = {**(settings or {}), "graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
     console = Console(quiet=quiet)
     if checkpoint is not None and resume and Path(checkpoint).exists():
         arrays, history = _resumed(Path(checkpoint), arrays, owner)
@@ -95,7 +96,7 @@ def _epoch(
 ) -> Record:
     totals = dict.fromkeys(numbers, 0.0)
     count = 0
-    known = len(batches) if isinstance(batches, Sequence) else None
+    known = len(batches) if isinstance(batches, Sized) else None
     task = progress.add_task(title, total=known)
     for batch in batches:
         results = run(**batch, **arrays)
@@ -124,7 +125,7 @@ def _write(path: Path | str, arrays: Mapping[str, np.ndarray], history: list[Rec
 def _resumed(
     path: Path, expected: Mapping[str, np.ndarray], owner: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], list[Record]]:
-    """The arrays and the history of a checkpoint, if it belongs to this training step and seed."""
+    """The arrays and the history of a checkpoint, if it belongs to this training step, seed and settings."""
     arrays, metadata = files.load(path)
     for name, array in expected.items():
         found = arrays.get(name)
@@ -139,11 +140,12 @@ def _resumed(
         raise ArgumentError(f"checkpoint {path} belongs to another graph: it holds {', '.join(extra)}")
     if metadata.get("graph") != owner["graph"]:
         raise ArgumentError(f"checkpoint {path} was made by other equations; give another path, or resume=False")
-    if metadata.get("seed") != owner["seed"]:
-        raise ArgumentError(
-            f"checkpoint {path} was begun with seed={metadata.get('seed')}, not {owner['seed']}; give that seed, "
-            f"another path, or resume=False"
-        )
+    for name, value in owner.items():
+        if metadata.get(name) != value:
+            raise ArgumentError(
+                f"checkpoint {path} was begun with {name}={metadata.get(name)}, not {value}; give that {name}, "
+                f"another path, or resume=False"
+            )
     return arrays, _history(path, metadata)
 
 

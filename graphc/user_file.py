@@ -51,14 +51,15 @@ def users_code(file: Path) -> Iterator[None]:
         raise ArgumentError(f"{where}: {type(error).__name__}: {error}") from error
 
 
-def graph_of(module: ModuleType, function: str = "") -> Graph:
-    """The graph that a file's function returns."""
+def graph_of(module: ModuleType, function: str = "", **sizes: Any) -> Graph:
+    """The graph that a file's function returns, called with those of the `sizes` that it has parameters for."""
     name = function or ("graph" if hasattr(module, "graph") else _only_graph_function(module))
     made = getattr(module, name, None)
     if not callable(made):
         raise ArgumentError(f"{module.__file__} has no function {name!r}")
     with users_code(Path(str(module.__file__))):
-        graph = made()
+        accepted = inspect.signature(made).parameters
+        graph = made(**{parameter: size for parameter, size in sizes.items() if parameter in accepted})
     if not isinstance(graph, Graph):
         raise ArgumentError(f"{name}() of {module.__file__} returned {type(graph).__name__}, expected a Graph")
     return graph
