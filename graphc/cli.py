@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,11 +19,11 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 import graphc as gc
-from graphc import checkpoint
 from graphc.compile import STAGES, emit_stage
 from graphc.errors import ArgumentError, GraphError, Location
-from graphc.training_data import batches, source
-from graphc.user_file import graph_of, load_graph, load_module
+from graphc.image_command import PhotographOptions, train_on_photographs
+from graphc.training_command import OPTIMIZERS, Given, train_on_arrays
+from graphc.user_file import load_graph
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +38,6 @@ File = Annotated[
 Function = Annotated[str, typer.Option(help="The function of FILE that returns the graph.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")]
 Grad = Annotated[str | None, typer.Option(help="Differentiate this output first; loss, where no name follows.")]
-OPTIMIZERS = {"adam": gc.optim.Adam, "adamw": gc.optim.AdamW, "momentum": gc.optim.Momentum, "sgd": gc.optim.SGD}
 
 
 def main() -> None:
@@ -182,40 +181,53 @@ def _compiled(graph: gc.Graph, **arrays: Any) -> Mapping[str, np.ndarray]:
 def train(
     file: File,
     data: Annotated[
-        str, typer.Option(help="'vowels', or an .npz or .safetensors file with one array for each input.")
+        str, typer.Option(help="'vowels', 'orl', or an .npz or .safetensors file with one array for each input.")
     ] = "",
-    epochs: Annotated[int, typer.Option(min=1)] = 20,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 32,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of photographs, one subfolder a class; or IMDB-WIKI's.")
+    ] = None,
+    image_size: Annotated[
+        str, typer.Option(help="What photographs are resized to: SIDE, HEIGHTxWIDTH or CHANNELSxHEIGHTxWIDTH.")
+    ] = "",
+    held_out: Annotated[
+        float | None, typer.Option(help="The share of the photographs to test on, where no folder test/ says it: 0.2.")
+    ] = None,
+    augment: Annotated[
+        bool | None, typer.Option("--augment/--no-augment", help="Mirror and shift photographs at random: yes.")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool | None, typer.Option("--skip-unreadable", help="Go on without photographs that cannot be read.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="20; for photographs 90, for orl 30.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Examples in a batch: 32; for photographs 128, or less for few.")
+    ] = None,
     batch_axis: Annotated[str, typer.Option(help="The axis that numbers the examples; n, where there is one.")] = "",
-    optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = "adam",
-    lr: Annotated[float, typer.Option(help="The learning rate.")] = 3e-3,
+    optimizer: Annotated[
+        str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}: adam; for photographs momentum, with decay 5e-4.")
+    ] = "",
+    lr: Annotated[float | None, typer.Option(help="The learning rate: 3e-3; for photographs 1e-2.")] = None,
     clip: Annotated[float | None, typer.Option(min=0, help="Bound the norm of the gradient.")] = None,
     loss: Annotated[str, typer.Option(help="The output to make small.")] = "loss",
     seed: Seed = 0,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Checkpoint; training resumes from it.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Checkpoint; for photographs a folder. Training resumes from it."),
+    ] = None,
     function: Function = "",
 ) -> None:
     """Train the params of a graph.
 
-    Without --data, FILE's own function `data(seed)` gives the arrays of each epoch. With `--data vowels` the graph's
-    inputs are named x, lengths and y, speaker or label.
+    Without --data or --images, FILE's own function `data(seed)` gives the arrays of each epoch. With `--data vowels`
+    the graph's inputs are named x, lengths and y, speaker or label. For photographs they are image and label, an
+    output is named probabilities, and FILE's function may take `classes=` and `image=`.
 
-    Example: `graphc train examples/lstm.py --epochs 5 -o state.safetensors`
+    Example: `graphc train examples/reseg.py --images FOLDER -o out/faces`
     """
-    module = load_module(file)
-    graph = graph_of(module, function)
-    if optimizer not in OPTIMIZERS:
-        raise ArgumentError(f"no optimizer {optimizer!r}; there is {', '.join(OPTIMIZERS)}")
-    step = gc.training_step(graph, loss, OPTIMIZERS[optimizer](lr=lr, clip=clip))
-    if batch_axis and batch_axis not in graph.axes:
-        raise ArgumentError(f"graph {graph.name!r} has no axis {batch_axis!r}; it has {', '.join(graph.axes)}")
-    arrays = source(module, graph, data)
-
-    def epoch_batches(epoch: int) -> Iterator[dict[str, Any]]:
-        return batches(graph, arrays(epoch), batch_axis or "n", batch_size, np.random.default_rng((seed, epoch)))
-
-    result = gc.fit(step, epoch_batches, epochs=epochs, seed=seed, checkpoint=output)
-    if output is not None:
-        typer.echo(f"{output}: {len(checkpoint.load(output)[0])} arrays")
-    elif not result.history:
-        typer.echo("nothing was trained")
+    given = Given(epochs, batch_size, optimizer, lr, clip, loss, seed, output)
+    photographs = PhotographOptions(images, data, image_size, held_out, augment, skip_unreadable)
+    if photographs.named:
+        train_on_photographs(file, function, given, photographs)
+    else:
+        photographs.refuse_others()
+        train_on_arrays(file, function, given, data, batch_axis)

@@ -86,7 +86,8 @@ def _count(count: int, share: float, x: float, y: float, cell: float, colour: st
 
 def _column(name: str, x: float, y: float, cell: float) -> str:
     size = min(12.0, 0.8 * cell)
-    return f'<text transform="translate({x + size / 3:.1f} {y:.1f}) rotate(-90)" font-size="{size:.0f}">{escape(name)}</text>'
+    place = f"translate({x + size / 3:.1f} {y:.1f}) rotate(-90)"
+    return f'<text transform="{place}" font-size="{size:.0f}">{escape(name)}</text>'
 
 
 def _shade(colour: tuple[int, int, int], share: float) -> str:

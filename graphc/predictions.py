@@ -29,7 +29,7 @@ class Predictions:
     @property
     def named(self) -> np.ndarray:
         """(N,): the most probable class of each photograph."""
-        return self.probabilities.argmax(axis=1)
+        return np.asarray(np.argmax(self.probabilities, axis=1))
 
     @property
     def right(self) -> int:

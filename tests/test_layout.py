@@ -30,7 +30,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "compile": ("runtime", "freeze", "compile", "alternatives", "explanation", "anatomy", "explain"),
     "use": (
         "gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve",
-        "user_file", "training_data", "cli", "__main__", "",
+        "user_file", "training_data", "training_command", "predictions", "confusion", "prediction_sheet",
+        "image_model", "image_training", "image_command", "cli", "__main__", "",
     ),
 }  # fmt: skip
 

@@ -119,8 +119,8 @@ def _split(label: str, files: Sequence[Path], held_out: float) -> tuple[list[Pat
 
 def _numbered(name: str, train: Files, test: Files, notes: tuple[str, ...]) -> Photographs:
     numbers = {label: k for k, label in enumerate(train)}
-    parts = (
-        tuple(Photograph(file, numbers[label]) for label, files in part.items() for file in files)
-        for part in (train, test)
-    )
-    return Photographs(name, tuple(map(printable, train)), *parts, notes=notes)
+
+    def part(by_class: Files) -> tuple[Photograph, ...]:
+        return tuple(Photograph(file, numbers[label]) for label, files in by_class.items() for file in files)
+
+    return Photographs(name, tuple(map(printable, train)), part(train), part(test), notes)

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.datasets.names import natural, printable
 from graphc.datasets.image_folder import Photograph, Photographs
+from graphc.datasets.names import natural, printable
 from graphc.errors import ArgumentError
 
 METADATA = ("imdb.mat", "wiki.mat")
