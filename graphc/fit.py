@@ -65,7 +65,7 @@ def fit(
     console = Console(quiet=quiet)
     if checkpoint is not None and resume and Path(checkpoint).exists():
         arrays, history = _resumed(Path(checkpoint), arrays, owner)
-        console.print(f"{checkpoint}: {len(history)} epochs are done already", highlight=False)
+        console.print(f"{checkpoint}: {len(history)} epochs are done already", highlight=False, soft_wrap=True)
     elif checkpoint is not None:
         _write(checkpoint, arrays, history, owner)
     numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
@@ -77,7 +77,7 @@ def fit(
             history.append(record)
             if checkpoint is not None:
                 _write(checkpoint, arrays, history, owner)
-            console.print(_line(record, epochs), highlight=False)
+            console.print(_line(record, epochs), highlight=False, soft_wrap=True)
     return Fit(arrays, history)
 
 

@@ -26,7 +26,8 @@ def prediction_sheet(predictions: Predictions, title: str) -> str:
     """
     tiles = [_tile(predictions, int(k), place) for place, k in enumerate(chosen(predictions))]
     wrong = len(predictions) - predictions.right
-    caption = "no mistakes; a sample of all" if not wrong else f"first mistakes ({wrong:,} in all), the surest first"
+    order = f"mistakes come first, the surest at the head; {wrong:,} in all" if wrong else "there are no mistakes"
+    caption = f"bold: what each was named, and how probable that was; {order}"
     width = 2 * MARGIN + COLUMNS * TILE_WIDTH
     height = HEAD + -(-len(tiles) // COLUMNS) * TILE_HEIGHT + MARGIN
     head = (

@@ -100,8 +100,6 @@ def _by_class(folder: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
                 f"{printable(str(subfolder))} has no photographs; expected {', '.join(SUFFIXES)} files, "
                 f"found {len(files)} others"
             )
-    if len(found) == 1:
-        raise ArgumentError(f"{shown} has one class only, {printable(classes[0].name)}; there is nothing to tell apart")
     return found, (f"{others:,} other files in {shown} were left out",) if others else ()
 
 
@@ -118,6 +116,10 @@ def _split(label: str, files: Sequence[Path], held_out: float) -> tuple[list[Pat
 
 
 def _numbered(name: str, train: Files, test: Files, notes: tuple[str, ...]) -> Photographs:
+    if len(train) == 1:
+        raise ArgumentError(
+            f"{name} has one class only, {printable(next(iter(train)))}; there is nothing to tell apart"
+        )
     numbers = {label: k for k, label in enumerate(train)}
 
     def part(by_class: Files) -> tuple[Photograph, ...]:

@@ -55,7 +55,7 @@ def imdb_wiki(folder: Path | str, held_out: float = 0.2, least_score: float = 0.
     parts: tuple[list[Photograph], list[Photograph]] = ([], [])
     files = {int(k): _file(path, fields["full_path"][k]) for k in chosen}
     for k, file in sorted(files.items(), key=lambda item: natural(str(item[1]))):
-        person = _text(fields["name"][k]) or str(file)
+        person = _text(fields["name"][k]) or _text(fields["full_path"][k])
         parts[_share(person) < held_out].append(Photograph(file, int(fields["gender"][k])))
     if len({photograph.label for photograph in parts[0]}) < 2:
         raise ArgumentError(f"{printable(str(path))} leaves fewer than two classes to train on; {'; '.join(notes)}")
