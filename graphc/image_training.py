@@ -6,9 +6,9 @@ The graph is as `graphc.image_model` says; its own image shape says what photogr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from graphc.curve import learning_curve
 from graphc.datasets import ImageLoader, Photographs
 from graphc.datasets.image_loader import KEPT
 from graphc.errors import ArgumentError
+from graphc.fit import Record
 from graphc.image_model import Arguments, image_shape, predictor, with_accuracy
 from graphc.optim import Optimizer
 from graphc.prediction_sheet import prediction_sheet
@@ -63,48 +64,56 @@ def train(graph: gc.Graph, data: Photographs, how: ImageTraining) -> Predictions
     if how.out.exists() and not how.out.is_dir():
         raise ArgumentError(f"{how.out} is a file; what training on photographs leaves is a folder")
     console = Console(quiet=how.quiet)
-    size = how.batch_size or batch_size(len(data.train))
-    _introduce(console, graph, data, how, size)
-    shape = image_shape(graph)
+    how = replace(how, batch_size=how.batch_size or batch_size(len(data.train)))
+    _introduce(console, graph, data, how)
     begun = time.perf_counter()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="photographs") as pool:
-        learnt, held_out = (
-            ImageLoader(part, shape, pool, skip=how.skip_unreadable) for part in (data.train, data.test)
-        )
-        if learnt.bytes + held_out.bytes <= KEPT:
-            _keep(console, learnt, held_out)
-        predict = predictor(graph, data, held_out, size) if data.test else None
-        result = gc.fit(
-            gc.training_step(with_accuracy(graph), how.loss, how.optimizer),
-            lambda epoch: Arguments(learnt.shuffled(size, how.seed, epoch, how.augment)),
-            epochs=how.epochs,
-            seed=how.seed,
-            evaluate=(lambda state: _metrics(predict(state))) if predict else None,
-            checkpoint=how.out / "checkpoint.safetensors",
-            settings={"photographs": data.fingerprint, "batch_size": str(size), "augment": str(how.augment)},
-            quiet=how.quiet,
-        )
-        predictions = predict(result.state) if predict else None
-        seconds = time.perf_counter() - begun
-    skipped = {**learnt.skipped, **held_out.skipped}
-    for reason in (*list(skipped.values())[:5], *([f"{len(skipped):,} photographs were skipped"] if skipped else [])):
-        _say(console, reason)
+        parts = [ImageLoader(part, image_shape(graph), pool, how.skip_unreadable) for part in (data.train, data.test)]
+        if sum(loader.kept_bytes for loader in parts) <= KEPT:
+            _keep(console, parts)
+        history, predictions = _fit(graph, data, how, *parts)
+    _tell_skipped(console, [reason for loader in parts for reason in loader.skipped.values()])
     if predictions is not None:
-        _say(console, f"{predictions}, after {seconds:.0f} s")
-    for file in leave(how.out, data.name, result.history, predictions):
+        _say(console, f"{predictions}, after {time.perf_counter() - begun:.0f} s")
+    for file in leave(how.out, data.name, history, predictions):
         _say(console, f"  {file}")
     return predictions
 
 
-def _introduce(console: Console, graph: gc.Graph, data: Photographs, how: ImageTraining, size: int) -> None:
+def _fit(
+    graph: gc.Graph, data: Photographs, how: ImageTraining, learnt: ImageLoader, held_out: ImageLoader
+) -> tuple[list[Record], Predictions | None]:
+    """The history of all epochs, and what is said of the held-out photographs after the last."""
+    size = how.batch_size or BATCH
+    predict = predictor(graph, data, held_out, size) if data.test else None
+    result = gc.fit(
+        gc.training_step(with_accuracy(graph), how.loss, how.optimizer),
+        lambda epoch: Arguments(learnt.shuffled(size, how.seed, epoch, how.augment)),
+        epochs=how.epochs,
+        seed=how.seed,
+        evaluate=(lambda state: _metrics(predict(state))) if predict else None,
+        checkpoint=how.out / "checkpoint.safetensors",
+        settings={"photographs": data.fingerprint, "batch_size": str(size), "augment": str(how.augment)},
+        quiet=how.quiet,
+    )
+    return result.history, predict(result.state) if predict else None
+
+
+def _introduce(console: Console, graph: gc.Graph, data: Photographs, how: ImageTraining) -> None:
     shape = "×".join(map(str, image_shape(graph)))
     counts = f"{len(data.train):,} photographs to learn from, {len(data.test):,} held out"
     _say(console, f"{data.name}: {len(data.classes):,} classes, {counts}, each as {shape}")
     for note in data.notes:
         _say(console, f"  {note}")
-    if how.batch_size is None and size != BATCH:
-        _say(console, f"batches of {size}: of the usual {BATCH}, an epoch would have {-(-len(data.train) // BATCH)}")
-    _say(console, f"{how.epochs} epochs of {-(-len(data.train) // size):,} steps; {how.optimizer}")
+    steps = -(-len(data.train) // (how.batch_size or BATCH))
+    _say(console, f"{how.epochs} epochs of {steps:,} steps, batches of up to {how.batch_size}; {how.optimizer}")
+
+
+def _tell_skipped(console: Console, reasons: Sequence[str]) -> None:
+    for reason in reasons[:5]:
+        _say(console, f"skipped {reason}")
+    if reasons:
+        _say(console, f"{len(reasons):,} photographs that cannot be read were skipped")
 
 
 def _say(console: Console, line: object) -> None:
@@ -112,7 +121,7 @@ def _say(console: Console, line: object) -> None:
     console.print(str(line), markup=False, highlight=False, soft_wrap=True)
 
 
-def _keep(console: Console, *loaders: ImageLoader) -> None:
+def _keep(console: Console, loaders: Sequence[ImageLoader]) -> None:
     total = sum(map(len, loaders))
     steps = (step for loader in loaders for step in loader.keep())
     hidden = console.quiet or not console.is_terminal
@@ -124,7 +133,7 @@ def _metrics(predictions: Predictions) -> dict[str, float]:
     return {"test_loss": predictions.loss, "test_accuracy": predictions.accuracy}
 
 
-def leave(out: Path, name: str, history: list[dict[str, float]], predictions: Predictions | None) -> Iterator[Path]:
+def leave(out: Path, name: str, history: list[Record], predictions: Predictions | None) -> Iterator[Path]:
     """Write the pictures; yields each file as it is there."""
     pictures = {"learning_curve.svg": learning_curve(history)}
     if predictions:

@@ -58,7 +58,7 @@ class ImageLoader:
         return len(self.photographs)
 
     @property
-    def bytes(self) -> int:
+    def kept_bytes(self) -> int:
         """What keeping every photograph takes."""
         return len(self) * prod(self.shape)
 
@@ -66,7 +66,7 @@ class ImageLoader:
         """Decode every photograph once, for good; yields after each."""
         kept: list[Pixels] = []
         for result in ordered(self.pool, self._decode, range(len(self)), ahead=64):
-            self._report([result])
+            self.report([result])
             kept.append(result)
             yield
         self._kept = kept
@@ -89,14 +89,18 @@ class ImageLoader:
         except Unreadable as error:
             return error
 
-    def _pixels(self, index: int) -> Pixels:
+    def read(self, index: int) -> Pixels:
+        """A photograph as (C, H, W) uint8, or why there is none."""
         return self._kept[index] if self._kept else self._decode(index)
 
-    def _report(self, results: Iterable[Pixels]) -> None:
+    def report(self, results: Iterable[Pixels]) -> None:
+        """Raise for an unreadable photograph, or note it in `skipped`."""
         for result in results:
             if isinstance(result, Unreadable):
                 if not self.skip:
-                    raise ArgumentError(f"cannot read a photograph: {result}; mend or remove it, or skip such files")
+                    raise ArgumentError(
+                        f"cannot read a photograph: {result}; mend or remove it, or skip such files (--skip-unreadable)"
+                    )
                 self.skipped[result.path] = str(result)
 
 
@@ -116,13 +120,13 @@ class Epoch:
 
     def __iter__(self) -> Iterator[ImageBatch]:
         for results, batch in ordered(self.loader.pool, self._batch, self.parts, AHEAD):
-            self.loader._report(results)
+            self.loader.report(results)
             if len(batch.index):
                 yield batch
 
     def _batch(self, part: np.ndarray) -> tuple[list[Unreadable], ImageBatch]:
         """Runs in a thread of the pool."""
-        found = {int(index): self.loader._pixels(int(index)) for index in part}
+        found = {int(index): self.loader.read(int(index)) for index in part}
         images = {index: image for index, image in found.items() if not isinstance(image, Unreadable)}
         values = np.empty((len(images), *self.loader.shape), np.float32)
         for place, (index, image) in zip(values, images.items(), strict=True):
