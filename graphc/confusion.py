@@ -29,10 +29,11 @@ def confusion_matrix(predictions: Predictions, title: str) -> str:
     cell = float(np.clip(SIDE / len(shown), *CELL))
     margin = round(CHARACTER * max(map(len, names))) + 40
     left, top = margin, HEAD + margin - 24
-    width, height = max(left + cell * len(shown) + 24, 460), top + cell * len(shown) + 24
     caption = "rows: what it is; columns: what it was named"
     if len(shown) < len(predictions.classes):
         caption += f"; the {len(shown)} of {len(predictions.classes):,} classes with the most mistakes"
+    width = max(left + cell * len(shown) + 24, 48 + 10.5 * len(title), 48 + 6.5 * len(caption))
+    height = top + cell * len(shown) + 24
     parts = [
         f'<text x="24" y="32" font-size="17" font-weight="bold">{escape(title)}</text>',
         f'<text x="24" y="54" fill="#555">{caption}</text>',

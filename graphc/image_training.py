@@ -137,7 +137,7 @@ def leave(out: Path, name: str, history: list[Record], predictions: Predictions 
     """Write the pictures; yields each file as it is there."""
     pictures = {"learning_curve.svg": learning_curve(history)}
     if predictions:
-        title = f"{name}: {predictions}"
+        title = f"{name[:40]}: {predictions}"
         pictures["confusion.svg"] = confusion_matrix(predictions, title)
         pictures["predictions.svg"] = prediction_sheet(predictions, title)
     for file, svg in pictures.items():

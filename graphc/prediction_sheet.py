@@ -15,7 +15,8 @@ COLUMNS, ROWS = 6, 4
 PHOTOGRAPH = 128  # the sides that one is kept within, in pixels
 TILE_WIDTH, TILE_HEIGHT = PHOTOGRAPH + 28, PHOTOGRAPH + 68
 MARGIN, HEAD = 24, 78
-NAME = 17  # characters of a class's name that are shown
+NAME = 17  # characters of a class's name that fit below a photograph
+NAME_BESIDE = 12  # and in bold beside a percentage
 RIGHT, WRONG = "#0072b2", "#d55e00"  # distinguishable with every kind of colour vision
 
 
@@ -69,10 +70,10 @@ def _tile(predictions: Predictions, k: int, place: int) -> str:
         f"{_picture(predictions, k, x, y, colour)}\n"
         f'<rect x="{x}" y="{below + 6}" width="{PHOTOGRAPH}" height="4" fill="#e5e5e5"/>'
         f'<rect x="{x}" y="{below + 6}" width="{PHOTOGRAPH * probability:.1f}" height="4" fill="{colour}"/>\n'
-        f'<text x="{x}" y="{below + 27}" fill="{colour}" font-weight="bold">{escape(_short(was))}</text>'
+        f'<text x="{x}" y="{below + 27}" fill="{colour}" font-weight="bold">{escape(_short(was, NAME_BESIDE))}</text>'
         f'<text x="{x + PHOTOGRAPH}" y="{below + 27}" fill="{colour}" text-anchor="end">{probability:.0%}</text>\n'
         f'<text x="{x}" y="{below + 44}" fill="#555">{"is" if named == photograph.label else "but is"} '
-        f"{escape(_short(is_))}</text></g>"
+        f"{escape(_short(is_, NAME))}</text></g>"
     )
 
 
@@ -90,5 +91,5 @@ def _picture(predictions: Predictions, k: int, x: int, y: int, colour: str) -> s
     )
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= NAME else name[: NAME - 1] + "…"
+def _short(name: str, room: int) -> str:
+    return name if len(name) <= room else name[: room - 1] + "…"
