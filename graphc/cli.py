@@ -226,6 +226,8 @@ def train(
     """
     given = Given(epochs, batch_size, optimizer, lr, clip, loss, seed, output)
     photographs = PhotographOptions(images, data, image_size, held_out, augment, skip_unreadable)
+    if photographs.named and batch_axis:
+        raise ArgumentError("--batch-axis is for arrays; photographs lie along the axis of input image")
     if photographs.named:
         train_on_photographs(file, function, given, photographs)
     else:

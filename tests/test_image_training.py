@@ -456,6 +456,7 @@ def test_the_lectures_model_trains_on_a_folder(graphc: Run, folder: Path) -> Non
         (("--images", "colours", "--optimizer", "soup"), "no optimizer 'soup'"),
         (("--images", "colours", "--loss", "soup"), "no output 'soup'"),
         (("--images", "colours", "-o", "linear.py"), "linear.py is a file"),
+        (("--images", "colours", "--batch-axis", "n"), "--batch-axis is for arrays"),
         (("--data", "orl", "--held-out", "0.5"), "leave --held-out away"),
         (("--held-out", "0.5"), "--held-out is for photographs"),
         (("--image-size", "32", "--data", "vowels"), "--image-size is for photographs"),
