@@ -9,7 +9,6 @@ Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). The tile is c
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,17 +16,12 @@ from dataclasses import dataclass
 from graphc.codegen.access import Access, loads
 from graphc.codegen.program import Call, Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Scalar, Statement
 from graphc.codegen.target import Target
+from graphc.codegen.tile import MOST_VECTORS, Step, best_tile, row_sizes
 
-__all__ = ["Schedule", "horizontal_index", "length", "row_sizes", "schedule", "vector_index"]
+__all__ = ["Schedule", "cycles", "horizontal_index", "length", "schedule", "vector_index"]
 
 _BYTES = {"float32": 4, "float64": 8, "int32": 4, "bool": 4, "index": 8}
 _SMALLEST_VECTOR = 4
-_LATENCY = 4  # cycles of a fused multiply-add, of which two start in a cycle, beside two loads
-_CACHE = 3  # cycles between vector loads that the second-level cache can serve
-_STEP = 0.5  # cycles of the loop itself
-_TEST = 8  # cycles to see whether a point of a reduction counts
-_LOAD = 0.1  # what a vector load costs beside, to decide between equals
-_MOST_VECTORS = 8
 _CHAINS = 16  # sums side by side that hide the latency of an addition, and of the second-level cache
 _FIRST_LEVEL = 1 << 15  # bytes of the first-level cache
 _LINE = 64  # bytes of a cache line
@@ -105,14 +99,11 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
     extent = _extent(kernel, vector)
     if isinstance(extent, Const):
         lanes = min(lanes, 1 << (int(extent.value) - 1).bit_length())
-    reduces = [s for s in kernel.body if isinstance(s, Reduce)]
-    tiled = [r for r in reduces if vector in access.reduce_dependence(r)]
+    tiled, row = _tiled(kernel, vector, access)
     if not tiled:
         return Schedule(vector, lanes, 1, None, 1)
-    row = None
-    if len(tiled) == len(reduces) and not any(store.accumulate for store in kernel.stores):
-        row = _row(kernel, tiled, vector, access)
-    rows, vectors = _tile(kernel, tiled, vector, row, lanes, target.vector_registers, access)
+    tile = best_tile(_step(kernel, tiled, vector, row, lanes, target.vector_registers, access))
+    rows, vectors = tile.rows, tile.vectors
     block = rows * -(-_BLOCK // rows)
     depth = min(_depth(reduce, vector, row, lanes, rows, vectors, access) for reduce in tiled)
     widths = _cover(extent, lanes, (vectors, 1))
@@ -122,7 +113,7 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
         heights = _cover(_extent(kernel, row), 1, row_sizes(rows))
         if not isinstance(_extent(kernel, row), Const):
             sums = max(len(reduce.sums) for reduce in tiled)
-            wide = max(1, min(_MOST_VECTORS, _CHAINS // sums, max(_lengths(extent)) // lanes))
+            wide = max(1, min(MOST_VECTORS, _CHAINS // sums, max(_lengths(extent)) // lanes))
     strips = 1
     inside: tuple[str, ...] = ()
     if row is not None and any(length(reduce) > depth for reduce in tiled):
@@ -131,6 +122,23 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
         strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
         inside = _inside(kernel, tiled, row, vector, waiting * strips, access)
     return Schedule(vector, lanes, vectors, row, rows, block, depth, wide, widths, heights, strips, inside)
+
+
+def cycles(kernel: Kernel, program: Program, lanes: int, registers: int) -> float | None:
+    """Of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several rows."""
+    vector, access = vector_index(kernel, program), Access(kernel, program)
+    tiled, row = ([], None) if vector is None else _tiled(kernel, vector, access)
+    if vector is None or row is None:
+        return None
+    return best_tile(_step(kernel, tiled, vector, row, lanes, registers, access)).cycles
+
+
+def _tiled(kernel: Kernel, vector: str, access: Access) -> tuple[list[Reduce], str | None]:
+    """The reductions that run in tiles, and the dimension of their rows."""
+    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    tiled = [reduce for reduce in reduces if vector in access.reduce_dependence(reduce)]
+    rows = len(tiled) == len(reduces) > 0 and not any(store.accumulate for store in kernel.stores)
+    return tiled, _row(kernel, tiled, vector, access) if rows else None
 
 
 def _inside(
@@ -168,14 +176,6 @@ def _cover(extent: Scalar, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]
             needed.append(size)
             left %= size
     return tuple(needed) or (1,)
-
-
-def _segments(extent: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """How many steps of each size, the largest first, cover an extent; the last may overhang."""
-    for size in sizes:
-        count = -(-extent // size) if size == sizes[-1] else extent // size
-        yield count, size
-        extent = max(0, extent - count * size)
 
 
 def _extent(kernel: Kernel, name: str) -> Scalar:
@@ -262,7 +262,7 @@ def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> 
     return best
 
 
-def _tile(
+def _step(
     kernel: Kernel,
     reduces: list[Reduce],
     vector: str,
@@ -270,46 +270,23 @@ def _tile(
     lanes: int,
     registers: int,
     access: Access,
-) -> tuple[int, int]:
-    """The rows and vectors of a tile that take the fewest cycles a cell, over planes of typical sizes."""
-    sums = max(len(reduce.sums) for reduce in reduces)
-    products = max(sum(_terms(total.value, access) for total in reduce.sums) for reduce in reduces)
-    terms = -(-products // sums)  # that an accumulator takes in one after another
-    step = _STEP + (_TEST if any(reduce.when is not None for reduce in reduces) else 0)
-    kinds = [
-        (row in access.dependence(load), vector in access.dependence(load))
-        for reduce in reduces
-        for load in _reduce_loads(reduce, access)
-    ]
-    widths = [-(-length // lanes) for length in _lengths(_extent(kernel, vector))]
-    heights = [1] if row is None else _lengths(_extent(kernel, row))
-
-    @functools.cache
-    def cycles(high: int, wide: int) -> float:
-        """Of one step of one tile, which multiplications, loads, the cache or latency may limit."""
-        made = sum((high if by_row else 1) * (wide if by_lane else 1) for by_row, by_lane in kinds)
-        vectors = sum((high if by_row else 1) * wide for by_row, by_lane in kinds if by_lane)
-        return max(products * high * wide / 2, made / 2, _LATENCY * terms, _CACHE * vectors) + _LOAD * vectors + step
-
-    def cost(tile: tuple[int, int]) -> float:
-        return sum(
-            many * times * cycles(high, wide) / (width * height)
-            for width in widths
-            for height in heights
-            for many, wide in _segments(width, (tile[1], 1))
-            for times, high in _segments(height, row_sizes(tile[0]))
-        )
-
-    # The accumulators and one step's vector operands must fit, and leave some room.
-    budget = registers * 3 // 4
-    operands = -(-sum(by_lane and not by_row for by_row, by_lane in kinds) // terms)
-    tiles = [
-        (rows, vectors)
-        for rows in range(1, min(budget // sums, max(heights)) + 1)
-        for vectors in range(1, min(_MOST_VECTORS, max(widths)) + 1)
-        if rows * vectors * sums <= budget and rows * vectors * sums + vectors * operands < registers
-    ]
-    return min(tiles, key=cost, default=(1, 1))
+) -> Step:
+    """What a step of the kernel's reductions asks of a tile; where the length of a dimension is not known, typical."""
+    return Step(
+        max(len(reduce.sums) for reduce in reduces),
+        max(sum(_terms(total.value, access) for total in reduce.sums) for reduce in reduces),
+        tuple(
+            sorted(
+                (row in access.dependence(load), vector in access.dependence(load))
+                for reduce in reduces
+                for load in _reduce_loads(reduce, access)
+            )
+        ),
+        (1,) if row is None else _lengths(_extent(kernel, row)),
+        tuple(-(-length // lanes) for length in _lengths(_extent(kernel, vector))),
+        any(reduce.when is not None for reduce in reduces),
+        registers,
+    )
 
 
 def _terms(scalar: Scalar, access: Access) -> int:
@@ -332,11 +309,6 @@ def _depth(reduce: Reduce, vector: str, row: str | None, lanes: int, rows: int, 
             along = access.lane_step(load.buffer, load.at, own, 1) in (0, 1)
             touched += max(size if along else _LINE, size * rows if row in dependence else size)
     return max(_SHALLOWEST, 1 << round(math.log2(_FIRST_LEVEL / max(1, touched))))
-
-
-def row_sizes(rows: int) -> tuple[int, ...]:
-    """The heights of the tiles that cover any number of rows."""
-    return (rows, *(size for size in (2, 1) if size < rows))
 
 
 def _lengths(extent: Scalar) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from graphc.codegen.jit import load as load_program
 from graphc.codegen.join import join
 from graphc.codegen.layout import layout
 from graphc.codegen.pack import pack
+from graphc.codegen.part import part
 from graphc.codegen.program import Program
 from graphc.codegen.shares import Shares
 from graphc.codegen.split import split
@@ -87,7 +88,7 @@ def in_chunks(made: Stages) -> tuple[Chunked, ...]:
 
 
 def _arranged(program: Program) -> Program:
-    return early(collapse(pack(guard(halo(layout(split(join(program))))))))
+    return early(collapse(pack(part(guard(halo(layout(split(join(program)))))))))
 
 
 def _placed(program: Program) -> Program:

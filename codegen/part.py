@@ -1,0 +1,136 @@
+"""Parts kernels whose sums gain nothing from standing together.
+
+In: a Program. Out: a Program that computes the same. Contractions over one domain are one kernel as long as none needs
+the others' results; that pays where they share operands, of which a tile then loads fewer, and costs where they do not,
+as a tile holds fewer rows and vectors of each. What each needs is counted for its tile, and the kernel is parted where
+that saves cycles. In a loop every kernel waits for the one before it, so there they stay together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import networkx
+
+from graphc.codegen.access import Access, loads
+from graphc.codegen.program import Kernel, Let, Program, Reduce, Ref, Scalar, Statement, Store
+from graphc.codegen.vectorize import cycles
+from graphc.scalar import walk
+
+__all__ = ["part"]
+
+_WORTH = 0.9  # of the cycles of both: two parts that take more together than this stay together
+_LANES, _REGISTERS = 16, 32  # of the vector unit to count for: the same Program is made for every target
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A kernel of some of the stores, and what a step of its reductions costs at each point."""
+
+    kernel: Kernel
+    cycles: float
+
+
+def part(program: Program) -> Program:
+    body = [piece for statement in program.body for piece in _parts(statement, program)]
+    return replace(program, body=tuple(body))
+
+
+def _parts(statement: Statement, program: Program) -> Sequence[Statement]:
+    if not isinstance(statement, Kernel) or sum(len(s.sums) for s in _reduces(statement)) < 2:
+        return (statement,)
+    groups = _independent(statement, program)
+    whole = cycles(statement, program, _LANES, _REGISTERS)
+    if len(groups) < 2 or whole is None:
+        return (statement,)
+    parts = _merged([_of(statement, stores, program) for stores in groups], statement, program)
+    if len(parts) == 1 or sum(p.cycles for p in parts) > _WORTH * whole:
+        return (statement,)
+    return [replace(p.kernel, name=f"{statement.name}.{k}") for k, p in enumerate(parts, 1)]
+
+
+def _reduces(kernel: Kernel) -> list[Reduce]:
+    return [step for step in kernel.body if isinstance(step, Reduce)]
+
+
+def _independent(kernel: Kernel, program: Program) -> list[tuple[Store, ...]]:
+    """The kernel's stores, in groups of which none computes anything or touches memory that another group needs."""
+    access = Access(kernel, program)
+    needs: dict[Store, set[str]] = {}
+    for store in kernel.stores:
+        names = _needed(kernel, (store,))
+        sums = {total.name for reduce in _reduces(kernel) for total in reduce.sums} & names
+        read = {load.buffer for scalar in _scalars(_restricted(kernel, (store,))) for load in loads(scalar, access)}
+        written = {s.buffer for s in kernel.stores}
+        needs[store] = sums | {f"memory {buffer}" for buffer in (read & written) | {store.buffer}}
+    together: networkx.Graph[Store | str] = networkx.Graph()
+    together.add_edges_from((store, need) for store, found in needs.items() for need in found)
+    groups = networkx.connected_components(together)
+    return sorted(
+        (tuple(s for s in kernel.stores if s in group) for group in groups), key=lambda g: kernel.stores.index(g[0])
+    )
+
+
+def _of(kernel: Kernel, stores: Iterable[Store], program: Program) -> _Part:
+    alone = _restricted(kernel, tuple(s for s in kernel.stores if s in set(stores)))
+    return _Part(alone, cycles(alone, program, _LANES, _REGISTERS) or 0.0)
+
+
+def _merged(parts: list[_Part], kernel: Kernel, program: Program) -> list[_Part]:
+    """Parts put together again, two by two, as long as that saves cycles."""
+    while len(parts) > 1:
+        pairs = [
+            (_of(kernel, (*a.kernel.stores, *b.kernel.stores), program), a, b)
+            for a, b in itertools.combinations(parts, 2)
+        ]
+        best, a, b = min(pairs, key=lambda pair: pair[0].cycles - pair[1].cycles - pair[2].cycles)
+        if best.cycles > (a.cycles + b.cycles) / _WORTH:
+            break
+        parts = [best if p is a else p for p in parts if p is not b]
+    return parts
+
+
+def _needed(kernel: Kernel, stores: tuple[Store, ...]) -> set[str]:
+    """The names of lets and sums that some stores need."""
+    values: dict[str, list[Scalar | None]] = {}
+    for step in kernel.body:
+        if isinstance(step, Let):
+            values[step.name] = [step.value]
+        else:
+            values |= {let.name: [let.value] for let in step.body}
+            values |= {total.name: [total.value, step.when] for total in step.sums}
+    found: set[str] = set()
+    waiting: list[Scalar | None] = [scalar for store in stores for scalar in (*store.at, store.value)]
+    while waiting:
+        for inner in walk(waiting.pop()):
+            if isinstance(inner, Ref) and inner.name not in found:
+                found.add(inner.name)
+                waiting += values[inner.name]
+    return found
+
+
+def _restricted(kernel: Kernel, stores: tuple[Store, ...]) -> Kernel:
+    """The kernel with these stores alone, and no more than they need."""
+    names = _needed(kernel, stores)
+    body: list[Let | Reduce] = []
+    for step in kernel.body:
+        if isinstance(step, Let):
+            body += [step] if step.name in names else []
+            continue
+        sums = tuple(total for total in step.sums if total.name in names)
+        if sums:
+            body.append(replace(step, sums=sums, body=tuple(let for let in step.body if let.name in names)))
+    return replace(kernel, body=tuple(body), stores=stores)
+
+
+def _scalars(kernel: Kernel) -> list[Scalar]:
+    found: list[Scalar] = [scalar for store in kernel.stores for scalar in (*store.at, store.value)]
+    for step in kernel.body:
+        if isinstance(step, Let):
+            found.append(step.value)
+        else:
+            found += [*(let.value for let in step.body), *(total.value for total in step.sums)]
+            found += [] if step.when is None else [step.when]
+    return found

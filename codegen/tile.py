@@ -1,0 +1,93 @@
+"""The tile of a contraction: how many rows and vectors of accumulators stay in registers side by side.
+
+In: what one step of a reduction multiplies and loads. Out: the tile that takes the fewest cycles a point of the kernel,
+found by counting: multiplications, loads, what the second-level cache can serve, and the latency of a chain.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["MOST_VECTORS", "Step", "Tile", "best_tile", "row_sizes"]
+
+MOST_VECTORS = 8
+_LATENCY = 4  # cycles of a fused multiply-add, of which two start in a cycle, beside two loads
+_CACHE = 3  # cycles between vector loads that the second-level cache can serve
+_LOOP = 0.5  # cycles of the loop itself
+_TEST = 8  # cycles to see whether a point of a reduction counts
+_LOAD = 0.1  # what a vector load costs beside, to decide between equals
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One point of a reduction, for all points of its kernel: so many `sums` with so many `products` together.
+
+    `loads` says of each operand whether it moves with the row, and whether with the vector. The lengths are those to
+    plan for, in rows and in vectors.
+    """
+
+    sums: int
+    products: int
+    loads: tuple[tuple[bool, bool], ...]
+    heights: tuple[int, ...]
+    widths: tuple[int, ...]
+    tested: bool
+    registers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """`cycles` are those of a step for one row of one vector, in the mean over the lengths."""
+
+    rows: int
+    vectors: int
+    cycles: float
+
+
+@functools.lru_cache(1024)
+def best_tile(step: Step) -> Tile:
+    """The accumulators and one step's vector operands fit the registers, and leave some room."""
+    budget = step.registers * 3 // 4
+    operands = -(-sum(by_lane and not by_row for by_row, by_lane in step.loads) // _terms(step))
+    tiles = [
+        Tile(rows, vectors, _cost(step, rows, vectors))
+        for rows in range(1, min(budget // step.sums, max(step.heights)) + 1)
+        for vectors in range(1, min(MOST_VECTORS, max(step.widths)) + 1)
+        if rows * vectors * step.sums <= budget and rows * vectors * step.sums + vectors * operands < step.registers
+    ]
+    return min(tiles, key=lambda tile: tile.cycles, default=Tile(1, 1, _cost(step, 1, 1)))
+
+
+def row_sizes(rows: int) -> tuple[int, ...]:
+    """The heights of the tiles that cover any number of rows."""
+    return (rows, *(size for size in (2, 1) if size < rows))
+
+
+def _cost(step: Step, rows: int, vectors: int) -> float:
+    planes = len(step.widths) * len(step.heights)
+    wide = [(many / width, size) for width in step.widths for many, size in _segments(width, (vectors, 1))]
+    high = [(many / height, size) for height in step.heights for many, size in _segments(height, row_sizes(rows))]
+    return sum(m * n * _cycles(step, h, w) for m, w in wide for n, h in high if m and n) / planes
+
+
+def _cycles(step: Step, high: int, wide: int) -> float:
+    """Of one step of one tile, which multiplications, loads, the cache or latency may limit."""
+    made = sum((high if by_row else 1) * (wide if by_lane else 1) for by_row, by_lane in step.loads)
+    vectors = sum((high if by_row else 1) * wide for by_row, by_lane in step.loads if by_lane)
+    busy = max(step.products * high * wide / 2, made / 2, _LATENCY * _terms(step), _CACHE * vectors)
+    return busy + _LOAD * vectors + _LOOP + (_TEST if step.tested else 0)
+
+
+def _terms(step: Step) -> int:
+    """How many products an accumulator takes in one after another."""
+    return -(-step.products // step.sums)
+
+
+def _segments(extent: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """How many steps of each size, the largest first, cover an extent; the last may overhang."""
+    for size in sizes:
+        count = -(-extent // size) if size == sizes[-1] else extent // size
+        yield count, size
+        extent = max(0, extent - count * size)
