@@ -31,8 +31,10 @@ from graphc.codegen.layout import layout
 from graphc.codegen.pack import pack
 from graphc.codegen.part import part
 from graphc.codegen.program import Program
+from graphc.codegen.regroup import regroup
 from graphc.codegen.shares import Shares
 from graphc.codegen.split import split
+from graphc.codegen.subtotal import subtotal
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.early import early
@@ -88,7 +90,7 @@ def in_chunks(made: Stages) -> tuple[Chunked, ...]:
 
 
 def _arranged(program: Program) -> Program:
-    return early(collapse(pack(part(guard(halo(layout(split(join(program)))))))))
+    return early(collapse(pack(part(subtotal(guard(halo(layout(split(regroup(join(program)))))))))))
 
 
 def _placed(program: Program) -> Program:
