@@ -32,7 +32,7 @@ from graphc.codegen.program import (
 
 __all__ = ["subtotal"]
 
-_FEW = 512  # results, of which two threads would each go through all the memory
+_FEW = 1024  # results, of which two threads would each go through all the memory, or share out badly
 _MUCH = 1 << 12  # values added up in the subtotals of one index: enough to be worth storing them
 
 
