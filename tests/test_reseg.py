@@ -22,11 +22,12 @@ from graphc.user_file import load_module
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
+from benchmarks.peers.torch_reseg import ReSeg, named, statistics  # noqa: E402  (it imports PyTorch)
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "reseg.py"
 Arrays = dict[str, np.ndarray]
 IMAGE, N = (3, 64, 64), 3
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4  # the lecture's
-EPS = 1e-3  # neon's
 
 # Each layer's output for the lecture's photographs, as (layer, shape).
 SHAPES = [
@@ -50,72 +51,6 @@ SHAPES = [
 ]
 
 
-class SpatialRNN(nn.Module):
-    """Blocks of 2 × 2 read down and up the columns, then what came of that to the right and left."""
-
-    def __init__(self, channels: int, units: int) -> None:
-        super().__init__()
-        self.vertical = nn.RNN(4 * channels, units, bidirectional=True)
-        self.horizontal = nn.RNN(2 * units, units, bidirectional=True)
-
-    def forward(self, x: Any) -> Any:
-        n, c, height, width = x.shape
-        rows, columns = height // 2, width // 2
-        blocks = x.reshape(n, c, rows, 2, columns, 2).permute(2, 4, 0, 1, 3, 5)  # i, j, n, then the block
-        down_and_up, _ = self.vertical(blocks.reshape(rows, columns * n, 4 * c))
-        lines = down_and_up.reshape(rows, columns, n, -1).transpose(0, 1)  # j, i, n, units
-        across, _ = self.horizontal(lines.reshape(columns, rows * n, -1))
-        return across.reshape(columns, rows, n, -1).permute(2, 3, 1, 0)
-
-
-class Model(nn.Module):
-    """The layers by the names that they have in the example."""
-
-    def __init__(self, classes: int = 2) -> None:
-        super().__init__()
-        sizes = [3, 32, 64, 128, 256]
-        layers: dict[str, Any] = {"norm_0": nn.BatchNorm2d(3, eps=EPS)}
-        for k in range(1, 5):
-            conv = nn.Conv2d(sizes[k - 1], sizes[k], 3, padding=2, dilation=2)
-            layers |= {f"conv_{k}": conv, f"relu_{k}": nn.ReLU(), f"norm_{k}": nn.BatchNorm2d(sizes[k], eps=EPS)}
-            layers |= {f"pool_{k}": nn.MaxPool2d(3, 2, padding=1)} if k < 4 else {}
-        for k, (channels, units) in {5: (256, 256), 6: (512, 512)}.items():
-            layers |= {f"rnn_{k}": SpatialRNN(channels, units), f"norm_{k}": nn.BatchNorm2d(2 * units, eps=EPS)}
-        self.layers = nn.ModuleDict({**layers, "conv_7": nn.Conv2d(1024, classes, 1, padding=1)})
-
-    def forward(self, x: Any) -> Any:
-        """The scores of the classes."""
-        x = x / 128
-        for layer in self.layers.values():
-            x = layer(x)
-        return torch.relu(x).mean((2, 3))
-
-
-def ours(model: Model, of: Any) -> Arrays:
-    """What `of` says of each of PyTorch's params (itself, its gradient, …), by the graph's names.
-
-    PyTorch has two biases a direction, of which the second is held at 0 here.
-    """
-    found: Arrays = {}
-    for name, layer in model.layers.items():
-        if isinstance(layer, SpatialRNN):
-            for side in ("vertical", "horizontal"):
-                state = {k: of(p).detach().numpy() for k, p in getattr(layer, side).named_parameters()}
-                state |= {k: np.zeros_like(a) for k, a in state.items() if k.startswith("bias_hh")}
-                found |= gc.cells.from_torch(state, "elman", f"{name}_{side}")
-        else:
-            letters = ("gamma", "beta") if name.startswith("norm") else ("W", "b")
-            for letter, p in zip(letters, layer.parameters(), strict=False):
-                found[f"{name}_{letter}"] = of(p).detach().numpy()
-    return found
-
-
-def statistics(model: Model) -> Arrays:
-    norms = {name: layer for name, layer in model.layers.items() if name.startswith("norm")}
-    means = {f"{name}_mean": layer.running_mean.numpy() for name, layer in norms.items()}
-    return means | {f"{name}_var": layer.running_var.numpy() for name, layer in norms.items()}
-
-
 def make(image: tuple[int, int, int], dtype: str = "float32") -> gc.Graph:
     module = load_module(EXAMPLE)
     with pytest.MonkeyPatch.context() as patch:
@@ -129,7 +64,7 @@ def make(image: tuple[int, int, int], dtype: str = "float32") -> gc.Graph:
 
 
 def test_the_shape_at_every_layer() -> None:
-    g, model, seen = make((3, 128, 128)), Model(), []
+    g, model, seen = make((3, 128, 128)), ReSeg(), []
     nodes = topological([*(s.body for s in g.states.values() if s.body is not None), *g.outputs.values()])
     found: dict[str, list[tuple[int, ...]]] = {}
     for op, kind in {"batch_norm": "norm", "relu": "conv", "max": "pool"}.items():
@@ -161,7 +96,7 @@ def test_how_many_params_there_are() -> None:
     biases = sum(size for name, size in sizes.items() if name.startswith("rnn") and name.endswith("_b_h"))
     assert (convolutions, norms, matrices, biases) == (390_466, 4_038, 5_242_880, 3_072)
     assert sum(sizes.values()) == 5_640_456
-    assert sum(p.numel() for p in Model().parameters()) == 5_640_456 + biases == 5_643_528
+    assert sum(p.numel() for p in ReSeg().parameters()) == 5_640_456 + biases == 5_643_528
     assert 5_643_528 + 2 * (32 + 64 + 128) == 5_643_976
     kept = {name: p.node.shape[0] for name, p in g.params.items() if not p.trainable}
     assert sum(kept.values()) == norms  # a running mean for each β, a running variance for each γ
@@ -175,7 +110,7 @@ class Case:
     """The graph and PyTorch's model with the same params and running statistics, and what both are given."""
 
     g: gc.Graph
-    model: Model
+    model: ReSeg
     given: Arrays
     state: Arrays
 
@@ -184,7 +119,7 @@ def case() -> Case:
     g, rng = make(IMAGE, "float64"), np.random.default_rng(0)
     given = {"image": rng.uniform(0, 255, (N, *IMAGE)), "label": np.array([0, 1, 1], np.int32)}
     torch.manual_seed(0)
-    model = Model().double()
+    model = ReSeg().double()
     for name, p in model.named_parameters():
         p.requires_grad_("bias_hh" not in name)
         if p.ndim == 1:  # a γ is about 1, a bias about 0
@@ -193,7 +128,7 @@ def case() -> Case:
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean.copy_(torch.tensor(rng.normal(0, 0.1, layer.num_features)))
             layer.running_var.copy_(torch.tensor(rng.uniform(0.2, 2, layer.num_features)))
-    state = {name: a.copy() for name, a in {**ours(model, lambda p: p), **statistics(model)}.items()}
+    state = {name: a.copy() for name, a in {**named(model, lambda p: p), **statistics(model)}.items()}
     assert set(state) == set(g.params)
     return Case(g, model, given, state)
 
@@ -218,7 +153,7 @@ def test_a_step_of_training() -> None:
     scores = at.model(torch.tensor(at.given["image"]))
     loss = nn.functional.cross_entropy(scores, torch.tensor(at.given["label"]).long())
     loss.backward()
-    gradients = ours(at.model, lambda p: p if p.grad is None else p.grad)
+    gradients = named(at.model, lambda p: p if p.grad is None else p.grad)
     assert set(gradients) == {name for name, p in at.g.params.items() if p.trainable}
     for found in (interpreted, compiled):
         close(found["loss"], loss.detach().numpy(), "loss")
@@ -228,7 +163,7 @@ def test_a_step_of_training() -> None:
             close(found[f"grad_{name}"], value, name)
 
     optimizer.step()
-    for name, value in ours(at.model, lambda p: p).items():
+    for name, value in named(at.model, lambda p: p).items():
         close(after[name], value, name)
     for name, value in statistics(at.model).items():
         if name.endswith("_var"):
