@@ -14,7 +14,6 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks import peers
 from benchmarks.disturbance import QUIET, now, others
@@ -46,13 +45,25 @@ class Cost:
 
 def measure(peer: str, problem: Problem, threads: int) -> Cost:
     """Run one piece of work in a new process."""
-    kind = next(name for name, own in KINDS.items() if isinstance(problem, own))
-    work = json.dumps({"peer": peer, "kind": kind, "problem": asdict(problem), "threads": threads})
+    work = sent(peer, problem, threads)
     command = [sys.executable, "-m", "benchmarks.alone"]
     done = subprocess.run(command, cwd=ROOT, input=work, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} with {work} failed:\n{done.stderr}")
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def sent(peer: str, problem: Problem, threads: int) -> str:
+    """A piece of work as JSON."""
+    kind = next(name for name, own in KINDS.items() if isinstance(problem, own))
+    return json.dumps({"peer": peer, "kind": kind, "problem": asdict(problem), "threads": threads})
+
+
+def received(text: str) -> tuple[str, Problem, int]:
+    """The peer, the problem and the threads of a piece of work."""
+    work = json.loads(text)
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in work["problem"].items()}
+    return work["peer"], KINDS[work["kind"]](**fields), work["threads"]
 
 
 def alone(name: str, problem: Problem, threads: int) -> Cost:
@@ -94,10 +105,5 @@ def _memory(field: str) -> int | None:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def _problem(kind: str, fields: dict[str, Any]) -> Problem:
-    return KINDS[kind](**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
-
-
 if __name__ == "__main__":
-    work = json.load(sys.stdin)
-    print(json.dumps(asdict(alone(work["peer"], _problem(work["kind"], work["problem"]), work["threads"]))))
+    print(json.dumps(asdict(alone(*received(sys.stdin.read())))))

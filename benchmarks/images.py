@@ -1,7 +1,8 @@
 """The image model of `examples/reseg.py` on a batch of photographs, with its arrays.
 
 Photographs are random: what they show changes no time. Results are compared by name: "probabilities", and of a step of
-training "loss", the velocity "momentum_…" of every trainable param, and the running statistics.
+training "loss", the velocity "momentum_…" of every trainable param, and the running means. (PyTorch's running
+variance is another one, that of a sample.)
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Graphc(Peer):
         def results() -> Arrays:
             for name, a in start.items():
                 state[name][...] = a
-            kept = {name for name, p in step.params.items() if not p.trainable and name != "step"}
+            kept = [name for name in state if name.startswith("momentum_") or name.endswith("_mean")]
             return {"loss": call()["loss"].copy()} | {name: state[name].copy() for name in kept}
 
         return {self.name: Call(call, results)}

@@ -141,7 +141,8 @@ class Torch(Peer):
             model, optimizer, step = started()
             loss = step().numpy()
             velocity = named(model, lambda p: -RATE * optimizer.state[p]["momentum_buffer"] if p.requires_grad else p)
-            return {"loss": loss, **{f"momentum_{k}": a for k, a in velocity.items()}, **statistics(model)}
+            means = {name: a for name, a in statistics(model).items() if name.endswith("_mean")}
+            return {"loss": loss, **{f"momentum_{k}": a for k, a in velocity.items()}, **means}
 
         return {self.name: Call(started()[2], results)}
 
