@@ -14,18 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import graphc as gc
 from benchmarks import peers
 from benchmarks.alone import Cost, measure, received, sent
 from benchmarks.cells import CELLS
 from benchmarks.compare import Comparison, Mismatch, Row, check, compare, undisturbed
 from benchmarks.disturbance import now, others
 from benchmarks.images import Images
+from benchmarks.layers import layers, peak
 from benchmarks.peers.graphc_peer import Graphc
 from benchmarks.problems import Linear, Sequence
 from benchmarks.report import record, table
 from benchmarks.timing import Effort, Timing, interleaved, summary
 from benchmarks.workloads import COMPARISONS, linear
 from benchmarks.workloads.scaling import Point
+from graphc.compile import stages
 
 TINY = Sequence("LSTM", steps=5, batch=3, units=8)
 LINEAR = Linear(steps=6, batch=2, channels=5)
@@ -115,6 +118,20 @@ def test_a_peer_is_measured_alone() -> None:
 @pytest.mark.parametrize("problem", [TINY, Images(2, (3, 32, 32))], ids=lambda p: p.name)
 def test_a_problem_survives_its_way_to_another_process(problem: Sequence | Images) -> None:
     assert received(sent("graphc", problem, 2)) == ("graphc", problem, 2)
+
+
+def test_time_counts_to_the_layer_whose_params_are_used() -> None:
+    g = gc.Graph("layers")
+    n = g.axis("n")
+    x = gc.tanh(g.param("wide_1_W", (16, 8)) @ g.input("x", (8,), over=n))
+    g.output("y", gc.relu(g.param("narrow_2_W", (4, 16)) @ x))
+    found = layers(stages(g), {"n": 10})
+    assert {name: layer.operations for name, layer in found.items()} == {
+        "wide_1": 2 * 10 * 16 * 8,
+        "narrow_2": 2 * 10 * 4 * 16,
+    }
+    assert all(layer.seconds > 0 and layer.touched > 0 for layer in found.values())
+    assert peak() > 1e8
 
 
 def test_graphc_by_steps_is_graphc_over_the_sequence() -> None:
