@@ -51,27 +51,30 @@ def _folded(vertex: Vertex, members: list[Vertex], results: set[str]) -> Vertex:
     if len(members) == 1:
         return vertex
     kinds = Counter("update" if member.target else member.kind for member in members)
-    steps = len({member.step for member in members if member.step is not None})
-    kind, row, lines = vertex.kind, vertex.row, vertex.lines[:1]
-    if kinds["state"] + kinds["output"] > 1 or steps > 1:
-        lines, kind, row = (f"{steps} steps" if steps > 1 else "step",), "group", ""
-    elif kind == "op":
-        lines, kind = _layer(vertex, members, results), "group"
     counts = {"op": kinds["op"] + kinds["state"], **{word: kinds[word] for word in ("param", "input", "update")}}
     said = ", ".join(f"{n} {word}{'s' * (n > 1)}" for word, n in counts.items() if n)
+    steps = len({member.step for member in members if member.step is not None})
+    if kinds["state"] + kinds["output"] > 1 or steps > 1:
+        return replace(vertex, kind="group", lines=(f"{steps} steps" if steps > 1 else "step", said), row="")
     if vertex.kind == "op":
-        return replace(vertex, kind=kind, lines=lines, tooltip=f"{vertex.tooltip}, {said}")
-    return replace(vertex, kind=kind, lines=(*lines, said), row=row)
+        lines = _layer(vertex, members, results)
+        return replace(vertex, kind="group", lines=lines, tooltip=f"{vertex.tooltip}, {said}")
+    return replace(vertex, lines=(vertex.lines[0], said))
 
 
 def _layer(vertex: Vertex, members: list[Vertex], results: set[str]) -> tuple[str, ...]:
     """The name that a layer's params have in common, its operation and those that sum after it, and what it makes."""
-    params = [m.lines[0] for m in members if m.kind == "param"]
-    name = "".join(takewhile(bool, (c[0] * (len(set(c)) == 1) for c in zip(*params, strict=False)))).rstrip("_")
+    name = _common([m.lines[0] for m in members if m.kind == "param"])
     sums = [m.lines[0] for m in members if m is not vertex and (m.turns or (m.reduces and m.key in results))]
     made = [[extent for extent in m.event if extent > 1] for m in members if m.kind == "op" and m.key in results]
     shape = str(made[-1]) if made and made[-1] else ""
     return tuple(filter(None, (name, vertex.lines[0], *sums[:SAID], shape)))
+
+
+def _common(names: list[str]) -> str:
+    """How all names begin."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike).rstrip("_")
 
 
 def _operations(picture: Picture) -> Owners:
