@@ -38,7 +38,7 @@ def dot_source(picture: Picture) -> str:
     """DOT text. It is the same for the same picture."""
     drawing = graphviz.Digraph(name=picture.name)
     drawing.attr("graph", fontname=FONT, bgcolor="white", tooltip=picture.name)
-    drawing.attr("node", fontname=FONT, fontsize="12", height="0.36", width="0.36", margin="0.08,0.04")
+    drawing.attr("node", fontname=FONT, fontsize="12", height="0.36", width="0.36", margin="0.14,0.04")
     drawing.attr("edge", fontname=FONT, fontsize="11", arrowsize="0.65", color=GREY)
     if any(vertex.step is not None for vertex in picture.vertices):
         _unrolled(drawing, picture)
