@@ -1,0 +1,184 @@
+"""Loading a PTX text and launching its kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.ptx.errors import InvalidLaunch
+from tests.ptx.geometry import Geometry, Shape
+from tests.ptx.kinds import Array
+from tests.ptx.machine import Code, Machine
+from tests.ptx.memory import Memory
+from tests.ptx.parse import parse
+from tests.ptx.program import flatten
+from tests.ptx.races import Races
+from tests.ptx.syntax import Symbol, Text, Variable
+
+RESIDENT_THREADS = 1 << 16
+
+
+def load(ptx: str, memory: Memory | None = None) -> Module:
+    """A module of a PTX text, its global variables in `memory` (a new one when none is given).
+
+    SyntaxMistake, UnknownInstruction: the text is no PTX, or has an instruction that the emulator does not know
+    (instructions are looked at when their kernel is first launched).
+    """
+    return Module(parse(ptx), Memory() if memory is None else memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a launch did: instructions executed by a group of threads, and groups."""
+
+    clock: int
+
+
+class Module:
+    """A loaded text: `launch` runs a kernel; `memory` is the device memory; `symbols` are its variables' addresses."""
+
+    def __init__(self, text: Text, memory: Memory) -> None:
+        self.text = text
+        self.memory = memory
+        self.symbols: dict[str, int] = {}
+        self._codes: dict[str, Code] = {}
+        stored = [v for v in text.variables if v.space in ("global", "const")]
+        for variable in stored:
+            self.symbols[variable.name] = memory.alloc(variable.bytes, max(variable.align, 256))
+        for variable in stored:
+            memory.copy_in(self.symbols[variable.name], self._initial(variable))
+
+    def _initial(self, variable: Variable) -> bytes:
+        """A variable's bytes; what its initialiser leaves out is 0."""
+        raw = b"".join(
+            int((self.symbols[v.name] + v.offset if isinstance(v, Symbol) else v) & ((1 << 8 * variable.element_bytes) - 1))
+            .to_bytes(variable.element_bytes, "little")
+            for v in variable.init
+        )  # fmt: skip
+        return raw.ljust(variable.bytes, b"\0")
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """The names of the entries."""
+        return tuple(f.name for f in self.text.functions.values() if f.entry)
+
+    def launch(
+        self,
+        name: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        cluster: Sequence[int] | None = None,
+        args: Sequence[Any] = (),
+        shared_bytes: int = 0,
+        check_races: bool = True,
+    ) -> None:
+        """Run a kernel to its end.
+
+        Arguments: a numpy array with an axis is copied to the device, its address passed, and what the kernel wrote
+        copied back into it; a Python int is an integer of the parameter's width (also a device address), a float a
+        float of that width, a numpy scalar or `bytes` is passed as it is. `shared_bytes`: dynamic shared memory.
+        Every PtxError says what the kernel did wrong, and where.
+        """
+        code = self._code(name)
+        shape = _Shapes(name, _three(grid), _three(block), self._cluster(code, cluster), code.program.directives)
+        shape.check()
+        buffers: list[tuple[int, Array]] = []
+        values = [self._value(a, buffers) for a in args]
+        parameters = _parameter_block(name, code.program.parameters, values)
+        with np.errstate(all="ignore"):
+            self._run(code, shape, parameters, shared_bytes, check_races)
+        for address, array in buffers:
+            result = self.memory.copy_out(address, array.nbytes).view(array.dtype).reshape(array.shape)
+            if array.flags.writeable:
+                array[...] = result
+            self.memory.free(address)
+
+    def _run(self, code: Code, shape: _Shapes, parameters: Array, dynamic: int, check_races: bool) -> None:
+        """As many CTAs at a time as fit; those that run at different times see each other's results."""
+        ctas = math.prod(shape.grid)
+        size = math.prod(shape.cluster)
+        padded = -(-math.prod(shape.block) // 32) * 32
+        wave = max(RESIDENT_THREADS // padded // size, 1) * size
+        for first in range(0, ctas, wave):
+            geometry = Geometry(shape.grid, shape.block, shape.cluster, first, min(wave, ctas - first))
+            Machine(code, geometry, self.memory, parameters, dynamic, Races()).run()
+
+    def _code(self, name: str) -> Code:
+        if name not in self._codes:
+            self._codes[name] = Code(flatten(self.text, name), self.symbols)
+        return self._codes[name]
+
+    def _cluster(self, code: Code, cluster: Sequence[int] | None) -> Shape:
+        declared = code.program.directives.get("reqnctapercluster")
+        if declared and cluster is not None and _three(cluster) != _three(declared):
+            raise InvalidLaunch(f"kernel {code.program.name} requires clusters of {declared}, not {tuple(cluster)}")
+        return _three(cluster or declared or (1, 1, 1))
+
+    def _value(self, argument: Any, buffers: list[tuple[int, Array]]) -> Any:
+        if not isinstance(argument, np.ndarray) or argument.ndim == 0:
+            return argument
+        address = self.memory.alloc(argument.nbytes)
+        self.memory.copy_in(address, argument)
+        buffers.append((address, argument))
+        return address
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """The shapes of a launch, checked against what the kernel declares and what devices allow."""
+
+    name: str
+    grid: Shape
+    block: Shape
+    cluster: Shape
+    directives: Mapping[str, tuple[int, ...]]
+
+    def check(self) -> None:
+        if min(*self.grid, *self.block, *self.cluster) < 1:
+            raise InvalidLaunch(f"kernel {self.name}: grid {self.grid}, block {self.block}, cluster {self.cluster}")
+        if math.prod(self.block) > 1024:
+            raise InvalidLaunch(f"kernel {self.name}: a block has at most 1024 threads, not {self.block}")
+        if any(g % c for g, c in zip(self.grid, self.cluster, strict=True)):
+            raise InvalidLaunch(
+                f"kernel {self.name}: the grid {self.grid} is no multiple of the cluster {self.cluster}"
+            )
+        if math.prod(self.cluster) > 16:
+            raise InvalidLaunch(f"kernel {self.name}: a cluster has at most 16 CTAs, not {self.cluster}")
+        most = math.prod(self.directives.get("maxntid", (1024,)))
+        if math.prod(self.block) > most:
+            raise InvalidLaunch(f"kernel {self.name} is compiled for at most {most} threads a block, not {self.block}")
+        required = self.directives.get("reqntid")
+        if required and self.block != _three(required):
+            raise InvalidLaunch(f"kernel {self.name} requires blocks of {required} threads, not {self.block}")
+
+
+def _three(shape: Sequence[int] | int) -> Shape:
+    sizes = [shape] if isinstance(shape, int) else [int(v) for v in shape]
+    x, y, z = [*sizes, 1, 1][:3]
+    return x, y, z
+
+
+def _parameter_block(name: str, parameters: Mapping[str, tuple[int, Variable]], values: list[Any]) -> Array:
+    if len(parameters) != len(values):
+        raise InvalidLaunch(f"kernel {name} has {len(parameters)} parameters, and {len(values)} arguments came")
+    block = np.zeros(max([8, *(start + v.bytes for start, v in parameters.values())]), np.uint8)
+    for (start, variable), value in zip(parameters.values(), values, strict=True):
+        raw = _raw(value, variable)
+        if len(raw) != variable.bytes:
+            raise InvalidLaunch(f"kernel {name}: {variable.name} has {variable.bytes} bytes, and {len(raw)} came")
+        block[start : start + len(raw)] = np.frombuffer(raw, np.uint8)
+    return block
+
+
+def _raw(value: Any, variable: Variable) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tobytes()
+    if isinstance(value, float):
+        return np.dtype(f"f{variable.bytes}").type(value).tobytes()
+    return (int(value) & ((1 << 8 * variable.bytes) - 1)).to_bytes(variable.bytes, "little")
