@@ -47,6 +47,8 @@ class Kind:
     size: int  # bytes of each lane's access
     strong: bool = False  # volatile, relaxed, acquire, release or atomic
     scope: str = "gpu"
+    acquire: bool = False
+    release: bool = False
 
 
 def resolve(g: Group, kind: Kind, addresses: Array) -> list[Part]:
@@ -136,6 +138,8 @@ def load(g: Group, kind: Kind, addresses: Array, dtype: np.dtype[Any], count: in
         if bad is not None:
             raise state_error(g, kind, part, addresses, bad)
         g.machine.races.read(g, kind, part)
+        if kind.strong:
+            g.machine.races.synchronise(g, kind, part, reads=True, writes=False)
         values = part.space.get(part.offsets, dtype, count)
         if part.lanes is None:
             return values
@@ -153,6 +157,8 @@ def store(g: Group, kind: Kind, addresses: Array, values: list[Array]) -> None:
         if bad is not None:
             raise state_error(g, kind, part, addresses, bad)
         g.machine.races.write(g, kind, part)
+        if kind.strong:
+            g.machine.races.synchronise(g, kind, part, reads=False, writes=True, restarts=True)
         mine = values if part.lanes is None else [g.spread(v)[part.lanes] for v in values]
         if len(part.offsets) == 1:
             mine = [v[-1:] for v in mine]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -61,16 +62,14 @@ def atomic(i: Instruction, d: Decoder) -> Step:
         raise d.unknown(i, "it needs an address in brackets")
     dtype = kinds.dtype(kind_name)
     plain = kind_of(i, d, address, dtype.itemsize)
-    kind = Kind(i, plain.space, plain.size, strong=True, scope=plain.scope)
+    kind = replace(plain, strong=True)
     read = address_reader(d, address)
     sources = [d.reader(o, kind_name) for o in i.operands[2 if returns else 1 :]]
     write = d.writer(i.operands[0]) if returns else lambda g, values: None
     update = _update(name, kind_name)
-    acquire, release = bool(i.one_of("acquire", "acq_rel")), bool(i.one_of("release", "acq_rel"))
 
     def step(g: Group) -> None:
         addresses = g.spread(read(g))
-        g.machine.races.synchronise(g, kind, addresses, acquire=acquire, release=release, joins=True)
         write(g, _apply(g, kind, addresses, dtype, update, name, [g.spread(s(g)) for s in sources]))
 
     return step
@@ -86,7 +85,9 @@ def _apply(
         bad = part.space.faults(offsets, kind.size, (2,))
         if bad is not None:
             raise state_error(g, kind, part, addresses, bad)
-        g.machine.races.write(g, kind, Part(part.space, part.lanes, offsets))
+        whole = Part(part.space, part.lanes, offsets)
+        g.machine.races.write(g, kind, whole)
+        g.machine.races.synchronise(g, kind, whole, reads=True, writes=True)
         lanes = np.arange(g.count) if part.lanes is None else part.lanes
         mine = [s[lanes] for s in sources]
         view = part.space.data.view(dtype)
@@ -133,8 +134,7 @@ def _one_by_one(view: Array, places: Array, update: Update, sources: list[Array]
 
 def fence(i: Instruction, d: Decoder) -> Step:
     """`fence`, `membar`: orders what a thread did before with what it does after."""
-    scope = i.one_of("cta", "cluster", "gpu", "gl", "sys", default="sys")
-    return lambda g: g.machine.races.fence(g, "gpu" if scope == "gl" else scope)
+    return lambda g: g.machine.races.fence(g)
 
 
 def wait(i: Instruction, d: Decoder) -> Step:

@@ -224,7 +224,7 @@ def _warp(i: Instruction, d: Decoder, place: int) -> Control:
     def step(g: Group) -> int:
         if not converged(i, g, mask(g), place):
             return GONE
-        g.machine.races.meet(g.numbers, g.numbers // 32)
+        g.machine.races.order_warps(g.numbers)
         return place + 1
 
     return step

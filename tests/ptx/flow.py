@@ -15,7 +15,7 @@ GONE = -1
 Control = Callable[[Group], int]
 ControlBuilder = Callable[[Instruction, Decoder, int], Control]
 
-_WAITING = {"mbarrier", "nanosleep", "atom", "red"}
+_WAITING = {"mbarrier", "nanosleep", "atom"}
 
 
 def _spins(d: Decoder, target: int, place: int) -> bool:

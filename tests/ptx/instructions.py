@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from tests.ptx import atomics, barriers, conversions, floats, flow, integers, moves, transfers, warps
+from tests.ptx import (
+    atomics,
+    barriers,
+    conversions,
+    copies,
+    floats,
+    flow,
+    integers,
+    matrices,
+    mbarriers,
+    moves,
+    transfers,
+    warps,
+)
 from tests.ptx.elementwise import Builder
 from tests.ptx.flow import ControlBuilder
 
@@ -14,10 +27,14 @@ STEPS: dict[str, Builder] = {
     **transfers.INSTRUCTIONS,
     **atomics.INSTRUCTIONS,
     **warps.INSTRUCTIONS,
+    **copies.INSTRUCTIONS,
+    **mbarriers.INSTRUCTIONS,
+    "st": lambda i, d: (mbarriers.store_async if i.has("async") else transfers.build_store)(i, d),
 }
 
 CONTROLS: dict[str, ControlBuilder] = {
     **flow.CONTROLS,
     **barriers.CONTROLS,
     **warps.CONTROLS,
+    **matrices.CONTROLS,
 }

@@ -16,7 +16,7 @@ from tests.ptx.machine import Code, Machine
 from tests.ptx.memory import Memory
 from tests.ptx.parse import parse
 from tests.ptx.program import flatten
-from tests.ptx.races import Races
+from tests.ptx.races import Races, Unchecked
 from tests.ptx.syntax import Symbol, Text, Variable
 
 RESIDENT_THREADS = 1 << 16
@@ -105,7 +105,8 @@ class Module:
         wave = max(RESIDENT_THREADS // padded // size, 1) * size
         for first in range(0, ctas, wave):
             geometry = Geometry(shape.grid, shape.block, shape.cluster, first, min(wave, ctas - first))
-            Machine(code, geometry, self.memory, parameters, dynamic, Races()).run()
+            races = (Races if check_races else Unchecked)(geometry, code.granule)
+            Machine(code, geometry, self.memory, parameters, dynamic, races).run()
 
     def _code(self, name: str) -> Code:
         if name not in self._codes:

@@ -14,18 +14,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tests.ptx.copies import Copies
 from tests.ptx.errors import BarrierDivergence, Deadlock, PtxError
 from tests.ptx.geometry import Geometry
 from tests.ptx.group import Group
 from tests.ptx.instructions import CONTROLS, STEPS
 from tests.ptx.kinds import Array
 from tests.ptx.liveness import live_registers
+from tests.ptx.mbarriers import State
 from tests.ptx.memory import UNWRITTEN, Memory, Space
 from tests.ptx.operands import Decoder, Step
 from tests.ptx.barriers import Barriers
 from tests.ptx.flow import GONE, Control
 from tests.ptx.program import LOCAL_START, SHARED_START, Program
 from tests.ptx.races import Races
+from tests.ptx.transfers import access_size
 from tests.ptx.syntax import Instruction
 
 NEVER = np.iinfo(np.int32).max
@@ -52,6 +55,7 @@ class Code:
         self._leaders = set(program.labels.values())
         self._blocks: dict[int, Block] = {}
         self.check()
+        self.granule = min(4, *(access_size(i) for i in program.code))
 
     @property
     def program(self) -> Program:
@@ -109,6 +113,8 @@ class Machine:
         self.living = np.full(geometry.ctas, geometry.threads)
         self.barriers = Barriers(self)
         self.warp_masks = np.zeros(self.count, np.uint32)  # of the threads that wait for their warp
+        self.copies = Copies(self.count)
+        self.mbarriers: dict[int, State] = {}  # by offset in shared memory
         self.still = 0
         self.clock = 0
         self._specials: dict[str, Array] = {}

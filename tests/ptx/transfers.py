@@ -37,9 +37,10 @@ def space_of(i: Instruction, d: Decoder, address: Address) -> str:
 
 def kind_of(i: Instruction, d: Decoder, address: Address, size: int) -> Kind:
     """How a load, store or atomic touches memory."""
-    strong = bool(i.one_of("volatile", "relaxed", "acquire", "release", "acq_rel", "mmio"))
+    acquire, release = bool(i.one_of("acquire", "acq_rel")), bool(i.one_of("release", "acq_rel"))
+    strong = acquire or release or bool(i.one_of("volatile", "relaxed", "mmio"))
     default = "sys" if i.has("volatile") else "gpu"
-    return Kind(i, space_of(i, d, address), size, strong, i.one_of(*SCOPES, default=default))
+    return Kind(i, space_of(i, d, address), size, strong, i.one_of(*SCOPES, default=default), acquire, release)
 
 
 def address_reader(d: Decoder, address: Address) -> Reader:
@@ -68,6 +69,13 @@ def _vector(i: Instruction) -> int:
     return {"v2": 2, "v4": 4, "v8": 8}.get(i.one_of("v2", "v4", "v8"), 1)
 
 
+def access_size(i: Instruction) -> int:
+    """The bytes of the smallest part of memory that an instruction may touch on its own; 8 where it touches none."""
+    if i.opcode in ("ld", "ldu", "st", "atom", "red") and not i.one_of("param", "param::entry", "param::func"):
+        return min([8, *(kinds.bits(m) // 8 for m in i.modifiers if kinds.is_type(m))])
+    return 8
+
+
 def build_load(i: Instruction, d: Decoder) -> Step:
     only(i, d, *SPACES, *SCOPES, *STRENGTHS, *_CACHES, "v2", "v4", "v8")
     kind_name, count, address = type_of(i, d), _vector(i), _operand(i, d, 1)
@@ -81,14 +89,10 @@ def build_load(i: Instruction, d: Decoder) -> Step:
         return _load_parameter(address, d, dtype.itemsize, dtype, writers)
     kind = kind_of(i, d, address, dtype.itemsize * count)
     read = address_reader(d, address)
-    acquires = i.has("acquire")
     write = writers[0]
 
     def single(g: Group) -> None:
-        addresses = read(g)
-        write(g, load(g, kind, addresses, dtype, 1)[0])
-        if kind.strong:
-            g.machine.races.synchronise(g, kind, addresses, acquire=acquires, release=False, joins=False)
+        write(g, load(g, kind, read(g), dtype, 1)[0])
 
     def several(g: Group) -> None:
         for part, values in zip(writers, load(g, kind, read(g), dtype, count), strict=True):
@@ -119,13 +123,9 @@ def build_store(i: Instruction, d: Decoder) -> Step:
     read = address_reader(d, address)
     sources = list(i.operands[1].items) if isinstance(i.operands[1], Vector) and count > 1 else [i.operands[1]]
     values = [d.reader(o, kind_name if kind_name[0] == "f" else f"b{size}") for o in sources]
-    releases = i.has("release")
 
     def step(g: Group) -> None:
-        addresses = read(g)
-        if kind.strong:
-            g.machine.races.synchronise(g, kind, addresses, acquire=False, release=releases, joins=False)
-        store(g, kind, addresses, [v(g) for v in values])
+        store(g, kind, read(g), [v(g) for v in values])
 
     return step
 
