@@ -63,7 +63,8 @@ def perturbed(name: str, format_name: str, exact: Array, bits: Array) -> Array:
         moved = exact + np.where(exact == 0, 0.0, bound * wobble(bits) * np.minimum(1.0, np.abs(exact)))
     if name == "tanh":
         moved = np.clip(moved, -1.0, 1.0)
-    return np.where(np.isfinite(exact) & (exact != 0), moved, exact)
+    specified = ~np.isfinite(exact) | (exact == 0) | ((exact == 1) & (name in ("ex2", "cos")))
+    return np.where(specified, exact, moved)
 
 
 def function(name: str, format_name: str, flush: bool) -> Callable[[Array], Array]:

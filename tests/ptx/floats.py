@@ -29,12 +29,12 @@ ROUNDINGS = ("rn", "rz", "rm", "rp")
 
 def maximum(a: Array, b: Array) -> Array:
     """The greater; a NaN loses, +0 beats -0."""
-    return np.where((a == b) & np.signbit(a), b, np.fmax(a, b))
+    return np.where(a == b, np.where(np.signbit(a), b, a), np.fmax(a, b))
 
 
 def minimum(a: Array, b: Array) -> Array:
     """The smaller; a NaN loses, -0 beats +0."""
-    return np.where((a == b) & np.signbit(b), b, np.fmin(a, b))
+    return np.where(a == b, np.where(np.signbit(a), a, b), np.fmin(a, b))
 
 
 def keeping_nan(function: Function) -> Function:
@@ -125,13 +125,15 @@ def _widen(values: Array, kind: str) -> Array:
 
 
 def in_pairs(function: Function, kind: str) -> Function:
-    """A function of 16-bit values, applied to both halves of 32-bit ones."""
-    element = kinds.dtype(kind)
+    """A function of 16- or 32-bit values, applied to both halves of values of twice the width."""
+    element, width = kinds.dtype(kind), kinds.bits(kind)
+    half, whole = kinds.UNSIGNED[width], kinds.UNSIGNED[2 * width]
+    shift = whole.type(width)
 
     def both(*sources: Array) -> Array:
-        low = function(*(s.astype(np.uint16).view(element) for s in sources)).view(np.uint16)
-        high = function(*((s >> np.uint32(16)).astype(np.uint16).view(element) for s in sources)).view(np.uint16)
-        return low.astype(np.uint32) | (high.astype(np.uint32) << np.uint32(16))
+        low = function(*(s.astype(half).view(element) for s in sources)).view(half)
+        high = function(*((s >> shift).astype(half).view(element) for s in sources)).view(half)
+        return low.astype(whole) | (high.astype(whole) << shift)
 
     return both
 
@@ -141,7 +143,7 @@ def arithmetic(name: str, otherwise: Builder | None = None) -> Builder:
 
     def build(i: Instruction, d: Decoder) -> Step:
         kind = type_of(i, d)
-        if kinds.dtype(kind).kind in "iu" and not kind.startswith("bf16") and kind != "f16x2":
+        if kinds.dtype(kind).kind in "iu" and not kind.startswith("bf16") and not kind.startswith("f"):
             if otherwise is None:
                 raise d.unknown(i, f"type .{kind}")
             return otherwise(i, d)
@@ -155,8 +157,9 @@ def arithmetic(name: str, otherwise: Builder | None = None) -> Builder:
             function = _narrow(name, narrow, i.has("NaN"), i.has("relu"), i.has("sat"))
             return compute(i, d, in_pairs(function, narrow) if kind.endswith("x2") else function, kind)
         function = keeping_nan(NATIVE[name]) if i.has("NaN") else NATIVE[name]
-        if kind == "f32":
+        if narrow == "f32":
             function = _single(i, name, function)
+            function = in_pairs(function, "f32") if kind == "f32x2" else function
         elif i.one_of(*ROUNDINGS, default="rn") != "rn":
             raise d.unknown(i, "float64 is rounded to nearest only")
         return compute(i, d, function, kind)

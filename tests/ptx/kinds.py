@@ -31,6 +31,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tf32": UNSIGNED[32],
     "f16x2": UNSIGNED[32],
     "bf16x2": UNSIGNED[32],
+    "f32x2": UNSIGNED[64],
     "u16x2": UNSIGNED[32],
     "s16x2": UNSIGNED[32],
 }

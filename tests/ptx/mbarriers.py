@@ -1,7 +1,8 @@
 """`mbarrier`: barriers that lie in shared memory, also of other CTAs of the cluster, and `st.async`, which reports to one.
 
 A barrier's phase ends when no arrival and no announced byte is missing. Its 8 bytes of memory are opaque; here they
-hold the number of the phase.
+hold the number of the phase. Operations that name no scope are taken as ordering the cluster, which code that reports
+to barriers of other CTAs relies on, though PTX says .cta.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Location:
     """An instruction's barrier operand: finds the states of the barriers that the group's lanes name."""
 
     def __init__(self, i: Instruction, d: Decoder, address: Address) -> None:
-        scope = i.one_of(*SCOPES, default="cta")
+        scope = i.one_of(*SCOPES, default="cluster")
         space = space_of(i, d, address)
         space = "cluster" if i.opcode == "st" else space
         self.kind = Kind(i, space, 8, strong=True, scope=scope)

@@ -36,6 +36,9 @@ _STRONG = np.uint64(1 << _STRONG_BIT)
 _LINE_MASK = (1 << (_EPOCH_SHIFT - _LINE_SHIFT)) - 1
 
 
+Domain = tuple[int, int]  # warps from one up to another: who can see a release
+
+
 class Shadow:
     """For each granule of a space: the last write, and two reads since."""
 
@@ -54,7 +57,7 @@ class Races:
         self.granule = granule
         self.ctas_per_cluster = int(np.prod(geometry.cluster))
         self._shadows: dict[int, Shadow] = {}
-        self._released: dict[tuple[str, int], Array] = {}  # what each location's release sequence carries
+        self._released: dict[tuple[str, int], dict[Domain, Array]] = {}  # what each location's release sequence carries
         self._signals: dict[int, Array] = {}  # what `bar.arrive` brought to a barrier
         self._fenced: dict[int, Array] = {}  # what a warp's last fence would release
         self._seen: dict[int, Array] = {}  # what a warp's next fence acquires
@@ -236,32 +239,37 @@ class Races:
         if not self._released and not release and not (writes and self._fenced):
             return
         for offset, warp in np.unique(np.stack([offsets, threads // WARP], axis=1), axis=0).tolist():
-            key = (part.space.name, offset)
-            if reads and key in self._released:
-                carried = self._within(self._released[key], warp, kind.scope)
-                if kind.acquire:
-                    self.clocks.learn(warp, carried)
-                else:
-                    _join(self._seen, warp, carried)
-            if writes:
-                own = self.clocks.of(warp) if release else self._fenced.get(warp)
-                if restarts:
-                    self._released.pop(key, None)
-                if own is not None:
-                    _join(self._released, key, self._within(own, warp, kind.scope))
+            carried = self._released.setdefault((part.space.name, offset), {})
+            if reads:
+                self._take(carried, warp, kind)
+            if restarts:
+                carried.clear()
+            own = self.clocks.of(warp) if release else self._fenced.get(warp)
+            if writes and own is not None:
+                _join(carried, self._domain(warp, kind.scope), own)
         if release:
             self.clocks.advance(warps_of(threads))
 
-    def _within(self, clock: Array, warp: int, scope: str) -> Array:
-        """The part of a clock that concerns the warps within a scope of this warp."""
-        span = {"cta": 1, "cluster": self.ctas_per_cluster}.get(scope)
-        if span is None:
-            return clock
-        span *= self.clocks.per_cta
-        first = warp - warp % span
-        kept = np.zeros_like(clock)
-        kept[first : first + span] = clock[first : first + span]
-        return kept
+    def _take(self, carried: dict[Domain, Array], warp: int, kind: Kind) -> None:
+        """Learn what a location carries for this warp, as far as the reader's own scope goes: at once or by a fence."""
+        first, end = self._domain(warp, kind.scope)
+        for scope in ("cta", "cluster", "gpu"):
+            clock = carried.get(self._domain(warp, scope))
+            if clock is not None:
+                seen = np.zeros_like(clock)
+                seen[first:end] = clock[first:end]
+                if kind.acquire:
+                    self.clocks.learn(warp, seen)
+                else:
+                    _join(self._seen, warp, seen)
+
+    def _domain(self, warp: int, scope: str) -> Domain:
+        """The warps within a scope of a warp: from one up to another."""
+        ctas = {"cta": 1, "cluster": self.ctas_per_cluster}.get(scope)
+        if ctas is None:
+            return 0, self.clocks.count
+        span = ctas * self.clocks.per_cta
+        return warp - warp % span, warp - warp % span + span
 
 
 class Unchecked(Races):
