@@ -178,6 +178,13 @@ def test_writes_of_one_launch_are_ordered_before_the_next() -> None:
         module.launch("k", (1,), (1,), args=[address])
 
 
+def test_the_non_coherent_cache_may_be_old() -> None:
+    body = f"{OWN_ELEMENT} st.global.b32 [%rd5], 1; bar.sync 0; ld.global.CACHEb32 %r3, [%rd1];"
+    run(body.replace("CACHE", ""), ints(64))
+    with pytest.raises(Race, match="needs memory that nothing writes"):
+        run(body.replace("CACHE", "nc."), ints(64))
+
+
 def message_passing(publish: str, receive: str) -> str:
     """CTA 0 writes x1 and raises the flag x0; CTA 1 waits for the flag and reads x1 into x2."""
     return f"""
@@ -358,6 +365,8 @@ def test_trap() -> None:
 def test_launches_that_do_not_fit() -> None:
     with pytest.raises(InvalidLaunch, match="no multiple of the cluster"):
         run("", ints(1), grid=3, cluster=2)
+    with pytest.raises(InvalidLaunch, match="has 232448 for a CTA"):
+        run("", ints(1), dynamic=232449)
     with pytest.raises(InvalidLaunch, match="1 parameters, and 2 arguments"):
         load(kernel("")).launch("k", (1,), (1,), args=[1, 2])
     with pytest.raises(InvalidLaunch, match="no kernel q; it has k"):

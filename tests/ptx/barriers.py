@@ -35,10 +35,9 @@ class Barriers:
         self.which = np.zeros(machine.count, np.int64)  # the barrier a thread waits at: its CTA * NAMED + number
         self.wanted = np.zeros(geometry.ctas * NAMED, np.int64)  # threads to wait for; 0: nobody has come yet
         self.signals = np.zeros(geometry.ctas * NAMED, np.int64)  # threads that came by `bar.arrive`
-        self.votes = np.zeros(machine.count, bool)  # what waiting threads brought to `barrier.red`
-        self.counted = np.zeros(geometry.ctas * NAMED, bool)
+        self.counted = np.zeros(geometry.ctas * NAMED, bool)  # whether its threads gave a count
         self.cluster_of = geometry.cta // machine.cluster_size
-        self.arrived = np.zeros(machine.count, bool)
+        self.arrived = np.zeros(machine.count, bool)  # at the cluster's barrier, and has not waited yet
         self.phase = np.zeros(clusters, np.int64)
         self.phase_of = np.zeros(machine.count, np.int64)  # the phase in which a thread arrived
 

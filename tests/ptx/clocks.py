@@ -15,6 +15,9 @@ from tests.ptx.geometry import WARP, Geometry
 from tests.ptx.kinds import Array
 
 
+EPOCH_SHIFT = 40
+
+
 class Clocks:
     """The clocks of all resident warps."""
 
@@ -27,6 +30,8 @@ class Clocks:
         self.across: Array | None = None
         self._own = np.arange(self.count) % self.per_cta
         self.inside[np.arange(self.count), self._own] = 1
+        self._stamps = np.repeat(np.array([1 << EPOCH_SHIFT], np.uint64), self.count * WARP)
+        self._stamps += np.arange(1, self.count * WARP + 1, dtype=np.uint64)
 
     def known(self, warps: Array, others: Array) -> Array:
         """The last epoch of each other warp that is ordered before each warp's present."""
@@ -60,6 +65,11 @@ class Clocks:
         """A new epoch begins for these warps (each named once)."""
         self.epoch[warps] += np.uint32(1)
         self.inside[warps, self._own[warps]] = self.epoch[warps]
+        self._stamps.reshape(-1, WARP)[warps] += np.uint64(1 << EPOCH_SHIFT)
+
+    def stamps(self, threads: Array) -> Array:
+        """For each thread its warp's epoch, above bit EPOCH_SHIFT, and its own number plus 1."""
+        return self._stamps if len(threads) == len(self._stamps) else self._stamps[threads]
 
     def order_lanes(self, warps: Array) -> None:
         """The lanes of these warps wait for each other."""
@@ -99,4 +109,15 @@ class Clocks:
 
 def warps_of(threads: Array) -> Array:
     """The warps of some threads, each once, ascending."""
-    return np.unique(threads // WARP)
+    return _distinct(threads // WARP)
+
+
+def warps_and(threads: Array, keys: Array) -> tuple[Array, Array]:
+    """The different pairs of a thread's warp and its key (below 2^32), ascending by warp."""
+    pairs = _distinct((threads // WARP << 32) | keys)
+    return pairs >> 32, pairs & 0xFFFFFFFF
+
+
+def _distinct(values: Array) -> Array:
+    """Sorted and each once. Neighbours are mostly equal, so most of the sorting is saved."""
+    return np.unique(values[np.flatnonzero(np.diff(values, prepend=-1))])

@@ -86,6 +86,7 @@ class Module:
         code = self._code(name)
         shape = _Shapes(name, _three(grid), _three(block), self._cluster(code, cluster), code.program.directives)
         shape.check()
+        _check_target(name, self.text.target, shape.cluster, code.program.shared_bytes + shared_bytes)
         buffers: list[tuple[int, Array]] = []
         values = [self._value(a, buffers) for a in args]
         parameters = _parameter_block(name, code.program.parameters, values)
@@ -155,6 +156,16 @@ class _Shapes:
         required = self.directives.get("reqntid")
         if required and self.block != _three(required):
             raise InvalidLaunch(f"kernel {self.name} requires blocks of {required} threads, not {self.block}")
+
+
+def _check_target(name: str, target: str, cluster: Shape, shared: int) -> None:
+    """What an architecture has (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability")."""
+    arch = int("".join(c for c in target.removeprefix("sm_") if c.isdigit()) or 90)
+    most = 1024 * (227 if 90 <= arch < 120 else 163 if arch in (80, 87) else 99)
+    if shared > most:
+        raise InvalidLaunch(f"kernel {name}: {shared} bytes of shared memory, of which {target} has {most} for a CTA")
+    if arch < 90 and math.prod(cluster) > 1:
+        raise InvalidLaunch(f"kernel {name}: {target} has no clusters, and {cluster} was asked for")
 
 
 def _three(shape: Sequence[int] | int) -> Shape:

@@ -33,8 +33,8 @@ from tests.ptx.syntax import Instruction
 
 NEVER = np.iinfo(np.int32).max
 RUNNABLE, AT_BARRIER, AT_CLUSTER, IN_WARP, DEFERRED, EXITED = range(6)
-_STILL_LIMIT = 1_000_000  # branches backwards without any change of memory
-_STILL_ROUND = 500  # what a round of spinning threads counts
+_STILL_LIMIT = 200_000  # branches backwards without any change of memory
+_STILL_ROUND = 100  # what a round of spinning threads counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.ptx.clocks import Clocks, warps_of
+from tests.ptx.clocks import EPOCH_SHIFT, Clocks, warps_and, warps_of
 from tests.ptx.errors import PtxError, Race
 from tests.ptx.geometry import WARP, Geometry
 from tests.ptx.group import Group
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from tests.ptx.access import Kind, Part
 
 # A remembered access: epoch, line, whether strong, thread + 1; 0: none.
-_THREAD_BITS, _STRONG_BIT, _LINE_SHIFT, _EPOCH_SHIFT = 20, 20, 21, 40
+_THREAD_BITS, _STRONG_BIT, _LINE_SHIFT = 20, 20, 21
 _THREAD_MASK = np.uint64((1 << _THREAD_BITS) - 1)
 _STRONG = np.uint64(1 << _STRONG_BIT)
-_LINE_MASK = (1 << (_EPOCH_SHIFT - _LINE_SHIFT)) - 1
+_UNORDERED = "no barrier, release or acquire orders the two"
+_LINE_MASK = (1 << (EPOCH_SHIFT - _LINE_SHIFT)) - 1
 
 
 Domain = tuple[int, int]  # warps from one up to another: who can see a release
@@ -77,7 +78,9 @@ class Races:
             self._read_one(g, kind, shadow, int(granules[0]), count)
             return
         threads, granules = self._lanes(g, part, granules, count)
-        self._check(g, kind, shadow.write[granules], threads, "writes")
+        written = shadow.write[granules]
+        self._check(g, kind, written, threads, "writes")
+        self._check_unchanged(g, kind, written, threads)
         tags = self._tags(kind, threads)
         before = shadow.read[granules]
         other = (before != 0) & (self._warp(before) != threads // WARP)
@@ -94,7 +97,9 @@ class Races:
         ends = self._tags(kind, threads[[0, -1]])
         for place in range(granule, granule + count):
             if shadow.write[place]:
-                self._check(g, kind, np.repeat(shadow.write[place : place + 1], len(threads)), threads, "writes")
+                written = np.repeat(shadow.write[place : place + 1], len(threads))
+                self._check(g, kind, written, threads, "writes")
+                self._check_unchanged(g, kind, written, threads)
             if shadow.read[place] and self._warp(shadow.read[place : place + 1])[0] != threads[-1] // WARP:
                 shadow.other_read[place] = shadow.read[place]
             shadow.read[place] = ends[1]
@@ -127,6 +132,14 @@ class Races:
             first = int(np.flatnonzero(lost)[0])
             raise self._error(g, kind, int(threads[first]), int(found[first]), "writes")
 
+    def _check_unchanged(self, g: Group, kind: Kind, written: Array, threads: Array) -> None:
+        """`ld.global.nc` may give an old value of what this launch has written, also after a barrier."""
+        if kind.instruction.has("nc") and written.any():
+            first = int(np.flatnonzero(written)[0])
+            raise self._error(
+                g, kind, int(threads[first]), int(written[first]), "writes", "`.nc` needs memory that nothing writes"
+            )
+
     def _lanes(self, g: Group, part: Part, granules: Array, count: int) -> tuple[Array, Array]:
         """Threads and granules, one entry for each granule that an access covers."""
         threads = g.numbers if part.lanes is None else g.numbers[part.lanes]
@@ -135,41 +148,38 @@ class Races:
         return np.repeat(threads, count), (granules[:, None] + np.arange(count)).reshape(-1)
 
     def _tags(self, kind: Kind, threads: Array) -> Array:
-        epochs = self.clocks.epoch[threads // WARP].astype(np.uint64) << np.uint64(_EPOCH_SHIFT)
         line = (kind.instruction.line & _LINE_MASK) << _LINE_SHIFT
-        return epochs | np.uint64(line | (int(_STRONG) if kind.strong else 0)) | (threads + 1).astype(np.uint64)
+        return self.clocks.stamps(threads) | np.uint64(line | (int(_STRONG) if kind.strong else 0))
 
     def _warp(self, tags: Array) -> Array:
-        return ((tags & _THREAD_MASK).astype(np.int64) - 1) // WARP
+        return ((tags & _THREAD_MASK).view(np.int64) - 1) >> 5
 
     def _check(self, g: Group, kind: Kind, tags: Array, threads: Array, verb: str) -> None:
         """Raise unless every remembered access is ordered before the present one."""
-        suspect = tags != 0
+        if not tags.any():
+            return
+        earlier = (tags & _THREAD_MASK).view(np.int64) - 1
+        suspect = (earlier != threads) & (earlier >= 0)
         if kind.strong:
             suspect &= (tags & _STRONG) == 0
-        if not suspect.any():
+        chosen = np.flatnonzero(suspect)
+        if not len(chosen):
             return
-        if not suspect.all():
-            tags, threads = tags[suspect], threads[suspect]
-        earlier = (tags & _THREAD_MASK).astype(np.int64) - 1
-        different = earlier != threads
-        if not different.any():
-            return
-        tags, earlier, threads = tags[different], earlier[different], threads[different]
-        epochs = (tags >> np.uint64(_EPOCH_SHIFT)).astype(np.uint32)
+        tags, earlier, threads = tags[chosen], earlier[chosen], threads[chosen]
+        epochs = (tags >> np.uint64(EPOCH_SHIFT)).astype(np.uint32)
         then, now = earlier // WARP, threads // WARP
         ordered = np.where(then == now, epochs < self.clocks.synced[now], epochs <= self.clocks.known(now, then))
         if not ordered.all():
             first = int(np.flatnonzero(~ordered)[0])
             raise self._error(g, kind, int(threads[first]), int(tags[first]), verb)
 
-    def _error(self, g: Group, kind: Kind, thread: int, tag: int, verb: str) -> PtxError:
+    def _error(self, g: Group, kind: Kind, thread: int, tag: int, verb: str, why: str = _UNORDERED) -> PtxError:
         other = (tag & int(_THREAD_MASK)) - 1
         line = tag >> _LINE_SHIFT & _LINE_MASK
         machine = g.machine
         text = next((i.text for i in machine.code.program.code if i.line == line), "")
-        why = f"races with {machine.geometry.name(other)}, which {verb} the same bytes in line {line} `{text}`"
-        return machine.error(Race, kind.instruction, thread, f"{why}; no barrier, release or acquire orders the two")
+        what = f"races with {machine.geometry.name(other)}, which {verb} the same bytes in line {line} `{text}`; {why}"
+        return machine.error(Race, kind.instruction, thread, what)
 
     def _shadow(self, space: Space) -> Shadow:
         key = id(space)
@@ -181,12 +191,13 @@ class Races:
 
     def meet(self, threads: Array, keys: Array) -> None:
         """Threads that share a key have waited for each other."""
-        pairs = np.unique(np.stack([threads // WARP, keys], axis=1), axis=0)
-        for key in {int(k) for k in np.unique(pairs[:, 1])} & self._signals.keys():
-            for warp in pairs[pairs[:, 1] == key, 0]:
-                self.clocks.learn(int(warp), self._signals[key])
-            del self._signals[key]
-        self.clocks.meet(pairs[:, 0], pairs[:, 1])
+        warps, met = warps_and(threads, keys)
+        if self._signals:
+            for key in {int(k) for k in np.unique(met)} & self._signals.keys():
+                for warp in warps[met == key]:
+                    self.clocks.learn(int(warp), self._signals[key])
+                del self._signals[key]
+        self.clocks.meet(warps, met)
 
     def order_warps(self, threads: Array) -> None:
         """`bar.warp.sync`: the lanes of these threads' warps have waited for each other."""
@@ -194,13 +205,13 @@ class Races:
 
     def signal(self, threads: Array, keys: Array) -> None:
         """`bar.arrive`: others will wait for these threads, which go on."""
-        for warp, key in np.unique(np.stack([threads // WARP, keys], axis=1), axis=0):
+        for warp, key in zip(*warps_and(threads, keys), strict=True):
             _join(self._signals, int(key), self.clocks.of(int(warp)))
         self.clocks.advance(warps_of(threads))
 
     def arrive(self, threads: Array, clusters: Array, releases: bool) -> None:
         """`barrier.cluster.arrive`."""
-        for warp, cluster in np.unique(np.stack([threads // WARP, clusters], axis=1), axis=0):
+        for warp, cluster in zip(*warps_and(threads, clusters), strict=True):
             if releases:
                 _join(self._arrivals, int(cluster), self.clocks.of(int(warp)))
         self.clocks.advance(warps_of(threads))
@@ -238,7 +249,7 @@ class Races:
         release = kind.release and writes
         if not self._released and not release and not (writes and self._fenced):
             return
-        for offset, warp in np.unique(np.stack([offsets, threads // WARP], axis=1), axis=0).tolist():
+        for offset, warp in sorted(set(zip(offsets.tolist(), (threads // WARP).tolist(), strict=True))):
             carried = self._released.setdefault((part.space.name, offset), {})
             if reads:
                 self._take(carried, warp, kind)

@@ -33,9 +33,8 @@ def lane_masks(machine_count: int, threads: Array | None) -> Array:
 def converged(i: Instruction, g: Group, mask: Array, place: int) -> bool:
     """Whether all lanes that each thread's mask names are in the group; else those threads wait for the others."""
     machine = g.machine
-    if g.threads is None:
-        if (mask == 0xFFFFFFFF).all():
-            return True
+    if g.threads is None and (mask == 0xFFFFFFFF).all():
+        return True
     exists = lane_masks(machine.count, np.flatnonzero(machine.geometry.exists))
     warp = g.numbers // WARP
     here = lane_masks(machine.count, g.threads)
@@ -89,27 +88,43 @@ def shuffle(i: Instruction, d: Decoder, place: int) -> Control:
         members = mask(g)
         if not converged(i, g, members, place):
             return GONE
-        lane = (g.numbers % WARP).astype(np.int64)
-        offset, clamp = b(g).astype(np.int64) & 31, c(g).astype(np.int64)
-        segment, limit = clamp >> 8 & 31, clamp & 31
-        low, high = lane & segment, (lane & segment) | (limit & ~segment)
-        source = {
-            "up": lane - offset, "down": lane + offset, "bfly": lane ^ offset, "idx": low | (offset & ~segment),
-        }[mode]  # fmt: skip
-        valid = source >= high if mode == "up" else source <= high
-        source = np.where(valid, source, lane)
-        here = lane_masks(g.machine.count, g.threads)[g.numbers // WARP]
-        bad = (members & here) >> source.astype(np.uint32) & np.uint32(1) == 0
-        if bad.any():
-            first = int(np.flatnonzero(bad)[0])
+        offset, clamp = b(g), c(g)
+        if g.count % WARP == 0 and len(members) == len(offset) == len(clamp) == 1 and members[0] == 0xFFFFFFFF:
+            source, valid = _source(mode, np.arange(WARP), offset, clamp)  # the same in every warp
+            lanes = g.spread(value(g)).reshape(-1, WARP)
+            write(g, lanes[:, source].reshape(-1))
+            write_predicate(g, np.tile(valid, len(lanes)))
+            return place + 1
+        source, valid = _source(mode, g.numbers % WARP, offset, clamp)
+        present = lane_masks(g.machine.count, g.threads)[_row(g)]
+        absent = (members & present) >> source.astype(np.uint32) & np.uint32(1) == 0
+        if absent.any():
+            first = int(np.flatnonzero(absent)[0])
             why = f"reads lane {int(source[first])}, which takes no part"
             raise g.machine.error(UndefinedResult, i, int(g.numbers[first]), why)
-        lanes = _in_lanes(g, value(g))
-        write(g, lanes[_row(g), source])
+        write(g, _in_lanes(g, value(g))[_row(g), source])
         write_predicate(g, valid)
         return place + 1
 
     return step
+
+
+def _source(mode: str, lane: Array, b: Array, c: Array) -> tuple[Array, Array]:
+    """The lane that each lane reads, and whether it lies in the same segment (else a lane reads itself)."""
+    offset, clamp = b.astype(np.int64) & 31, c.astype(np.int64)
+    segment, last = clamp >> 8 & 31, clamp & 31
+    low, limit = lane & segment, (lane & segment) | (last & ~segment)
+    match mode:
+        case "up":
+            source = lane - offset
+        case "down":
+            source = lane + offset
+        case "bfly":
+            source = lane ^ offset
+        case _:
+            source = low | (offset & ~segment)
+    valid = source >= limit if mode == "up" else source <= limit
+    return np.where(valid, source, lane), valid
 
 
 def _row(g: Group) -> Array:
