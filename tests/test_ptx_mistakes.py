@@ -75,7 +75,8 @@ def test_shared_memory_has_an_end() -> None:
 
 
 def test_generic_addresses_of_shared_memory() -> None:
-    body = f"{OWN_SHARED} cvta.shared.u64 %rd8, %rd7; st.b32 [%rd8], %r0; ld.shared.b32 %r3, [%rd7]; {OWN_ELEMENT} st.b32 [%rd5], %r3;"
+    body = f"""{OWN_SHARED} cvta.shared.u64 %rd8, %rd7; st.b32 [%rd8], %r0; ld.shared.b32 %r3, [%rd7];
+    {OWN_ELEMENT} st.b32 [%rd5], %r3;"""
     out = np.zeros(64, np.int32)
     run(body, out, shared=256)
     np.testing.assert_array_equal(out, ints(64))
@@ -145,7 +146,7 @@ def test_a_missing_barrier_between_read_and_write() -> None:
 
 
 def test_lanes_of_a_warp_need_order_too() -> None:
-    body = f"{OWN_SHARED} st.shared.b32 [%rd7], %r0; BARRIER xor.b32 %r4, %r0, 1; mad.wide.u32 %rd8, %r4, 4, %rd6; ld.shared.b32 %r5, [%rd8];"
+    body = f"{OWN_SHARED} st.shared.b32 [%rd7], %r0; BARRIER {READ_NEIGHBOUR.replace('%r0, 32', '%r0, 1')}"
     with pytest.raises(Race):
         run(body.replace("BARRIER", ""), shared=256)
     run(body.replace("BARRIER", "bar.warp.sync -1;"), shared=256)
@@ -316,13 +317,13 @@ def test_producers_and_consumers_may_use_different_instructions() -> None:
     produce = (
         f"{OWN_SHARED} setp.lt.u32 %p1, %r0, 32; @%p1 bra CONSUME; st.shared.b32 [%rd7], %r0; bar.arrive 1, 64; ret;"
     )
-    consume = "CONSUME: bar.sync 1, 64; ld.shared.b32 %r3, [%rd7+128]; mad.wide.u32 %rd5, %r0, 4, %rd1; st.global.b32 [%rd5], %r3;"
+    consume = f"CONSUME: bar.sync 1, 64; ld.shared.b32 %r3, [%rd7+128]; {OWN_ELEMENT} st.global.b32 [%rd5], %r3;"
     out = np.zeros(32, np.int32)
     run(produce + consume, out, shared=256)
     np.testing.assert_array_equal(out, np.arange(32, 64))
+    write, signal = "st.shared.b32 [%rd7], %r0;", "bar.arrive 1, 64;"
     with pytest.raises(Race):
-        run(produce.replace("st.shared.b32 [%rd7], %r0; bar.arrive 1, 64;", "bar.arrive 1, 64; st.shared.b32 [%rd7], %r0;") + consume,
-            out, shared=256)  # fmt: skip
+        run(produce.replace(f"{write} {signal}", f"{signal} {write}") + consume, out, shared=256)
 
 
 def test_spinning_on_what_nobody_changes() -> None:

@@ -30,6 +30,7 @@ RELATIVE = {
     ("tanh", "bf16"): 2.0**-8,
     ("div", "f32"): 2.0**-22,
 }
+# Absolute for results up to 1, relative for larger ones.
 ABSOLUTE = {("lg2", "f32"): 2.0**-22, ("sin", "f32"): 2.0**-20.5, ("cos", "f32"): 2.0**-20.5}
 
 _HALF_ULP = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8, "f64": 0.0}
@@ -58,9 +59,9 @@ def perturbed(name: str, format_name: str, exact: Array, bits: Array) -> Array:
     if (name, format_name) in RELATIVE:
         room = max(RELATIVE[name, format_name] - _HALF_ULP[format_name], 0.0)
         moved = exact * (1.0 + room * wobble(bits))
-    else:  # absolute; rounding a result of any size is within a relative half ulp besides
-        bound = ABSOLUTE[name, format_name]
-        moved = exact + np.where(exact == 0, 0.0, bound * wobble(bits) * np.minimum(1.0, np.abs(exact)))
+    else:
+        room = ABSOLUTE[name, format_name] * np.maximum(1.0, np.abs(exact)) - _HALF_ULP[format_name] * np.abs(exact)
+        moved = exact + room * wobble(bits)
     if name == "tanh":
         moved = np.clip(moved, -1.0, 1.0)
     specified = ~np.isfinite(exact) | (exact == 0) | ((exact == 1) & (name in ("ex2", "cos")))

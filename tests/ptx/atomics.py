@@ -13,7 +13,7 @@ from tests.ptx.elementwise import Builder, only, type_of
 from tests.ptx.floats import in_pairs, maximum, minimum
 from tests.ptx.group import Group
 from tests.ptx.kinds import Array
-from tests.ptx.operands import Decoder, Reader, Step
+from tests.ptx.operands import Decoder, Step
 from tests.ptx.rounding import bfloat_bits, from_bfloat
 from tests.ptx.syntax import Address, Instruction
 from tests.ptx.transfers import SCOPES, SPACES, address_reader, kind_of

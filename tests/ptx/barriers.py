@@ -82,7 +82,8 @@ class Barriers:
         wrong = (old != 0) & (old != expected)
         if wrong.any():
             first = int(np.flatnonzero(wrong)[0])
-            why = f"waits for {int(expected[first % len(expected)])} threads at a barrier where others wait for {int(old[first])}"
+            count = int(expected[first % len(expected)])
+            why = f"waits for {count} threads at a barrier where others wait for {int(old[first])}"
             raise self.machine.error(BarrierDivergence, i, int(g.numbers[first]), why)
         self.wanted[keys] = expected
         self.counted[keys] = counted

@@ -14,7 +14,6 @@ import numpy as np
 from tests.ptx.geometry import WARP, Geometry
 from tests.ptx.kinds import Array
 
-
 EPOCH_SHIFT = 40
 
 

@@ -1,4 +1,4 @@
-"""Branches and exits: where a group of threads goes on. Each returns the next position, or -1 when the group is gone."""
+"""Branches and exits: where a group of threads goes on. Each returns the next position, or -1: the group is gone."""
 
 from __future__ import annotations
 

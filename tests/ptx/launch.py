@@ -19,7 +19,7 @@ from tests.ptx.program import flatten
 from tests.ptx.races import Races, Unchecked
 from tests.ptx.syntax import Symbol, Text, Variable
 
-RESIDENT_THREADS = 1 << 16
+RESIDENT_THREADS = 1 << 16  # of one launch at the same time; more run in waves
 
 
 def load(ptx: str, memory: Memory | None = None) -> Module:
@@ -29,13 +29,6 @@ def load(ptx: str, memory: Memory | None = None) -> Module:
     (instructions are looked at when their kernel is first launched).
     """
     return Module(parse(ptx), Memory() if memory is None else memory)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a launch did: instructions executed by a group of threads, and groups."""
-
-    clock: int
 
 
 class Module:
@@ -54,11 +47,9 @@ class Module:
 
     def _initial(self, variable: Variable) -> bytes:
         """A variable's bytes; what its initialiser leaves out is 0."""
-        raw = b"".join(
-            int((self.symbols[v.name] + v.offset if isinstance(v, Symbol) else v) & ((1 << 8 * variable.element_bytes) - 1))
-            .to_bytes(variable.element_bytes, "little")
-            for v in variable.init
-        )  # fmt: skip
+        mask = (1 << 8 * variable.element_bytes) - 1
+        numbers = [self.symbols[v.name] + v.offset if isinstance(v, Symbol) else v for v in variable.init]
+        raw = b"".join((n & mask).to_bytes(variable.element_bytes, "little") for n in numbers)
         return raw.ljust(variable.bytes, b"\0")
 
     @property

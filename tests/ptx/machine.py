@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tests.ptx.barriers import Barriers
 from tests.ptx.copies import Copies
 from tests.ptx.errors import BarrierDivergence, Deadlock, PtxError
+from tests.ptx.flow import GONE, Control
 from tests.ptx.geometry import Geometry
 from tests.ptx.group import Group
 from tests.ptx.instructions import CONTROLS, STEPS
@@ -24,12 +26,10 @@ from tests.ptx.liveness import live_registers
 from tests.ptx.mbarriers import State
 from tests.ptx.memory import UNWRITTEN, Memory, Space
 from tests.ptx.operands import Decoder, Step
-from tests.ptx.barriers import Barriers
-from tests.ptx.flow import GONE, Control
 from tests.ptx.program import LOCAL_START, SHARED_START, Program
 from tests.ptx.races import Races
-from tests.ptx.transfers import access_size
 from tests.ptx.syntax import Instruction
+from tests.ptx.transfers import access_size
 
 NEVER = np.iinfo(np.int32).max
 RUNNABLE, AT_BARRIER, AT_CLUSTER, IN_WARP, DEFERRED, EXITED = range(6)

@@ -1,4 +1,4 @@
-"""`mbarrier`: barriers that lie in shared memory, also of other CTAs of the cluster, and `st.async`, which reports to one.
+"""`mbarrier`: barriers in shared memory, also of other CTAs of the cluster, and `st.async`, which reports to one.
 
 A barrier's phase ends when no arrival and no announced byte is missing. Its 8 bytes of memory are opaque; here they
 hold the number of the phase. Operations that name no scope are taken as ordering the cluster, which code that reports

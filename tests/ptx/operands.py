@@ -72,7 +72,7 @@ class Decoder:
                 slot = self.slot(inner)
                 return lambda g: ~g.read(slot)
             case Vector(items):
-                return self._packed_reader([i for i in items], wanted)
+                return self._packed_reader(list(items), wanted)
         raise SyntaxMistake(f"kernel {self.program.name}: {operand} is no source operand")
 
     def _register_reader(self, register: Register, wanted: np.dtype[Any]) -> Reader:
@@ -110,7 +110,7 @@ class Decoder:
             case Sink():
                 return lambda g, values: None
             case Vector(items):
-                return self._unpacking_writer([i for i in items])
+                return self._unpacking_writer(list(items))
         raise SyntaxMistake(f"kernel {self.program.name}: {operand} is no destination")
 
     def _unpacking_writer(self, items: list[Operand]) -> Writer:
@@ -143,9 +143,9 @@ def _immediate(operand: Immediate, type_name: str) -> Array:
     """A constant as one value of a type; a float constant is converted to the type's format first."""
     wanted = kinds.dtype(type_name)
     if operand.float_bits == 0:
-        if wanted.kind == "f" and type_name not in ("f16",):
+        if wanted.kind == "f" and type_name != "f16":
             return np.array([operand.value], np.float64).astype(wanted)
-        if wanted == bool:
+        if wanted.kind == "b":
             return np.array([bool(operand.value)])
         mask = (1 << wanted.itemsize * 8) - 1
         return np.array([operand.value & mask], np.uint64).astype(UNSIGNED[wanted.itemsize * 8]).view(wanted)

@@ -1,7 +1,8 @@
 """PTX text into its functions and variables.
 
 Reads what LLVM's NVPTX back end prints and what people write in inline assembly: nested scopes, register ranges,
-vectors, guards, branch tables, call sequences. Debugging sections are skipped. What instructions mean is not known here.
+vectors, guards, branch tables, call sequences. Debugging sections are skipped. What instructions mean is not known
+here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import struct
 from dataclasses import dataclass, field
 
 from tests.ptx.errors import SyntaxMistake
-from tests.ptx.lexer import Token, tokens
+from tests.ptx.lexer import Cursor
 from tests.ptx.syntax import (
     Address,
     Function,
@@ -48,7 +49,7 @@ def type_bits(name: str) -> int:
 
 def parse(source: str) -> Text:
     """The functions and variables of a PTX text. SyntaxMistake: what was found, and on which line."""
-    return _Parser(source, tokens(source)).module()
+    return _Parser(source).module()
 
 
 @dataclass
@@ -60,51 +61,13 @@ class _Scope:
     names: dict[str, str] = field(default_factory=dict)
 
 
-class _Parser:
+class _Parser(Cursor):
     """A recursive descent; the state is a position among the tokens and the stack of scopes."""
 
-    def __init__(self, source: str, all_tokens: list[Token]) -> None:
-        self.source = source
-        self.tokens = [*all_tokens, Token("end", "", all_tokens[-1].line if all_tokens else 1, len(source))]
-        self.at = 0
+    def __init__(self, source: str) -> None:
+        super().__init__(source)
         self.scopes: list[_Scope] = []
         self.scope_count = 0
-
-    # -- tokens ------------------------------------------------------------------------------------------------------
-
-    def peek(self, ahead: int = 0) -> str:
-        return self.tokens[min(self.at + ahead, len(self.tokens) - 1)].text
-
-    @property
-    def line(self) -> int:
-        return self.tokens[self.at].line
-
-    def take(self, expected: str | None = None) -> str:
-        token = self.tokens[self.at]
-        if token.kind == "end":
-            raise SyntaxMistake(f"line {token.line}: the text ends in the middle of a statement")
-        if expected is not None and token.text != expected:
-            raise SyntaxMistake(f"line {token.line}: expected {expected!r}, found {token.text!r}")
-        self.at += 1
-        return token.text
-
-    def accept(self, text: str) -> bool:
-        if self.peek() == text:
-            self.at += 1
-            return True
-        return False
-
-    def integer(self) -> int:
-        sign = -1 if self.accept("-") else 1
-        token = self.tokens[self.at]
-        if token.kind != "number":
-            raise SyntaxMistake(f"line {token.line}: expected a number, found {token.text!r}")
-        return sign * int(self.take().rstrip("U"), 0)
-
-    def skip_line(self) -> None:
-        line = self.line
-        while self.tokens[self.at].kind != "end" and self.line == line:
-            self.at += 1
 
     # -- the module --------------------------------------------------------------------------------------------------
 
@@ -112,7 +75,7 @@ class _Parser:
         version, target = "", ""
         functions: dict[str, Function] = {}
         variables: list[Variable] = []
-        while self.tokens[self.at].kind != "end":
+        while self.token.kind != "end":
             word = self.peek()
             if word == ".version":
                 self.take()
@@ -127,17 +90,14 @@ class _Parser:
             elif word == ".section":
                 self._skip_section()
             elif word in (".pragma", ".alias"):
-                while self.take() != ";":
-                    pass
+                self.skip_past(";")
             else:
                 self._declaration(functions, variables)
         return Text(version, target, functions, tuple(variables))
 
     def _skip_section(self) -> None:
-        while self.take() != "{":
-            pass
-        while self.take() != "}":
-            pass
+        self.skip_past("{")
+        self.skip_past("}")
 
     def _declaration(self, functions: dict[str, Function], variables: list[Variable]) -> None:
         external = False
@@ -162,7 +122,7 @@ class _Parser:
         directives: dict[str, tuple[int, ...]] = {}
         while self.peek() in _KERNEL_DIRECTIVES:
             directive, numbers = self.take(), []
-            while self.tokens[self.at].kind == "number":
+            while self.token.kind == "number":
                 numbers.append(self.integer())
                 self.accept(",")
             directives[directive[1:]] = tuple(numbers)
@@ -197,8 +157,7 @@ class _Parser:
             elif word in _SPACES:
                 variables.extend(self._variables(external=False))
             elif word == ".pragma":
-                while self.take() != ";":
-                    pass
+                self.skip_past(";")
             elif word in (".loc", ".file"):
                 self.skip_line()
             elif self.peek(1) == ":":
@@ -261,8 +220,7 @@ class _Parser:
             if word == ".align":
                 align = self.integer()
             elif word == ".attribute":
-                while self.take() != ")":
-                    pass
+                self.skip_past(")")
             elif word in _PARAMETER_NOTES:
                 if word == ".ptr":  # `.ptr .global .align 16` speaks of what the pointer points to
                     self.accept(".global") or self.accept(".shared") or self.accept(".const") or self.accept(".local")
@@ -291,7 +249,7 @@ class _Parser:
                 items.extend(self._initialiser())
                 self.accept(",")
             return tuple(items)
-        if self.tokens[self.at].kind == "word":
+        if self.token.kind == "word":
             name = self.take()
             if name == "generic":  # global addresses are generic ones already
                 self.take("(")
@@ -304,7 +262,7 @@ class _Parser:
     # -- instructions ------------------------------------------------------------------------------------------------
 
     def _instruction(self) -> Instruction:
-        line, start = self.line, self.tokens[self.at].start
+        line, start = self.line, self.token.start
         guard, negated = None, False
         if self.accept("@"):
             negated = self.accept("!")
@@ -324,7 +282,7 @@ class _Parser:
         return Instruction(opcode, tuple(modifiers), tuple(operands), line, guard, negated, text)
 
     def _operand(self) -> Operand:
-        token = self.tokens[self.at]
+        token = self.token
         if token.text in ("{", "("):
             return self._list()
         if self.accept("["):
@@ -352,7 +310,7 @@ class _Parser:
         return Vector(tuple(items))
 
     def _address(self) -> Address:
-        if self.tokens[self.at].kind == "number":
+        if self.token.kind == "number":
             base: Operand = Immediate(self.integer())
         else:
             base = self._word_operand(self.take())

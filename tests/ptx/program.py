@@ -106,7 +106,7 @@ class _Flattener:
         self.copies = 0
 
     def body(self, f: Function, suffix: str, bound: dict[str, str], stack: tuple[str, ...]) -> Iterator[Statement]:
-        """The statements of a function, its own names made unique by `suffix`, its parameters replaced as `bound` says."""
+        """A function's statements, its own names made unique by `suffix`, its parameters replaced as `bound` says."""
         own = {v.name: v.name + suffix for v in f.variables}
         own |= {s.name: s.name + suffix for s in f.body if isinstance(s, Label)}
         own |= {name: name + suffix for name in f.branch_targets}

@@ -66,7 +66,7 @@ def assemble(ptx: str, arch: str = "sm_90") -> dict[str, Report]:
 
 
 def _reports(text: str) -> dict[str, Report]:
-    """The lines about a function follow the one that names it, up to the next name; device functions name no registers."""
+    """The lines about a function follow the one that names it; device functions tell no registers."""
     found = {}
     parts = _PROPERTIES.split(text)
     for name, about in zip(parts[1::2], parts[2::2], strict=True):

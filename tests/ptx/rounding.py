@@ -1,4 +1,4 @@
-"""Rounding to PTX's float formats, exactly: float64 values to float32, float16, bfloat16 and tf32, and fused multiply-add.
+"""Exact rounding: float64 values to float32, float16, bfloat16 and tf32, and the fused multiply-add.
 
 Sums are first rounded to float64 "to odd": inexact ones get an odd last bit, so that rounding them again to a format
 of at most 51 bits equals rounding the exact sum once (Boldo & Melquiond, "Emulation of FMA and correctly rounded sums:

@@ -1,4 +1,4 @@
-"""`ld`, `st`, `ldu`, and the conversions of addresses: `cvta`, `mapa`, `isspacep`, `getctarank`; prefetches do nothing."""
+"""`ld`, `st`, `ldu`, and addresses: `cvta`, `mapa`, `isspacep`, `getctarank`; prefetches do nothing."""
 
 from __future__ import annotations
 

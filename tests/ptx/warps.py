@@ -1,4 +1,4 @@
-"""Instructions of a whole warp: shuffles, votes, matches, reductions. They wait until all lanes of their mask are there.
+"""Instructions of a whole warp: shuffles, votes, matches, reductions. They wait for all lanes of their mask.
 
 In a CTA whose last warp is not full, the lanes that do not exist take no part, whatever the mask says; reading from
 such a lane, or from one outside the mask, is an error, since PTX leaves the result undefined.
