@@ -104,6 +104,7 @@ def test_reading_what_nobody_has_written() -> None:
         module.launch("k", (1,), (1,), args=[address])
     memory.copy_in(address, ints(16))
     module.launch("k", (1,), (1,), args=[address])
+    memory.alloc(64)
     memory.free(address)
     with pytest.raises(OutOfBounds, match="which was freed"):
         module.launch("k", (1,), (1,), args=[address])
@@ -236,6 +237,8 @@ def test_message_passing_is_understood(publish: str, receive: str, after: str) -
         (RELEASE, RELAXED_LOAD, ""),
         (RELAXED_STORE, RELAXED_LOAD, FENCE),
         ("st.release.cta.global.b32 [%rd1], 1;", ACQUIRE, ""),
+        ("fence.acq_rel.cta;" + RELAXED_STORE, ACQUIRE, ""),
+        (RELEASE, RELAXED_LOAD, "membar.cta;"),
         (RELEASE, "ld.acquire.cta.global.b32 %r3, [%rd1];", ""),
         ("st.global.b32 [%rd1], 1;", ACQUIRE, ""),
     ],
@@ -368,6 +371,8 @@ def test_launches_that_do_not_fit() -> None:
         run("", ints(1), grid=3, cluster=2)
     with pytest.raises(InvalidLaunch, match="has 232448 for a CTA"):
         run("", ints(1), dynamic=232449)
+    with pytest.raises(InvalidLaunch, match="265 CTAs cannot run at the same time, only 264"):
+        load(kernel("")).launch("k", (265,), (1024,), args=[0], cooperative=True)
     with pytest.raises(InvalidLaunch, match="1 parameters, and 2 arguments"):
         load(kernel("")).launch("k", (1,), (1,), args=[1, 2])
     with pytest.raises(InvalidLaunch, match="no kernel q; it has k"):

@@ -134,7 +134,8 @@ def _one_by_one(view: Array, places: Array, update: Update, sources: list[Array]
 
 def fence(i: Instruction, d: Decoder) -> Step:
     """`fence`, `membar`: orders what a thread did before with what it does after."""
-    return lambda g: g.machine.races.fence(g)
+    scope = i.one_of("cta", "cluster", "gpu", "gl", "sys", default="sys")
+    return lambda g: g.machine.races.fence(g, scope)
 
 
 def wait(i: Instruction, d: Decoder) -> Step:

@@ -191,17 +191,20 @@ def _copysign(i: Instruction, d: Decoder) -> Step:
     return compute(i, d, lambda a, b: np.copysign(b, a), type_of(i, d))
 
 
+_CLASSES: dict[str, Function] = {
+    "finite": np.isfinite,
+    "infinite": np.isinf,
+    "number": lambda a: ~np.isnan(a),
+    "notanumber": np.isnan,
+    "normal": lambda a: np.isfinite(a) & (np.abs(a) >= np.finfo(a.dtype).tiny),
+    "subnormal": lambda a: (a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny),
+}
+
+
 def _classify(i: Instruction, d: Decoder) -> Step:
-    kind = type_of(i, d)
-    test = {"finite": np.isfinite, "infinite": np.isinf, "number": lambda a: ~np.isnan(a), "notanumber": np.isnan}
-    test |= {
-        "normal": lambda a: np.isfinite(a) & (np.abs(a) >= np.finfo(a.dtype).tiny),
-        "subnormal": lambda a: (a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny),
-    }
-    for name, function in test.items():
-        if i.has(name):
-            return compute(i, d, function, kind)
-    raise d.unknown(i)
+    """`testp`."""
+    only(i, d, *_CLASSES)
+    return compute(i, d, _CLASSES[i.modifiers[0]], type_of(i, d))
 
 
 INSTRUCTIONS: dict[str, Builder] = {

@@ -206,6 +206,16 @@ def multiply_add(i: Instruction, d: Decoder) -> Step:
     return compute(i, d, lambda a, b, c: a * b + c, kind)
 
 
+def _insert(i: Instruction, d: Decoder) -> Step:
+    only(i, d)
+    return compute(i, d, insert, type_of(i, d), type_of(i, d), "u32", "u32")
+
+
+def _permute(i: Instruction, d: Decoder) -> Step:
+    only(i, d)  # the modes .f4e, .b4e and so on are not known
+    return compute(i, d, permute, "u32")
+
+
 def _three_inputs(i: Instruction, d: Decoder) -> Step:
     only(i, d)
     table = i.operands[4]
@@ -252,9 +262,9 @@ INSTRUCTIONS: dict[str, Builder] = {
     "clz": bitwise(leading_zeros),
     "brev": bitwise(reverse),
     "bfe": bitwise(extract, "u32", "u32"),
-    "bfi": lambda i, d: compute(i, d, insert, type_of(i, d), type_of(i, d), "u32", "u32"),
+    "bfi": _insert,
     "bfind": _find,
-    "prmt": lambda i, d: (only(i, d), compute(i, d, permute, "u32"))[1],
+    "prmt": _permute,
     "shf": _funnel,
     "lop3": _three_inputs,
 }

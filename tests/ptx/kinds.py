@@ -10,14 +10,19 @@ from tests.ptx.errors import UnknownInstruction
 
 Array = np.ndarray[Any, Any]
 
-UNSIGNED = {
+UNSIGNED: dict[int, np.dtype[Any]] = {
     1: np.dtype(bool),
     8: np.dtype(np.uint8),
     16: np.dtype(np.uint16),
     32: np.dtype(np.uint32),
     64: np.dtype(np.uint64),
 }
-SIGNED = {8: np.dtype(np.int8), 16: np.dtype(np.int16), 32: np.dtype(np.int32), 64: np.dtype(np.int64)}
+SIGNED: dict[int, np.dtype[Any]] = {
+    8: np.dtype(np.int8),
+    16: np.dtype(np.int16),
+    32: np.dtype(np.int32),
+    64: np.dtype(np.int64),
+}
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     **{f"u{b}": UNSIGNED[b] for b in (8, 16, 32, 64)},

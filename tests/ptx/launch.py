@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from tests.ptx.races import Races, Unchecked
 from tests.ptx.syntax import Symbol, Text, Variable
 
 RESIDENT_THREADS = 1 << 16  # of one launch at the same time; more run in waves
+_SMS = 132  # of an H100, each with so many threads, CTAs and bytes of shared memory
+_SM_THREADS, _SM_CTAS, _SM_SHARED = 2048, 32, 228 * 1024
+_RESERVED_SHARED = 1024  # bytes of each CTA
 
 
 def load(ptx: str, memory: Memory | None = None) -> Module:
@@ -66,13 +69,16 @@ class Module:
         args: Sequence[Any] = (),
         shared_bytes: int = 0,
         check_races: bool = True,
+        cooperative: bool = False,
     ) -> None:
         """Run a kernel to its end.
 
         Arguments: a numpy array with an axis is copied to the device, its address passed, and what the kernel wrote
         copied back into it; a Python int is an integer of the parameter's width (also a device address), a float a
         float of that width, a numpy scalar or `bytes` is passed as it is. `shared_bytes`: dynamic shared memory.
-        Every PtxError says what the kernel did wrong, and where.
+        `cooperative`: all CTAs run at the same time, as many as an H100 holds; else they run in waves when there are
+        many, and kernels in which they wait for each other may not end. Every PtxError says what the kernel did wrong,
+        and where.
         """
         code = self._code(name)
         shape = _Shapes(name, _three(grid), _three(block), self._cluster(code, cluster), code.program.directives)
@@ -82,23 +88,15 @@ class Module:
         values = [self._value(a, buffers) for a in args]
         parameters = _parameter_block(name, code.program.parameters, values)
         with np.errstate(all="ignore"):
-            self._run(code, shape, parameters, shared_bytes, check_races)
+            for first, ctas in _waves(shape, code.program.shared_bytes + shared_bytes, cooperative):
+                geometry = Geometry(shape.grid, shape.block, shape.cluster, first, ctas)
+                races = (Races if check_races else Unchecked)(geometry, code.granule)
+                Machine(code, geometry, self.memory, parameters, shared_bytes, races).run()
         for address, array in buffers:
             result = self.memory.copy_out(address, array.nbytes).view(array.dtype).reshape(array.shape)
             if array.flags.writeable:
                 array[...] = result
             self.memory.free(address)
-
-    def _run(self, code: Code, shape: _Shapes, parameters: Array, dynamic: int, check_races: bool) -> None:
-        """As many CTAs at a time as fit; those that run at different times see each other's results."""
-        ctas = math.prod(shape.grid)
-        size = math.prod(shape.cluster)
-        padded = -(-math.prod(shape.block) // 32) * 32
-        wave = max(RESIDENT_THREADS // padded // size, 1) * size
-        for first in range(0, ctas, wave):
-            geometry = Geometry(shape.grid, shape.block, shape.cluster, first, min(wave, ctas - first))
-            races = (Races if check_races else Unchecked)(geometry, code.granule)
-            Machine(code, geometry, self.memory, parameters, dynamic, races).run()
 
     def _code(self, name: str) -> Code:
         if name not in self._codes:
@@ -149,6 +147,19 @@ class _Shapes:
             raise InvalidLaunch(f"kernel {self.name} requires blocks of {required} threads, not {self.block}")
 
 
+def _waves(shape: _Shapes, shared: int, cooperative: bool) -> Iterator[tuple[int, int]]:
+    """The CTAs that run at the same time: the first, and how many."""
+    ctas, cluster = math.prod(shape.grid), math.prod(shape.cluster)
+    padded = -(-math.prod(shape.block) // 32) * 32
+    per_sm = min(_SM_THREADS // padded, _SM_CTAS, _SM_SHARED // (shared + _RESERVED_SHARED))
+    resident = max(_SMS * per_sm // cluster, 1) * cluster
+    if cooperative and ctas > resident:
+        raise InvalidLaunch(f"kernel {shape.name}: {ctas} CTAs cannot run at the same time, only {resident}")
+    wave = ctas if cooperative else min(resident, max(RESIDENT_THREADS // padded // cluster, 1) * cluster)
+    for first in range(0, ctas, wave):
+        yield first, min(wave, ctas - first)
+
+
 def _check_target(name: str, target: str, cluster: Shape, shared: int) -> None:
     """What an architecture has (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability")."""
     arch = int("".join(c for c in target.removeprefix("sm_") if c.isdigit()) or 90)
@@ -181,7 +192,7 @@ def _raw(value: Any, variable: Variable) -> bytes:
     if isinstance(value, bytes):
         return value
     if isinstance(value, np.generic | np.ndarray):
-        return value.tobytes()
+        return bytes(value.tobytes())
     if isinstance(value, float):
-        return np.dtype(f"f{variable.bytes}").type(value).tobytes()
+        return bytes(np.dtype(f"f{variable.bytes}").type(value).tobytes())
     return (int(value) & ((1 << 8 * variable.bytes) - 1)).to_bytes(variable.bytes, "little")

@@ -54,7 +54,7 @@ class Code:
         self.live = live_registers(self.decoder)
         self._leaders = set(program.labels.values())
         self._blocks: dict[int, Block] = {}
-        self.check()
+        self._check()
         self.granule = min(4, *(access_size(i) for i in program.code))
 
     @property
@@ -62,7 +62,7 @@ class Code:
         """What was decoded."""
         return self.decoder.program
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Refuse unknown instructions before anything runs."""
         for i in self.program.code:
             if i.opcode not in STEPS and i.opcode not in CONTROLS:
@@ -192,9 +192,7 @@ class Machine:
             self.clock += 1000
             if self.still > _STILL_LIMIT:
                 thread = int(waiting[0])
-                why = (
-                    f"{len(waiting)} threads spin, memory does not change, and nobody else can go on; {self._others()}"
-                )
+                why = f"{len(waiting)} threads spin, memory does not change, nobody else can go on; {self._others()}"
                 raise self.error(Deadlock, self.code.program.code[self.resume[thread]], thread, why)
             self.release(waiting)
             return True
@@ -217,9 +215,9 @@ class Machine:
     def special(self, name: str) -> Array:
         """A special register of all threads."""
         if name in ("%clock64", "%globaltimer", "%clock", "%clock_hi", "%globaltimer_lo"):
-            value = np.array([self.clock + 1], np.uint64)
-            return value if name in ("%clock64", "%globaltimer") else value.astype(np.uint32)
-        if name == "%dynamic_smem_size" or name == "%total_smem_size":
+            now = np.array([self.clock + 1], np.uint64)
+            return now if name in ("%clock64", "%globaltimer") else now.astype(np.uint32)
+        if name == "%total_smem_size":
             return np.array([self.shared_bytes], np.uint32)
         if name not in self._specials:
             value = self.geometry.special(name)

@@ -109,13 +109,17 @@ class Memory(Space):
         return GLOBAL_BASE + start
 
     def free(self, address: int) -> None:
-        """Give an allocation back; its addresses are not used again."""
+        """Give an allocation back; its addresses are used again only when all later ones are free too."""
         start = address - GLOBAL_BASE
         index = bisect_right(self._starts, start) - 1
         if index < 0 or self._starts[index] != start or not self._alive[index]:
             raise PtxError(f"free of 0x{address:x}, where no allocation begins")
         self._alive[index] = False
         self.state[start : start + self._sizes[index]] = FREE
+        while self._alive and not self._alive[-1]:
+            self._alive.pop()
+            self._sizes.pop()
+            self._end = self._starts.pop()
 
     def copy_in(self, address: int, array: Array | bytes) -> None:
         """Bytes from the host to an address."""

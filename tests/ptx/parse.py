@@ -263,12 +263,7 @@ class _Parser(Cursor):
 
     def _instruction(self) -> Instruction:
         line, start = self.line, self.token.start
-        guard, negated = None, False
-        if self.accept("@"):
-            negated = self.accept("!")
-            guard = self._word_operand(self.take())
-            if not isinstance(guard, Register) or guard.bits != 1:
-                raise SyntaxMistake(f"line {line}: a guard must be a predicate, found {guard}")
+        guard, negated = self._guard() if self.accept("@") else (None, False)
         name = self.take()
         if not name[0].isalpha():
             raise SyntaxMistake(f"line {line}: expected an instruction, found {name!r}")
@@ -280,6 +275,13 @@ class _Parser(Cursor):
         opcode, *modifiers = name.split(".")
         text = " ".join(self.source[start : self.tokens[self.at - 1].start].split()) + ";"
         return Instruction(opcode, tuple(modifiers), tuple(operands), line, guard, negated, text)
+
+    def _guard(self) -> tuple[Register, bool]:
+        line, negated = self.line, self.accept("!")
+        guard = self._word_operand(self.take())
+        if not isinstance(guard, Register) or guard.bits != 1:
+            raise SyntaxMistake(f"line {line}: a guard must be a predicate, found {guard}")
+        return guard, negated
 
     def _operand(self) -> Operand:
         token = self.token

@@ -178,7 +178,7 @@ def _rename(operand: Operand, names: dict[str, str], suffix: str) -> Operand:
         case Address(base, offset):
             renamed = _rename(base, names, suffix)
             assert isinstance(renamed, Register | Symbol) or renamed == base
-            return Address(renamed, offset)  # type: ignore[arg-type]
+            return Address(renamed, offset)
         case Vector(items):
             return Vector(tuple(_rename(i, names, suffix) for i in items))
         case Pair(first, second):

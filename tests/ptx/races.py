@@ -15,7 +15,7 @@ What it reports is a race in the PTX memory model. What it does not see:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class Races:
         self._shadows: dict[int, Shadow] = {}
         self._released: dict[tuple[str, int], dict[Domain, Array]] = {}  # what each location's release sequence carries
         self._signals: dict[int, Array] = {}  # what `bar.arrive` brought to a barrier
-        self._fenced: dict[int, Array] = {}  # what a warp's last fence would release
+        self._fenced: dict[int, dict[str, Array]] = {}  # what a warp's last fence of each scope would release
         self._seen: dict[int, Array] = {}  # what a warp's next fence acquires
         self._arrivals: dict[int, Array] = {}  # of the cluster's present phase
         self._completed: dict[int, Array] = {}  # of its last phase
@@ -230,13 +230,13 @@ class Races:
                 own = self._completed[cluster][warp]
                 self.clocks.synced[warp] = max(self.clocks.synced[warp], own + np.uint32(1))
 
-    def fence(self, g: Group) -> None:
+    def fence(self, g: Group, scope: str) -> None:
         """What a warp has seen by relaxed reads is acquired; what it did can be released by relaxed writes."""
         warps = warps_of(g.numbers)
         for warp in warps.tolist():
             if warp in self._seen:
-                self.clocks.learn(warp, self._seen.pop(warp))
-            self._fenced[warp] = self.clocks.of(warp)
+                self.clocks.learn(warp, self._within(self._seen[warp], warp, scope))
+            self._fenced.setdefault(warp, {})[scope] = self.clocks.of(warp)
         self.clocks.advance(warps)
 
     def synchronise(self, g: Group, kind: Kind, part: Part, reads: bool, writes: bool, restarts: bool = False) -> None:
@@ -255,24 +255,30 @@ class Races:
                 self._take(carried, warp, kind)
             if restarts:
                 carried.clear()
-            own = self.clocks.of(warp) if release else self._fenced.get(warp)
-            if writes and own is not None:
-                _join(carried, self._domain(warp, kind.scope), own)
+            if writes:
+                clocks = {kind.scope: self.clocks.of(warp)} if release else self._fenced.get(warp, {})
+                for scope, clock in clocks.items():
+                    _join(carried, min((self._domain(warp, s) for s in (scope, kind.scope)), key=_size), clock)
         if release:
             self.clocks.advance(warps_of(threads))
 
     def _take(self, carried: dict[Domain, Array], warp: int, kind: Kind) -> None:
         """Learn what a location carries for this warp, as far as the reader's own scope goes: at once or by a fence."""
-        first, end = self._domain(warp, kind.scope)
         for scope in ("cta", "cluster", "gpu"):
             clock = carried.get(self._domain(warp, scope))
             if clock is not None:
-                seen = np.zeros_like(clock)
-                seen[first:end] = clock[first:end]
+                seen = self._within(clock, warp, kind.scope)
                 if kind.acquire:
                     self.clocks.learn(warp, seen)
                 else:
                     _join(self._seen, warp, seen)
+
+    def _within(self, clock: Array, warp: int, scope: str) -> Array:
+        """The part of a clock that concerns the warps in a scope."""
+        first, end = self._domain(warp, scope)
+        seen = np.zeros_like(clock)
+        seen[first:end] = clock[first:end]
+        return seen
 
     def _domain(self, warp: int, scope: str) -> Domain:
         """The warps within a scope of a warp: from one up to another."""
@@ -294,9 +300,13 @@ class Unchecked(Races):
     def arrive(self, threads: Array, clusters: Array, releases: bool) -> None: ...
     def complete(self, clusters: Array) -> None: ...
     def depart(self, threads: Array, clusters: Array, acquires: bool) -> None: ...
-    def fence(self, g: Group) -> None: ...
+    def fence(self, g: Group, scope: str) -> None: ...
     def synchronise(self, *_: object, **__: object) -> None: ...
 
 
-def _join(table: dict, key: object, clock: Array) -> None:
+def _size(domain: Domain) -> int:
+    return domain[1] - domain[0]
+
+
+def _join(table: dict[Any, Array], key: Any, clock: Array) -> None:
     table[key] = np.maximum(table[key], clock) if key in table else clock
