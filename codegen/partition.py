@@ -7,21 +7,21 @@ cut: cut along the batch, no thread ever needs another's part, and there is no b
 each step has one wherever a product reads the whole of what the threads have made in parts.
 
 The strategy is chosen at the call, when sizes are known (`graphc.codegen.shares`). A barrier is left out only where it
-is proven needless: the two accesses move along with their kernels' cut dims through the same subscript, and the cuts
-are the same; or they lie at different steps of the loop.
+is proven needless (`graphc.codegen.hazards`): the two accesses move along with their kernels' cut dims through the
+same subscript, and the cuts are the same; or they lie at different steps of the loop.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from graphc.codegen.cost import Cost, cost
+from graphc.codegen.hazards import Access, barriers
 from graphc.codegen.program import (
     Buffer,
-    Call,
     Const,
     Index,
     Kernel,
@@ -34,12 +34,9 @@ from graphc.codegen.program import (
 )
 from graphc.codegen.target import Target
 from graphc.codegen.vectorize import Schedule, schedule
-from graphc.plan import loads
 from graphc.scalar import walk
 
 __all__ = ["Cut", "Partition", "Strategy", "partition"]
-
-_FURTHEST = 2  # steps of a loop: what was accessed before may be any number of steps old
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +128,11 @@ def _strategies(
             if cut is not None:
                 chosen[kernel.name] = cut
         chosen = _alike(chosen)
-        barriers = _barriers(statement, chosen, buffers) if isinstance(statement, Loop) else frozenset()
-        yield Strategy(along, chosen, barriers)
+        meetings: frozenset[str] = frozenset()
+        if isinstance(statement, Loop):
+            owners = {kernel.name: chosen.get(kernel.name) for kernel in inside}
+            meetings = barriers(statement, owners, buffers, _same_thread)
+        yield Strategy(along, chosen, meetings)
 
 
 def _alike(cuts: Mapping[str, Cut]) -> dict[str, Cut]:
@@ -143,114 +143,14 @@ def _alike(cuts: Mapping[str, Cut]) -> dict[str, Cut]:
     return {name: Cut(cut.index, cut.extent, grains[cut.extent]) for name, cut in cuts.items()}
 
 
-# Barriers.
-
-
-@dataclass(frozen=True, slots=True)
-class _Access:
-    """A load or store since the last barrier. `age` counts the steps of each loop since; None: any number."""
-
-    buffer: str
-    at: tuple[Scalar, ...]
-    store: bool
-    cut: Cut | None
-    age: tuple[tuple[str, int | None], ...] = ()
-
-    def aged(self, loop: str, step: int | None) -> _Access:
-        return replace(self, age=tuple(sorted((dict(self.age) | {loop: step}).items(), key=lambda item: item[0])))
-
-    def older(self, loop: str) -> _Access:
-        """One step of a loop later."""
-        age = dict(self.age).get(loop, 0)
-        return self.aged(loop, None if age is None or age >= _FURTHEST else age + 1)
-
-
-def _barriers(loop: Loop, cuts: Mapping[str, Cut], buffers: Mapping[str, Buffer]) -> frozenset[str]:
-    needed: set[str] = set()
-    _walk((loop,), frozenset(), {}, cuts, buffers, needed)
-    return frozenset(needed)
-
-
-def _walk(
-    statements: Sequence[Statement],
-    pending: frozenset[_Access],
-    loops: Mapping[str, Loop],
-    cuts: Mapping[str, Cut],
-    buffers: Mapping[str, Buffer],
-    needed: set[str],
-) -> frozenset[_Access]:
-    """Find the kernels that need a barrier before them, given what was accessed since the last one; and what was
-    accessed since the last one at the end."""
-    for statement in statements:
-        if isinstance(statement, Kernel):
-            own = frozenset(_accesses(statement, cuts.get(statement.name)))
-            if statement.name in needed or _conflict(pending, own, loops, buffers):
-                needed.add(statement.name)
-                pending = frozenset()
-            pending |= own
-            continue
-        entry = frozenset(access.aged(statement.index, None) for access in pending)
-        while True:  # what one step leaves pending, the next one meets
-            after = _walk(statement.body, entry, {**loops, statement.index: statement}, cuts, buffers, needed)
-            entering = entry | {access.older(statement.index) for access in after}
-            if entering == entry:
-                break
-            entry = entering
-        pending |= {access.aged(statement.index, None) for access in after}
-    return pending
-
-
-def _accesses(kernel: Kernel, cut: Cut | None) -> Iterator[_Access]:
-    for load in loads(kernel):
-        yield _Access(load.buffer, load.at, False, cut)
-    for store in kernel.stores:
-        yield _Access(store.buffer, store.at, True, cut)
-
-
-def _conflict(
-    before: frozenset[_Access], after: frozenset[_Access], loops: Mapping[str, Loop], buffers: Mapping[str, Buffer]
-) -> bool:
-    return any(
-        a.buffer == b.buffer
-        and (a.store or b.store)
-        and not _same_thread(a, b, buffers[a.buffer])
-        and not _apart(a, b, loops, buffers[a.buffer])
-        for a in before
-        for b in after
-    )
-
-
-def _same_thread(a: _Access, b: _Access, buffer: Buffer) -> bool:
+def _same_thread(a: Access[Cut | None], b: Access[Cut | None], buffer: Buffer) -> bool:
     """Whether one thread makes both accesses to any element that both touch."""
-    if a.cut is None or b.cut is None:
-        return a.cut is b.cut  # neither is cut: the first thread runs both
-    if (a.cut.extent, a.cut.grain) != (b.cut.extent, b.cut.grain):
+    first, second = a.owner, b.owner
+    if first is None or second is None:
+        return first is second  # neither is cut: the first thread runs both
+    if (first.extent, first.grain) != (second.extent, second.grain):
         return False
     return any(
-        x == Index(a.cut.index) and y == Index(b.cut.index) and not isinstance(dim, Ring)
+        x == Index(first.index) and y == Index(second.index) and not isinstance(dim, Ring)
         for x, y, dim in zip(a.at, b.at, buffer.dims, strict=True)
     )
-
-
-def _apart(a: _Access, b: _Access, loops: Mapping[str, Loop], buffer: Buffer) -> bool:
-    """Whether the accesses, `a` some steps before `b`, lie at different places along a loop."""
-    ages = dict(a.age)
-    for x, y, dim in zip(a.at, b.at, buffer.dims, strict=True):
-        for name, loop in loops.items():
-            first, second, age = _offset(x, name), _offset(y, name), ages.get(name, 0)
-            if first is None or second is None or age is None:
-                continue
-            distance = second - first + (-age if loop.reverse else age)
-            if distance % dim.slots if isinstance(dim, Ring) else distance:
-                return True
-    return False
-
-
-def _offset(subscript: Scalar, loop: str) -> int | None:
-    """How far a subscript is from a loop's step; None if it does not follow it."""
-    match subscript:
-        case Index(name) if name == loop:
-            return 0
-        case Call("add", (Index(name), Const(value))) if name == loop:
-            return int(value)
-    return None
