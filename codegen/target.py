@@ -74,14 +74,14 @@ class Target:
         """Whether a fused multiply-add is one instruction; elsewhere it would be a call into libm."""
         if self.is_x86:
             return self.has("fma")
-        return self.architecture.startswith(("aarch64", "arm64"))
+        return self.architecture.startswith(("aarch64", "arm64", "nvptx"))
 
     @property
     def has_floor(self) -> bool:
         """Whether rounding down is one instruction."""
         if self.is_x86:
             return self.vector_bits > 128 or self.has("sse4.1")
-        return self.architecture.startswith(("aarch64", "arm64", "wasm"))
+        return self.architecture.startswith(("aarch64", "arm64", "nvptx", "wasm"))
 
     def lanes(self, bytes_per_lane: int) -> int:
         """How many elements of the given size one vector register holds, at least one."""

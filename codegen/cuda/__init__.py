@@ -1,0 +1,1 @@
+"""The CUDA back end: a Program as PTX kernels, and the plan of their launches."""

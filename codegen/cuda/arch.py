@@ -1,0 +1,85 @@
+"""The GPUs that code can be made for: what a name like "sm_90" stands for, and the figures that estimates use.
+
+In: a name. Out: an `Arch`. The figures are those of the largest data-centre part of the architecture, from NVIDIA's
+programming guide (compute capabilities) and tuning guides; times of barriers are those measured in the literature on
+persistent kernels (Zhang et al., "A study of single and multi-device synchronization methods in Nvidia GPUs", 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from graphc.codegen.target import Target
+from graphc.errors import UnsupportedError
+
+__all__ = ["ARCHS", "TRIPLE", "WARP", "Arch", "arch_named", "arch_of_device"]
+
+TRIPLE = "nvptx64-nvidia-cuda"
+WARP = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Arch:
+    """One compute capability: its name, PTX version, and resources.
+
+    `shared` is the most shared memory that one CTA can have, in bytes; `cluster` the most CTAs of a cluster (1: there
+    are none). `clock` is in GHz, `lanes` are the float32 multiply-adds of one SM in a cycle, `memory` and `l2` are
+    bytes a second of the whole chip. The `*_barrier` figures are seconds.
+    """
+
+    name: str
+    ptx: str
+    sms: int
+    shared: int
+    cluster: int
+    clock: float
+    lanes: int
+    memory: float
+    l2: float
+    cta_barrier: float = 30e-9
+    cluster_barrier: float = 250e-9
+    grid_barrier: float = 1.2e-6
+
+    @property
+    def target(self) -> Target:
+        return Target(TRIPLE, self.name, f"+{self.ptx}")
+
+    @property
+    def flops(self) -> float:
+        """Float32 operations a second of one SM, a multiply-add being two."""
+        return 2 * self.lanes * self.clock * 1e9
+
+
+_KIB = 1024
+ARCHS = {
+    arch.name: arch
+    for arch in (
+        Arch("sm_80", "ptx80", 108, 163 * _KIB, 1, 1.41, 64, 1.9e12, 4.0e12),
+        Arch("sm_86", "ptx80", 84, 99 * _KIB, 1, 1.70, 128, 0.8e12, 3.0e12),
+        Arch("sm_89", "ptx80", 142, 99 * _KIB, 1, 2.50, 128, 0.9e12, 4.5e12),
+        Arch("sm_90", "ptx80", 132, 227 * _KIB, 16, 1.75, 128, 3.9e12, 5.5e12),
+        Arch("sm_100", "ptx86", 148, 227 * _KIB, 16, 1.90, 128, 7.7e12, 8.0e12),
+        Arch("sm_103", "ptx88", 148, 227 * _KIB, 16, 1.90, 128, 7.7e12, 8.0e12),
+        Arch("sm_120", "ptx87", 170, 99 * _KIB, 8, 2.40, 128, 1.7e12, 6.0e12),
+    )
+}
+
+
+def arch_named(name: str) -> Arch:
+    """The architecture of that name. Raises `UnsupportedError` for one that no code is made for."""
+    if name not in ARCHS:
+        raise UnsupportedError(f"no code is made for arch {name!r}; known are {', '.join(ARCHS)}")
+    return ARCHS[name]
+
+
+def arch_of_device(name: str, sms: int) -> Arch:
+    """The architecture to make code for, for a GPU of this capability with so many SMs: its own, or the newest that it
+    understands. Raises `UnsupportedError` for one that is too old."""
+    known = [arch for arch in ARCHS.values() if _number(arch.name) <= _number(name)]
+    if not known:
+        raise UnsupportedError(f"the GPU is an {name}; the oldest that code is made for is {next(iter(ARCHS))}")
+    return replace(max(known, key=lambda arch: _number(arch.name)), sms=sms)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("sm_"))

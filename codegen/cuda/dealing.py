@@ -1,0 +1,111 @@
+"""Which threads compute the points of a loop's kernels, and before which kernels they must meet.
+
+In: a loop, its products with held operands, the lanes that compute a point of each kernel, and the loop's slicings.
+Out: a `Dealing`. Kernels over the same points that are dealt alike need no barrier between them for what a point itself
+made. So a kernel without reductions may be dealt like a product: its points are visited by the threads that end with
+the product's sums there. Adjoints of gates are computed where the adjoint of the state has just been summed up, and a
+step has one barrier instead of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphc.codegen.cuda.points import owned_dims
+from graphc.codegen.cuda.products import Product
+from graphc.codegen.cuda.slices import Slicing
+from graphc.codegen.hazards import Access, barriers
+from graphc.codegen.program import Buffer, Dim, Index, Kernel, Loop, Program, Reduce, Ring, Scalar, kernels
+
+__all__ = ["Dealing", "deal"]
+
+Shape = tuple[tuple[Scalar, bool], ...]
+
+
+@dataclass(frozen=True)
+class Dealing:
+    """`barriers`: the kernels before which threads meet. `visited`: the kernels that are dealt like a product, by its
+    kernel."""
+
+    barriers: frozenset[str]
+    visited: Mapping[str, str]
+
+
+def deal(
+    loop: Loop,
+    products: Mapping[str, Product],
+    lanes: Mapping[str, int],
+    sliced: tuple[Slicing, ...],
+    program: Program,
+) -> Dealing:
+    """Kernels are dealt like a product if that saves barriers, like the one that saves the most; else over all
+    threads."""
+    ways = [{}, *(_visited(loop, name, products, sliced) for name in products)]
+    dealings = [Dealing(_barriers(loop, lanes, visited, sliced, program), visited) for visited in ways]
+    return min(dealings, key=lambda dealing: len(dealing.barriers))
+
+
+def _visited(loop: Loop, name: str, products: Mapping[str, Product], sliced: tuple[Slicing, ...]) -> dict[str, str]:
+    """The kernels without reductions that are over the same points as a product's."""
+    inside = {kernel.name: kernel for kernel in kernels((loop,))}
+    return {
+        kernel.name: name
+        for kernel in inside.values()
+        if kernel.name not in products
+        and not owned_dims(kernel)[1]
+        and not any(isinstance(step, Reduce) for step in kernel.body)
+        and _shape(kernel, sliced) == _shape(inside[name], sliced)
+    }
+
+
+def _shape(kernel: Kernel, sliced: tuple[Slicing, ...]) -> Shape:
+    """The lengths of a kernel's dims, and which of them are sliced."""
+    along = {slicing.dims[kernel.name] for slicing in sliced}
+    return tuple((dim.extent, dim.index in along) for dim in kernel.dims)
+
+
+# Barriers.
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """What decides which thread computes a point: the kernel's dims, their lengths and which of them are sliced, the
+    lanes, whether points are walked in order, and the product by whose cells they are dealt, if any."""
+
+    dims: tuple[Dim, ...]
+    shape: Shape
+    lanes: int
+    in_order: bool
+    product: str
+
+
+def _barriers(
+    loop: Loop,
+    lanes: Mapping[str, int],
+    visited: Mapping[str, str],
+    sliced: tuple[Slicing, ...],
+    program: Program,
+) -> frozenset[str]:
+    owners = {}
+    for kernel in kernels((loop,)):
+        product = visited.get(kernel.name, kernel.name if kernel.name in visited.values() else "")
+        in_order = bool(owned_dims(kernel)[1])
+        owners[kernel.name] = _Owner(kernel.dims, _shape(kernel, sliced), lanes[kernel.name], in_order, product)
+    return barriers(loop, owners, {b.name: b for b in program.buffers}, _same_thread)
+
+
+def _same_thread(a: Access[_Owner], b: Access[_Owner], buffer: Buffer) -> bool:
+    """Whether both kernels deal out the same points alike, and both accesses are at the element of the point."""
+    first, second = a.owner, b.owner
+    if first.product != second.product or first.shape != second.shape or first.in_order or second.in_order:
+        return False
+    if not first.product and (first.lanes != 1 or second.lanes != 1):
+        return False
+    return all(
+        any(
+            p == Index(x.index) and q == Index(y.index) and not isinstance(dim, Ring)
+            for p, q, dim in zip(a.at, b.at, buffer.dims, strict=True)
+        )
+        for x, y in zip(first.dims, second.dims, strict=True)
+    )

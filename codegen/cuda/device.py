@@ -1,0 +1,116 @@
+"""A function that runs on the GPU: the builder of LLVM IR, with the instructions that only a GPU has.
+
+In: calls that append instructions. Out: the function's text. Pointers carry their address space in their type, so that
+every access is a plain global or shared one. Barriers, shuffles and atomics are convergent: LLVM neither duplicates nor
+moves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from graphc.codegen.llvm import Block, Function, Value
+
+__all__ = ["GLOBAL", "SHARED", "DeviceFunction", "i32"]
+
+GLOBAL = "ptr addrspace(1)"
+SHARED = "ptr addrspace(3)"
+_ALL_LANES = "-1"
+
+
+def i32(value: int) -> Value:
+    return Value(str(value), "i32")
+
+
+class DeviceFunction(Function):
+    """One kernel of a module."""
+
+    def __init__(self, name: str, parameters: Sequence[str]) -> None:
+        super().__init__(name, parameters, "ptx_kernel")
+
+    def offset(self, pointer: Value, element: str, index: Value) -> Value:
+        """The address `index` elements on, in the same address space."""
+        if index.text == "0":
+            return pointer
+        return self.emit(pointer.type, f"getelementptr {element}, {pointer}, {index}")
+
+    def register(self, name: str) -> Value:
+        """A special register: tid.x, ctaid.x, nctaid.x."""
+        return self.call("i32", f"llvm.nvvm.read.ptx.sreg.{name}")
+
+    def wide(self, value: Value) -> Value:
+        """A count as an index."""
+        if value.text.isdigit():
+            return Value(value.text, "i64")
+        return self.emit("i64", f"zext {value} to i64")
+
+    def narrow(self, value: Value) -> Value:
+        """An index that is known to fit as a count."""
+        if value.text.isdigit():
+            return Value(value.text, "i32")
+        return self.emit("i32", f"trunc {value} to i32")
+
+    # Meeting.
+
+    def meet_cta(self) -> None:
+        """All threads of the CTA wait for each other, and see what each has stored."""
+        self.run("llvm.nvvm.barrier.cta.sync.aligned.all", i32(0))
+
+    def meet_warp(self) -> None:
+        """All lanes of the warp wait for each other, and see what each has stored."""
+        self.run("llvm.nvvm.bar.warp.sync", Value(_ALL_LANES, "i32"))
+
+    def meet_cluster(self) -> None:
+        """All threads of the cluster wait for each other, and see what each has stored."""
+        self.run("llvm.nvvm.barrier.cluster.arrive.aligned")
+        self.run("llvm.nvvm.barrier.cluster.wait.aligned")
+
+    def add_release(self, counter: Value, value: Value) -> Value:
+        """Add to a counter in global memory, after all that was stored before; gives what it was."""
+        text = 'call i32 asm sideeffect "atom.add.release.gpu.global.u32 $0, [$1], $2;", "=r,l,r,~{memory}"'
+        return self.emit("i32", f"{text}({counter}, {value})")
+
+    def load_acquire(self, counter: Value) -> Value:
+        """A counter in global memory, before all that is loaded after."""
+        text = 'call i32 asm sideeffect "ld.acquire.gpu.global.u32 $0, [$1];", "=r,l,~{memory}"'
+        return self.emit("i32", f"{text}({counter})")
+
+    def fresh(self, value: Value) -> Value:
+        """The same index, as if it were new each time: what is computed from it is not kept in registers over loops."""
+        return self.emit("i64", f'call i64 asm sideeffect "mov.b64 $0, $1;", "=l,l"({value})')
+
+    def prefetch(self, pointer: Value) -> None:
+        """Bring global memory to the second-level cache, some time from now."""
+        self.effect(f'call void asm sideeffect "prefetch.global.L2 [$0];", "l"({pointer})')
+
+    @contextmanager
+    def repeat_until(self) -> Iterator[Callable[[Value], None]]:
+        """Do what is inside again and again; it ends by saying whether that was enough."""
+        self._count += 1
+        body, done = Block(f"again.{self._count}"), Block(f"enough.{self._count}")
+        self._close(f"br label %{body.name}", body)
+        enough: list[Value] = []
+        yield enough.append
+        self._close(f"br {enough[0]}, label %{done.name}, label %{body.name}", done)
+
+    # Lanes of a warp.
+
+    def exchange(self, value: Value, distance: int) -> Value:
+        """The value of the lane whose number differs in one bit. All lanes of the warp take part."""
+        match value.type:
+            case "float" | "i32":
+                kind = {"float": "f32", "i32": "i32"}[value.type]
+                name = f"llvm.nvvm.shfl.sync.bfly.{kind}"
+                return self.call(value.type, name, Value(_ALL_LANES, "i32"), value, i32(distance), i32(31))
+            case "i1" | "i8":
+                wide = self.exchange(self.emit("i32", f"zext {value} to i32"), distance)
+                return self.emit(value.type, f"trunc {wide} to {value.type}")
+        whole = value if value.type == "i64" else self.emit("i64", f"bitcast {value} to i64")
+        halves = []
+        for shift in (0, 32):
+            half = self.emit("i64", f"lshr {whole}, {shift}")
+            halves.append(self.exchange(self.emit("i32", f"trunc {half} to i32"), distance))
+        low, high = (self.emit("i64", f"zext {half} to i64") for half in halves)
+        joined = self.binary("or", low, self.binary("shl", high, Value("32", "i64")))
+        return joined if value.type == "i64" else self.emit(value.type, f"bitcast {joined} to {value.type}")

@@ -1,0 +1,96 @@
+"""Blocked products with multiply-adds: each thread has some cells of the tile, its sums in registers.
+
+In: the factors of a product, and about how many points they have. Out: a `Blocking`, and the code that goes with it.
+"""
+
+from __future__ import annotations
+
+from graphc.codegen.cpu_functions import REGISTER, STORAGE, constant
+from graphc.codegen.cuda.blocks import BlockedProduct, Blocking
+from graphc.codegen.cuda.factors import Factors
+from graphc.codegen.llvm import Value, i64
+
+__all__ = ["SIDE", "FmaProduct", "fma_blocking"]
+
+SIDE = 16  # threads along each side of a tile
+_BUDGET = 32  # words of sums that a thread holds
+_SHARED = 32 * 1024  # bytes for the factors' blocks
+_PAD = 4  # words after each row, so that rows begin in different banks
+
+
+def fma_blocking(factors: Factors, left: int, right: int) -> Blocking:
+    """For about so many left and right points."""
+    size = STORAGE[factors.dtype][1]
+    sums = len(factors.reduce.sums) * size // 4
+    tall = wide = 1
+    while sums * tall * wide * 2 <= _BUDGET:
+        if SIDE * wide * 2 <= right and wide <= tall:
+            wide *= 2
+        elif SIDE * tall * 2 <= left and tall < 8:
+            tall *= 2
+        elif SIDE * wide * 2 <= right and wide < 8:
+            wide *= 2
+        else:
+            break
+    height, width = SIDE * tall, SIDE * wide
+    row = len(factors.lefts) * (height + _PAD) + len(factors.rights) * (width + _PAD)
+    depth = 16
+    while depth > 4 and depth * row * size > _SHARED:
+        depth //= 2
+    results = len(factors.reduce.sums) * height * (width + 1)
+    return Blocking(height, width, depth, tall, wide, size * max(depth * row, results))
+
+
+class FmaProduct(BlockedProduct):
+    """In shared memory the elements of a factor lie term by term, neighbouring points side by side."""
+
+    def begin(self) -> None:
+        f, b, x = self.f, self.block, self.factors
+        self.across = f.binary("and", self.place.thread, i64(SIDE - 1))
+        self.down = f.binary("lshr", self.place.thread, i64(SIDE.bit_length() - 1))
+        keys = [(t, i, j) for t in range(len(x.reduce.sums)) for i in range(b.tall) for j in range(b.wide)]
+        self.sums = {key: f.variable(REGISTER[x.dtype]) for key in keys}
+        for variable in self.sums.values():
+            f.put(constant(0, x.dtype), variable)
+
+    def put(self, is_left: bool, operand: int, term: Value, point: Value, value: Value) -> None:
+        self.f.put(value, self._address(is_left, operand, term, point))
+
+    def _address(self, is_left: bool, operand: int, term: Value, point: Value) -> Value:
+        f, b = self.f, self.block
+        row = (b.height if is_left else b.width) + _PAD
+        start = b.depth * row * operand
+        if not is_left:
+            start += b.depth * (b.height + _PAD) * len(self.factors.lefts)
+        index = f.binary("add nsw", f.binary("mul nsw", term, i64(row)), point)
+        return f.offset(f.offset(self.memory, self.element, i64(start)), self.element, index)
+
+    def add_block(self) -> None:
+        with self.s.counting(i64(0), i64(self.block.depth), i64(1), "term") as k:
+            self._add(k)
+
+    def _add(self, k: Value) -> None:
+        """One term of all sums of this thread's cells."""
+        f, b, x = self.f, self.block, self.factors
+        top = f.binary("mul nsw", self.down, i64(b.tall))
+        left = f.binary("mul nsw", self.across, i64(b.wide))
+        rows = [[self._loaded(True, o, k, top, i) for i in range(b.tall)] for o in range(len(x.lefts))]
+        columns = [[self._loaded(False, o, k, left, j) for j in range(b.wide)] for o in range(len(x.rights))]
+        for total, l, r in x.terms:
+            for i in range(b.tall):
+                for j in range(b.wide):
+                    variable = self.sums[total, i, j]
+                    before = f.get(variable, REGISTER[x.dtype])
+                    f.put(self.s.functions.multiply_add(rows[l][i], columns[r][j], before), variable)
+
+    def _loaded(self, is_left: bool, operand: int, term: Value, first: Value, k: int) -> Value:
+        point = self._address(is_left, operand, term, first)
+        return self.f.get(self.f.offset(point, self.element, i64(k)), self.element)
+
+    def spread(self) -> None:
+        f, b, x = self.f, self.block, self.factors
+        top = f.binary("mul nsw", self.down, i64(b.tall))
+        left = f.binary("mul nsw", self.across, i64(b.wide))
+        for (total, i, j), variable in self.sums.items():
+            at = self.result(total, f.binary("add nsw", top, i64(i)), f.binary("add nsw", left, i64(j)))
+            f.put(f.get(variable, REGISTER[x.dtype]), at)

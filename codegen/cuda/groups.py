@@ -1,0 +1,195 @@
+"""How a loop's CTAs are grouped: a cost model of one step, and the best grouping by it.
+
+In: a loop's unit, an architecture, and lengths. Out: `Grouping`s with their estimated seconds, the best first. A step
+takes as long as the busiest CTA computes and fetches operands, and then the barriers of the group's kind. Small groups
+have cheap barriers but few SMs: which is better depends on how many slices there are, so it is decided at the call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from graphc.codegen.cost import evaluate
+from graphc.codegen.cpu_functions import STORAGE
+from graphc.codegen.cuda.arch import WARP, Arch
+from graphc.codegen.cuda.geometry import Geometry
+from graphc.codegen.cuda.mma_tile import MmaGeometry
+from graphc.codegen.cuda.units import LoopUnit
+from graphc.codegen.cuda.versions import Version
+from graphc.codegen.program import Call, Dim, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement, kernels
+from graphc.scalar import walk
+
+__all__ = ["Grouping", "Step", "groupings", "step_of"]
+
+_CYCLES = 2  # a warp's instruction: 8 warps share 4 schedulers
+_BESIDE = 3  # instructions for each term of a reduction: two loads and a multiply-add
+_TENSOR = 16  # how many times as fast tensor cores are, where the other operand is still to be rounded
+_SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle
+_LATENCY = 400e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One kernel in one step: its points, the terms of its reductions at each, and the bytes that these read which no
+    step changes."""
+
+    kernel: str
+    points: int
+    terms: int
+    products: int
+    lanes: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All kernels of one step of a loop, those of inner loops as often as they run; and the barriers."""
+
+    steps: int
+    works: tuple[tuple[int, Work], ...]
+    barriers: int
+
+    @property
+    def flops(self) -> int:
+        return sum(2 * times * w.points * w.terms * w.products for times, w in self.works)
+
+    @property
+    def held(self) -> int:
+        """Bytes that every step reads again."""
+        return sum(w.held for _, w in self.works)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A version of the loop on `groups` groups of CTAs, each with its part of the slicings (`parts` says how many parts
+    each is cut into), and the estimated seconds of a step and of the loop."""
+
+    version: Version
+    parts: tuple[int, ...]
+    step: float
+    seconds: float
+
+    @property
+    def groups(self) -> int:
+        return math.prod(self.parts)
+
+
+def groupings(unit: LoopUnit, program: Program, arch: Arch, sizes: Mapping[str, int]) -> tuple[Grouping, ...]:
+    """Every way to run the loop that is worth a look, the best first."""
+    step = step_of(unit, program, sizes)
+    lengths = [evaluate(slicing.extent, sizes) for slicing in unit.slicings]
+    found = [
+        _estimated(version, parts, step, unit, arch)
+        for version in unit.versions
+        for parts in _parts(version, lengths, arch)
+    ]
+    return tuple(sorted(found, key=lambda grouping: grouping.seconds))
+
+
+def _parts(version: Version, lengths: list[int], arch: Arch) -> Iterator[tuple[int, ...]]:
+    """Ways to cut the slicings: each whole, by powers of two, or into its points. Groups that wait for each other over
+    the grid must all fit on the chip at one time; of others up to four may take turns on an SM."""
+    choices = [
+        sorted({*(2**k for k in range(max(1, length).bit_length())), max(1, length)}) if fixed is None else [fixed]
+        for length, fixed in zip(lengths, version.fixed, strict=True)
+    ]
+    least = math.prod(fixed or 1 for fixed in version.fixed)
+    most = arch.sms // version.ctas if version.kind == "grid" else max(least, 4 * arch.sms // version.ctas)
+    yield from (parts for parts in itertools.product(*choices) if math.prod(parts) <= most)
+
+
+def _estimated(version: Version, parts: tuple[int, ...], step: Step, unit: LoopUnit, arch: Arch) -> Grouping:
+    groups = math.prod(parts)
+    compute = sum(times * _kernel_seconds(w, version, groups, unit.threads, arch) for times, w in step.works)
+    meeting = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
+    seconds = compute + step.barriers * meeting
+    waves = -(-groups * version.ctas // arch.sms)
+    return Grouping(version, parts, seconds, seconds * step.steps * waves)
+
+
+def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arch: Arch) -> float:
+    """One kernel of one step, in one group."""
+    ctas = version.ctas
+    points = -(-work.points // groups)
+    rounds = -(-points * work.lanes // (ctas * threads))
+    compute = rounds * (-(-work.terms * work.products // work.lanes)) * _BESIDE * _CYCLES / (arch.clock * 1e9)
+    tile = version.tiles.get(work.kernel)
+    if tile is not None and tile[1].home != "memory":
+        return _LATENCY + _tile_seconds(tile[1], compute, points, threads, arch)
+    fetched = min(work.held, 4 * work.terms * work.products * -(-points // ctas))
+    return _LATENCY + max(compute, fetched * arch.sms / arch.l2)
+
+
+def _tile_seconds(tile: Geometry | MmaGeometry, compute: float, points: int, threads: int, arch: Arch) -> float:
+    """A product whose operands are on the chip: shared memory is read anew for every tile of rows."""
+    rows = -(-points // tile.units)
+    at_once = tile.rows if isinstance(tile, MmaGeometry) else tile.rows * max(1, threads // WARP // tile.across)
+    passes = -(-rows // at_once)
+    if isinstance(tile, MmaGeometry):
+        compute = compute / _TENSOR + passes * 2 * arch.cta_barrier
+    if tile.home == "registers":
+        return compute
+    return max(compute, passes * tile.bytes / (_SHARED_WIDTH * arch.clock * 1e9))
+
+
+# Counting.
+
+
+def step_of(unit: LoopUnit, program: Program, sizes: Mapping[str, int]) -> Step:
+    """What one step of the unit's loop does."""
+    made = {store.buffer for kernel in kernels((unit.loop,)) for store in kernel.stores}
+    works = tuple(
+        (times, _work(kernel, unit.lanes[kernel.name], made, program, sizes))
+        for times, kernel in _repeated(unit.loop.body, 1, sizes)
+    )
+    met = sum(times for times, kernel in _repeated(unit.loop.body, 1, sizes) if kernel.name in unit.barriers)
+    return Step(evaluate(unit.loop.extent, sizes), works, met)
+
+
+def _repeated(body: tuple[Statement, ...], times: int, sizes: Mapping[str, int]) -> Iterator[tuple[int, Kernel]]:
+    for statement in body:
+        if isinstance(statement, Loop):
+            yield from _repeated(statement.body, times * evaluate(statement.extent, sizes), sizes)
+        else:
+            yield times, statement
+
+
+def _work(kernel: Kernel, lanes: int, made: set[str], program: Program, sizes: Mapping[str, int]) -> Work:
+    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    inside = [value for reduce in reduces for value in _values(reduce)]
+    extents = {d.index: evaluate(d.extent, sizes) for d in (*kernel.dims, *(d for r in reduces for d in r.dims))}
+    held = {
+        (part.buffer, part.at): _count(part, extents) * STORAGE[part.dtype][1]
+        for value in inside
+        for part in walk(value)
+        if isinstance(part, Load) and part.buffer not in made and _stays(part, extents)
+    }
+    return Work(
+        kernel.name,
+        _product(kernel.dims, sizes),
+        max((_product(reduce.dims, sizes) for reduce in reduces), default=1),
+        max(1, sum(isinstance(part, Call) and part.fn == "mul" for value in inside for part in walk(value))),
+        lanes,
+        sum(held.values()),
+    )
+
+
+def _values(reduce: Reduce) -> list[Scalar]:
+    return [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
+
+
+def _stays(load: Load, extents: Mapping[str, int]) -> bool:
+    """Whether a load is of the same elements in every step: no index of a loop is in it."""
+    return all(part.name in extents for s in load.at for part in walk(s) if isinstance(part, Index))
+
+
+def _count(load: Load, extents: Mapping[str, int]) -> int:
+    """The elements that a load touches over all points."""
+    return math.prod(extents[name] for name in {p.name for s in load.at for p in walk(s) if isinstance(p, Index)})
+
+
+def _product(dims: tuple[Dim, ...], sizes: Mapping[str, int]) -> int:
+    return math.prod(evaluate(dim.extent, sizes) for dim in dims)

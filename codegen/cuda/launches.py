@@ -1,0 +1,111 @@
+"""The launches of one call: which kernels of the module run, one after another, on what grids.
+
+In: a program's code and the lengths of a call. Out: `Launch`es, as plain data; whoever has the addresses of the buffers
+can make them. What would compute nothing is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from graphc.codegen.cost import evaluate
+from graphc.codegen.cuda.arch import Arch
+from graphc.codegen.cuda.groups import Grouping, groupings
+from graphc.codegen.cuda.meeting import COUNTER_STRIDE
+from graphc.codegen.cuda.points import owned_dims
+from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.cuda.units import LoopUnit, PointsUnit
+from graphc.codegen.program import Dim, Program, Reduce, kernels
+from graphc.errors import ArgumentError
+
+__all__ = ["COUNTERS", "Launch", "counter_bytes", "launches"]
+
+COUNTERS = "(counters)"  # stands among the arguments for the address of the barriers' counters
+_MOST_POINTS = 2**31 - 1
+_CTAS_AN_SM = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kernel on a grid of `grid` CTAs of `block` threads, in clusters of `cluster`; each CTA has `shared` bytes of
+    dynamic shared memory. An argument is a buffer's name, for its address, or an integer of 64 bits. `cooperative`: all
+    CTAs must run at the same time.
+    """
+
+    symbol: str
+    grid: int
+    block: int
+    cluster: int
+    shared: int
+    cooperative: bool
+    arguments: tuple[str | int, ...]
+
+
+def counter_bytes(arch: Arch) -> int:
+    """The memory of the barriers' counters, which must be 0 before the first launch."""
+    return 4 * COUNTER_STRIDE * arch.sms
+
+
+def launches(
+    code: CudaCode, sizes: Mapping[str, int], groupings_of: Mapping[str, Grouping] | None = None
+) -> tuple[Launch, ...]:
+    """The launches of a call with these lengths. `groupings_of` chooses how loops are grouped, by symbol; else the cost
+    model does."""
+    _check_points(code.program, sizes)
+    return tuple(_launches(code, sizes, groupings_of or {}))
+
+
+def _launches(code: CudaCode, sizes: Mapping[str, int], chosen: Mapping[str, Grouping]) -> Iterator[Launch]:
+    lengths = tuple(sizes[name] for name in code.program.sizes)
+    for unit in code.units:
+        given: tuple[str | int, ...] = (*unit.buffers, *lengths)
+        if isinstance(unit, PointsUnit):
+            grid = _grid(unit, code.arch, sizes)
+            if grid:
+                shared = 0 if unit.product is None else unit.product[1].shared
+                yield Launch(unit.symbol, grid, unit.threads, 1, shared, False, given)
+        elif evaluate(unit.loop.extent, sizes):
+            grouping = chosen.get(unit.symbol) or groupings(unit, code.program, code.arch, sizes)[0]
+            yield _persistent(unit, grouping, given)
+
+
+def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
+    """Enough CTAs for all points, up to as many as the chip holds; each then computes several."""
+    own, walked = owned_dims(unit.kernel)
+    points = _product(own, sizes) if _product(walked, sizes) else 0
+    ctas = -(-points * unit.lanes // unit.threads)
+    if unit.product is not None:
+        factors, block = unit.product
+        counts = (_product(dims, sizes) for dims in (factors.left, factors.right))
+        ctas = block.tiles(*counts) * _product(factors.both, sizes)
+    return min(ctas, arch.sms * _CTAS_AN_SM)
+
+
+def _persistent(unit: LoopUnit, grouping: Grouping, given: tuple[str | int, ...]) -> Launch:
+    arguments, version = (*given, *grouping.parts), grouping.version
+    grid = version.kind == "grid"
+    return Launch(
+        unit.symbol_of(version),
+        grouping.groups * version.ctas,
+        unit.threads,
+        version.ctas if version.kind == "cluster" else 1,
+        version.shared,
+        grid,
+        (*arguments, COUNTERS) if grid else arguments,
+    )
+
+
+def _product(dims: tuple[Dim, ...], sizes: Mapping[str, int]) -> int:
+    return math.prod(evaluate(dim.extent, sizes) for dim in dims)
+
+
+def _check_points(program: Program, sizes: Mapping[str, int]) -> None:
+    """Threads number points, and terms of reductions, in 32 bits."""
+    for kernel in kernels(program.body):
+        counts = [kernel.dims, *(step.dims for step in kernel.body if isinstance(step, Reduce))]
+        if any(_product(dims, sizes) > _MOST_POINTS for dims in counts):
+            raise ArgumentError(
+                f"kernel {kernel.name} has more than {_MOST_POINTS} points; call it with shorter arrays"
+            )

@@ -1,0 +1,334 @@
+"""A product with held operands on the tensor cores: the code before a loop, and that of each of its steps.
+
+In: a kernel, its `Product`, a `MmaGeometry`. Out: code, appended to a device function. The held operands of the CTA's
+units are the left factor, rounded once, before the first step, and kept as fragments in registers or in shared memory;
+the other operands are the right one, rounded as they are read; its columns are the product's rows, the batch. Warps
+share the units of their CTA in sixteens, and what is left of them share the terms; their sums meet in shared memory,
+are added in the order of the warps, and every thread computes and stores what some cells make of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from graphc.codegen.cpu_functions import constant
+from graphc.codegen.cuda.arch import WARP
+from graphc.codegen.cuda.device import SHARED, DeviceFunction
+from graphc.codegen.cuda.held import DYNAMIC, HeldProduct
+from graphc.codegen.cuda.mma import COLUMNS, ROWS, Fragments
+from graphc.codegen.cuda.place import Place
+from graphc.codegen.cuda.points import end_point
+from graphc.codegen.cuda.products import Part, Product, Term, length_of
+from graphc.codegen.cuda.scalars import Scalars
+from graphc.codegen.llvm import Value, i64
+from graphc.codegen.program import Kernel, Ref, Scalar
+
+__all__ = ["MmaGeometry", "MmaTile", "mma_geometry"]
+
+_REGISTERS = 128  # of a thread, that fragments may take
+_SUMS = 32  # accumulators of a thread
+_CROWDED = 96  # of a thread, with which it is short of others
+_FRAGMENT = 4  # registers
+
+
+@dataclass(frozen=True, slots=True)
+class MmaGeometry:
+    """`units` of each group are dealt to its CTAs, `per_cta` to each. `across` warps stand side by side along
+    units, each with `tall` times sixteen of them; `splits` share the terms. A pass takes `wide` times eight rows.
+    In shared memory lie `bytes` of fragments, if that is their home, from `offset`, and then the sums of a pass,
+    `exchange` bytes.
+    """
+
+    units: int
+    per_cta: int
+    across: int
+    splits: int
+    tall: int
+    wide: int
+    home: str
+    bytes: int
+    exchange: int
+    offset: int = 0
+
+    @property
+    def shared_bytes(self) -> int:
+        return self.exchange + (self.bytes if self.home == "shared" else 0)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether fragments leave few registers for anything else."""
+        return self.home == "registers" and 4 * WARP * self.across * self.splits * _CROWDED <= self.bytes
+
+    @property
+    def rows(self) -> int:
+        """The rows of a pass."""
+        return COLUMNS * self.wide
+
+    @property
+    def padded(self) -> int:
+        """The units of a CTA that are computed, whether they exist or not."""
+        return ROWS * self.across * self.tall
+
+
+def _chunks(part: Part, depth: int, splits: int) -> int:
+    """How many products along the terms each of the warps makes that share them."""
+    return -(-part.length // (depth * splits))
+
+
+def mma_geometry(product: Product, fragments: Fragments, ctas: int, warps: int, shared: int) -> MmaGeometry:
+    """`shared`: the bytes of shared memory that are free."""
+    units = length_of(product.apart)
+    per_cta = -(-units // (ctas * ROWS)) * ROWS
+    across = min(warps, 1 << (per_cta // ROWS - 1).bit_length())
+    tall, splits = -(-per_cta // (ROWS * across)), warps // across
+    held = sum(_chunks(part, fragments.depth, splits) * len(part.terms) for part in product.parts)
+    sums = _SUMS if tall * held * _FRAGMENT <= _REGISTERS - _SUMS else _SUMS // 2
+    wide = max(1, min(4, sums // (4 * tall * len(product.sums))))
+    size = 4 * _FRAGMENT * WARP * held * tall * warps
+    exchange = 4 * splits * len(product.sums) * ROWS * across * tall * COLUMNS * wide
+    fits = size + exchange <= shared
+    home = "registers" if tall * held * _FRAGMENT <= _REGISTERS else "shared" if fits else "memory"
+    return MmaGeometry(units, per_cta, across, splits, tall, wide, home, size, exchange)
+
+
+class MmaTile(HeldProduct):
+    """Warps share the units in sixteens, and then the terms."""
+
+    def __init__(
+        self,
+        function: DeviceFunction,
+        kernel: Kernel,
+        product: Product,
+        geometry: MmaGeometry,
+        fragments: Fragments,
+        place: Place,
+    ) -> None:
+        super().__init__(function, kernel, product, geometry, place)
+        self.geometry = geometry
+        self.fragments = fragments
+        self.major = function.binary("lshr", place.lane, i64(2))  # g
+        self.minor = function.binary("and", place.lane, i64(3))  # t
+        self.side = function.binary("and", place.warp, i64(geometry.across - 1))
+        self.split = function.binary("udiv", place.warp, i64(geometry.across))
+        self._registers: dict[tuple[int, int, int, int], list[Value]] = {}  # by tile, part, term and chunk
+
+    # Where things are.
+
+    def _first_term(self, part: Part, chunk: Value) -> Value:
+        """The first k that is this lane's, in one of its warp's chunks."""
+        f, x = self.function, self.fragments
+        number = f.binary("add nsw", f.binary("mul nsw", chunk, i64(self.geometry.splits)), self.split)
+        first = f.binary("mul nsw", number, i64(x.depth))
+        return f.binary("add nsw", first, f.binary("mul nsw", self.minor, i64(x.packed)))
+
+    def _packed(self, s: Scalars, part: Part, k: Value, operand: Scalar) -> Value:
+        """Neighbouring elements of a factor as one register; 0 past the last term."""
+        f, values = self.function, []
+        whole = part.length % (self.fragments.depth * self.geometry.splits) == 0
+        for number in range(self.fragments.packed):
+            at = f.binary("add nsw", k, i64(number))
+            inside = at if whole else f.intrinsic("smin", at, i64(part.length - 1))
+            with s.scope(self.named(part.dims, inside)):
+                value = s.value(operand)
+            if not whole:
+                exists = f.compare("icmp slt", at, i64(part.length))
+                value = f.select(exists, value, constant(0.0, "float32"))
+            values.append(value)
+        return self.fragments.pack(f, values)
+
+    # Held operands.
+
+    def load(self, s: Scalars) -> None:
+        f, g = self.function, self.geometry
+        for p, part in enumerate(self.product.parts):
+            chunks = _chunks(part, self.fragments.depth, g.splits)
+            if g.home == "registers":
+                for chunk in range(chunks):
+                    for (tile, t), value in self._fragments(s, part, i64(chunk)).items():
+                        self._registers[tile, p, t, chunk] = value
+            elif g.home == "shared":
+                with s.counting(i64(0), i64(chunks), i64(1), "chunk") as at:
+                    for (tile, t), registers in self._fragments(s, part, at).items():
+                        for k, register in enumerate(registers):
+                            f.put(register, f.offset(self._held_address(tile, p, t, at), "i32", i64(k)))
+        if g.home == "shared":
+            f.meet_warp()  # each lane reads what it wrote itself
+
+    def _fragments(self, s: Scalars, part: Part, chunk: Value) -> dict[tuple[int, int], list[Value]]:
+        """The held operands of a chunk, for each tile and term, as this lane's registers."""
+        f, found = self.function, {}
+        first = self._first_term(part, chunk)
+        for tile in range(self.geometry.tall):
+            for t, term in enumerate(part.terms):
+                registers = []
+                for row, k in self.fragments.left:
+                    local = f.binary("add nsw", self._tile_start(tile), f.binary("add nsw", self.major, i64(row)))
+                    with s.scope(self.unit(local)):
+                        registers.append(self._packed(s, part, f.binary("add nsw", first, i64(k)), term.held))
+                found[tile, t] = registers
+        return found
+
+    def _tile_start(self, tile: int) -> Value:
+        """The first of this warp's units in one of its tiles, among those of the CTA."""
+        f, g = self.function, self.geometry
+        number = f.binary("add nsw", f.binary("mul nsw", self.side, i64(g.tall)), i64(tile))
+        return f.binary("mul nsw", number, i64(ROWS))
+
+    def _held_address(self, tile: int, p: int, t: int, chunk: Value) -> Value:
+        """Where this lane's registers of a fragment lie in shared memory."""
+        f, g, parts = self.function, self.geometry, self.product.parts
+        counts = [_chunks(part, self.fragments.depth, g.splits) for part in parts]
+        held = sum(n * len(part.terms) for n, part in zip(counts, parts, strict=True))
+        before = sum(n * len(part.terms) for n, part in zip(counts[:p], parts[:p], strict=True)) + t * counts[p]
+        warp = f.binary("mul nsw", self.place.warp, i64(held * g.tall))
+        number = f.binary("add nsw", f.binary("add nsw", warp, i64(tile * held + before)), chunk)
+        lane = f.binary("add nsw", f.binary("mul nsw", number, i64(WARP)), self.place.lane)
+        base = f.offset(Value(f"@{DYNAMIC}", SHARED), "i8", i64(g.offset))
+        return f.offset(base, "i32", f.binary("mul nsw", lane, i64(_FRAGMENT)))
+
+    # In a step.
+
+    def compute(self, s: Scalars) -> None:
+        f, g = self.function, self.geometry
+        lengths = self.row_lengths(s)
+        count = s.product(lengths)
+        with s.counting(i64(0), count, i64(g.rows), "pass") as first:
+            self._put(self._sums(s, first, count, lengths))
+            f.meet_cta()
+            with self._cells(s, self.kernel, first, count, lengths) as (local, row):
+                for k, total in enumerate(self.product.sums):
+                    s.bind(Ref(total.name, "float32"), self._whole(k, local, row))
+                end_point(s, self.kernel, 1, self.place)
+            f.meet_cta()  # before the memory is used again
+
+    def visit(self, s: Scalars, kernel: Kernel) -> None:
+        lengths = self.row_lengths(s)
+        count = s.product(lengths)
+        with (
+            s.counting(i64(0), count, i64(self.geometry.rows), "pass") as first,
+            self._cells(s, kernel, first, count, lengths),
+        ):
+            end_point(s, kernel, 1, self.place)
+
+    def _sums(
+        self, s: Scalars, first: Value, count: Value, lengths: list[Value]
+    ) -> dict[tuple[int, int, int], list[Value]]:
+        """The variables of this lane's sums: by tile, sum, and eight rows."""
+        f, g = self.function, self.geometry
+        keys = [(i, k, j) for i in range(g.tall) for k in range(len(self.product.sums)) for j in range(g.wide)]
+        sums = {key: [f.variable("float") for _ in range(4)] for key in keys}
+        for variable in (v for variables in sums.values() for v in variables):
+            f.put(constant(0.0, "float32"), variable)
+        last = f.binary("sub nsw", count, i64(1))
+        rows = []
+        for j in range(g.wide):
+            number = f.binary("add nsw", first, f.binary("add nsw", self.major, i64(COLUMNS * j)))
+            rows.append(self.row(f.intrinsic("smin", number, last), lengths))
+        for p, part in enumerate(self.product.parts):
+            with self._each_chunk(s, part) as chunks:
+                for chunk in chunks:
+                    self._add(s, p, part, chunk, rows, sums)
+        return sums
+
+    @contextmanager
+    def _each_chunk(self, s: Scalars, part: Part) -> Iterator[list[Value]]:
+        """The chunks: one after another in the code, where their fragments are in registers; else in a loop."""
+        chunks = _chunks(part, self.fragments.depth, self.geometry.splits)
+        if self.geometry.home == "registers":
+            yield [i64(chunk) for chunk in range(chunks)]
+            return
+        with s.counting(i64(0), i64(chunks), i64(1), "chunk") as chunk:
+            yield [chunk]
+
+    def _add(
+        self,
+        s: Scalars,
+        p: int,
+        part: Part,
+        chunk: Value,
+        rows: list[dict[str, Value]],
+        sums: dict[tuple[int, int, int], list[Value]],
+    ) -> None:
+        """One chunk of the terms of all sums."""
+        f, g = self.function, self.geometry
+        held = self._held(s, p, part, chunk)
+        first = self._first_term(part, chunk)
+        for j, row in enumerate(rows):
+            with s.scope({**self.fixed(), **row}):
+                others = {term.other: self._right(s, part, first, term) for term in part.terms}
+                for t, term in enumerate(part.terms):
+                    for i in range(g.tall):
+                        variables = sums[i, term.total, j]
+                        before = [f.get(variable, "float") for variable in variables]
+                        after = self.fragments.multiply(f, held[i, t], others[term.other], before)
+                        for value, variable in zip(after, variables, strict=True):
+                            f.put(value, variable)
+
+    def _right(self, s: Scalars, part: Part, first: Value, term: Term) -> list[Value]:
+        f = self.function
+        return [self._packed(s, part, f.binary("add nsw", first, i64(k)), term.other) for k in self.fragments.right]
+
+    def _held(self, s: Scalars, p: int, part: Part, chunk: Value) -> dict[tuple[int, int], list[Value]]:
+        """The held fragments of a chunk, by tile and term."""
+        f, g = self.function, self.geometry
+        keys = [(i, t) for i in range(g.tall) for t in range(len(part.terms))]
+        if g.home == "registers":
+            return {(i, t): self._registers[i, p, t, int(chunk.text)] for i, t in keys}
+        if g.home == "memory":
+            return self._fragments(s, part, chunk)
+        found = {}
+        for i, t in keys:
+            address = self._held_address(i, p, t, chunk)
+            found[i, t] = [f.get(f.offset(address, "i32", i64(k)), "i32") for k in range(_FRAGMENT)]
+        return found
+
+    # Results.
+
+    def _cell(self, split: Value, total: int, unit: Value, row: Value) -> Value:
+        """Where a cell's sum over one warp's terms lies."""
+        f, g = self.function, self.geometry
+        start = g.offset + (g.bytes if g.home == "shared" else 0)
+        base = f.offset(Value(f"@{DYNAMIC}", SHARED), "i8", i64(start))
+        line = f.binary("mul nsw", split, i64(len(self.product.sums) * g.rows * g.padded))
+        line = f.binary("add nsw", line, i64(total * g.rows * g.padded))
+        index = f.binary("add nsw", line, f.binary("mul nsw", row, i64(g.padded)))
+        return f.offset(base, "float", f.binary("add nsw", index, unit))
+
+    def _put(self, sums: dict[tuple[int, int, int], list[Value]]) -> None:
+        f = self.function
+        column = f.binary("mul nsw", self.minor, i64(2))
+        for (i, total, j), variables in sums.items():
+            for k, variable in enumerate(variables):
+                unit = f.binary("add nsw", self._tile_start(i), f.binary("add nsw", self.major, i64(8 * (k // 2))))
+                row = f.binary("add nsw", column, i64(COLUMNS * j + k % 2))
+                f.put(f.get(variable, "float"), self._cell(self.split, total, unit, row))
+
+    def _whole(self, total: int, local: Value, row: Value) -> Value:
+        """A cell's sum over the terms of all warps."""
+        f = self.function
+        value = f.get(self._cell(i64(0), total, local, row), "float")
+        for split in range(1, self.geometry.splits):
+            value = f.binary("fadd", value, f.get(self._cell(i64(split), total, local, row), "float"))
+        return value
+
+    @contextmanager
+    def _cells(
+        self, s: Scalars, kernel: Kernel, first: Value, count: Value, lengths: list[Value]
+    ) -> Iterator[tuple[Value, Value]]:
+        """The cells of a pass that exist, neighbouring units in neighbouring threads: the unit and row of each, at its
+        point in a kernel over the same."""
+        f, g = self.function, self.geometry
+        cells, threads = i64(g.padded * g.rows), i64(self.place.threads)
+        thread = f.fresh(self.place.thread) if g.crowded else self.place.thread
+        with f.loop(thread, cells, threads, "cell", unroll=False) as (cell, _), s.scope({}):
+            local, row = f.binary("urem", cell, i64(g.padded)), f.binary("udiv", cell, i64(g.padded))
+            number = f.binary("add nsw", first, row)
+            exists = f.compare("icmp slt", self.number(local), i64(g.units))
+            exists = f.binary("and", exists, f.compare("icmp slt", number, count))
+            exists = f.binary("and", exists, f.compare("icmp slt", local, i64(g.per_cta)))
+            with f.when(exists):
+                indices = {**self.unit(local), **self.row(number, lengths)}
+                with s.scope(self.renamed(kernel, indices)):
+                    yield local, row

@@ -1,0 +1,117 @@
+"""The text of a program's LLVM module for the GPU: one device function for each unit, and for each version of a loop.
+
+In: a Program and its units. Out: LLVM IR. Its length depends on the program's text only, never on sizes. Each function
+takes the addresses of the buffers that its unit touches, in the program's order, then all sizes; that of a loop, after
+these, the parts of each slicing, and for the grid's barrier the address of the counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from graphc.codegen.access import Access
+from graphc.codegen.cuda.arch import TRIPLE, Arch
+from graphc.codegen.cuda.device import GLOBAL, DeviceFunction
+from graphc.codegen.cuda.fma_product import FmaProduct
+from graphc.codegen.cuda.held import DYNAMIC
+from graphc.codegen.cuda.loop import LoopEmitter
+from graphc.codegen.cuda.mma_product import MmaProduct
+from graphc.codegen.cuda.place import place
+from graphc.codegen.cuda.points import PARTIALS, compute_points
+from graphc.codegen.cuda.scalars import NOWHERE, NOWHERE_BYTES, Scalars, buffer_value, size_value
+from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit, counters_value, parts_value
+from graphc.codegen.cuda.versions import Version
+from graphc.codegen.math import definitions
+from graphc.codegen.program import Program, kernels
+
+__all__ = ["llvm_ir"]
+
+_GLOBALS = f"""\
+@{NOWHERE} = internal addrspace(1) global [{NOWHERE_BYTES} x i8] zeroinitializer, align 16
+@{DYNAMIC} = external addrspace(3) global [0 x i8], align 16
+@{PARTIALS} = internal addrspace(3) global [32 x i64] undef, align 16
+"""
+_METADATA = """\
+!0 = distinct !{!0, !1}
+!1 = !{!"llvm.loop.unroll.disable"}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A function's text and what its module must hold for it."""
+
+    text: str
+    declarations: frozenset[str]
+    elementary: frozenset[tuple[str, str, int]]
+
+
+def llvm_ir(program: Program, units: tuple[Unit, ...], arch: Arch) -> str:
+    """The module's text, before LLVM's own passes."""
+    pieces = [piece for unit in units for piece in _pieces(unit, program, arch)]
+    elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
+    functions = definitions(elementary).splitlines()
+    declared = {line for line in functions if line.startswith("declare ")}
+    return "\n".join(
+        [
+            f'target triple = "{TRIPLE}"\n',
+            _GLOBALS,
+            *(f"{piece.text}\n" for piece in pieces),
+            *(line for line in functions if line not in declared),
+            "",
+            *sorted(declared.union(*(piece.declarations for piece in pieces))),
+            _METADATA,
+        ]
+    )
+
+
+def _pieces(unit: Unit, program: Program, arch: Arch) -> Iterator[Piece]:
+    if isinstance(unit, PointsUnit):
+        yield _points_piece(unit, program, arch)
+        return
+    for version in unit.versions:
+        yield _loop_piece(unit, version, program, arch)
+
+
+def _points_piece(unit: PointsUnit, program: Program, arch: Arch) -> Piece:
+    # No point needs what another stores, so all that is loaded may be taken to stay as it is.
+    f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias "))
+    scalars = Scalars(f, Access(unit.kernel, program), arch.target, {})
+    cta, ctas = f.wide(f.register("ctaid.x")), f.wide(f.register("nctaid.x"))
+    where = place(f, unit.threads, cta, ctas)
+    if unit.product is None:
+        compute_points(scalars, unit.kernel, unit.lanes, where)
+    elif unit.fragments is None:
+        FmaProduct(scalars, unit.kernel, *unit.product, where).compute()
+    else:
+        MmaProduct(scalars, unit.kernel, *unit.product, unit.fragments, where).compute()
+    return Piece(f.text(_attributes(unit)), frozenset(f.declarations), frozenset(scalars.functions.elementary))
+
+
+def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) -> Piece:
+    parameters = _parameters(unit, program, "")  # what the loop stores, other threads change between two barriers
+    parameters += [str(parts_value(k)) for k in range(len(unit.slicings))]
+    if version.kind == "grid":
+        parameters.append(str(counters_value()))
+    f = DeviceFunction(unit.symbol_of(version), parameters)
+    emitter = LoopEmitter(f, unit, version, program, arch.target)
+    emitter.emit()
+    return Piece(f.text(_attributes(unit)), frozenset(f.declarations), frozenset(emitter.elementary))
+
+
+def _parameters(unit: Unit, program: Program, stored: str) -> list[str]:
+    """Buffers, then sizes. `stored` are the attributes of buffers that the unit stores to. What is no argument
+    of a call begins at a multiple of 16 bytes."""
+    statement = unit.kernel if isinstance(unit, PointsUnit) else unit.loop
+    written = {store.buffer for kernel in kernels((statement,)) for store in kernel.stores}
+    own = {b.name for b in program.buffers if b.kind in ("temp", "output")}
+    pointers = []
+    for name in unit.buffers:
+        attributes = (stored if name in written else "noalias readonly ") + ("align 16 " if name in own else "")
+        pointers.append(f"{GLOBAL} {attributes}{buffer_value(name).text}")
+    return pointers + [str(size_value(name)) for name in program.sizes]
+
+
+def _attributes(unit: Unit) -> str:
+    return f'nounwind "nvvm.maxntid"="{unit.threads}" "nvvm.minctasm"="1"'

@@ -1,0 +1,144 @@
+"""Splits long sums that leave too few results to fill a GPU: afterwards many CTAs add up parts of each.
+
+In: a Program. Out: a Program that computes the same, up to rounding. With S parts of C = ⌈T / S⌉ steps,
+
+    g[m, n] = Σ x[t, m] · y[t, n] over t < T
+    becomes
+    p[s, m, n] = Σ x[s·C + c, m] · y[s·C + c, n] over c < C where s·C + c < T;    g[m, n] = Σ p[s, m, n] over s
+
+S is fixed when code is made, so every sum is added in the same order in every call. The gradients of weights, sums over
+all steps and examples, are such sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.cost import evaluate
+from graphc.codegen.program import (
+    Accumulate,
+    Buffer,
+    Dim,
+    Index,
+    Kernel,
+    Let,
+    Load,
+    Program,
+    Reduce,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+)
+from graphc.scalar import call, index, replaced
+
+__all__ = ["partials"]
+
+_MOST_PARTS = 64
+_FEWEST = 4  # points of the dim that is split, in each part
+
+
+def partials(program: Program, ctas: Callable[[Kernel], int], sms: int, sizes: Mapping[str, int]) -> Program:
+    """`ctas` says on how many CTAs a kernel would run, `sizes` are the lengths to count with."""
+    body: list[Statement] = []
+    buffers: list[Buffer] = []
+    for statement in program.body:
+        split = _split(statement, ctas(statement), sms, sizes) if isinstance(statement, Kernel) else None
+        if split is None or not isinstance(statement, Kernel):
+            body.append(statement)
+            continue
+        made = [_buffer(statement, split, total) for total in split.reduce.sums]
+        body += [_parts(statement, split, made), _whole(statement, split, made)]
+        buffers += made
+    return replace(program, buffers=(*program.buffers, *buffers), body=tuple(body))
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """A reduction's dim, and into how many parts it falls."""
+
+    reduce: Reduce
+    dim: Dim
+    parts: int
+
+    @property
+    def number(self) -> Dim:
+        """The dim that counts the parts."""
+        return Dim(f"{self.dim.index}.part", index(self.parts))
+
+    @property
+    def inside(self) -> Dim:
+        """The dim that counts the points of a part."""
+        whole = call("add", self.dim.extent, index(self.parts - 1))
+        return Dim(f"{self.dim.index}.in", call("floordiv", whole, index(self.parts)))
+
+    @property
+    def place(self) -> Scalar:
+        """The point of the whole dim."""
+        return call("add", call("mul", Index(self.number.index), self.inside.extent), Index(self.inside.index))
+
+
+def _split(kernel: Kernel, ctas: int, sms: int, sizes: Mapping[str, int]) -> _Split | None:
+    """The one reduction of a kernel that fills less than half of the SMs, if it is long enough to be split."""
+    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    if len(reduces) != 1 or any(store.accumulate for store in kernel.stores) or not reduces[0].dims:
+        return None
+    (reduce,) = reduces
+    dim = max(reduce.dims, key=lambda d: evaluate(d.extent, sizes))
+    parts = min(_MOST_PARTS, sms // max(1, ctas), evaluate(dim.extent, sizes) // _FEWEST)
+    return _Split(reduce, dim, 1 << (parts.bit_length() - 1)) if parts >= 2 else None
+
+
+def _buffer(kernel: Kernel, split: _Split, total: Accumulate) -> Buffer:
+    dims = (split.number, *kernel.dims)
+    return Buffer(f"{kernel.name}.{total.name}", total.value.dtype, tuple(dim.extent for dim in dims), "temp")
+
+
+def _parts(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
+    """The kernel that adds up each part."""
+
+    def moved(scalar: Scalar) -> Scalar:
+        return replaced(scalar, lambda part: split.place if part == Index(split.dim.index) else None)
+
+    reduce = split.reduce
+    exists = call("lt", split.place, split.dim.extent)
+    when = exists if reduce.when is None else call("and", exists, _loading(moved(reduce.when), exists))
+    inner = Reduce(
+        tuple(split.inside if dim == split.dim else dim for dim in reduce.dims),
+        tuple(replace(total, value=moved(total.value)) for total in reduce.sums),
+        tuple(Let(let.name, moved(let.value)) for let in reduce.body),
+        when,
+    )
+    dims = (split.number, *kernel.dims)
+    at = tuple(Index(dim.index) for dim in dims)
+    stores = tuple(
+        Store(buffer.name, at, Ref(total.name, buffer.dtype))
+        for buffer, total in zip(buffers, reduce.sums, strict=True)
+    )
+    before = kernel.body[: kernel.body.index(reduce)]
+    return Kernel(f"{kernel.name}.partials", dims, (*before, inner), stores)
+
+
+def _loading(scalar: Scalar, exists: Scalar) -> Scalar:
+    """A condition that touches memory only at points that exist."""
+
+    def rule(part: Scalar) -> Scalar | None:
+        if not isinstance(part, Load):
+            return None
+        at = tuple(_loading(s, exists) for s in part.at)
+        when = exists if part.when is None else call("and", exists, _loading(part.when, exists))
+        return Load(part.buffer, at, part.dtype, when)
+
+    return replaced(scalar, rule)
+
+
+def _whole(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
+    """The kernel adding up the parts instead."""
+    at = tuple(Index(dim.index) for dim in (split.number, *kernel.dims))
+    sums = tuple(
+        replace(total, value=Load(buffer.name, at, buffer.dtype))
+        for buffer, total in zip(buffers, split.reduce.sums, strict=True)
+    )
+    new = Reduce((split.number,), sums)
+    return replace(kernel, body=tuple(new if step is split.reduce else step for step in kernel.body))

@@ -1,0 +1,169 @@
+"""A kernel point by point: each is computed by one thread, by the lanes of a warp together, or by a CTA.
+
+In: a `Kernel`, and how many lanes compute a point. Out: its code, appended to a device function. All that a point
+computes stays in registers. Several lanes share the terms of its reductions and add what they have in a fixed tree, so
+results are the same from run to run. Where a store accumulates, one thread goes through the points that may add to one
+element, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from graphc.codegen.cpu_functions import REGISTER, STORAGE, constant
+from graphc.codegen.cpu_memory import read, write
+from graphc.codegen.cuda.arch import WARP
+from graphc.codegen.cuda.device import SHARED
+from graphc.codegen.cuda.place import Place, digits
+from graphc.codegen.cuda.scalars import Scalars
+from graphc.codegen.llvm import Value, i64
+from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref
+from graphc.plan import loads
+
+__all__ = ["PARTIALS", "compute_points", "end_point", "lowest", "owned_dims"]
+
+PARTIALS = "graphc_partials"  # shared memory: one word for each warp
+
+
+def owned_dims(kernel: Kernel) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+    """The dims along which points may be computed at the same time, and those that one thread walks in order, since
+    different points of them may add to one element."""
+    accumulating = [store for store in kernel.stores if store.accumulate]
+    own = tuple(d for d in kernel.dims if all(Index(d.index) in store.at for store in accumulating))
+    return own, tuple(d for d in kernel.dims if d not in own)
+
+
+def compute_points(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
+    """All points of a kernel that fall to this thread; `lanes` is 1, `WARP`, or the CTA's threads."""
+    f = s.function
+    own, walked = owned_dims(kernel)
+    starts, lengths = _ranges(s, own, place)
+    first, step = place.dealt(f, lanes)
+    with s.counting(first, s.product(lengths), step, "point") as number, ExitStack() as stack:
+        found = digits(f, number, lengths)
+        indices = [i if a == i64(0) else f.binary("add nsw", a, i) for a, i in zip(starts, found, strict=True)]
+        stack.enter_context(s.scope(dict(zip((d.index for d in own), indices, strict=True))))
+        for dim, start, length in zip(walked, *_ranges(s, walked, place), strict=True):
+            stop = length if start == i64(0) else f.binary("add nsw", start, length)
+            index = stack.enter_context(s.counting(start, stop, i64(1), dim.index))
+            s.bind(Index(dim.index), index)
+        _point(s, kernel, lanes, place)
+
+
+def _ranges(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value], list[Value]]:
+    """Where this group's part of each dim begins, and its length."""
+    starts, lengths = [], []
+    for dim in dims:
+        if dim.index in place.parts:
+            first, end = place.parts[dim.index]
+            starts.append(first)
+            lengths.append(s.function.binary("sub nsw", end, first))
+        else:
+            starts.append(i64(0))
+            lengths.append(s.value(dim.extent))
+    return starts, lengths
+
+
+def _point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
+    for step in kernel.body:
+        if isinstance(step, Reduce):
+            _reduce(s, step, lanes, place)
+        else:
+            s.value(Ref(step.name, step.value.dtype))
+    end_point(s, kernel, lanes, place)
+
+
+def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
+    """Store what a point computed, once its reductions are known: by the first of its lanes."""
+    f = s.function
+    s.fetch_ahead(kernel)
+    values = [s.value(store.value) for store in kernel.stores]
+    if lanes == 1:
+        for store, value in zip(kernel.stores, values, strict=True):
+            s.store(store.buffer, store.at, value, store.accumulate)
+        return
+    stored = {store.buffer for store in kernel.stores}
+    if any(load.buffer in stored for load in loads(kernel)):  # by the other lanes, too
+        f.meet_warp() if lanes == WARP else f.meet_cta()
+    with f.when(f.compare("icmp eq", place.among(lanes), i64(0))), s.scope({}):
+        for store, value in zip(kernel.stores, values, strict=True):
+            s.store(store.buffer, store.at, value, store.accumulate)
+
+
+# Reductions.
+
+
+def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
+    """Compute a reduction's results and bind their names."""
+    f = s.function
+    totals = [(total, f.variable(REGISTER[total.value.dtype])) for total in reduce.sums]
+    for total, variable in totals:
+        f.put(lowest(total), variable)
+    lengths = [s.value(dim.extent) for dim in reduce.dims]
+    with ExitStack() as stack:
+        if lanes == 1:
+            for dim, length in zip(reduce.dims, lengths, strict=True):
+                index = stack.enter_context(s.counting(i64(0), length, i64(1), dim.index))
+                s.bind(Index(dim.index), index)
+        else:
+            number = stack.enter_context(s.counting(place.among(lanes), s.product(lengths), i64(lanes), "term"))
+            for dim, index in zip(reduce.dims, digits(f, number, lengths), strict=True):
+                s.bind(Index(dim.index), index)
+        if reduce.when is not None:
+            stack.enter_context(f.when(s.value(reduce.when)))
+            stack.enter_context(s.scope({}))
+        for let in reduce.body:
+            s.value(Ref(let.name, let.value.dtype))
+        for total, variable in totals:
+            _include(s, total, variable)
+    for total, variable in totals:
+        result = f.get(variable, REGISTER[total.value.dtype])
+        if lanes > 1:
+            result = _combined(s, total, result, lanes, place)
+        s.bind(Ref(total.name, total.value.dtype), result)
+
+
+def lowest(total: Accumulate) -> Value:
+    """What a reduction over no points gives."""
+    dtype = total.value.dtype
+    if total.op == "sum":
+        return constant(0, dtype)
+    return constant({"float32": -float("inf"), "float64": -float("inf"), "int32": -(2**31)}.get(dtype, -(2**63)), dtype)
+
+
+def _include(s: Scalars, total: Accumulate, variable: Value) -> None:
+    """One more term; a product is added with one rounding."""
+    f, dtype = s.function, total.value.dtype
+    before = f.get(variable, REGISTER[dtype])
+    match s.access.resolve(total.value):
+        case Call("mul", (a, b)) if total.op == "sum" and dtype.startswith("float"):
+            after = s.functions.multiply_add(s.value(a), s.value(b), before)
+        case _:
+            after = _joined(s, total, before, s.value(total.value))
+    f.put(after, variable)
+
+
+def _joined(s: Scalars, total: Accumulate, a: Value, b: Value) -> Value:
+    dtype = total.value.dtype
+    return s.functions.apply("add" if total.op == "sum" else "max", [a, b], dtype, dtype)
+
+
+def _combined(s: Scalars, total: Accumulate, value: Value, lanes: int, place: Place) -> Value:
+    """The lanes' partial results as one, in all of them: a butterfly in each warp, then the warps in order."""
+    f, dtype = s.function, total.value.dtype
+    distance = WARP // 2
+    while distance:
+        value = _joined(s, total, value, f.exchange(value, distance))
+        distance //= 2
+    if lanes == WARP:
+        return value
+    words, element = Value(f"@{PARTIALS}", SHARED), STORAGE[dtype][0]
+    with f.when(f.compare("icmp eq", place.lane, i64(0))):
+        write(f, value, f.offset(words, element, place.warp), dtype, None)
+    f.meet_cta()
+    result = read(f, words, dtype, 1, None)
+    for warp in range(1, place.warps):
+        result = _joined(s, total, result, read(f, f.offset(words, element, i64(warp)), dtype, 1, None))
+    f.meet_cta()  # before the words are used again
+    return result

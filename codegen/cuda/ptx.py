@@ -1,0 +1,56 @@
+"""From a Program to PTX, through LLVM's NVPTX back end; on any machine.
+
+In: a Program and an architecture. Out: `CudaCode`: the units, the LLVM IR, and the PTX that the driver, or `ptxas`,
+turns into machine code.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+from graphc.codegen.cuda.arch import TRIPLE, Arch
+from graphc.codegen.cuda.mma import Precision, fragments
+from graphc.codegen.cuda.module import llvm_ir
+from graphc.codegen.cuda.units import Unit, units
+from graphc.codegen.program import Program
+
+__all__ = ["CudaCode", "emit"]
+
+
+@dataclass(frozen=True)
+class CudaCode:
+    """A program's code for one architecture."""
+
+    program: Program
+    arch: Arch
+    precision: Precision
+    units: tuple[Unit, ...]
+    llvm_ir: str
+
+    @functools.cached_property
+    def ptx(self) -> str:
+        machine = _machine(self.arch)
+        module = llvm.parse_assembly(self.llvm_ir)
+        module.data_layout = str(machine.target_data)
+        module.verify()
+        options = llvm.create_pipeline_tuning_options(speed_level=2)
+        options.loop_vectorization = options.slp_vectorization = False
+        builder = llvm.create_pass_builder(machine, options)
+        builder.getModulePassManager().run(module, builder)
+        return str(machine.emit_assembly(module))
+
+
+def emit(program: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
+    """`precision` is what operands of products are rounded to; sums and all else are as the program says."""
+    made = units(program, arch, fragments(precision))
+    return CudaCode(program, arch, precision, made, llvm_ir(program, made, arch))
+
+
+@functools.cache
+def _machine(arch: Arch) -> llvm.TargetMachine:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return llvm.Target.from_triple(TRIPLE).create_target_machine(cpu=arch.name, features=f"+{arch.ptx}", opt=3)

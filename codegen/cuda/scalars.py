@@ -1,0 +1,159 @@
+"""Computes the scalars of a kernel in the registers of one thread.
+
+In: scalars, asked for where the loops stand. Out: LLVM values. A value is computed once in each scope; what can stand
+further out LLVM moves there, since a GPU's code is one thread's, without vectors to place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from graphc.codegen.access import Access
+from graphc.codegen.cpu_functions import STORAGE, Functions, constant
+from graphc.codegen.cpu_memory import read, write
+from graphc.codegen.cuda.device import GLOBAL, DeviceFunction
+from graphc.codegen.llvm import Value, i64, quoted
+from graphc.codegen.program import Call, Const, Index, Kernel, Load, Scalar, Size
+from graphc.codegen.target import Target
+from graphc.plan import loads
+from graphc.scalar import index, walk
+
+__all__ = ["NOWHERE", "NOWHERE_BYTES", "Scalars", "buffer_value", "size_value"]
+
+NOWHERE = "graphc_nowhere"  # global memory that loads read which must touch nothing
+NOWHERE_BYTES = 1 << 14
+
+
+def buffer_value(name: str) -> Value:
+    """The parameter that holds a buffer's address."""
+    return Value(quoted("%", f"buffer.{name}"), GLOBAL)
+
+
+def size_value(name: str) -> Value:
+    """The parameter that holds a size."""
+    return Value(quoted("%", f"size.{name}"), "i64")
+
+
+class Scalars:
+    """The scalars of one kernel, on their way into one device function.
+
+    `indices` are those of the loops around the kernel. `following` is the index of the innermost one, and its value in
+    the next step.
+    """
+
+    def __init__(
+        self,
+        function: DeviceFunction,
+        access: Access,
+        target: Target,
+        indices: Mapping[str, Value],
+        following: tuple[str, Value] | None = None,
+    ) -> None:
+        self.function = function
+        self.functions = Functions(function, target)
+        self.access = access
+        self.following = following
+        self._scopes: list[dict[Scalar, Value]] = [{Index(name): value for name, value in indices.items()}]
+
+    @contextmanager
+    def scope(self, indices: Mapping[str, Value]) -> Iterator[None]:
+        """A region whose values are known inside it alone, with the indices that it binds."""
+        self._scopes.append({Index(name): value for name, value in indices.items()})
+        yield
+        self._scopes.pop()
+
+    def bind(self, scalar: Scalar, value: Value) -> None:
+        """What a scalar is, from here to the end of the scope: a reduction's result, an operand in a register."""
+        self._scopes[-1][scalar] = value
+
+    def value(self, scalar: Scalar) -> Value:
+        match scalar:
+            case Const(value, dtype):
+                return constant(value, dtype)
+            case Size(name):
+                return size_value(name)
+        known = self._known(scalar)
+        if known is not None:
+            return known
+        resolved = self.access.resolve(scalar)
+        made = self.value(resolved) if resolved is not scalar else self._computed(scalar)
+        self._scopes[-1][scalar] = made
+        return made
+
+    def _known(self, scalar: Scalar) -> Value | None:
+        return next((scope[scalar] for scope in reversed(self._scopes) if scalar in scope), None)
+
+    def _computed(self, scalar: Scalar) -> Value:
+        match scalar:
+            case Call(fn, args, dtype):
+                return self.functions.apply(fn, [self.value(a) for a in args], args[-1].dtype, dtype)
+            case Load():
+                return self._load(scalar)
+        raise AssertionError(f"{scalar} has no value here")
+
+    def _load(self, load: Load) -> Value:
+        """An element; where its condition is false, one that lies nowhere."""
+        f = self.function
+        if load.when is None:
+            return read(f, self.pointer(load.buffer, load.at), load.dtype, 1, None)
+        nowhere, last = Value(f"@{NOWHERE}", GLOBAL), self._last(load)
+        if last is None:
+            pointer = f.select(self.value(load.when), self.pointer(load.buffer, load.at), nowhere)
+            return read(f, pointer, load.dtype, 1, None)
+        # Neighbours stay neighbours, wherever they lie, and are loaded together.
+        line = f.select(self.value(load.when), self.pointer(load.buffer, (*load.at[:-1], index(0))), nowhere)
+        return read(f, f.offset(line, STORAGE[load.dtype][0], self.value(last)), load.dtype, 1, None)
+
+    def _last(self, load: Load) -> Scalar | None:
+        """The last subscript of a load, if its condition does not ask for it and its dim is short."""
+        if not load.at or load.when is None:
+            return None
+        last, extent = load.at[-1], self.access.buffers[load.buffer].dims[-1]
+        short = isinstance(extent, Const) and int(extent.value) * STORAGE[load.dtype][1] <= NOWHERE_BYTES
+        if not isinstance(last, Index) or not short or last.name in self.access.dependence(load.when):
+            return None
+        return last
+
+    def pointer(self, buffer: str, at: tuple[Scalar, ...]) -> Value:
+        """The address of an element."""
+        element = STORAGE[self.access.buffers[buffer].dtype][0]
+        return self.function.offset(buffer_value(buffer), element, self.value(self.access.offset(buffer, at)))
+
+    def store(self, buffer: str, at: tuple[Scalar, ...], value: Value, accumulate: bool) -> None:
+        pointer, dtype = self.pointer(buffer, at), self.access.buffers[buffer].dtype
+        if accumulate:
+            value = self.functions.apply("add", [read(self.function, pointer, dtype, 1, None), value], dtype, dtype)
+        write(self.function, value, pointer, dtype, None)
+
+    def fetch_ahead(self, kernel: Kernel) -> None:
+        """Bring nearer what this point loads in the next step: from memory, it takes as long as a step. What the steps
+        before have made is near already."""
+        if self.following is None:
+            return
+        name, value = self.following
+        following = Index(f"{name} following")
+        with self.scope({following.name: value}):
+            for load in dict.fromkeys(loads(kernel)):
+                indices = [part for subscript in load.at for part in walk(subscript) if isinstance(part, Index | Load)]
+                known = all(isinstance(part, Index) and self._known(part) is not None for part in indices)
+                if load.when is None and Index(name) in load.at and known:
+                    at = tuple(following if subscript == Index(name) else subscript for subscript in load.at)
+                    self.function.prefetch(self.pointer(load.buffer, at))
+
+    @contextmanager
+    def counting(self, start: Value, stop: Value, step: Value, name: str = "i") -> Iterator[Value]:
+        """for (index = start; index < stop; index += step), in a scope of its own."""
+        label = "".join(c for c in name if c.isascii() and c.isalnum()) or "i"
+        with self.function.loop(start, stop, step, label, unroll=True) as (index, _), self.scope({}):
+            yield index
+
+    def product(self, factors: list[Value]) -> Value:
+        """The product of lengths."""
+        total = i64(1)
+        for factor in factors:
+            if total.text.isdigit() and factor.text.isdigit():
+                total = i64(int(total.text) * int(factor.text))
+            else:
+                total = factor if total == i64(1) else self.function.binary("mul nsw", total, factor)
+        return total

@@ -1,0 +1,147 @@
+"""The versions of a loop's persistent kernel: one for each kind of group that its CTAs may form.
+
+In: a loop, its slicings, an architecture. Out: `Version`s. Each says how many CTAs a group has, how the products with
+held operands are computed, and into how many parts those slicings must be cut that these products depend on. A cluster
+is as small as holds all operands on the chip, or in registers; over the grid, a group is as large as there are units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.cost import evaluate
+from graphc.codegen.cuda.arch import WARP, Arch
+from graphc.codegen.cuda.geometry import Geometry, geometry
+from graphc.codegen.cuda.meeting import Kind
+from graphc.codegen.cuda.mma import ROWS, Fragments
+from graphc.codegen.cuda.mma_tile import MmaGeometry, mma_geometry
+from graphc.codegen.cuda.products import Product, length_of, product_of
+from graphc.codegen.cuda.slices import Slicing
+from graphc.codegen.program import Const, Loop, Program, kernels
+
+__all__ = ["NOMINAL", "Version", "held_products", "versions"]
+
+NOMINAL = 64  # points of an axis whose length comes with the data, where code must be chosen before it is known
+_RESERVED = 1024  # bytes of shared memory that are not for operands
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """`tiles` by kernel. `fixed` has for each slicing the parts it must be cut into; None: any number."""
+
+    kind: Kind
+    ctas: int
+    fixed: tuple[int | None, ...]
+    tiles: Mapping[str, tuple[Product, Geometry | MmaGeometry]]
+    fragments: Fragments | None = None
+
+    @property
+    def shared(self) -> int:
+        """Bytes of dynamic shared memory of a CTA."""
+        return sum(g.shared_bytes for _, g in self.tiles.values())
+
+    @property
+    def in_registers(self) -> bool:
+        """Whether all held operands are in registers."""
+        return all(g.home == "registers" for _, g in self.tiles.values())
+
+    @property
+    def holds(self) -> bool:
+        """Whether all held operands are on the chip."""
+        return all(g.home != "memory" for _, g in self.tiles.values())
+
+
+def held_products(loop: Loop, slicings: Sequence[Slicing], program: Program) -> dict[str, Product]:
+    """The kernels of a loop whose products can be computed in tiles. Where both operands vary with a dim, as with
+    heads, a group must have one point of it; so the loop must fall apart along it."""
+    made = {store.buffer for kernel in kernels((loop,)) for store in kernel.stores}
+    found = {kernel.name: product_of(kernel, made, program) for kernel in kernels((loop,))}
+    sliced = {name: {s.dims[name] for s in slicings if isinstance(s.extent, Const)} for name in found}
+    products = {n: p for n, p in found.items() if p is not None and p.shared <= sliced[n]}
+    apart = [any(s.dims[n] in p.shared for n, p in products.items()) for s in slicings]
+    return {n: p for n, p in products.items() if not _is_cut(n, p, slicings, apart)}
+
+
+def _is_cut(name: str, product: Product, slicings: Sequence[Slicing], apart: Sequence[bool]) -> bool:
+    """Whether a product's units fall into parts for the sake of another product."""
+    units = {dim.index for dim in product.units} - product.shared
+    return any(cut and s.dims[name] in units for s, cut in zip(slicings, apart, strict=True))
+
+
+def versions(
+    loop: Loop,
+    slicings: Sequence[Slicing],
+    products: Mapping[str, Product],
+    program: Program,
+    threads: int,
+    arch: Arch,
+    fragments: Fragments | None,
+) -> tuple[Version, ...]:
+    """`fragments`: how the tensor cores are to round operands; None leaves them alone."""
+    fixed = tuple(_parts(slicing, products) for slicing in slicings)
+
+    def made(kind: Kind, ctas: int) -> Version:
+        return Version(kind, ctas, fixed, _tiles(products, ctas, threads, arch, fragments), fragments)
+
+    found = [made("cta", 1)]
+    clusters = [made("cluster", 2**k) for k in range(1, 5) if 2**k <= arch.cluster]
+    best = [next((v for v in clusters if v.holds), None), next((v for v in clusters if v.in_registers), None)]
+    found += dict.fromkeys(version for version in best if version is not None)
+    found.append(made("grid", _grid(loop, products, program, threads, arch, fragments)))
+    return tuple(found)
+
+
+def _parts(slicing: Slicing, products: Mapping[str, Product]) -> int | None:
+    for name, product in products.items():
+        index = slicing.dims[name]
+        if index in product.shared and isinstance(slicing.extent, Const):
+            return int(slicing.extent.value)
+    if any(slicing.dims[name] in {dim.index for dim in product.units} for name, product in products.items()):
+        return 1
+    return None
+
+
+def _tiles(
+    products: Mapping[str, Product], ctas: int, threads: int, arch: Arch, fragments: Fragments | None
+) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
+    """Shared memory goes to the products in their order."""
+    tiles: dict[str, tuple[Product, Geometry | MmaGeometry]] = {}
+    taken = 0
+    for name, product in products.items():
+        free = arch.shared - _RESERVED - taken
+        chosen: Geometry | MmaGeometry
+        if fragments is not None and product.sums[0].value.dtype == "float32":
+            chosen = mma_geometry(product, fragments, ctas, threads // WARP, free)
+        else:
+            chosen = geometry(product, ctas, threads // WARP, free)
+        tiles[name] = (product, replace(chosen, offset=taken))
+        taken += chosen.shared_bytes
+    return tiles
+
+
+def _grid(
+    loop: Loop,
+    products: Mapping[str, Product],
+    program: Program,
+    threads: int,
+    arch: Arch,
+    fragments: Fragments | None,
+) -> int:
+    """The CTAs of a group over the grid: one for each unit (or sixteen, which tensor cores take together), or for each
+    `threads` points, as far as there are SMs."""
+    most = 1 << (arch.sms.bit_length() - 1)
+    wanted = max(_units(products), default=0) // (1 if fragments is None else ROWS) or -(
+        -max(_points(loop, program)) // threads
+    )
+    return min(most, max(2, 1 << (wanted - 1).bit_length()))
+
+
+def _units(products: Mapping[str, Product]) -> Iterator[int]:
+    return (length_of(product.apart) for product in products.values())
+
+
+def _points(loop: Loop, program: Program) -> Iterator[int]:
+    sizes = dict.fromkeys(program.sizes, NOMINAL)
+    return (math.prod(evaluate(dim.extent, sizes) for dim in kernel.dims) for kernel in kernels((loop,)))
