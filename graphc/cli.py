@@ -214,6 +214,7 @@ def train(
         Path | None,
         typer.Option("-o", "--output", help="Checkpoint; for photographs a folder. Training resumes from it."),
     ] = None,
+    target: Annotated[str, typer.Option(help="Where to train: cpu, or cuda for an NVIDIA GPU.")] = "cpu",
     function: Function = "",
 ) -> None:
     """Train the params of a graph.
@@ -224,7 +225,7 @@ def train(
 
     Example: `graphc train examples/reseg.py --images FOLDER -o out/faces`
     """
-    given = Given(epochs, batch_size, optimizer, lr, clip, loss, seed, output)
+    given = Given(epochs, batch_size, optimizer, lr, clip, loss, seed, output, target)
     photographs = PhotographOptions(images, data, image_size, held_out, augment, skip_unreadable)
     if photographs.named and batch_axis:
         raise ArgumentError("--batch-axis is for arrays; photographs lie along the axis of input image")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -22,6 +22,10 @@ from graphc.causality import reachable
 from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen import prologue
 from graphc.codegen.collapse import collapse
+from graphc.codegen.cuda.arch import arch_named
+from graphc.codegen.cuda.driver import Device, nvidia_device
+from graphc.codegen.cuda.mma import Precision
+from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.guard import guard
 from graphc.codegen.halo import halo
 from graphc.codegen.jit import Emitted, Loaded
@@ -38,6 +42,7 @@ from graphc.codegen.split import split
 from graphc.codegen.subtotal import subtotal
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
+from graphc.cuda_compile import CompiledCuda, cuda_code
 from graphc.early import early
 from graphc.errors import ArgumentError, AxisError, GraphError, UnsupportedError
 from graphc.freeze import fixed_arrays, prologue_results
@@ -56,6 +61,7 @@ from graphc.schedule import Schedule, schedule
 from graphc.verify import verify
 
 MOST_THREADS = 1024
+DEFAULT_ARCH = "sm_90"  # of GPUs
 
 _loaded: dict[tuple[str, Target], Loaded] = {}
 
@@ -217,20 +223,49 @@ class Compiled:
         return self._emitted.object
 
 
-def compile(graph: Graph, target: str = "cpu", threads: int | None = None, memory: str | int | None = None) -> Compiled:
+@overload
+def compile(
+    graph: Graph, target: Literal["cpu"] = ..., threads: int | None = ..., memory: str | int | None = ...
+) -> Compiled: ...
+
+
+@overload
+def compile(
+    graph: Graph, target: Literal["cuda"], *, device: Device | None = ..., precision: Precision = ...
+) -> CompiledCuda: ...
+
+
+def compile(
+    graph: Graph,
+    target: str = "cpu",
+    threads: int | None = None,
+    memory: str | int | None = None,
+    device: Device | None = None,
+    precision: Precision = "float32",
+) -> Compiled | CompiledCuda:
     """Compile a graph for this machine.
 
-    `target` is "cpu". A call runs on as many threads as pay for its sizes, at most `threads` (None: one for each core
-    that the process may use); its results are the same to the last bit for any number. One compilation serves every
-    length of the axes, and its time does not depend on them.
+    `target` is "cpu", or "cuda" for an NVIDIA GPU: the first one, or the `device` given. On the CPU a call runs on as
+    many threads as pay for its sizes, at most `threads` (None: one for each core that the process may use); its results
+    are the same to the last bit for any number. One compilation serves every length of the axes, and its time does not
+    depend on them.
 
     `memory` limits what a call takes beside the arrays that it is given: "64 MiB", or a number of bytes. A call that
     would take more goes through a recurrent axis in chunks of about √T steps, keeps the states between them, and
     computes a chunk's values again when the gradient comes to it. Gradients are those of the call in one piece, up to
     the order in which they are summed. A call that cannot keep to the limit says so before it takes any memory.
+
+    `precision`, on a GPU, is what float32 operands of products are rounded to, so that its tensor cores make them:
+    "bf16", "f16" or "tf32". Params, sums and everything else stay float32.
     """
-    if target != "cpu":
-        raise UnsupportedError(f"target {target!r} is not supported yet; use target='cpu'")
+    _check_target(target)
+    if target == "cuda":
+        if threads is not None or memory is not None:
+            raise UnsupportedError("threads= and memory= are for target='cpu'")
+        made = stages(graph)
+        found = device or nvidia_device()
+        return CompiledCuda(graph, made.planned, made.lowered, index_checks(graph), found, precision)
+    _check_exact(precision)
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise GraphError(f"threads is a number from 1 to {MOST_THREADS}, or None for one a core; got {threads}")
     return Compiled(stages(graph), threads, None if memory is None else parse_bytes(memory))
@@ -244,16 +279,46 @@ def load(program: Program) -> Loaded:
     return _loaded[key]
 
 
-def emit(graph: Graph, target: str = "cpu", triple: str | None = None, arch: str = "", features: str = "") -> Emitted:
-    """Make code without loading or running it, for any machine: `.llvm_ir`, `.assembly`, `.object`.
+@overload
+def emit(
+    graph: Graph, target: Literal["cpu"] = ..., triple: str | None = ..., arch: str = ..., features: str = ...
+) -> Emitted: ...
+
+
+@overload
+def emit(graph: Graph, target: Literal["cuda"], *, arch: str = ..., precision: Precision = ...) -> CudaCode: ...
+
+
+def emit(
+    graph: Graph,
+    target: str = "cpu",
+    triple: str | None = None,
+    arch: str = "",
+    features: str = "",
+    precision: Precision = "float32",
+) -> Emitted | CudaCode:
+    """Make code without loading or running it, for any machine: `.llvm_ir`, `.assembly`, `.object`; for "cuda", `.ptx`.
 
     `triple` ("aarch64-linux-gnu"), `arch` (the processor: "skylake-avx512") and `features` ("+avx2,+fma") are LLVM's
-    names; without a triple, code is made for this machine.
+    names; without a triple, code is made for this machine. For "cuda" `arch` is a compute capability, "sm_80" to
+    "sm_120", and "sm_90" if none is named; `precision` is as in `gc.compile`.
     """
-    if target != "cpu":
-        raise UnsupportedError(f"target {target!r} is not supported yet; use target='cpu'")
+    _check_target(target)
+    if target == "cuda":
+        return cuda_code(stages(graph).planned, arch_named(arch or DEFAULT_ARCH), precision)
+    _check_exact(precision)
     machine = Target.host() if triple is None else Target(triple=triple, cpu=arch, features=features)
     return emit_program(stages(graph).program, machine)
+
+
+def _check_target(target: str) -> None:
+    if target not in ("cpu", "cuda"):
+        raise UnsupportedError(f"no target {target!r}; use target='cpu' or target='cuda'")
+
+
+def _check_exact(precision: Precision) -> None:
+    if precision != "float32":
+        raise UnsupportedError(f"precision={precision!r} is for target='cuda'")
 
 
 def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
@@ -286,6 +351,7 @@ STAGES: dict[str, Callable[[Graph], str]] = {
     "program": lambda graph: str(stages(graph).program),
     "llvm": lambda graph: emit(graph).llvm_ir,
     "asm": lambda graph: emit(graph).assembly,
+    "ptx": lambda graph: emit(graph, target="cuda").ptx,
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, overload
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from graphc.codegen.partition import Cut, partition
 from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels
 from graphc.codegen.shares import BARRIER, bounds
 from graphc.codegen.target import Target
-from graphc.compile import Stages, stages
+from graphc.compile import Stages, emit, stages
+from graphc.cuda_explanation import CudaExplanation, explain_cuda
 from graphc.errors import ArgumentError, Location
 from graphc.explanation import CycleExplanation, Explanation, StateRead
 from graphc.graph import Graph
@@ -30,10 +32,28 @@ from graphc.lookahead import lookahead
 from graphc.ops.axis import SHIFT
 from graphc.ops.leaves import STATE
 from graphc.plan import loads
+from graphc.prepare import prepare
 from graphc.schedule import resolve
 from graphc.wavefront import Feed, feeds
 
 STEPS, POINTS = 128, 32  # the lengths assumed of an axis that a loop walks, and of another
+
+
+@overload
+def explain(
+    graph: Graph,
+    lengths: Mapping[str, int] | None = ...,
+    triple: str | None = ...,
+    arch: str = ...,
+    features: str = ...,
+    target: Literal["cpu"] = ...,
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    graph: Graph, lengths: Mapping[str, int] | None = ..., *, arch: str = ..., target: Literal["cuda"]
+) -> CudaExplanation: ...
 
 
 def explain(
@@ -42,15 +62,22 @@ def explain(
     triple: str | None = None,
     arch: str = "",
     features: str = "",
-) -> Explanation:
+    target: str = "cpu",
+) -> Explanation | CudaExplanation:
     """What the compiler makes of each cycle: its edges, its Jacobian, what left its loop, what is kept, how it runs.
 
     `lengths` of axes that come with the data are what the estimates are made for; where none is given, 128 steps of an
     axis that a loop walks, and 32 points of any other. The machine is this one, or the one that `triple`, `arch` and
     `features` name as in `gc.emit`. Raises `ArgumentError` if a length is given for no such axis.
+
+    With `target="cuda"` it is said instead how loops and products run on a GPU: which CTAs meet in each step, and where
+    the weights stay, with the estimates that decided it.
     """
-    target = Target.host() if triple is None else Target(triple, arch, features)
-    return _Explainer(stages(graph), target, lengths or {}).explanation()
+    if target == "cuda":
+        code = emit(graph, target="cuda", arch=arch)
+        return explain_cuda(code, _sizes(code.program, components(prepare(graph)), lengths or {}))
+    machine = Target.host() if triple is None else Target(triple, arch, features)
+    return _Explainer(stages(graph), machine, lengths or {}).explanation()
 
 
 class _Explainer:

@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from graphc import checkpoint as files
+from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.compile import Compiled, compile
+from graphc.cuda_compile import CompiledCuda
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
 from graphc.initialize import initialize
@@ -45,6 +47,7 @@ def fit(
     resume: bool = True,
     settings: Mapping[str, str] | None = None,
     quiet: bool = False,
+    target: str = "cpu",
 ) -> Fit:
     """Run a training step (see `gc.training_step`) on every batch of every epoch.
 
@@ -57,8 +60,10 @@ def fit(
     if it exists and `resume` is true, training goes on from there. Raises `ArgumentError` if it belongs to another
     training step or seed, or was begun with other `settings`, such as the batches' size, and then leaves it alone. A
     terminal shows progress; elsewhere each epoch is a line, and with `quiet` there is nothing.
+
+    With `target="cuda"` steps run on the GPU, where the state stays from one to the next.
     """
-    run = compile(step)
+    run: Compiled | CompiledCuda = compile(step, target="cuda") if target == "cuda" else compile(step)
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
     owner = {**(settings or {}), "graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
@@ -72,7 +77,10 @@ def fit(
     with _progress(console) as progress:
         for epoch in range(len(history), epochs):
             chosen = batches(epoch) if callable(batches) else batches
-            record = _epoch(run, chosen, arrays, numbers, progress, f"epoch {epoch + 1}/{epochs}")
+            there = run.upload(arrays) if isinstance(run, CompiledCuda) else {}
+            record = _epoch(run, chosen, {**arrays, **there}, numbers, progress, f"epoch {epoch + 1}/{epochs}")
+            for name, array in there.items():
+                arrays[name] = array.numpy()
             record = {"epoch": float(epoch), **record, **(evaluate(arrays) if evaluate is not None else {})}
             history.append(record)
             if checkpoint is not None:
@@ -87,9 +95,9 @@ def _progress(console: Console) -> Progress:
 
 
 def _epoch(
-    run: Compiled,
+    run: Compiled | CompiledCuda,
     batches: Iterable[Batch],
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray | DeviceArray],
     numbers: Sequence[str],
     progress: Progress,
     title: str,

@@ -60,6 +60,7 @@ def train_on_photographs(file: Path, function: str, given: Given, options: Photo
         skip_unreadable=bool(options.skip_unreadable),
         loss=given.loss,
         seed=given.seed,
+        target=given.target,
     )
     train(graph, data, how)
 

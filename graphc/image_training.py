@@ -49,6 +49,7 @@ class ImageTraining:
     loss: str = "loss"
     seed: int = 0
     quiet: bool = False
+    target: str = "cpu"
 
 
 def batch_size(photographs: int) -> int:
@@ -95,6 +96,7 @@ def _fit(
         checkpoint=how.out / "checkpoint.safetensors",
         settings={"photographs": data.fingerprint, "batch_size": str(size), "augment": str(how.augment)},
         quiet=how.quiet,
+        target=how.target,
     )
     return result.history, predict(result.state) if predict else None
 

@@ -109,7 +109,7 @@ class Runner:
     def prepare(self, given: Mapping[str, Any]) -> BoundCall:
         """Everything but the foreign call."""
         arguments, layout = self._checked(given)
-        self._check_indices(arguments)
+        check_indices(self.checks, self._declared, arguments)
         return self._bound(arguments, layout)
 
     def layout(self, given: Mapping[str, Any]) -> Layout:
@@ -166,17 +166,6 @@ class Runner:
                 lengths = arguments.arrays[axis.length["name"]]
                 if lengths.size and not 0 <= lengths.min() <= lengths.max() <= arguments.sizes[axis]:
                     check_arguments(self.graph, arguments.arrays)
-
-    def _check_indices(self, arguments: Arguments) -> None:
-        for check in self.checks:
-            array = arguments.arrays[check.name]
-            if array.size and not (array.min() >= 0 and array.max() < check.bound):
-                existing = array[_existing(self._declared[check.name], arguments)]
-                if existing.size and not (existing.min() >= 0 and existing.max() < check.bound):
-                    raise ArgumentError(
-                        f"{check.name} names rows or classes 0 to {check.bound - 1}, "
-                        f"but holds values from {existing.min()} to {existing.max()}"
-                    )
 
     def _bound(self, arguments: Arguments, layout: Layout) -> BoundCall:
         code, workspace = layout.code, self._workspace(layout.arena.size)
@@ -261,6 +250,19 @@ def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     raw = np.empty(count * kind.itemsize + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + count * kind.itemsize].view(kind).reshape(shape)
+
+
+def check_indices(checks: tuple[IndexCheck, ...], declared: Mapping[str, Node], arguments: Arguments) -> None:
+    """Raise `ArgumentError` if an array that names rows or classes holds others than there are, where they exist."""
+    for check in checks:
+        array = arguments.arrays[check.name]
+        if array.size and not (array.min() >= 0 and array.max() < check.bound):
+            existing = array[_existing(declared[check.name], arguments)]
+            if existing.size and not (existing.min() >= 0 and existing.max() < check.bound):
+                raise ArgumentError(
+                    f"{check.name} names rows or classes 0 to {check.bound - 1}, "
+                    f"but holds values from {existing.min()} to {existing.max()}"
+                )
 
 
 def _existing(node: Node, arguments: Arguments) -> np.ndarray:

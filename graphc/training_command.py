@@ -35,6 +35,7 @@ class Given:
     loss: str
     seed: int
     output: Path | None
+    target: str = "cpu"
 
     def optimizer_or(self, default: SGD | Momentum | Adam) -> SGD | Momentum | Adam:
         """The optimiser that the user named, else the default one, with the user's learning rate and bound."""
@@ -59,7 +60,7 @@ def train_on_arrays(file: Path, function: str, given: Given, data: str, batch_ax
         return batches(graph, arrays(epoch), batch_axis or "n", size, np.random.default_rng((given.seed, epoch)))
 
     epochs = given.epochs or EPOCHS
-    result = gc.fit(step, epoch_batches, epochs=epochs, seed=given.seed, checkpoint=given.output)
+    result = gc.fit(step, epoch_batches, epochs=epochs, seed=given.seed, checkpoint=given.output, target=given.target)
     if given.output is not None:
         typer.echo(f"{given.output}: {len(checkpoint.load(given.output)[0])} arrays")
     elif not result.history:

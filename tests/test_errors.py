@@ -561,8 +561,6 @@ def test_proper_calls_pass() -> None:
 @pytest.mark.parametrize(
     "use",
     [
-        lambda g: gc.compile(g, target="cuda"),
-        lambda g: gc.emit(g, target="cuda", arch="sm_90"),
         lambda g: g.input("half", (3,), dtype="float16"),
         lambda g: g.param("brain", (3,), dtype="bfloat16"),
     ],

@@ -27,7 +27,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "precision", "jacobian", "inference", "wavefront", "lookahead", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
-    "compile": ("runtime", "freeze", "compile", "alternatives", "explanation", "anatomy", "explain"),
+    "compile": (
+        "runtime", "freeze", "cuda_runtime", "cuda_compile", "cuda_explanation", "compile", "alternatives",
+        "explanation", "anatomy", "explain",
+    ),
     "use": (
         "gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve",
         "user_file", "training_data", "training_command", "predictions", "confusion", "prediction_sheet",

@@ -1,0 +1,94 @@
+"""A graph on a GPU: the passes of this back end, the code, and what runs it.
+
+In: the planned Program of a graph. Out: PTX (`cuda_code`), and a `CompiledCuda` that is called with arrays by name.
+
+    … → plan → join → split → split_sums → early → reuse → LLVM → PTX
+
+Of the passes for the CPU those stay that shorten sums and save memory; those that lay out memory for vectors do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from graphc.arena import MemoryUse, memory_use
+from graphc.codegen.cuda.arch import Arch, arch_of_device
+from graphc.codegen.cuda.driver import Device
+from graphc.codegen.cuda.exchange import DeviceArray
+from graphc.codegen.cuda.mma import Precision
+from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.cuda.ptx import emit as emit_ptx
+from graphc.codegen.cuda.units import split_sums
+from graphc.codegen.join import join
+from graphc.codegen.program import Program
+from graphc.codegen.split import split
+from graphc.codegen.verify_program import verify
+from graphc.cuda_runtime import CudaRunner, DeviceResults
+from graphc.early import early
+from graphc.graph import Graph
+from graphc.lower import Lowered
+from graphc.reuse import reuse
+from graphc.runtime import IndexCheck, Results
+
+__all__ = ["CompiledCuda", "cuda_code"]
+
+
+def cuda_code(planned: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
+    """The code of a program. `precision` is what the operands of products are rounded to."""
+    program = reuse(early(split_sums(split(join(planned)), arch)))
+    verify(program)
+    return emit_ptx(program, arch, precision)
+
+
+class CompiledCuda:
+    """A graph on a GPU. Call it with arrays by name; the lengths of axes may change from call to call.
+
+    Arrays may be numpy's, or lie on the GPU and offer `__cuda_array_interface__` or DLPack, as those of PyTorch, CuPy
+    and JAX do: these are not copied. If any lies there, so do the outputs.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        planned: Program,
+        lowered: Lowered,
+        checks: tuple[IndexCheck, ...],
+        device: Device,
+        precision: Precision = "float32",
+    ) -> None:
+        self.code = cuda_code(planned, arch_of_device(device.arch, device.sms), precision)
+        self._device = device
+        self.runner = CudaRunner(graph, lowered, self.code, checks, device)
+
+    def __call__(self, **arrays: Any) -> Results | DeviceResults:
+        """Run it: the outputs, by name. Params that the graph updates are changed in place.
+
+        Raises `ArgumentError` if the arrays do not fit the graph, and `MemoryError` if they do not fit the GPU.
+        """
+        return self.runner(arrays)
+
+    def upload(self, arrays: Mapping[str, np.ndarray]) -> dict[str, DeviceArray]:
+        """Copies of arrays on the GPU, to be given to calls."""
+        return {name: DeviceArray.copy_of(array, self._device) for name, array in arrays.items()}
+
+    def memory(self, sizes: Mapping[str, int]) -> MemoryUse:
+        """The bytes that a call takes on the GPU when axes have these lengths."""
+        return memory_use(self.code.program, sizes)
+
+    @property
+    def program(self) -> Program:
+        """The program that code was made of."""
+        return self.code.program
+
+    @property
+    def llvm_ir(self) -> str:
+        """The LLVM IR, before LLVM's own passes."""
+        return self.code.llvm_ir
+
+    @property
+    def ptx(self) -> str:
+        """The PTX that the driver made machine code of."""
+        return self.code.ptx

@@ -1,0 +1,177 @@
+"""Running a graph on a GPU: arguments in, results out, and the memory in between.
+
+In: the arrays of a call, in the host's memory or on the GPU. Out: its outputs, as numpy arrays; or, if any array was
+given on the GPU, as arrays there. Memory on the GPU is kept from call to call; a call takes more only if it needs more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.arena import arena, buffer_bytes, buffer_shape
+from graphc.arguments import Arguments, check_arguments
+from graphc.codegen.cuda.driver import Device, Prepared
+from graphc.codegen.cuda.exchange import DeviceArray, Foreign, foreign
+from graphc.codegen.cuda.groups import Grouping
+from graphc.codegen.cuda.launches import COUNTERS, Launch, counter_bytes, launches
+from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.program import Buffer
+from graphc.errors import ArgumentError
+from graphc.graph import Graph
+from graphc.ir import Node
+from graphc.lower import Lowered
+from graphc.runtime import IndexCheck, Results, check_indices
+
+_WORKSPACE = "(workspace)"
+
+
+class DeviceResults(Mapping[str, DeviceArray]):
+    """The outputs of a call on the GPU, by name."""
+
+    def __init__(self, arrays: dict[str, DeviceArray]) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> DeviceArray:
+        try:
+            return self._arrays[name]
+        except KeyError:
+            raise KeyError(f"no output {name!r}; the outputs are {', '.join(self._arrays)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The arrays of a call: checked, those in the host's memory; and those that lie on the GPU."""
+
+    arguments: Arguments
+    there: Mapping[str, Foreign]
+
+
+class CudaRunner:
+    """One program on one device."""
+
+    def __init__(
+        self, graph: Graph, lowered: Lowered, code: CudaCode, checks: tuple[IndexCheck, ...], device: Device
+    ) -> None:
+        self.graph = graph
+        self.lowered = lowered
+        self.code = code
+        self.checks = checks
+        self.device = device
+        self._declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+        self._module = device.load(code.ptx)
+        self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
+        self._lock = threading.Lock()
+        size = counter_bytes(code.arch)
+        device.clear(self._block(COUNTERS, size), size)
+        for name, array in lowered.constants.items():
+            device.write(self._block(name, array.nbytes), np.ascontiguousarray(array))
+
+    def __call__(
+        self, given: Mapping[str, Any], chosen: Mapping[str, Grouping] | None = None
+    ) -> Results | DeviceResults:
+        """Run the program. `chosen` says how loops are grouped, by their unit's symbol; else the cost model does."""
+        with self._lock:
+            taken = self._taken(given)
+            sizes = {axis.name: extent for axis, extent in taken.arguments.sizes.items()}
+            return self._run(taken, sizes, launches(self.code, sizes, chosen))
+
+    # Arguments.
+
+    def _taken(self, given: Mapping[str, Any]) -> _Given:
+        """Check the arrays. Of one on the GPU only its shape and dtype are looked at, and the values that say which
+        memory is read: lengths and indices."""
+        there = {name: found for name, array in given.items() if (found := foreign(name, array)) is not None}
+        if there:
+            self.device.synchronize()
+        looked_at = {check.name for check in self.checks}
+        looked_at |= {str(a.length["name"]) for a in self.graph.axes.values() if isinstance(a.length, Node)}
+        stand_ins = {name: self._stand_in(name, found, name in looked_at) for name, found in there.items()}
+        arguments = check_arguments(self.graph, {**given, **stand_ins})
+        check_indices(self.checks, self._declared, arguments)
+        for name in self.graph.updates:
+            self._check_updated(name, arguments.arrays[name], there.get(name))
+        return _Given(arguments, there)
+
+    def _stand_in(self, name: str, found: Foreign, values: bool) -> np.ndarray:
+        if values:
+            array = np.empty(found.shape, found.dtype)
+            self.device.read(array, found.address)
+            return array
+        try:
+            return np.broadcast_to(np.zeros((), found.dtype), found.shape)
+        except TypeError:
+            raise ArgumentError(f"{name} is an array of {found.dtype}, expected {self._declared[name].dtype}") from None
+
+    def _check_updated(self, name: str, array: np.ndarray, there: Foreign | None) -> None:
+        if not (array.flags.carray if there is None else there.writeable):
+            raise ArgumentError(
+                f"{name} is updated in place, so its array must be contiguous, aligned and writeable; "
+                f"pass np.ascontiguousarray({name})"
+            )
+
+    # A call.
+
+    def _run(self, given: _Given, sizes: Mapping[str, int], made: tuple[Launch, ...]) -> Results | DeviceResults:
+        program, addresses, outputs = self.code.program, {COUNTERS: self._blocks[COUNTERS][1]}, {}
+        placed = arena(program, sizes)
+        base = self._block(_WORKSPACE, placed.size)
+        for buffer in program.buffers:
+            if buffer.kind == "temp":
+                addresses[buffer.name] = base + placed.offsets[buffer.name]
+            elif buffer.kind == "output" and given.there:
+                outputs[buffer.name] = DeviceArray(self.device, buffer_shape(buffer, sizes), buffer.dtype)
+                addresses[buffer.name] = outputs[buffer.name].address
+            else:
+                addresses[buffer.name] = self._address(buffer, given, sizes)
+        self.device.run(self._module, [_prepared(launch, addresses) for launch in made])
+        for name in self.graph.updates:
+            if name not in given.there:
+                self.device.read(given.arguments.arrays[name], addresses[name])
+        if given.there:
+            self.device.synchronize()
+            return DeviceResults({name: outputs[buffer] for name, buffer in self.lowered.outputs.items()})
+        return Results({name: self._fetched(buffer, sizes) for name, buffer in self.lowered.outputs.items()})
+
+    def _address(self, buffer: Buffer, given: _Given, sizes: Mapping[str, int]) -> int:
+        """Where a buffer lies that is not a temporary; an array of the host's is copied there."""
+        if buffer.name in self.lowered.constants:
+            return self._blocks[buffer.name][1]
+        if buffer.name in given.there:
+            return given.there[buffer.name].address
+        address = self._block(buffer.name, buffer_bytes(buffer, sizes))
+        if buffer.kind != "output":
+            self.device.write(address, np.ascontiguousarray(given.arguments.arrays[buffer.name]))
+        return address
+
+    def _fetched(self, buffer: str, sizes: Mapping[str, int]) -> np.ndarray:
+        declared = self.code.program.buffer(buffer)
+        array = np.empty(buffer_shape(declared, sizes), declared.dtype)
+        self.device.read(array, self._blocks[buffer][1])
+        return array
+
+    def _block(self, name: str, size: int) -> int:
+        """Memory of at least this size that stays between calls."""
+        known, address = self._blocks.get(name, (-1, 0))
+        if known < size:
+            if known >= 0:
+                self.device.free(address)
+                del self._blocks[name]
+            address = self.device.allocate(size)
+            self._blocks[name] = (size, address)
+        return address
+
+
+def _prepared(launch: Launch, addresses: Mapping[str, int]) -> Prepared:
+    values = tuple(addresses[a] if isinstance(a, str) else a for a in launch.arguments)
+    return Prepared(launch.symbol, launch.grid, launch.block, launch.cluster, launch.shared, launch.cooperative, values)
