@@ -1,0 +1,122 @@
+"""Programs in the PTX emulator: a device for `gc.compile(…, target="cuda", device=…)`, and comparisons with the
+interpreter in every way in which a loop's CTAs may be grouped.
+
+The emulator takes races, reads of what was never written, accesses out of bounds and divergent barriers for mistakes,
+so whatever runs in it is checked for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import graphc as gc
+from graphc import testing
+from graphc.codegen.cuda.driver import Prepared
+from graphc.codegen.cuda.groups import Grouping, groupings
+from graphc.codegen.cuda.units import LoopUnit
+from graphc.cuda_compile import CompiledCuda
+from tests import ptx
+
+Arrays = dict[str, np.ndarray]
+
+
+class EmulatedDevice:
+    """A GPU with the memory that a test gives it. `launched` are the kernels that ran, in order."""
+
+    def __init__(self, arch: str = "sm_90", size: int = 1 << 30, sms: int = 132) -> None:
+        self.arch = arch
+        self.sms = sms
+        self.memory = ptx.Memory()
+        self.launched: list[Prepared] = []
+        self._free = size
+        self._sizes: dict[int, int] = {}
+
+    def load(self, text: str) -> ptx.Module:
+        return ptx.load(text, self.memory)
+
+    def allocate(self, size: int) -> int:
+        if size > self._free:
+            raise MemoryError(f"the call needs {size} bytes more on the GPU, which has {self._free} bytes free")
+        address = self.memory.alloc(max(size, 1))
+        self._sizes[address] = size
+        self._free -= size
+        return address
+
+    def free(self, address: int) -> None:
+        self.memory.free(address)
+        self._free += self._sizes.pop(address)
+
+    def clear(self, address: int, size: int) -> None:
+        self.memory.fill(address, 0, size)
+
+    def write(self, address: int, array: np.ndarray) -> None:
+        self.memory.copy_in(address, array)
+
+    def read(self, array: np.ndarray, address: int) -> None:
+        array[...] = self.memory.copy_out(address, array.nbytes).view(array.dtype).reshape(array.shape)
+
+    def run(self, module: ptx.Module, launches: Sequence[Prepared]) -> None:
+        for launch in launches:
+            self.launched.append(launch)
+            module.launch(
+                launch.symbol,
+                grid=(launch.grid,),
+                block=(launch.block,),
+                cluster=(launch.cluster,),
+                args=list(launch.arguments),
+                shared_bytes=launch.shared,
+            )
+
+    def synchronize(self) -> None:
+        """Launches have ended when they return."""
+
+
+def compiled(g: gc.Graph, **options: Any) -> CompiledCuda:
+    return gc.compile(g, target="cuda", device=EmulatedDevice(), **options)
+
+
+def ways(f: CompiledCuda, sizes: Mapping[str, int]) -> Iterator[dict[str, Grouping]]:
+    """Choices of a grouping for each loop, such that every version of every loop is among them: with its loop cut into
+    the fewest groups and into the most, in turn."""
+    loops = loops_of(f)
+    for number in range(max((len(unit.versions) for unit in loops), default=1)):
+        chosen = {}
+        for unit in loops:
+            version = unit.versions[min(number, len(unit.versions) - 1)]
+            possible = [w for w in groupings(unit, f.program, f.code.arch, sizes) if w.version is version]
+            by_groups = sorted(possible, key=lambda way: way.groups)
+            chosen[unit.symbol] = by_groups[0 if number % 2 else -1]
+        yield chosen
+
+
+def loops_of(f: CompiledCuda) -> list[LoopUnit]:
+    return [unit for unit in f.code.units if isinstance(unit, LoopUnit)]
+
+
+def check(g: gc.Graph, arrays: Arrays, sizes: Mapping[str, int], tolerance: float, **options: Any) -> CompiledCuda:
+    """Compare all outputs with the interpreter's, in every way."""
+    expected = gc.interpret(g, **arrays)
+    f = compiled(g, **options)
+    for chosen in ways(f, sizes):
+        found = f.runner(arrays, chosen)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=f"{name} {chosen}")
+    return f
+
+
+def recurrent(cell: str, units: int, inputs: int = 3, dtype: str = "float32") -> gc.Graph:
+    """The gradient of a cell's run."""
+    g = gc.Graph("recurrent", dtype=dtype)
+    t, n = g.axis("t"), g.axis("n")
+    x = g.input("x", (inputs,), over=(t, n))
+    made = getattr(gc.cells, cell)(g, x, units, over=t, name="cell")
+    h = made.h if hasattr(made, "h") else made.y
+    g.output("loss", gc.mean(gc.sum(h * h), over=(t, n)))
+    return gc.grad(g, "loss")
+
+
+def arrays_of(g: gc.Graph, **sizes: int) -> Arrays:
+    return testing.random_arrays(g, 3, **sizes)

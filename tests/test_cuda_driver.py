@@ -1,0 +1,246 @@
+"""The driver's interface and the exchange of arrays, without a driver: a stand-in records what is called."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc.codegen.cuda.arch import arch_of_device
+from graphc.codegen.cuda.driver import NvidiaDevice, Prepared, nvidia_device
+from graphc.codegen.cuda.exchange import DeviceArray, foreign
+from graphc.cuda_runtime import DeviceResults
+from graphc.errors import ArgumentError, UnsupportedError
+from tests.cuda_emulated import EmulatedDevice
+
+
+class Driver:
+    """Stands in for the module cuda.bindings.driver: every function succeeds, with a result of `results`."""
+
+    def __init__(self, **results: Any) -> None:
+        self.results = {"cuDriverGetVersion": 13000, "cuDeviceGetCount": 1, "cuMemGetInfo": (100, 200), **results}
+        self.called: list[tuple[Any, ...]] = []
+        self.CUlaunchConfig = SimpleNamespace
+        self.CUlaunchAttribute = lambda: SimpleNamespace(value=SimpleNamespace(clusterDim=SimpleNamespace()))
+        names = SimpleNamespace(
+            CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION="cluster",
+            CU_LAUNCH_ATTRIBUTE_COOPERATIVE="cooperative",
+            CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="local",
+            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared",
+            CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED="large",
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="MAJOR",
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR="MINOR",
+            CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT="COUNT",
+        )
+        self.CUlaunchAttributeID = self.CUstreamCaptureMode = self.CUfunction_attribute = names
+        self.CUdevice_attribute = names
+
+    def cuGetErrorString(self, status: int) -> tuple[int, bytes]:
+        return 0, b"out of order"
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> tuple[Any, ...]:
+            self.called.append((name, *arguments))
+            result = self.results.get(name, f"{name} result")
+            if isinstance(result, Exception):
+                return (7,)
+            return (0, *result) if isinstance(result, tuple) else (0, result)
+
+        return call
+
+    def names(self) -> list[str]:
+        return [call[0] for call in self.called if call[0] != "cuCtxSetCurrent"]
+
+
+def launch(symbol: str = "k", **changes: Any) -> Prepared:
+    given = {"grid": 4, "block": 256, "cluster": 1, "shared": 0, "cooperative": False, "arguments": (1, 2), **changes}
+    return Prepared(symbol, **given)
+
+
+def test_an_old_driver_is_named() -> None:
+    with pytest.raises(UnsupportedError, match=r"CUDA 11\.8.*12\.0"):
+        NvidiaDevice(Driver(cuDriverGetVersion=11080), 0)
+
+
+def test_a_machine_without_a_gpu() -> None:
+    with pytest.raises(UnsupportedError, match="no GPU number 0"):
+        NvidiaDevice(Driver(cuDeviceGetCount=0), 0)
+
+
+def test_what_the_driver_says_is_passed_on() -> None:
+    with pytest.raises(UnsupportedError, match="cuInit failed with error 7: out of order"):
+        NvidiaDevice(Driver(cuInit=ValueError()), 0)
+
+
+def test_too_little_memory() -> None:
+    device = NvidiaDevice(Driver(), 0)
+    with pytest.raises(MemoryError, match="GiB free of"):
+        device.allocate(101)
+    assert not [name for name in device._driver.names() if name.startswith("cuMemAlloc")]
+
+
+def test_a_missing_package_and_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_device.cache_clear()
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(UnsupportedError, match=r"graphc-compiler\[cuda\]"):
+        nvidia_device()
+
+    class Missing(Driver):
+        def cuInit(self, flags: int) -> None:
+            raise RuntimeError("libcuda.so was not found")
+
+    monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(driver=Missing()))
+    with pytest.raises(UnsupportedError, match=r"no NVIDIA driver.*libcuda.*gc\.emit"):
+        nvidia_device()
+
+
+def test_launches_say_how_ctas_hang_together() -> None:
+    driver = Driver()
+    device = NvidiaDevice(driver, 0)
+    device.run("module", [launch(cluster=16, shared=100_000, cooperative=True)])
+    (config,) = [call[1] for call in driver.called if call[0] == "cuLaunchKernelEx"]
+    assert [attribute.id for attribute in config.attrs] == ["cluster", "cooperative"]
+    assert config.attrs[0].value.clusterDim.x == 16
+    assert (config.gridDimX, config.blockDimX, config.sharedMemBytes) == (4, 256, 100_000)
+    assert [call[2:] for call in driver.called if call[0] == "cuFuncSetAttribute"] == [
+        ("large", 1),
+        ("shared", 100_000),
+    ]
+
+
+def test_repeated_launches_become_a_graph() -> None:
+    driver = Driver()
+    device = NvidiaDevice(driver, 0)
+    several = [launch("a"), launch("b")]
+    for _ in range(4):
+        device.run("module", several)
+    assert driver.names().count("cuGraphLaunch") == 3
+    assert driver.names().count("cuLaunchKernelEx") == 4
+    device.run("module", [launch("a"), launch("b", arguments=(1, 3))])
+    assert driver.names().count("cuGraphLaunch") == 3
+
+
+def test_code_is_made_for_the_device() -> None:
+    """For its number of SMs, on which all CTAs of a loop must fit, and for the newest capability that it knows."""
+    device = NvidiaDevice(Driver(), 0)
+    device._driver.cuDeviceGetAttribute = lambda code, _: (0, {"MAJOR": 9, "MINOR": 0, "COUNT": 114}[code])
+    assert (device.arch, device.sms) == ("sm_90", 114)
+    assert arch_of_device("sm_90", 114).sms == 114
+    assert arch_of_device("sm_110", 20).name == "sm_103"
+    with pytest.raises(UnsupportedError, match="sm_75"):
+        arch_of_device("sm_75", 40)
+
+
+# Arrays.
+
+
+class Theirs:
+    """Another library's array on the device."""
+
+    def __init__(self, array: np.ndarray, device: EmulatedDevice, strides: tuple[int, ...] | None = None) -> None:
+        address = device.allocate(array.nbytes)
+        device.write(address, array)
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (address, False),
+            "version": 3,
+            "strides": strides,
+        }
+
+
+def counted() -> gc.Graph:
+    """Adds its input to a param, in place."""
+    g = gc.Graph("counted")
+    n = g.axis("n")
+    x, total = g.input("x", (3,), over=n), g.param("total", (3,), init="zeros")
+    g.update("total", total + gc.sum(x, over=n))
+    g.output("twice", x * 2.0)
+    return g
+
+
+def test_arrays_on_the_device_are_not_copied() -> None:
+    device = EmulatedDevice()
+    f = gc.compile(counted(), target="cuda", device=device)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    total = DeviceArray.copy_of(np.zeros(3, np.float32), device)
+    theirs = Theirs(x, device)
+    found = f(x=theirs, total=total)
+    assert isinstance(found, DeviceResults)
+    assert any(theirs.__cuda_array_interface__["data"][0] in launch.arguments for launch in device.launched)
+    np.testing.assert_array_equal(found["twice"].numpy(), 2 * x)
+    np.testing.assert_array_equal(total.numpy(), x.sum(0))
+    f(x=theirs, total=total)
+    np.testing.assert_array_equal(total.numpy(), 2 * x.sum(0))
+
+
+def test_arrays_of_the_host_are_updated_in_place() -> None:
+    total = np.zeros(3, np.float32)
+    x = np.ones((4, 3), np.float32)
+    found = gc.compile(counted(), target="cuda", device=EmulatedDevice())(x=x, total=total)
+    assert isinstance(found["twice"], np.ndarray)
+    np.testing.assert_array_equal(total, [4, 4, 4])
+
+
+def test_dlpack_goes_both_ways() -> None:
+    device = EmulatedDevice()
+    array = DeviceArray.copy_of(np.arange(6, dtype=np.int32).reshape(2, 3), device)
+
+    class Dlpack:  # offers nothing else
+        __dlpack__, __dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+
+    found = foreign("x", Dlpack())
+    assert found is not None
+    assert (found.address, found.shape, found.dtype) == (array.address, (2, 3), "int32")
+    assert foreign("x", np.ones(3)) is None
+
+
+@pytest.mark.parametrize(
+    ("array", "strides", "message"),
+    [
+        (np.ones((2, 3), np.float32), (4, 8), "contiguous"),
+        (np.ones((2, 3), np.float64), None, "float64, expected float32"),
+        (np.ones((2, 4), np.float32), None, r"shape \(2, 4\)"),
+    ],
+)
+def test_arrays_that_do_not_fit(array: np.ndarray, strides: tuple[int, ...] | None, message: str) -> None:
+    device = EmulatedDevice()
+    f = gc.compile(counted(), target="cuda", device=device)
+    with pytest.raises(ArgumentError, match=message):
+        f(x=Theirs(array, device, strides), total=np.zeros(3, np.float32))
+
+
+def test_memory_is_kept_and_given_back() -> None:
+    device = EmulatedDevice(size=10_000_000)
+    f = gc.compile(counted(), target="cuda", device=device)
+    total = np.zeros(3, np.float32)
+    small, large = np.ones((2, 3), np.float32), np.ones((5000, 3), np.float32)
+    f(x=small, total=total)
+    before = device._free
+    f(x=small, total=total)
+    assert device._free == before
+    f(x=large, total=total)
+    f(x=small, total=total)
+    np.testing.assert_array_equal(total, 5006)
+    with pytest.raises(MemoryError, match="free"):
+        f(x=np.ones((1_000_000, 3), np.float32), total=total)
+
+
+def test_training_keeps_the_state_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = EmulatedDevice()
+    monkeypatch.setattr(sys.modules["graphc.compile"], "nvidia_device", lambda: device)
+    g = gc.Graph("line")
+    n = g.axis("n")
+    x, y = g.input("x", (2,), over=n), g.input("y", (), over=n)
+    w = g.param("w", (2,))
+    g.output("loss", gc.mean((gc.sum(w * x) - y) ** 2, over=n))
+    step = gc.training_step(g, "loss", gc.optim.Adam(lr=0.1))
+    batch = {"x": np.eye(2, dtype=np.float32), "y": np.array([1, -1], np.float32)}
+    runs = [gc.fit(step, [batch] * 3, epochs=2, quiet=True, target=target) for target in ("cpu", "cuda")]
+    assert [record["loss"] for record in runs[1].history] == pytest.approx([r["loss"] for r in runs[0].history])
+    for name, array in runs[0].state.items():
+        np.testing.assert_allclose(runs[1].state[name], array, rtol=1e-5, atol=1e-6, err_msg=name)

@@ -1,0 +1,54 @@
+"""Persistent kernels in the PTX emulator, against the interpreter: every cell, and lengths of all kinds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from tests.cuda_emulated import arrays_of, check, compiled, recurrent
+
+CELLS = (
+    "cornn", "elman", "gru", "indrnn", "jordan", "layer_norm_lstm", "lem", "lstm", "mgu", "min_gru", "min_lstm",
+    "peephole_lstm", "projected_lstm", "slstm", "ugrnn",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_cell(cell: str) -> None:
+    """A cell's gradient, in every way to group CTAs."""
+    g = recurrent(cell, 4)
+    check(g, arrays_of(g, t=3, n=3), {"t": 3, "n": 3}, 2e-5)
+
+
+@pytest.mark.parametrize(("t", "n"), [(1, 1), (7, 2), (2, 5)])
+def test_one_compilation_serves_all_lengths(t: int, n: int) -> None:
+    g = recurrent("gru", 4)
+    f = compiled(g)
+    for lengths in ({"t": t, "n": n}, {"t": n, "n": t}):
+        arrays = arrays_of(g, **lengths)
+        for name, value in gc.interpret(g, **arrays).items():
+            np.testing.assert_allclose(f(**arrays)[name], value, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("t", "n"), [(0, 2), (2, 0)])
+def test_empty_arrays(t: int, n: int) -> None:
+    g = gc.Graph("empty")
+    along, batch = g.axis("t"), g.axis("n")
+    x = g.input("x", (3,), over=(along, batch))
+    cell = gc.cells.elman(g, x, 4, over=along, name="cell")
+    g.output("h", cell.h)
+    g.output("total", gc.sum(cell.h, over=(along, batch)))
+    arrays = arrays_of(g, t=t, n=n)
+    found = compiled(g)(**arrays)
+    for name, value in gc.interpret(g, **arrays).items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_results_are_the_same_from_run_to_run() -> None:
+    g = recurrent("lstm", 8)
+    arrays = arrays_of(g, t=9, n=4)
+    f = compiled(g)
+    first, second = f(**arrays), f(**arrays)
+    for name in first:
+        assert first[name].tobytes() == second[name].tobytes()
