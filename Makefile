@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench golden clean
+.PHONY: demo test test-cuda lint bench bench-cuda golden clean
 
 demo: $(STAMP)
 	$(BIN)/graphc demo
@@ -17,6 +17,15 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# On a machine with an NVIDIA GPU: the same comparisons there, beside those in the emulator and with NVIDIA's assembler.
+test-cuda: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[test,test-cuda,cuda]'
+	$(BIN)/python -m pytest -q tests/test_cuda_gpu.py tests/test_cuda_assembly.py tests/test_cuda_driver.py
+
+bench-cuda: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[cuda]' torch
+	$(BIN)/python -m benchmarks.cuda
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
