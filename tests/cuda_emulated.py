@@ -68,6 +68,7 @@ class EmulatedDevice:
                 cluster=(launch.cluster,),
                 args=list(launch.arguments),
                 shared_bytes=launch.shared,
+                cooperative=launch.cooperative,
             )
 
     def synchronize(self) -> None:
