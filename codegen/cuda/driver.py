@@ -19,6 +19,7 @@ from graphc.errors import UnsupportedError
 __all__ = ["Device", "Prepared", "nvidia_device"]
 
 _OLDEST_DRIVER = 12000  # of CUDA 12.0, the first that takes PTX 8.0
+_MOST_GRAPHS = 32  # that are kept
 _PORTABLE_CLUSTER = 8  # CTAs: for more, a function must be told first
 _STATIC_SHARED = 48 * 1024  # bytes: the same
 
@@ -91,7 +92,7 @@ class NvidiaDevice:
         self.stream = self._call("cuStreamCreate", 1)  # not synchronised with the default stream
         self._functions: dict[tuple[int, str], Any] = {}
         self._graphs: dict[tuple[int, tuple[Prepared, ...]], Any] = {}
-        self._seen: set[tuple[int, tuple[Prepared, ...]]] = set()
+        self._last: tuple[int, tuple[Prepared, ...]] | None = None
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the driver; its result, or an error with the driver's own words."""
@@ -158,11 +159,13 @@ class NvidiaDevice:
         self._enter()
         key = (id(module), tuple(launches))
         if key not in self._graphs:
-            if len(launches) < 2 or key not in self._seen:
-                self._seen.add(key)
+            if len(launches) < 2 or key != self._last:
+                self._last = key
                 for launch in launches:
                     self._launch(module, launch)
                 return
+            if len(self._graphs) == _MOST_GRAPHS:
+                self._call("cuGraphExecDestroy", self._graphs.pop(next(iter(self._graphs))))
             self._graphs[key] = self._captured(module, launches)
         self._call("cuGraphLaunch", self._graphs[key], self.stream)
 
@@ -172,7 +175,9 @@ class NvidiaDevice:
         for launch in launches:
             self._launch(module, launch)
         graph = self._call("cuStreamEndCapture", self.stream)
-        return self._call("cuGraphInstantiate", graph, 0)
+        made = self._call("cuGraphInstantiate", graph, 0)
+        self._call("cuGraphDestroy", graph)
+        return made
 
     def _launch(self, module: Any, launch: Prepared) -> None:
         config = self._driver.CUlaunchConfig()

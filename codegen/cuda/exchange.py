@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +128,7 @@ class DeviceArray:
         return made
 
     def __del__(self) -> None:
-        if hasattr(self, "address"):
+        if hasattr(self, "address") and not sys.is_finalizing():
             self._device.free(self.address)
 
     def __repr__(self) -> str:
