@@ -23,20 +23,24 @@ from graphc.codegen.cuda.driver import nvidia_device
 from graphc.codegen.cuda.mma import Precision
 from graphc.cuda_compile import CompiledCuda
 from graphc.errors import UnsupportedError
+from graphc.ir import Axis
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One recurrent layer: a cell of the library's, its sizes, and what products are rounded to."""
+    """One recurrent layer: a cell of the library's, its sizes, and what products are rounded to. With several heads of
+    `units` each it is an LSTM whose recurrent weights are block-diagonal, and whose input is already projected."""
 
     cell: str
     units: int
     steps: int
     batch: int
     precision: Precision
+    heads: int = 1
 
     def __str__(self) -> str:
-        return f"{self.cell} {self.units} T{self.steps} B{self.batch} {self.precision}"
+        size = f"{self.heads} × {self.units}" if self.heads > 1 else str(self.units)
+        return f"{self.cell} {size} T{self.steps} B{self.batch} {self.precision}"
 
 
 LAYERS = (
@@ -45,6 +49,9 @@ LAYERS = (
     Layer("gru", 512, 1024, 64, "bf16"),
     Layer("lstm", 256, 1024, 16, "float32"),
     Layer("lstm", 64, 1024, 512, "bf16"),
+    Layer("lstm", 64, 1024, 16, "bf16", heads=12),
+    Layer("lstm", 128, 1024, 16, "bf16", heads=6),
+    Layer("lstm", 256, 1024, 16, "bf16", heads=3),
     Layer("peephole_lstm", 128, 256, 16, "float32"),
     Layer("slstm", 128, 256, 16, "float32"),
 )
@@ -53,13 +60,32 @@ LAYERS = (
 def layer_graph(layer: Layer, backward: bool) -> gc.Graph:
     g = gc.Graph("layer")
     t, n = g.axis("t"), g.axis("n")
-    x = g.input("x", (layer.units,), over=(t, n))
-    cell = getattr(gc.cells, layer.cell)(g, x, layer.units, over=t, name="cell")
-    g.output("h", cell.h)
+    if layer.heads > 1:
+        h: gc.Value = head_wise(g, t, n, layer)
+    else:
+        x = g.input("x", (layer.units,), over=(t, n))
+        h = getattr(gc.cells, layer.cell)(g, x, layer.units, over=t, name="cell").h
+    g.output("h", h)
     if not backward:
         return g
-    g.output("loss", gc.mean(gc.sum(cell.h * cell.h), over=(t, n)))
+    g.output("loss", gc.mean(gc.sum(h * h), over=(t, n)))
     return gc.grad(g, "loss")
+
+
+def head_wise(g: gc.Graph, t: Axis, n: Axis, layer: Layer) -> gc.Value:
+    """An LSTM whose heads see their own states alone."""
+    shape = (layer.heads, layer.units)
+    x = g.input("x", (4, *shape), over=(t, n))
+    h, c = g.state("h", shape, over=(t, n)), g.state("c", shape, over=(t, n))
+
+    def gate(k: int) -> gc.Value:
+        weights = g.param(f"R_{k}", (*shape, layer.units))
+        return x[k] + gc.einsum("hmk,hk->hm", weights, h[t - 1])
+
+    f, i, o, z = (gate(k) for k in range(4))
+    c[t] = gc.sigmoid(f) * c[t - 1] + gc.sigmoid(i) * gc.tanh(z)
+    h[t] = gc.sigmoid(o) * gc.tanh(c)
+    return h
 
 
 def seconds(run: Callable[[], object], wait: Callable[[], None]) -> float:
@@ -78,7 +104,7 @@ def torch_layer(layer: Layer, x: np.ndarray, backward: bool) -> Any:
     except ImportError:
         return None
     kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}.get(layer.cell)
-    if kind is None or not torch.cuda.is_available():
+    if kind is None or layer.heads > 1 or not torch.cuda.is_available():
         return None
     dtype = {"float32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[layer.precision]
     module = kind(layer.units, layer.units).cuda().to(dtype)
@@ -99,7 +125,8 @@ def measure(layer: Layer, backward: bool, rounds: int) -> str:
     device = nvidia_device()
     f: CompiledCuda = gc.compile(g, target="cuda", precision=layer.precision)
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(layer.steps, layer.batch, layer.units)).astype(np.float32)
+    event = g.inputs["x"].shape
+    x = rng.normal(size=(layer.steps, layer.batch, *event)).astype(np.float32)
     weights = dict(gc.initialize(g, seed=0))
     short = {"x": x[:4], **weights}
     expected, found = gc.compile(g)(**short)["h"], f(**short)["h"]
