@@ -98,7 +98,8 @@ def _way(way: Grouping) -> str:
     groups = "1 group" if way.groups == 1 else f"{way.groups} groups"
     size = "1 CTA" if version.ctas == 1 else f"{version.ctas} CTAs"
     held = "" if version.holds or not version.tiles else ", operands do not fit on the chip"
-    times = f"about {1e6 * way.step:.2f} µs a step, {1e3 * way.seconds:.3g} ms in all"
+    times = f"about {1e6 * way.step:.2f} µs a step, at least {1e6 * way.waiting:.2f} of it waiting"
+    times += f"; {1e3 * way.seconds:.3g} ms in all"
     return f"exchange {_WORDS[version.kind]}, {groups} of {size}{held}: {times}"
 
 

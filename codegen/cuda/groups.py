@@ -65,11 +65,13 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Grouping:
     """A version of the loop on `groups` groups of CTAs, each with its part of the slicings (`parts` says how many parts
-    each is cut into), and the estimated seconds of a step and of the loop."""
+    each is cut into), and the estimated seconds of a step, of what a step waits however little it computes, and of the
+    loop."""
 
     version: Version
     parts: tuple[int, ...]
     step: float
+    waiting: float
     seconds: float
 
     @property
@@ -105,9 +107,10 @@ def _estimated(version: Version, parts: tuple[int, ...], step: Step, unit: LoopU
     groups = math.prod(parts)
     compute = sum(times * _kernel_seconds(w, version, groups, unit.threads, arch) for times, w in step.works)
     meeting = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
+    waiting = step.barriers * meeting + _LATENCY * sum(times for times, _ in step.works)
     seconds = compute + step.barriers * meeting
     waves = -(-groups * version.ctas // arch.sms)
-    return Grouping(version, parts, seconds, seconds * step.steps * waves)
+    return Grouping(version, parts, seconds, waiting, seconds * step.steps * waves)
 
 
 def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arch: Arch) -> float:
