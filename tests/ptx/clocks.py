@@ -2,8 +2,8 @@
 
 The unit is the warp. Each warp counts epochs; its own goes up whenever it releases something (a barrier, a fence, a
 release), so that what it does later is told apart from what others know of. `known(w, v)` is the last epoch of warp v
-that is ordered before what warp w does now. Within a CTA this is a small matrix; between CTAs there is a matrix of
-all warps, made when something first synchronises over CTAs. A warp's lanes are ordered among themselves by `synced`:
+that is ordered before what warp w does now. While CTAs do not synchronise with each other this is a small matrix for
+each (`inside`), later one matrix of all warps (`across`). A warp's lanes are ordered among themselves by `synced`:
 accesses of earlier epochs happened before.
 """
 
@@ -15,6 +15,7 @@ from tests.ptx.geometry import WARP, Geometry
 from tests.ptx.kinds import Array
 
 EPOCH_SHIFT = 40
+_WARP_SHIFT = 5  # from the number of a thread to that of its warp
 
 
 class Clocks:
@@ -34,37 +35,43 @@ class Clocks:
 
     def known(self, warps: Array, others: Array) -> Array:
         """The last epoch of each other warp that is ordered before each warp's present."""
-        first = warps - self._own[warps]
-        place = others - first
+        if self.across is not None:
+            return np.take(self.across, warps * self.count + others)
+        place = others - warps + self._own[warps]
         near = (place >= 0) & (place < self.per_cta)
-        inside = self.inside[warps, np.where(near, place, 0)]
-        if self.across is None:
-            return np.where(near, inside, np.uint32(0))
-        return np.where(near, inside, self.across[warps, others])
+        return np.where(near, self.inside[warps, np.where(near, place, 0)], np.uint32(0))
 
     def of(self, warp: int) -> Array:
         """What a warp knows of all warps, itself included: what it releases."""
-        clock = np.zeros(self.count, np.uint32) if self.across is None else self.across[warp].copy()
-        first = warp - warp % self.per_cta
-        clock[first : first + self.per_cta] = self.inside[warp]
+        if self.across is not None:
+            return np.array(self.across[warp])
+        clock = np.zeros(self.count, np.uint32)
+        clock[self._near(warp)] = self.inside[warp]
         return clock
 
     def learn(self, warp: int, clock: Array) -> None:
         """Join what was released to what a warp knows: an acquire."""
-        first = warp - warp % self.per_cta
-        near = slice(first, first + self.per_cta)
-        np.maximum(self.inside[warp], clock[near], out=self.inside[warp])
-        if self.across is None:
-            if not clock[:first].any() and not clock[first + self.per_cta :].any():
-                return
-            self.across = np.zeros((self.count, self.count), np.uint32)
-        np.maximum(self.across[warp], clock, out=self.across[warp])
+        near = self._near(warp)
+        if self.across is None and (clock[: near.start].any() or clock[near.stop :].any()):
+            self.across = np.stack([self.of(w) for w in range(self.count)])
+        if self.across is not None:
+            np.maximum(self.across[warp], clock, out=self.across[warp])
+        else:
+            np.maximum(self.inside[warp], clock[near], out=self.inside[warp])
 
     def advance(self, warps: Array) -> None:
         """A new epoch begins for these warps (each named once)."""
         self.epoch[warps] += np.uint32(1)
-        self.inside[warps, self._own[warps]] = self.epoch[warps]
+        if self.across is not None:
+            self.across[warps, warps] = self.epoch[warps]
+        else:
+            self.inside[warps, self._own[warps]] = self.epoch[warps]
         self._stamps.reshape(-1, WARP)[warps] += np.uint64(1 << EPOCH_SHIFT)
+
+    def _near(self, warp: int) -> slice:
+        """The warps of a warp's CTA."""
+        first = warp - warp % self.per_cta
+        return slice(first, first + self.per_cta)
 
     def stamps(self, threads: Array) -> Array:
         """For each thread its warp's epoch, above bit EPOCH_SHIFT, and its own number plus 1."""
@@ -79,11 +86,9 @@ class Clocks:
         """Warps that share a key wait for each other; `warps` in ascending order."""
         if self._whole_ctas(warps, keys):
             ctas = np.unique(warps // self.per_cta)
-            rows = self.inside.reshape(-1, self.per_cta, self.per_cta)
+            table = self.inside if self.across is None else self.across
+            rows = table.reshape(len(table) // self.per_cta, self.per_cta, -1)
             rows[ctas] = rows[ctas].max(axis=1, keepdims=True)
-            if self.across is not None:
-                far = self.across.reshape(-1, self.per_cta, self.count)
-                far[ctas] = far[ctas].max(axis=1, keepdims=True)
         else:
             for key in np.unique(keys):
                 self._join(warps[keys == key])
@@ -108,12 +113,12 @@ class Clocks:
 
 def warps_of(threads: Array) -> Array:
     """The warps of some threads, each once, ascending."""
-    return _distinct(threads // WARP)
+    return _distinct(threads >> _WARP_SHIFT)
 
 
 def warps_and(threads: Array, keys: Array) -> tuple[Array, Array]:
     """The different pairs of a thread's warp and its key (below 2^32), ascending by warp."""
-    pairs = _distinct((threads // WARP << 32) | keys)
+    pairs = _distinct((threads >> _WARP_SHIFT << 32) | keys)
     return pairs >> 32, pairs & 0xFFFFFFFF
 
 

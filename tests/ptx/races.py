@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # A remembered access: epoch, line, whether strong, thread + 1; 0: none.
 _THREAD_BITS, _STRONG_BIT, _LINE_SHIFT = 20, 20, 21
+_WARP_SHIFT = 5  # from the number of a thread to that of its warp
 _THREAD_MASK = np.uint64((1 << _THREAD_BITS) - 1)
 _STRONG = np.uint64(1 << _STRONG_BIT)
 _UNORDERED = "no barrier, release or acquire orders the two"
@@ -56,6 +57,7 @@ class Races:
     def __init__(self, geometry: Geometry, granule: int) -> None:
         self.clocks = Clocks(geometry)
         self.granule = granule
+        self._shift = granule.bit_length() - 1
         self.ctas_per_cluster = int(np.prod(geometry.cluster))
         self._shadows: dict[int, Shadow] = {}
         self._released: dict[tuple[str, int], dict[Domain, Array]] = {}  # what each location's release sequence carries
@@ -72,7 +74,7 @@ class Races:
         if part.space is g.machine.local:
             return
         shadow = self._shadow(part.space)
-        granules = part.offsets // self.granule
+        granules = part.offsets >> self._shift
         count = kind.size // self.granule
         if len(granules) == 1 and g.count > 1 and part.lanes is None:
             self._read_one(g, kind, shadow, int(granules[0]), count)
@@ -82,12 +84,13 @@ class Races:
         self._check(g, kind, written, threads, "writes")
         self._check_unchanged(g, kind, written, threads)
         tags = self._tags(kind, threads)
+        warps = threads >> _WARP_SHIFT
         before = shadow.read[granules]
-        other = (before != 0) & (self._warp(before) != threads // WARP)
+        other = (self._warp(before) != warps) & (before != 0)
         if other.any():
             shadow.other_read[granules[other]] = before[other]
         shadow.read[granules] = tags
-        lost = self._warp(shadow.read[granules]) != threads // WARP
+        lost = self._warp(shadow.read[granules]) != warps
         if lost.any():
             shadow.other_read[granules[lost]] = tags[lost]
 
@@ -111,7 +114,7 @@ class Races:
         if part.space is g.machine.local:
             return
         shadow = self._shadow(part.space)
-        granules = part.offsets // self.granule
+        granules = part.offsets >> self._shift
         if len(granules) == 1 and g.count > 1 and part.lanes is None:
             granules = np.repeat(granules, g.count)
         threads, granules = self._lanes(g, part, granules, kind.size // self.granule)
@@ -152,7 +155,7 @@ class Races:
         return self.clocks.stamps(threads) | np.uint64(line | (int(_STRONG) if kind.strong else 0))
 
     def _warp(self, tags: Array) -> Array:
-        return ((tags & _THREAD_MASK).view(np.int64) - 1) >> 5
+        return ((tags & _THREAD_MASK).view(np.int64) - 1) >> _WARP_SHIFT
 
     def _check(self, g: Group, kind: Kind, tags: Array, threads: Array, verb: str) -> None:
         """Raise unless every remembered access is ordered before the present one."""
@@ -167,7 +170,7 @@ class Races:
             return
         tags, earlier, threads = tags[chosen], earlier[chosen], threads[chosen]
         epochs = (tags >> np.uint64(EPOCH_SHIFT)).astype(np.uint32)
-        then, now = earlier // WARP, threads // WARP
+        then, now = earlier >> _WARP_SHIFT, threads >> _WARP_SHIFT
         ordered = np.where(then == now, epochs < self.clocks.synced[now], epochs <= self.clocks.known(now, then))
         if not ordered.all():
             first = int(np.flatnonzero(~ordered)[0])
