@@ -13,11 +13,11 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import peers
+from benchmarks import alone, peers
 from benchmarks.compare import Comparison, Row, compare
 from benchmarks.report import record, table
 from benchmarks.timing import Effort
-from benchmarks.workloads import COMPARISONS, NAMES, SCALING, scaling
+from benchmarks.workloads import COMPARISONS, IMAGES, NAMES, SCALING, images, scaling
 
 QUICK, FULL = Effort(rounds=5, seconds=1), Effort(rounds=11, seconds=2)
 ROOT = Path(__file__).parents[1]
@@ -76,13 +76,21 @@ def scaled(asked: Options, found: Sequence[peers.Peer], console: Console) -> lis
     """The workload whose peers run in processes of their own, and its table."""
     if SCALING not in asked.only:
         return []
-    rivals = [peer.name for peer in found if peer.name in scaling.RIVALS]
+    rivals = [peer.name for peer in found if peer.name in alone.RIVALS]
     work = [(name, steps) for name in rivals for steps in scaling.lengths(asked.quick)]
-    points = tracked(
-        SCALING, work, lambda w: f"{w[0]}, T {w[1]}", lambda w: scaling.measure(*w, asked.threads), console
-    )
-    console.print(table.scaling(scaling.TITLE, points))
+    points = tracked(SCALING, work, lambda w: f"{w[0]}, T {w[1]}", lambda w: scaling.point(*w, asked.threads), console)
+    console.print(table.costs(scaling.TITLE, [(f"T {p.steps:,}", p.cost) for p in points]))
     return points
+
+
+def image_costs(asked: Options, found: Sequence[peers.Peer], console: Console) -> list[alone.Cost]:
+    """What a step of training the image model costs each peer alone, and its table."""
+    if IMAGES not in asked.only:
+        return []
+    rivals, problem = [peer.name for peer in found if peer.name in images.RIVALS], images.problem(asked.quick)
+    costs = tracked(IMAGES, rivals, str, lambda name: alone.measure(name, problem, asked.threads), console)
+    console.print(table.costs(f"{problem.name}, {images.TITLE}", [(c.sizes, c) for c in costs]))
+    return costs
 
 
 def tracked(
@@ -117,11 +125,12 @@ def main(arguments: list[str]) -> None:
     console.print(title)
     for name in peers.missing():
         console.print(f"{name} is not installed and left out; pip install -e '.\\[bench]' brings it")
-    rows, points = compared(asked, found, console), scaled(asked, found, console)
-    disturbed = sum(result.disturbed for result in (*rows, *points))
+    rows, costs, points = (work(asked, found, console) for work in (compared, image_costs, scaled))
+    results = [*rows, *costs, *(point.cost for point in points)]
+    disturbed = sum(result.disturbed for result in results)
     if disturbed:
-        console.print(f"{disturbed} of {len(rows) + len(points)} results were disturbed by other processes (marked !)")
-    for path in record.write(asked.output, about, rows, points):
+        console.print(f"{disturbed} of {len(results)} results were disturbed by other processes (marked !)")
+    for path in record.write(asked.output, about, rows, points, costs):
         console.print(f"written: {path}")
 
 

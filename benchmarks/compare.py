@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.disturbance import QUIET, now, others
+from benchmarks.images import Images
 from benchmarks.peers import Peer, Work
-from benchmarks.problems import Arrays, Linear, Sequence
+from benchmarks.problems import TOLERANCE, Arrays, Linear, Sequence
 from benchmarks.timing import Effort, Timing, interleaved
 
-TOLERANCE = 5e-4  # of an array's largest element: float32 sums over thousands of terms in different orders
 FLOOR = 1e-3  # of the largest element of all arrays: smaller ones may be nothing but what rounding left of 0
 ATTEMPTS = 3  # to find the machine quiet
 
@@ -31,7 +31,7 @@ class Comparison:
 
     workload: str
     work: Work
-    problem: Sequence | Linear
+    problem: Sequence | Linear | Images
     per_step: bool = False
 
     @property
@@ -72,7 +72,7 @@ def compare(comparison: Comparison, peers: Iterable[Peer], effort: Effort) -> Ro
     for name, call in calls.items():
         results = call.results()
         expected = expected or {k: a.copy() for k, a in results.items()}
-        check(f"{comparison.name}, {comparison.sizes}: {name}", results, expected)
+        check(f"{comparison.name}, {comparison.sizes}: {name}", results, expected, comparison.problem.tolerance)
     timings, others = undisturbed({name: call.run for name, call in calls.items()}, effort)
     steps = comparison.problem.steps if comparison.per_step else 1
     return Row(
@@ -94,8 +94,8 @@ def undisturbed(calls: Mapping[str, Callable[[], Any]], effort: Effort) -> tuple
     return min(attempts, key=lambda attempt: attempt[1])
 
 
-def check(what: str, found: Arrays, expected: Arrays) -> None:
-    """Raise `Mismatch` unless both have the same arrays, each within `TOLERANCE` of its largest element."""
+def check(what: str, found: Arrays, expected: Arrays, tolerance: float = TOLERANCE) -> None:
+    """Raise `Mismatch` unless both have the same arrays, each within `tolerance` of its largest element."""
     floor = FLOOR * max(float(np.abs(a).max()) for a in expected.values())
     if set(found) != set(expected):
         raise Mismatch(f"{what} has {', '.join(sorted(found))}; graphc has {', '.join(sorted(expected))}")
@@ -103,5 +103,5 @@ def check(what: str, found: Arrays, expected: Arrays) -> None:
         if found[name].shape != wanted.shape:
             raise Mismatch(f"{what}: {name} has shape {found[name].shape}; graphc's has {wanted.shape}")
         error, largest = float(np.abs(found[name] - wanted).max()), float(np.abs(wanted).max())
-        if not error <= TOLERANCE * max(largest, floor):
+        if not error <= tolerance * max(largest, floor):
             raise Mismatch(f"{what}: {name} differs from graphc's by {error:.2g}, its largest element is {largest:.2g}")

@@ -15,6 +15,7 @@ import graphc as gc
 from benchmarks.cells import CELLS, Cell
 
 Arrays = dict[str, np.ndarray]
+TOLERANCE = 5e-4  # of an array's largest element: float32 sums over thousands of terms in different orders
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Sequence:
     batch: int
     units: int
 
+    tolerance = TOLERANCE
+
     @property
     def name(self) -> str:
         return self.cell
@@ -33,6 +36,11 @@ class Sequence:
     @property
     def sizes(self) -> str:
         return f"T {self.steps} N {self.batch} H {self.units}"
+
+    @property
+    def tiny(self) -> Sequence:
+        """The smallest of the kind, for what a library does once."""
+        return Sequence(self.cell, 2, 1, 8)
 
     @property
     def kind(self) -> Cell:
@@ -53,6 +61,10 @@ class Sequence:
             name.removeprefix("cell_"): (a + 0.05 * random.standard_normal(a.shape)).astype(np.float32)
             for name, a in start.items()
         }
+
+    def make(self) -> None:
+        """Make the arrays, which are made once."""
+        _ = self.x, self.params
 
     @property
     def named(self) -> Arrays:
@@ -77,6 +89,8 @@ class Linear:
     steps: int
     batch: int
     channels: int
+
+    tolerance = TOLERANCE
 
     @property
     def name(self) -> str:

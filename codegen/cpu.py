@@ -10,8 +10,6 @@ outside the module is called but what the team brings to sleep and to wake.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from graphc.codegen.access import Access
 from graphc.codegen.barrier import BARRIER, barrier
 from graphc.codegen.cpu_functions import Functions
@@ -20,7 +18,8 @@ from graphc.codegen.cpu_values import Values
 from graphc.codegen.llvm import Function, Value, i64, quoted
 from graphc.codegen.math import definitions
 from graphc.codegen.partition import Partition
-from graphc.codegen.program import Call, Kernel, Let, Load, Program, Scalar, Statement
+from graphc.codegen.program import Kernel, Program, Statement
+from graphc.codegen.same import Form, form
 from graphc.codegen.target import Target
 
 __all__ = ["llvm_ir", "shared_name"]
@@ -117,6 +116,7 @@ class _Shared:
         access = Access(Kernel("shared", (), (), ()), program)
         self.values = Values(self.function, Functions(self.function, target), access)
         self.pieces: list[Piece] = []
+        self.names: dict[Form, str] = {}  # of the function that runs kernels of each form
 
     def emit(self) -> list[Piece]:
         f = self.function
@@ -158,17 +158,8 @@ class _Shared:
                     self._statement(inner, (*indices, statement.index), position, mode)
 
     def _kernel(self, kernel: Kernel, indices: tuple[str, ...], position: int, mode: Value) -> None:
-        f = self.function
-        name = f"{self.program.name}.{kernel.name}"
-        used = _buffers(kernel)
-        buffers = tuple(b.name for b in self.program.buffers if b.name in used)
-        cuts = self.shared.cuts[kernel.name]
-        parameters = Parameters(buffers, self.program.sizes, indices, tuple(cut.index for cut in cuts))
-        attributes = f"noinline {self.attributes}"
-        tile = self.shared.schedules[kernel.name]
-        self.pieces.append(
-            kernel_function(quoted("", name), kernel, tile, parameters, self.program, self.target, attributes)
-        )
+        f, cuts = self.function, self.shared.cuts[kernel.name]
+        name, buffers = self._named(kernel, indices)
         meeting = self.shared.meeting(position, kernel.name)
         if meeting:
             with f.when(f.compare("icmp ne", f.binary("and", mode, i64(meeting)), i64(0))):
@@ -183,28 +174,16 @@ class _Shared:
             arguments += [self._word(first + 1 + k) for k in range(2 * len(cuts))]
             f.effect(f"call void {quoted('@', name)}({', '.join(map(str, arguments))})")
 
-
-def _buffers(kernel: Kernel) -> set[str]:
-    """The names of the buffers that a kernel touches."""
-    scalars: list[Scalar] = [dim.extent for dim in kernel.dims]
-    for step in kernel.body:
-        if isinstance(step, Let):
-            scalars.append(step.value)
-            continue
-        scalars += [dim.extent for dim in step.dims]
-        scalars += [let.value for let in step.body] + [total.value for total in step.sums]
-        scalars += [] if step.when is None else [step.when]
-    for store in kernel.stores:
-        scalars += [store.value, *store.at]
-    return {store.buffer for store in kernel.stores} | {name for s in scalars for name in _loaded(s)}
-
-
-def _loaded(scalar: Scalar) -> Iterator[str]:
-    match scalar:
-        case Load(buffer, at, _, when):
-            yield buffer
-            for part in at if when is None else (*at, when):
-                yield from _loaded(part)
-        case Call(_, args):
-            for argument in args:
-                yield from _loaded(argument)
+    def _named(self, kernel: Kernel, indices: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """The function that runs a kernel, and the buffers to give it; one function for all kernels of one form."""
+        tile = self.shared.schedules[kernel.name]
+        cuts = tuple(cut.index for cut in self.shared.cuts[kernel.name])
+        found, buffers = form(kernel, (*indices, *cuts), tile, self.program)
+        if found not in self.names:
+            self.names[found] = name = f"{self.program.name}.{kernel.name}"
+            parameters = Parameters(buffers, self.program.sizes, indices, cuts)
+            attributes = f"noinline {self.attributes}"
+            self.pieces.append(
+                kernel_function(quoted("", name), kernel, tile, parameters, self.program, self.target, attributes)
+            )
+        return self.names[found], buffers

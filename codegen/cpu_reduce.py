@@ -24,6 +24,7 @@ __all__ = [
     "Accumulators",
     "add",
     "bind",
+    "combine",
     "horizontal",
     "identity",
     "points",
@@ -166,11 +167,11 @@ def identity(values: Values, total: Accumulate, lanes: int) -> Value:
     return values.function.splat(constant(_LOWEST[dtype] if total.op == "max" else 0, dtype), lanes)
 
 
-def start(values: Values, total: Accumulate, lanes: int, begun: Value | None = None) -> Accumulator:
-    """An accumulator that begins at the identity, or goes on from what was accumulated before."""
+def start(values: Values, total: Accumulate, lanes: int) -> Accumulator:
+    """An accumulator that begins at the identity."""
     type = vector_type(REGISTER[total.value.dtype], lanes)
     variable = values.function.variable(type)
-    values.function.put(begun or identity(values, total, lanes), variable)
+    values.function.put(identity(values, total, lanes), variable)
     return Accumulator(total, variable, type)
 
 
@@ -181,7 +182,7 @@ def add(values: Values, accumulator: Accumulator, cell: Cell, masked: bool) -> N
     if total.op == "sum":
         new = _plus(values, old, total.value, cell)
     else:
-        new = _combine(values, total, old, f.splat(values.value(total.value, cell), lanes))
+        new = combine(values, total, old, f.splat(values.value(total.value, cell), lanes))
     mask = values.lanes.mask(cell) if masked and values.lanes is not None else None
     f.put(new if mask is None or lanes == 1 else f.select(mask, new, old), accumulator.variable)
 
@@ -199,7 +200,8 @@ def _plus(values: Values, sum: Value, scalar: Scalar, cell: Cell) -> Value:
     return values.functions.apply("add", [sum, term], scalar.dtype, scalar.dtype)
 
 
-def _combine(values: Values, total: Accumulate, a: Value, b: Value) -> Value:
+def combine(values: Values, total: Accumulate, a: Value, b: Value) -> Value:
+    """What two parts of a reduction come to."""
     dtype = total.value.dtype
     if total.op == "sum":
         return values.functions.apply("add", [a, b], dtype, dtype)
@@ -211,7 +213,7 @@ def _fold(values: Values, total: Accumulate, parts: list[Value]) -> Value:
     f = values.function
     while len(parts) > 1:
         half = (len(parts) + 1) // 2
-        pairs = [_combine(values, total, a, b) for a, b in zip(parts[:half], parts[half:], strict=False)]
+        pairs = [combine(values, total, a, b) for a, b in zip(parts[:half], parts[half:], strict=False)]
         parts = pairs + parts[len(pairs) : half]
     vector = parts[0]
     element = REGISTER[total.value.dtype]
@@ -221,7 +223,7 @@ def _fold(values: Values, total: Accumulate, parts: list[Value]) -> Value:
             low, high = (f.emit(element, f"extractelement {vector}, i64 {k}") for k in (0, 1))
         else:
             low, high = (_part(values, vector, start, half, element) for start in (0, half))
-        vector = _combine(values, total, low, high)
+        vector = combine(values, total, low, high)
     return vector
 
 

@@ -2,8 +2,10 @@
 
 In: a `Reduce` and a block of rows and of columns. Out: its results for every cell of the block, on the stack.
 A long reduction runs in pieces, each for all tiles of the block before the next: what the tiles share of a piece
-stays in the first two levels of cache, and from piece to piece the accumulators wait on the stack (the loops around
-the micro-kernel of Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008).
+stays in the first two levels of cache, and what the pieces came to waits on the stack (the loops around the
+micro-kernel of Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). Each piece is added up
+by itself, so that the error of a sum grows with the number of pieces and not with that of terms (blocked summation:
+Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 4.2).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from graphc.codegen.cpu_functions import REGISTER
-from graphc.codegen.cpu_reduce import Accumulators, add, bind, identity, points, start
+from graphc.codegen.cpu_reduce import Accumulators, add, bind, combine, identity, points, start
 from graphc.codegen.cpu_values import Cell, Result, Values
 from graphc.codegen.llvm import Value, i64, lane_count, vector_type
 from graphc.codegen.program import Accumulate, Const, Dim, Reduce, Scalar
@@ -63,7 +65,7 @@ def places(values: Values, block: Block) -> Iterator[Value]:
 
 def tiled(values: Values, reduce: Reduce, block: Block, plan: Schedule) -> None:
     """Compute a reduction for all cells of a block, and bind its results."""
-    in_pieces = plan.row is not None and length(reduce) > plan.depth
+    in_pieces = length(reduce) > plan.depth
     results = {total.name: _space(values, total, _varies(values, reduce, total), block) for total in reduce.sums}
     if in_pieces:
         _clear(values, reduce, block, results)
@@ -76,7 +78,7 @@ def tiled(values: Values, reduce: Reduce, block: Block, plan: Schedule) -> None:
             with values.loop(plan.row or "(row)", first, last, rows):
                 row = values.index(plan.row) if plan.row is not None else first
                 with values.at_cell(values.sum(place, values.difference(row, block.first)), vector):
-                    _tile(values, reduce, rows, results, ranges, resumed=in_pieces)
+                    _tile(values, reduce, rows, results, ranges, in_pieces)
     for total in reduce.sums:
         bind(values, total, results[total.name])
 
@@ -108,7 +110,7 @@ def _space(values: Values, total: Accumulate, varies: frozenset[str], block: Blo
 
 
 def _clear(values: Values, reduce: Reduce, block: Block, results: Mapping[str, Result]) -> None:
-    """Begin all accumulators of a block."""
+    """Begin all results of a block."""
     f = values.function
     cells = i64(block.points * block.rows * block.strips * values.vectors)
     if block.points == 1:
@@ -146,9 +148,9 @@ def _tile(
     rows: int,
     results: Mapping[str, Result],
     ranges: Mapping[str, tuple[Value, Value]],
-    resumed: bool,
+    in_pieces: bool,
 ) -> None:
-    """Add one piece of a reduction to the accumulators of the current tile."""
+    """Compute a reduction for the current tile; in pieces, one of them, and combine it with what there is."""
     f, lanes = values.function, values.lanes
     assert lanes is not None
     cells = [(i, j) for i in range(rows) for j in range(values.vectors)]
@@ -158,8 +160,7 @@ def _tile(
         for i, j in cells:
             same: Cell = (i if values.row in varies else 0, j if lanes.index in varies else 0)
             if (total.name, same) not in accumulators:
-                begun = f.get(values.place_of(result, same), result.type) if resumed else None
-                accumulators[total.name, same] = start(values, total, lane_count(result.type), begun)
+                accumulators[total.name, same] = start(values, total, lane_count(result.type))
             accumulators[total.name, (i, j)] = accumulators[total.name, same]
     distinct = {a.variable: (cell, a) for (_, cell), a in reversed(accumulators.items())}
     with points(values, reduce, reduce.dims, ranges):
@@ -167,4 +168,7 @@ def _tile(
         for cell, accumulator in sorted(distinct.values(), key=lambda item: item[0]):
             add(values, accumulator, cell, values.lanes is not None and values.lanes.guarded)
     for (name, cell), accumulator in accumulators.items():
-        f.put(f.get(accumulator.variable, accumulator.type), values.place_of(results[name], cell))
+        place, sum = values.place_of(results[name], cell), f.get(accumulator.variable, accumulator.type)
+        if in_pieces:
+            sum = combine(values, accumulator.total, f.get(place, accumulator.type), sum)
+        f.put(sum, place)

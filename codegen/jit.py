@@ -22,23 +22,30 @@ __all__ = ["Emitted", "Loaded", "emit", "load", "native"]
 
 @dataclass(frozen=True)
 class Emitted:
-    """Code for one target: LLVM IR before and after optimisation, and on request assembly and an object file; and how
+    """Code for one target: LLVM IR, and on request what optimisation makes of it, assembly and an object file; and how
     threads may share it out."""
 
     llvm_ir: str
-    optimized_ir: str
     target: Target
     partition: Partition
 
     @functools.cached_property
+    def optimized_ir(self) -> str:
+        return str(self.module())
+
+    @functools.cached_property
     def assembly(self) -> str:
-        machine = _machine(self.target)
-        return str(machine.emit_assembly(_parse(self.optimized_ir)))
+        return str(_machine(self.target).emit_assembly(self.module()))
 
     @functools.cached_property
     def object(self) -> bytes:
-        machine = _machine(self.target)
-        return bytes(machine.emit_object(_parse(self.optimized_ir)))
+        return bytes(_machine(self.target).emit_object(self.module()))
+
+    def module(self) -> llvm.ModuleRef:
+        """The optimised module, a new one each time: LLVM takes it apart as it makes code of it."""
+        module = _parse(self.llvm_ir)
+        _optimize(module, _machine(self.target))
+        return module
 
 
 class Loaded:
@@ -49,7 +56,7 @@ class Loaded:
 
     def __init__(self, program: Program, emitted: Emitted) -> None:
         self.emitted = emitted
-        self._engine = native(emitted.optimized_ir, emitted.target)
+        self._engine = _engine(emitted.module(), emitted.target)
         self.shared_address: int = self._engine.get_function_address(shared_name(program))
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
         self._function = signature(self._engine.get_function_address(program.name))
@@ -61,10 +68,7 @@ class Loaded:
 
 def emit(program: Program, target: Target) -> Emitted:
     shared = partition(program, target)
-    text = llvm_ir(program, target, shared)
-    module = _parse(text)
-    _optimize(module, _machine(target))
-    return Emitted(text, str(module), target, shared)
+    return Emitted(llvm_ir(program, target, shared), target, shared)
 
 
 def load(program: Program, target: Target | None = None) -> Loaded:
@@ -74,7 +78,11 @@ def load(program: Program, target: Target | None = None) -> Loaded:
 
 def native(text: str, target: Target) -> llvm.ExecutionEngine:
     """LLVM IR as machine code in this process. The code lives as long as the engine."""
-    engine = llvm.create_mcjit_compiler(_parse(text), _machine(target))
+    return _engine(_parse(text), target)
+
+
+def _engine(module: llvm.ModuleRef, target: Target) -> llvm.ExecutionEngine:
+    engine = llvm.create_mcjit_compiler(module, _machine(target))
     engine.finalize_object()
     return engine
 

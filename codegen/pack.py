@@ -191,7 +191,7 @@ def _panels(load: Load, reduce: Reduce, kernel: Kernel, access: Access) -> _Turn
     """Panels of the one dim that moves with a long dimension of the kernel, where the operand is large."""
     own = {dim.index: dim.extent for dim in kernel.dims}
     moving = [k for k, s in enumerate(load.at) if isinstance(s, Index) and s.name in own]
-    if len(moving) != 1 or any(k != moving[0] and access.dependence(s) & set(own) for k, s in enumerate(load.at)):
+    if len(moving) != 1:
         return None
     extents = access.buffers[load.buffer].dims
     extent = extents[moving[0]]

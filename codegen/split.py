@@ -30,7 +30,7 @@ from graphc.codegen.program import (
 )
 from graphc.scalar import call, index, replaced, walk
 
-__all__ = ["split"]
+__all__ = ["cuts", "split"]
 
 
 def split(program: Program) -> Program:
@@ -76,15 +76,15 @@ def _parts(kernel: Kernel, program: Program) -> dict[str, _Parts]:
     found: dict[str, _Parts] = {}
     for dim in (*kernel.dims, *(d for r in reduces for d in r.dims)):
         if isinstance(dim.extent, Const):
-            cuts = {cut for s in subscripts for cut in _cuts(s, Index(dim.index))}
-            places = sorted({1, int(dim.extent.value)} | cuts)
+            apart = {cut for s in subscripts for cut in cuts(s, Index(dim.index))}
+            places = sorted({1, int(dim.extent.value)} | apart)
             if len(places) > 2 and all(b % a == 0 for a, b in pairwise(places)):
                 digits = [Dim(f"{dim.index}.{k}", index(b // a)) for k, (a, b) in enumerate(pairwise(places))]
                 found[dim.index] = _Parts(tuple(places[-2::-1]), tuple(digits[::-1]))
     return found
 
 
-def _cuts(scalar: Scalar, own: Index) -> Iterator[int]:
+def cuts(scalar: Scalar, own: Index) -> Iterator[int]:
     """Where the digits of an index are cut in a subscript."""
     for part in walk(scalar):
         match part:

@@ -77,7 +77,8 @@ from graphc.functions import (
 )
 from graphc.grad import grad, jvp, vjp
 from graphc.graph import Graph
-from graphc.image_functions import avg_pool, batch_norm, blocks, conv, conv_transpose, image, max_pool, standardize
+from graphc.image_blocks import blocks, image
+from graphc.image_functions import avg_pool, batch_norm, conv, conv_transpose, max_pool, standardize
 from graphc.inference import inference
 from graphc.initialize import initialize
 from graphc.interpreter import interpret

@@ -1,7 +1,8 @@
 """compile: a graph to machine code, stage by stage.
 
     verify → prepare → lookahead → schedule → fuse → lower → plan → [chunk]
-        → join → pack → collapse → early → reuse → LLVM → machine code
+        → join → regroup → split → layout → halo → guard → subtotal → part → pack → collapse → early
+        → reuse → LLVM → machine code
 
 Each stage is a pure function of the one before, each has a printed form (`emit_stage`), and the Program is checked
 before code is made of it.
@@ -31,8 +32,10 @@ from graphc.codegen.layout import layout
 from graphc.codegen.pack import pack
 from graphc.codegen.part import part
 from graphc.codegen.program import Program
+from graphc.codegen.regroup import regroup
 from graphc.codegen.shares import Shares
 from graphc.codegen.split import split
+from graphc.codegen.subtotal import subtotal
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.early import early
@@ -87,8 +90,25 @@ def in_chunks(made: Stages) -> tuple[Chunked, ...]:
     return tuple(replace(version, program=_placed(_arranged(version.program))) for version in versions)
 
 
+ARRANGING: tuple[Callable[[Program], Program], ...] = (
+    join,  # sums that are only added up are one: all that follows sees each contraction once
+    regroup,  # copies of blocks: before split, which would make many dims of what is left
+    split,  # positions become indices of their own: layout needs dims that stand alone in their subscripts
+    layout,  # what runs in lanes lies last: before halo, which fixes addresses
+    halo,  # borders lie in memory
+    guard,  # sums skip what adds nothing: the questions that halo has left
+    subtotal,  # sums with few results get points that threads can share
+    part,  # kernels are what their tiles can hold: before pack, which lays operands out for the tiles
+    pack,  # operands lie in panels
+    collapse,  # dims that are walked together are one: once all addresses are known
+    early,  # statements in the order that needs the least memory
+)
+
+
 def _arranged(program: Program) -> Program:
-    return early(collapse(pack(part(guard(halo(layout(split(join(program)))))))))
+    for change in ARRANGING:
+        program = change(program)
+    return program
 
 
 def _placed(program: Program) -> Program:

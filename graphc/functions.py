@@ -115,7 +115,7 @@ def cast(x: Any, dtype: str) -> Value:
 # Reductions.
 
 
-def _axes(over: Over) -> tuple[Axis, ...]:
+def reduced_axes(over: Over) -> tuple[Axis, ...]:
     axes = () if over is None else (over,) if isinstance(over, Axis) else tuple(over)
     for axis in axes:
         if not isinstance(axis, Axis):
@@ -123,7 +123,7 @@ def _axes(over: Over) -> tuple[Axis, ...]:
     return axes
 
 
-def _dims(value: Value, dim: Dims, over: Over) -> tuple[int, ...]:
+def reduced_dims(value: Value, dim: Dims, over: Over) -> tuple[int, ...]:
     rank = len(value.shape)
     if dim is None:
         return tuple(range(rank)) if over is None else ()
@@ -138,11 +138,11 @@ def _reduce(op: Any, x: Any, over: Over, dim: Dims, keepdims: bool, floating: bo
     (value,) = promote(x, floating=floating)
     if value.dtype == "bool":
         value = cast(value, "int32")
-    dims = _dims(value, dim, over)
-    for axis in _axes(over):
+    dims = reduced_dims(value, dim, over)
+    for axis in reduced_axes(over):
         if axis not in value.axes:
             raise AxisError(f"the value does not vary over axis {axis.name!r}: {value.node.type}")
-    node = op(value.node, dims, _axes(over))
+    node = op(value.node, dims, reduced_axes(over))
     if keepdims:
         node = event_ops.reshape(node, tuple(1 if d in dims else s for d, s in enumerate(value.shape)))
     return Value(value.graph, node)
@@ -167,11 +167,11 @@ def mean(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) ->
     """The mean over axes or event dimensions, of the points that exist."""
     (value,) = promote(x, floating=True)
     total = sum(value, over, dim, keepdims)
-    number = float(np.prod([value.shape[d] for d in _dims(value, dim, over)]))
+    number = float(np.prod([value.shape[d] for d in reduced_dims(value, dim, over)]))
     result = total / number if number != 1 else total
     if over is None:
         return result
-    return Value(result.graph, ew.div(result.node, reduction.count(value.node, _axes(over), value.dtype)))
+    return Value(result.graph, ew.div(result.node, reduction.count(value.node, reduced_axes(over), value.dtype)))
 
 
 def var(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:

@@ -11,8 +11,8 @@ from typing import Literal
 from graphc import functions, image_functions
 from graphc.errors import DefinitionError, ShapeError
 from graphc.functions import Over
+from graphc.geometry import Sizes, check_groups, each, spatial_rank
 from graphc.graph import Graph
-from graphc.image_functions import Sizes
 from graphc.ops import normalization
 from graphc.value import Value
 
@@ -39,10 +39,9 @@ def conv(
     Params: `{name}_W` (filters, channels / groups, *size), filled as `init` says, and `{name}_b` (filters,), 0 at
     first.
     """
-    rank = len(x.shape) - 1
-    sizes = image_functions._each(size, rank)
-    if groups < 1 or x.shape[0] % groups:
-        raise ShapeError(f"layer {name!r}: {x.shape[0]} channels do not split into {groups} groups")
+    rank = spatial_rank(x.shape, f"layer {name!r}")
+    sizes = each(size, rank, f"the size of layer {name!r}", 1)
+    groups = check_groups(groups, x.shape[0], f"layer {name!r}")
     W = g.param(f"{name}_W", (filters, x.shape[0] // groups, *sizes), init=init, dtype=x.dtype)
     y = image_functions.conv(x, W, stride, padding, dilation, groups)
     return y + _bias(g, x, filters, rank, name) if bias else y
@@ -65,8 +64,9 @@ def conv_transpose(
 
     Params: `{name}_W` (channels, filters, *size), filled as `init` says, and `{name}_b` (filters,), 0 at first.
     """
-    rank = len(x.shape) - 1
-    W = g.param(f"{name}_W", (x.shape[0], filters, *image_functions._each(size, rank)), init=init, dtype=x.dtype)
+    rank = spatial_rank(x.shape, f"layer {name!r}")
+    sizes = each(size, rank, f"the size of layer {name!r}", 1)
+    W = g.param(f"{name}_W", (x.shape[0], filters, *sizes), init=init, dtype=x.dtype)
     y = image_functions.conv_transpose(x, W, stride, padding, dilation, output_padding=output_padding)
     return y + _bias(g, x, filters, rank, name) if bias else y
 
@@ -99,6 +99,8 @@ def batch_norm(
     """
     if convention not in ("pytorch", "neon"):
         raise DefinitionError(f"layer {name!r}: a convention of batch_norm is 'pytorch' or 'neon', got {convention!r}")
+    if not x.shape:
+        raise ShapeError(f"layer {name!r} normalises each channel of an event (channels, …), got a single number")
     neon = convention == "neon"
     eps = (1e-3 if neon else 1e-5) if eps is None else eps
     momentum = 0.1 if momentum is None else momentum

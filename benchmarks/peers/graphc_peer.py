@@ -10,6 +10,7 @@ from importlib import metadata
 import numpy as np
 
 import graphc as gc
+from benchmarks.images import Images
 from benchmarks.peers.peer import Call, Calls, Peer
 from benchmarks.problems import Arrays, Linear, Sequence
 from graphc.compile import Compiled
@@ -55,6 +56,27 @@ class Graphc(Peer):
             return {"h": np.stack(h)}
 
         return {self.name: Call(started(), results)}
+
+    def image_forward(self, problem: Images) -> Calls:
+        graph = gc.select(gc.inference(problem.model), "probabilities")
+        params = {name: problem.params[name] for name in graph.params}
+        compiled = gc.compile(graph, threads=self.threads).freeze(**params)
+        return self._bound(compiled, {"image": problem.photographs})
+
+    def image_training(self, problem: Images) -> Calls:
+        step = problem.training_step
+        start = {**gc.initialize(step), **problem.params}
+        state = {name: a.copy() for name, a in start.items()}
+        compiled = gc.compile(step, threads=self.threads)
+        call = compiled.bind(image=problem.photographs, label=problem.labels, **state)
+
+        def results() -> Arrays:
+            for name, a in start.items():
+                state[name][...] = a
+            kept = [name for name in state if name.startswith("momentum_") or name.endswith("_mean")]
+            return {"loss": call()["loss"].copy()} | {name: state[name].copy() for name in kept}
+
+        return {self.name: Call(call, results)}
 
     def _bound(self, compiled: Compiled, arrays: Arrays) -> Calls:
         call = compiled.bind(**arrays)

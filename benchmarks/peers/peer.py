@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from benchmarks.images import Images
 from benchmarks.problems import Arrays, Linear, Sequence
 
 Work = Literal["forward", "training", "step"]
@@ -29,6 +30,8 @@ class Peer:
     forward   "h" at every step
     training  "loss" and its gradient "grad_…" by every param, or by a and b of a linear recurrence
     step      one step, the states kept between calls; `results` makes a step for each of the problem's, from 0
+
+    Of images, forward gives "probabilities"; training is a whole step, which moves the params (`benchmarks.images`).
     """
 
     name = ""
@@ -50,9 +53,17 @@ class Peer:
     def linear_training(self, problem: Linear) -> Calls:
         return {}
 
-    def prepare(self, work: Work, problem: Sequence | Linear) -> Calls:
-        """The calls for a work on a problem of either kind."""
+    def image_forward(self, problem: Images) -> Calls:
+        return {}
+
+    def image_training(self, problem: Images) -> Calls:
+        return {}
+
+    def prepare(self, work: Work, problem: Sequence | Linear | Images) -> Calls:
+        """The calls for a work on a problem of any kind."""
         if isinstance(problem, Linear):
             return self.linear_training(problem) if work == "training" else self.linear_forward(problem)
+        if isinstance(problem, Images):
+            return self.image_training(problem) if work == "training" else self.image_forward(problem)
         methods = {"forward": self.forward, "training": self.training, "step": self.step}
         return methods[work](problem)

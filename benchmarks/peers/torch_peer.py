@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 import graphc as gc
 from benchmarks.cells import Cell
+from benchmarks.images import DECAY, MOMENTUM, RATE, Images
 from benchmarks.peers.peer import Call, Calls, Peer
+from benchmarks.peers.torch_reseg import named, statistics, with_params
 from benchmarks.problems import Arrays, Linear, Sequence
 
 VENDOR = ("LSTM", "GRU")  # the cells that PyTorch has kernels for
@@ -111,6 +113,38 @@ class Torch(Peer):
             return (torch.stack(states) ** 2).mean()
 
         return {self.name: _gradient(leaves, loss, lambda grads: grads)}
+
+    def image_forward(self, problem: Images) -> Calls:
+        model, x = with_params(problem.params).eval(), torch.from_numpy(problem.photographs)
+        run = torch.inference_mode()(lambda: torch.softmax(model(x), 1))
+        return {self.name: Call(run, lambda: {"probabilities": run().numpy()})}
+
+    def image_training(self, problem: Images) -> Calls:
+        x, labels = torch.from_numpy(problem.photographs), torch.from_numpy(problem.labels).long()
+
+        def started() -> tuple[Any, Any, Any]:
+            """A model at its start, its optimiser, and a step of training."""
+            model = with_params(problem.params)
+            moved = [p for p in model.parameters() if p.requires_grad]
+            optimizer = torch.optim.SGD(moved, RATE, MOMENTUM, weight_decay=DECAY)
+
+            def step() -> Any:
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(x), labels)
+                loss.backward()
+                optimizer.step()
+                return loss.detach()
+
+            return model, optimizer, step
+
+        def results() -> Arrays:
+            model, optimizer, step = started()
+            loss = step().numpy()
+            velocity = named(model, lambda p: -RATE * optimizer.state[p]["momentum_buffer"] if p.requires_grad else p)
+            means = {name: a for name, a in statistics(model).items() if name.endswith("_mean")}
+            return {"loss": loss, **{f"momentum_{k}": a for k, a in velocity.items()}, **means}
+
+        return {self.name: Call(started()[2], results)}
 
 
 def _tensors(arrays: Arrays) -> dict[str, Any]:

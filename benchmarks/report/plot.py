@@ -89,15 +89,15 @@ def _row_axis(axes: Any, rows: Sequence[Row]) -> None:
 def scaling(path: Path, title: str, points: Sequence[Point]) -> None:
     """Compile seconds, run seconds and peak memory against the length of the sequence."""
     panels: tuple[tuple[str, Callable[[Point], float | None]], ...] = (
-        ("build and compile, s", lambda p: p.prepare),
-        ("one training step, ms", lambda p: 1e3 * p.run),
-        ("peak memory, MB", lambda p: p.peak and p.peak / 1e6),
+        ("build and compile, s", lambda p: p.cost.prepare),
+        ("one training step, ms", lambda p: 1e3 * p.cost.run),
+        ("peak memory, MB", lambda p: p.cost.peak and p.cost.peak / 1e6),
     )
     with plt.rc_context(STYLE):
         figure, plots = plt.subplots(1, len(panels), figsize=(9, 3.2), layout="constrained")
         for axes, (label, value) in zip(plots, panels, strict=True):
-            for name in dict.fromkeys(p.peer for p in points):
-                own = [p for p in points if p.peer == name and value(p)]
+            for name in dict.fromkeys(p.cost.peer for p in points):
+                own = [p for p in points if p.cost.peer == name and value(p)]
                 colour, mark = MARKS[name]
                 line = {"color": colour, "marker": mark, "markersize": 4, "linewidth": 1.2, "label": name}
                 axes.plot([p.steps for p in own], [value(p) for p in own], **line)

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.alone import Cost
 from benchmarks.compare import Row
 from benchmarks.peers import MODULES, Peer
 from benchmarks.workloads.scaling import TITLE, Point
@@ -50,10 +51,16 @@ def title(about: dict[str, Any]) -> str:
     return f"{about['machine']['processor']}, threads: {about['threads']}, float32, {about['date'][:10]}\n{versions}"
 
 
-def write(folder: Path, about: dict[str, Any], rows: Sequence[Row], points: Sequence[Point]) -> list[Path]:
+def write(
+    folder: Path, about: dict[str, Any], rows: Sequence[Row], points: Sequence[Point], costs: Sequence[Cost]
+) -> list[Path]:
     """Write results.json (times in seconds, memory in bytes), and the plots if matplotlib is installed."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {"times": [asdict(row) for row in rows], "scaling": [asdict(point) for point in points]}
+    figures = {
+        "times": list(map(asdict, rows)),
+        "scaling": list(map(asdict, points)),
+        "alone": list(map(asdict, costs)),
+    }
     written = [folder / "results.json"]
     written[0].write_text(json.dumps({**about, **figures}, indent=1, ensure_ascii=False) + "\n")
     if not find_spec("matplotlib"):

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from rich.box import HORIZONTALS
 from rich.table import Table
 
+from benchmarks.alone import Cost
 from benchmarks.compare import Row
-from benchmarks.workloads.scaling import Point
 
 
 def times(title: str, rows: Sequence[Row]) -> Table:
@@ -43,18 +43,13 @@ def _cell(row: Row, name: str) -> str:
     return f"{text}\n[{'green' if ratio >= 1 else 'red'}]× {significant(ratio)}[/]"
 
 
-def scaling(title: str, points: Iterable[Point]) -> Table:
-    """One line for each peer and length."""
-    table = Table("", "T", "compile s", "run ms", "peak MB", title=title, box=HORIZONTALS)
-    for p in points:
-        peak = "–" if p.peak is None else significant(p.peak / 1e6)
-        table.add_row(
-            f"{p.peer} !" if p.disturbed else p.peer,
-            f"{p.steps:,}",
-            significant(p.prepare),
-            significant(1e3 * p.run),
-            peak,
-        )
+def costs(title: str, lines: Iterable[tuple[str, Cost]]) -> Table:
+    """One line for each peer, with what tells it from others of the same peer."""
+    table = Table("", "", "compile s", "run ms", "peak MB", title=title, box=HORIZONTALS)
+    for label, cost in lines:
+        peak = "–" if cost.peak is None else significant(cost.peak / 1e6)
+        figures = (significant(cost.prepare), significant(1e3 * cost.run), peak)
+        table.add_row(f"{cost.peer} !" if cost.disturbed else cost.peer, label, *figures)
     return table
 
 

@@ -1,19 +1,21 @@
-"""The workloads: lists of comparisons, as data. `scaling` is told apart: it runs in processes of its own."""
+"""The workloads: lists of comparisons, as data. `scaling`, and what `images` costs each
+peer alone, are told apart: they run in processes of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from benchmarks.compare import Comparison
-from benchmarks.workloads import custom, linear, lstm, streaming
+from benchmarks.workloads import custom, images, linear, lstm, streaming
 
 COMPARISONS: dict[str, Callable[[bool], list[Comparison]]] = {
     "streaming": streaming.comparisons,
     "lstm": lstm.comparisons,
     "custom": custom.comparisons,
     "linear": linear.comparisons,
+    "images": images.comparisons,
 }
 """By name: quick or not → what is compared."""
 
-SCALING = "scaling"
+IMAGES, SCALING = "images", "scaling"
 NAMES = (*COMPARISONS, SCALING)

@@ -8,8 +8,9 @@ from typing import Any
 from graphc.cells.compose import Bidirectional, Cell, bidirectional
 from graphc.cells.elman import elman
 from graphc.errors import DefinitionError
+from graphc.geometry import Sizes
 from graphc.graph import Graph
-from graphc.image_functions import Sizes, blocks, image
+from graphc.image_blocks import blocks, grid, image
 from graphc.ir import Axis
 from graphc.value import Value
 
@@ -55,10 +56,10 @@ def spatial_rnn(
         free = [f"{name}_{letter}" for letter in "ij"]
         if any(a in g.axes for a in free):
             raise DefinitionError(f"graph {g.name!r} has axes called {' and '.join(free)} already; give another name=")
-        per_row, per_column = (size, size) if isinstance(size, int) else tuple(size)
-        axes = (g.axis(free[0], max(1, x.shape[1] // per_row)), g.axis(free[1], max(1, x.shape[2] // per_column)))
-    rows, columns = axes
+        lengths = grid(x.shape, size)
+        axes = (g.axis(free[0], lengths[0]), g.axis(free[1], lengths[1]))
     value, sweeps = blocks(x, size, axes, order), []
+    rows, columns = axes
     directions = [("vertical", rows), ("horizontal", columns)]
     for direction, axis in directions if vertical_first else directions[::-1]:
         sweep = bidirectional(g, value, cell, units, axis, f"{name}_{direction}", **options)

@@ -1,29 +1,29 @@
 """Making large pictures small: vertices are folded into the equation that they belong to, and counted there.
 
-In goes a picture, out comes one of at most about `MAX_VERTICES`. Four ways are tried, each on top of those before:
-operations go into the state or output that they compute, params and inputs into the only vertex that uses them, the
-vertices of a step into one, and runs of steps into one.
+In goes a picture, out comes one of at most about `MAX_VERTICES`. Five ways are tried, each on top of those before:
+what belongs to a layer goes into one vertex, operations into the state or output that they compute, params and inputs
+into the only vertex that uses them, the vertices of a step into one, and runs of steps into one.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
+from itertools import takewhile
 
+from graphc.drawing.layers import Owners, layers
 from graphc.drawing.picture import Arrow, Picture, Vertex
 
-MAX_VERTICES = 250
+MAX_VERTICES = 150
 MAX_COLUMNS = 40
-
-Owners = Mapping[str, str]  # into which vertex each vertex is folded; those that stay own themselves
+SAID = 3  # operations of a layer that are named
 
 
 def collapse(picture: Picture, limit: int = MAX_VERTICES) -> Picture:
     """The picture itself if it is small enough, otherwise a smaller one."""
     owners: Owners = {v.key: v.key for v in picture.vertices}
     small = picture
-    for way in (_operations, _leaves, _steps, _runs_of_steps):
+    for way in (layers, _operations, _leaves, _steps, _runs_of_steps):
         if len(small.vertices) <= limit:
             break
         further = way(small)
@@ -36,7 +36,8 @@ def _fold(picture: Picture, owners: Owners) -> Picture:
     members: dict[str, list[Vertex]] = defaultdict(list)
     for vertex in picture.vertices:
         members[owners[vertex.key]].append(vertex)
-    vertices = [_count(v, members[v.key]) for v in picture.vertices if owners[v.key] == v.key]
+    results = {arrow.tail for arrow in picture.arrows if owners[arrow.tail] != owners[arrow.head]}
+    vertices = [_folded(v, members[v.key], results) for v in picture.vertices if owners[v.key] == v.key]
     arrows: dict[tuple[str, ...], Arrow] = {}
     for arrow in picture.arrows:
         moved = replace(arrow, tail=owners[arrow.tail], head=owners[arrow.head])
@@ -45,19 +46,35 @@ def _fold(picture: Picture, owners: Owners) -> Picture:
     return replace(picture, vertices=tuple(vertices), arrows=tuple(arrows.values()))
 
 
-def _count(vertex: Vertex, members: list[Vertex]) -> Vertex:
-    """The vertex with the numbers of what was folded into it."""
+def _folded(vertex: Vertex, members: list[Vertex], results: set[str]) -> Vertex:
+    """The vertex with the numbers of what was folded into it; an operation with what it is called and makes, too."""
     if len(members) == 1:
         return vertex
-    kinds = Counter(member.kind for member in members)
+    kinds = Counter("update" if member.target else member.kind for member in members)
+    counts = {"op": kinds["op"] + kinds["state"], **{word: kinds[word] for word in ("param", "input", "update")}}
+    said = ", ".join(f"{n} {word}{'s' * (n > 1)}" for word, n in counts.items() if n)
     steps = len({member.step for member in members if member.step is not None})
     if kinds["state"] + kinds["output"] > 1 or steps > 1:
-        name, kind, row = f"{steps} steps" if steps > 1 else "step", "group", ""
-    else:
-        name, kind, row = vertex.lines[0], vertex.kind, vertex.row
-    counts = [("op", kinds["op"] + kinds["state"]), ("param", kinds["param"]), ("input", kinds["input"])]
-    lines = [f"{n} {what}{'s' * (n > 1)}" for what, n in counts if n]
-    return replace(vertex, kind=kind, lines=(name, *lines), row=row)
+        return replace(vertex, kind="group", lines=(f"{steps} steps" if steps > 1 else "step", said), row="")
+    if vertex.kind == "op":
+        lines = _layer(vertex, members, results)
+        return replace(vertex, kind="group", lines=lines, tooltip=f"{vertex.tooltip}, {said}")
+    return replace(vertex, lines=(vertex.lines[0], said))
+
+
+def _layer(vertex: Vertex, members: list[Vertex], results: set[str]) -> tuple[str, ...]:
+    """The name that a layer's params have in common, its operation and those that sum after it, and what it makes."""
+    name = _common([m.lines[0] for m in members if m.kind == "param"])
+    sums = [m.lines[0] for m in members if m is not vertex and (m.turns or (m.reduces and m.key in results))]
+    made = [[extent for extent in m.event if extent > 1] for m in members if m.kind == "op" and m.key in results]
+    shape = str(made[-1]) if made and made[-1] else ""
+    return tuple(filter(None, (name, vertex.lines[0], *sums[:SAID], shape)))
+
+
+def _common(names: list[str]) -> str:
+    """How all names begin."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike).rstrip("_")
 
 
 def _operations(picture: Picture) -> Owners:

@@ -44,7 +44,7 @@ def grid(picture: Picture) -> Grid:
     steps = sorted({v.step for v in picture.vertices if v.step is not None})
     column = _column_of(picture, steps)
     level = _levels(picture, column)
-    width = {v.key: _width(v) for v in picture.vertices}
+    widths = {v.key: width(v) for v in picture.vertices}
     cells: Cells = {k: defaultdict(list) for k in range(len(steps) + 2)}
     for vertex in picture.vertices:
         cells[column[vertex.key]][level[vertex.key]].append(vertex.key)
@@ -54,7 +54,7 @@ def grid(picture: Picture) -> Grid:
     columns = []
     left = 0.0
     for k, step in enumerate([None, *steps, None]):
-        sizes = {row: sum(width[key] for key in keys) + GAP * (len(keys) - 1) for row, keys in cells[k].items()}
+        sizes = {row: sum(widths[key] for key in keys) + GAP * (len(keys) - 1) for row, keys in cells[k].items()}
         if not sizes:
             continue
         right = left + max(sizes.values()) + 2 * PADDING
@@ -62,13 +62,13 @@ def grid(picture: Picture) -> Grid:
         for row, keys in cells[k].items():
             x = (left + right - sizes[row]) / 2
             for key in keys:
-                places[key] = (x + width[key] / 2, row * ROW)
-                x += width[key] + GAP
+                places[key] = (x + widths[key] / 2, row * ROW)
+                x += widths[key] + GAP
         left = right + PADDING
     return Grid(places, tuple(columns), ROW * max(level.values(), default=0))
 
 
-def _width(vertex: Vertex) -> float:
+def width(vertex: Vertex) -> float:
     wider = {"op": 1.3, "state": 1.3, "output": 1.45}.get(vertex.kind, 1.0)  # as much as the shape goes beyond the text
     return max(30.0, 14 + wider * LETTER * max(map(len, vertex.lines)))
 

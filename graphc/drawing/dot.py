@@ -1,8 +1,8 @@
 """A picture as DOT text, the language of Graphviz.
 
 Colours are those of Okabe & Ito (2008), which people with any colour vision tell apart; kinds differ in shape too.
-A folded graph runs from left to right; its delays are dashed arrows back. An unrolled graph has one column per step,
-time from left to right, and data flows upwards in it.
+A folded graph runs from left to right, a long one in several lines; its delays are dashed arrows back. An unrolled
+graph has one column per step, time from left to right, and data flows upwards in it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import graphviz
 import networkx
 
 from graphc.drawing.columns import grid
+from graphc.drawing.lines import lines
 from graphc.drawing.picture import Arrow, Picture, Vertex
 
 FONT = "Arial"  # whose metrics every layout engine knows
@@ -37,7 +38,7 @@ def dot_source(picture: Picture) -> str:
     """DOT text. It is the same for the same picture."""
     drawing = graphviz.Digraph(name=picture.name)
     drawing.attr("graph", fontname=FONT, bgcolor="white", tooltip=picture.name)
-    drawing.attr("node", fontname=FONT, fontsize="12", height="0.36", width="0.36", margin="0.08,0.04")
+    drawing.attr("node", fontname=FONT, fontsize="12", height="0.36", width="0.36", margin="0.14,0.04")
     drawing.attr("edge", fontname=FONT, fontsize="11", arrowsize="0.65", color=GREY)
     if any(vertex.step is not None for vertex in picture.vertices):
         _unrolled(drawing, picture)
@@ -47,10 +48,14 @@ def dot_source(picture: Picture) -> str:
 
 
 def _folded(drawing: graphviz.Digraph, picture: Picture) -> None:
-    drawing.attr("graph", rankdir="LR", nodesep="0.25", ranksep="0.35")
-    loops = _loops(picture)
+    loops, places = _loops(picture), lines(picture)
+    if places is None:
+        drawing.attr("graph", rankdir="LR", nodesep="0.25", ranksep="0.35")
+    else:
+        drawing.attr("graph", layout="neato", inputscale="72", splines="true")
     for vertex in picture.vertices:
-        drawing.node(vertex.key, **_look(vertex))
+        pinned = {} if places is None else {"pos": "{:.1f},{:.1f}!".format(*places[vertex.key])}
+        drawing.node(vertex.key, **_look(vertex), **pinned)
     for arrow in picture.arrows:
         back = arrow.kind == "delay" and loops[arrow.tail] == loops[arrow.head]
         drawing.edge(arrow.tail, arrow.head, **_line(arrow), **({"constraint": "false"} if back else {}))

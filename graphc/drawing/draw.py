@@ -42,7 +42,7 @@ def draw(graph: Graph, engine: str = layout.EMBEDDED) -> Drawing:
     """The graph's drawing; `gc.draw(g).save("g.svg")`.
 
     Delays are dashed arrows marked z⁻¹. An unrolled graph has a column for each step. What only the gradient needs is
-    purple. A graph of more than about 250 values is drawn by its states, outputs, params and inputs alone. `engine` is
-    "graphviz-pure", which comes with graphc, or "dot", the system's Graphviz.
+    purple. A graph of more than about 150 values is drawn by its layers, a larger one by its states and outputs.
+    `engine` is "graphviz-pure", which comes with graphc, or "dot", the system's Graphviz.
     """
     return Drawing(dot_source(collapse(picture(graph))), engine)

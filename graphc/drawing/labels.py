@@ -7,8 +7,11 @@ from collections.abc import Iterable, Sequence
 from graphc.ir import Axis, Node, size
 from graphc.notation.literals import print_constant
 from graphc.ops import CONST, CONTRACT, EXTENT, INDEX
+from graphc.ops.axis import AS_AXIS, AS_DIM
+from graphc.ops.elementwise import CAST, MUL
 from graphc.ops.event import CONCAT, SLICE
-from graphc.ops.reduction import MAX, SUM
+from graphc.ops.reduction import BROADCAST, MAX, SUM
+from graphc.ops.window import FOLD, WINDOW, frames
 
 INFIX = {
     "add": "+",
@@ -40,7 +43,9 @@ NAMES = {
     "stop_gradient": "stop gradient",
     "transpose": "ᵀ",
     "place": "pad",
+    "batch_norm": "batch norm",
 }
+WINDOWED = {CONTRACT: "conv", MAX: "max", SUM: "Σ"}  # ops that are written as one with the windows that they read
 _SUPERSCRIPTS = str.maketrans("0123456789-+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺")
 _LONGEST = 12  # characters of a constant that is written out
 
@@ -48,8 +53,18 @@ _LONGEST = 12  # characters of a constant that is written out
 def op_label(node: Node, operands: Sequence[Node]) -> str:
     """An op with those of its operands written in that are constants; the others come by arrows."""
     name = NAMES.get(node.op.name, node.op.name)
+    windows = [i for i in node.inputs if i.op is WINDOW]
+    if node.op in WINDOWED and windows:
+        transposed = "transposed " * any(f.divisor > 1 for f in frames(dict(windows[0].attrs)))
+        return f"{transposed if node.op is CONTRACT else ''}{WINDOWED[node.op]} {frame_label(windows[0])}"
+    if node.op in (WINDOW, FOLD):
+        return f"{name} {frame_label(node)}"
+    if node.op is AS_AXIS:
+        return f"dim {node['dim']} → {node['axis'].name}"
+    if node.op is AS_DIM:
+        return f"{node['axis'].name} → dim {node['dim']}"
     if node.op is CONTRACT:
-        constants = [constant_label(o) for o in operands if o.op is CONST]
+        constants = [constant_label(o) for o in operands if is_constant(o)]
         return " ".join(filter(None, [_product(node), *constants, _over(node["over"])]))
     if node.op in (SUM, MAX):
         return f"{'Σ' if node.op is SUM else 'max'} {_over(node['over']).removeprefix('Σ ')}".strip()
@@ -60,12 +75,25 @@ def op_label(node: Node, operands: Sequence[Node]) -> str:
     if node.op is SLICE:
         start, step, count = node["start"], node["step"], node["count"]
         return f"[{start}]" if count == 1 else f"[{start}:{start + step * count}{f':{step}' if step != 1 else ''}]"
-    constants = [constant_label(o) if o.op is CONST else "" for o in operands]
+    constants = [constant_label(o) if is_constant(o) else "" for o in operands]
     if node.op.name in INFIX:
         return _infix(INFIX[node.op.name], constants)
     if any(constants):
         return f"{name}({', '.join(c or '·' for c in constants)})"
     return "[ , ]" if node.op is CONCAT else name
+
+
+def frame_label(node: Node) -> str:
+    """The frames of a window or a fold: `3×3, stride 2`."""
+    found = frames(dict(node.attrs))
+    said = ["×".join(str(f.size) for f in found)]
+    for word, numbers in {
+        "stride": [max(f.stride, f.divisor) for f in found],
+        "dilation": [abs(f.dilation) for f in found],
+    }.items():
+        if set(numbers) != {1}:
+            said.append(f"{word} {'×'.join(map(str, numbers)) if len(set(numbers)) > 1 else numbers[0]}")
+    return ", ".join(said)
 
 
 def _infix(symbol: str, constants: Sequence[str]) -> str:
@@ -89,8 +117,19 @@ def _over(axes: Iterable[Axis]) -> str:
     return f"Σ {names}" if names else ""
 
 
+def is_constant(node: Node) -> bool:
+    """Whether a value is known from the graph and the lengths of its axes, and short enough to be written out."""
+    if node.op in (MUL, CAST, BROADCAST):
+        return all(is_constant(i) for i in node.inputs)
+    return node.op is CONST or (node.op is EXTENT and not node.inputs)
+
+
 def constant_label(node: Node) -> str:
-    """A constant; where it is long, its shape."""
+    """A constant; where it is long, its shape. The length of an axis is |n|."""
+    if node.op is EXTENT:
+        return f"|{node['axis'].name}|"
+    if node.op is not CONST:
+        return "·".join(constant_label(i) for i in node.inputs)
     text = print_constant(node, node.dtype)
     if text.startswith("const(range("):
         return f"0…{size(node.shape) - 1}"

@@ -12,16 +12,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from graphc.drawing.labels import constant_label, delay_label, op_label
+from graphc.drawing.labels import WINDOWED, constant_label, delay_label, is_constant, op_label
 from graphc.graph import Graph
-from graphc.ir import Axis, Node, topological
+from graphc.ir import Axis, Node, Shape, topological
 from graphc.notation.text import subscript
 from graphc.ops import CONST, INPUT, PARAM, STATE
-from graphc.ops.axis import AT, SHIFT, STACK
+from graphc.ops.axis import AS_AXIS, AS_DIM, AT, SHIFT, STACK
 from graphc.ops.elementwise import ADD, CAST
 from graphc.ops.event import RESHAPE
 from graphc.ops.gradient import CUSTOM_GRADIENT
 from graphc.ops.reduction import BROADCAST
+from graphc.ops.window import WINDOW
 
 Step = tuple[int, ...]
 TRANSPARENT = (RESHAPE, BROADCAST, CAST, CUSTOM_GRADIENT)  # only their first operand is shown
@@ -32,7 +33,8 @@ DERIVED = ("grad_", "tangent_")  # how the further outputs of a differentiated g
 class Vertex:
     """A value. `kind` is "input", "param", "state", "output", "op" or "group"; `step` is its column when unrolled.
 
-    Vertices of one `row` stand side by side.
+    Vertices of one `row` stand side by side. `event` is an op's shape at a point. `reduces`: it takes a sum over many
+    elements; `turns`: it makes axes of dimensions, or the other way round. `target`: what an update writes.
     """
 
     key: str
@@ -42,6 +44,10 @@ class Vertex:
     step: Step | None = None
     backward: bool = False
     row: str = ""
+    event: Shape = ()
+    reduces: bool = False
+    turns: bool = False
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,9 @@ class _Builder:
         self.roots = [*self.bodies.values(), *graph.outputs.values(), *graph.updates.values()]
         self.order = self.shown()
         self.summed = self.inner_sums()
+        self.windows = self.inner_windows()
         self.columns = self.steps_of_inputs()
+        self.unrolled_axes = max(map(len, graph.steps.values()), default=0)
         self.forward = self.forward_values()
         self.split = {
             n for node in graph.outputs.values() if graph.steps for n, _ in self.steps_of(node) if n.op is STACK
@@ -130,7 +138,7 @@ class _Builder:
         self.uses: Counter[Node] = Counter([*self.roots, *initials])
         for node in reversed(order):
             if self.uses[node]:
-                folded = node.op in TRANSPARENT or subscript(node, self.initials) is not None
+                folded = node.op in (*TRANSPARENT, AS_AXIS, WINDOW) or subscript(node, self.initials) is not None
                 self.uses.update(node.inputs[:1] if folded else node.inputs)
         return [node for node in order if self.uses[node]]
 
@@ -140,6 +148,11 @@ class _Builder:
         sums = (node for node in self.order if node.op is ADD)
         operands = (operand for node in sums for operand in node.inputs)
         return {o for o in operands if o.op is ADD and self.uses[o] == 1 and o not in named}
+
+    def inner_windows(self) -> set[Node]:
+        """The windows that are shown as part of the product or the maximum over them."""
+        users = (n for n in self.order if n.op in WINDOWED)
+        return {i for n in users for i in n.inputs if i.op is WINDOW and self.uses[i] == 1} - set(self.roots)
 
     def steps_of_inputs(self) -> dict[Node, tuple[Node, Step]]:
         """What the columns of an unrolled graph read of the inputs: which input, and at which position."""
@@ -173,14 +186,18 @@ class _Builder:
 
     def visible(self, node: Node) -> bool:
         """Whether a value has a vertex of its own."""
-        if node.op in (CONST, STATE) or node.op in TRANSPARENT or node in self.summed or node in self.split:
+        if (
+            node.op in (STATE, *TRANSPARENT)
+            or is_constant(node)
+            or any(node in s for s in (self.summed, self.windows, self.split))
+        ):
             return False
         return node in self.columns or subscript(node, self.initials) is None
 
     def operands(self, node: Node) -> list[Node]:
         """The operands of a vertex, those of the sums inside it among them."""
         found: list[Node] = []
-        stack = [*reversed(node.inputs)]
+        stack = [*reversed(node.inputs[:1] if node.op in (AS_AXIS, WINDOW) else node.inputs)]
         while stack:
             operand = stack.pop()
             if operand in self.summed and node.op is ADD:
@@ -192,12 +209,12 @@ class _Builder:
     def label(self, node: Node) -> str:
         """What is written on an op; constants are among its operands even where they are broadcast."""
         sources = [(operand, self.source(operand).node) for operand in self.operands(node)]
-        return op_label(node, [source if source.op is CONST else operand for operand, source in sources])
+        return op_label(node, [source if is_constant(source) else operand for operand, source in sources])
 
     def source(self, node: Node) -> _Source:
         delays: list[tuple[Axis, int]] = []
         edges: list[str] = []
-        while not self.visible(node) and node.inputs:
+        while not (self.visible(node) or is_constant(node)) and node.inputs:
             key = subscript(node, self.initials)
             if node.op is SHIFT and key is not None:
                 delays += node["offsets"]
@@ -215,7 +232,7 @@ class _Builder:
         """A vertex for each state. Returns the bodies that have a vertex of their own beside it."""
         apart: dict[str, Node] = {}
         for name, equation in self.graph.states.items():
-            body, step = equation.body, self.graph.steps.get(equation.node)
+            body, step = equation.body, self.step_of(equation.node)
             base = name if step is None else self.base_name(name)
             lines = [name if step is None else f"{base}{list(step)}"]
             self.keys[equation.node] = _state_key(name)
@@ -229,6 +246,11 @@ class _Builder:
             self.add(Vertex(_state_key(name), "state", tuple(lines), tooltip, step, backward, base))
         return apart
 
+    def step_of(self, node: Node) -> Step | None:
+        """The column of a value; one that several steps along a further axis share has none."""
+        step = self.graph.steps.get(node)
+        return step if step is not None and len(step) == self.unrolled_axes else None
+
     def base_name(self, name: str) -> str:
         """What a state was called before it was unrolled: `h` of `h_t3`."""
         axes = "|".join(map(re.escape, self.graph.axes))
@@ -236,7 +258,7 @@ class _Builder:
 
     def add_value(self, node: Node, key: str) -> None:
         self.keys[node] = key
-        step = self.graph.steps.get(node)
+        step = self.step_of(node)
         backward = node not in self.forward
         if node.op in (INPUT, PARAM):
             shape = (f"[{', '.join(map(str, node.shape))}]",) if node.shape else ()
@@ -247,7 +269,8 @@ class _Builder:
             line = f"{leaf['name']}{list(position)}"
             self.add(Vertex(key, "input", (line,), f"{line}: {node.type}", step, backward))
         else:
-            self.add(Vertex(key, "op", (self.label(node),), f"{node.op.name}: {node.type}", step, backward))
+            tooltip, roles = f"{node.op.name}: {node.type}", (node.op.reduces, node.op in (AS_AXIS, AS_DIM))
+            self.add(Vertex(key, "op", (self.label(node),), tooltip, step, backward, "", node.shape, *roles))
 
     def add_results(self) -> None:
         for name, node in self.graph.outputs.items():
@@ -255,16 +278,18 @@ class _Builder:
             parts = [(part, path) for part, path in self.steps_of(node) if part not in self.split]
             for part, path in parts or [(node, ())]:
                 lines = (f"{name}{list(path)}" if path else name,)
-                step = self.graph.steps.get(self.source(part).node) if path else None
+                step = self.step_of(self.source(part).node) if path else None
                 self.result("_".join(["o", name, *map(str, path)]), lines, part, step, backward)
         for name, node in self.graph.updates.items():
-            self.result(f"u_{name}", (f"{name} ←",), node, None, False)
+            self.result(f"u_{name}", (f"{name} ←",), node, None, False, name)
 
-    def result(self, key: str, lines: tuple[str, ...], node: Node, step: Step | None, backward: bool) -> None:
+    def result(
+        self, key: str, lines: tuple[str, ...], node: Node, step: Step | None, backward: bool, target: str = ""
+    ) -> None:
         source = self.source(node).node
-        if source.op is CONST:
+        if is_constant(source):
             lines = (*lines, constant_label(source))
-        self.add(Vertex(key, "output", lines, f"{lines[0]}: {node.type}", step, backward, "outputs"))
+        self.add(Vertex(key, "output", lines, f"{lines[0]}: {node.type}", step, backward, "outputs", target=target))
         self.connect(node, key)
 
     def steps_of(self, node: Node) -> Iterator[tuple[Node, Step]]:
@@ -287,8 +312,7 @@ class _Builder:
     def column_axis(self) -> str:
         """The name of the axis that was unrolled, if it is one."""
         names = {n["axis"].name for n in (*self.columns, *self.split)}
-        several = any(len(step) > 1 for step in self.graph.steps.values())
-        return names.pop() if len(names) == 1 and not several else ""
+        return names.pop() if len(names) == 1 and self.unrolled_axes == 1 else ""
 
     # Arrows.
 
