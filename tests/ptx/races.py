@@ -2,12 +2,10 @@
 
 For every few bytes of memory the detector keeps the last write and two reads since (the latest, and the latest of
 another warp), each with its thread, epoch and line, and compares an access with them by the vector clocks of `clocks`.
-Order comes from barriers of a CTA, a cluster and a warp, from mbarriers, and from release and acquire, by fences or
-by the instructions themselves, through the same location and within both scopes. A spinning flag or a grid barrier
-made of these is understood; accesses that are atomic or volatile do not race with each other.
+Order comes from `ordering`. Accesses that are atomic, volatile, relaxed and so on do not race with each other.
 
 What it reports is a race in the PTX memory model. What it does not see:
-- Lanes of a warp share a clock: what one lane acquires or releases counts for all lanes of its warp.
+- `bar.arrive` and cluster barriers count for a warp: lanes that reach them apart from each other are taken together.
 - Of many reads of a byte only two are remembered, so a write may race unseen with an earlier third reader.
 - CTAs that do not run at the same time (see `RESIDENT_THREADS` in `launch`) are taken as ordered.
 - `cp.async` is the issuing thread's own access; other proxies need no fence here.
@@ -15,16 +13,17 @@ What it reports is a race in the PTX memory model. What it does not see:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.ptx.clocks import EPOCH_SHIFT, Clocks, warps_and, warps_of
+from tests.ptx.clocks import EPOCH_SHIFT, WARP_SHIFT
 from tests.ptx.errors import PtxError, Race
 from tests.ptx.geometry import WARP, Geometry
 from tests.ptx.group import Group
 from tests.ptx.kinds import Array
 from tests.ptx.memory import Space
+from tests.ptx.ordering import Ordering
 
 if TYPE_CHECKING:
     from tests.ptx.access import Kind, Part
@@ -37,9 +36,6 @@ _UNORDERED = "no barrier, release or acquire orders the two"
 _LINE_MASK = (1 << (EPOCH_SHIFT - _LINE_SHIFT)) - 1
 
 
-Domain = tuple[int, int]  # warps from one up to another: who can see a release
-
-
 class Shadow:
     """For each granule of a space: the last write, and two reads since."""
 
@@ -50,29 +46,21 @@ class Shadow:
         self.other_read = np.zeros(size, np.uint64)
 
 
-class Races:
+class Races(Ordering):
     """The detector of one machine. `granule`: bytes, the smallest access of the kernel."""
 
     def __init__(self, geometry: Geometry, granule: int) -> None:
-        self.clocks = Clocks(geometry)
+        super().__init__(geometry)
         self.granule = granule
-        self.ctas_per_cluster = int(np.prod(geometry.cluster))
+        self._shift = granule.bit_length() - 1
         self._shadows: dict[int, Shadow] = {}
-        self._released: dict[tuple[str, int], dict[Domain, Array]] = {}  # what each location's release sequence carries
-        self._signals: dict[int, Array] = {}  # what `bar.arrive` brought to a barrier
-        self._fenced: dict[int, dict[str, Array]] = {}  # what a warp's last fence of each scope would release
-        self._seen: dict[int, Array] = {}  # what a warp's next fence acquires
-        self._arrivals: dict[int, Array] = {}  # of the cluster's present phase
-        self._completed: dict[int, Array] = {}  # of its last phase
-
-    # -- accesses ----------------------------------------------------------------------------------------------------
 
     def read(self, g: Group, kind: Kind, part: Part) -> None:
         """Compare a read with the last write, and remember it."""
         if part.space is g.machine.local:
             return
         shadow = self._shadow(part.space)
-        granules = part.offsets // self.granule
+        granules = part.offsets >> self._shift
         count = kind.size // self.granule
         if len(granules) == 1 and g.count > 1 and part.lanes is None:
             self._read_one(g, kind, shadow, int(granules[0]), count)
@@ -82,12 +70,13 @@ class Races:
         self._check(g, kind, written, threads, "writes")
         self._check_unchanged(g, kind, written, threads)
         tags = self._tags(kind, threads)
+        warps = threads >> WARP_SHIFT
         before = shadow.read[granules]
-        other = (before != 0) & (self._warp(before) != threads // WARP)
+        other = (self._warp(before) != warps) & (before != 0)
         if other.any():
             shadow.other_read[granules[other]] = before[other]
         shadow.read[granules] = tags
-        lost = self._warp(shadow.read[granules]) != threads // WARP
+        lost = self._warp(shadow.read[granules]) != warps
         if lost.any():
             shadow.other_read[granules[lost]] = tags[lost]
 
@@ -111,7 +100,7 @@ class Races:
         if part.space is g.machine.local:
             return
         shadow = self._shadow(part.space)
-        granules = part.offsets // self.granule
+        granules = part.offsets >> self._shift
         if len(granules) == 1 and g.count > 1 and part.lanes is None:
             granules = np.repeat(granules, g.count)
         threads, granules = self._lanes(g, part, granules, kind.size // self.granule)
@@ -152,7 +141,7 @@ class Races:
         return self.clocks.stamps(threads) | np.uint64(line | (int(_STRONG) if kind.strong else 0))
 
     def _warp(self, tags: Array) -> Array:
-        return ((tags & _THREAD_MASK).view(np.int64) - 1) >> 5
+        return ((tags & _THREAD_MASK).view(np.int64) - 1) >> WARP_SHIFT
 
     def _check(self, g: Group, kind: Kind, tags: Array, threads: Array, verb: str) -> None:
         """Raise unless every remembered access is ordered before the present one."""
@@ -167,11 +156,11 @@ class Races:
             return
         tags, earlier, threads = tags[chosen], earlier[chosen], threads[chosen]
         epochs = (tags >> np.uint64(EPOCH_SHIFT)).astype(np.uint32)
-        then, now = earlier // WARP, threads // WARP
+        then, now = earlier >> WARP_SHIFT, threads >> WARP_SHIFT
         ordered = np.where(then == now, epochs < self.clocks.synced[now], epochs <= self.clocks.known(now, then))
-        if not ordered.all():
-            first = int(np.flatnonzero(~ordered)[0])
-            raise self._error(g, kind, int(threads[first]), int(tags[first]), verb)
+        for n in np.flatnonzero(~ordered):
+            if not self.clocks.knows(int(threads[n]), int(earlier[n]), int(epochs[n])):
+                raise self._error(g, kind, int(threads[n]), int(tags[n]), verb)
 
     def _error(self, g: Group, kind: Kind, thread: int, tag: int, verb: str, why: str = _UNORDERED) -> PtxError:
         other = (tag & int(_THREAD_MASK)) - 1
@@ -187,107 +176,6 @@ class Races:
             self._shadows[key] = Shadow(space, self.granule)
         return self._shadows[key]
 
-    # -- order -------------------------------------------------------------------------------------------------------
-
-    def meet(self, threads: Array, keys: Array) -> None:
-        """Threads that share a key have waited for each other."""
-        warps, met = warps_and(threads, keys)
-        if self._signals:
-            for key in {int(k) for k in np.unique(met)} & self._signals.keys():
-                for warp in warps[met == key]:
-                    self.clocks.learn(int(warp), self._signals[key])
-                del self._signals[key]
-        self.clocks.meet(warps, met)
-
-    def order_warps(self, threads: Array) -> None:
-        """`bar.warp.sync`: the lanes of these threads' warps have waited for each other."""
-        self.clocks.order_lanes(warps_of(threads))
-
-    def signal(self, threads: Array, keys: Array) -> None:
-        """`bar.arrive`: others will wait for these threads, which go on."""
-        for warp, key in zip(*warps_and(threads, keys), strict=True):
-            _join(self._signals, int(key), self.clocks.of(int(warp)))
-        self.clocks.advance(warps_of(threads))
-
-    def arrive(self, threads: Array, clusters: Array, releases: bool) -> None:
-        """`barrier.cluster.arrive`."""
-        for warp, cluster in zip(*warps_and(threads, clusters), strict=True):
-            if releases:
-                _join(self._arrivals, int(cluster), self.clocks.of(int(warp)))
-        self.clocks.advance(warps_of(threads))
-
-    def complete(self, clusters: Array) -> None:
-        """A cluster's phase is over."""
-        for cluster in clusters.tolist():
-            self._completed[cluster] = self._arrivals.pop(cluster, np.zeros(self.clocks.count, np.uint32))
-
-    def depart(self, threads: Array, clusters: Array, acquires: bool) -> None:
-        """`barrier.cluster.wait` has returned."""
-        warps, first = np.unique(threads // WARP, return_index=True)
-        if acquires:
-            for warp, cluster in zip(warps.tolist(), clusters[first].tolist(), strict=True):
-                self.clocks.learn(warp, self._completed[cluster])
-                own = self._completed[cluster][warp]
-                self.clocks.synced[warp] = max(self.clocks.synced[warp], own + np.uint32(1))
-
-    def fence(self, g: Group, scope: str) -> None:
-        """What a warp has seen by relaxed reads is acquired; what it did can be released by relaxed writes."""
-        warps = warps_of(g.numbers)
-        for warp in warps.tolist():
-            if warp in self._seen:
-                self.clocks.learn(warp, self._within(self._seen[warp], warp, scope))
-            self._fenced.setdefault(warp, {})[scope] = self.clocks.of(warp)
-        self.clocks.advance(warps)
-
-    def synchronise(self, g: Group, kind: Kind, part: Part, reads: bool, writes: bool, restarts: bool = False) -> None:
-        """A strong access: an acquire takes what the location carries, a release adds to it.
-
-        A store `restarts` the release sequence; a read-modify-write goes on with the present one.
-        """
-        threads = g.numbers if part.lanes is None else g.numbers[part.lanes]
-        offsets = np.broadcast_to(part.offsets, threads.shape)
-        release = kind.release and writes
-        if not self._released and not release and not (writes and self._fenced):
-            return
-        for offset, warp in sorted(set(zip(offsets.tolist(), (threads // WARP).tolist(), strict=True))):
-            carried = self._released.setdefault((part.space.name, offset), {})
-            if reads:
-                self._take(carried, warp, kind)
-            if restarts:
-                carried.clear()
-            if writes:
-                clocks = {kind.scope: self.clocks.of(warp)} if release else self._fenced.get(warp, {})
-                for scope, clock in clocks.items():
-                    _join(carried, min((self._domain(warp, s) for s in (scope, kind.scope)), key=_size), clock)
-        if release:
-            self.clocks.advance(warps_of(threads))
-
-    def _take(self, carried: dict[Domain, Array], warp: int, kind: Kind) -> None:
-        """Learn what a location carries for this warp, as far as the reader's own scope goes: at once or by a fence."""
-        for scope in ("cta", "cluster", "gpu"):
-            clock = carried.get(self._domain(warp, scope))
-            if clock is not None:
-                seen = self._within(clock, warp, kind.scope)
-                if kind.acquire:
-                    self.clocks.learn(warp, seen)
-                else:
-                    _join(self._seen, warp, seen)
-
-    def _within(self, clock: Array, warp: int, scope: str) -> Array:
-        """The part of a clock that concerns the warps in a scope."""
-        first, end = self._domain(warp, scope)
-        seen = np.zeros_like(clock)
-        seen[first:end] = clock[first:end]
-        return seen
-
-    def _domain(self, warp: int, scope: str) -> Domain:
-        """The warps within a scope of a warp: from one up to another."""
-        ctas = {"cta": 1, "cluster": self.ctas_per_cluster}.get(scope)
-        if ctas is None:
-            return 0, self.clocks.count
-        span = ctas * self.clocks.per_cta
-        return warp - warp % span, warp - warp % span + span
-
 
 class Unchecked(Races):
     """A detector that looks at nothing."""
@@ -302,11 +190,3 @@ class Unchecked(Races):
     def depart(self, threads: Array, clusters: Array, acquires: bool) -> None: ...
     def fence(self, g: Group, scope: str) -> None: ...
     def synchronise(self, *_: object, **__: object) -> None: ...
-
-
-def _size(domain: Domain) -> int:
-    return domain[1] - domain[0]
-
-
-def _join(table: dict[Any, Array], key: Any, clock: Array) -> None:
-    table[key] = np.maximum(table[key], clock) if key in table else clock
