@@ -76,10 +76,6 @@ class DeviceFunction(Function):
         text = 'call i32 asm sideeffect "ld.acquire.gpu.global.u32 $0, [$1];", "=r,l,~{memory}"'
         return self.emit("i32", f"{text}({counter})")
 
-    def fresh(self, value: Value) -> Value:
-        """The same index, as if it were new each time: what is computed from it is not kept in registers over loops."""
-        return self.emit("i64", f'call i64 asm sideeffect "mov.b64 $0, $1;", "=l,l"({value})')
-
     def prefetch(self, pointer: Value) -> None:
         """Bring global memory to the second-level cache, some time from now."""
         self.effect(f'call void asm sideeffect "prefetch.global.L2 [$0];", "l"({pointer})')

@@ -19,7 +19,6 @@ __all__ = ["Geometry", "Home", "geometry"]
 
 Home = Literal["registers", "shared", "memory"]
 
-_REGISTERS = 96  # of a thread, that operands may take; the rest is for sums and what is computed from them
 _SUMS = 32  # accumulators of a thread
 _ROWS = 4  # of a tile
 _UNITS = 4  # of a tile whose operands are not in registers
@@ -39,6 +38,7 @@ class Geometry:
     rows: int
     home: Home
     bytes: int
+    registers: int = 0
     offset: int = 0
 
     @property
@@ -56,8 +56,8 @@ def chunks(part: Part) -> int:
     return -(-part.length // WARP)
 
 
-def geometry(product: Product, ctas: int, warps: int, shared: int) -> Geometry:
-    """`shared`: the bytes of shared memory that are free."""
+def geometry(product: Product, ctas: int, warps: int, shared: int, registers: int) -> Geometry:
+    """`shared`: the bytes of shared memory that are free; `registers`: how many of a thread."""
     units = length_of(product.apart)
     per_cta = -(-units // ctas)
     across = min(warps, 1 << (per_cta - 1).bit_length())
@@ -70,8 +70,8 @@ def geometry(product: Product, ctas: int, warps: int, shared: int) -> Geometry:
     tall = -(-per_cta // across)
     while rows > 1 and len(product.sums) * tall * rows * words > _SUMS:
         rows //= 2
-    if tall * depth * words <= _REGISTERS and len(product.sums) * tall * rows * words <= _SUMS:
-        return Geometry(units, per_cta, across, tall, rows, "registers", size)
+    if tall * depth * words <= registers and len(product.sums) * tall * rows * words <= _SUMS:
+        return Geometry(units, per_cta, across, tall, rows, "registers", size, tall * depth * words)
     tall, rows = min(tall, _UNITS), min(_ROWS, max(1, rows)) if product.rows else 1
     while tall > 1 and len(product.sums) * tall * rows * words > _SUMS:
         tall //= 2

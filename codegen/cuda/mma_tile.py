@@ -27,9 +27,8 @@ from graphc.codegen.program import Kernel, Ref, Scalar
 
 __all__ = ["MmaGeometry", "MmaTile", "mma_geometry"]
 
-_REGISTERS = 128  # of a thread, that fragments may take
+_BESIDE = 12  # fragments of a warp that may lie in shared memory while the others are in registers
 _SUMS = 32  # accumulators of a thread
-_CROWDED = 96  # of a thread, with which it is short of others
 _FRAGMENT = 4  # registers
 
 
@@ -37,8 +36,8 @@ _FRAGMENT = 4  # registers
 class MmaGeometry:
     """`units` of each group are dealt to its CTAs, `per_cta` to each. `across` warps stand side by side along
     units, each with `tall` times sixteen of them; `splits` share the terms. A pass takes `wide` times eight rows.
-    In shared memory lie `bytes` of fragments, if that is their home, from `offset`, and then the sums of a pass,
-    `exchange` bytes.
+    In shared memory lie, from `offset`, fragments (`bytes` of them, if that is their home, or for each warp the
+    `beside` that find no place in registers), and then the sums of a pass, `exchange` bytes.
     """
 
     units: int
@@ -50,16 +49,25 @@ class MmaGeometry:
     home: str
     bytes: int
     exchange: int
+    kept: int
+    beside: int
     offset: int = 0
 
     @property
     def shared_bytes(self) -> int:
-        return self.exchange + (self.bytes if self.home == "shared" else 0)
+        return self.exchange + self.fragment_bytes
 
     @property
-    def crowded(self) -> bool:
-        """Whether fragments leave few registers for anything else."""
-        return self.home == "registers" and 4 * WARP * self.across * self.splits * _CROWDED <= self.bytes
+    def registers(self) -> int:
+        """The registers of a thread that fragments take."""
+        return _FRAGMENT * self.kept
+
+    @property
+    def fragment_bytes(self) -> int:
+        """The shared memory that fragments take."""
+        warps = self.across * self.splits
+        beside = 4 * _FRAGMENT * WARP * warps * self.beside
+        return {"registers": beside, "shared": self.bytes, "memory": 0}[self.home]
 
     @property
     def rows(self) -> int:
@@ -77,20 +85,27 @@ def _chunks(part: Part, depth: int, splits: int) -> int:
     return -(-part.length // (depth * splits))
 
 
-def mma_geometry(product: Product, fragments: Fragments, ctas: int, warps: int, shared: int) -> MmaGeometry:
-    """`shared`: the bytes of shared memory that are free."""
+def mma_geometry(
+    product: Product, fragments: Fragments, ctas: int, warps: int, shared: int, registers: int
+) -> MmaGeometry:
+    """`shared`: the bytes of shared memory that are free; `registers`: how many of a thread."""
     units = length_of(product.apart)
     per_cta = -(-units // (ctas * ROWS)) * ROWS
     across = min(warps, 1 << (per_cta // ROWS - 1).bit_length())
     tall, splits = -(-per_cta // (ROWS * across)), warps // across
     held = sum(_chunks(part, fragments.depth, splits) * len(part.terms) for part in product.parts)
-    sums = _SUMS if tall * held * _FRAGMENT <= _REGISTERS - _SUMS else _SUMS // 2
+    kept = min(tall * held, registers // _FRAGMENT)
+    beside = tall * held - kept
+    sums = _SUMS // 4 if beside else _SUMS
     wide = max(1, min(4, sums // (4 * tall * len(product.sums))))
     size = 4 * _FRAGMENT * WARP * held * tall * warps
     exchange = 4 * splits * len(product.sums) * ROWS * across * tall * COLUMNS * wide
     fits = size + exchange <= shared
-    home = "registers" if tall * held * _FRAGMENT <= _REGISTERS else "shared" if fits else "memory"
-    return MmaGeometry(units, per_cta, across, splits, tall, wide, home, size, exchange)
+    few = beside <= _BESIDE and 4 * _FRAGMENT * WARP * warps * beside + exchange <= shared
+    home = "registers" if kept and few else "shared" if fits else "memory"
+    if home != "registers":
+        kept = beside = 0
+    return MmaGeometry(units, per_cta, across, splits, tall, wide, home, size, exchange, kept, beside)
 
 
 class MmaTile(HeldProduct):
@@ -113,6 +128,7 @@ class MmaTile(HeldProduct):
         self.side = function.binary("and", place.warp, i64(geometry.across - 1))
         self.split = function.binary("udiv", place.warp, i64(geometry.across))
         self._registers: dict[tuple[int, int, int, int], list[Value]] = {}  # by tile, part, term and chunk
+        self._beside: dict[tuple[int, int, int, int], Value] = {}  # of the others, where they lie
 
     # Where things are.
 
@@ -147,14 +163,28 @@ class MmaTile(HeldProduct):
             if g.home == "registers":
                 for chunk in range(chunks):
                     for (tile, t), value in self._fragments(s, part, i64(chunk)).items():
-                        self._registers[tile, p, t, chunk] = value
+                        self._keep((tile, p, t, chunk), value)
             elif g.home == "shared":
                 with s.counting(i64(0), i64(chunks), i64(1), "chunk") as at:
                     for (tile, t), registers in self._fragments(s, part, at).items():
                         for k, register in enumerate(registers):
                             f.put(register, f.offset(self._held_address(tile, p, t, at), "i32", i64(k)))
-        if g.home == "shared":
-            f.meet_warp()  # each lane reads what it wrote itself
+
+    def _keep(self, key: tuple[int, int, int, int], value: list[Value]) -> None:
+        """A fragment in registers; or in shared memory, if there are no more. Each lane reads what it wrote itself."""
+        if len(self._registers) < self.geometry.kept:
+            self._registers[key] = value
+            return
+        self._beside[key] = address = self._beside_address(len(self._beside))
+        for k, register in enumerate(value):
+            self.function.put(register, self.function.offset(address, "i32", i64(k)))
+
+    def _beside_address(self, number: int) -> Value:
+        f, g = self.function, self.geometry
+        first = f.binary("add nsw", f.binary("mul nsw", self.place.warp, i64(g.beside)), i64(number))
+        lane = f.binary("add nsw", f.binary("mul nsw", first, i64(WARP)), self.place.lane)
+        base = f.offset(Value(f"@{DYNAMIC}", SHARED), "i8", i64(g.offset))
+        return f.offset(base, "i32", f.binary("mul nsw", lane, i64(_FRAGMENT)))
 
     def _fragments(self, s: Scalars, part: Part, chunk: Value) -> dict[tuple[int, int], list[Value]]:
         """The held operands of a chunk, for each tile and term, as this lane's registers."""
@@ -275,7 +305,7 @@ class MmaTile(HeldProduct):
         f, g = self.function, self.geometry
         keys = [(i, t) for i in range(g.tall) for t in range(len(part.terms))]
         if g.home == "registers":
-            return {(i, t): self._registers[i, p, t, int(chunk.text)] for i, t in keys}
+            return {(i, t): self._kept((i, p, t, int(chunk.text))) for i, t in keys}
         if g.home == "memory":
             return self._fragments(s, part, chunk)
         found = {}
@@ -284,12 +314,18 @@ class MmaTile(HeldProduct):
             found[i, t] = [f.get(f.offset(address, "i32", i64(k)), "i32") for k in range(_FRAGMENT)]
         return found
 
+    def _kept(self, key: tuple[int, int, int, int]) -> list[Value]:
+        f = self.function
+        if key in self._registers:
+            return self._registers[key]
+        return [f.get(f.offset(self._beside[key], "i32", i64(k)), "i32") for k in range(_FRAGMENT)]
+
     # Results.
 
     def _cell(self, split: Value, total: int, unit: Value, row: Value) -> Value:
         """Where a cell's sum over one warp's terms lies."""
         f, g = self.function, self.geometry
-        start = g.offset + (g.bytes if g.home == "shared" else 0)
+        start = g.offset + g.fragment_bytes
         base = f.offset(Value(f"@{DYNAMIC}", SHARED), "i8", i64(start))
         line = f.binary("mul nsw", split, i64(len(self.product.sums) * g.rows * g.padded))
         line = f.binary("add nsw", line, i64(total * g.rows * g.padded))
@@ -321,8 +357,7 @@ class MmaTile(HeldProduct):
         point in a kernel over the same."""
         f, g = self.function, self.geometry
         cells, threads = i64(g.padded * g.rows), i64(self.place.threads)
-        thread = f.fresh(self.place.thread) if g.crowded else self.place.thread
-        with f.loop(thread, cells, threads, "cell", unroll=False) as (cell, _), s.scope({}):
+        with f.loop(self.place.thread, cells, threads, "cell", unroll=False) as (cell, _), s.scope({}):
             local, row = f.binary("urem", cell, i64(g.padded)), f.binary("udiv", cell, i64(g.padded))
             number = f.binary("add nsw", first, row)
             exists = f.compare("icmp slt", self.number(local), i64(g.units))

@@ -24,6 +24,7 @@ from graphc.codegen.program import Const, Loop, Program, kernels
 __all__ = ["NOMINAL", "Version", "held_products", "versions"]
 
 NOMINAL = 64  # points of an axis whose length comes with the data, where code must be chosen before it is known
+_REGISTERS = 88  # of a thread, that operands may take; the rest is for sums and what is computed from them
 _RESERVED = 1024  # bytes of shared memory that are not for operands
 
 
@@ -106,18 +107,19 @@ def _parts(slicing: Slicing, products: Mapping[str, Product]) -> int | None:
 def _tiles(
     products: Mapping[str, Product], ctas: int, threads: int, arch: Arch, fragments: Fragments | None
 ) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
-    """Shared memory goes to the products in their order."""
+    """Registers and shared memory go to the products in their order."""
     tiles: dict[str, tuple[Product, Geometry | MmaGeometry]] = {}
-    taken = 0
+    taken, registers = 0, _REGISTERS
     for name, product in products.items():
         free = arch.shared - _RESERVED - taken
         chosen: Geometry | MmaGeometry
         if fragments is not None and product.sums[0].value.dtype == "float32":
-            chosen = mma_geometry(product, fragments, ctas, threads // WARP, free)
+            chosen = mma_geometry(product, fragments, ctas, threads // WARP, free, registers)
         else:
-            chosen = geometry(product, ctas, threads // WARP, free)
+            chosen = geometry(product, ctas, threads // WARP, free, registers)
         tiles[name] = (product, replace(chosen, offset=taken))
         taken += chosen.shared_bytes
+        registers -= chosen.registers
     return tiles
 
 
