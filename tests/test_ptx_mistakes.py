@@ -294,9 +294,28 @@ def test_a_grid_barrier() -> None:
     [{"first": ""}, {"last": ""}, {"arrive": "atom.relaxed.gpu.global.add.u32 %r6, [%rd2], 1;"}],
     ids=["no CTA barrier before", "no CTA barrier after", "no release"],
 )
-def test_a_broken_grid_barrier(broken: dict[str, str]) -> None:
+@pytest.mark.parametrize("block", [32, 64])
+def test_a_broken_grid_barrier(broken: dict[str, str], block: int) -> None:
+    """Also with one warp a CTA, whose other lanes must wait for the lane that counts and looks."""
     with pytest.raises(Race):
-        run(grid_barrier(**broken), ints(256), np.zeros(1, np.int32), grid=4)
+        run(grid_barrier(**broken), ints(256), np.zeros(1, np.int32), grid=256 // block, block=block)
+
+
+@pytest.mark.parametrize(("other", "races"), [(0, False), (1, True), (32, True)])
+def test_each_lane_may_have_a_flag_of_its_own(other: int, races: bool) -> None:
+    """Thread i of CTA 0 raises flag i for its datum; in CTA 1 thread i waits for flag i, and reads one datum."""
+    body = f"""mad.wide.u32 %rd5, %r0, 4, %rd1; mad.wide.u32 %rd6, %r0, 4, %rd2; mad.wide.u32 %rd7, %r0, 4, %rd3;
+    xor.b32 %r4, %r0, {other}; mad.wide.u32 %rd8, %r4, 4, %rd2; setp.ne.u32 %p1, %r1, 0; @%p1 bra LOOK;
+    st.global.b32 [%rd6], %r0; st.release.gpu.global.b32 [%rd5], 1; ret;
+LOOK: ld.acquire.gpu.global.b32 %r3, [%rd5]; setp.eq.u32 %p3, %r3, 0; @%p3 bra LOOK;
+    ld.global.b32 %r6, [%rd8]; st.global.b32 [%rd7], %r6;"""
+    flags, data, out = np.zeros(64, np.int32), np.zeros(64, np.int32), np.zeros(64, np.int32)
+    if races:
+        with pytest.raises(Race):
+            run(body, flags, data, out, grid=2)
+    else:
+        run(body, flags, data, out, grid=2)
+        np.testing.assert_array_equal(out, ints(64))
 
 
 # -- barriers and dead ends --------------------------------------------------------------------------------------------

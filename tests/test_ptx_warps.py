@@ -248,6 +248,15 @@ def test_a_cluster_without_its_barrier() -> None:
         )
 
 
+def test_arriving_and_waiting_take_turns() -> None:
+    arrive, wait = "barrier.cluster.arrive;", "barrier.cluster.wait;"
+    with pytest.raises(BarrierDivergence, match="has not arrived"):
+        run(arrive + wait + wait, grid=2, cluster=2)
+    with pytest.raises(BarrierDivergence, match="arrives twice"):
+        run(arrive + arrive, grid=2, cluster=2)
+    run(f"setp.eq.u32 %p1, %r1, 0; @%p1 ret; {arrive} {wait} {arrive} {wait}", grid=2, cluster=2)  # the exited count
+
+
 @pytest.mark.parametrize(
     ("rank", "space", "message"),
     [(1, "shared", r"only \.shared::cluster reaches"), (2, "shared::cluster", "the cluster does not have"),

@@ -137,7 +137,7 @@ class Barriers:
         """`barrier.cluster.wait`."""
         numbers, machine = g.numbers, self.machine
         pending = self.phase[self.cluster_of[numbers]] == self.phase_of[numbers]
-        missing = ~self.arrived[numbers] & pending
+        missing = ~self.arrived[numbers]
         if missing.any():
             thread = int(numbers[np.flatnonzero(missing)[0]])
             raise machine.error(BarrierDivergence, i, thread, "waits for a barrier at which it has not arrived")

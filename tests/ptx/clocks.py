@@ -69,8 +69,10 @@ class Clocks:
         self.synced = np.zeros(self.count, np.uint32)
         self.inside = np.zeros((self.count, self.per_cta), np.uint32)
         self.across: Array | None = None
+        self.accesses = 0  # weak ones, of all threads
         self.private: dict[int, Knowledge] = {}  # by thread
         self._lanes: dict[int, dict[int, int]] = {}  # by warp: what all of it know of single threads
+        self._met = np.zeros(self.count, np.int64)  # by warp: the accesses there had been when its lanes last met
         self._own = np.arange(self.count) % self.per_cta
         self.inside[np.arange(self.count), self._own] = 1
         self._stamps = np.repeat(np.array([1 << EPOCH_SHIFT], np.uint64), self.count * WARP)
@@ -103,7 +105,8 @@ class Clocks:
     def of_lane(self, thread: int) -> Knowledge:
         """What one lane releases."""
         warp = thread >> WARP_SHIFT
-        common = self.alone(self.of(warp), thread, int(self.synced[warp]), int(self.epoch[warp]))
+        own = int(self.epoch[warp]) if self.accesses > self._met[warp] else 0  # nothing of its own where nobody did any
+        common = self.alone(self.of(warp), thread, int(self.synced[warp]), own)
         return common.joined(self.private[thread]) if thread in self.private else common
 
     def alone(self, common: Knowledge, thread: int, synced: int, epoch: int) -> Knowledge:
@@ -178,6 +181,7 @@ class Clocks:
         """What follows is not ordered among the lanes, what was before is."""
         self.advance(warps)
         self.synced[warps] = self.epoch[warps]
+        self._met[warps] = self.accesses
 
     def _share_lanes(self, ctas: Iterable[int]) -> None:
         """What a warp knows of single threads, its CTA knows."""

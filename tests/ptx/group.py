@@ -32,7 +32,7 @@ class Group:
         self.limit = limit  # the lowest place where another thread could join
         self._values: dict[int, Array] = {}
         self._written: set[int] = set()
-        self._chosen: dict[int, Array] = {}
+        self._chosen: dict[int, tuple[Array, Array]] = {}
 
     @property
     def numbers(self) -> Array:
@@ -45,8 +45,8 @@ class Group:
             return values
         key = id(values)
         if key not in self._chosen:
-            self._chosen[key] = values[self.threads]
-        return self._chosen[key]
+            self._chosen[key] = (values, values[self.threads])  # the array is kept, so that its id stays its own
+        return self._chosen[key][1]
 
     def read(self, slot: int) -> Array:
         """A register's bits: an array of one entry or of one for each thread."""

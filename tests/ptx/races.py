@@ -59,6 +59,7 @@ class Races(Ordering):
         """Compare a read with the last write, and remember it."""
         if part.space is g.machine.local:
             return
+        self.clocks.accesses += not kind.strong
         shadow = self._shadow(part.space)
         granules = part.offsets >> self._shift
         count = kind.size // self.granule
@@ -99,6 +100,7 @@ class Races(Ordering):
         """Compare a write with the last write and the reads since, and remember it."""
         if part.space is g.machine.local:
             return
+        self.clocks.accesses += not kind.strong
         shadow = self._shadow(part.space)
         granules = part.offsets >> self._shift
         if len(granules) == 1 and g.count > 1 and part.lanes is None:
