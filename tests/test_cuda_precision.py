@@ -66,7 +66,9 @@ def test_a_loop_of_small_integers_is_exact(precision: Precision) -> None:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 3e-2), ("f16", 4e-3), ("tf32", 4e-3)])
-@pytest.mark.parametrize(("cell", "units", "inputs", "n"), [("lstm", 24, 37, 7), ("gru", 40, 5, 3), ("lstm", 128, 5, 2)])
+@pytest.mark.parametrize(
+    ("cell", "units", "inputs", "n"), [("lstm", 24, 37, 7), ("gru", 40, 5, 3), ("lstm", 128, 5, 2)]
+)
 def test_gradients(cell: str, units: int, inputs: int, n: int, precision: Precision, tolerance: float) -> None:
     g = recurrent(cell, units, inputs)
     check(g, arrays_of(g, t=2, n=n), {"t": 2, "n": n}, tolerance, precision=precision)
