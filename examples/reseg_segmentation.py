@@ -43,7 +43,7 @@ def segment(classes: int = 2, image: tuple[int, int, int] = (3, 64, 64)) -> gc.G
 
     g.output("probabilities", gc.softmax(scores, dim=0))
     label = g.input("label", image[1:], over=n, dtype="int32")
-    each_pixel = gc.cross_entropy(gc.transpose(scores, 1, 2, 0), label)
+    each_pixel = gc.cross_entropy(scores, label, dim=0)
     g.output("loss", gc.mean(gc.mean(each_pixel), over=n))
     return g
 

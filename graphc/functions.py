@@ -214,10 +214,18 @@ def log_softmax(x: Any, dim: int = -1) -> Value:
     return _along(composite.log_softmax, x, dim)
 
 
-def cross_entropy(logits: Any, label: Any) -> Value:
-    """-log softmax(logits)[label]: logits of event (…, classes) and an int32 label of event (…)."""
+def cross_entropy(logits: Any, label: Any, dim: int = -1) -> Value:
+    """-log softmax(logits)[label]: logits of event (…, classes) and an int32 label of event (…).
+
+    `dim` is the dimension of the classes: 0 for scores of pixels (classes, H, W) and their label (H, W).
+    """
     a, b = as_value(logits, None), as_value(label, None)
-    return Value(a.graph or b.graph, composite.cross_entropy(a.node, b.node))
+    rank = len(a.shape)
+    if not -rank <= dim < rank:
+        raise ShapeError(f"dim={dim} is outside an event of shape {a.shape}")
+    order = [d for d in range(rank) if d != dim % rank]
+    last = event_ops.transpose(a.node, (*order, dim % rank))
+    return Value(a.graph or b.graph, composite.cross_entropy(last, b.node))
 
 
 def one_hot(label: Any, classes: int, dtype: str = "") -> Value:

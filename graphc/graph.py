@@ -250,7 +250,9 @@ class Graph:
     def _name(self, name: str) -> str:
         _check_name(name)
         if name in self.inputs or name in self.params or name in self.states:
-            raise DefinitionError(f"the name {name!r} is taken already in graph {self.name!r}")
+            raise DefinitionError(
+                f"the name {name!r} is taken already in graph {self.name!r}; cells and layers take name="
+            )
         return name
 
     def _over(self, over: Axis | Iterable[Axis]) -> tuple[Axis, ...]:
