@@ -67,7 +67,7 @@ def layers(made: Stages, sizes: dict[str, int]) -> dict[str, Layer]:
         layer = found.setdefault(name, Layer())
         layer.seconds += _seconds(replace(program, body=(statement,)), arrays, sizes)
         layer.operations += operations(statement, sizes)
-        layer.touched += sum(buffer_bytes(program.buffer(buffer), sizes) for buffer in read | stored)
+        layer.touched += sum(touched(kernel, program, sizes) for kernel in kernels((statement,)))
     return found
 
 
@@ -94,6 +94,14 @@ def operations(statement: Statement, sizes: dict[str, int]) -> float:
         for part in walk(total.value)
         if isinstance(part, Call) and part.fn == "mul" and part.dtype != "index"
     )
+
+
+def touched(kernel: Kernel, program: Program, sizes: dict[str, int]) -> float:
+    """Bytes of the buffers that a kernel loads or stores; of one that it has fewer points than elements of, so many."""
+    points = _points(kernel, sizes) * max([_points(s, sizes) for s in kernel.body if isinstance(s, Reduce)], default=1)
+    buffers = {load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores}
+    found = [program.buffer(name) for name in buffers]
+    return sum(min(buffer_bytes(b, sizes), points * np.dtype(b.dtype).itemsize) for b in found)
 
 
 def _points(nest: Kernel | Reduce, sizes: dict[str, int]) -> int:
