@@ -57,7 +57,7 @@ def layers(made: Stages, sizes: dict[str, int]) -> dict[str, Layer]:
     for statement in track(program.body, "kernels", transient=True):
         read, stored = _touched(statement)
         sized = Counter[str]()
-        for layer_name, size in (params[buffer] for buffer in read | stored if buffer in params):
+        for layer_name, size in (params[buffer] for buffer in sorted(read | stored) if buffer in params):
             sized[layer_name] += size
         earlier = sorted(own[buffer] for buffer in read if buffer in own)
         name = next(iter([*(name for name, _ in sized.most_common()), *earlier]), "input")
