@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from graphc.codegen.program import Accumulate, Call, Kernel, Let, Program, Reduce, Ref, Scalar, Statement, Store
+from graphc.codegen.program import Accumulate, Call, Kernel, Let, Program, Reduce, Ref, Scalar, Statement, scalars
 from graphc.scalar import call, walk
 
 __all__ = ["join"]
@@ -31,7 +31,7 @@ def _statement(statement: Statement) -> Statement:
 
 
 def _kernel(kernel: Kernel) -> Kernel:
-    uses = Counter(name for scalar in _scalars(kernel.body, kernel.stores) for name in _names(scalar))
+    uses = Counter(name for scalar in scalars(kernel) for name in _names(scalar))
     body: list[Let | Reduce] = []
     for step in kernel.body:
         joined = _joined(body, step, uses) if isinstance(step, Let) else None
@@ -55,17 +55,5 @@ def _joined(before: Sequence[Let | Reduce], let: Let, uses: Counter[str]) -> tup
     return None
 
 
-def _scalars(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> Iterator[Scalar | None]:
-    for step in body:
-        if isinstance(step, Let):
-            yield step.value
-        else:
-            yield step.when
-            yield from (let.value for let in step.body)
-            yield from (total.value for total in step.sums)
-    for store in stores:
-        yield from (*store.at, store.value)
-
-
-def _names(scalar: Scalar | None) -> Iterator[str]:
+def _names(scalar: Scalar) -> Iterator[str]:
     return (part.name for part in walk(scalar) if isinstance(part, Ref))

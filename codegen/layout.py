@@ -30,6 +30,7 @@ from graphc.codegen.program import (
     Store,
     kernels,
     map_kernel,
+    scalars,
 )
 from graphc.scalar import replaced, walk
 
@@ -147,7 +148,7 @@ def _statement(statement: Statement, last: Mapping[str, int], program: Program) 
     if isinstance(statement, Loop):
         return replace(statement, body=tuple(_statement(s, last, program) for s in statement.body))
     touched = {store.buffer for store in statement.stores} | {
-        part.buffer for scalar in _scalars(statement) for part in walk(scalar) if isinstance(part, Load)
+        part.buffer for scalar in scalars(statement) for part in walk(scalar) if isinstance(part, Load)
     }
     if touched.isdisjoint(last):
         return statement
@@ -155,19 +156,6 @@ def _statement(statement: Statement, last: Mapping[str, int], program: Program) 
     stores = tuple(replace(s, at=_subscripts(s, last)) for s in turned.stores)
     kernel = replace(turned, stores=stores)
     return _ordered(kernel, last, _windowed(kernel, program))
-
-
-def _scalars(kernel: Kernel) -> Iterator[Scalar]:
-    for step in kernel.body:
-        if isinstance(step, Reduce):
-            yield from (let.value for let in step.body)
-            yield from (total.value for total in step.sums)
-            if step.when is not None:
-                yield step.when
-        else:
-            yield step.value
-    for store in kernel.stores:
-        yield from (*store.at, store.value)
 
 
 def _moved(scalar: Scalar, last: Mapping[str, int]) -> Scalar:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import networkx
 
 from graphc.codegen.access import Access, loads
-from graphc.codegen.program import Kernel, Let, Program, Reduce, Ref, Scalar, Statement, Store
+from graphc.codegen.program import Kernel, Let, Program, Reduce, Ref, Scalar, Statement, Store, scalars
 from graphc.codegen.vectorize import cycles
 from graphc.scalar import walk
 
@@ -62,7 +62,7 @@ def _independent(kernel: Kernel, program: Program) -> list[tuple[Store, ...]]:
     for store in kernel.stores:
         names = _needed(kernel, (store,))
         sums = {total.name for reduce in _reduces(kernel) for total in reduce.sums} & names
-        read = {load.buffer for scalar in _scalars(_restricted(kernel, (store,))) for load in loads(scalar, access)}
+        read = {load.buffer for scalar in scalars(_restricted(kernel, (store,))) for load in loads(scalar, access)}
         written = {s.buffer for s in kernel.stores}
         needs[store] = sums | {f"memory {buffer}" for buffer in (read & written) | {store.buffer}}
     together: networkx.Graph[Store | str] = networkx.Graph()
@@ -123,14 +123,3 @@ def _restricted(kernel: Kernel, stores: tuple[Store, ...]) -> Kernel:
         if sums:
             body.append(replace(step, sums=sums, body=tuple(let for let in step.body if let.name in names)))
     return replace(kernel, body=tuple(body), stores=stores)
-
-
-def _scalars(kernel: Kernel) -> list[Scalar]:
-    found: list[Scalar] = [scalar for store in kernel.stores for scalar in (*store.at, store.value)]
-    for step in kernel.body:
-        if isinstance(step, Let):
-            found.append(step.value)
-        else:
-            found += [*(let.value for let in step.body), *(total.value for total in step.sums)]
-            found += [] if step.when is None else [step.when]
-    return found

@@ -51,6 +51,7 @@ __all__ = [
     "Store",
     "kernels",
     "map_kernel",
+    "scalars",
 ]
 
 
@@ -162,6 +163,20 @@ def kernels(statements: tuple[Statement, ...]) -> Iterator[Kernel]:
             yield from kernels(statement.body)
         else:
             yield statement
+
+
+def scalars(kernel: Kernel) -> Iterator[Scalar]:
+    """All that a kernel computes, and where it stores; not the extents of its dims."""
+    for step in kernel.body:
+        if isinstance(step, Let):
+            yield step.value
+            continue
+        yield from (let.value for let in step.body)
+        yield from (total.value for total in step.sums)
+        if step.when is not None:
+            yield step.when
+    for store in kernel.stores:
+        yield from (*store.at, store.value)
 
 
 def map_kernel(kernel: Kernel, rule: Callable[[Scalar], Scalar]) -> Kernel:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from graphc.codegen.program import Buffer, Kind, Let, Loop, Program, Reduce, Ring, Scalar, Statement, kernels
+from graphc.codegen.program import Buffer, Kind, Loop, Program, Reduce, Ring, Scalar, Statement, kernels, scalars
 from graphc.plan import loads
 from graphc.scalar import Size, walk
 
@@ -70,24 +70,12 @@ def _measured(statement: Statement) -> bool:
 
 
 def _scalars(statement: Statement) -> Iterator[Scalar]:
+    """All that a statement computes, and how far its loops and dims go."""
     if isinstance(statement, Loop):
         yield statement.extent
         for inner in statement.body:
             yield from _scalars(inner)
         return
-    yield from (dim.extent for dim in statement.dims)
-    for step in statement.body:
-        yield from _of_step(step)
-    for store in statement.stores:
-        yield from (*store.at, store.value)
-
-
-def _of_step(step: Let | Reduce) -> Iterator[Scalar]:
-    if isinstance(step, Let):
-        yield step.value
-        return
-    yield from (dim.extent for dim in step.dims)
-    yield from (let.value for let in step.body)
-    yield from (total.value for total in step.sums)
-    if step.when is not None:
-        yield step.when
+    yield from scalars(statement)
+    reduced = [dim for step in statement.body if isinstance(step, Reduce) for dim in step.dims]
+    yield from (dim.extent for dim in (*statement.dims, *reduced))

@@ -32,6 +32,7 @@ from graphc.codegen.program import (
     Store,
     kernels,
     map_kernel,
+    scalars,
 )
 from graphc.codegen.split import cuts
 from graphc.scalar import replaced, walk
@@ -79,7 +80,7 @@ def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, tuple[_Vi
     read: dict[str, set[_View | None]] = {}
     for kernel in kernels(program.body):
         served = views.get(kernel, {})
-        for load in {part for scalar in _every(kernel) for part in walk(scalar) if isinstance(part, Load)}:
+        for load in {part for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Load)}:
             read.setdefault(load.buffer, set()).add(served[load][0] if load in served else None)
     found: dict[str, _View] = {}
     for statement in program.body:
@@ -93,26 +94,14 @@ def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, tuple[_Vi
     return found
 
 
-def _every(kernel: Kernel) -> list[Scalar]:
-    """All that a kernel computes."""
-    found: list[Scalar] = []
-
-    def rule(scalar: Scalar) -> Scalar:
-        found.append(scalar)
-        return scalar
-
-    map_kernel(kernel, rule)
-    return found
-
-
 def _views(kernel: Kernel, settled: set[str], program: Program) -> dict[Load, tuple[_View, tuple[Index, ...]]]:
     """The loads of a kernel that a copy is to serve, each with the indices at which it reads the copy."""
     access = Access(kernel, program)
     found = {}
     for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
         extents = {dim.index: dim.extent for dim in (*kernel.dims, *reduce.dims)}
-        scalars = [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
-        for load in dict.fromkeys(load for scalar in scalars for load in loads(scalar, access)):
+        values = [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
+        for load in dict.fromkeys(load for value in values for load in loads(value, access)):
             order = _order(load, extents, access) if set(extents) > access.dependence(load) - {MEMORY} else []
             if (
                 load.buffer in settled

@@ -20,11 +20,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from graphc.codegen.program import Buffer, Dim, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store, kernels
+from graphc.codegen.program import (
+    Buffer,
+    Dim,
+    Kernel,
+    Let,
+    Loop,
+    Program,
+    Reduce,
+    Ring,
+    Statement,
+    Store,
+    kernels,
+)
 from graphc.errors import InternalError
 from graphc.plan import loads
 from graphc.scalar import DTYPES, FUNCTIONS, Call, Const, Index, Load, Ref, Scalar, Size, walk
@@ -237,7 +249,7 @@ def _signature(call: Call) -> None:
 def _no_races(kernel: Kernel, loops: frozenset[str]) -> None:
     lets = {let.name: let.value for step in kernel.body for let in ((step,) if isinstance(step, Let) else step.body)}
     stored = {store.buffer for store in kernel.stores}
-    for load in chain.from_iterable(map(_loads, _scalars(kernel))):
+    for load in loads(kernel):
         if load.buffer not in stored:
             continue
         for store in kernel.stores:
@@ -247,28 +259,6 @@ def _no_races(kernel: Kernel, loops: frozenset[str]) -> None:
                     for a, b in zip(load.at, store.at, strict=True)
                 )
                 _require(apart, f"{load} may be what another point stores to {store.buffer}")
-
-
-def _scalars(kernel: Kernel) -> Iterator[Scalar]:
-    for step in kernel.body:
-        if isinstance(step, Let):
-            yield step.value
-            continue
-        yield from (let.value for let in step.body)
-        yield from (total.value for total in step.sums)
-        if step.when is not None:
-            yield step.when
-    for store in kernel.stores:
-        yield from (store.value, *store.at)
-
-
-def _loads(scalar: Scalar) -> Iterator[Load]:
-    match scalar:
-        case Load(_, at, _, when):
-            yield scalar
-            yield from chain.from_iterable(map(_loads, at if when is None else (*at, when)))
-        case Call(_, args):
-            yield from chain.from_iterable(map(_loads, args))
 
 
 def _indices(scalar: Scalar, lets: Mapping[str, Scalar]) -> frozenset[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.program import Buffer, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store, kernels
+from graphc.codegen.program import Buffer, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store, kernels, scalars
 from graphc.scalar import Index, Load, Ref, Scalar, offset_from, walk
 
 
@@ -19,15 +19,7 @@ def plan(program: Program) -> Program:
 
 def loads(kernel: Kernel) -> Iterator[Load]:
     """Every load of a kernel, those inside subscripts and conditions too."""
-    scalars: list[Scalar | None] = []
-    for step in kernel.body:
-        if isinstance(step, Let):
-            scalars.append(step.value)
-        else:
-            scalars += [*(let.value for let in step.body), *(a.value for a in step.sums), step.when]
-    for store in kernel.stores:
-        scalars += [*store.at, store.value]
-    return (part for scalar in scalars for part in walk(scalar) if isinstance(part, Load))
+    return (part for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Load))
 
 
 def references(scalar: Scalar | None) -> set[str]:
