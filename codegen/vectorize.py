@@ -26,8 +26,9 @@ _CHAINS = 16  # sums side by side that hide the latency of an addition, and of t
 _FIRST_LEVEL = 1 << 15  # bytes of the first-level cache
 _LINE = 64  # bytes of a cache line
 _BLOCK = 32  # rows: so many times is used what comes to the first-level cache
-_MOST_STRIPS = 8
-_WAITING = 1 << 17  # bytes of accumulators that wait between the pieces of a reduction
+_MOST_STRIPS = 16
+_ONE_PIECE = 2  # times the depth: a reduction no longer than this is not cut
+_WAITING = 1 << 18  # bytes of accumulators that wait between the pieces of a reduction
 _MOST_WAITING = 1 << 18  # and with the short dimensions inside
 _SHALLOWEST = 16  # points of a reduction between taking up its accumulators and putting them down
 _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
@@ -106,6 +107,10 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
     rows, vectors = tile.rows, tile.vectors
     block = rows * -(-_BLOCK // rows)
     depth = min(_depth(reduce, vector, row, lanes, rows, vectors, access) for reduce in tiled)
+    longest = max(map(length, tiled))
+    blocked = row is not None and longest > depth
+    if longest <= _ONE_PIECE * depth:
+        depth = int(longest)
     widths = _cover(extent, lanes, (vectors, 1))
     heights: tuple[int, ...] = (1,)
     wide = 1
@@ -116,7 +121,7 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
             wide = max(1, min(MOST_VECTORS, _CHAINS // sums, max(_lengths(extent)) // lanes))
     strips = 1
     inside: tuple[str, ...] = ()
-    if row is not None and any(length(reduce) > depth for reduce in tiled):
+    if row is not None and blocked:
         waiting = sum(len(reduce.sums) for reduce in tiled) * block * vectors * lanes * _BYTES["float32"]
         most = -(-int(extent.value) // (vectors * lanes)) if isinstance(extent, Const) else _MOST_STRIPS
         strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
