@@ -21,6 +21,7 @@ from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.codegen.cuda.mma import Precision
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.ptx import emit as emit_ptx
+from graphc.codegen.cuda.streams import stream_handle
 from graphc.codegen.cuda.units import split_sums
 from graphc.codegen.join import join
 from graphc.codegen.program import Program
@@ -68,11 +69,25 @@ class CompiledCuda:
 
         Raises `ArgumentError` if the arrays do not fit the graph, and `MemoryError` if they do not fit the GPU.
         """
-        return self.runner(arrays)
+        return self.run(arrays)
 
-    def upload(self, arrays: Mapping[str, np.ndarray]) -> dict[str, DeviceArray]:
-        """Copies of arrays on the GPU, to be given to calls."""
-        return {name: DeviceArray.copy_of(array, self._device) for name, array in arrays.items()}
+    def run(self, arrays: Mapping[str, Any], *, stream: object = None) -> Results | DeviceResults:
+        """Run it, queued on a stream: an integer handle, or an object with `.cuda_stream` (PyTorch) or `.ptr` (CuPy).
+
+        If all arrays lie on the GPU and neither an axis's length nor an index is read from one of them, the call
+        returns without waiting for the work, and the outputs are there for what follows on the stream. The stream waits
+        for other streams' work on an array where its library tells of it; what works on one that offers only version 2
+        of `__cuda_array_interface__` must be on this stream. The stream must exist as long as the outputs. Without a
+        stream the call returns when its work has ended.
+
+        Raises what a call does, and `ArgumentError` for what is not a stream.
+        """
+        return self.runner(arrays, stream=stream)
+
+    def upload(self, arrays: Mapping[str, np.ndarray], *, stream: object = None) -> dict[str, DeviceArray]:
+        """Copies of arrays on the GPU, to be given to calls; copied on the device's own stream, or the one given."""
+        handle = None if stream is None else stream_handle(stream)
+        return {name: DeviceArray.copy_of(array, self._device, handle) for name, array in arrays.items()}
 
     def memory(self, sizes: Mapping[str, int]) -> MemoryUse:
         """The bytes that a call takes on the GPU when axes have these lengths."""

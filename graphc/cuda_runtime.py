@@ -2,12 +2,16 @@
 
 In: the arrays of a call, in the host's memory or on the GPU. Out: its outputs, as numpy arrays; or, if any array was
 given on the GPU, as arrays there. Memory on the GPU is kept from call to call; a call takes more only if it needs more.
+
+A call is queued on one stream: the caller's, and then nobody waits unless arrays of the host are involved; or the
+device's own, and then the call returns when it has ended. Between streams marks make the order that memory needs:
+behind what works on the arguments, and behind the call before, which used the same memory.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +20,11 @@ import numpy as np
 from graphc.arena import arena, buffer_bytes, buffer_shape
 from graphc.arguments import Arguments, check_arguments
 from graphc.codegen.cuda.driver import Device, Prepared
-from graphc.codegen.cuda.exchange import DeviceArray, Foreign, foreign
+from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, Foreign, foreign
 from graphc.codegen.cuda.groups import Grouping
 from graphc.codegen.cuda.launches import COUNTERS, Launch, counter_bytes, launches
 from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.cuda.streams import PER_THREAD, stream_handle
 from graphc.codegen.program import Buffer
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
@@ -57,6 +62,14 @@ class _Given:
     there: Mapping[str, Foreign]
 
 
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """The stream of a call; `told` by the caller, or the device's own."""
+
+    stream: int
+    told: bool
+
+
 class CudaRunner:
     """One program on one device."""
 
@@ -72,41 +85,64 @@ class CudaRunner:
         self._module = device.load(code.ptx)
         self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
         self._lock = threading.Lock()
-        size = counter_bytes(code.arch)
-        device.clear(self._block(COUNTERS, size), size)
+        self._before: tuple[int, Any] | None = None  # the stream of the call before and a mark behind it, if unended
+        size, stream = counter_bytes(code.arch), device.stream
+        device.clear(self._block(COUNTERS, size, stream), size, stream)
         for name, array in lowered.constants.items():
-            device.write(self._block(name, array.nbytes), np.ascontiguousarray(array))
+            device.write(self._block(name, array.nbytes, stream), np.ascontiguousarray(array), stream)
+        self._before = (stream, device.mark(stream))
 
     def __call__(
-        self, given: Mapping[str, Any], chosen: Mapping[str, Grouping] | None = None
+        self, given: Mapping[str, Any], chosen: Mapping[str, Grouping] | None = None, stream: object = None
     ) -> Results | DeviceResults:
-        """Run the program. `chosen` says how loops are grouped, by their unit's symbol; else the cost model does."""
+        """Run the program, on a stream. `chosen` says how loops are grouped, by their unit's symbol; else the cost
+        model does."""
+        queue = _Queue(self.device.stream, False) if stream is None else _Queue(stream_handle(stream), True)
         with self._lock:
-            taken = self._taken(given)
+            taken = self._taken(given, queue)
             sizes = {axis.name: extent for axis, extent in taken.arguments.sizes.items()}
-            return self._run(taken, sizes, launches(self.code, sizes, chosen))
+            return self._run(taken, sizes, launches(self.code, sizes, chosen), queue)
 
     # Arguments.
 
-    def _taken(self, given: Mapping[str, Any]) -> _Given:
+    def _taken(self, given: Mapping[str, Any], queue: _Queue) -> _Given:
         """Check the arrays. Of one on the GPU only its shape and dtype are looked at, and the values that say which
         memory is read: lengths and indices."""
-        there = {name: found for name, array in given.items() if (found := foreign(name, array)) is not None}
-        if there:
-            self.device.synchronize()
+        found = {name: foreign(name, array, queue.stream) for name, array in given.items()}
+        there = {name: array for name, array in found.items() if array is not None}
+        self._order(there, queue)
         looked_at = {check.name for check in self.checks}
         looked_at |= {str(a.length["name"]) for a in self.graph.axes.values() if isinstance(a.length, Node)}
-        stand_ins = {name: self._stand_in(name, found, name in looked_at) for name, found in there.items()}
+        stand_ins = {
+            name: self._stand_in(name, array, queue if name in looked_at else None) for name, array in there.items()
+        }
         arguments = check_arguments(self.graph, {**given, **stand_ins})
         check_indices(self.checks, self._declared, arguments)
         for name in self.graph.updates:
             self._check_updated(name, arguments.arrays[name], there.get(name))
         return _Given(arguments, there)
 
-    def _stand_in(self, name: str, found: Foreign, values: bool) -> np.ndarray:
-        if values:
+    def _order(self, there: Mapping[str, Foreign], queue: _Queue) -> None:
+        """Let the call's stream wait for other streams' work on the arrays, and for the call before."""
+        afters = {array.after for array in there.values()}
+        if UNTOLD in afters and not queue.told:
+            self.device.synchronize()
+            self._before = None
+            return
+        others = {stream for stream in afters if stream not in (None, UNTOLD, queue.stream)}
+        for stream in sorted(stream for stream in others if stream is not None):
+            self.device.wait(queue.stream, self.device.mark(stream))
+        if self._before is not None:
+            stream, mark = self._before
+            same = stream == queue.stream and stream != PER_THREAD  # which is another in every thread
+            if not same and stream not in others:
+                self.device.wait(queue.stream, mark)
+
+    def _stand_in(self, name: str, found: Foreign, queue: _Queue | None) -> np.ndarray:
+        """An array of the shape and dtype of one on the GPU; with its values, if they are to be read on a stream."""
+        if queue is not None:
             array = np.empty(found.shape, found.dtype)
-            self.device.read(array, found.address)
+            self.device.read(array, found.address, queue.stream)
             return array
         try:
             return np.broadcast_to(np.zeros((), found.dtype), found.shape)
@@ -122,52 +158,70 @@ class CudaRunner:
 
     # A call.
 
-    def _run(self, given: _Given, sizes: Mapping[str, int], made: tuple[Launch, ...]) -> Results | DeviceResults:
+    def _run(
+        self, given: _Given, sizes: Mapping[str, int], made: tuple[Launch, ...], queue: _Queue
+    ) -> Results | DeviceResults:
         program, addresses, outputs = self.code.program, {COUNTERS: self._blocks[COUNTERS][1]}, {}
         placed = arena(program, sizes)
-        base = self._block(_WORKSPACE, placed.size)
+        base = self._block(_WORKSPACE, placed.size, queue.stream)
         for buffer in program.buffers:
             if buffer.kind == "temp":
                 addresses[buffer.name] = base + placed.offsets[buffer.name]
             elif buffer.kind == "output" and given.there:
-                outputs[buffer.name] = DeviceArray(self.device, buffer_shape(buffer, sizes), buffer.dtype)
+                shape = buffer_shape(buffer, sizes)
+                outputs[buffer.name] = DeviceArray(self.device, shape, buffer.dtype, queue.stream)
                 addresses[buffer.name] = outputs[buffer.name].address
             else:
-                addresses[buffer.name] = self._address(buffer, given, sizes)
-        self.device.run(self._module, [_prepared(launch, addresses) for launch in made])
+                addresses[buffer.name] = self._address(buffer, given, sizes, queue.stream)
+        self.device.run(self._module, [_prepared(launch, addresses) for launch in made], queue.stream)
         for name in self.graph.updates:
             if name not in given.there:
-                self.device.read(given.arguments.arrays[name], addresses[name])
+                self.device.read(given.arguments.arrays[name], addresses[name], queue.stream)
         if given.there:
-            self.device.synchronize()
+            self._leave([*outputs.values(), *(array.owner for array in given.there.values())], queue)
             return DeviceResults({name: outputs[buffer] for name, buffer in self.lowered.outputs.items()})
-        return Results({name: self._fetched(buffer, sizes) for name, buffer in self.lowered.outputs.items()})
+        found = {name: self._fetched(buffer, sizes, queue.stream) for name, buffer in self.lowered.outputs.items()}
+        self._before = None
+        return Results(found)
 
-    def _address(self, buffer: Buffer, given: _Given, sizes: Mapping[str, int]) -> int:
+    def _leave(self, arrays: Iterable[object], queue: _Queue) -> None:
+        """End a call whose outputs stay on the GPU: behind a mark on the caller's stream, or when it has ended."""
+        if queue.told:
+            self._before = (queue.stream, self.device.mark(queue.stream))
+        else:
+            self.device.finish(queue.stream)
+            self._before = None
+        for array in arrays:
+            if isinstance(array, DeviceArray):
+                array.queued_on(queue.stream)
+                if not queue.told:
+                    array.ended()
+
+    def _address(self, buffer: Buffer, given: _Given, sizes: Mapping[str, int], stream: int) -> int:
         """Where a buffer lies that is not a temporary; an array of the host's is copied there."""
         if buffer.name in self.lowered.constants:
             return self._blocks[buffer.name][1]
         if buffer.name in given.there:
             return given.there[buffer.name].address
-        address = self._block(buffer.name, buffer_bytes(buffer, sizes))
+        address = self._block(buffer.name, buffer_bytes(buffer, sizes), stream)
         if buffer.kind != "output":
-            self.device.write(address, np.ascontiguousarray(given.arguments.arrays[buffer.name]))
+            self.device.write(address, np.ascontiguousarray(given.arguments.arrays[buffer.name]), stream)
         return address
 
-    def _fetched(self, buffer: str, sizes: Mapping[str, int]) -> np.ndarray:
+    def _fetched(self, buffer: str, sizes: Mapping[str, int], stream: int) -> np.ndarray:
         declared = self.code.program.buffer(buffer)
         array = np.empty(buffer_shape(declared, sizes), declared.dtype)
-        self.device.read(array, self._blocks[buffer][1])
+        self.device.read(array, self._blocks[buffer][1], stream)
         return array
 
-    def _block(self, name: str, size: int) -> int:
+    def _block(self, name: str, size: int, stream: int) -> int:
         """Memory of at least this size that stays between calls."""
         known, address = self._blocks.get(name, (-1, 0))
         if known < size:
             if known >= 0:
-                self.device.free(address)
+                self.device.free(address, stream)
                 del self._blocks[name]
-            address = self.device.allocate(size)
+            address = self.device.allocate(size, stream)
             self._blocks[name] = (size, address)
         return address
 

@@ -7,7 +7,7 @@ so whatever runs in it is checked for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,48 +19,63 @@ from graphc.codegen.cuda.groups import Grouping, groupings
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.cuda_compile import CompiledCuda
 from tests import ptx
+from tests.cuda_order import StreamOrder
 
 Arrays = dict[str, np.ndarray]
 
 
 class EmulatedDevice:
-    """A GPU with the memory that a test gives it. `launched` are the kernels that ran, in order."""
+    """A GPU with the memory that a test gives it. `launched` are the kernels that ran, in order.
+
+    Work is done when it is queued; `order` makes sure that nothing on a real device's streams would meet.
+    """
+
+    stream = 1000  # the handle of its own
 
     def __init__(self, arch: str = "sm_90", size: int = 1 << 30, sms: int = 132) -> None:
         self.arch = arch
         self.sms = sms
         self.memory = ptx.Memory()
         self.launched: list[Prepared] = []
+        self.order = StreamOrder()
         self._free = size
         self._sizes: dict[int, int] = {}
 
     def load(self, text: str) -> ptx.Module:
         return ptx.load(text, self.memory)
 
-    def allocate(self, size: int) -> int:
+    def allocate(self, size: int, stream: int) -> int:
         if size > self._free:
             raise MemoryError(f"the call needs {size} bytes more on the GPU, which has {self._free} bytes free")
         address = self.memory.alloc(max(size, 1))
-        self._sizes[address] = size
-        self._free -= size
+        self._sizes[address] = max(size, 1)
+        self._free -= max(size, 1)
+        self.order.work(stream, [address])
         return address
 
-    def free(self, address: int) -> None:
+    def free(self, address: int, stream: int) -> None:
+        self.order.work(stream, [address])
+        self.order.gone(address)
         self.memory.free(address)
         self._free += self._sizes.pop(address)
 
-    def clear(self, address: int, size: int) -> None:
+    def clear(self, address: int, size: int, stream: int) -> None:
+        self.order.work(stream, self._blocks([address]))
         self.memory.fill(address, 0, size)
 
-    def write(self, address: int, array: np.ndarray) -> None:
+    def write(self, address: int, array: np.ndarray, stream: int) -> None:
+        self.order.work(stream, self._blocks([address]))
         self.memory.copy_in(address, array)
 
-    def read(self, array: np.ndarray, address: int) -> None:
+    def read(self, array: np.ndarray, address: int, stream: int) -> None:
+        self.order.work(stream, self._blocks([address]))
         array[...] = self.memory.copy_out(address, array.nbytes).view(array.dtype).reshape(array.shape)
+        self.finish(stream)
 
-    def run(self, module: ptx.Module, launches: Sequence[Prepared]) -> None:
+    def run(self, module: ptx.Module, launches: Sequence[Prepared], stream: int) -> None:
         for launch in launches:
             self.launched.append(launch)
+            self.order.work(stream, self._blocks(launch.arguments))
             module.launch(
                 launch.symbol,
                 grid=(launch.grid,),
@@ -71,8 +86,21 @@ class EmulatedDevice:
                 cooperative=launch.cooperative,
             )
 
+    def mark(self, stream: int) -> dict[int, int]:
+        return self.order.mark(stream)
+
+    def wait(self, stream: int, mark: dict[int, int]) -> None:
+        self.order.wait(stream, mark)
+
+    def finish(self, stream: int) -> None:
+        self.order.finish(stream)
+
     def synchronize(self) -> None:
-        """Launches have ended when they return."""
+        self.order.synchronize()
+
+    def _blocks(self, addresses: Iterable[int]) -> set[int]:
+        """The blocks that addresses lie in; what lies in none is a count."""
+        return {b for a in addresses for b, size in self._sizes.items() if b <= a < b + size}
 
 
 def compiled(g: gc.Graph, **options: Any) -> CompiledCuda:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,12 +18,22 @@ from graphc.cuda_runtime import DeviceResults
 from graphc.errors import ArgumentError, UnsupportedError
 from tests.cuda_emulated import EmulatedDevice
 
+OWN = 1000  # the handle of the device's own stream
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A result of the stand-in: the function fails."""
+
+    status: int
+
 
 class Driver:
     """Stands in for the module cuda.bindings.driver: every function succeeds, with a result of `results`."""
 
     def __init__(self, **results: Any) -> None:
-        self.results = {"cuDriverGetVersion": 13000, "cuDeviceGetCount": 1, "cuMemGetInfo": (100, 200), **results}
+        self.results = {"cuDriverGetVersion": 13000, "cuDeviceGetCount": 1, "cuMemGetInfo": (100, 200)}
+        self.results |= {"cuStreamCreate": OWN, "cuMemAllocAsync": 4096, **results}
         self.called: list[tuple[Any, ...]] = []
         self.CUlaunchConfig = SimpleNamespace
         self.CUlaunchAttribute = lambda: SimpleNamespace(value=SimpleNamespace(clusterDim=SimpleNamespace()))
@@ -46,8 +57,8 @@ class Driver:
         def call(*arguments: Any) -> tuple[Any, ...]:
             self.called.append((name, *arguments))
             result = self.results.get(name, f"{name} result")
-            if isinstance(result, Exception):
-                return (7,)
+            if isinstance(result, Failure):
+                return (result.status,)
             return (0, *result) if isinstance(result, tuple) else (0, result)
 
         return call
@@ -73,14 +84,13 @@ def test_a_machine_without_a_gpu() -> None:
 
 def test_what_the_driver_says_is_passed_on() -> None:
     with pytest.raises(UnsupportedError, match="cuInit failed with error 7: out of order"):
-        NvidiaDevice(Driver(cuInit=ValueError()), 0)
+        NvidiaDevice(Driver(cuInit=Failure(7)), 0)
 
 
 def test_too_little_memory() -> None:
-    device = NvidiaDevice(Driver(), 0)
+    device = NvidiaDevice(Driver(cuMemAllocAsync=Failure(2)), 0)
     with pytest.raises(MemoryError, match="GiB free of"):
-        device.allocate(101)
-    assert not [name for name in device._driver.names() if name.startswith("cuMemAlloc")]
+        device.allocate(101, OWN)
 
 
 def test_a_missing_package_and_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,11 +111,11 @@ def test_a_missing_package_and_a_missing_driver(monkeypatch: pytest.MonkeyPatch)
 def test_launches_say_how_ctas_hang_together() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    device.run("module", [launch(cluster=16, shared=100_000, cooperative=True)])
+    device.run("module", [launch(cluster=16, shared=100_000, cooperative=True)], 7)
     (config,) = [call[1] for call in driver.called if call[0] == "cuLaunchKernelEx"]
     assert [attribute.id for attribute in config.attrs] == ["cluster", "cooperative"]
     assert config.attrs[0].value.clusterDim.x == 16
-    assert (config.gridDimX, config.blockDimX, config.sharedMemBytes) == (4, 256, 100_000)
+    assert (config.gridDimX, config.blockDimX, config.sharedMemBytes, config.hStream) == (4, 256, 100_000, 7)
     assert [call[2:] for call in driver.called if call[0] == "cuFuncSetAttribute"] == [
         ("large", 1),
         ("shared", 100_000),
@@ -116,11 +126,13 @@ def test_repeated_launches_become_a_graph() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
     several = [launch("a"), launch("b")]
-    for _ in range(4):
-        device.run("module", several)
+    for stream in (OWN, 1, 7, OWN):
+        device.run("module", several, stream)
     assert driver.names().count("cuGraphLaunch") == 3
+    assert [call[-1] for call in driver.called if call[0] == "cuGraphLaunch"] == [1, 7, OWN]
+    assert [call[1] for call in driver.called if call[0] == "cuStreamBeginCapture"] == [OWN]
     assert driver.names().count("cuLaunchKernelEx") == 4
-    device.run("module", [launch("a"), launch("b", arguments=(1, 3))])
+    device.run("module", [launch("a"), launch("b", arguments=(1, 3))], OWN)
     assert driver.names().count("cuGraphLaunch") == 3
 
 
@@ -142,8 +154,9 @@ class Theirs:
     """Another library's array on the device."""
 
     def __init__(self, array: np.ndarray, device: EmulatedDevice, strides: tuple[int, ...] | None = None) -> None:
-        address = device.allocate(array.nbytes)
-        device.write(address, array)
+        address = device.allocate(array.nbytes, device.stream)
+        device.write(address, array, device.stream)
+        device.finish(device.stream)
         self.__cuda_array_interface__ = {
             "shape": array.shape,
             "typestr": array.dtype.str,
@@ -193,10 +206,10 @@ def test_dlpack_goes_both_ways() -> None:
     class Dlpack:  # offers nothing else
         __dlpack__, __dlpack_device__ = array.__dlpack__, array.__dlpack_device__
 
-    found = foreign("x", Dlpack())
+    found = foreign("x", Dlpack(), device.stream)
     assert found is not None
     assert (found.address, found.shape, found.dtype) == (array.address, (2, 3), "int32")
-    assert foreign("x", np.ones(3)) is None
+    assert foreign("x", np.ones(3), device.stream) is None
 
 
 @pytest.mark.parametrize(

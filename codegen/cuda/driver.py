@@ -1,13 +1,14 @@
 """The GPU through NVIDIA's driver: memory, copies, modules, launches, graphs of launches.
 
 A `Device` is all that running a program needs; addresses are integers. `nvidia_device` gives the machine's first GPU
-through the package cuda-bindings (`pip install 'graphc-compiler[cuda]'`), which calls the driver's C interface. All
-work goes to one stream, in order.
+through the package cuda-bindings (`pip install 'graphc-compiler[cuda]'`), which calls the driver's C interface. Work
+goes to streams, by their handles: in one it is done in order; between two only a mark and a wait for it make an order.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +20,9 @@ from graphc.errors import UnsupportedError
 __all__ = ["Device", "Prepared", "nvidia_device"]
 
 _OLDEST_DRIVER = 12000  # of CUDA 12.0, the first that takes PTX 8.0
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not synchronised with the legacy default stream
+_NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _MOST_GRAPHS = 32  # that are kept
 _PORTABLE_CLUSTER = 8  # CTAs: for more, a function must be told first
 _STATIC_SHARED = 48 * 1024  # bytes: the same
@@ -51,25 +55,42 @@ class Device(Protocol):
     def load(self, ptx: str) -> Any:
         """A module of PTX, ready to be launched from."""
 
-    def allocate(self, size: int) -> int:
-        """The address of new memory. Raises `MemoryError`, saying how much there is, if it does not fit."""
+    @property
+    def stream(self) -> int:
+        """The handle of a stream of its own, which waits for no other."""
 
-    def free(self, address: int) -> None: ...
+    def allocate(self, size: int, stream: int) -> int:
+        """The address of memory that is there for what follows in the stream.
 
-    def clear(self, address: int, size: int) -> None:
+        Raises `MemoryError`, saying how much there is, if it does not fit.
+        """
+
+    def free(self, address: int, stream: int) -> None:
+        """Give memory back when all that the stream holds has ended."""
+
+    def clear(self, address: int, size: int, stream: int) -> None:
         """Fill memory with zeros."""
 
-    def write(self, address: int, array: np.ndarray) -> None:
+    def write(self, address: int, array: np.ndarray, stream: int) -> None:
         """Copy an array, contiguous, to the device."""
 
-    def read(self, array: np.ndarray, address: int) -> None:
-        """Copy from the device to an array, contiguous; what was launched before has ended then."""
+    def read(self, array: np.ndarray, address: int, stream: int) -> None:
+        """Copy from the device to an array, contiguous; all that the stream held has ended then."""
 
-    def run(self, module: Any, launches: Sequence[Prepared]) -> None:
+    def run(self, module: Any, launches: Sequence[Prepared], stream: int) -> None:
         """Make launches, one after another."""
 
+    def mark(self, stream: int) -> Any:
+        """A mark behind all that the stream holds."""
+
+    def wait(self, stream: int, mark: Any) -> None:
+        """What follows in the stream begins when all before the mark has ended; the caller does not wait."""
+
+    def finish(self, stream: int) -> None:
+        """Let the caller wait until all that the stream holds has ended."""
+
     def synchronize(self) -> None:
-        """Wait until all that was launched has ended, by other libraries too."""
+        """Let the caller wait until all that was launched has ended, by other libraries too."""
 
 
 class NvidiaDevice:
@@ -89,14 +110,16 @@ class NvidiaDevice:
         self._device = self._call("cuDeviceGet", ordinal)
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         self._call("cuCtxSetCurrent", self._context)
-        self.stream = self._call("cuStreamCreate", 1)  # not synchronised with the default stream
+        self.stream = int(self._call("cuStreamCreate", _NON_BLOCKING))
         self._functions: dict[tuple[int, str], Any] = {}
         self._graphs: dict[tuple[int, tuple[Prepared, ...]], Any] = {}
         self._last: tuple[int, tuple[Prepared, ...]] | None = None
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the driver; its result, or an error with the driver's own words."""
-        result = getattr(self._driver, name)(*arguments)
+        return self._checked(name, getattr(self._driver, name)(*arguments))
+
+    def _checked(self, name: str, result: tuple[Any, ...]) -> Any:
         status = int(result[0])
         if status:
             _, text = self._driver.cuGetErrorString(result[0])
@@ -121,40 +144,60 @@ class NvidiaDevice:
         self._enter()
         return self._call("cuModuleLoadData", ptx.encode() + b"\0")
 
-    def allocate(self, size: int) -> int:
+    def allocate(self, size: int, stream: int) -> int:
         self._enter()
-        free, total = self._call("cuMemGetInfo")
-        if size > free:
+        result = self._driver.cuMemAllocAsync(max(size, 1), stream)
+        if int(result[0]) == _OUT_OF_MEMORY:
+            free, total = self._call("cuMemGetInfo")
             raise MemoryError(
                 f"the call needs {size / 2**30:.1f} GiB more on the GPU, which has {free / 2**30:.1f} GiB free of "
                 f"{total / 2**30:.1f} GiB"
             )
-        return int(self._call("cuMemAllocAsync", max(size, 1), self.stream))
+        return int(self._checked("cuMemAllocAsync", result))
 
-    def free(self, address: int) -> None:
+    def free(self, address: int, stream: int) -> None:
         self._enter()
-        self._call("cuMemFreeAsync", address, self.stream)
+        self._call("cuMemFreeAsync", address, stream)
 
-    def clear(self, address: int, size: int) -> None:
+    def clear(self, address: int, size: int, stream: int) -> None:
         self._enter()
-        self._call("cuMemsetD8Async", address, 0, size, self.stream)
+        self._call("cuMemsetD8Async", address, 0, size, stream)
 
-    def write(self, address: int, array: np.ndarray) -> None:
-        self._enter()
-        if array.nbytes:
-            self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, self.stream)
-
-    def read(self, array: np.ndarray, address: int) -> None:
+    def write(self, address: int, array: np.ndarray, stream: int) -> None:
         self._enter()
         if array.nbytes:
-            self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, self.stream)
-        self.synchronize()
+            self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, stream)
+
+    def read(self, array: np.ndarray, address: int, stream: int) -> None:
+        self._enter()
+        if array.nbytes:
+            self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream)
+        self.finish(stream)
+
+    def mark(self, stream: int) -> _Event:
+        self._enter()
+        event = _Event(self, self._call("cuEventCreate", _NO_TIMING))
+        self._call("cuEventRecord", event.handle, stream)
+        return event
+
+    def wait(self, stream: int, mark: _Event) -> None:
+        self._enter()
+        self._call("cuStreamWaitEvent", stream, mark.handle, 0)
+
+    def destroy(self, mark: _Event) -> None:
+        """Give a mark back; a stream that waits for it goes on waiting."""
+        self._enter()
+        self._call("cuEventDestroy", mark.handle)
+
+    def finish(self, stream: int) -> None:
+        self._enter()
+        self._call("cuStreamSynchronize", stream)
 
     def synchronize(self) -> None:
         self._enter()
         self._call("cuCtxSynchronize")
 
-    def run(self, module: Any, launches: Sequence[Prepared]) -> None:
+    def run(self, module: Any, launches: Sequence[Prepared], stream: int) -> None:
         """Launches that are made a second time become one graph, and cost one call of the driver from then on."""
         self._enter()
         key = (id(module), tuple(launches))
@@ -162,28 +205,29 @@ class NvidiaDevice:
             if len(launches) < 2 or key != self._last:
                 self._last = key
                 for launch in launches:
-                    self._launch(module, launch)
+                    self._launch(module, launch, stream)
                 return
             if len(self._graphs) == _MOST_GRAPHS:
                 self._call("cuGraphExecDestroy", self._graphs.pop(next(iter(self._graphs))))
             self._graphs[key] = self._captured(module, launches)
-        self._call("cuGraphLaunch", self._graphs[key], self.stream)
+        self._call("cuGraphLaunch", self._graphs[key], stream)
 
     def _captured(self, module: Any, launches: Sequence[Prepared]) -> Any:
+        """The own stream captures, since a default stream cannot; any stream can run the graph."""
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", self.stream, mode)
         for launch in launches:
-            self._launch(module, launch)
+            self._launch(module, launch, self.stream)
         graph = self._call("cuStreamEndCapture", self.stream)
         made = self._call("cuGraphInstantiate", graph, 0)
         self._call("cuGraphDestroy", graph)
         return made
 
-    def _launch(self, module: Any, launch: Prepared) -> None:
+    def _launch(self, module: Any, launch: Prepared, stream: int) -> None:
         config = self._driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid, 1, 1
         config.blockDimX, config.blockDimY, config.blockDimZ = launch.block, 1, 1
-        config.sharedMemBytes, config.hStream = launch.shared, self.stream
+        config.sharedMemBytes, config.hStream = launch.shared, stream
         config.attrs = self._attributes(launch)
         config.numAttrs = len(config.attrs)
         words = np.array(launch.arguments, np.uint64)
@@ -221,6 +265,18 @@ class NvidiaDevice:
     def _enter(self) -> None:
         """Another library may have made its own context this thread's."""
         self._call("cuCtxSetCurrent", self._context)
+
+
+class _Event:
+    """An event of the driver's, which goes with the last that knows it."""
+
+    def __init__(self, device: NvidiaDevice, handle: Any) -> None:
+        self.handle = handle
+        self._device = device
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self._device.destroy(self)
 
 
 @functools.cache

@@ -1,8 +1,10 @@
 """Arrays on the GPU, exchanged with other libraries without copies.
 
 In: an array of PyTorch, CuPy or JAX, recognised by what it offers: `__cuda_array_interface__`, or DLPack. Out: where it
-lies and what it is (`Foreign`). The other way, a `DeviceArray` owns memory of a device and offers both protocols. The
-layouts are those of version 3 of the CUDA array interface and of DLPack before 1.0.
+lies, what it is, and whose work on it must be waited for (`Foreign`). The other way, a `DeviceArray` owns memory of a
+device and offers both protocols. The layouts, and what is said about streams, are those of version 3 of the CUDA array
+interface (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html) and of DLPack before 1.0
+(https://dmlc.github.io/dlpack/latest/python_spec.html).
 """
 
 from __future__ import annotations
@@ -16,9 +18,14 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.cuda.driver import Device
+from graphc.codegen.cuda.streams import LEGACY, checked_handle
 from graphc.errors import ArgumentError
 
-__all__ = ["DeviceArray", "Foreign", "foreign"]
+__all__ = ["UNTOLD", "DeviceArray", "Foreign", "foreign"]
+
+UNTOLD = -1  # instead of a stream: an array that does not say what works on it
+_NO_WAIT = -1  # DLPack's word for a consumer that needs no order
+_TELLS_STREAMS = 3  # the version of the CUDA array interface from which on it does
 
 _CUDA = 2  # kDLCUDA
 _MANAGED = 13  # kDLCUDAManaged
@@ -28,33 +35,47 @@ _NUMBERS = {"i": 0, "u": 1, "f": 2, "b": 6}
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A dense row-major array in a GPU's memory; `owner` keeps it alive."""
+    """A dense row-major array in a GPU's memory; `owner` keeps it alive.
+
+    `after` is the stream whose work on it must end before any other begins: None if nothing must be waited for,
+    `UNTOLD` if that is not known.
+    """
 
     address: int
     shape: tuple[int, ...]
     dtype: str
     writeable: bool
+    after: int | None
     owner: object
 
 
-def foreign(name: str, array: object) -> Foreign | None:
-    """What an array on a GPU is; None for anything else. Raises `ArgumentError` if it is not dense and row-major."""
+def foreign(name: str, array: object, stream: int) -> Foreign | None:
+    """What an array on a GPU is; None for anything else. `stream` is where it will be used: through DLPack its owner
+    makes that stream wait. Raises `ArgumentError` if the array is not dense and row-major, or names no valid stream."""
     interface = getattr(array, "__cuda_array_interface__", None)
     if interface is not None:
-        return _from_interface(name, array, interface)
+        return _from_interface(name, array, interface, stream)
     place = getattr(array, "__dlpack_device__", None)
     if place is not None and not isinstance(array, np.ndarray) and place()[0] in (_CUDA, _MANAGED):
-        return _from_dlpack(name, array)
+        return _from_dlpack(name, array, stream)
     return None
 
 
-def _from_interface(name: str, array: object, interface: dict[str, Any]) -> Foreign:
+def _from_interface(name: str, array: object, interface: dict[str, Any], stream: int) -> Foreign:
+    """Before version 3 the interface is silent about streams; then DLPack, which PyTorch and JAX offer too, makes the
+    order."""
     shape, kind = tuple(interface["shape"]), np.dtype(interface["typestr"])
     address, read_only = interface["data"]
     strides = interface.get("strides")
     if strides is not None:
         _check_dense(name, shape, tuple(s // kind.itemsize for s in strides))
-    return Foreign(int(address), shape, kind.name, not read_only, array)
+    owner, after = array, interface.get("stream")
+    if after is not None:
+        after = checked_handle(f"the stream of {name}", after)
+    elif interface.get("version", 0) < _TELLS_STREAMS:
+        dlpack = getattr(array, "__dlpack__", None)
+        owner, after = (array, UNTOLD) if dlpack is None else ((array, dlpack(stream=stream)), None)
+    return Foreign(int(address), shape, kind.name, not read_only, after, owner)
 
 
 def _check_dense(name: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
@@ -100,36 +121,50 @@ _pointer_of.restype = ctypes.c_void_p
 _pointer_of.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 
-def _from_dlpack(name: str, array: Any) -> Foreign:
-    capsule = array.__dlpack__()  # unused, it frees itself
+def _from_dlpack(name: str, array: Any, stream: int) -> Foreign:
+    capsule = array.__dlpack__(stream=stream)  # unused, it frees itself
     tensor = ctypes.cast(_pointer_of(capsule, _CAPSULE), ctypes.POINTER(_DLManagedTensor)).contents.tensor
     shape = tuple(tensor.shape[k] for k in range(tensor.ndim))
     if tensor.strides:
         _check_dense(name, shape, tuple(tensor.strides[k] for k in range(tensor.ndim)))
     kind = _CODES.get(tensor.code, "unknown")
     dtype = kind if kind == "bool" else f"{kind}{tensor.bits}"
-    return Foreign((tensor.data or 0) + tensor.byte_offset, shape, dtype, True, (array, capsule))
+    return Foreign((tensor.data or 0) + tensor.byte_offset, shape, dtype, True, None, (array, capsule))
 
 
 class DeviceArray:
-    """An array that a call left on the GPU. `numpy()` copies it; other libraries take it without a copy."""
+    """An array on the GPU. `numpy()` copies it; other libraries take it without a copy.
 
-    def __init__(self, device: Device, shape: tuple[int, ...], dtype: str) -> None:
+    `stream` is what the latest work on it was queued on, None if that has ended. Memory is given back in the order of
+    the latest stream, which must exist as long as the array.
+    """
+
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: str, stream: int | None = None) -> None:
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self._device = device
-        self.address = device.allocate(math.prod(shape) * self.dtype.itemsize)
+        self.queued_on(device.stream if stream is None else stream)
+        self.address = device.allocate(math.prod(shape) * self.dtype.itemsize, self._latest)
 
     @classmethod
-    def copy_of(cls, array: np.ndarray, device: Device) -> DeviceArray:
-        """An array of the host's memory, on the device."""
-        made = cls(device, array.shape, array.dtype.name)
-        device.write(made.address, np.ascontiguousarray(array))
+    def copy_of(cls, array: np.ndarray, device: Device, stream: int | None = None) -> DeviceArray:
+        """An array of the host's memory, on the device; it is copied on the device's own stream, or the one given."""
+        made = cls(device, array.shape, array.dtype.name, stream)
+        device.write(made.address, np.ascontiguousarray(array), made._latest)
         return made
+
+    def queued_on(self, stream: int) -> None:
+        """Work on it was queued on a stream, behind all earlier work on it."""
+        self.stream: int | None = stream
+        self._latest = stream
+
+    def ended(self) -> None:
+        """All work on it has ended."""
+        self.stream = None
 
     def __del__(self) -> None:
         if hasattr(self, "address") and not sys.is_finalizing():
-            self._device.free(self.address)
+            self._device.free(self.address, self._latest)
 
     def __repr__(self) -> str:
         return f"DeviceArray({self.dtype}{list(self.shape)})"
@@ -140,21 +175,35 @@ class DeviceArray:
     def numpy(self) -> np.ndarray:
         """A copy in the memory of the host."""
         array = np.empty(self.shape, self.dtype)
-        self._device.read(array, self.address)
+        self._device.read(array, self.address, self._latest)
+        self.ended()
         return array
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        data = (self.address, False)
-        return {"shape": self.shape, "typestr": self.dtype.str, "data": data, "version": 3, "strides": None}
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self.address, False),
+            "version": 3,
+            "strides": None,
+            "stream": self.stream,
+        }
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return _CUDA, 0
 
-    def __dlpack__(self, **_: Any) -> Any:
-        """A capsule that shares the memory. All work on it has ended, so no stream is waited for."""
-        held = _Held(self)
-        return _new_capsule(held.address, _CAPSULE, None)
+    def __dlpack__(self, *, stream: int | None = None, **_: Any) -> Any:
+        """A capsule that shares the memory, to be used on a stream, which is made to wait for what works on it.
+
+        As DLPack has it, None is the legacy default stream, and -1 asks for no order. Raises `ArgumentError` for 0.
+        """
+        if stream != _NO_WAIT:
+            consumer = LEGACY if stream is None else checked_handle("the stream for __dlpack__", stream)
+            if self.stream not in (None, consumer):
+                self._device.wait(consumer, self._device.mark(self._latest))
+            self.queued_on(consumer)  # whoever takes it may write to it
+        return _new_capsule(_Held(self).address, _CAPSULE, _UNUSED)
 
 
 class _Held:
@@ -181,3 +230,19 @@ def _release(address: int) -> None:
 
 
 _RELEASE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_release)
+
+# Destructors get a capsule that is being destroyed, so they take its bare address: a reference would revive it.
+_is_valid = ctypes.pythonapi["PyCapsule_IsValid"]
+_is_valid.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+_address_in = ctypes.pythonapi["PyCapsule_GetPointer"]
+_address_in.restype = ctypes.c_void_p
+_address_in.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+
+
+def _discard(capsule: int) -> None:
+    """Release what nobody took; whoever takes a tensor renames its capsule."""
+    if _is_valid(capsule, _CAPSULE):
+        _release(_address_in(capsule, _CAPSULE))
+
+
+_UNUSED = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_discard)

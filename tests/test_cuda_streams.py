@@ -1,0 +1,262 @@
+"""Streams: what waits for what, at every call, and that nothing waits without need.
+
+The emulated device knows which of its streams could meet in memory (`tests/cuda_order.py`) and keeps a log of waits.
+"""
+
+from __future__ import annotations
+
+import gc as memory
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import graphc as gc
+from graphc.codegen.cuda.driver import NvidiaDevice
+from graphc.codegen.cuda.exchange import DeviceArray, _Held
+from graphc.codegen.cuda.streams import stream_handle
+from graphc.cuda_compile import CompiledCuda
+from graphc.errors import ArgumentError
+from tests.cuda_emulated import EmulatedDevice
+from tests.test_cuda_driver import Driver, counted
+
+OWN, A, B = EmulatedDevice.stream, 7, 8
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+class Theirs:
+    """Another library's array, which its stream has begun to write."""
+
+    def __init__(self, device: EmulatedDevice, stream: int | None, version: int = 3, array: np.ndarray = X) -> None:
+        self.device = device
+        self.writer = stream or 9
+        self.address = device.allocate(array.nbytes, self.writer)
+        device.write(self.address, array, self.writer)
+        if stream is None and version == 3:
+            device.order.finish(self.writer)  # as None promises
+        told = {"stream": stream} if version == 3 else {}
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (self.address, False),
+            "version": version,
+            **told,
+        }
+
+
+class Silent(Theirs):
+    """An array whose interface says nothing of streams, with DLPack beside it: PyTorch's and JAX's kind."""
+
+    def __init__(self, device: EmulatedDevice, stream: int) -> None:
+        super().__init__(device, stream, version=2)
+        self.asked: list[int] = []
+
+    def __dlpack__(self, *, stream: int) -> object:
+        self.asked.append(stream)
+        self.device.wait(stream, self.device.mark(self.writer))
+        return object()
+
+
+@pytest.fixture(scope="module")
+def made() -> CompiledCuda:
+    return gc.compile(counted(), target="cuda", device=EmulatedDevice())
+
+
+@pytest.fixture
+def f(made: CompiledCuda) -> CompiledCuda:
+    """The compiled graph with nothing under way, on its device."""
+    made.runner._before = None
+    device_of(made).synchronize()
+    device_of(made).order.log.clear()
+    return made
+
+
+def device_of(f: CompiledCuda) -> EmulatedDevice:
+    device = f.runner.device
+    assert isinstance(device, EmulatedDevice)
+    return device
+
+
+def zeros(f: CompiledCuda, stream: int) -> DeviceArray:
+    return DeviceArray.copy_of(np.zeros(3, np.float32), device_of(f), stream)
+
+
+def test_on_the_callers_stream_nothing_waits(f: CompiledCuda) -> None:
+    """Arrays of this stream and those that are settled; again and again."""
+    device, total = device_of(f), zeros(f, A)
+    arrays = [Theirs(device, A), Theirs(device, None), Theirs(device, A)]
+    device.order.log.clear()
+    for x in arrays:
+        found = f.run({"x": x, "total": total}, stream=A)
+    assert device.order.log == []
+    assert found["twice"].__cuda_array_interface__["stream"] == A
+    assert total.__cuda_array_interface__["stream"] == A
+    np.testing.assert_array_equal(total.numpy(), 3 * X.sum(0))
+    assert device.order.log == [("finish", A)]
+
+
+def test_other_streams_are_waited_for_once(f: CompiledCuda) -> None:
+    device, total = device_of(f), zeros(f, B)
+    f.run({"x": Theirs(device, B), "total": total}, stream=A)
+    assert device.order.log == [("wait", A)]
+    f.run({"x": Theirs(device, None), "total": total}, stream=B)
+    assert device.order.log[2:] == [("wait", B)]  # for the params and for the memory that calls share
+
+
+def test_calls_share_memory(f: CompiledCuda) -> None:
+    """So a call on another stream waits for the one before, also where the arrays are settled."""
+    device = device_of(f)
+    first, second = (Theirs(device, None, array=np.zeros(3, np.float32)) for _ in "ab")
+    x = Theirs(device, None)
+    device.order.log.clear()
+    for total, stream in ((first, A), (second, B), (second, B)):
+        f.run({"x": x, "total": total}, stream=stream)
+        if stream == A:
+            x = Theirs(device, None)
+            device.order.log.clear()
+    assert device.order.log == [("wait", B)]
+
+
+def test_the_thread_s_stream_is_another_in_every_thread(f: CompiledCuda) -> None:
+    device = device_of(f)
+    x, total = Theirs(device, None), Theirs(device, None, array=np.zeros(3, np.float32))
+    device.order.log.clear()
+    f.run({"x": x, "total": total}, stream=2)
+    f.run({"x": x, "total": total}, stream=2)
+    assert device.order.log == [("wait", 2)]
+
+
+def test_without_a_stream_the_call_ends(f: CompiledCuda) -> None:
+    device = device_of(f)
+    x, total = Theirs(device, B), zeros(f, OWN)
+    found = f(x=x, total=total)
+    assert device.order.log == [("wait", OWN), ("finish", OWN)]
+    assert found["twice"].__cuda_array_interface__["stream"] is None
+    assert total.__cuda_array_interface__["stream"] is None
+
+
+def test_silence_means_all_streams_unless_one_is_given(f: CompiledCuda) -> None:
+    device, total = device_of(f), zeros(f, OWN)
+    f(x=Theirs(device, B, version=2), total=total)
+    assert device.order.log == [("synchronize",), ("finish", OWN)]
+    device.order.log.clear()
+    f.run({"x": Theirs(device, A, version=2), "total": total}, stream=A)
+    assert device.order.log == []
+
+
+def test_dlpack_makes_the_order_where_the_interface_is_silent(f: CompiledCuda) -> None:
+    device, total = device_of(f), zeros(f, OWN)
+    x = Silent(device, B)
+    f(x=x, total=total)
+    f.run({"x": x, "total": total}, stream=A)
+    assert x.asked == [OWN, A]
+    assert device.order.log == [("wait", OWN), ("finish", OWN), ("wait", A)]
+
+
+def test_arrays_of_the_host_are_waited_for_on_the_stream(f: CompiledCuda) -> None:
+    total = np.zeros(3, np.float32)
+    found = f.run({"x": X, "total": total}, stream=A)
+    assert set(device_of(f).order.log) == {("finish", A)}
+    np.testing.assert_array_equal(total, X.sum(0))
+    np.testing.assert_array_equal(found["twice"], 2 * X)
+
+
+def test_consumers_of_dlpack_say_where_they_work(f: CompiledCuda) -> None:
+    device, array = device_of(f), zeros(f, A)
+    for stream, waits in ((A, []), (-1, []), (B, [B]), (None, [1]), (1, [])):
+        device.order.log.clear()
+        array.__dlpack__(stream=stream)
+        assert device.order.log == [("wait", s) for s in waits]
+        device.order.work(array.stream or 0, [array.address])
+    with pytest.raises(ArgumentError, match=r"__dlpack__ is 0.*legacy"):
+        array.__dlpack__(stream=0)
+
+
+def test_a_capsule_that_nobody_takes_frees_itself(f: CompiledCuda) -> None:
+    array = zeros(f, A)
+    before = len(_Held.alive)
+    capsule = array.__dlpack__(stream=A)
+    assert len(_Held.alive) == before + 1
+    del capsule
+    assert len(_Held.alive) == before
+
+
+@pytest.mark.parametrize(
+    ("stream", "handle"),
+    [(1, 1), (2, 2), (A, A), *((SimpleNamespace(**{k: v}), v or 1) for k in ("cuda_stream", "ptr") for v in (0, A))],
+)
+def test_handles(stream: object, handle: int) -> None:
+    assert stream_handle(stream) == handle
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        (0, "names no stream"),
+        (-1, "positive"),
+        (True, "True, expected a CUDA stream"),
+        ("s", r"\.cuda_stream.*\.ptr"),
+        (SimpleNamespace(ptr="s"), "'s', expected"),
+    ],
+)
+def test_bad_streams(f: CompiledCuda, stream: object, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        f.run({"x": X, "total": np.zeros(3, np.float32)}, stream=stream)
+
+
+@pytest.mark.parametrize("stream", [0, "7"])
+def test_arrays_with_bad_streams(f: CompiledCuda, stream: Any) -> None:
+    x = Theirs(device_of(f), None)
+    x.__cuda_array_interface__["stream"] = stream
+    with pytest.raises(ArgumentError, match="the stream of x is"):
+        f(x=x, total=np.zeros(3, np.float32))
+
+
+STREAMS = st.sampled_from([None, A, B])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["call", "host", "theirs", "give", "read", "drop"]), STREAMS), max_size=12))
+def test_any_use_is_in_order(made: CompiledCuda, uses: list[tuple[str, int | None]]) -> None:
+    """Calls, copies, other libraries' work and the end of arrays, on any streams: results are right, nothing meets, and
+    the host waits for nothing that lies on the GPU."""
+    device, f = device_of(made), made
+    total, expected = zeros(f, A), 0
+    x: Any = DeviceArray.copy_of(X, device)
+    for use, stream in uses:
+        device.order.log.clear()
+        match use:
+            case "call" | "host":
+                f.run({"x": X if use == "host" else x, "total": total}, stream=stream)
+                waits = {entry[0] for entry in device.order.log}
+                assert stream is None or waits <= {"wait"}
+                expected += 1
+            case "theirs":
+                x = Theirs(device, stream)
+            case "give":
+                total.__dlpack__(stream=stream)
+                device.order.work(stream or 1, [total.address])
+            case "read":
+                np.testing.assert_array_equal(total.numpy(), expected * X.sum(0))
+            case "drop":
+                x = DeviceArray.copy_of(X, device, stream)
+                memory.collect(0)
+    np.testing.assert_array_equal(total.numpy(), expected * X.sum(0))
+
+
+def test_the_driver_is_told() -> None:
+    """A mark is an event without timing; it goes when nobody knows it."""
+    driver = Driver()
+    device = NvidiaDevice(driver, 0)
+    driver.called.clear()
+    device.wait(B, device.mark(A))
+    device.finish(A)
+    assert [call for call in driver.called if call[0] != "cuCtxSetCurrent"] == [
+        ("cuEventCreate", 2),
+        ("cuEventRecord", "cuEventCreate result", A),
+        ("cuStreamWaitEvent", B, "cuEventCreate result", 0),
+        ("cuEventDestroy", "cuEventCreate result"),
+        ("cuStreamSynchronize", A),
+    ]
