@@ -24,7 +24,7 @@ test-cuda: $(STAMP)
 	$(BIN)/python -m pytest -q tests/test_cuda_gpu.py tests/test_cuda_assembly.py tests/test_cuda_driver.py
 
 bench-cuda: $(STAMP)
-	$(BIN)/python -m pip install --quiet -e '.[cuda]' torch
+	$(BIN)/python -m pip install --quiet -e '.[cuda,bench-cuda]'
 	$(BIN)/python -m benchmarks.cuda
 
 bench: $(STAMP)

@@ -1,33 +1,142 @@
-"""The benchmark for GPUs, with the emulator in the GPU's place: it compares results, and it says when it cannot run."""
+"""The benchmark for GPUs, with the emulator in the GPU's place and its peers on the CPU: all compute the same, a peer
+that does not is not timed, and what was measured is written down."""
 
 from __future__ import annotations
 
-import sys
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks import cuda
+import graphc as gc
+from benchmarks.compare import Mismatch
+from benchmarks.cuda import __main__ as command
+from benchmarks.cuda import measure, peers, record
+from benchmarks.cuda.own import Own
+from benchmarks.cuda.problems import PROBLEMS, WORKS, Heads, Layer, Problem, Work
+from benchmarks.images import Images
+from benchmarks.peers.graphc_peer import Graphc
+from benchmarks.peers.peer import Call
+from benchmarks.timing import Effort
+from graphc.codegen.cuda.mma import Precision
 from graphc.errors import UnsupportedError
 from tests.cuda_emulated import EmulatedDevice
 
+SMALL: tuple[Problem, ...] = (
+    Layer("LSTM", 8, 3, 2, "bf16", layers=2),
+    Layer("GRU", 8, 3, 2),
+    Layer("LEM", 8, 3, 2),
+    Heads("LSTM", 16, 3, 2, "f16", heads=2),
+    Heads("sLSTM", 8, 3, 2, heads=2),
+)
+ONCE = Effort(rounds=1, seconds=0)
+
+
+def installed(name: str) -> Any:
+    """A peer on the CPU, if it is there."""
+    module, kind, needed = peers.MODULES[name]
+    if not all(map(importlib.util.find_spec, needed)):
+        pytest.skip(f"{name} is not installed")
+    made = getattr(importlib.import_module(f"benchmarks.cuda.{module}"), kind)
+    return {"PyTorch": lambda: made("cpu"), "FlashRNN": lambda: made("cpu", "vanilla")}.get(name, made)()
+
+
+class OnTheHost:
+    """graphc on the CPU, in the place of graphc on a GPU where the peers are what is tested."""
+
+    name = "graphc"
+
+    def prepare(self, problem: Problem, work: Work) -> Call:
+        bound = gc.compile(problem.graph(work)).bind(x=problem.x, **problem.params)
+        return Call(bound, lambda: dict(bound()))
+
+    def image_training(self, problem: Images, precision: Precision) -> Call:
+        call = Graphc(1).image_training(problem)["graphc"]
+        return Call(call.run, lambda: {k: a for k, a in call.results().items() if not k.startswith("momentum_")})
+
+
+class Wrong:
+    """A peer that computes something else."""
+
+    name = "Wrong"
+
+    def prepare(self, problem: Problem, work: Work) -> Call:
+        return Call(lambda: None, lambda: {"h": np.zeros((problem.steps, problem.batch, problem.units))})
+
 
 @pytest.mark.parametrize(
-    "layer", [cuda.Layer("lstm", 16, 5, 2, "bf16", heads=2), cuda.Layer("slstm", 8, 5, 2, "float32")], ids=str
+    ("problem", "work"), [(SMALL[0], "forward"), (SMALL[2], "training"), (SMALL[3], "training")], ids=str
 )
-@pytest.mark.parametrize("backward", [False, True])
-def test_layers_are_measured(layer: cuda.Layer, backward: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = EmulatedDevice()
-    for module in ("graphc.compile", "benchmarks.cuda"):
-        monkeypatch.setattr(sys.modules[module], "nvidia_device", lambda: device)
-    line = cuda.measure(layer, backward, rounds=1)
-    assert line.startswith(str(layer))
-    assert "µs a step" in line
+def test_layers_are_measured(problem: Problem, work: Work) -> None:
+    row = measure.layer(problem, work, Own(EmulatedDevice()), [], ONCE)
+    assert set(row.timings) == {"graphc"}
+    assert "µs a step" in str(row)
+
+
+@pytest.mark.parametrize("name", sorted(peers.MODULES))
+@pytest.mark.parametrize("work", WORKS)
+def test_peers_compute_the_same(name: str, work: Work) -> None:
+    """Each of those that it has something for, in its precision."""
+    peer = installed(name)
+    rows = [measure.layer(problem, work, OnTheHost(), [peer], ONCE) for problem in SMALL]
+    assert [row.failed for row in rows] == [{}] * len(SMALL)
+    assert sum(name in row.timings for row in rows) == {"PyTorch": 2, "FlashRNN": 2, "JAX scan": 4}[name]
+
+
+def test_a_peer_that_differs_is_not_timed_and_ours_ends_the_run() -> None:
+    own = OnTheHost()
+    row = measure.layer(SMALL[2], "forward", own, [Wrong()], ONCE)
+    assert set(row.timings) == {"graphc"}
+    assert "Wrong is not timed: Mismatch" in str(row)
+    with pytest.raises(Mismatch, match="h differs"):
+        measure.layer(SMALL[2], "forward", Wrong(), [own], ONCE)
+
+
+def test_the_image_model() -> None:
+    row = measure.image_training(Images(1).tiny, "bf16", OnTheHost(), [installed("PyTorch")], ONCE)
+    assert row.failed == {}
+    assert set(row.timings) == {"graphc", "PyTorch"}
+
+
+def test_absent_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    found, messages = peers.rivals()
+    assert found == []
+    assert [message.split(" is left out: ")[0] for message in messages] == list(peers.MODULES)
+    assert all("bench-cuda" in message for message in messages)
+
+
+def test_the_command_writes_what_it_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "nvidia_device", EmulatedDevice)
+    monkeypatch.setattr(command, "rivals", lambda: ([], ["FlashRNN is left out: it is not installed"]))
+    monkeypatch.setattr(command, "PROBLEMS", SMALL[2:3])
+    monkeypatch.setattr(record, "gpu", lambda: {"name": "a GPU of the test"})
+    arguments = ["--rounds", "1", "--seconds", "0", "--only", "LEM", "--output", str(tmp_path)]
+    assert command.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "a GPU of the test" in said
+    assert "FlashRNN is left out" in said
+    written = json.loads((tmp_path / "cuda.json").read_text())
+    assert written["gpu"]["name"] == "a GPU of the test"
+    assert written["command"].endswith(" ".join(arguments))
+    assert [(row["name"], row["work"]) for row in written["times"]] == [("LEM 8", work) for work in WORKS]
+    assert written["times"][0]["timings"]["graphc"]["median"] > 0
 
 
 def test_nothing_is_measured_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def missing() -> None:
         raise UnsupportedError("no driver")
 
-    monkeypatch.setattr(cuda, "nvidia_device", missing)
-    assert cuda.main([]) == 1
+    monkeypatch.setattr(command, "nvidia_device", missing)
+    assert command.main([]) == 1
     assert capsys.readouterr().err == "nothing was measured: no driver\n"
+
+
+def test_all_problems_have_a_graph() -> None:
+    assert all(problem.graph(work).outputs for problem in PROBLEMS for work in WORKS)

@@ -14,7 +14,9 @@ from benchmarks.peers.peer import Call, Calls, Peer
 from benchmarks.problems import Arrays, Linear, Sequence
 
 
-class _Ops:
+class Ops:
+    """The functions that the cells' steps are written in."""
+
     sigmoid = staticmethod(jax.nn.sigmoid)
     tanh = staticmethod(jnp.tanh)
     exp = staticmethod(jnp.exp)
@@ -55,7 +57,7 @@ class Jax(Peer):
     def step(self, problem: Sequence) -> Calls:
         weights = _device(problem.kind.pack(problem.params))
         zeros = tuple(jnp.zeros((problem.batch, problem.units)) for _ in range(problem.kind.states))
-        step = _compiled(lambda w, x, states: problem.kind.step(_Ops, w, _of_x(w, x), states), weights, zeros[0], zeros)
+        step = _compiled(lambda w, x, states: problem.kind.step(Ops, w, _of_x(w, x), states), weights, zeros[0], zeros)
         states, frame = zeros, jnp.asarray(problem.x[0])
 
         def run() -> None:
@@ -92,7 +94,7 @@ def _scan(problem: Sequence, weights: Any, x: Any) -> Any:
     """h at every step."""
 
     def body(states: Any, a: Any) -> Any:
-        states = problem.kind.step(_Ops, weights, a, states)
+        states = problem.kind.step(Ops, weights, a, states)
         return states, states[0]
 
     zeros = tuple(jnp.zeros(x.shape[1:]) for _ in range(problem.kind.states))

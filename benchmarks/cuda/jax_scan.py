@@ -1,0 +1,103 @@
+"""JAX: lax.scan over a step with fused products, in the problem's precision, compiled ahead of its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from benchmarks.cuda.problems import GATES, Heads, Problem, Work
+from benchmarks.peers.jax_peer import Ops
+from benchmarks.peers.peer import Call
+from benchmarks.problems import Arrays
+
+DTYPES = {"float32": jnp.float32, "tf32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
+
+
+class Scan:
+    """JAX on its default device."""
+
+    name = "JAX scan"
+
+    def __init__(self) -> None:
+        self.about = {"version": jax.__version__, "device": jax.default_backend()}
+
+    def prepare(self, problem: Problem, work: Work) -> Call | None:
+        """A compiled scan; None for stacks, which other peers have layers for."""
+        if not isinstance(problem, Heads) and problem.layers > 1:
+            return None
+        h, weights, unpack = _heads(problem) if isinstance(problem, Heads) else _layer(problem)
+        dtype = DTYPES[problem.precision]
+        given = jax.tree.map(lambda a: jnp.asarray(a, dtype), (weights, problem.x))
+        function = h if work == "forward" else jax.value_and_grad(lambda w, x: _loss(h(w, x)))
+        with jax.default_matmul_precision("highest" if problem.precision == "float32" else "default"):
+            f = jax.jit(function).lower(*given).compile()
+
+        def results() -> Arrays:
+            found = jax.tree.map(lambda a: np.asarray(a, np.float32), f(*given))
+            if work == "forward":
+                return {"h": found}
+            return {"loss": found[0]} | {f"grad_{name}": a for name, a in unpack(found[1]).items()}
+
+        return Call(lambda: jax.block_until_ready(f(*given)), results)
+
+
+Made = tuple[Callable[[Any, Any], Any], Arrays, Callable[[Arrays], Arrays]]
+"""h at every step by weights and x; the weights; and those, or their gradients, by graphc's names."""
+
+
+def _layer(problem: Any) -> Made:
+    kind = problem.kind
+    weights = kind.pack({name.removeprefix("cell_0_"): a for name, a in problem.params.items()})
+
+    def h(w: Any, x: Any) -> Any:
+        zeros = tuple(jnp.zeros(x.shape[1:], x.dtype) for _ in range(kind.states))
+        a = x @ w["W"].T + w.get("b", jnp.zeros((), x.dtype))
+        return _scan(lambda states, row: kind.step(Ops, w, row, states), zeros, a)
+
+    return h, weights, lambda found: {f"cell_0_{name}": a for name, a in kind.unpack(found).items()}
+
+
+def _heads(problem: Heads) -> Made:
+    weights = {"R": np.stack([problem.params[f"R_{k}"] for k in GATES])}
+
+    def h(w: Any, x: Any) -> Any:
+        def step(states: Any, row: Any) -> Any:
+            i, f, z, o = jnp.moveaxis(row + jnp.einsum("ghmk,nhk->nghm", w["R"], states[0]), 1, 0)
+            return _lstm(i, f, z, o, states) if problem.cell == "LSTM" else _slstm(i, f, z, o, states)
+
+        zeros = (jnp.zeros((*x.shape[1:2], *x.shape[3:]), x.dtype),) * (2 if problem.cell == "LSTM" else 4)
+        return _scan(step, zeros, x)
+
+    return h, weights, lambda found: {f"R_{k}": a for k, a in zip(GATES, found["R"], strict=True)}
+
+
+def _lstm(i: Any, f: Any, z: Any, o: Any, states: Any) -> Any:
+    c = Ops.sigmoid(f) * states[1] + Ops.sigmoid(i) * jnp.tanh(z)
+    return Ops.sigmoid(o) * jnp.tanh(c), c
+
+
+def _slstm(i: Any, f: Any, z: Any, o: Any, states: Any) -> Any:
+    _, c, size, before = states
+    keep = before - Ops.softplus(-f)
+    most = jnp.maximum(keep, i)
+    c = jnp.exp(keep - most) * c + jnp.exp(i - most) * jnp.tanh(z)
+    size = jnp.exp(keep - most) * size + jnp.exp(i - most)
+    return Ops.sigmoid(o) * c / size, c, size, most
+
+
+def _scan(step: Callable[[Any, Any], Any], zeros: Any, rows: Any) -> Any:
+    def body(states: Any, row: Any) -> Any:
+        states = step(states, row)
+        return states, states[0]
+
+    return lax.scan(body, zeros, rows)[1]
+
+
+def _loss(h: Any) -> Any:
+    h = h.astype(jnp.float32)
+    return (h * h).reshape(*h.shape[:2], -1).sum(-1).mean()
