@@ -30,6 +30,8 @@ __all__ = ["MmaGeometry", "MmaTile", "mma_geometry"]
 _BESIDE = 12  # fragments of a warp that may lie in shared memory while the others are in registers
 _SUMS = 32  # accumulators of a thread
 _FRAGMENT = 4  # registers
+_WIDEST = 4  # times eight rows in a pass, whose operands a thread reads ahead
+_CROWDED = 64  # registers of fragments, beside which there is room for half as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,10 @@ def _chunks(part: Part, depth: int, splits: int) -> int:
 
 
 def mma_geometry(
-    product: Product, fragments: Fragments, ctas: int, warps: int, shared: int, registers: int
+    product: Product, fragments: Fragments, ctas: int, warps: int, shared: int, registers: int, taken: int
 ) -> MmaGeometry:
-    """`shared`: the bytes of shared memory that are free; `registers`: how many of a thread."""
+    """`shared`: the bytes of shared memory that are free; `registers`: how many of a thread, of which fragments of
+    other products have `taken` some already."""
     units = length_of(product.apart)
     per_cta = -(-units // (ctas * ROWS)) * ROWS
     across = min(warps, 1 << (per_cta // ROWS - 1).bit_length())
@@ -97,7 +100,8 @@ def mma_geometry(
     kept = min(tall * held, registers // _FRAGMENT)
     beside = tall * held - kept
     sums = _SUMS // 4 if beside else _SUMS
-    wide = max(1, min(4, sums // (4 * tall * len(product.sums))))
+    widest = 1 if taken >= _CROWDED else _WIDEST // 2 if _FRAGMENT * kept >= _CROWDED else _WIDEST
+    wide = max(1, min(widest, sums // (4 * tall * len(product.sums))))
     size = 4 * _FRAGMENT * WARP * held * tall * warps
     exchange = 4 * splits * len(product.sums) * ROWS * across * tall * COLUMNS * wide
     fits = size + exchange <= shared

@@ -114,7 +114,7 @@ def _tiles(
         free = arch.shared - _RESERVED - taken
         chosen: Geometry | MmaGeometry
         if fragments is not None and product.sums[0].value.dtype == "float32":
-            chosen = mma_geometry(product, fragments, ctas, threads // WARP, free, registers)
+            chosen = mma_geometry(product, fragments, ctas, threads // WARP, free, registers, _REGISTERS - registers)
         else:
             chosen = geometry(product, ctas, threads // WARP, free, registers)
         tiles[name] = (product, replace(chosen, offset=taken))
