@@ -17,7 +17,7 @@ from graphc.codegen.cpu_kernel import Parameters, Piece, kernel_function
 from graphc.codegen.cpu_values import Values
 from graphc.codegen.llvm import Function, Value, i64, quoted
 from graphc.codegen.math import definitions
-from graphc.codegen.partition import Partition
+from graphc.codegen.partition import THREAD, Partition
 from graphc.codegen.program import Kernel, Program, Statement
 from graphc.codegen.same import Form, form
 from graphc.codegen.target import Target
@@ -79,8 +79,9 @@ def _alone(program: Program, target: Target, shared: Partition, attributes: str)
     def put(value: Value, position: int) -> None:
         f.put(value, f.offset(row, "i64", i64(position)))
 
+    put(i64(0), THREAD)
     for k in range(len(program.body)):
-        put(i64(0), k)
+        put(i64(0), shared.mode(k))
     for name, cuts in shared.cuts.items():
         put(i64(1), shared.offsets[name])
         for k, cut in enumerate(cuts):
@@ -123,7 +124,7 @@ class _Shared:
         _load_sizes(self.program, self.values)
         team = f.compare("icmp ne", Value("%team", "ptr"), Value("null", "ptr"))
         for position, statement in enumerate(self.program.body):
-            mode = self._word(position)
+            mode = self._word(self.shared.mode(position))
             with f.when(f.compare("icmp sge", mode, i64(0))):
                 self._statement(statement, (), position, mode)
             if position < len(self.program.body) - 1:
@@ -140,7 +141,7 @@ class _Shared:
         return self.function.get(self.function.offset(Value("%args", "ptr"), "ptr", i64(position)), "ptr")
 
     def _meet(self) -> None:
-        self.function.effect(f"call void @{BARRIER}(ptr %team)")
+        self.function.effect(f"call void @{BARRIER}(ptr %team, {self._word(THREAD)})")
 
     def _statement(self, statement: Statement, indices: tuple[str, ...], position: int, mode: Value) -> None:
         if isinstance(statement, Kernel):

@@ -36,7 +36,9 @@ from graphc.codegen.target import Target
 from graphc.codegen.vectorize import Schedule, schedule
 from graphc.scalar import walk
 
-__all__ = ["Cut", "Partition", "Strategy", "partition"]
+__all__ = ["THREAD", "Cut", "Partition", "Strategy", "partition"]
+
+THREAD = 0  # where a thread's number stands in its row of the table of shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,10 @@ class Partition:
 
     @functools.cached_property
     def offsets(self) -> dict[str, int]:
-        """Where each kernel's part begins in a thread's row of the table of shares. A row is a mode for each top-level
-        statement, then for each kernel whether the thread runs it, and for each of its cuts the first point of the
-        thread's part and the one after the last."""
-        offsets, position = {}, len(self.strategies)
+        """Where each kernel's part begins in a thread's row of the table of shares. A row is the thread's number, a
+        mode for each top-level statement, then for each kernel whether the thread runs it, and for each of its cuts the
+        first point of the thread's part and the one after the last."""
+        offsets, position = {}, self.mode(len(self.strategies))
         for name, cuts in self.cuts.items():
             offsets[name] = position
             position += 1 + 2 * len(cuts)
@@ -81,7 +83,11 @@ class Partition:
     @functools.cached_property
     def words(self) -> int:
         """The length of a row of the table."""
-        return len(self.strategies) + sum(1 + 2 * len(cuts) for cuts in self.cuts.values())
+        return self.mode(len(self.strategies)) + sum(1 + 2 * len(cuts) for cuts in self.cuts.values())
+
+    def mode(self, statement: int) -> int:
+        """Where a top-level statement's mode stands in a row."""
+        return THREAD + 1 + statement
 
     def meeting(self, statement: int, kernel: str) -> int:
         """The strategies under which threads meet before a kernel, as a sum of powers of two."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from graphc.arena import buffer_bytes
 from graphc.codegen.cost import evaluate
-from graphc.codegen.partition import Cut, Partition, Strategy
+from graphc.codegen.partition import THREAD, Cut, Partition, Strategy
 from graphc.codegen.program import Kernel, Program, Statement, kernels
 
 __all__ = ["SKIPPED", "Shares", "shares", "table"]
@@ -26,7 +26,7 @@ __all__ = ["SKIPPED", "Shares", "shares", "table"]
 Table = npt.NDArray[np.int64]
 
 SKIPPED = -1  # the mode of a statement that another thread runs; 0 is that of one run alone, else 1 << strategy
-BARRIER = 1500.0  # cycles that a barrier takes
+BARRIER = 1000.0  # cycles that a barrier takes, with what the threads then read of each other
 WAKE = 60_000.0  # cycles that a call must save before sleeping threads are woken for it
 LEVEL_2 = 3 << 19  # bytes that stay in a core's second-level cache
 BEYOND = 8.0  # bytes a cycle that come from beyond it
@@ -134,11 +134,12 @@ def table(
 ) -> Table:
     """Each thread's row, given the strategy of each top-level statement; None: the first thread runs it whole."""
     rows = np.zeros((threads, partition.words), np.int64)
+    rows[:, THREAD] = range(threads)
     for k, (statement, strategy) in enumerate(zip(program.body, chosen, strict=True)):
         if strategy is None:
-            rows[1:, k] = SKIPPED
+            rows[1:, partition.mode(k)] = SKIPPED
         else:
-            rows[:, k] = 1 << partition.strategies[k].index(strategy)
+            rows[:, partition.mode(k)] = 1 << partition.strategies[k].index(strategy)
         for kernel in kernels((statement,)):
             own = strategy.cuts.get(kernel.name) if strategy is not None else None
             at = partition.offsets[kernel.name]

@@ -23,7 +23,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 
-from graphc.codegen.barrier import LOOKS, TEAM, pause
+from graphc.codegen.barrier import LOOKS, TEAM, flag_bytes, pause
 from graphc.codegen.jit import native
 from graphc.codegen.target import Target
 
@@ -33,6 +33,7 @@ _FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}
 _SHORTEST, _LONGEST = 2, 256  # calls alone after a setback; from one to the next twice as many
 _GETTID = {"x86_64": 186, "amd64": 186, "aarch64": 178, "arm64": 178}
 _MOST_CORES = 1024  # that the system's masks have room for
+_NAP = 1_000_000  # nanoseconds
 _FUTEX_WAIT, _FUTEX_WAKE, _EVERYONE = 128, 129, 2**31 - 1  # both private to the process
 
 SUPPORTED = sys.platform == "linux" and Target.host().architecture in _FUTEX
@@ -90,9 +91,9 @@ class Team:
 
     def _begin(self, workers: int) -> None:
         code = _native()
-        block = ctypes.create_string_buffer(TEAM["size"] + 64)
+        block = ctypes.create_string_buffer(TEAM["flags"] + flag_bytes(workers + 1) + 64)
         address = -(-ctypes.addressof(block) // 64) * 64
-        for name, function in (("sleep", code.sleep), ("wake", code.wake)):
+        for name, function in (("sleep", code.doze), ("wake", code.wake)):
             ctypes.c_void_p.from_address(address + TEAM[name]).value = function
         ctypes.c_int32.from_address(address + TEAM["workers"]).value = workers
         self._memory.append(block)
@@ -115,7 +116,7 @@ class _Native:
         self._engine = native(_module(machine), machine)
         address = self._engine.get_function_address
         pointer = ctypes.c_void_p
-        self.sleep, self.wake = address("sleep"), address("wake")
+        self.doze, self.wake = address("doze"), address("wake")
         self.run = ctypes.CFUNCTYPE(None, pointer, pointer)(address("run"))
         self.work = ctypes.CFUNCTYPE(None, pointer, ctypes.c_int64)(address("work"))
         self.stop = ctypes.CFUNCTYPE(ctypes.c_int32, pointer)(address("stop"))
@@ -137,8 +138,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=team.renew)
 
 
-def _futex(target: Target) -> tuple[str, str, str]:
-    """The declaration, the wait and the wake."""
+def _futex(target: Target) -> tuple[str, str, str, str]:
+    """The declaration, the wait, the wait that ends after a while, and the wake."""
     call = f"call i64 (i64, ...) @syscall(i64 {_FUTEX[target.architecture]}, ptr %word"
     return (
         f"""\
@@ -148,6 +149,7 @@ declare i32 @sched_getaffinity(i32, i64, ptr)
 declare i32 @sched_setaffinity(i32, i64, ptr)
 declare i64 @llvm.vector.reduce.or.v{_MOST_CORES // 64}i64(<{_MOST_CORES // 64} x i64>)""",
         f"%waited = {call}, i32 {_FUTEX_WAIT}, i32 %value, ptr null)",
+        f"%waited = {call}, i32 {_FUTEX_WAIT}, i32 %value, ptr @nap)",
         f"%woken = {call}, i32 {_FUTEX_WAKE}, i32 {_EVERYONE})",
     )
 
@@ -197,9 +199,30 @@ done:"""
     return sign, leave
 
 
+def _sleep(name: str, wait: str) -> str:
+    """A function that counts its thread among the sleepers while it waits for *word to change."""
+    return f"""\
+define {name}(ptr %word, ptr %sleepers, i32 %value) {{
+entry:
+  %counted = atomicrmw add ptr %sleepers, i32 1 seq_cst
+  br label %check
+check:
+  %now = load atomic i32, ptr %word seq_cst, align 4
+  %same = icmp eq i32 %now, %value
+  br i1 %same, label %wait, label %done
+wait:
+  {wait}
+  br label %check
+done:
+  %left = atomicrmw sub ptr %sleepers, i32 1 seq_cst
+  ret void
+}}
+"""
+
+
 def _module(target: Target) -> str:
     declaration, wait = pause(target)
-    external, asleep, waken = _futex(target) if SUPPORTED else ("", wait, "")
+    external, asleep, dozing, waken = _futex(target) if SUPPORTED else ("", wait, wait, "")
     field = {name: f"getelementptr i8, ptr %team, i64 {offset}" for name, offset in TEAM.items()}
     sign, leave = _core(target, field) if SUPPORTED else ("", "")
     job = {
@@ -211,24 +234,13 @@ target triple = "{target.triple}"
 {external}
 declare i64 @llvm.smax.i64(i64, i64)
 declare i64 @llvm.smin.i64(i64, i64)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 {declaration}
 
-define void @sleep(ptr %word, ptr %sleepers, i32 %value) {{
-entry:
-  %counted = atomicrmw add ptr %sleepers, i32 1 seq_cst
-  br label %check
-check:
-  %now = load atomic i32, ptr %word seq_cst, align 4
-  %same = icmp eq i32 %now, %value
-  br i1 %same, label %wait, label %done
-wait:
-  {asleep}
-  br label %check
-done:
-  %left = atomicrmw sub ptr %sleepers, i32 1 seq_cst
-  ret void
-}}
-
+{_sleep("internal void @sleep", asleep)}
+; For who may be missed when others are woken.
+@nap = private constant {{ i64, i64 }} {{ i64 0, i64 {_NAP} }}
+{_sleep("void @doze", dozing)}
 define void @wake(ptr %word) {{
   {waken}
   ret void
@@ -310,8 +322,9 @@ small:
 start:
   %team.threads = {field["threads"]}
   store i64 %threads, ptr %team.threads
-  %arrived = {field["arrived"]}
-  store i64 0, ptr %arrived
+  %flags = {field["flags"]}
+  %flag.bytes = mul i64 %threads, {flag_bytes(1)}
+  call void @llvm.memset.p0.i64(ptr %flags, i8 0, i64 %flag.bytes, i1 false)
   %at.slept = {field["slept"]}
   store i64 0, ptr %at.slept
   %pending = {field["pending"]}

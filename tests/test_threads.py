@@ -103,7 +103,7 @@ class Thread:
 
     def run(self) -> Iterator[None]:
         for position, statement in enumerate(self.program.body):
-            if self.row[position] != SKIPPED:
+            if self.row[self.shared.mode(position)] != SKIPPED:
                 yield from self.statement(statement, {}, position)
             yield
 
@@ -114,7 +114,7 @@ class Thread:
                 for inner in statement.body:
                     yield from self.statement(inner, {**steps, statement.index: k}, position)
             return
-        if self.row[position] & self.shared.meeting(position, statement.name):
+        if self.row[self.shared.mode(position)] & self.shared.meeting(position, statement.name):
             yield
         at = self.shared.offsets[statement.name]
         if self.row[at]:
