@@ -10,6 +10,8 @@ outside the module is called but what the team brings to sleep and to wake.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.codegen.access import Access
 from graphc.codegen.barrier import BARRIER, barrier
 from graphc.codegen.cpu_functions import Functions
@@ -18,9 +20,10 @@ from graphc.codegen.cpu_values import Values
 from graphc.codegen.llvm import Function, Value, i64, quoted
 from graphc.codegen.math import definitions
 from graphc.codegen.partition import THREAD, Partition
-from graphc.codegen.program import Kernel, Program, Statement
+from graphc.codegen.program import Kernel, Loop, Program, Statement
 from graphc.codegen.same import Form, form
 from graphc.codegen.target import Target
+from graphc.codegen.wavefront import Stage, Wavefront
 
 __all__ = ["llvm_ir", "shared_name"]
 
@@ -82,6 +85,8 @@ def _alone(program: Program, target: Target, shared: Partition, attributes: str)
     put(i64(0), THREAD)
     for k in range(len(program.body)):
         put(i64(0), shared.mode(k))
+    for k in range(len(shared.wavefronts)):
+        put(i64(0), shared.wave(k))
     for name, cuts in shared.cuts.items():
         put(i64(1), shared.offsets[name])
         for k, cut in enumerate(cuts):
@@ -122,15 +127,63 @@ class _Shared:
     def emit(self) -> list[Piece]:
         f = self.function
         _load_sizes(self.program, self.values)
-        team = f.compare("icmp ne", Value("%team", "ptr"), Value("null", "ptr"))
-        for position, statement in enumerate(self.program.body):
+        position = 0
+        while position < len(self.program.body):
+            number, wave = next(
+                ((k, w) for k, w in enumerate(self.shared.wavefronts) if w.first == position), (0, None)
+            )
+            if wave is None:
+                self._one_after_another((position,))
+                position += 1
+                continue
+            rounds = self._word(self.shared.wave(number))
+            with f.when(f.compare("icmp eq", rounds, i64(0))):
+                self._one_after_another(range(position, wave.end))
+            with f.when(f.compare("icmp ne", rounds, i64(0))):
+                self._one_after_another(wave.before)
+                self._beside(wave, number, rounds)
+                self._one_after_another(wave.after)
+            position = wave.end
+        return [*self.pieces, _piece(self.values, self.attributes)]
+
+    def _one_after_another(self, positions: Sequence[int]) -> None:
+        """Top-level statements, each by its strategy; all threads meet after each."""
+        f = self.function
+        for position in positions:
             mode = self._word(self.shared.mode(position))
             with f.when(f.compare("icmp sge", mode, i64(0))):
-                self._statement(statement, (), position, mode)
+                self._statement(self.program.body[position], (), position, mode)
             if position < len(self.program.body) - 1:
-                with f.when(team):
-                    self._meet()
-        return [*self.pieces, _piece(self.values, self.attributes)]
+                self._meet()
+
+    def _beside(self, wave: Wavefront, number: int, rounds: Value) -> None:
+        """In each round every stage at a block of its own, and then all threads meet."""
+        f, values, first = self.function, self.values, self.shared.wave(number)
+        extent, block = values.value(wave.extent), self._word(first + 1)
+        with values.loop("(round)", i64(0), rounds, 1, unroll=False):
+            for k, stage in enumerate(wave.stages):
+                lag = self._word(first + 2 + k)
+                behind = f.binary("sub", values.index("(round)"), lag)
+                begin = f.binary("mul", behind, block)
+                runs = f.compare("icmp sge", lag, i64(0))
+                inside = f.compare("icmp sge", behind, i64(0))
+                before_end = f.compare("icmp slt", begin, extent)
+                with f.when(f.binary("and", runs, f.binary("and", inside, before_end))):
+                    end = f.intrinsic("smin", f.binary("add", begin, block), extent)
+                    self._block(stage, extent, begin, end)
+            self._meet()
+
+    def _block(self, stage: Stage, extent: Value, begin: Value, end: Value) -> None:
+        """A stage at begin ≤ step < end, counted from where it starts."""
+        f, statement = self.function, self.program.body[stage.position]
+        if isinstance(statement, Loop):
+            self._steps(statement, (), stage.position, i64(0), begin, end)
+            return
+        if stage.descending:
+            begin, end = f.binary("sub", extent, end), f.binary("sub", extent, begin)
+        points = self.values.value(stage.points)
+        part = stage.index, f.binary("mul", begin, points), f.binary("mul", end, points)
+        self._call(statement, (), part)
 
     def _word(self, position: int) -> Value:
         """A word of this thread's row of shares."""
@@ -141,39 +194,53 @@ class _Shared:
         return self.function.get(self.function.offset(Value("%args", "ptr"), "ptr", i64(position)), "ptr")
 
     def _meet(self) -> None:
-        self.function.effect(f"call void @{BARRIER}(ptr %team, {self._word(THREAD)})")
+        f, team = self.function, Value("%team", "ptr")
+        with f.when(f.compare("icmp ne", team, Value("null", "ptr"))):
+            f.effect(f"call void @{BARRIER}({team}, {self._word(THREAD)})")
 
     def _statement(self, statement: Statement, indices: tuple[str, ...], position: int, mode: Value) -> None:
-        if isinstance(statement, Kernel):
-            self._kernel(statement, indices, position, mode)
+        if isinstance(statement, Loop):
+            self._steps(statement, indices, position, mode, i64(0), self.values.value(statement.extent))
             return
-        f, values = self.function, self.values
-        extent = values.value(statement.extent)
-        counter = f"({statement.index})"
-        with values.loop(counter, i64(0), extent, 1, unroll=False):
-            step = values.index(counter)
-            if statement.reverse:
-                step = f.binary("sub", f.binary("sub", extent, i64(1)), step)
-            with values.scope(f.block, {statement.index: step}):
-                for inner in statement.body:
-                    self._statement(inner, (*indices, statement.index), position, mode)
-
-    def _kernel(self, kernel: Kernel, indices: tuple[str, ...], position: int, mode: Value) -> None:
-        f, cuts = self.function, self.shared.cuts[kernel.name]
-        name, buffers = self._named(kernel, indices)
-        meeting = self.shared.meeting(position, kernel.name)
+        f = self.function
+        meeting = self.shared.meeting(position, statement.name)
         if meeting:
             with f.when(f.compare("icmp ne", f.binary("and", mode, i64(meeting)), i64(0))):
                 self._meet()
-        first = self.shared.offsets[kernel.name]
-        with f.when(f.compare("icmp ne", self._word(first), i64(0))):
-            # Addresses and shares are read here each time: to hold them all from the start takes far more registers
-            # than there are.
-            arguments = [self._address(buffer) for buffer in buffers]
-            arguments += [Value(quoted("%", f"size.{size}"), "i64") for size in self.program.sizes]
-            arguments += [self.values.index(index) for index in indices]
-            arguments += [self._word(first + 1 + k) for k in range(2 * len(cuts))]
-            f.effect(f"call void {quoted('@', name)}({', '.join(map(str, arguments))})")
+        with f.when(f.compare("icmp ne", self._word(self.shared.offsets[statement.name]), i64(0))):
+            self._call(statement, indices)
+
+    def _steps(
+        self, loop: Loop, indices: tuple[str, ...], position: int, mode: Value, begin: Value, end: Value
+    ) -> None:
+        """The loop's steps begin ≤ step < end, counted from where it starts."""
+        f, values = self.function, self.values
+        counter = f"({loop.index})"
+        extent = values.value(loop.extent)
+        with values.loop(counter, begin, end, 1, unroll=False):
+            step = values.index(counter)
+            if loop.reverse:
+                step = f.binary("sub", f.binary("sub", extent, i64(1)), step)
+            with values.scope(f.block, {loop.index: step}):
+                for inner in loop.body:
+                    self._statement(inner, (*indices, loop.index), position, mode)
+
+    def _call(self, kernel: Kernel, indices: tuple[str, ...], part: tuple[str, Value, Value] | None = None) -> None:
+        """Run a kernel: this thread's share, or the part of one dim that is given with its first point and its end."""
+        f, cuts = self.function, self.shared.cuts[kernel.name]
+        name, buffers = self._named(kernel, indices)
+        # Addresses and shares are read here each time: to hold them all from the start takes far more registers than
+        # there are.
+        arguments = [self._address(buffer) for buffer in buffers]
+        arguments += [Value(quoted("%", f"size.{size}"), "i64") for size in self.program.sizes]
+        arguments += [self.values.index(index) for index in indices]
+        first = self.shared.offsets[kernel.name] + 1
+        for k, cut in enumerate(cuts):
+            if part is not None and part[0] == cut.index:
+                arguments += part[1:]
+            else:
+                arguments += [self._word(first + 2 * k), self._word(first + 1 + 2 * k)]
+        f.effect(f"call void {quoted('@', name)}({', '.join(map(str, arguments))})")
 
     def _named(self, kernel: Kernel, indices: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """The function that runs a kernel, and the buffers to give it; one function for all kernels of one form."""

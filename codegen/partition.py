@@ -6,6 +6,8 @@ statements they always meet. Inside a loop it depends on the `Strategy`, the dim
 cut: cut along the batch, no thread ever needs another's part, and there is no barrier at all; cut along the units,
 each step has one wherever a product reads the whole of what the threads have made in parts.
 
+Some statements can run whole beside each other instead (`graphc.codegen.wavefront`).
+
 The strategy is chosen at the call, when sizes are known (`graphc.codegen.shares`). A barrier is left out only where it
 is proven needless (`graphc.codegen.hazards`): the two accesses move along with their kernels' cut dims through the
 same subscript, and the cuts are the same; or they lie at different steps of the loop.
@@ -34,10 +36,12 @@ from graphc.codegen.program import (
 )
 from graphc.codegen.target import Target
 from graphc.codegen.vectorize import Schedule, schedule
+from graphc.codegen.wavefront import Wavefront, wavefronts
 from graphc.scalar import walk
 
-__all__ = ["THREAD", "Cut", "Partition", "Strategy", "partition"]
+__all__ = ["SKIPPED", "THREAD", "Cut", "Partition", "Strategy", "partition"]
 
+SKIPPED = -1  # in the table of shares: another thread runs it
 THREAD = 0  # where a thread's number stands in its row of the table of shares
 
 
@@ -62,19 +66,21 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Partition:
-    """The dims of each kernel that can be cut, and the strategies for each top-level statement."""
+    """The dims of each kernel that can be cut, the strategies for each top-level statement, and the statements that can
+    run beside each other."""
 
     schedules: Mapping[str, Schedule]
     costs: Mapping[str, Cost]
     cuts: Mapping[str, tuple[Cut, ...]]
     strategies: tuple[tuple[Strategy, ...], ...]
+    wavefronts: tuple[Wavefront, ...]
 
     @functools.cached_property
     def offsets(self) -> dict[str, int]:
         """Where each kernel's part begins in a thread's row of the table of shares. A row is the thread's number, a
-        mode for each top-level statement, then for each kernel whether the thread runs it, and for each of its cuts the
-        first point of the thread's part and the one after the last."""
-        offsets, position = {}, self.mode(len(self.strategies))
+        mode for each top-level statement, what `wave` says of each wavefront, then for each kernel whether the thread
+        runs it, and for each of its cuts the first point of the thread's part and the one after the last."""
+        offsets, position = {}, self.wave(len(self.wavefronts))
         for name, cuts in self.cuts.items():
             offsets[name] = position
             position += 1 + 2 * len(cuts)
@@ -83,7 +89,12 @@ class Partition:
     @functools.cached_property
     def words(self) -> int:
         """The length of a row of the table."""
-        return self.mode(len(self.strategies)) + sum(1 + 2 * len(cuts) for cuts in self.cuts.values())
+        return self.wave(len(self.wavefronts)) + sum(1 + 2 * len(cuts) for cuts in self.cuts.values())
+
+    def wave(self, number: int) -> int:
+        """Where a wavefront begins in a row: how many rounds it takes (0: its statements run one after another), the
+        steps of a block, and for each stage how many rounds it lags behind (`SKIPPED`: another thread runs it)."""
+        return self.mode(len(self.strategies)) + sum(2 + len(w.stages) for w in self.wavefronts[:number])
 
     def mode(self, statement: int) -> int:
         """Where a top-level statement's mode stands in a row."""
@@ -101,7 +112,9 @@ def partition(program: Program, target: Target) -> Partition:
     cuts = {kernel.name: tuple(_cuts(kernel, schedules[kernel.name])) for kernel in kernels(program.body)}
     buffers = {buffer.name: buffer for buffer in program.buffers}
     strategies = tuple(tuple(_strategies(statement, cuts, buffers)) for statement in program.body)
-    return Partition(schedules, costs, cuts, strategies)
+    grains = {(kernel, cut.index): cut.grain for kernel, own in cuts.items() for cut in own}
+    beside = wavefronts(program, lambda kernel, dim: grains.get((kernel.name, dim)))
+    return Partition(schedules, costs, cuts, strategies, beside)
 
 
 def _cuts(kernel: Kernel, tile: Schedule) -> Iterator[Cut]:

@@ -3,6 +3,9 @@
 In: a program's partition, the sizes of a call, a number of threads. Out: a table with a row for each thread, in the
 layout that the code reads (`Partition.words`); or None where one thread alone would be as fast.
 
+Statements that can run beside each other (`graphc.codegen.wavefront`) do so, each whole on one thread, where that is
+expected to be faster.
+
 The estimate of a strategy is the largest share of the counted cycles, what the barriers take, and the time it takes to
 read again, from beyond the second-level cache, what every step of a loop reads.
 """
@@ -10,7 +13,7 @@ read again, from beyond the second-level cache, what every step of a loop reads.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,44 +21,106 @@ import numpy.typing as npt
 
 from graphc.arena import buffer_bytes
 from graphc.codegen.cost import evaluate
-from graphc.codegen.partition import THREAD, Cut, Partition, Strategy
+from graphc.codegen.partition import SKIPPED, THREAD, Cut, Partition, Strategy
 from graphc.codegen.program import Kernel, Program, Statement, kernels
+from graphc.codegen.rounds import BARRIER, BEYOND, LEVEL_2, Rounds, rounds, whole
+from graphc.codegen.wavefront import Stage, Wavefront
 
-__all__ = ["SKIPPED", "Shares", "shares", "table"]
+__all__ = ["Shares", "shares", "table"]
 
 Table = npt.NDArray[np.int64]
 
-SKIPPED = -1  # the mode of a statement that another thread runs; 0 is that of one run alone, else 1 << strategy
-BARRIER = 1000.0  # cycles that a barrier takes, with what the threads then read of each other
 WAKE = 60_000.0  # cycles that a call must save before sleeping threads are woken for it
-LEVEL_2 = 3 << 19  # bytes that stay in a core's second-level cache
-BEYOND = 8.0  # bytes a cycle that come from beyond it
+_WORTH = 0.95  # of the time one after another: a wavefront that takes longer is not worth its memory
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How a call runs: what was chosen for each top-level statement (None: one thread), and the table. `cycles` is the
-    estimate."""
+    """How a call runs: what was chosen for each top-level statement (None: one thread) and for each wavefront (None:
+    its statements run one after another), and the table. `cycles` is the estimate.
+
+    `moments` are the statements in the order in which they run, those that run beside each other together.
+    """
 
     threads: int
     chosen: tuple[Strategy | None, ...]
+    waves: tuple[Rounds | None, ...]
     table: Table
+    moments: tuple[tuple[int, ...], ...]
     cycles: float
 
+    def alone(self, program: Program, partition: Partition, sizes: Mapping[str, int]) -> Table:
+        """The table of one thread that runs the statements in the same order."""
+        waves = [
+            whole(wave, evaluate(wave.extent, sizes)) if made is not None else None
+            for wave, made in zip(partition.wavefronts, self.waves, strict=True)
+        ]
+        return table(program, partition, sizes, 1, (None,) * len(program.body), waves)
 
-def shares(program: Program, partition: Partition, sizes: Mapping[str, int], threads: int) -> Shares:
-    """The shares for at most `threads` threads: for as many of them as pay."""
+
+def shares(
+    program: Program, partition: Partition, sizes: Mapping[str, int], threads: int, beside: bool = True
+) -> Shares:
+    """The shares for at most `threads` threads: for as many of them as pay. `beside`: statements may run beside each
+    other, for which more of what they make has to be kept at one time."""
     nothing: tuple[Strategy | None, ...] = (None,) * len(program.body)
+    waves: tuple[Rounds | None, ...] = (None,) * len(partition.wavefronts)
     alone = sum(_estimate(s, partition, None, program, sizes, 1) for s in program.body)
-    best, count = (alone, 1, nothing), threads
+    best, count = (alone, 1, nothing, waves), threads
     while count > 1:
         picked = [_pick(s, k, partition, program, sizes, count) for k, s in enumerate(program.body)]
+        running: list[Rounds | None] = []
+        for wave in partition.wavefronts:
+            positions = [stage.position for stage in wave.stages]
+            made = _rounds(wave, partition, program, sizes, count) if beside else None
+            if made is not None and made.cycles < _WORTH * sum(picked[k][1] for k in positions):
+                picked[positions[0]] = None, made.cycles
+                for k in positions[1:]:
+                    picked[k] = None, 0.0
+                running.append(made)
+            else:
+                running.append(None)
         cycles = sum(time for _, time in picked) + WAKE
         if cycles < best[0]:
-            best = cycles, count, tuple(strategy for strategy, _ in picked)
+            best = cycles, count, tuple(strategy for strategy, _ in picked), tuple(running)
         count //= 2
-    cycles, many, chosen = best
-    return Shares(many, chosen, table(program, partition, sizes, many, chosen), cycles)
+    cycles, many, chosen, waves = best
+    rows = table(program, partition, sizes, many, chosen, waves)
+    return Shares(many, chosen, waves, rows, _moments(program, partition, waves), cycles)
+
+
+def _moments(program: Program, partition: Partition, waves: Sequence[Rounds | None]) -> tuple[tuple[int, ...], ...]:
+    found: list[tuple[int, ...]] = []
+    done = 0
+    for wave, made in zip(partition.wavefronts, waves, strict=True):
+        if made is not None:
+            found += [(k,) for k in (*range(done, wave.first), *wave.before)]
+            found.append(tuple(stage.position for stage in wave.stages))
+            found += [(k,) for k in wave.after]
+            done = wave.end
+    return (*found, *((k,) for k in range(done, len(program.body))))
+
+
+def _rounds(
+    wave: Wavefront, partition: Partition, program: Program, sizes: Mapping[str, int], threads: int
+) -> Rounds | None:
+    """The best way to run a wavefront on so many threads, if there is one."""
+    statements = [program.body[stage.position] for stage in wave.stages]
+    costs = [_estimate(statement, partition, None, program, sizes, 1) for statement in statements]
+    fixed = [_fixed(s, stage, partition, program, sizes) for s, stage in zip(statements, wave.stages, strict=True)]
+    return rounds(wave, evaluate(wave.extent, sizes), costs, fixed, threads)
+
+
+def _fixed(
+    statement: Statement, stage: Stage, partition: Partition, program: Program, sizes: Mapping[str, int]
+) -> float:
+    """The bytes that a stage reads again in every block, as they do not move along the axis."""
+    operands = [o for kernel in kernels((statement,)) for o in partition.costs[kernel.name].operands]
+    names = {operand.buffer for operand in operands if stage.index not in operand.moving}
+    return float(sum(buffer_bytes(program.buffer(name), sizes) for name in names))
+
+
+# Statements one after another.
 
 
 def _pick(
@@ -130,9 +195,11 @@ def table(
     partition: Partition,
     sizes: Mapping[str, int],
     threads: int,
-    chosen: tuple[Strategy | None, ...],
+    chosen: Sequence[Strategy | None],
+    waves: Sequence[Rounds | None],
 ) -> Table:
-    """Each thread's row, given the strategy of each top-level statement; None: the first thread runs it whole."""
+    """Each thread's row, given the strategy of each top-level statement (None: the first thread runs it whole), and how
+    each wavefront runs (None: one after another)."""
     rows = np.zeros((threads, partition.words), np.int64)
     rows[:, THREAD] = range(threads)
     for k, (statement, strategy) in enumerate(zip(program.body, chosen, strict=True)):
@@ -151,4 +218,18 @@ def table(
                     places = bounds(own, sizes, threads)
                     rows[:, first], rows[:, last] = places[:-1], places[1:]
                     rows[:, at] = rows[:, first] < rows[:, last]
+    for number, made in enumerate(waves):
+        if made is not None:
+            _enter(rows, made, number, partition, program)
     return rows
+
+
+def _enter(rows: Table, made: Rounds, number: int, partition: Partition, program: Program) -> None:
+    """Write into the table how a wavefront runs: each stage whole, on its own thread."""
+    at = partition.wave(number)
+    rows[:, at], rows[:, at + 1] = made.rounds, made.block
+    for k, stage in enumerate(partition.wavefronts[number].stages):
+        rows[:, at + 2 + k] = [made.lags[k] if made.owners[k] == thread else SKIPPED for thread in range(len(rows))]
+        rows[:, partition.mode(stage.position)] = 0
+        for kernel in kernels((program.body[stage.position],)):
+            rows[:, partition.offsets[kernel.name]] = 1

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.causality import Component
-from graphc.codegen.shares import BARRIER, BEYOND
+from graphc.codegen.rounds import BARRIER, BEYOND
 from graphc.jacobian import Jacobian
 from graphc.lookahead import MOST_BYTES
 from graphc.wavefront import Feed

@@ -6,7 +6,7 @@ is taken. Temporaries whose lives do not overlap share memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 _PAGE = 4096
 _STAGGER = 5 * ALIGNMENT
 
+Moments = Sequence[tuple[int, ...]]  # top-level statements by position, those that run at the same time together
+
 
 @dataclass(frozen=True, slots=True)
 class Arena:
@@ -30,9 +32,12 @@ class Arena:
     size: int
 
 
-def arena(program: Program, sizes: Mapping[str, int]) -> Arena:
-    """Place the temporaries, the largest first, each at the lowest offset that is free while it lives."""
-    lives = _lives(program)
+def arena(program: Program, sizes: Mapping[str, int], moments: Moments | None = None) -> Arena:
+    """Place the temporaries, the largest first, each at the lowest offset that is free while it lives.
+
+    Statements run in the order of `moments`; None: one after another.
+    """
+    lives = _lives(program, moments or [(k,) for k in range(len(program.body))])
     placed: list[tuple[int, int, tuple[int, int]]] = []
     offsets: dict[str, int] = {}
     wanted = {b.name: buffer_bytes(b, sizes) for b in program.buffers if b.kind == "temp"}
@@ -49,14 +54,14 @@ def arena(program: Program, sizes: Mapping[str, int]) -> Arena:
     return Arena(offsets, max((end for _, end, _ in placed), default=0))
 
 
-def _lives(program: Program) -> dict[str, tuple[int, int]]:
-    """The first and the last top-level statement that touches each buffer."""
+def _lives(program: Program, moments: Moments) -> dict[str, tuple[int, int]]:
+    """The first and the last moment at which a statement touches each buffer."""
     lives: dict[str, tuple[int, int]] = {}
-    for position, statement in enumerate(program.body):
-        for kernel in kernels((statement,)):
+    for moment, positions in enumerate(moments):
+        for kernel in kernels(tuple(program.body[k] for k in positions)):
             touched = {load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores}
             for name in touched:
-                lives[name] = (lives.get(name, (position, position))[0], position)
+                lives[name] = (lives.get(name, (moment, moment))[0], moment)
     return lives
 
 
@@ -112,14 +117,14 @@ class MemoryUse:
         return "\n".join([*lines, f"given {readable(self.given)}"]) + "\n"
 
 
-def memory_use(program: Program, sizes: Mapping[str, int]) -> MemoryUse:
-    """What a call with these lengths takes."""
+def memory_use(program: Program, sizes: Mapping[str, int], moments: Moments | None = None) -> MemoryUse:
+    """What a call with these lengths takes whose statements run in the order of `moments`."""
     every = {b.name: buffer_bytes(b, sizes) for b in program.buffers}
     kinds = {b.name: b.kind for b in program.buffers}
     own = [name for name in every if kinds[name] in ("output", "temp")]
     return MemoryUse(
         results=sum(every[name] for name in own if kinds[name] == "output"),
-        workspace=arena(program, sizes).size,
+        workspace=arena(program, sizes, moments).size,
         given=sum(size for name, size in every.items() if name not in own),
         buffers={name: every[name] for name in sorted(own, key=lambda n: (-every[n], n))},
     )

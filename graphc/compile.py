@@ -17,7 +17,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
-from graphc.budget import Choice, choose, parse_bytes
+from graphc.budget import choose, parse_bytes
 from graphc.causality import reachable
 from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen import prologue
@@ -141,15 +141,11 @@ class Compiled:
         self._emitted = load(self._chunked[0].program if self._chunked else made.program).emitted
         self._runner = Runner(made.graph, made.lowered, self._code, index_checks(made.graph), threads)
 
-    def _choice(self, lengths: Mapping[str, int]) -> Choice:
-        program = self.stages.program
-        if self.limit is None:
-            return Choice(program, lengths, memory_use(program, lengths))
-        return choose(program, self._chunked, self.limit, lengths)
-
     def _code(self, lengths: Mapping[str, int]) -> Code:
-        choice = self._choice(lengths)
-        return Code(choice.program, load(choice.program), choice.sizes)
+        if self.limit is None:
+            return Code(self.stages.program, load(self.stages.program), lengths, beside=True)
+        choice = choose(self.stages.program, self._chunked, self.limit, lengths)
+        return Code(choice.program, load(choice.program), choice.sizes, beside=False)
 
     def __call__(self, **arrays: Any) -> Results:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
@@ -189,7 +185,8 @@ class Compiled:
         Raises `AxisError` unless the length of every axis that the graph leaves open is given, and `ArgumentError` if
         the call would take more than it was compiled for.
         """
-        return self._choice(call_lengths(self.stages.graph, lengths)).use
+        code = self._code(call_lengths(self.stages.graph, lengths))
+        return memory_use(code.program, code.sizes, code.shares(self._runner.threads).moments)
 
     def shares(self, **arrays: Any) -> Shares:
         """How a call with these arrays is shared out among threads."""

@@ -19,7 +19,8 @@ from graphc.causality import Component, components
 from graphc.codegen.cost import evaluate
 from graphc.codegen.partition import Cut, partition
 from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels
-from graphc.codegen.shares import BARRIER, bounds
+from graphc.codegen.rounds import BARRIER
+from graphc.codegen.shares import bounds
 from graphc.codegen.target import Target
 from graphc.compile import Stages, emit, stages
 from graphc.cuda_explanation import CudaExplanation, explain_cuda

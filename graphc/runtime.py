@@ -60,11 +60,20 @@ class IndexCheck:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a call runs: a program in this process, and its sizes: the axes' lengths, and what else it asks for."""
+    """What a call runs: a program in this process, and its sizes: the axes' lengths, and what else it asks for.
+
+    `beside`: statements may run beside each other, though that takes more memory.
+    """
 
     program: Program
     loaded: Loaded
     sizes: Mapping[str, int]
+    beside: bool
+
+    def shares(self, threads: int) -> Shares:
+        """How a call is shared out among at most so many threads."""
+        partition, usable = self.loaded.emitted.partition, threads if SUPPORTED else 1
+        return shares(self.program, partition, self.sizes, usable, self.beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +84,8 @@ class Layout:
     code: Code
     arena: Arena
     counts: Any
-    alone: Shares
     shares: Shares
+    alone: np.ndarray  # the table of shares for one thread
     patience: Any
 
 
@@ -151,14 +160,14 @@ class Runner:
 
     def _layout(self, arguments: Arguments) -> Layout:
         code = self.choose({axis.name: extent for axis, extent in arguments.sizes.items()})
-        program, sizes, partition = code.program, code.sizes, code.loaded.emitted.partition
-        placed = arena(program, sizes)
+        program, sizes = code.program, code.sizes
+        together = code.shares(self.threads)
+        placed = arena(program, sizes, together.moments)
         outputs = sum(buffer_bytes(b, sizes) for b in program.buffers if b.kind == "output")
         _check_memory(placed.size + outputs)
         counts = (ctypes.c_int64 * max(len(program.sizes), 1))(*(sizes[s] for s in program.sizes))
-        alone = shares(program, partition, sizes, 1)
-        together = shares(program, partition, sizes, self.threads) if SUPPORTED else alone
-        return Layout(arguments.sizes, code, placed, counts, alone, together, (ctypes.c_int64 * 2)())
+        alone = together.alone(program, code.loaded.emitted.partition, sizes)
+        return Layout(arguments.sizes, code, placed, counts, together, alone, (ctypes.c_int64 * 2)())
 
     def _check_lengths(self, arguments: Arguments) -> None:
         for axis in self.graph.axes.values():
@@ -186,11 +195,11 @@ class Runner:
             code.loaded.shared_address,
             ctypes.addressof(pointers),
             ctypes.addressof(layout.counts),
-            layout.alone.table.ctypes.data,
+            layout.alone.ctypes.data,
             layout.shares.table.ctypes.data,
             layout.shares.table.strides[0],
             layout.shares.threads,
-            8 + int(layout.shares.cycles / _CYCLES_A_SLEEP),
+            8 + int(layout.shares.cycles / _CYCLES_A_SLEEP) + sum(made.rounds for made in layout.shares.waves if made),
             ctypes.addressof(layout.patience),
         )
         team.start(layout.shares.threads)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -22,11 +22,13 @@ from graphc import testing
 from graphc.codegen import shares as sharing
 from graphc.codegen.cost import evaluate
 from graphc.codegen.interpret_program import allocate, interpret
-from graphc.codegen.partition import Partition, Strategy, partition
+from graphc.codegen.partition import SKIPPED, Partition, Strategy, partition
 from graphc.codegen.program import Dim, Kernel, Let, Loop, Program, Reduce, Statement, Store
-from graphc.codegen.shares import SKIPPED, shares, table
+from graphc.codegen.rounds import Rounds, in_blocks
+from graphc.codegen.shares import shares, table
 from graphc.codegen.target import Target
 from graphc.codegen.team import SUPPORTED, team
+from graphc.codegen.wavefront import Stage, Wavefront
 from graphc.compile import stages
 from graphc.scalar import Call, Index, Load, Scalar, call, index
 
@@ -102,10 +104,46 @@ class Thread:
         self.program, self.shared, self.row, self.arrays, self.sizes = program, shared, row, arrays, sizes
 
     def run(self) -> Iterator[None]:
-        for position, statement in enumerate(self.program.body):
+        position = 0
+        while position < len(self.program.body):
+            number = next((k for k, w in enumerate(self.shared.wavefronts) if w.first == position), None)
+            if number is None or not self.row[self.shared.wave(number)]:
+                yield from self.one_after_another((position,))
+                position += 1
+                continue
+            wave = self.shared.wavefronts[number]
+            yield from self.one_after_another(wave.before)
+            yield from self.beside(wave, self.shared.wave(number))
+            yield from self.one_after_another(wave.after)
+            position = wave.end
+
+    def one_after_another(self, positions: Iterable[int]) -> Iterator[None]:
+        for position in positions:
             if self.row[self.shared.mode(position)] != SKIPPED:
-                yield from self.statement(statement, {}, position)
+                yield from self.statement(self.program.body[position], {}, position)
             yield
+
+    def beside(self, wave: Wavefront, at: int) -> Iterator[None]:
+        extent, block = evaluate(wave.extent, self.sizes), int(self.row[at + 1])
+        for number in range(self.row[at]):
+            for k, stage in enumerate(wave.stages):
+                lag = int(self.row[at + 2 + k])
+                begin = (number - lag) * block
+                if lag >= 0 and 0 <= begin < extent:
+                    self.block(stage, extent, begin, min(begin + block, extent))
+            yield
+
+    def block(self, stage: Stage, extent: int, begin: int, end: int) -> None:
+        first, last = (extent - end, extent - begin) if stage.descending else (begin, end)
+        statement, points = self.program.body[stage.position], evaluate(stage.points, self.sizes)
+        if isinstance(statement, Kernel):
+            part = part_of(statement, {stage.index: (first * points, last * points)}, {})
+            interpret(replace(self.program, body=(part,)), self.arrays, self.sizes)
+            return
+        for step in reversed(range(first, last)) if stage.descending else range(first, last):
+            for inner in statement.body:
+                for _ in self.statement(inner, {statement.index: step}, stage.position):
+                    raise AssertionError("a stage of a wavefront meets nobody")
 
     def statement(self, statement: Statement, steps: dict[str, int], position: int) -> Iterator[None]:
         if isinstance(statement, Loop):
@@ -140,6 +178,13 @@ def run_in_turns(
         threads = [] if ended else threads
 
 
+def in_rounds(wave: Wavefront, random: Random, sizes: Mapping[str, int], threads: int) -> Rounds:
+    """A wavefront in blocks of any length, its stages shared out anyhow."""
+    block = random.choice((1, 2, 3))
+    costs = [random.random() for _ in wave.stages]
+    return in_blocks(wave, block, evaluate(wave.extent, sizes), costs, costs, threads)
+
+
 def check_in_turns(graph: gc.Graph, arrays: Mapping[str, np.ndarray], seed: int, along: str = "") -> None:
     """Compare shares run in turns with the whole program, with loops cut `along` a dim if they can be."""
     random = Random(seed)
@@ -156,7 +201,10 @@ def check_in_turns(graph: gc.Graph, arrays: Mapping[str, np.ndarray], seed: int,
     wanted = [next((s for s in strategies if s.along == along), None) for strategies in shared.strategies]
     chosen = tuple(w or c for w, c in zip(wanted, chosen, strict=True))
     count = random.choice((2, 3))
-    rows = table(program, shared, sizes, count, chosen)
+    waves = [random.choice((in_rounds(w, random, sizes, count), None)) for w in shared.wavefronts]
+    beside = {stage.position for w, made in zip(shared.wavefronts, waves, strict=True) if made for stage in w.stages}
+    chosen = tuple(None if k in beside else strategy for k, strategy in enumerate(chosen))
+    rows = table(program, shared, sizes, count, chosen, waves)
     found = allocate(program, {n: a.copy() for n, a in given_arrays.items()}, sizes)
     run_in_turns(program, shared, rows, found, sizes, lambda n: random.sample(range(n), n))
     for buffer in program.buffers:
