@@ -26,7 +26,7 @@ from graphc.codegen.program import Kernel, Program, Statement, kernels
 from graphc.codegen.rounds import BARRIER, BEYOND, LEVEL_2, Rounds, rounds, whole
 from graphc.codegen.wavefront import Stage, Wavefront
 
-__all__ = ["Shares", "shares", "table"]
+__all__ = ["Shares", "bounds", "in_rounds", "picks", "shares", "table"]
 
 Table = npt.NDArray[np.int64]
 
@@ -68,11 +68,11 @@ def shares(
     alone = sum(_estimate(s, partition, None, program, sizes, 1) for s in program.body)
     best, count = (alone, 1, nothing, waves), threads
     while count > 1:
-        picked = [_pick(s, k, partition, program, sizes, count) for k, s in enumerate(program.body)]
+        picked = picks(program, partition, sizes, count)
         running: list[Rounds | None] = []
         for wave in partition.wavefronts:
             positions = [stage.position for stage in wave.stages]
-            made = _rounds(wave, partition, program, sizes, count) if beside else None
+            made = in_rounds(wave, partition, program, sizes, count) if beside else None
             if made is not None and made.cycles < _WORTH * sum(picked[k][1] for k in positions):
                 picked[positions[0]] = None, made.cycles
                 for k in positions[1:]:
@@ -101,7 +101,7 @@ def _moments(program: Program, partition: Partition, waves: Sequence[Rounds | No
     return (*found, *((k,) for k in range(done, len(program.body))))
 
 
-def _rounds(
+def in_rounds(
     wave: Wavefront, partition: Partition, program: Program, sizes: Mapping[str, int], threads: int
 ) -> Rounds | None:
     """The best way to run a wavefront on so many threads, if there is one."""
@@ -121,6 +121,13 @@ def _fixed(
 
 
 # Statements one after another.
+
+
+def picks(
+    program: Program, partition: Partition, sizes: Mapping[str, int], threads: int
+) -> list[tuple[Strategy | None, float]]:
+    """For each top-level statement the best strategy, and the cycles that it takes."""
+    return [_pick(s, k, partition, program, sizes, threads) for k, s in enumerate(program.body)]
 
 
 def _pick(

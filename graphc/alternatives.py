@@ -7,8 +7,8 @@ In: what is known of a cycle (`Facts`). Out: an `Alternative` for each way; the 
 - A **scan** combines steps that are affine in the states (`graphc.lookahead`; Blelloch, "Prefix sums and their
   applications", 1990). It does the work of the loop, and besides stores and reads running products of coefficients;
   what it saves is waiting.
-- A **wavefront** runs a cycle beside the one that it reads from, on another core and some steps behind it. They meet
-  after every block of steps, so what lies between the two loops stays a product of many rows.
+- In a **wavefront** the loop runs at the same time as others, or as what is computed before it for all steps, each on a
+  thread of its own and one or more blocks of steps apart (`graphc.codegen.wavefront`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.causality import Component
-from graphc.codegen.rounds import BARRIER, BEYOND
+from graphc.codegen.rounds import BEYOND
+from graphc.feeds import Feed
 from graphc.jacobian import Jacobian
 from graphc.lookahead import MOST_BYTES
-from graphc.wavefront import Feed
+from graphc.ops.leaves import STATE
 
 ROUND_TRIP = 12.0  # cycles until a stored state has come back and gone through a multiply-add
-BLOCK = 32  # steps between two meetings of a wavefront
 EXTRA_STREAMS = 4  # a scan writes each state and its coefficients' product once more, and reads both again
 
 
@@ -40,9 +40,8 @@ class Alternative:
 class Facts:
     """A cycle, and what one step of its loop takes: counted cycles, bytes that move with the axis, bytes of its states.
 
-    `units` are the elements of the states' events, `points` the points of their other axes, `shared` the cycles of a
-    step that two cores share, `between` those of a step's part of what is computed before the loop for it; `ahead`:
-    the loop takes two steps at once.
+    `units` are the elements of the states' events, `points` the points of their other axes; `ahead`: the loop takes two
+    steps at once.
     """
 
     cycle: Component
@@ -54,8 +53,6 @@ class Facts:
     units: int
     points: int
     lanes: int
-    shared: float
-    between: float
     ahead: bool
 
     @property
@@ -63,16 +60,32 @@ class Facts:
         """Cycles of one step on one core."""
         return max(self.counted, self.moved / BEYOND, ROUND_TRIP)
 
-    @property
-    def step_on_two(self) -> float:
-        """Cycles of one step that two cores share, or that one of them does alone if that is faster."""
-        return min(self.step, max(self.shared, self.moved / BEYOND / 2, ROUND_TRIP))
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A wavefront that a cycle's loop is a stage of.
+
+    `others`: the states of the other loops among its stages; the steps of a `block`, and the blocks by which the loop
+    lags behind the first stage; the `cycles` of all stages in rounds, and those `apart`, one after another on as many
+    threads. `made`: code runs it at these lengths.
+    """
+
+    others: tuple[str, ...]
+    block: int
+    lag: int
+    cycles: float
+    apart: float
+    made: bool
 
 
-def alternatives(facts: Facts, sources: Sequence[tuple[Feed, Facts]]) -> tuple[Alternative, ...]:
-    """The way that was taken, and those that were not. `sources` are the cycles that this one reads from."""
-    taken = _combined(facts) if facts.ahead else (_loop(facts), _scan(facts))
-    return (*taken, *(_wavefront(facts, feed, source) for feed, source in sources))
+def alternatives(facts: Facts, beside: Beside | None, feeds: Sequence[Feed]) -> tuple[Alternative, ...]:
+    """The way that was taken, and those that were not. `feeds` are the cycles that this one reads from."""
+    alone = _combined(facts) if facts.ahead else (_loop(facts), _scan(facts))
+    if beside is not None and beside.made:
+        return (_wavefront(beside), *(way for way in alone if way.name != "loop"))
+    inside = beside.others if beside is not None else ()
+    apart = [_apart(feed) for feed in feeds if not set(_names(feed.maker)) <= set(inside)]
+    return (*alone, *([_wavefront(beside)] if beside is not None else []), *apart)
 
 
 def _loop(facts: Facts) -> Alternative:
@@ -105,17 +118,23 @@ def _scan(facts: Facts) -> Alternative:
     return Alternative("scan", cycles, reason)
 
 
-def _wavefront(facts: Facts, feed: Feed, source: Facts) -> Alternative:
-    name = ", ".join(s["name"] for s in source.jacobian.states)
+def _wavefront(beside: Beside) -> Alternative:
+    who = f"the loop{'s' * (len(beside.others) > 1)} of {', '.join(beside.others)}" if beside.others else "its products"
+    behind = f", {beside.lag} block{'s' * (beside.lag > 1)} behind the first" if beside.lag else ""
+    reason = f"it {'runs' if beside.made else 'could run'} beside {who}, in blocks of {beside.block} steps{behind}; one"
+    return Alternative("wavefront", beside.cycles, f"{reason} after another they take about {beside.apart:,.0f} cycles")
+
+
+def _apart(feed: Feed) -> Alternative:
+    name = ", ".join(_names(feed.maker))
     if None in feed.distances:
-        return Alternative("wavefront", None, f"it reads all steps of {name} at once")
-    if feed.lag is None:
-        return Alternative("wavefront", None, f"the loop of {name} runs the other way, or along another axis")
-    blocks = -(-facts.steps // BLOCK)
-    together = (facts.steps + BLOCK) * max(facts.step + facts.between, source.step) + blocks * BARRIER
-    apart = facts.steps * (facts.step_on_two + source.step_on_two + facts.between / 2)
-    reason = f"it could run {feed.lag} step{'s' * (feed.lag > 1)} behind {name}; one after the other, two cores take "
-    reason += f"about {apart:,.0f} cycles for both"
-    if together < apart:
-        reason += ", but no code is made for wavefronts"
-    return Alternative("wavefront", together, reason)
+        reason = f"it reads all steps of {name} at once"
+    elif not feed.alike:
+        reason = f"the loop of {name} runs the other way, or along another axis"
+    else:
+        reason = f"what is computed between it and the loop of {name} needs all steps at once"
+    return Alternative("wavefront", None, reason)
+
+
+def _names(cycle: Component) -> list[str]:
+    return [node["name"] for node in cycle.nodes if node.op is STATE]

@@ -12,20 +12,20 @@ from typing import Literal, overload
 
 import numpy as np
 
-from graphc.alternatives import Facts, alternatives
+from graphc.alternatives import Beside, Facts, alternatives
 from graphc.anatomy import anatomy
 from graphc.arena import buffer_bytes
 from graphc.causality import Component, components
 from graphc.codegen.cost import evaluate
-from graphc.codegen.partition import Cut, partition
+from graphc.codegen.partition import partition
 from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels
-from graphc.codegen.rounds import BARRIER
-from graphc.codegen.shares import bounds
+from graphc.codegen.shares import in_rounds, picks, shares
 from graphc.codegen.target import Target
 from graphc.compile import Stages, emit, stages
 from graphc.cuda_explanation import CudaExplanation, explain_cuda
 from graphc.errors import ArgumentError, Location
 from graphc.explanation import CycleExplanation, Explanation, StateRead
+from graphc.feeds import Feed, feeds
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, size
 from graphc.jacobian import Entry, Jacobian, jacobian
@@ -35,8 +35,8 @@ from graphc.ops.leaves import STATE
 from graphc.plan import loads
 from graphc.prepare import prepare
 from graphc.schedule import resolve
-from graphc.wavefront import Feed, feeds
 
+THREADS = 2  # that estimates of wavefronts are for
 STEPS, POINTS = 128, 32  # the lengths assumed of an axis that a loop walks, and of another
 
 
@@ -91,7 +91,7 @@ class _Explainer:
         self.parts = components(self.graph)
         self.cycles = [part for part in self.parts if part.axis is not None]
         self.sizes = _sizes(self.program, self.cycles, lengths)
-        self.partition = partition(self.program, target)
+        self.partition = partition(made.program, target)
         self.carriers = lookahead(self.graph).carriers
         self.walked = [part for part in components(made.scheduled.graph) if part.axis is not None]
         places = made.scheduled.graph.locations
@@ -103,11 +103,10 @@ class _Explainer:
         found = []
         between = feeds(self.graph, self.parts)
         for part in self.cycles:
-            sources = [(feed, facts[feed.maker]) for feed in between if feed.reader is part]
-            found.append(self._cycle(part, facts[part], sources))
+            found.append(self._cycle(part, facts[part], [feed for feed in between if feed.reader is part]))
         return Explanation(self.made.graph.name, self.sizes, tuple(found))
 
-    def _cycle(self, part: Component, facts: Facts, sources: Sequence[tuple[Feed, Facts]]) -> CycleExplanation:
+    def _cycle(self, part: Component, facts: Facts, read: Sequence[Feed]) -> CycleExplanation:
         loop, structure = self._loop(part), facts.jacobian
         return CycleExplanation(
             states=tuple(s["name"] for s in structure.states),
@@ -119,7 +118,7 @@ class _Explainer:
             inside=tuple(map(self.anatomy.work, kernels(loop.body))),
             after=tuple(map(self.anatomy.work, self.anatomy.after(loop))),
             memory=tuple(self.anatomy.memory(loop)),
-            schedules=alternatives(facts, sources),
+            schedules=alternatives(facts, self._beside(loop), read),
         )
 
     def _loop(self, part: Component) -> Loop:
@@ -160,8 +159,6 @@ class _Explainer:
             units=sum(units),
             points=max(points),
             lanes=self.target.lanes(max(bytes_each)),
-            shared=self._shared(loop),
-            between=sum(map(self._cycles, self.anatomy.before(loop))) / steps,
             ahead=not _states(part).isdisjoint(self.carriers.values()),
         )
 
@@ -177,14 +174,26 @@ class _Explainer:
             return self.partition.costs[statement.name].cycles(self.sizes)
         return evaluate(statement.extent, self.sizes) * sum(self._cycles(s) for s in statement.body)
 
-    def _shared(self, loop: Loop) -> float:
-        """Counted cycles of a step that two threads share, by the best of the ways to cut it."""
-        alone = sum(self._cycles(s) for s in loop.body)
-        times = [alone]
-        for strategy in self.partition.strategies[self.program.body.index(loop)]:
-            part = max((_larger_half(cut, self.sizes) for cut in strategy.cuts.values()), default=1.0)
-            times.append(alone * part + BARRIER * len(strategy.barriers))
-        return min(times)
+    def _beside(self, loop: Loop) -> Beside | None:
+        """The wavefront that a loop is a stage of, on two threads."""
+        position = self.program.body.index(loop)
+        program, sizes = self.made.program, self.sizes  # of which every statement has its place
+        for number, wave in enumerate(self.partition.wavefronts):
+            stage = next((k for k, s in enumerate(wave.stages) if s.position == position), None)
+            if stage is None:
+                continue
+            made = shares(program, self.partition, sizes, THREADS).waves[number]
+            way = made or in_rounds(wave, self.partition, program, sizes, THREADS)
+            picked = picks(program, self.partition, sizes, THREADS)
+            apart = sum(picked[s.position][1] for s in wave.stages)
+            others = {s.position for s in wave.stages} - {position}
+            names = tuple(n for part in self.cycles if self._position(part) in others for n in sorted(_states(part)))
+            if way is not None:
+                return Beside(names, way.block, way.lags[stage], way.cycles, apart, made is not None)
+        return None
+
+    def _position(self, part: Component) -> int:
+        return self.program.body.index(self._loop(part))
 
     def _moved(self, loop: Loop) -> float:
         """Bytes of the values that the loop walks through once, from its first step to its last."""
@@ -194,12 +203,6 @@ class _Explainer:
         long = [self.program.buffer(name) for name in touched]
         walked = [b for b in long if loop.extent in b.dims and not any(isinstance(d, Ring) for d in b.dims)]
         return float(sum(buffer_bytes(b, self.sizes) for b in walked))
-
-
-def _larger_half(cut: Cut, sizes: Mapping[str, int]) -> float:
-    """The part of a dim that falls to the busier of two threads."""
-    _, middle, end = bounds(cut, sizes, 2)
-    return max(middle, end - middle) / max(1, end)
 
 
 def _sizes(program: Program, cycles: Sequence[Component], lengths: Mapping[str, int]) -> dict[str, int]:

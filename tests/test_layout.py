@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "interpreter", "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "arena", "partial",
         "sweeps", "chunk",
         "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
-        "precision", "jacobian", "inference", "wavefront", "lookahead", "drawing", "drawing.*",
+        "precision", "jacobian", "inference", "feeds", "lookahead", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": (

@@ -1,125 +1,211 @@
-"""A cycle reads of another exactly at the claimed distances, by the interpreter's numbers."""
+"""Which statements run beside each other, how, and that nothing they compute changes by it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.arguments import check_arguments
-from graphc.causality import Component, components
-from graphc.interpreter import Evaluation
-from graphc.ir import Node, Point
-from graphc.jacobian import equation
-from graphc.ops.leaves import STATE
-from graphc.testing import Example, graphs
-from graphc.wavefront import Feed, feeds
+from graphc import testing
+from graphc.arena import arena, buffer_bytes
+from graphc.codegen import rounds as timing
+from graphc.codegen import shares as sharing
+from graphc.codegen.partition import Partition, partition
+from graphc.codegen.program import Loop, Program, kernels
+from graphc.codegen.rounds import in_blocks
+from graphc.codegen.target import Target
+from graphc.codegen.team import SUPPORTED
+from graphc.codegen.wavefront import Wavefront
+from graphc.compile import stages
+from graphc.plan import loads
+from graphc.value import Value
+
+SCALAR = Target("riscv64-unknown-linux-gnu")
 
 
-def states_of(cycle: Component) -> list[Node]:
-    return [node for node in cycle.nodes if node.op is STATE]
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wavefronts wherever there can be one, in the shortest blocks."""
+    monkeypatch.setattr(sharing, "WAKE", -1e12)
+    monkeypatch.setattr(sharing, "_WORTH", float("inf"))
+    monkeypatch.setattr(timing, "_BLOCKS", (1, 3))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(graphs(), st.integers(0, 2**16))
-def test_a_cycle_reads_another_only_at_the_claimed_distances(example: Example, seed: int) -> None:
-    """Move a state of one cycle at one point, hold all cycles fixed, and see which equations of others move."""
-    graph = example.graph
-    parts = components(graph)
-    cycles = [part for part in parts if part.axis is not None]
-    claimed = {(feed.maker, feed.reader): feed.distances for feed in feeds(graph, parts)}
-    arguments = check_arguments(graph, {k: np.copy(v) for k, v in example.arrays.items()})
-    base = Evaluation(graph, arguments)
-    owner = {state: cycle for cycle in cycles for state in states_of(cycle)}
-    points = {state: list(base.points(state.axes)) for state in owner}
-    held = {(s, tuple(p.values())): base.at(s, p) for s in owner for p in points[s]}
-
-    def equations(known: dict[tuple[Node, tuple[int, ...]], np.ndarray]) -> dict[tuple[Node, int], np.ndarray]:
-        evaluation = Evaluation(graph, arguments)
-        evaluation.known.update(known)
-        with np.errstate(all="ignore"):
-            return {
-                (s, k): evaluation.at(body, {a: p[a] for a in body.axes})
-                for s in owner
-                for k, p in enumerate(points[s])
-                for body in (equation(graph, s),)
-            }
-
-    before = equations(held)
-    rng = np.random.default_rng(seed)
-    for maker, cycle in owner.items():
-        if not points[maker]:
-            continue
-        q = points[maker][rng.integers(len(points[maker]))]
-        at = (maker, tuple(q.values()))
-        after = equations(held | {at: held[at] + rng.normal(size=maker.shape)})
-        for (reader, k), value in after.items():
-            if owner[reader] is not cycle and not np.array_equal(value, before[reader, k], equal_nan=True):
-                distances = claimed.get((cycle, owner[reader]), frozenset())
-                assert None in distances or distance(cycle, points[reader][k], q) in distances
-
-
-def distance(cycle: Component, p: Point, q: Point) -> int:
-    assert cycle.axis is not None
-    return q[cycle.axis] - p[cycle.axis]
-
-
-def stacked(offset: int = 0, reverse: bool = False, whole: bool = False) -> Feed:
-    """How the second of two layers reads the first, `offset` steps away; `whole`: a mean of all of its steps."""
+def stacked(offset: int = 0, reverse: bool = False, whole: bool = False) -> gc.Graph:
+    """Two layers, of which the second reads the first `offset` steps away; `whole`: a mean of all of its steps."""
     g = gc.Graph("stacked")
     t = g.axis("t")
     step = t + 1 if reverse else t - 1
-    below = g.state("below", (), over=t)
-    below[t] = gc.tanh(below[step] + g.input("x", (), over=t))
+    below = g.state("below", (3,), over=t)
+    below[t] = gc.tanh(below[step] + g.input("x", (3,), over=t))
     read = gc.mean(below, over=t) if whole else below.shift(t, offset) * 2
-    above = g.state("above", (), over=t)
+    above = g.state("above", (3,), over=t)
     above[t] = gc.tanh(above[step] + read)
     g.output("y", above)
-    (feed,) = feeds(g, components(g))
-    return feed
+    return g
 
 
-def test_a_layer_lags_behind_the_one_below_by_what_it_reads() -> None:
-    assert stacked().distances == {0}
-    assert [stacked(offset).lag for offset in (-3, 0, 2)] == [1, 1, 3]
-    assert [stacked(offset, reverse=True).lag for offset in (-3, 0, 2)] == [4, 1, 1]
+def in_both_directions(layers: int = 1) -> gc.Graph:
+    g = gc.Graph("bidirectional")
+    t, n = g.axis("t"), g.axis("n")
+    value: Value = g.input("x", (4,), over=(t, n))
+    for layer in range(layers):
+        both = [gc.cells.gru(g, value, 4, over=t, name=f"{way}{layer}", reverse=way == "b").h for way in "fb"]
+        value = gc.concat(both)
+    g.output("loss", gc.mean(gc.sum(value * value), over=(t, n)))
+    return g
 
 
-def test_a_delay_of_the_layer_below_may_be_read_from_outside() -> None:
-    """The node h[t - 2] lies on the cycle of h, and is no value of its own step."""
-    g = gc.Graph("shared")
-    t = g.axis("t")
-    below, above = g.state("below", (), over=t), g.state("above", (), over=t)
-    before = below[t - 2]
-    below[t] = gc.tanh(before + 1)
-    above[t] = gc.tanh(above[t - 1] + before)
-    g.output("y", above)
-    (feed,) = feeds(g, components(g))
-    assert feed.distances == {-2}
-
-
-def test_no_wavefront_past_a_mean_over_all_steps() -> None:
-    assert stacked(whole=True).distances == {None}
-    assert stacked(whole=True).lag is None
-
-
-def test_no_wavefront_of_loops_that_run_against_each_other() -> None:
-    g = gc.Graph("opposed")
-    t = g.axis("t")
-    up, down = g.state("up", (), over=t), g.state("down", (), over=t)
-    up[t] = gc.tanh(up[t - 1] + 1)
-    down[t] = gc.tanh(down[t + 1] + up)
-    g.output("y", down)
-    (feed,) = feeds(g, components(g))
-    assert (feed.distances, feed.lag) == ({0}, None)
-
-
-def test_backwards_layers_feed_each_other_in_the_other_order() -> None:
+def stack(cell: str = "lstm", layers: int = 3) -> gc.Graph:
     g = gc.Graph("stack")
     t, n = g.axis("t"), g.axis("n")
-    layers = gc.cells.stack(g, g.input("x", (2,), over=(t, n)), gc.cells.elman, units=3, layers=2, over=t)
-    g.output("loss", gc.sum(gc.sum(layers.h), over=(t, n)))
-    graph = gc.grad(g, "loss")
-    lags = {(f.maker.reverse, f.reader.reverse): f.lag for f in feeds(graph, components(graph))}
-    assert lags == {(False, False): 1, (False, True): None, (True, True): 1}
+    value: Value = g.input("x", (4,), over=(t, n))
+    for layer in range(layers):
+        value = getattr(gc.cells, cell)(g, value, 4, over=t, name=f"layer{layer}").h
+    g.output("loss", gc.mean(gc.sum(value * value), over=(t, n)))
+    return g
+
+
+def found(graph: gc.Graph) -> tuple[Program, Partition]:
+    program = stages(graph).program
+    return program, partition(program, SCALAR)
+
+
+def loops(program: Program, wave: Wavefront) -> list[bool]:
+    """Of the wavefront's loops, whether they descend."""
+    inside = [program.body[stage.position] for stage in wave.stages]
+    return [statement.reverse for statement in inside if isinstance(statement, Loop)]
+
+
+def test_a_layer_waits_for_as_many_steps_of_the_one_below_as_it_reads() -> None:
+    for reverse in (False, True):
+        for offset in (-3, 0, 2):
+            _, shared = found(stacked(offset, reverse))
+            (wave,) = shared.wavefronts
+            # What reads it at its own step alone is stored in its place, once its next step has read it too.
+            assert set(wave.ahead.values()) == {1 if offset == 0 else -offset if reverse else offset}
+
+
+def test_a_mean_over_all_steps_keeps_two_layers_apart() -> None:
+    _, shared = found(stacked(whole=True))
+    assert shared.wavefronts == ()
+
+
+def test_loops_of_both_directions_run_beside_each_other_where_neither_needs_the_other() -> None:
+    program, shared = found(in_both_directions())
+    assert [loops(program, wave) for wave in shared.wavefronts] == [[False, True]]
+    program, shared = found(stack(layers=3))
+    assert [loops(program, wave) for wave in shared.wavefronts] == [[False, False, False]]
+    program, shared = found(gc.grad(stack(layers=3), "loss"))
+    assert [loops(program, wave) for wave in shared.wavefronts] == [[False, False, False], [True, True, True]]
+
+
+def statements_in_order(program: Program, wave: Wavefront) -> Iterator[int]:
+    yield from wave.before
+    yield from (stage.position for stage in wave.stages)
+    yield from wave.after
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(testing.graphs(), st.integers(1, 5), st.integers(2, 4))
+def test_every_statement_has_one_place_and_stages_lag_behind_what_they_need(
+    example: testing.Example, block: int, threads: int
+) -> None:
+    program, shared = found(gc.grad(example.graph, "loss", wrt="x"))
+    for wave in shared.wavefronts:
+        assert sorted(statements_in_order(program, wave)) == list(range(wave.first, wave.end))
+        rng = np.random.default_rng(block)
+        costs = list(rng.random(len(wave.stages)))
+        made = in_blocks(wave, block, 11, costs, costs, threads)
+        for (earlier, later), ahead in wave.ahead.items():
+            apart = made.lags[later] - made.lags[earlier]
+            # In the round of its block b, the earlier stage has ended block b + apart - (1 on another thread).
+            ready = apart - (made.owners[earlier] != made.owners[later])
+            assert ready * block >= ahead
+        assert made.rounds == -(-11 // block) + max(made.lags)
+
+
+needs_team = pytest.mark.skipif(not SUPPORTED, reason="this system has no futex")
+
+
+def check_bits(graph: gc.Graph, arrays: dict[str, np.ndarray], threads: int) -> bool:
+    """The same bits as on one thread; whether anything ran as a wavefront."""
+    expected = gc.compile(graph, threads=1)(**arrays)
+    f = gc.compile(graph, threads=threads)
+    for _ in range(3):
+        results = f(**arrays)
+        for name, array in expected.items():
+            assert array.tobytes() == results[name].tobytes(), name
+    return any(made is not None for made in f.shares(**arrays).waves)
+
+
+@needs_team
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize(
+    "graph",
+    [stack("lstm"), stack("gru"), stack("min_gru", 2), in_both_directions(), in_both_directions(2)],
+    ids=["lstm", "gru", "min_gru", "bidirectional", "deep bidirectional"],
+)
+def test_networks_give_the_same_bits_as_wavefronts(graph: gc.Graph, threads: int) -> None:
+    graph = gc.grad(graph, "loss", wrt=[*graph.params, "x"])
+    for steps, batch in ((13, 1), (4, 3), (1, 2), (0, 1)):
+        x = np.random.default_rng(steps).normal(size=(steps, batch, 4)).astype(np.float32)
+        ran = check_bits(graph, {"x": x, **gc.initialize(graph, seed=0)}, threads)
+        assert ran == (steps > 1)
+
+
+@needs_team
+@pytest.mark.usefixtures("always")
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(testing.graphs())
+def test_random_graphs_give_the_same_bits_as_wavefronts(example: testing.Example) -> None:
+    check_bits(gc.grad(example.graph, "loss", wrt=list(example.graph.params)), dict(example.arrays), 2)
+
+
+@pytest.mark.usefixtures("always")
+def test_what_runs_at_one_time_shares_no_memory() -> None:
+    program, shared = found(gc.grad(stack("lstm", 2), "loss"))
+    sizes = {"t": 12, "n": 2}
+    made = sharing.shares(program, shared, sizes, 2)
+    assert sorted(k for moment in made.moments for k in moment) == list(range(len(program.body)))
+    apart, together = arena(program, sizes), arena(program, sizes, made.moments)
+    assert together.size >= apart.size
+    for moment in made.moments:
+        alive = alive_at(program, moment)
+        ends = {name: together.offsets[name] + bytes_of(program, name, sizes) for name in alive}
+        for a in alive:
+            for b in alive - {a}:
+                assert ends[a] <= together.offsets[b] or ends[b] <= together.offsets[a]
+
+
+def alive_at(program: Program, moment: tuple[int, ...]) -> set[str]:
+    """The temporaries that the statements of a moment touch."""
+    temporaries = {b.name for b in program.buffers if b.kind == "temp"}
+    inside = list(kernels(tuple(program.body[k] for k in moment)))
+    touched = {load.buffer for k in inside for load in loads(k)} | {s.buffer for k in inside for s in k.stores}
+    return touched & temporaries
+
+
+def bytes_of(program: Program, name: str, sizes: dict[str, int]) -> int:
+    return buffer_bytes(program.buffer(name), sizes)
+
+
+@needs_team
+@pytest.mark.usefixtures("always")
+def test_memory_is_predicted_with_its_wavefronts_and_a_limit_does_without() -> None:
+    graph = stack("lstm", 2)
+    arrays = {"x": np.zeros((64, 1, 4), np.float32), **gc.initialize(graph)}
+    free, limited = gc.compile(graph, threads=2), gc.compile(graph, threads=2, memory="1 MiB")
+    assert any(free.shares(**arrays).waves)
+    assert not any(limited.shares(**arrays).waves)
+    assert free.bind(**arrays).workspace.size >= free.memory(t=64, n=1).workspace > limited.memory(t=64, n=1).workspace

@@ -1,9 +1,8 @@
-"""wavefront: which cycles could run beside each other, one some steps behind the other.
+"""feeds: which cycles read what others make, and how far from their own step.
 
 In: a graph and its components. Out: a `Feed` for every cycle that reads what another makes, with the distances, in
-steps of the axis, at which it reads. Two cycles over one axis in one direction, all of whose distances are known, can
-run as a wavefront: layer l at step t beside layer l - 1 at a later step (Lamport, "The parallel execution of DO loops",
-CACM 1974). A read of all points, as of a sum over the axis, makes the second wait for the end of the first.
+steps of the axis, at which it reads. A read of all points, as of a sum over the axis, makes the reader wait for the end
+of the maker.
 """
 
 from __future__ import annotations
@@ -28,13 +27,9 @@ class Feed:
     distances: Distances
 
     @property
-    def lag(self) -> int | None:
-        """How many steps the reader must stay behind the maker; None: they cannot run beside each other."""
-        same_loop = (self.maker.axis, self.maker.reverse) == (self.reader.axis, self.reader.reverse)
-        if not same_loop or None in self.distances:
-            return None
-        ahead = max(-d if self.maker.reverse else d for d in self.distances if d is not None)
-        return max(1, ahead + 1)
+    def alike(self) -> bool:
+        """Whether both go along one axis in one direction."""
+        return (self.maker.axis, self.maker.reverse) == (self.reader.axis, self.reader.reverse)
 
 
 def feeds(graph: Graph, parts: Sequence[Component]) -> tuple[Feed, ...]:
