@@ -10,12 +10,13 @@ Values without a task are computed inside those that use them. A value gets a ta
 - a result;
 - a sum over many elements, or an operand of a product that is not simply somewhere in memory;
 - read by a later step of its loop: that is stored, rather than what it is made of;
-- used in several places, or over a larger domain, and not cheap to compute again.
+- used in several places, or over a larger domain, and not cheap to compute again. What a later loop can compute by one
+  operation from values that are stored anyway is cheap enough: that takes no longer than to store it at every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from graphc.causality import Component, components, roots
@@ -27,6 +28,7 @@ from graphc.ops.event import CONCAT
 from graphc.ops.leaves import CONST, INPUT, PARAM, STATE
 
 CHEAP = 4  # additions and loads: what costs no more is computed again rather than stored
+AGAIN = 20  # of one operation on stored values: to store and load a value for each step takes a vector unit as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
         single = (1 if i in anchors or len(users.get(i, ())) > 1 else cost.get(i, 1) for i in operands)
         cost[node] = node.op.cost + sum(single)
     homes: dict[Node, set[tuple[Node, ...]]] = {}
+    dear: list[Node] = []
     for node in reversed(nodes):
         if node in anchors or node.op is STATE or in_memory(node):
             continue
@@ -133,7 +136,34 @@ def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
         wider = any(size(user.shape) > size(node.shape) or len(user.axes) > len(node.axes) for user in users[node])
         if cost[node] > CHEAP and not node.op.view and (len(homes[node]) > 1 or wider):
             anchors.add(node)
-    return anchors
+            dear.append(node)
+    return anchors - _again(graph, tree, dear[::-1], anchors, homes)
+
+
+def _again(
+    graph: Graph,
+    tree: tuple[Component, ...],
+    dear: Iterable[Node],
+    anchors: set[Node],
+    homes: Mapping[Node, set[tuple[Node, ...]]],
+) -> set[Node]:
+    """Of values that would be stored only because they are dear and used in several places, those that another loop
+    computes again instead, by one operation, from what lies in memory anyway: so tanh(c), from a cell's states."""
+    where = {node: k for k, component in enumerate(tree) for node in _inside(component)}
+    again: set[Node] = set()
+    for node in dear:
+        users = {home[0] for home in homes[node]}
+        stored = all(in_memory(o) or o in anchors - again for o in (resolve(graph, i) for i in node.inputs))
+        alike = all(user.axes == node.axes and size(user.shape) == size(node.shape) for user in users)
+        if node.op.cost <= AGAIN and stored and alike and len({where[user] for user in users}) > 1:
+            again.add(node)
+    return again
+
+
+def _inside(component: Component) -> Iterator[Node]:
+    yield from component.nodes
+    for inner in component.body:
+        yield from _inside(inner)
 
 
 def _homes_through(user: Node, anchors: set[Node], homes: dict[Node, set[tuple[Node, ...]]]) -> set[tuple[Node, ...]]:
