@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-cuda lint bench bench-cuda golden clean
+.PHONY: demo test test-cuda lint bench bench-cuda estimate-cuda golden clean
 
 demo: $(STAMP)
 	$(BIN)/graphc demo
@@ -26,6 +26,11 @@ test-cuda: $(STAMP)
 bench-cuda: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e '.[cuda,bench-cuda]'
 	$(BIN)/python -m benchmarks.cuda
+
+# What a GPU should take, by counting; needs none.
+estimate-cuda: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[test-cuda]'
+	$(BIN)/python -m benchmarks.cuda.estimate
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e '.[bench]'

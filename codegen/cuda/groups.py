@@ -22,11 +22,11 @@ from graphc.codegen.cuda.versions import Version
 from graphc.codegen.program import Call, Dim, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement, kernels
 from graphc.scalar import walk
 
-__all__ = ["Grouping", "Step", "groupings", "step_of"]
+__all__ = ["TENSOR", "Grouping", "Step", "groupings", "step_of"]
 
 _CYCLES = 2  # a warp's instruction: 8 warps share 4 schedulers
 _BESIDE = 3  # instructions for each term of a reduction: two loads and a multiply-add
-_TENSOR = 16  # how many times as fast tensor cores are, where the other operand is still to be rounded
+TENSOR = 16  # how many times as fast tensor cores are, where the other operand is still to be rounded
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle
 _LATENCY = 400e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
 
@@ -132,7 +132,7 @@ def _tile_seconds(tile: Geometry | MmaGeometry, compute: float, points: int, thr
     at_once = tile.rows if isinstance(tile, MmaGeometry) else tile.rows * max(1, threads // WARP // tile.across)
     passes = -(-rows // at_once)
     if isinstance(tile, MmaGeometry):
-        compute = compute / _TENSOR + passes * 2 * arch.cta_barrier
+        compute = compute / TENSOR + passes * 2 * arch.cta_barrier
     if tile.home == "registers":
         return compute
     return max(compute, passes * tile.bytes / (_SHARED_WIDTH * arch.clock * 1e9))

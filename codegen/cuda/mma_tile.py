@@ -27,9 +27,10 @@ from graphc.codegen.program import Kernel, Ref, Scalar
 
 __all__ = ["MmaGeometry", "MmaTile", "mma_geometry"]
 
-_BESIDE = 12  # fragments of a warp that may lie in shared memory while the others are in registers
+_BESIDE = 14  # fragments of a warp for one sum that may lie in shared memory while the others are in registers
 _SUMS = 32  # accumulators of a thread
 _FRAGMENT = 4  # registers
+_FETCHING = 16  # registers that fragments come through that do not stay in them
 _WIDEST = 4  # times eight rows in a pass, whose operands a thread reads ahead
 _CROWDED = 64  # registers of fragments, beside which there is room for half as many
 
@@ -97,7 +98,9 @@ def mma_geometry(
     across = min(warps, 1 << (per_cta // ROWS - 1).bit_length())
     tall, splits = -(-per_cta // (ROWS * across)), warps // across
     held = sum(_chunks(part, fragments.depth, splits) * len(part.terms) for part in product.parts)
-    kept = min(tall * held, registers // _FRAGMENT)
+    kept = tall * held
+    if _FRAGMENT * kept > registers:
+        kept = max(0, registers - _FETCHING) // _FRAGMENT
     beside = tall * held - kept
     sums = _SUMS // 4 if beside else _SUMS
     widest = 1 if taken >= _CROWDED else _WIDEST // 2 if _FRAGMENT * kept >= _CROWDED else _WIDEST
@@ -105,7 +108,7 @@ def mma_geometry(
     size = 4 * _FRAGMENT * WARP * held * tall * warps
     exchange = 4 * splits * len(product.sums) * ROWS * across * tall * COLUMNS * wide
     fits = size + exchange <= shared
-    few = beside <= _BESIDE and 4 * _FRAGMENT * WARP * warps * beside + exchange <= shared
+    few = beside <= _BESIDE // len(product.sums) and 4 * _FRAGMENT * WARP * warps * beside + exchange <= shared
     home = "registers" if kept and few else "shared" if fits else "memory"
     if home != "registers":
         kept = beside = 0

@@ -1,0 +1,225 @@
+"""What the benchmarks of the GPU should take, by counting: `python -m benchmarks.cuda.estimate --help`. Needs no GPU.
+
+A loop takes what the compiler's own cost model says of the grouping it chooses; any other kernel as long as its
+operations take at the full rate of the chip, or its arrays to come from memory, whichever is longer, and its launch. No
+device has confirmed any of it: the products outside of loops will be slower than this, and the figures of barriers are
+from the literature. NVIDIA's assembler, if it is installed, adds what it makes of the loops' kernels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.box import HORIZONTALS
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import graphc as gc
+from benchmarks.cuda.problems import PROBLEMS, WORKS, Problem, Work
+from benchmarks.report.table import significant
+from graphc.arena import buffer_bytes
+from graphc.codegen.cost import evaluate
+from graphc.codegen.cuda.arch import ARCHS, Arch
+from graphc.codegen.cuda.groups import TENSOR, Grouping, groupings, step_of
+from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
+from graphc.codegen.program import Dim, Kernel, Program, Reduce, kernels
+from graphc.plan import loads
+from tests.ptx import ptxas
+
+RESULTS = Path(__file__).parents[1] / "results"
+_WIDTH = 150  # of a table that is not for a terminal
+LAUNCH = 2e-6  # seconds from one kernel of a CUDA graph to the next
+
+# Microseconds a step that have been published, on an H100: Pöppel, Beck and Hochreiter, "FlashRNN: I/O-aware
+# optimization of traditional RNNs on modern hardware", 2024; of cuDNN's persistent kernel, and of JAX's scan, the same.
+PUBLISHED: Mapping[tuple[str, Work], str] = {
+    ("LSTM 768", "forward"): "cuDNN 1.96, FlashRNN 4.75",
+    ("LSTM 768", "training"): "cuDNN 5.07, FlashRNN 13.3",
+    **{(f"{c} {k}", "forward"): "FlashRNN 3.1" for c in ("LSTM", "sLSTM") for k in ("12 × 64", "6 × 128", "3 × 256")},
+    **{(f"{c} 128", "forward"): "JAX scan 8" for c in ("peephole LSTM", "LEM", "sLSTM")},
+}
+# The least that an exchange can take, in microseconds a step, by where it happens (H100; from the same sources).
+FLOORS: Mapping[str, str] = {"cta": "0.2–0.4", "cluster": "0.6–0.9", "grid": "1.5–1.9"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A launch: its seconds by count, its operations and the bytes of the arrays that it touches.
+
+    Of a loop besides: its steps, how its CTAs exchange, and what the assembler says.
+    """
+
+    kernel: str
+    seconds: float
+    flops: int
+    bytes: int
+    steps: int = 0
+    kind: str = ""
+    ctas: int = 0
+    groups: int = 0
+    waiting: float = 0.0
+    shared: int = 0
+    registers: int | None = None
+    spills: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A benchmark's parts, in order."""
+
+    problem: str
+    sizes: str
+    work: Work
+    steps: int
+    parts: tuple[Part, ...]
+
+    @property
+    def loops(self) -> tuple[Part, ...]:
+        return tuple(part for part in self.parts if part.steps)
+
+    @property
+    def seconds(self) -> float:
+        return sum(part.seconds for part in self.parts)
+
+
+def estimate(problem: Problem, work: Work, arch: Arch, assembled: bool = True) -> Estimate:
+    """Count what one call does; `assembled`: ask the assembler, if there is one, for registers and spills."""
+    code = gc.emit(problem.graph(work), target="cuda", arch=arch.name, precision=problem.precision)
+    sizes = {"t": problem.steps, "n": problem.batch}
+    reports = ptxas.assemble(code.ptx, arch.name) if assembled and ptxas.find() else {}
+    parts = tuple(part for unit in code.units if (part := _part(unit, code, sizes, reports)) is not None)
+    return Estimate(problem.name, problem.sizes, work, problem.steps, parts)
+
+
+def _part(unit: Unit, code: CudaCode, sizes: Mapping[str, int], reports: Mapping[str, ptxas.Report]) -> Part | None:
+    if isinstance(unit, PointsUnit):
+        flops = _operations(unit.kernel, sizes)
+        touched = _touched((unit.kernel,), code.program, sizes)
+        rate = code.arch.flops * code.arch.sms * (TENSOR if unit.fragments is not None else 1)
+        return Part(unit.symbol, LAUNCH + max(flops / rate, touched / code.arch.memory), flops, touched)
+    if not evaluate(unit.loop.extent, sizes):
+        return None
+    best = groupings(unit, code.program, code.arch, sizes)[0]
+    return _loop(unit, best, code, sizes, reports.get(unit.symbol_of(best.version)))
+
+
+def _loop(
+    unit: LoopUnit, best: Grouping, code: CudaCode, sizes: Mapping[str, int], report: ptxas.Report | None
+) -> Part:
+    step, touched = step_of(unit, code.program, sizes), _touched(kernels((unit.loop,)), code.program, sizes)
+    return Part(
+        unit.symbol_of(best.version),
+        LAUNCH + max(best.seconds, touched / code.arch.memory),
+        step.flops * step.steps,
+        touched,
+        step.steps,
+        best.version.kind,
+        best.version.ctas,
+        best.groups,
+        best.waiting * step.steps,
+        best.version.shared,
+        None if report is None else report.registers,
+        None if report is None else report.spills,
+    )
+
+
+def _operations(kernel: Kernel, sizes: Mapping[str, int]) -> int:
+    """Two for each multiply-add of the kernel's products, one for each point besides."""
+    points = _extent(kernel.dims, sizes)
+    terms = sum(len(r.sums) * _extent(r.dims, sizes) for r in kernel.body if isinstance(r, Reduce))
+    return points * (2 * terms + 1)
+
+
+def _extent(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:
+    return math.prod(evaluate(dim.extent, sizes) for dim in dims)
+
+
+def _touched(inside: Iterable[Kernel], program: Program, sizes: Mapping[str, int]) -> int:
+    """The bytes of all arrays that kernels load or store, each once: the caches do the rest."""
+    names = {
+        name
+        for kernel in inside
+        for name in ({load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores})
+    }
+    return sum(buffer_bytes(program.buffer(name), sizes) for name in names)
+
+
+# What is printed and written.
+
+
+def table(estimates: Iterable[Estimate], arch: Arch) -> Table:
+    title = f"counted for {arch.name}, {arch.sms} SMs; confirmed by no device"
+    made = Table(title=title, box=HORIZONTALS, pad_edge=False)
+    for heading in (
+        "",
+        "loops exchange",
+        "regs",
+        "spills",
+        "µs/step",
+        "waiting",
+        "floor",
+        "rest ms",
+        "all ms",
+        "known",
+    ):
+        made.add_column(heading, no_wrap=True)
+    for found in estimates:
+        made.add_row(*_cells(found))
+    return made
+
+
+def _cells(found: Estimate) -> Iterator[str]:
+    loops = found.loops
+    yield f"{found.problem} {found.work} [dim]{found.sizes}[/]"
+    yield ", ".join(dict.fromkeys(f"{p.kind} {p.groups} × {p.ctas}" for p in loops))
+    yield _most(p.registers for p in loops)
+    yield _most(p.spills for p in loops)
+    yield significant(1e6 * sum(p.seconds for p in loops) / found.steps)
+    yield significant(1e6 * sum(p.waiting for p in loops) / found.steps)
+    yield ", ".join(f"{n} × {FLOORS[kind]}" for kind, n in Counter(p.kind for p in loops).items())
+    yield significant(1e3 * sum(p.seconds for p in found.parts if not p.steps))
+    yield significant(1e3 * found.seconds)
+    yield PUBLISHED.get((found.problem, found.work), "–")
+
+
+def _most(figures: Iterable[int | None]) -> str:
+    known = [figure for figure in figures if figure is not None]
+    return str(max(known)) if known else "?"
+
+
+def write(folder: Path, arch: Arch, estimates: Iterable[Estimate]) -> Path:
+    """Write cuda_estimate.json, in seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "cuda_estimate.json"
+    about = {"what": "counted, confirmed by no device", "arch": asdict(arch)}
+    rows = [{**asdict(found), "seconds": found.seconds} for found in estimates]
+    path.write_text(json.dumps({**about, "estimates": rows}, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks.cuda.estimate", description="What a GPU should take.")
+    parser.add_argument("--arch", choices=sorted(ARCHS), default="sm_90", help="default: sm_90")
+    parser.add_argument("--only", default="", help="problems whose names begin so")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the file (default: benchmarks/results)")
+    given = parser.parse_args(arguments)
+    arch = ARCHS[given.arch]
+    asked = [(problem, work) for problem in PROBLEMS if problem.name.startswith(given.only) for work in WORKS]
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    found = [estimate(p, work, arch) for p, work in track(asked, "counting", console=console, transient=True)]
+    console.print(table(found, arch))
+    console.print(f"written: {write(given.output, arch, found)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
