@@ -100,7 +100,9 @@ def _way(way: Grouping) -> str:
     held = "" if version.holds or not version.tiles else ", operands do not fit on the chip"
     times = f"about {1e6 * way.step:.2f} µs a step, at least {1e6 * way.waiting:.2f} of it waiting"
     times += f"; {1e3 * way.seconds:.3g} ms in all"
-    return f"exchange {_WORDS[version.kind]}, {groups} of {size}{held}: {times}"
+    through = {"cta": " through shared memory", "cluster": " through distributed shared memory"}
+    where = _WORDS[version.kind] + (through[version.kind] if version.mirrors else "")
+    return f"exchange {where}, {groups} of {size}{held}: {times}"
 
 
 def _operands(way: Grouping) -> Iterator[str]:

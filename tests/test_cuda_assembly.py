@@ -7,6 +7,7 @@ import pytest
 import graphc as gc
 from graphc.codegen.cuda.arch import ARCHS
 from graphc.codegen.cuda.mma import Precision
+from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.errors import UnsupportedError
 from tests import test_ops
@@ -44,16 +45,33 @@ def test_every_architecture_assembles(arch: str) -> None:
         ("lstm", 64, "bf16"),
         ("lstm", 512, "bf16"),
         ("gru", 128, "f16"),
+        ("gru", 512, "bf16"),
+        ("slstm", 256, "bf16"),
+        ("mgu", 192, "bf16"),
     ],
 )
 def test_persistent_kernels_do_not_spill(cell: str, units: int, precision: Precision) -> None:
-    code = gc.emit(recurrent(cell, units, 64), target="cuda", precision=precision)
+    check_loops(gc.emit(recurrent(cell, units, 64), target="cuda", precision=precision))
+
+
+@needs_ptxas
+def test_sweeps_over_images_do_not_spill() -> None:
+    """One of the image model's recurrent layers, as large as there."""
+    g = gc.Graph("sweeps")
+    n = g.axis("n")
+    image = g.input("image", (128, 4, 4), over=n)
+    swept = gc.cells.spatial_rnn(g, image, units=256, size=2, cell=gc.cells.gru).image
+    g.output("loss", gc.mean(gc.mean(swept * swept), over=n))
+    check_loops(gc.emit(gc.grad(g, "loss"), target="cuda", precision="bf16"))
+
+
+def check_loops(code: CudaCode) -> None:
     used = ptxas.assemble(code.ptx)
     loops = [unit for unit in code.units if isinstance(unit, LoopUnit)]
     assert loops
     for unit in loops:
         for version in unit.versions:
-            assert used[unit.symbol_of(version)].spills == 0
+            assert used[unit.symbol_of(version)].spills == 0, unit.symbol_of(version)
 
 
 def test_an_unknown_architecture_is_refused() -> None:

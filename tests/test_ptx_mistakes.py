@@ -146,6 +146,15 @@ def test_a_missing_barrier_between_read_and_write() -> None:
     run(body.replace("BARRIER", "bar.sync 0;"), shared=256)
 
 
+def test_wide_accesses_of_half_the_threads() -> None:
+    """As many pieces of memory as there are threads, but two for each thread that stores."""
+    body = """setp.lt.u32 %p1, %r0, 32; mov.b64 %rd6, buffer; and.b32 %r4, %r0, 31; mad.wide.u32 %rd7, %r4, 8, %rd6;
+    cvt.u64.u32 %rd8, %r0; @!%p1 st.shared.b64 [%rd7], %rd8; BARRIER @%p1 ld.shared.b64 %rd9, [%rd7];"""
+    with pytest.raises(Race, match=r"thread \(0,0,0\) .* races with thread \(32,0,0\)"):
+        run(body.replace("BARRIER", ""), shared=256)
+    run(body.replace("BARRIER", "bar.sync 0;"), shared=256)
+
+
 def test_lanes_of_a_warp_need_order_too() -> None:
     body = f"{OWN_SHARED} st.shared.b32 [%rd7], %r0; BARRIER {READ_NEIGHBOUR.replace('%r0, 32', '%r0, 1')}"
     with pytest.raises(Race):

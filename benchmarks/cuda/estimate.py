@@ -126,7 +126,7 @@ def _loop(
         best.version.ctas,
         best.groups,
         best.waiting * step.steps,
-        best.version.shared,
+        best.shared,
         None if report is None else report.registers,
         None if report is None else report.spills,
     )

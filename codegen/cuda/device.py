@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 from graphc.codegen.llvm import Block, Function, Value
 
-__all__ = ["GLOBAL", "SHARED", "DeviceFunction", "i32"]
+__all__ = ["CLUSTER", "GLOBAL", "SHARED", "DeviceFunction", "i32"]
 
 GLOBAL = "ptr addrspace(1)"
 SHARED = "ptr addrspace(3)"
+CLUSTER = "ptr addrspace(7)"  # the shared memory of all CTAs of a cluster
 _ALL_LANES = "-1"
 
 
@@ -65,6 +66,10 @@ class DeviceFunction(Function):
         """All threads of the cluster wait for each other, and see what each has stored."""
         self.run("llvm.nvvm.barrier.cluster.arrive.aligned")
         self.run("llvm.nvvm.barrier.cluster.wait.aligned")
+
+    def in_cluster(self, pointer: Value, rank: int) -> Value:
+        """The place in the shared memory of another CTA of the cluster that corresponds to one in this one's."""
+        return self.call(CLUSTER, "llvm.nvvm.mapa.shared.cluster", pointer, i32(rank))
 
     def add_release(self, counter: Value, value: Value) -> Value:
         """Add to a counter in global memory, after all that was stored before; gives what it was."""

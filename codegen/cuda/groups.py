@@ -18,7 +18,7 @@ from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.geometry import Geometry
 from graphc.codegen.cuda.mma_tile import MmaGeometry
 from graphc.codegen.cuda.units import LoopUnit
-from graphc.codegen.cuda.versions import Version
+from graphc.codegen.cuda.versions import RESERVED, Version
 from graphc.codegen.program import Call, Dim, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement, kernels
 from graphc.scalar import walk
 
@@ -28,6 +28,8 @@ _CYCLES = 2  # a warp's instruction: 8 warps share 4 schedulers
 _BESIDE = 3  # instructions for each term of a reduction: two loads and a multiply-add
 TENSOR = 16  # how many times as fast tensor cores are, where the other operand is still to be rounded
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle
+_TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
+_NEAR = 250e-9  # of one whose product reads from shared memory instead
 _LATENCY = 400e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
 
 
@@ -65,11 +67,12 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Grouping:
     """A version of the loop on `groups` groups of CTAs, each with its part of the slicings (`parts` says how many parts
-    each is cut into), and the estimated seconds of a step, of what a step waits however little it computes, and of the
-    loop."""
+    each is cut into), with so many bytes of dynamic shared memory for a CTA; and the estimated seconds of a step, of
+    what a step waits however little it computes, and of the loop."""
 
     version: Version
     parts: tuple[int, ...]
+    shared: int
     step: float
     waiting: float
     seconds: float
@@ -84,33 +87,54 @@ def groupings(unit: LoopUnit, program: Program, arch: Arch, sizes: Mapping[str, 
     step = step_of(unit, program, sizes)
     lengths = [evaluate(slicing.extent, sizes) for slicing in unit.slicings]
     found = [
-        _estimated(version, parts, step, unit, arch)
+        _estimated(version, parts, step, unit, lengths, arch)
         for version in unit.versions
-        for parts in _parts(version, lengths, arch)
+        for parts in _fitting(version, lengths, arch)
     ]
     return tuple(sorted(found, key=lambda grouping: grouping.seconds))
 
 
-def _parts(version: Version, lengths: list[int], arch: Arch) -> Iterator[tuple[int, ...]]:
+def _fitting(version: Version, lengths: list[int], arch: Arch) -> list[tuple[int, ...]]:
+    """Ways to cut the slicings such that what a CTA keeps of its slice fits into its shared memory: with few groups
+    that take turns on an SM, or if that is not enough, with many."""
+    for turns in _TURNS:
+        ways = [p for p in _parts(version, lengths, arch, turns) if _fits(version, lengths, p, arch)]
+        if ways:
+            return ways
+    return []
+
+
+def _fits(version: Version, lengths: list[int], parts: tuple[int, ...], arch: Arch) -> bool:
+    return not version.mirrors or _shared(version, lengths, parts) <= arch.shared - RESERVED
+
+
+def _parts(version: Version, lengths: list[int], arch: Arch, turns: int) -> Iterator[tuple[int, ...]]:
     """Ways to cut the slicings: each whole, by powers of two, or into its points. Groups that wait for each other over
-    the grid must all fit on the chip at one time; of others up to four may take turns on an SM."""
+    the grid must all fit on the chip at one time; of others some may take turns on an SM."""
     choices = [
         sorted({*(2**k for k in range(max(1, length).bit_length())), max(1, length)}) if fixed is None else [fixed]
         for length, fixed in zip(lengths, version.fixed, strict=True)
     ]
     least = math.prod(fixed or 1 for fixed in version.fixed)
-    most = arch.sms // version.ctas if version.kind == "grid" else max(least, 4 * arch.sms // version.ctas)
+    most = arch.sms // version.ctas if version.kind == "grid" else max(least, turns * arch.sms // version.ctas)
     yield from (parts for parts in itertools.product(*choices) if math.prod(parts) <= most)
 
 
-def _estimated(version: Version, parts: tuple[int, ...], step: Step, unit: LoopUnit, arch: Arch) -> Grouping:
+def _shared(version: Version, lengths: list[int], parts: tuple[int, ...]) -> int:
+    return version.shared + sum(mirror.bytes(lengths, parts) for mirror in version.mirrors)
+
+
+def _estimated(
+    version: Version, parts: tuple[int, ...], step: Step, unit: LoopUnit, lengths: list[int], arch: Arch
+) -> Grouping:
     groups = math.prod(parts)
     compute = sum(times * _kernel_seconds(w, version, groups, unit.threads, arch) for times, w in step.works)
     meeting = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
-    waiting = step.barriers * meeting + _LATENCY * sum(times for times, _ in step.works)
+    waiting = step.barriers * meeting + sum(times * _latency(w, version) for times, w in step.works)
     seconds = compute + step.barriers * meeting
     waves = -(-groups * version.ctas // arch.sms)
-    return Grouping(version, parts, seconds, waiting, seconds * step.steps * waves)
+    shared = _shared(version, lengths, parts)
+    return Grouping(version, parts, shared, seconds, waiting, seconds * step.steps * waves)
 
 
 def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arch: Arch) -> float:
@@ -121,9 +145,15 @@ def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arc
     compute = rounds * (-(-work.terms * work.products // work.lanes)) * _BESIDE * _CYCLES / (arch.clock * 1e9)
     tile = version.tiles.get(work.kernel)
     if tile is not None and tile[1].home != "memory":
-        return _LATENCY + _tile_seconds(tile[1], compute, points, threads, arch)
+        return _latency(work, version) + _tile_seconds(tile[1], compute, points, threads, arch)
     fetched = min(work.held, 4 * work.terms * work.products * -(-points // ctas))
     return _LATENCY + max(compute, fetched * arch.sms / arch.l2)
+
+
+def _latency(work: Work, version: Version) -> float:
+    """How long a kernel takes that has nothing to compute."""
+    near = version.mirrors and work.kernel in version.tiles
+    return _NEAR if near else _LATENCY
 
 
 def _tile_seconds(tile: Geometry | MmaGeometry, compute: float, points: int, threads: int, arch: Arch) -> float:

@@ -91,7 +91,7 @@ def _persistent(unit: LoopUnit, grouping: Grouping, given: tuple[str | int, ...]
         grouping.groups * version.ctas,
         unit.threads,
         version.ctas if version.kind == "cluster" else 1,
-        version.shared,
+        grouping.shared,
         grid,
         (*arguments, COUNTERS) if grid else arguments,
     )

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from graphc.codegen.access import Access
-from graphc.codegen.cuda.device import DeviceFunction
+from graphc.codegen.cuda.device import SHARED, DeviceFunction
 from graphc.codegen.cuda.geometry import Geometry
+from graphc.codegen.cuda.held import DYNAMIC
 from graphc.codegen.cuda.meeting import counter_of, meet
+from graphc.codegen.cuda.mirror import Mirrored
 from graphc.codegen.cuda.mma_tile import MmaGeometry, MmaTile
 from graphc.codegen.cuda.place import Part, Place, place
 from graphc.codegen.cuda.points import compute_points
@@ -42,6 +44,7 @@ class LoopEmitter:
         self.target = target
         self.elementary: set[tuple[str, str, int]] = set()
         self.tiles: dict[str, Tile | MmaTile] = {}
+        self.mirrors: dict[str, Mirrored] = {}
         self.following: tuple[str, Value] | None = None
 
     def emit(self) -> None:
@@ -54,7 +57,14 @@ class LoopEmitter:
         self.place = place(f, self.unit.threads, rank, ctas)
         self.parts = self._parts(group)
         self._load_operands()
+        self.mirrors = self._mirrors()
+        if self.mirrors:
+            meet(
+                f, self.version.kind, self.place, self.counter
+            )  # all have begun, and cleared what others will store to
         self._statement(self.unit.loop, {})
+        if self.mirrors:
+            meet(f, self.version.kind, self.place, self.counter)  # none ends while others may still store to its memory
 
     def _load_operands(self) -> None:
         """What products read in every step comes onto the chip before the first."""
@@ -66,6 +76,15 @@ class LoopEmitter:
                 tile.load(scalars)
                 self.elementary |= scalars.functions.elementary
                 self.tiles[kernel.name] = tile
+
+    def _mirrors(self) -> dict[str, Mirrored]:
+        f, made = self.function, {}
+        base = f.offset(Value(f"@{DYNAMIC}", SHARED), "i8", i64(self.version.shared))
+        for mirror in self.version.mirrors:
+            mirrored = made[mirror.buffer.name] = Mirrored(f, mirror, self.parts, self.version.ctas, base)
+            mirrored.clear(self.place.thread, self.place.threads)
+            base = mirrored.end
+        return made
 
     def _tile(self, kernel: Kernel, product: Product, geometry: Geometry | MmaGeometry) -> Tile | MmaTile:
         f, where, fragments = self.function, self._place_of(kernel), self.version.fragments
@@ -88,7 +107,10 @@ class LoopEmitter:
 
     def _scalars(self, kernel: Kernel | None, indices: Mapping[str, Value]) -> Scalars:
         access = Access(kernel or Kernel("", (), (), ()), self.program)
-        return Scalars(self.function, access, self.target, indices, self.following if indices else None)
+        if not indices:
+            return Scalars(self.function, access, self.target, indices)
+        near = kernel.name if kernel is not None and kernel.name in self.tiles else None
+        return Scalars(self.function, access, self.target, indices, self.following, self.mirrors, near)
 
     def _statement(self, statement: Statement, indices: Mapping[str, Value]) -> None:
         if isinstance(statement, Kernel):

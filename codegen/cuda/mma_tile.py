@@ -27,7 +27,7 @@ from graphc.codegen.program import Kernel, Ref, Scalar
 
 __all__ = ["MmaGeometry", "MmaTile", "mma_geometry"]
 
-_BESIDE = 14  # fragments of a warp for one sum that may lie in shared memory while the others are in registers
+_BESIDE = 14  # fragments of a warp with one tile of sums that may lie in shared memory, the others in registers
 _SUMS = 32  # accumulators of a thread
 _FRAGMENT = 4  # registers
 _FETCHING = 16  # registers that fragments come through that do not stay in them
@@ -102,13 +102,16 @@ def mma_geometry(
     if _FRAGMENT * kept > registers:
         kept = max(0, registers - _FETCHING) // _FRAGMENT
     beside = tall * held - kept
-    sums = _SUMS // 4 if beside else _SUMS
+    sums = _SUMS // 8 if beside else _SUMS
     widest = 1 if taken >= _CROWDED else _WIDEST // 2 if _FRAGMENT * kept >= _CROWDED else _WIDEST
     wide = max(1, min(widest, sums // (4 * tall * len(product.sums))))
     size = 4 * _FRAGMENT * WARP * held * tall * warps
     exchange = 4 * splits * len(product.sums) * ROWS * across * tall * COLUMNS * wide
     fits = size + exchange <= shared
-    few = beside <= _BESIDE // len(product.sums) and 4 * _FRAGMENT * WARP * warps * beside + exchange <= shared
+    few = (
+        beside <= _BESIDE // (2 * tall * len(product.sums) - 1)
+        and 4 * _FRAGMENT * WARP * warps * beside + exchange <= shared
+    )
     home = "registers" if kept and few else "shared" if fits else "memory"
     if home != "registers":
         kept = beside = 0

@@ -13,6 +13,7 @@ from graphc.codegen.access import Access
 from graphc.codegen.cpu_functions import STORAGE, Functions, constant
 from graphc.codegen.cpu_memory import read, write
 from graphc.codegen.cuda.device import GLOBAL, DeviceFunction
+from graphc.codegen.cuda.mirror import Mirrored
 from graphc.codegen.llvm import Value, i64, quoted
 from graphc.codegen.program import Call, Const, Index, Kernel, Load, Scalar, Size
 from graphc.codegen.target import Target
@@ -39,7 +40,8 @@ class Scalars:
     """The scalars of one kernel, on their way into one device function.
 
     `indices` are those of the loops around the kernel. `following` is the index of the innermost one, and its value in
-    the next step.
+    the next step. What is stored goes to `mirrors`, too; `near`: the kernel's name, if all CTAs of the group meet
+    before it, so that it can load from there.
     """
 
     def __init__(
@@ -49,11 +51,15 @@ class Scalars:
         target: Target,
         indices: Mapping[str, Value],
         following: tuple[str, Value] | None = None,
+        mirrors: Mapping[str, Mirrored] | None = None,
+        near: str | None = None,
     ) -> None:
         self.function = function
         self.functions = Functions(function, target)
         self.access = access
         self.following = following
+        self.mirrors = mirrors or {}
+        self.near = near
         self._scopes: list[dict[Scalar, Value]] = [{Index(name): value for name, value in indices.items()}]
 
     @contextmanager
@@ -95,6 +101,9 @@ class Scalars:
     def _load(self, load: Load) -> Value:
         """An element; where its condition is false, one that lies nowhere."""
         f = self.function
+        mirrored = self.mirrors.get(load.buffer)
+        if mirrored is not None and self.near is not None and mirrored.mirror.holds(load.at, self.near):
+            return read(f, mirrored.pointer([self.value(a) for a in load.at]), load.dtype, 1, None)
         if load.when is None:
             return read(f, self.pointer(load.buffer, load.at), load.dtype, 1, None)
         nowhere, last = Value(f"@{NOWHERE}", GLOBAL), self._last(load)
@@ -125,6 +134,8 @@ class Scalars:
         if accumulate:
             value = self.functions.apply("add", [read(self.function, pointer, dtype, 1, None), value], dtype, dtype)
         write(self.function, value, pointer, dtype, None)
+        if buffer in self.mirrors:
+            self.mirrors[buffer].push([self.value(a) for a in at], value)
 
     def fetch_ahead(self, kernel: Kernel) -> None:
         """Bring nearer what this point loads in the next step: from memory, it takes as long as a step. What the steps

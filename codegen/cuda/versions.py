@@ -15,32 +15,35 @@ from graphc.codegen.cost import evaluate
 from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.geometry import Geometry, geometry
 from graphc.codegen.cuda.meeting import Kind
+from graphc.codegen.cuda.mirror import Mirror, mirrors
 from graphc.codegen.cuda.mma import ROWS, Fragments
 from graphc.codegen.cuda.mma_tile import MmaGeometry, mma_geometry
 from graphc.codegen.cuda.products import Product, length_of, product_of
 from graphc.codegen.cuda.slices import Slicing
 from graphc.codegen.program import Const, Loop, Program, kernels
 
-__all__ = ["NOMINAL", "Version", "held_products", "versions"]
+__all__ = ["NOMINAL", "RESERVED", "Version", "held_products", "versions"]
 
 NOMINAL = 64  # points of an axis whose length comes with the data, where code must be chosen before it is known
 _REGISTERS = 88  # of a thread, that operands may take; the rest is for sums and what is computed from them
-_RESERVED = 1024  # bytes of shared memory that are not for operands
+RESERVED = 1024  # bytes of shared memory that are not for operands
 
 
 @dataclass(frozen=True, eq=False)
 class Version:
-    """`tiles` by kernel. `fixed` has for each slicing the parts it must be cut into; None: any number."""
+    """`tiles` by kernel. `fixed` has for each slicing the parts it must be cut into; None: any number. `mirrors` are
+    what its steps exchange through the shared memory of the CTA or the cluster; the rest goes through global memory."""
 
     kind: Kind
     ctas: int
     fixed: tuple[int | None, ...]
     tiles: Mapping[str, tuple[Product, Geometry | MmaGeometry]]
     fragments: Fragments | None = None
+    mirrors: tuple[Mirror, ...] = ()
 
     @property
     def shared(self) -> int:
-        """Bytes of dynamic shared memory of a CTA."""
+        """Bytes of dynamic shared memory of a CTA, without its mirrors, whose sizes come with the launch."""
         return sum(g.shared_bytes for _, g in self.tiles.values())
 
     @property
@@ -82,9 +85,11 @@ def versions(
 ) -> tuple[Version, ...]:
     """`fragments`: how the tensor cores are to round operands; None leaves them alone."""
     fixed = tuple(_parts(slicing, products) for slicing in slicings)
+    mirrored = mirrors(loop, products, slicings, program)
 
     def made(kind: Kind, ctas: int) -> Version:
-        return Version(kind, ctas, fixed, _tiles(products, ctas, threads, arch, fragments), fragments)
+        tiles = _tiles(products, ctas, threads, arch, fragments)
+        return Version(kind, ctas, fixed, tiles, fragments, () if kind == "grid" else mirrored)
 
     found = [made("cta", 1)]
     clusters = [made("cluster", 2**k) for k in range(1, 5) if 2**k <= arch.cluster]
@@ -111,7 +116,7 @@ def _tiles(
     tiles: dict[str, tuple[Product, Geometry | MmaGeometry]] = {}
     taken, registers = 0, _REGISTERS
     for name, product in products.items():
-        free = arch.shared - _RESERVED - taken
+        free = arch.shared - RESERVED - taken
         chosen: Geometry | MmaGeometry
         if fragments is not None and product.sums[0].value.dtype == "float32":
             chosen = mma_geometry(product, fragments, ctas, threads // WARP, free, registers, _REGISTERS - registers)

@@ -1,0 +1,172 @@
+"""What a step of a loop makes for the next, in the shared memory of every CTA of a group: one, or a cluster.
+
+In: a loop, its products, its slicings. Out: its `Mirror`s: buffers that the loop stores step by step and that a product
+reads a step later, or in the same one. Whoever stores an element of one stores it into the shared memory of every CTA
+of the group as well (distributed shared memory), and products read it from that of their own, where it is as near as
+can be. Two steps lie there, the even and the odd ones. A step's elements are overwritten two steps later, and in each
+step all CTAs meet before a product reads what others have stored: so nothing is overwritten that is still to be read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graphc.codegen.access import Access
+from graphc.codegen.access import loads as loads_of
+from graphc.codegen.cost import evaluate
+from graphc.codegen.cpu_functions import STORAGE
+from graphc.codegen.cuda.device import DeviceFunction
+from graphc.codegen.cuda.place import Part
+from graphc.codegen.cuda.products import Product
+from graphc.codegen.cuda.slices import Slicing
+from graphc.codegen.llvm import Value, i64
+from graphc.codegen.program import Buffer, Const, Index, Kernel, Loop, Program, Scalar, Store, kernels
+from graphc.scalar import offset_from
+
+__all__ = ["Mirror", "Mirrored", "mirrors"]
+
+_STEPS = 2  # that lie in a mirror
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A buffer, its dim that runs along the loop, which of its other dims are sliced, by which slicing; and the kernels
+    that come later in a step than the one that stores it."""
+
+    buffer: Buffer
+    loop: str
+    descending: bool
+    place: int
+    sliced: Mapping[int, int]
+    later: frozenset[str]
+
+    def holds(self, at: Sequence[Scalar], kernel: str) -> bool:
+        """Whether the element with these subscripts lies in the mirror when a kernel reads it."""
+        age = self.age(at)
+        return age is not None and (age == 1 or (age == 0 and kernel in self.later))
+
+    def age(self, at: Sequence[Scalar]) -> int | None:
+        """How many steps ago these subscripts were the loop's own; None if that is not known."""
+        offset = offset_from(at[self.place], self.loop)
+        return None if offset is None else offset if self.descending else -offset
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """The dims but that along the loop."""
+        return tuple(k for k in range(len(self.buffer.dims)) if k != self.place)
+
+    def bytes(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
+        """What it takes in the shared memory of a CTA, when slicings of these lengths are cut into so many parts."""
+        sizes = [
+            -(-lengths[self.sliced[k]] // parts[self.sliced[k]]) if k in self.sliced else _extent(self.buffer, k)
+            for k in self.others
+        ]
+        return -(-_STEPS * math.prod(sizes) * STORAGE[self.buffer.dtype][1] // 16) * 16
+
+
+def mirrors(
+    loop: Loop, products: Mapping[str, Product], slicings: Sequence[Slicing], program: Program
+) -> tuple[Mirror, ...]:
+    """The buffers of a loop, without loops inside it, that its products read of the step before or of the same."""
+    if not all(isinstance(statement, Kernel) for statement in loop.body):
+        return ()
+    inside = {kernel.name: kernel for kernel in kernels((loop,))}
+    read = {(name, *load) for name, p in products.items() for load in _others(inside[name], p, program)}
+    found = []
+    for name in sorted({buffer for _, buffer, _ in read}):
+        mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings)
+        if mirror is not None and any(mirror.holds(at, kernel) for kernel, buffer, at in read if buffer == name):
+            found.append(mirror)
+    return tuple(found)
+
+
+def _others(kernel: Kernel, product: Product, program: Program) -> set[tuple[str, tuple[Scalar, ...]]]:
+    access = Access(kernel, program)
+    return {
+        (load.buffer, load.at) for part in product.parts for term in part.terms for load in loads_of(term.other, access)
+    }
+
+
+def _mirror(buffer: Buffer, loop: Loop, inside: Sequence[Kernel], slicings: Sequence[Slicing]) -> Mirror | None:
+    """One kernel stores it, its own step in each."""
+    stores = [(kernel, store) for kernel in inside for store in kernel.stores if store.buffer == buffer.name]
+    if len(stores) != 1 or stores[0][1].accumulate or not buffer.dtype.startswith("float"):
+        return None
+    kernel, store = stores[0]
+    places = [k for k, subscript in enumerate(store.at) if subscript == Index(loop.index)]
+    if len(places) != 1:
+        return None
+    sliced = _sliced(kernel, store, slicings)
+    known = all(k in sliced or k == places[0] or isinstance(dim, Const) for k, dim in enumerate(buffer.dims))
+    later = frozenset(other.name for other in inside[inside.index(kernel) + 1 :])
+    return Mirror(buffer, loop.index, loop.reverse, places[0], sliced, later) if known else None
+
+
+def _sliced(kernel: Kernel, store: Store, slicings: Sequence[Slicing]) -> dict[int, int]:
+    return {
+        k: number
+        for k, subscript in enumerate(store.at)
+        for number, slicing in enumerate(slicings)
+        if subscript == Index(slicing.dims[kernel.name])
+    }
+
+
+def _extent(buffer: Buffer, dim: int) -> int:
+    extent = buffer.dims[dim]
+    assert isinstance(extent, Const)
+    return evaluate(extent, {})
+
+
+class Mirrored:
+    """The code of one mirror, in the device function of a group of `ctas` CTAs. `parts` are the group's own parts of
+    the slicings; `base` is where the mirror begins in shared memory."""
+
+    def __init__(self, f: DeviceFunction, mirror: Mirror, parts: Sequence[Part], ctas: int, base: Value) -> None:
+        self.function, self.mirror, self.ctas, self.base = f, mirror, ctas, base
+        self.element = STORAGE[mirror.buffer.dtype][0]
+        self.starts: dict[int, Value] = {}
+        self.lengths: dict[int, Value] = {}
+        for k in mirror.others:
+            self.starts[k], self.lengths[k] = i64(0), i64(0)
+            if k in mirror.sliced:
+                first, end = parts[mirror.sliced[k]]
+                self.starts[k], self.lengths[k] = first, f.binary("sub nsw", end, first)
+            else:
+                self.lengths[k] = i64(_extent(mirror.buffer, k))
+        self.count = i64(_STEPS)  # of its elements
+        for length in self.lengths.values():
+            self.count = f.binary("mul nsw", self.count, length)
+
+    @property
+    def end(self) -> Value:
+        """Where the next mirror can begin."""
+        f, size = self.function, STORAGE[self.mirror.buffer.dtype][1]
+        bytes_ = f.binary("add nsw", f.binary("mul nsw", self.count, i64(size)), i64(15))
+        return f.offset(self.base, "i8", f.binary("and", bytes_, i64(-16)))
+
+    def clear(self, thread: Value, threads: int) -> None:
+        """Fill it with zeros: loads whose conditions are false, as before the first step, read what nothing made."""
+        f = self.function
+        zero = Value("0.0", self.element)
+        with f.loop(thread, self.count, i64(threads), "clear", unroll=False) as (number, _):
+            f.put(zero, f.offset(self.base, self.element, number))
+
+    def pointer(self, at: Sequence[Value]) -> Value:
+        """Where an element lies in the CTA's own shared memory, given its subscripts in the buffer."""
+        f = self.function
+        number = f.binary("and", at[self.mirror.place], i64(_STEPS - 1))
+        for k in self.mirror.others:
+            own = at[k] if self.starts[k] == i64(0) else f.binary("sub nsw", at[k], self.starts[k])
+            number = f.binary("add nsw", f.binary("mul nsw", number, self.lengths[k]), own)
+        return f.offset(self.base, self.element, number)
+
+    def push(self, at: Sequence[Value], value: Value) -> None:
+        """Store an element of the step into the shared memory of every CTA of the group."""
+        f, pointer = self.function, self.pointer(at)
+        if self.ctas == 1:
+            f.put(value, pointer)
+            return
+        for rank in range(self.ctas):
+            f.put(value, f.in_cluster(pointer, rank))
