@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import networkx
 
 from graphc.codegen.access import Access, loads
-from graphc.codegen.program import Kernel, Let, Program, Reduce, Ref, Scalar, Statement, Store, scalars
+from graphc.codegen.program import Kernel, Let, Program, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
 from graphc.codegen.vectorize import cycles
 from graphc.scalar import walk
 
@@ -34,11 +34,13 @@ class _Part:
 
 
 def part(program: Program) -> Program:
-    body = [piece for statement in program.body for piece in _parts(statement, program)]
+    taken = {kernel.name for kernel in kernels(program.body)}
+    body = [piece for statement in program.body for piece in _parts(statement, program, taken)]
     return replace(program, body=tuple(body))
 
 
-def _parts(statement: Statement, program: Program) -> Sequence[Statement]:
+def _parts(statement: Statement, program: Program, taken: set[str]) -> Sequence[Statement]:
+    """The statement, or its parts, with names that are added to those `taken`."""
     if not isinstance(statement, Kernel) or sum(len(s.sums) for s in _reduces(statement)) < 2:
         return (statement,)
     groups = _independent(statement, program)
@@ -48,7 +50,10 @@ def _parts(statement: Statement, program: Program) -> Sequence[Statement]:
     parts = _merged([_of(statement, stores, program) for stores in groups], statement, program)
     if len(parts) == 1 or sum(p.cycles for p in parts) > _WORTH * whole:
         return (statement,)
-    return [replace(p.kernel, name=f"{statement.name}.{k}") for k, p in enumerate(parts, 1)]
+    fresh = (name for k in itertools.count(1) if (name := f"{statement.name}.{k}") not in taken)
+    named = [replace(p.kernel, name=name) for p, name in zip(parts, fresh, strict=False)]
+    taken |= {kernel.name for kernel in named}
+    return named
 
 
 def _reduces(kernel: Kernel) -> list[Reduce]:

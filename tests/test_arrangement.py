@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -160,6 +161,15 @@ def test_parting_keeps_every_result(pairs: list[tuple[int, int]]) -> None:
     expected, found = results(before, arrays, {}), results(after, arrays, {})
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
+
+
+def test_parts_get_names_that_no_other_kernel_has() -> None:
+    before = products([(a, a) for a in range(8)])
+    (whole,) = kernels(before.body)
+    other = replace(whole, name=f"{whole.name}.1")
+    for body in ((whole, other), (other, whole)):
+        names = [kernel.name for kernel in kernels(part(replace(before, body=body)).body)]
+        assert len(names) == len(set(names)) == 16
 
 
 def test_a_part_that_reads_what_another_stores_stays_with_it() -> None:

@@ -36,7 +36,7 @@ from graphc.plan import loads
 from tests.ptx import ptxas
 
 RESULTS = Path(__file__).parents[1] / "results"
-_WIDTH = 150  # of a table that is not for a terminal
+_WIDTH = 200  # of a table that is not for a terminal
 LAUNCH = 2e-6  # seconds from one kernel of a CUDA graph to the next
 
 # Microseconds a step that have been published, on an H100: Pöppel, Beck and Hochreiter, "FlashRNN: I/O-aware

@@ -27,7 +27,8 @@ from graphc.codegen.program import Kernel, Ref, Scalar
 
 __all__ = ["MmaGeometry", "MmaTile", "mma_geometry"]
 
-_BESIDE = 14  # fragments of a warp with one tile of sums that may lie in shared memory, the others in registers
+_BESIDE = 14  # fragments of a warp that may lie in shared memory while the others are in registers
+_CHUNKS = 8  # of the terms, one after another: with more, and several tiles of sums, no registers are left for that
 _SUMS = 32  # accumulators of a thread
 _FRAGMENT = 4  # registers
 _FETCHING = 16  # registers that fragments come through that do not stay in them
