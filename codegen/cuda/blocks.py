@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from graphc.codegen.cpu_functions import REGISTER, STORAGE
-from graphc.codegen.cuda.bring import Bringer, Run, Side
+from graphc.codegen.cuda.bring import Bringer, Odometers, Run, Side
 from graphc.codegen.cuda.device import SHARED
 from graphc.codegen.cuda.factors import Factors
 from graphc.codegen.cuda.held import DYNAMIC
@@ -24,16 +24,18 @@ from graphc.codegen.cuda.place import Place, digits
 from graphc.codegen.cuda.points import end_point
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
-from graphc.codegen.program import Dim, Kernel, Ref
+from graphc.codegen.program import Const, Dim, Index, Kernel, Ref
 
-__all__ = ["BlockedProduct", "Blocking"]
+__all__ = ["BlockedProduct", "Blocking", "line"]
+
+_LINE_PAD = 8  # words after each row of sums: pairs of neighbours in four rows then lie in different banks
 
 
 @dataclass(frozen=True, slots=True)
 class Blocking:
-    """A tile has `height` left points and `width` right points; the terms go by `depth`, a power of two. Of a tile `tall`
-    by `wide` cells, or fragments, are one thread's, or warp's. A block of the factors takes `stage` bytes, all of it
-    `shared` bytes of shared memory."""
+    """A tile has `height` left points and `width` right points; the terms go by `depth`, a power of two. Of a tile
+    `tall` by `wide` cells, or fragments, are one thread's, or warp's. Of shared memory a block of the factors takes
+    `stage` bytes, and everything `shared`."""
 
     height: int
     width: int
@@ -43,9 +45,19 @@ class Blocking:
     stage: int
     shared: int
 
+    @property
+    def line(self) -> int:
+        """Sums from one row to the next in shared memory."""
+        return line(self.width)
+
     def tiles(self, left: int, right: int) -> int:
         """How many tiles so many left and right points have."""
         return -(-left // self.height) * -(-right // self.width)
+
+
+def line(width: int) -> int:
+    """Sums from one row of a tile to the next in shared memory."""
+    return width + _LINE_PAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,8 @@ class BlockedProduct(ABC):
         """Block after block: fetch the next one while the products of this one are added, then put it beside."""
         f, b = self.f, self.block
         self.begin()
-        bringers = self._bringers(row, column)
+        odometers: Odometers = {}
+        bringers = self._bringers(row, column, odometers)
         with f.loop(i64(-b.depth), self.terms, i64(b.depth), "block", unroll=False) as (first, _), self.s.scope({}):
             following = f.binary("add nsw", first, i64(b.depth))
             more = f.compare("icmp slt", following, self.terms)
@@ -113,6 +126,8 @@ class BlockedProduct(ABC):
             with f.when(more), self.s.scope({}):
                 for bringer in bringers.values():
                     bringer.fetch()
+                for odometer in odometers.values():
+                    odometer.advance()
             with f.when(f.compare("icmp sge", first, i64(0))), self.s.scope({}):
                 self.add_block(f.binary("xor", stage, i64(1)))
             with f.when(more), self.s.scope({}):
@@ -120,20 +135,16 @@ class BlockedProduct(ABC):
                     self._put_block(is_left, operand, bringer, stage)
             f.meet_cta()
 
-    def _bringers(self, row: Value, column: Value) -> dict[tuple[bool, int], Bringer]:
+    def _bringers(self, row: Value, column: Value, odometers: Odometers) -> dict[tuple[bool, int], Bringer]:
         """What this thread brings of each factor, left and right, by number."""
         b, x = self.block, self.factors
-        lengths = [self.lengths[dim.index] for dim in x.reduce.dims]
-        found = {}
-        for is_left, factors in ((True, x.lefts), (False, x.rights)):
-            dims, count, start, size = (
-                (x.left, self.rows, row, b.height) if is_left else (x.right, self.columns, column, b.width)
-            )
-            side = Side(dims, count, start, size, self.both)
-            for operand, factor in enumerate(factors):
-                bringer = Bringer(self.s, factor, x.reduce, side, b.depth, self.place, lengths)
-                found[is_left, operand] = bringer
-        return found
+        left = Side(x.left, self.rows, row, b.height, self.both)
+        right = Side(x.right, self.columns, column, b.width, self.both)
+        return {
+            (is_left, operand): Bringer(self.s, factor, x.reduce, side, b.depth, self.place, odometers)
+            for is_left, side, factors in ((True, left, x.lefts), (False, right, x.rights))
+            for operand, factor in enumerate(factors)
+        }
 
     def _put_block(self, is_left: bool, operand: int, bringer: Bringer, stage: Value) -> None:
         """What was fetched of a factor, to shared memory."""
@@ -167,28 +178,38 @@ class BlockedProduct(ABC):
     def result(self, total: int, row: Value, column: Value) -> Value:
         """Where a cell's sum lies in shared memory."""
         f, b = self.f, self.block
-        line = b.width + 1
-        index = f.binary("add nsw", f.binary("mul nsw", row, i64(line)), column)
-        return f.offset(f.offset(self.memory, self.element, i64(total * b.height * line)), self.element, index)
+        index = f.binary("add nsw", f.binary("mul nsw", row, i64(b.line)), column)
+        return f.offset(f.offset(self.memory, self.element, i64(total * b.height * b.line)), self.element, index)
 
     def _end(self, row: Value, column: Value) -> None:
-        """Compute and store what the tile's cells make of their sums. A thread stays in one column, or row."""
+        """Compute and store what the tile's cells make of their sums. A thread stays in its columns."""
         f, b, x, s = self.f, self.block, self.factors, self.s
-        last = self.kernel.dims[-1].index if self.kernel.dims else ""
-        by_rows = all(dim.index != last for dim in x.left)
-        minor, major = (b.width, b.height) if by_rows else (b.height, b.width)
+        run = self._neighbours()
+        minor = b.width // run
         assert self.place.threads % minor == 0
-        low, start = f.binary("urem", self.place.thread, i64(minor)), f.binary("udiv", self.place.thread, i64(minor))
-        fixed = self._cell(low, column if by_rows else row, x.right if by_rows else x.left)
-        step = i64(self.place.threads // minor)
-        with f.loop(start, i64(major), step, "cell", unroll=False) as (high, _), s.scope({}):
-            moving = self._cell(high, row if by_rows else column, x.left if by_rows else x.right)
-            with f.when(f.binary("and", fixed.exists, moving.exists)):
-                with s.scope({**self.both, **fixed.indices, **moving.indices}):
-                    i, j = (high, low) if by_rows else (low, high)
-                    for number, total in enumerate(x.reduce.sums):
-                        s.bind(Ref(total.name, x.dtype), f.get(self.result(number, i, j), self.element))
-                    end_point(s, self.kernel, 1, self.place)
+        first = f.binary("mul nsw", f.binary("urem", self.place.thread, i64(minor)), i64(run))
+        across = self._cell(first, column, x.right)
+        start, step = f.binary("udiv", self.place.thread, i64(minor)), i64(self.place.threads // minor)
+        with f.loop(start, i64(b.height), step, "row", unroll=False) as (high, _), s.scope({}):
+            down = self._cell(high, row, x.left)
+            with (
+                f.when(f.binary("and", across.exists, down.exists)),
+                s.scope({**self.both, **across.indices, **down.indices}),
+            ):
+                for k in range(run):
+                    moved = {d.index: f.binary("add nsw", s.value(Index(d.index)), i64(k)) for d in x.right[-1:] if k}
+                    with s.scope(moved):
+                        for number, total in enumerate(x.reduce.sums):
+                            at = self.result(number, high, f.binary("add nsw", first, i64(k)))
+                            s.bind(Ref(total.name, x.dtype), f.get(at, self.element))
+                        end_point(s, self.kernel, 1, self.place)
+
+    def _neighbours(self) -> int:
+        """The cells of a row that a thread computes together: as many as one instruction stores, if they exist
+        together."""
+        run = 16 // STORAGE[self.factors.dtype][1]
+        extents = [dim.extent for dim in self.factors.right[-1:]]
+        return run if any(isinstance(n, Const) and int(n.value) % run == 0 for n in extents) else 1
 
     def _cell(self, number: Value, start: Value, dims: Sequence[Dim]) -> _Point:
         point = self.f.binary("add nsw", start, number)

@@ -19,7 +19,10 @@ from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Const, Dim, Index, Reduce
 
-__all__ = ["Bringer", "Run", "Side"]
+__all__ = ["Bringer", "Odometers", "Run", "Side"]
+
+# Those of all bringers of a tile. Whoever has them fetch moves these on afterwards.
+Odometers = dict[tuple[int, ...], Odometer]
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,20 @@ class Bringer:
     """What one thread brings of one factor."""
 
     def __init__(
-        self, s: Scalars, factor: Factor, reduce: Reduce, side: Side, depth: int, place: Place, lengths: Sequence[Value]
+        self, s: Scalars, factor: Factor, reduce: Reduce, side: Side, depth: int, place: Place, odometers: Odometers
     ) -> None:
-        """`lengths` are those of the reduction's dims."""
         self.s = s
         self.f = s.function
         self.factor = factor
         self.reduce = reduce
         self.side = side
         self.depth = depth
-        self.lengths = lengths
+        self.odometers = odometers
+        self.lengths = [s.value(dim.extent) for dim in reduce.dims]
         self.dtype = reduce.sums[0].value.dtype
-        self.partial = side.size * depth % (factor.run * place.threads) != 0
-        self.runs = [self._run(number, place) for number in range(-(-side.size * depth // (factor.run * place.threads)))]
+        parts, rest = divmod(side.size * depth, factor.run * place.threads)
+        self.partial = rest != 0
+        self.runs = [self._run(part, place) for part in range(parts + self.partial)]
 
     # Before the blocks of a tile.
 
@@ -75,11 +79,17 @@ class Bringer:
         values = tuple(f.variable(REGISTER[self.dtype]) for _ in range(x.run))
         if x.along == "terms":
             point, term = self._apart(high), f.binary("mul nsw", low, i64(x.run))
-            terms = Odometer(f, self._in_runs(self.lengths), low, self.depth // x.run)
+            terms = self._odometer((x.run,), self._in_runs(self.lengths), low, self.depth // x.run)
         else:
             point, term = f.binary("mul nsw", low, i64(x.run)), high
-            terms = Odometer(f, self.lengths, high, self.depth)
+            terms = self._odometer((size // x.run, part), self.lengths, high, self.depth)
         return Run(point, term, exists, self._indices(point), terms, values)
+
+    def _odometer(self, key: tuple[int, ...], lengths: Sequence[Value], first: Value, step: int) -> Odometer:
+        """One that starts there, for all runs that do. The key says what `first` is of the thread's number."""
+        if key not in self.odometers:
+            self.odometers[key] = Odometer(self.f, lengths, first, step)
+        return self.odometers[key]
 
     def _apart(self, point: Value) -> Value:
         """Neighbouring threads' points are four apart: rows of 80 bytes then lie in different banks."""
@@ -122,7 +132,6 @@ class Bringer:
                     for condition in (inside, when):
                         value = value if condition is None else f.select(condition, value, zero)
                     f.put(value, variable)
-            run.terms.advance()
 
     def _term(self, run: Run, inside: Value | None) -> dict[str, Value]:
         """The indices of a run's first term; of another that exists, if that does not."""

@@ -14,12 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from graphc.codegen.access import Access, coefficient, loads
-from graphc.codegen.program import Call, Const, Dim, Index, Kernel, Load, Program, Reduce, Scalar
+from graphc.codegen.access import Access, coefficient, loads, substitute
+from graphc.codegen.program import Call, Const, Dim, Kernel, Load, Program, Reduce, Ring, Scalar
+from graphc.scalar import index
 
 __all__ = ["Factor", "Factors", "factors_of"]
 
 _RUNS = (4, 2)  # elements that one instruction may load
+_ONE = index(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """`terms` are products of the left and the right factor of these numbers, each added to the sum of a number."""
+    """`terms` are products of the left and the right factor of these numbers, each added to the sum of a number. The
+    kernel's last dim is not on the left, so that neighbouring right points are neighbours in what it stores."""
 
     reduce: Reduce
     left: tuple[Dim, ...]
@@ -63,6 +66,8 @@ def factors_of(kernel: Kernel, program: Program) -> Factors | None:
     _, first, second = products[0]
     left = (access.dependence(first) - access.dependence(second)) & own
     right = (access.dependence(second) - access.dependence(first)) & own
+    if kernel.dims and kernel.dims[-1].index in left:
+        left, right = right, left
     turned = [_turned(pair, left, right, access) for pair in products]
     if None in turned or not _is_of_terms(reduce.when, left | right, access):
         return None
@@ -131,7 +136,7 @@ def _moves_along(load: Load, dims: Sequence[Dim], access: Access) -> bool:
     """Whether neighbouring points of the last dim are neighbours in memory."""
     if not dims:
         return False
-    return coefficient(access.offset(load.buffer, load.at), dims[-1].index, access) == Const(1, "index")
+    return coefficient(access.offset(load.buffer, load.at), dims[-1].index, access) == _ONE
 
 
 def _runs(found: Sequence[Load], dim: Dim, run: int, when: Scalar | None, access: Access) -> bool:
@@ -147,5 +152,18 @@ def _is_row(load: Load, name: str, run: int, access: Access) -> bool:
     """Whether a load reads along the rows of its buffer, each of which begins at a multiple of `run`."""
     length = access.buffers[load.buffer].dims[-1]
     others = load.at[:-1] if load.when is None else (*load.at[:-1], load.when)
-    apart = all(name not in access.dependence(part) for part in others)
-    return load.at[-1] == Index(name) and isinstance(length, Const) and int(length.value) % run == 0 and apart
+    if any(name in access.dependence(part) for part in others) or coefficient(load.at[-1], name, access) != _ONE:
+        return False
+    return _is_multiple(length, run) and _is_multiple(substitute(load.at[-1], {name: index(0)}, access), run)
+
+
+def _is_multiple(scalar: Scalar | Ring, run: int) -> bool:
+    """Whether an index is known to be a multiple of a number."""
+    match scalar:
+        case Const(value):
+            return int(value) % run == 0
+        case Call("add" | "sub", (a, b)):
+            return _is_multiple(a, run) and _is_multiple(b, run)
+        case Call("mul", (a, b)):
+            return _is_multiple(a, run) or _is_multiple(b, run)
+    return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.cpu_functions import REGISTER, STORAGE, constant
-from graphc.codegen.cuda.blocks import BlockedProduct, Blocking
+from graphc.codegen.cuda.blocks import BlockedProduct, Blocking, line
 from graphc.codegen.cuda.bring import Run
 from graphc.codegen.cuda.factors import Factors
 from graphc.codegen.llvm import Value, i64
@@ -40,7 +40,7 @@ def fma_blocking(factors: Factors, left: int, right: int) -> Blocking:
     depth = 16
     while depth > 4 and depth * row * size > _SHARED:
         depth //= 2
-    results = len(factors.reduce.sums) * height * (width + 1)
+    results = len(factors.reduce.sums) * height * line(width)
     stage = size * depth * row
     return Blocking(height, width, depth, tall, wide, stage, max(2 * stage, size * results))
 

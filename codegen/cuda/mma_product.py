@@ -2,8 +2,8 @@
 
 In: the factors of a product, how they are rounded, and about how many points they have. Out: a `Blocking`, and the code
 that goes with it. Factors are rounded once, on their way to shared memory, and lie there as they do in memory: with
-neighbouring terms side by side, or neighbouring points. `ldmatrix` reads either as fragments, but for points of 4 bytes,
-which are read one by one.
+neighbouring terms side by side, or neighbouring points. `ldmatrix` reads either as fragments, but not points of 4
+bytes, which are read one by one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.cpu_functions import constant
-from graphc.codegen.cuda.blocks import BlockedProduct, Blocking
+from graphc.codegen.cuda.blocks import BlockedProduct, Blocking, line
 from graphc.codegen.cuda.bring import Run
 from graphc.codegen.cuda.factors import Factor, Factors
 from graphc.codegen.cuda.mma import COLUMNS, ROWS, Fragments
@@ -80,7 +80,7 @@ def mma_blocking(factors: Factors, fragments: Fragments, left: int, right: int) 
     depth = _DEPTH
     while depth > fragments.depth and stage(depth) > _SHARED:
         depth //= 2
-    shared = max(2 * stage(depth), 4 * sums * height * (width + 1))
+    shared = max(2 * stage(depth), 4 * sums * height * line(width))
     return Blocking(height, width, depth, tall, wide, stage(depth), shared)
 
 
