@@ -77,7 +77,9 @@ def _pieces(unit: Unit, program: Program, arch: Arch, aligned: bool) -> Iterator
 
 
 def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool) -> Piece:
-    # No point needs what another stores, so all that is loaded may be taken to stay as it is.
+    # No point needs what another stores, so all that is loaded may be taken to stay as it is. Alignment is promised to
+    # products alone: three elements that lie together LLVM would elsewhere load as four.
+    aligned = aligned and unit.product is not None
     f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned))
     scalars = Scalars(f, Access(unit.kernel, program), arch.target, {})
     cta, ctas = f.wide(f.register("ctaid.x")), f.wide(f.register("nctaid.x"))
