@@ -23,7 +23,7 @@ from graphc.codegen.cuda.driver import Device, Prepared
 from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, Foreign, foreign
 from graphc.codegen.cuda.groups import Grouping
 from graphc.codegen.cuda.launches import COUNTERS, Launch, counter_bytes, launches
-from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
 from graphc.codegen.cuda.streams import PER_THREAD, stream_handle
 from graphc.codegen.program import Buffer
 from graphc.errors import ArgumentError
@@ -83,6 +83,7 @@ class CudaRunner:
         self.device = device
         self._declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
         self._module = device.load(code.ptx)
+        self._unaligned: Any = None  # a module for arguments that begin anywhere, once a call has needed it
         self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
         self._lock = threading.Lock()
         self._before: tuple[int, Any] | None = None  # the stream of the call before and a mark behind it, if unended
@@ -173,7 +174,8 @@ class CudaRunner:
                 addresses[buffer.name] = outputs[buffer.name].address
             else:
                 addresses[buffer.name] = self._address(buffer, given, sizes, queue.stream)
-        self.device.run(self._module, [_prepared(launch, addresses) for launch in made], queue.stream)
+        module = self._module_for([array.address for array in given.there.values()])
+        self.device.run(module, [_prepared(launch, addresses) for launch in made], queue.stream)
         for name in self.graph.updates:
             if name not in given.there:
                 self.device.read(given.arguments.arrays[name], addresses[name], queue.stream)
@@ -183,6 +185,14 @@ class CudaRunner:
         found = {name: self._fetched(buffer, sizes, queue.stream) for name, buffer in self.lowered.outputs.items()}
         self._before = None
         return Results(found)
+
+    def _module_for(self, addresses: Iterable[int]) -> Any:
+        """The code for arguments at these addresses of the GPU's memory."""
+        if all(address % ALIGNMENT == 0 for address in addresses):
+            return self._module
+        if self._unaligned is None:
+            self._unaligned = self.device.load(self.code.unaligned.ptx)
+        return self._unaligned
 
     def _leave(self, arrays: Iterable[object], queue: _Queue) -> None:
         """End a call whose outputs stay on the GPU: behind a mark on the caller's stream, or when it has ended."""

@@ -1,21 +1,22 @@
-"""A product at the top of a program, by tiles in shared memory: the classical blocked matrix product.
+"""A product at the top of a program, by tiles in shared memory: the classical blocked matrix product, as a pipeline.
 
 In: a kernel, its `Factors`, and a `Blocking`. Out: code, appended to a device function. A CTA computes a tile of left
-points by right points. It goes through the terms in blocks: all threads bring a block of the factors to shared memory,
-whatever each element takes to compute, and then each adds products to sums in registers, with multiply-adds
-(`graphc.codegen.cuda.fma_product`) or on the tensor cores (`graphc.codegen.cuda.mma_product`). At the end the sums go
-through shared memory once more, so that neighbouring threads compute and store neighbouring points.
+points by right points. It goes through the terms in blocks, of which shared memory has two: while a block's products
+are added to sums in registers, with multiply-adds (`graphc.codegen.cuda.fma_product`) or on the tensor cores
+(`graphc.codegen.cuda.mma_product`), the threads fetch the next one (`graphc.codegen.cuda.bring`), and put it beside
+afterwards. So one barrier a block is enough. At the end the sums go through shared memory once more, so that
+neighbouring threads compute and store neighbouring points.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from graphc.codegen.access import coefficient
-from graphc.codegen.access import loads as loads_of
-from graphc.codegen.cpu_functions import REGISTER, STORAGE, constant
+from graphc.codegen.cpu_functions import REGISTER, STORAGE
+from graphc.codegen.cuda.bring import Bringer, Odometers, Run, Side
 from graphc.codegen.cuda.device import SHARED
 from graphc.codegen.cuda.factors import Factors
 from graphc.codegen.cuda.held import DYNAMIC
@@ -23,26 +24,48 @@ from graphc.codegen.cuda.place import Place, digits
 from graphc.codegen.cuda.points import end_point
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
-from graphc.codegen.program import Const, Dim, Kernel, Ref, Scalar
+from graphc.codegen.program import Const, Dim, Index, Kernel, Ref
 
-__all__ = ["BlockedProduct", "Blocking"]
+__all__ = ["BlockedProduct", "Blocking", "line"]
+
+_LINE_PAD = 8  # words after each row of sums: pairs of neighbours in four rows then lie in different banks
 
 
 @dataclass(frozen=True, slots=True)
 class Blocking:
-    """A tile has `height` left points and `width` right points; the terms go by `depth`. Of a tile `tall` by `wide`
-    cells, or fragments, are one thread's, or warp's. `shared` are the bytes of shared memory that this takes."""
+    """A tile has `height` left points and `width` right points; the terms go by `depth`, a power of two. Of a tile
+    `tall` by `wide` cells, or fragments, are one thread's, or warp's. Of shared memory a block of the factors takes
+    `stage` bytes, and everything `shared`."""
 
     height: int
     width: int
     depth: int
     tall: int
     wide: int
+    stage: int
     shared: int
+
+    @property
+    def line(self) -> int:
+        """Sums from one row to the next in shared memory."""
+        return line(self.width)
 
     def tiles(self, left: int, right: int) -> int:
         """How many tiles so many left and right points have."""
         return -(-left // self.height) * -(-right // self.width)
+
+
+def line(width: int) -> int:
+    """Sums from one row of a tile to the next in shared memory."""
+    return width + _LINE_PAD
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A left or right point of a tile, and whether it exists."""
+
+    exists: Value
+    indices: dict[str, Value]
 
 
 class BlockedProduct(ABC):
@@ -58,16 +81,17 @@ class BlockedProduct(ABC):
         self.element = STORAGE[factors.dtype][0]
         self.memory = Value(f"@{DYNAMIC}", SHARED)
         self.lengths = {dim.index: s.value(dim.extent) for dim in (*kernel.dims, *factors.reduce.dims)}
+        self.rows, self.columns = self._count(factors.left), self._count(factors.right)
+        self.terms = self._count(factors.reduce.dims)
 
     def compute(self) -> None:
         """All tiles that fall to this CTA."""
         f, b, x = self.f, self.block, self.factors
-        self.rows, self.columns = self._count(x.left), self._count(x.right)
         down, across = self._tiles(self.rows, b.height), self._tiles(self.columns, b.width)
         total = self.s.product([self._count(x.both), down, across])
         with self.s.counting(self.place.cta, total, self.place.ctas, "tile") as number:
             both, i, j = digits(f, number, [self._count(x.both), down, across])
-            self.s_both = self._indices(x.both, both)
+            self.both = self._indices(x.both, both)
             row = f.binary("mul nsw", i, i64(b.height))
             column = f.binary("mul nsw", j, i64(b.width))
             self._sum_up(row, column)
@@ -86,121 +110,108 @@ class BlockedProduct(ABC):
         found = digits(self.f, number, [self.lengths[dim.index] for dim in dims])
         return dict(zip((dim.index for dim in dims), found, strict=True))
 
-    def _inside(self, number: Value, count: Value) -> Value:
-        """A number, or the last where it is past that."""
-        return self.f.intrinsic("smin", number, self.f.binary("sub nsw", count, i64(1)))
-
     # Sums.
 
     def _sum_up(self, row: Value, column: Value) -> None:
-        """Bring the factors to shared memory, block by block, and add their products to the sums."""
-        f, b, x = self.f, self.block, self.factors
+        """Block after block: fetch the next one while the products of this one are added, then put it beside."""
+        f, b = self.f, self.block
         self.begin()
-        terms = self._count(x.reduce.dims)
-        with self.s.counting(i64(0), terms, i64(b.depth), "block") as first:
-            self._bring(x.left, x.lefts, row, self.rows, first, terms, is_left=True)
-            self._bring(x.right, x.rights, column, self.columns, first, terms, is_left=False)
+        odometers: Odometers = {}
+        bringers = self._bringers(row, column, odometers)
+        with f.loop(i64(-b.depth), self.terms, i64(b.depth), "block", unroll=False) as (first, _), self.s.scope({}):
+            following = f.binary("add nsw", first, i64(b.depth))
+            more = f.compare("icmp slt", following, self.terms)
+            number = f.binary("lshr", following, i64(b.depth.bit_length() - 1))
+            stage = f.binary("and", number, i64(1))
+            with f.when(more), self.s.scope({}):
+                for bringer in bringers.values():
+                    bringer.fetch()
+                for odometer in odometers.values():
+                    odometer.advance()
+            with f.when(f.compare("icmp sge", first, i64(0))), self.s.scope({}):
+                self.add_block(f.binary("xor", stage, i64(1)))
+            with f.when(more), self.s.scope({}):
+                for (is_left, operand), bringer in bringers.items():
+                    self._put_block(is_left, operand, bringer, stage)
             f.meet_cta()
-            self.add_block()
-            f.meet_cta()
+
+    def _bringers(self, row: Value, column: Value, odometers: Odometers) -> dict[tuple[bool, int], Bringer]:
+        """What this thread brings of each factor, left and right, by number."""
+        b, x = self.block, self.factors
+        left = Side(x.left, self.rows, row, b.height, self.both)
+        right = Side(x.right, self.columns, column, b.width, self.both)
+        return {
+            (is_left, operand): Bringer(self.s, factor, x.reduce, side, b.depth, self.place, odometers)
+            for is_left, side, factors in ((True, left, x.lefts), (False, right, x.rights))
+            for operand, factor in enumerate(factors)
+        }
+
+    def _put_block(self, is_left: bool, operand: int, bringer: Bringer, stage: Value) -> None:
+        """What was fetched of a factor, to shared memory."""
+        f = self.f
+        for run in bringer.runs:
+            with ExitStack() as stack:
+                if run.exists is not None:
+                    stack.enter_context(f.when(run.exists))
+                    stack.enter_context(self.s.scope({}))
+                values = [f.get(variable, REGISTER[self.factors.dtype]) for variable in run.values]
+                self.put(is_left, operand, stage, run, values)
 
     @abstractmethod
     def begin(self) -> None:
         """Set all sums to 0."""
 
     @abstractmethod
-    def put(self, is_left: bool, operand: int, term: Value, point: Value, value: Value) -> None:
-        """Put an element of a factor where `add_block` finds it."""
+    def put(self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value]) -> None:
+        """Put a run of a factor's elements where `add_block` finds it in this stage, 0 or 1."""
 
     @abstractmethod
-    def add_block(self) -> None:
+    def add_block(self, stage: Value) -> None:
         """Add the products of a block's factors to the sums."""
 
     @abstractmethod
     def spread(self) -> None:
         """Put all sums where `result` says."""
 
-    def _bring(
-        self,
-        dims: Sequence[Dim],
-        operands: Sequence[Scalar],
-        start: Value,
-        count: Value,
-        first: Value,
-        terms: Value,
-        is_left: bool,
-    ) -> None:
-        """One block of the left or right factors: what each thread computes of it and puts into shared memory."""
-        f, b, x = self.f, self.block, self.factors
-        size = b.height if is_left else b.width
-        along_terms = self._runs_along_terms(operands[0], dims)
-        for part in range(-(-size * b.depth // self.place.threads)):
-            number = f.binary("add nsw", self.place.thread, i64(part * self.place.threads))
-            minor = i64(b.depth if along_terms else size)
-            low, high = f.binary("urem", number, minor), f.binary("udiv", number, minor)
-            point, term = (high, low) if along_terms else (low, high)
-            with f.when(f.compare("icmp slt", number, i64(size * b.depth))), self.s.scope({}):
-                k = f.binary("add nsw", first, term)
-                at = self._inside(f.binary("add nsw", start, point), count)
-                indices = {
-                    **self.s_both,
-                    **self._indices(dims, at),
-                    **self._indices(x.reduce.dims, self._inside(k, terms)),
-                }
-                exists = f.compare("icmp slt", k, terms)
-                with self.s.scope(indices):
-                    values = self._values(operands, exists)
-                for operand, value in enumerate(values):
-                    self.put(is_left, operand, term, point, value)
-
-    def _values(self, operands: Sequence[Scalar], exists: Value) -> list[Value]:
-        """The factors' elements, or 0 for a term that does not exist."""
-        f, dtype, when = self.f, self.factors.dtype, self.factors.reduce.when
-        zero = constant(0, dtype)
-        if when is None:
-            return [f.select(exists, self.s.value(operand), zero) for operand in operands]
-        variables = [f.variable(REGISTER[dtype]) for _ in operands]
-        for variable in variables:
-            f.put(zero, variable)
-        with f.when(f.binary("and", exists, self.s.value(when))), self.s.scope({}):
-            for operand, variable in zip(operands, variables, strict=True):
-                f.put(self.s.value(operand), variable)
-        return [f.get(variable, REGISTER[dtype]) for variable in variables]
-
-    def _runs_along_terms(self, operand: Scalar, dims: Sequence[Dim]) -> bool:
-        """Whether neighbouring terms lie side by side in memory, rather than neighbouring points."""
-        access = self.s.access
-        load = next(loads_of(operand, access), None)
-        if load is None or not dims:
-            return True
-        offset = access.offset(load.buffer, load.at)
-        return coefficient(offset, dims[-1].index, access) != Const(1, "index")
-
     # Results.
 
     def result(self, total: int, row: Value, column: Value) -> Value:
         """Where a cell's sum lies in shared memory."""
         f, b = self.f, self.block
-        line = b.width + 1
-        index = f.binary("add nsw", f.binary("mul nsw", row, i64(line)), column)
-        return f.offset(f.offset(self.memory, self.element, i64(total * b.height * line)), self.element, index)
+        index = f.binary("add nsw", f.binary("mul nsw", row, i64(b.line)), column)
+        return f.offset(f.offset(self.memory, self.element, i64(total * b.height * b.line)), self.element, index)
 
     def _end(self, row: Value, column: Value) -> None:
-        """Compute and store what the tile's cells make of their sums."""
+        """Compute and store what the tile's cells make of their sums. A thread stays in its columns."""
         f, b, x, s = self.f, self.block, self.factors, self.s
-        last = self.kernel.dims[-1].index if self.kernel.dims else ""
-        by_rows = all(dim.index != last for dim in x.left)
-        minor = b.width if by_rows else b.height
-        cells, threads = i64(b.height * b.width), i64(self.place.threads)
-        with f.loop(self.place.thread, cells, threads, "cell", unroll=False) as (cell, _), s.scope({}):
-            low, high = f.binary("urem", cell, i64(minor)), f.binary("udiv", cell, i64(minor))
-            i, j = (high, low) if by_rows else (low, high)
-            m, n = f.binary("add nsw", row, i), f.binary("add nsw", column, j)
-            exists = f.binary("and", f.compare("icmp slt", m, self.rows), f.compare("icmp slt", n, self.columns))
-            indices = {**self.s_both}
-            with f.when(exists), s.scope({}):
-                indices |= self._indices(x.left, m) | self._indices(x.right, n)
-                with s.scope(indices):
-                    for number, total in enumerate(x.reduce.sums):
-                        s.bind(Ref(total.name, x.dtype), f.get(self.result(number, i, j), self.element))
-                    end_point(s, self.kernel, 1, self.place)
+        run = self._neighbours()
+        minor = b.width // run
+        assert self.place.threads % minor == 0
+        first = f.binary("mul nsw", f.binary("urem", self.place.thread, i64(minor)), i64(run))
+        across = self._cell(first, column, x.right)
+        start, step = f.binary("udiv", self.place.thread, i64(minor)), i64(self.place.threads // minor)
+        with f.loop(start, i64(b.height), step, "row", unroll=False) as (high, _), s.scope({}):
+            down = self._cell(high, row, x.left)
+            with (
+                f.when(f.binary("and", across.exists, down.exists)),
+                s.scope({**self.both, **across.indices, **down.indices}),
+            ):
+                for k in range(run):
+                    moved = {d.index: f.binary("add nsw", s.value(Index(d.index)), i64(k)) for d in x.right[-1:] if k}
+                    with s.scope(moved):
+                        for number, total in enumerate(x.reduce.sums):
+                            at = self.result(number, high, f.binary("add nsw", first, i64(k)))
+                            s.bind(Ref(total.name, x.dtype), f.get(at, self.element))
+                        end_point(s, self.kernel, 1, self.place)
+
+    def _neighbours(self) -> int:
+        """The cells of a row that a thread computes together: as many as one instruction stores, if they exist
+        together."""
+        run = 16 // STORAGE[self.factors.dtype][1]
+        extents = [dim.extent for dim in self.factors.right[-1:]]
+        return run if any(isinstance(n, Const) and int(n.value) % run == 0 for n in extents) else 1
+
+    def _cell(self, number: Value, start: Value, dims: Sequence[Dim]) -> _Point:
+        point = self.f.binary("add nsw", start, number)
+        exists = self.f.compare("icmp slt", point, self._count(dims))
+        return _Point(exists, self._indices(dims, point))

@@ -97,6 +97,15 @@ class DeviceFunction(Function):
 
     # Lanes of a warp.
 
+    def load_matrices(self, pointer: Value, count: int, transposed: bool) -> list[Value]:
+        """`count` (2 or 4) matrices of 8 rows of 16 bytes in shared memory, spread over the lanes of the warp: of each,
+        lane 4 r + c has word c of row r; transposed, the 16-bit elements 2 c and 2 c + 1 of column r. Lane 8 m + r says
+        where row r of matrix m lies. All lanes take part."""
+        type = f"{{ {', '.join(['i32'] * count)} }}"
+        name = f"llvm.nvvm.ldmatrix.sync.aligned.m8n8.x{count}{'.trans' if transposed else ''}.b16.p3"
+        made = self.call(type, name, pointer)
+        return [self.emit("i32", f"extractvalue {made}, {k}") for k in range(count)]
+
     def exchange(self, value: Value, distance: int) -> Value:
         """The value of the lane whose number differs in one bit. All lanes of the warp take part."""
         match value.type:

@@ -5,30 +5,46 @@ In: a kernel. Out: its `Factors`, if it has one reduction, a sum of products (or
     s[m, n] = Σ_k L[m, k] · R[k, n]
 
 such that the dims fall into those of the left factors, those of the right, and those of both. Each element of a factor
-is then needed by a whole row or column of a tile.
+is then needed by a whole row or column of a tile. A `Factor` says which of its elements are neighbours in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from graphc.codegen.access import Access
-from graphc.codegen.program import Call, Dim, Kernel, Program, Reduce, Scalar
+from graphc.codegen.access import Access, coefficient, loads, substitute
+from graphc.codegen.program import Call, Const, Dim, Kernel, Load, Program, Reduce, Ring, Scalar
+from graphc.scalar import index
 
-__all__ = ["Factors", "factors_of"]
+__all__ = ["Factor", "Factors", "factors_of"]
+
+_RUNS = (4, 2)  # elements that one instruction may load
+_ONE = index(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """Neighbouring elements in memory lie `along` the last dim of the points, or of the terms. `run` of them, from a
+    multiple of `run` on, lie together wherever they begin, and exist together."""
+
+    value: Scalar
+    along: Literal["points", "terms"]
+    run: int
 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """`terms` are products of the left and the right factor of these numbers, each added to the sum of a number."""
+    """`terms` are products of the left and the right factor of these numbers, each added to the sum of a number. The
+    kernel's last dim is not on the left, so that neighbouring right points are neighbours in what it stores."""
 
     reduce: Reduce
     left: tuple[Dim, ...]
     right: tuple[Dim, ...]
     both: tuple[Dim, ...]
-    lefts: tuple[Scalar, ...]
-    rights: tuple[Scalar, ...]
+    lefts: tuple[Factor, ...]
+    rights: tuple[Factor, ...]
     terms: tuple[tuple[int, int, int], ...]
 
     @property
@@ -50,19 +66,22 @@ def factors_of(kernel: Kernel, program: Program) -> Factors | None:
     _, first, second = products[0]
     left = (access.dependence(first) - access.dependence(second)) & own
     right = (access.dependence(second) - access.dependence(first)) & own
+    if kernel.dims and kernel.dims[-1].index in left:
+        left, right = right, left
     turned = [_turned(pair, left, right, access) for pair in products]
     if None in turned or not _is_of_terms(reduce.when, left | right, access):
         return None
     sided = [pair for pair in turned if pair is not None]
     lefts = tuple(dict.fromkeys(a for _, a, _ in sided))
     rights = tuple(dict.fromkeys(b for _, _, b in sided))
+    rows, columns = (tuple(d for d in kernel.dims if d.index in side) for side in (left, right))
     return Factors(
         reduce,
-        tuple(d for d in kernel.dims if d.index in left),
-        tuple(d for d in kernel.dims if d.index in right),
+        rows,
+        columns,
         tuple(d for d in kernel.dims if d.index not in left | right),
-        lefts,
-        rights,
+        tuple(_factor(value, rows, reduce, access) for value in lefts),
+        tuple(_factor(value, columns, reduce, access) for value in rights),
         tuple((total, lefts.index(a), rights.index(b)) for total, a, b in sided),
     )
 
@@ -104,3 +123,47 @@ def _turned(pair: _Pair, left: frozenset[str], right: frozenset[str], access: Ac
 def _is_of_terms(when: Scalar | None, sides: frozenset[str], access: Access) -> bool:
     """Whether a condition holds for a term or not, whatever the point."""
     return when is None or access.dependence(when).isdisjoint(sides)
+
+
+def _factor(value: Scalar, points: Sequence[Dim], reduce: Reduce, access: Access) -> Factor:
+    found = list(loads(value, access))
+    dims = points if found and _moves_along(found[0], points, access) else reduce.dims
+    run = next((n for n in _RUNS if dims and _runs(found, dims[-1], n, reduce.when, access)), 1)
+    return Factor(value, "points" if dims is points else "terms", run)
+
+
+def _moves_along(load: Load, dims: Sequence[Dim], access: Access) -> bool:
+    """Whether neighbouring points of the last dim are neighbours in memory."""
+    if not dims:
+        return False
+    return coefficient(access.offset(load.buffer, load.at), dims[-1].index, access) == _ONE
+
+
+def _runs(found: Sequence[Load], dim: Dim, run: int, when: Scalar | None, access: Access) -> bool:
+    """Whether each load reads `run` neighbours for so many points of a dim, or one element, under one condition."""
+    if not isinstance(dim.extent, Const) or int(dim.extent.value) % run:
+        return False
+    if when is not None and dim.index in access.dependence(when):
+        return False
+    return all(dim.index not in access.dependence(load) or _is_row(load, dim.index, run, access) for load in found)
+
+
+def _is_row(load: Load, name: str, run: int, access: Access) -> bool:
+    """Whether a load reads along the rows of its buffer, each of which begins at a multiple of `run`."""
+    length = access.buffers[load.buffer].dims[-1]
+    others = load.at[:-1] if load.when is None else (*load.at[:-1], load.when)
+    if any(name in access.dependence(part) for part in others) or coefficient(load.at[-1], name, access) != _ONE:
+        return False
+    return _is_multiple(length, run) and _is_multiple(substitute(load.at[-1], {name: index(0)}, access), run)
+
+
+def _is_multiple(scalar: Scalar | Ring, run: int) -> bool:
+    """Whether an index is known to be a multiple of a number."""
+    match scalar:
+        case Const(value):
+            return int(value) % run == 0
+        case Call("add" | "sub", (a, b)):
+            return _is_multiple(a, run) and _is_multiple(b, run)
+        case Call("mul", (a, b)):
+            return _is_multiple(a, run) or _is_multiple(b, run)
+    return False

@@ -5,8 +5,11 @@ In: the factors of a product, and about how many points they have. Out: a `Block
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.codegen.cpu_functions import REGISTER, STORAGE, constant
-from graphc.codegen.cuda.blocks import BlockedProduct, Blocking
+from graphc.codegen.cuda.blocks import BlockedProduct, Blocking, line
+from graphc.codegen.cuda.bring import Run
 from graphc.codegen.cuda.factors import Factors
 from graphc.codegen.llvm import Value, i64
 
@@ -14,7 +17,7 @@ __all__ = ["SIDE", "FmaProduct", "fma_blocking"]
 
 SIDE = 16  # threads along each side of a tile
 _BUDGET = 32  # words of sums that a thread holds
-_SHARED = 32 * 1024  # bytes for the factors' blocks
+_SHARED = 24 * 1024  # bytes for a block of the factors
 _PAD = 4  # words after each row, so that rows begin in different banks
 
 
@@ -37,8 +40,9 @@ def fma_blocking(factors: Factors, left: int, right: int) -> Blocking:
     depth = 16
     while depth > 4 and depth * row * size > _SHARED:
         depth //= 2
-    results = len(factors.reduce.sums) * height * (width + 1)
-    return Blocking(height, width, depth, tall, wide, size * max(depth * row, results))
+    results = len(factors.reduce.sums) * height * line(width)
+    stage = size * depth * row
+    return Blocking(height, width, depth, tall, wide, stage, max(2 * stage, size * results))
 
 
 class FmaProduct(BlockedProduct):
@@ -53,29 +57,35 @@ class FmaProduct(BlockedProduct):
         for variable in self.sums.values():
             f.put(constant(0, x.dtype), variable)
 
-    def put(self, is_left: bool, operand: int, term: Value, point: Value, value: Value) -> None:
-        self.f.put(value, self._address(is_left, operand, term, point))
+    def put(self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value]) -> None:
+        f = self.f
+        row = (self.block.height if is_left else self.block.width) + _PAD
+        step = row if (self.factors.lefts if is_left else self.factors.rights)[operand].along == "terms" else 1
+        first = self._address(is_left, operand, stage, run.term, run.point)
+        for k, value in enumerate(values):
+            f.put(value, f.offset(first, self.element, i64(k * step)))
 
-    def _address(self, is_left: bool, operand: int, term: Value, point: Value) -> Value:
+    def _address(self, is_left: bool, operand: int, stage: Value, term: Value, point: Value) -> Value:
         f, b = self.f, self.block
         row = (b.height if is_left else b.width) + _PAD
         start = b.depth * row * operand
         if not is_left:
             start += b.depth * (b.height + _PAD) * len(self.factors.lefts)
         index = f.binary("add nsw", f.binary("mul nsw", term, i64(row)), point)
-        return f.offset(f.offset(self.memory, self.element, i64(start)), self.element, index)
+        block = f.offset(self.memory, "i8", f.binary("mul nsw", stage, i64(b.stage)))
+        return f.offset(f.offset(block, self.element, i64(start)), self.element, index)
 
-    def add_block(self) -> None:
+    def add_block(self, stage: Value) -> None:
         with self.s.counting(i64(0), i64(self.block.depth), i64(1), "term") as k:
-            self._add(k)
+            self._add(stage, k)
 
-    def _add(self, k: Value) -> None:
+    def _add(self, stage: Value, k: Value) -> None:
         """One term of all sums of this thread's cells."""
         f, b, x = self.f, self.block, self.factors
         top = f.binary("mul nsw", self.down, i64(b.tall))
         left = f.binary("mul nsw", self.across, i64(b.wide))
-        rows = [[self._loaded(True, o, k, top, i) for i in range(b.tall)] for o in range(len(x.lefts))]
-        columns = [[self._loaded(False, o, k, left, j) for j in range(b.wide)] for o in range(len(x.rights))]
+        rows = [[self._loaded(True, o, stage, k, top, i) for i in range(b.tall)] for o in range(len(x.lefts))]
+        columns = [[self._loaded(False, o, stage, k, left, j) for j in range(b.wide)] for o in range(len(x.rights))]
         for total, l, r in x.terms:
             for i in range(b.tall):
                 for j in range(b.wide):
@@ -83,8 +93,8 @@ class FmaProduct(BlockedProduct):
                     before = f.get(variable, REGISTER[x.dtype])
                     f.put(self.s.functions.multiply_add(rows[l][i], columns[r][j], before), variable)
 
-    def _loaded(self, is_left: bool, operand: int, term: Value, first: Value, k: int) -> Value:
-        point = self._address(is_left, operand, term, first)
+    def _loaded(self, is_left: bool, operand: int, stage: Value, term: Value, first: Value, k: int) -> Value:
+        point = self._address(is_left, operand, stage, term, first)
         return self.f.get(self.f.offset(point, self.element, i64(k)), self.element)
 
     def spread(self) -> None:

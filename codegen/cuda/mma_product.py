@@ -1,14 +1,20 @@
 """Blocked products on the tensor cores: each warp has some fragments of the tile, their sums in registers.
 
 In: the factors of a product, how they are rounded, and about how many points they have. Out: a `Blocking`, and the code
-that goes with it. Factors are rounded on their way to shared memory.
+that goes with it. Factors are rounded once, on their way to shared memory, and lie there as they do in memory: with
+neighbouring terms side by side, or neighbouring points. `ldmatrix` reads either as fragments, but not points of 4
+bytes, which are read one by one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from graphc.codegen.cpu_functions import constant
-from graphc.codegen.cuda.blocks import BlockedProduct, Blocking
-from graphc.codegen.cuda.factors import Factors
+from graphc.codegen.cuda.blocks import BlockedProduct, Blocking, line
+from graphc.codegen.cuda.bring import Run
+from graphc.codegen.cuda.factors import Factor, Factors
 from graphc.codegen.cuda.mma import COLUMNS, ROWS, Fragments
 from graphc.codegen.cuda.place import Place
 from graphc.codegen.cuda.scalars import Scalars
@@ -19,8 +25,38 @@ __all__ = ["MmaProduct", "mma_blocking"]
 
 _DOWN, _ACROSS = 4, 2  # warps along each side of a tile
 _BUDGET = 64  # sums that a thread holds
-_SHARED = 40 * 1024  # bytes for the factors' blocks
-_PAD_BYTES = 16  # after each row, so that the rows of a fragment lie in different banks
+_SHARED = 40 * 1024  # bytes for a block of the factors
+_DEPTH = 32  # terms of a block
+_PAD = 16  # bytes after each row, so that the eight rows of a matrix lie in different banks
+_WORDS_PAD = 32  # so that the four rows of a fragment that is read word by word do
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """How a factor lies in shared memory: elements of `size` bytes, in lines of `stride` bytes, one for each point or,
+    where neighbouring points lie side by side, for each term."""
+
+    size: int
+    stride: int
+    by_points: bool
+
+    def offset(self, point: int, term: int) -> int:
+        """Bytes from the first element."""
+        line, place = (point, term) if self.by_points else (term, point)
+        return line * self.stride + place * self.size
+
+
+def _lines(factor: Factor, points: int, depth: int, fragments: Fragments) -> _Lines:
+    size = 4 // fragments.packed
+    if factor.along == "terms":
+        return _Lines(size, depth * size + _PAD, True)
+    return _Lines(size, points * size + (_PAD if fragments.packed > 1 else _WORDS_PAD), False)
+
+
+def _bytes(factors: Sequence[Factor], points: int, depth: int, fragments: Fragments) -> int:
+    """What these factors of one side take."""
+    lines = [_lines(factor, points, depth, fragments) for factor in factors]
+    return sum(line.stride * (points if line.by_points else depth) for line in lines)
 
 
 def mma_blocking(factors: Factors, fragments: Fragments, left: int, right: int) -> Blocking:
@@ -37,23 +73,33 @@ def mma_blocking(factors: Factors, fragments: Fragments, left: int, right: int) 
         else:
             break
     height, width = ROWS * _DOWN * tall, COLUMNS * _ACROSS * wide
-    points = len(factors.lefts) * height + len(factors.rights) * width
-    size = 4 // fragments.packed
-    depth = 32
-    while depth > fragments.depth and points * (depth * size + _PAD_BYTES) > _SHARED:
+
+    def stage(depth: int) -> int:
+        return _bytes(factors.lefts, height, depth, fragments) + _bytes(factors.rights, width, depth, fragments)
+
+    depth = _DEPTH
+    while depth > fragments.depth and stage(depth) > _SHARED:
         depth //= 2
-    shared = max(points * (depth * size + _PAD_BYTES), 4 * sums * height * (width + 1))
-    return Blocking(height, width, depth, tall, wide, shared)
+    shared = max(2 * stage(depth), 4 * sums * height * line(width))
+    return Blocking(height, width, depth, tall, wide, stage(depth), shared)
 
 
 class MmaProduct(BlockedProduct):
-    """In shared memory the elements of a factor lie point by point, neighbouring terms side by side."""
+    """Warps share the tile; each adds up its fragments of it."""
 
     def __init__(
         self, s: Scalars, kernel: Kernel, factors: Factors, block: Blocking, fragments: Fragments, place: Place
     ) -> None:
         super().__init__(s, kernel, factors, block, place)
         self.fragments = fragments
+        self.lines: dict[tuple[bool, int], _Lines] = {}
+        self._starts: dict[tuple[bool, int], int] = {}
+        start = 0
+        for is_left, side, points in ((True, factors.lefts, block.height), (False, factors.rights, block.width)):
+            for operand, factor in enumerate(side):
+                self.lines[is_left, operand] = _lines(factor, points, block.depth, fragments)
+                self._starts[is_left, operand] = start
+                start += _bytes([factor], points, block.depth, fragments)
 
     def begin(self) -> None:
         f, b, x = self.f, self.block, self.factors
@@ -66,56 +112,96 @@ class MmaProduct(BlockedProduct):
         self.sums = {key: [f.variable("float") for _ in range(4)] for key in keys}
         for variable in (v for variables in self.sums.values() for v in variables):
             f.put(constant(0, x.dtype), variable)
+        self._lanes = {key: self._lane_offset(*key) for key in self.lines}
 
-    def put(self, is_left: bool, operand: int, term: Value, point: Value, value: Value) -> None:
-        self.f.put(self.fragments.rounded(self.f, value), self._address(is_left, operand, term, point))
+    # Elements in shared memory.
 
-    def _address(self, is_left: bool, operand: int, term: Value, point: Value) -> Value:
-        f, b, x = self.f, self.block, self.factors
-        pad = _PAD_BYTES * self.fragments.packed // 4
-        row = b.depth + pad
-        start = row * operand * (b.height if is_left else b.width)
-        if not is_left:
-            start += row * b.height * len(x.lefts)
-        index = f.binary("add nsw", f.binary("mul nsw", point, i64(row)), term)
-        element = self.fragments.element
-        return f.offset(f.offset(self.memory, element, i64(start)), element, index)
+    def put(self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value]) -> None:
+        f, x = self.f, self.fragments
+        at = self._offset(is_left, operand, run.point, run.term)
+        address = f.offset(self._block(stage), "i8", at)
+        if len(values) < x.packed:
+            f.put(x.rounded(f, values[0]), address)
+            return
+        for k in range(0, len(values), x.packed):
+            f.put(x.pack(f, values[k : k + x.packed]), f.offset(address, "i8", i64(4 * k // x.packed)), 4)
 
-    def add_block(self) -> None:
+    def _block(self, stage: Value) -> Value:
+        return self.f.offset(self.memory, "i8", self.f.binary("mul nsw", stage, i64(self.block.stage)))
+
+    def _offset(self, is_left: bool, operand: int, point: Value, term: Value) -> Value:
+        """Where an element lies, in bytes from the beginning of a block."""
+        f, lines = self.f, self.lines[is_left, operand]
+        line, place = (point, term) if lines.by_points else (term, point)
+        first = f.binary("add nsw", f.binary("mul nsw", line, i64(lines.stride)), i64(self._starts[is_left, operand]))
+        return f.binary("add nsw", first, f.binary("mul nsw", place, i64(lines.size)))
+
+    def _in_matrices(self, lines: _Lines) -> bool:
+        """Whether `ldmatrix` can read it: rows of eight points can be turned if elements have 16 bits."""
+        return lines.by_points or self.fragments.packed > 1
+
+    def _lane_offset(self, is_left: bool, operand: int) -> Value:
+        """What this lane reads of the warp's first fragment, or the row that it names. Of the four matrices of an
+        instruction the second has the next points on the left, the next terms on the right, and the third the other."""
+        f, lines, lane = self.f, self.lines[is_left, operand], self.place.lane
+        origin = self.top if is_left else self.side
+        if not self._in_matrices(lines):
+            return self._offset(is_left, operand, f.binary("add nsw", origin, self.major), self.minor)
+        row = f.binary("and", lane, i64(7))
+        odd = f.binary("and", f.binary("lshr", lane, i64(3)), i64(1))
+        upper = f.binary("lshr", lane, i64(4))
+        points, terms = (odd, upper) if is_left else (upper, odd)
+        point = f.binary("add nsw", origin, f.binary("mul nsw", points, i64(8)))
+        term = f.binary("mul nsw", terms, i64(self.fragments.depth // 2))
+        if lines.by_points:
+            return self._offset(is_left, operand, f.binary("add nsw", point, row), term)
+        return self._offset(is_left, operand, point, f.binary("add nsw", term, row))
+
+    # Products.
+
+    def add_block(self, stage: Value) -> None:
         """The terms of a block, as many at a time as a fragment has."""
         f, b, x = self.f, self.block, self.factors
-        own = f.binary("mul nsw", self.minor, i64(self.fragments.packed))
-        for start in range(0, b.depth, self.fragments.depth):
-            k = f.binary("add nsw", own, i64(start))
-            left = {(o, i): self._left(o, i, k) for o in range(len(x.lefts)) for i in range(b.tall)}
-            right = {(o, j): self._right(o, j, k) for o in range(len(x.rights)) for j in range(b.wide)}
+        block = self._block(stage)
+        first = {key: f.offset(block, "i8", offset) for key, offset in self._lanes.items()}
+        for term in range(0, b.depth, self.fragments.depth):
+            left = {o: self._left(o, first[True, o], term) for o in range(len(x.lefts))}
+            right = {o: self._right(o, first[False, o], term) for o in range(len(x.rights))}
             for total, l, r in x.terms:
                 for i in range(b.tall):
                     for j in range(b.wide):
                         variables = self.sums[total, i, j]
                         before = [f.get(variable, "float") for variable in variables]
-                        after = self.fragments.multiply(f, left[l, i], right[r, j], before)
+                        after = self.fragments.multiply(f, left[l][i], right[r][j], before)
                         for value, variable in zip(after, variables, strict=True):
                             f.put(value, variable)
 
-    def _left(self, operand: int, i: int, k: Value) -> list[Value]:
-        f = self.f
-        first = f.binary("add nsw", self.top, f.binary("add nsw", self.major, i64(ROWS * i)))
-        return [
-            self._register(True, operand, f.binary("add nsw", k, i64(term)), f.binary("add nsw", first, i64(row)))
-            for row, term in self.fragments.left
-        ]
+    def _left(self, operand: int, first: Value, term: int) -> list[list[Value]]:
+        """The fragments of a left factor from a term of the block on, one for each sixteen points."""
+        lines = self.lines[True, operand]
+        places = self.fragments.left
+        return [self._fragment(lines, first, ROWS * i, term, places) for i in range(self.block.tall)]
 
-    def _right(self, operand: int, j: int, k: Value) -> list[Value]:
-        f = self.f
-        column = f.binary("add nsw", self.side, f.binary("add nsw", self.major, i64(COLUMNS * j)))
-        return [
-            self._register(False, operand, f.binary("add nsw", k, i64(term)), column) for term in self.fragments.right
-        ]
+    def _right(self, operand: int, first: Value, term: int) -> list[list[Value]]:
+        """The same of a right factor, for each eight points: of sixteen at a time."""
+        lines, wide = self.lines[False, operand], self.block.wide
+        found: list[list[Value]] = []
+        for j in range(0, wide, 2):
+            points = (0, COLUMNS) if j + 1 < wide else (0,)
+            places = tuple((point, term) for point in points for term in self.fragments.right)
+            registers = self._fragment(lines, first, COLUMNS * j, term, places)
+            found += [registers[k : k + 2] for k in range(0, len(registers), 2)]
+        return found
 
-    def _register(self, is_left: bool, operand: int, term: Value, point: Value) -> Value:
-        """Neighbouring terms of a factor, as one register."""
-        return self.f.get(self._address(is_left, operand, term, point), "i32", 4)
+    def _fragment(
+        self, lines: _Lines, first: Value, point: int, term: int, places: Sequence[tuple[int, int]]
+    ) -> list[Value]:
+        """Registers, each to so many points and terms from the first."""
+        f = self.f
+        start = f.offset(first, "i8", i64(lines.offset(point, term)))
+        if self._in_matrices(lines):
+            return f.load_matrices(start, len(places), transposed=not lines.by_points)
+        return [f.get(f.offset(start, "i8", i64(lines.offset(p, k))), "i32") for p, k in places]
 
     def spread(self) -> None:
         f = self.f

@@ -25,7 +25,9 @@ from graphc.codegen.cuda.versions import Version
 from graphc.codegen.math import definitions
 from graphc.codegen.program import Program, kernels
 
-__all__ = ["llvm_ir"]
+__all__ = ["ALIGNMENT", "llvm_ir"]
+
+ALIGNMENT = 16  # bytes: the most that one instruction loads
 
 _GLOBALS = f"""\
 @{NOWHERE} = internal addrspace(1) global [{NOWHERE_BYTES} x i8] zeroinitializer, align 16
@@ -47,9 +49,9 @@ class Piece:
     elementary: frozenset[tuple[str, str, int]]
 
 
-def llvm_ir(program: Program, units: tuple[Unit, ...], arch: Arch) -> str:
-    """The module's text, before LLVM's own passes."""
-    pieces = [piece for unit in units for piece in _pieces(unit, program, arch)]
+def llvm_ir(program: Program, units: tuple[Unit, ...], arch: Arch, aligned: bool) -> str:
+    """The module's text, before LLVM's own passes. `aligned`: a call's arguments begin at multiples of `ALIGNMENT`."""
+    pieces = [piece for unit in units for piece in _pieces(unit, program, arch, aligned)]
     elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
     functions = definitions(elementary).splitlines()
     declared = {line for line in functions if line.startswith("declare ")}
@@ -66,17 +68,19 @@ def llvm_ir(program: Program, units: tuple[Unit, ...], arch: Arch) -> str:
     )
 
 
-def _pieces(unit: Unit, program: Program, arch: Arch) -> Iterator[Piece]:
+def _pieces(unit: Unit, program: Program, arch: Arch, aligned: bool) -> Iterator[Piece]:
     if isinstance(unit, PointsUnit):
-        yield _points_piece(unit, program, arch)
+        yield _points_piece(unit, program, arch, aligned)
         return
     for version in unit.versions:
         yield _loop_piece(unit, version, program, arch)
 
 
-def _points_piece(unit: PointsUnit, program: Program, arch: Arch) -> Piece:
-    # No point needs what another stores, so all that is loaded may be taken to stay as it is.
-    f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias "))
+def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool) -> Piece:
+    # No point needs what another stores, so all that is loaded may be taken to stay as it is. Alignment is promised to
+    # products alone: three elements that lie together LLVM would elsewhere load as four.
+    aligned = aligned and unit.product is not None
+    f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned))
     scalars = Scalars(f, Access(unit.kernel, program), arch.target, {})
     cta, ctas = f.wide(f.register("ctaid.x")), f.wide(f.register("nctaid.x"))
     where = place(f, unit.threads, cta, ctas)
@@ -90,7 +94,9 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch) -> Piece:
 
 
 def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) -> Piece:
-    parameters = _parameters(unit, program, "")  # what the loop stores, other threads change between two barriers
+    parameters = _parameters(
+        unit, program, "", False
+    )  # what the loop stores, other threads change between two barriers
     parameters += [str(parts_value(k)) for k in range(len(unit.slicings))]
     if version.kind == "grid":
         parameters.append(str(counters_value()))
@@ -100,15 +106,16 @@ def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) 
     return Piece(f.text(_attributes(unit)), frozenset(f.declarations), frozenset(emitter.elementary))
 
 
-def _parameters(unit: Unit, program: Program, stored: str) -> list[str]:
+def _parameters(unit: Unit, program: Program, stored: str, aligned: bool) -> list[str]:
     """Buffers, then sizes. `stored` are the attributes of buffers that the unit stores to. What is no argument
-    of a call begins at a multiple of 16 bytes."""
+    of a call begins at a multiple of `ALIGNMENT`, and that too if `aligned`."""
     statement = unit.kernel if isinstance(unit, PointsUnit) else unit.loop
     written = {store.buffer for kernel in kernels((statement,)) for store in kernel.stores}
-    own = {b.name for b in program.buffers if b.kind in ("temp", "output")}
+    placed = {b.name for b in program.buffers if aligned or b.kind in ("temp", "output")}
     pointers = []
     for name in unit.buffers:
-        attributes = (stored if name in written else "noalias readonly ") + ("align 16 " if name in own else "")
+        attributes = stored if name in written else "noalias readonly "
+        attributes += f"align {ALIGNMENT} " if name in placed else ""
         pointers.append(f"{GLOBAL} {attributes}{buffer_value(name).text}")
     return pointers + [str(size_value(name)) for name in program.sizes]
 

@@ -19,6 +19,7 @@ from graphc.codegen.cost import evaluate
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
+    Const,
     Dim,
     Index,
     Kernel,
@@ -74,6 +75,12 @@ class _Split:
         return Dim(f"{self.dim.index}.in", call("floordiv", whole, index(self.parts)))
 
     @property
+    def is_even(self) -> bool:
+        """Whether all parts are known to be of one length."""
+        extent = self.dim.extent
+        return isinstance(extent, Const) and int(extent.value) % self.parts == 0
+
+    @property
     def place(self) -> Scalar:
         """The point of the whole dim."""
         return call("add", call("mul", Index(self.number.index), self.inside.extent), Index(self.inside.index))
@@ -102,8 +109,10 @@ def _parts(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
         return replaced(scalar, lambda part: split.place if part == Index(split.dim.index) else None)
 
     reduce = split.reduce
-    exists = call("lt", split.place, split.dim.extent)
-    when = exists if reduce.when is None else call("and", exists, _loading(moved(reduce.when), exists))
+    when = None if reduce.when is None else moved(reduce.when)
+    if not split.is_even:
+        exists = call("lt", split.place, split.dim.extent)
+        when = exists if when is None else call("and", exists, _loading(when, exists))
     inner = Reduce(
         tuple(split.inside if dim == split.dim else dim for dim in reduce.dims),
         tuple(replace(total, value=moved(total.value)) for total in reduce.sums),

@@ -7,28 +7,30 @@ turns into machine code.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import llvmlite.binding as llvm
 
 from graphc.codegen.cuda.arch import TRIPLE, Arch
 from graphc.codegen.cuda.mma import Precision, fragments
-from graphc.codegen.cuda.module import llvm_ir
+from graphc.codegen.cuda.module import ALIGNMENT, llvm_ir
 from graphc.codegen.cuda.units import Unit, units
 from graphc.codegen.program import Program
 
-__all__ = ["CudaCode", "emit"]
+__all__ = ["ALIGNMENT", "CudaCode", "emit"]
 
 
 @dataclass(frozen=True)
 class CudaCode:
-    """A program's code for one architecture."""
+    """A program's code for one architecture. Its arguments begin at multiples of `ALIGNMENT` bytes, or, not `aligned`,
+    at any element."""
 
     program: Program
     arch: Arch
     precision: Precision
     units: tuple[Unit, ...]
     llvm_ir: str
+    aligned: bool = True
 
     @functools.cached_property
     def ptx(self) -> str:
@@ -42,11 +44,16 @@ class CudaCode:
         builder.getModulePassManager().run(module, builder)
         return str(machine.emit_assembly(module))
 
+    @functools.cached_property
+    def unaligned(self) -> CudaCode:
+        """The same for arguments that begin at any element, which it loads one by one."""
+        return replace(self, llvm_ir=llvm_ir(self.program, self.units, self.arch, aligned=False), aligned=False)
+
 
 def emit(program: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
     """`precision` is what operands of products are rounded to; sums and all else are as the program says."""
     made = units(program, arch, fragments(precision))
-    return CudaCode(program, arch, precision, made, llvm_ir(program, made, arch))
+    return CudaCode(program, arch, precision, made, llvm_ir(program, made, arch, aligned=True))
 
 
 @functools.cache

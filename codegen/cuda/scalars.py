@@ -6,6 +6,7 @@ further out LLVM moves there, since a GPU's code is one thread's, without vector
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -61,6 +62,7 @@ class Scalars:
         self.mirrors = mirrors or {}
         self.near = near
         self._scopes: list[dict[Scalar, Value]] = [{Index(name): value for name, value in indices.items()}]
+        self._guards: list[Value] = []
 
     @contextmanager
     def scope(self, indices: Mapping[str, Value]) -> Iterator[None]:
@@ -68,6 +70,14 @@ class Scalars:
         self._scopes.append({Index(name): value for name, value in indices.items()})
         yield
         self._scopes.pop()
+
+    @contextmanager
+    def guarded(self, condition: Value) -> Iterator[None]:
+        """A scope in which loads touch memory only where this holds."""
+        self._guards.append(condition)
+        with self.scope({}):
+            yield
+        self._guards.pop()
 
     def bind(self, scalar: Scalar, value: Value) -> None:
         """What a scalar is, from here to the end of the scope: a reduction's result, an operand in a register."""
@@ -104,25 +114,32 @@ class Scalars:
         mirrored = self.mirrors.get(load.buffer)
         if mirrored is not None and self.near is not None and mirrored.mirror.holds(load.at, self.near):
             return read(f, mirrored.pointer([self.value(a) for a in load.at]), load.dtype, 1, None)
-        if load.when is None:
+        exists = self._exists(load)
+        if exists is None:
             return read(f, self.pointer(load.buffer, load.at), load.dtype, 1, None)
         nowhere, last = Value(f"@{NOWHERE}", GLOBAL), self._last(load)
         if last is None:
-            pointer = f.select(self.value(load.when), self.pointer(load.buffer, load.at), nowhere)
+            pointer = f.select(exists, self.pointer(load.buffer, load.at), nowhere)
             return read(f, pointer, load.dtype, 1, None)
         # Neighbours stay neighbours, wherever they lie, and are loaded together.
-        line = f.select(self.value(load.when), self.pointer(load.buffer, (*load.at[:-1], index(0))), nowhere)
+        line = f.select(exists, self.pointer(load.buffer, (*load.at[:-1], index(0))), nowhere)
         return read(f, f.offset(line, STORAGE[load.dtype][0], self.value(last)), load.dtype, 1, None)
+
+    def _exists(self, load: Load) -> Value | None:
+        """The condition under which memory is touched; None: always."""
+        conditions = self._guards if load.when is None else [*self._guards, self.value(load.when)]
+        if not conditions:
+            return None
+        return functools.reduce(lambda a, b: self.function.binary("and", a, b), conditions)
 
     def _last(self, load: Load) -> Scalar | None:
         """The last subscript of a load, if its condition does not ask for it and its dim is short."""
-        if not load.at or load.when is None:
+        if not load.at:
             return None
         last, extent = load.at[-1], self.access.buffers[load.buffer].dims[-1]
         short = isinstance(extent, Const) and int(extent.value) * STORAGE[load.dtype][1] <= NOWHERE_BYTES
-        if not isinstance(last, Index) or not short or last.name in self.access.dependence(load.when):
-            return None
-        return last
+        asked = load.when is not None and not self.access.dependence(load.when).isdisjoint(self.access.dependence(last))
+        return None if not isinstance(last, Index) or not short or asked else last
 
     def pointer(self, buffer: str, at: tuple[Scalar, ...]) -> Value:
         """The address of an element."""
