@@ -9,14 +9,12 @@ from pathlib import Path
 from benchmarks.cuda import measure, record
 from benchmarks.cuda.own import Own
 from benchmarks.cuda.peers import rivals
-from benchmarks.cuda.problems import PROBLEMS, WORKS
-from benchmarks.images import Images
+from benchmarks.cuda.problems import IMAGE_PRECISION, IMAGES, PROBLEMS, WORKS
 from benchmarks.timing import Effort
 from graphc.codegen.cuda.driver import nvidia_device
 from graphc.errors import UnsupportedError
 
 RESULTS = Path(__file__).parents[1] / "results"
-IMAGES = Images(128)
 
 
 def main(arguments: list[str]) -> int:
@@ -42,7 +40,7 @@ def main(arguments: list[str]) -> int:
             rows.append(measure.layer(problem, work, own, others, effort))
             print(rows[-1], flush=True)
     if IMAGES.name.startswith(given.only):
-        rows.append(measure.image_training(IMAGES, "bf16", own, others, effort))
+        rows.append(measure.image_training(IMAGES, IMAGE_PRECISION, own, others, effort))
         print(rows[-1])
     print(f"written: {record.write(given.output, about, rows)}")
     return 0

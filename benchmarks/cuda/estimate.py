@@ -23,7 +23,8 @@ from rich.progress import track
 from rich.table import Table
 
 import graphc as gc
-from benchmarks.cuda.problems import PROBLEMS, WORKS, Problem, Work
+from benchmarks.cuda.problems import IMAGE_PRECISION, IMAGES, PROBLEMS, WORKS, Problem, Work
+from benchmarks.images import Images
 from benchmarks.report.table import significant
 from graphc.arena import buffer_bytes
 from graphc.codegen.cost import evaluate
@@ -91,10 +92,13 @@ class Estimate:
         return sum(part.seconds for part in self.parts)
 
 
-def estimate(problem: Problem, work: Work, arch: Arch, assembled: bool = True) -> Estimate:
+def estimate(problem: Problem | Images, work: Work, arch: Arch, assembled: bool = True) -> Estimate:
     """Count what one call does; `assembled`: ask the assembler, if there is one, for registers and spills."""
-    code = gc.emit(problem.graph(work), target="cuda", arch=arch.name, precision=problem.precision)
-    sizes = {"t": problem.steps, "n": problem.batch}
+    if isinstance(problem, Images):
+        graph, precision, sizes = problem.training_step, IMAGE_PRECISION, {"n": problem.batch}
+    else:
+        graph, precision, sizes = problem.graph(work), problem.precision, {"t": problem.steps, "n": problem.batch}
+    code = gc.emit(graph, target="cuda", arch=arch.name, precision=precision)
     reports = ptxas.assemble(code.ptx, arch.name) if assembled and ptxas.find() else {}
     parts = tuple(part for unit in code.units if (part := _part(unit, code, sizes, reports)) is not None)
     return Estimate(problem.name, problem.sizes, work, problem.steps, parts)
@@ -213,7 +217,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the file (default: benchmarks/results)")
     given = parser.parse_args(arguments)
     arch = ARCHS[given.arch]
-    asked = [(problem, work) for problem in PROBLEMS if problem.name.startswith(given.only) for work in WORKS]
+    asked: list[tuple[Problem | Images, Work]] = [(problem, work) for problem in PROBLEMS for work in WORKS]
+    asked = [(p, work) for p, work in (*asked, (IMAGES, "training")) if p.name.startswith(given.only)]
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     found = [estimate(p, work, arch) for p, work in track(asked, "counting", console=console, transient=True)]
     console.print(table(found, arch))

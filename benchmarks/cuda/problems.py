@@ -15,6 +15,7 @@ import numpy as np
 
 import graphc as gc
 from benchmarks.cells import CELLS, Cell
+from benchmarks.images import Images
 from benchmarks.problems import Arrays
 from graphc.codegen.cuda.mma import Precision
 from graphc.ir import Axis
@@ -153,3 +154,5 @@ PROBLEMS: tuple[Problem, ...] = (
     ),
     *(Layer(cell, 128, 256, 16) for cell in ("peephole LSTM", "LEM", "sLSTM")),
 )
+IMAGES = Images(128)
+IMAGE_PRECISION: Precision = "bf16"
