@@ -150,3 +150,20 @@ def test_products_do_not_spill(arch: str, precision: Precision) -> None:
     products = [unit.symbol for unit in code.units if isinstance(unit, PointsUnit) and unit.product is not None]
     assert len(products) == 3
     assert all(used[symbol].spills == used[symbol].stack == 0 for symbol in products)
+
+
+@needs_ptxas
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_convolutions_do_not_spill(precision: Precision) -> None:
+    """Products whose elements lie where a window stands, and their gradients."""
+    g = gc.Graph("convolutions")
+    n = g.axis("n")
+    x = g.input("x", (32, 32, 32), over=n)
+    for k in range(2):
+        x = gc.relu(gc.layers.conv(g, x, 128, size=3, padding=1, name=f"conv{k}"))
+    g.output("loss", gc.sum(x * x, over=n, dim=(0, 1, 2)))
+    code = gc.emit(gc.grad(g, "loss"), target="cuda", precision=precision)
+    used = ptxas.assemble(code.ptx)
+    products = [unit.symbol for unit in code.units if isinstance(unit, PointsUnit) and unit.product is not None]
+    assert len(products) >= 5
+    assert all(used[symbol].spills == 0 for symbol in products)
