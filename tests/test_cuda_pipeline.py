@@ -15,6 +15,7 @@ import graphc as gc
 from graphc.codegen.cuda.arch import ARCHS
 from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.codegen.cuda.mma import PRECISIONS, Precision
+from graphc.codegen.cuda.mma_blocking import MmaBlocking
 from graphc.codegen.cuda.units import PointsUnit
 from graphc.cuda_compile import CompiledCuda
 from tests import ptx
@@ -135,6 +136,25 @@ def test_one_block_is_fetched_while_another_is_multiplied() -> None:
     order = [text.index(name) for name in ("ld.global.nc.v4", "ldmatrix", "mma.sync", "st.shared")]
     assert order == sorted(order)
     assert "ld.shared" not in text[order[0] : order[-1]]
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+@pytest.mark.parametrize("sizes", [(64, 64, 32), (512, 512, 512), (4096, 3072, 768), (2048, 64, 4096)])
+def test_a_tile_fits_and_is_worth_it(arch: str, precision: Precision, sizes: tuple[int, int, int]) -> None:
+    """Its memory is there; what has many points reads each element of its factors for at least 64 points of the other;
+    and what has few is shared out, rather than one tile computed in one place."""
+    g = contraction("mk,kn->mn", dict(zip("mnk", sizes, strict=True)))
+    code = gc.emit(g, target="cuda", arch=arch, precision=precision)
+    products = [unit.product for unit in code.units if isinstance(unit, PointsUnit) and unit.product is not None]
+    assert len(products) == 1
+    block = products[0][1]
+    assert isinstance(block, MmaBlocking)
+    assert block.shared <= ARCHS[arch].shared
+    if sizes[0] * sizes[1] > 1 << 20:
+        assert min(block.height, block.width) >= 64
+    if sizes == (64, 64, 32):
+        assert block.tiles(64, 64) > 1
 
 
 needs_ptxas = pytest.mark.skipif(ptxas.find() is None, reason="no ptxas on the PATH")
