@@ -15,6 +15,7 @@ import graphc as gc
 from graphc.codegen.cuda.arch import ARCHS
 from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.codegen.cuda.mma import PRECISIONS, Precision
+from graphc.codegen.cuda.mma_blocking import MmaBlocking
 from graphc.codegen.cuda.units import PointsUnit
 from graphc.cuda_compile import CompiledCuda
 from tests import ptx
@@ -137,6 +138,25 @@ def test_one_block_is_fetched_while_another_is_multiplied() -> None:
     assert "ld.shared" not in text[order[0] : order[-1]]
 
 
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+@pytest.mark.parametrize("sizes", [(64, 64, 32), (512, 512, 512), (4096, 3072, 768), (2048, 64, 4096)])
+def test_a_tile_fits_and_is_worth_it(arch: str, precision: Precision, sizes: tuple[int, int, int]) -> None:
+    """Its memory is there; what has many points reads each element of its factors for at least 64 points of the other;
+    and what has few is shared out, rather than one tile computed in one place."""
+    g = contraction("mk,kn->mn", dict(zip("mnk", sizes, strict=True)))
+    code = gc.emit(g, target="cuda", arch=arch, precision=precision)
+    products = [unit.product for unit in code.units if isinstance(unit, PointsUnit) and unit.product is not None]
+    assert len(products) == 1
+    block = products[0][1]
+    assert isinstance(block, MmaBlocking)
+    assert block.shared <= ARCHS[arch].shared
+    if sizes[0] * sizes[1] > 1 << 20:
+        assert min(block.height, block.width) >= 64
+    if sizes == (64, 64, 32):
+        assert block.tiles(64, 64) > 1
+
+
 needs_ptxas = pytest.mark.skipif(ptxas.find() is None, reason="no ptxas on the PATH")
 
 
@@ -150,3 +170,20 @@ def test_products_do_not_spill(arch: str, precision: Precision) -> None:
     products = [unit.symbol for unit in code.units if isinstance(unit, PointsUnit) and unit.product is not None]
     assert len(products) == 3
     assert all(used[symbol].spills == used[symbol].stack == 0 for symbol in products)
+
+
+@needs_ptxas
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_convolutions_do_not_spill(precision: Precision) -> None:
+    """Products whose elements lie where a window stands, and their gradients."""
+    g = gc.Graph("convolutions")
+    n = g.axis("n")
+    x = g.input("x", (32, 32, 32), over=n)
+    for k in range(2):
+        x = gc.relu(gc.layers.conv(g, x, 128, size=3, padding=1, name=f"conv{k}"))
+    g.output("loss", gc.sum(x * x, over=n, dim=(0, 1, 2)))
+    code = gc.emit(gc.grad(g, "loss"), target="cuda", precision=precision)
+    used = ptxas.assemble(code.ptx)
+    products = [unit.symbol for unit in code.units if isinstance(unit, PointsUnit) and unit.product is not None]
+    assert len(products) >= 5
+    assert all(used[symbol].spills == 0 for symbol in products)

@@ -7,7 +7,7 @@ points is computed once for a tile, and the indices of the terms move on from bl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.cpu_functions import REGISTER, constant
@@ -22,7 +22,7 @@ from graphc.codegen.program import Const, Dim, Index, Reduce
 __all__ = ["Bringer", "Odometers", "Run", "Side"]
 
 # Those of all bringers of a tile. Whoever has them fetch moves these on afterwards.
-Odometers = dict[tuple[int, ...], Odometer]
+Odometers = dict[tuple[str, int, int, int], Odometer]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class Run:
     term: Value
     exists: Value | None
     indices: Mapping[str, Value]
-    terms: Odometer
     values: tuple[Value, ...]
 
 
@@ -61,35 +60,58 @@ class Bringer:
         self.reduce = reduce
         self.side = side
         self.depth = depth
-        self.odometers = odometers
         self.lengths = [s.value(dim.extent) for dim in reduce.dims]
         self.dtype = reduce.sums[0].value.dtype
         parts, rest = divmod(side.size * depth, factor.run * place.threads)
         self.partial = rest != 0
-        self.runs = [self._run(part, place) for part in range(parts + self.partial)]
+        self.parts = parts + self.partial
+        self.runs = tuple(self._along_terms(place) if factor.along == "terms" else self._along_points(place))
+        # Where neighbouring points lie together, a thread has neighbouring terms of one point.
+        self.terms = self._shared(odometers, place)
 
     # Before the blocks of a tile.
 
-    def _run(self, part: int, place: Place) -> Run:
-        f, x, size = self.f, self.factor, self.side.size
-        number = f.binary("add nsw", place.thread, i64(part * place.threads))
-        minor = i64((self.depth if x.along == "terms" else size) // x.run)
-        low, high = f.binary("urem", number, minor), f.binary("udiv", number, minor)
-        exists = f.compare("icmp slt", number, i64(size * self.depth // x.run)) if self.partial else None
-        values = tuple(f.variable(REGISTER[self.dtype]) for _ in range(x.run))
-        if x.along == "terms":
-            point, term = self._apart(high), f.binary("mul nsw", low, i64(x.run))
-            terms = self._odometer((x.run,), self._in_runs(self.lengths), low, self.depth // x.run)
-        else:
-            point, term = f.binary("mul nsw", low, i64(x.run)), high
-            terms = self._odometer((size // x.run, part), self.lengths, high, self.depth)
-        return Run(point, term, exists, self._indices(point), terms, values)
+    def _along_terms(self, place: Place) -> Iterator[Run]:
+        low, high, step = self._digits(place, self.depth // self.factor.run)
+        for part in range(self.parts):
+            point = self._apart(self.f.binary("add nsw", high, i64(part * step)))
+            term = self.f.binary("mul nsw", low, i64(self.factor.run))
+            yield Run(point, term, self._exists(place), self._indices(point), self._variables())
 
-    def _odometer(self, key: tuple[int, ...], lengths: Sequence[Value], first: Value, step: int) -> Odometer:
-        """One that starts there, for all runs that do. The key says what `first` is of the thread's number."""
-        if key not in self.odometers:
-            self.odometers[key] = Odometer(self.f, lengths, first, step)
-        return self.odometers[key]
+    def _along_points(self, place: Place) -> Iterator[Run]:
+        low, high, _step = self._digits(place, self.side.size // self.factor.run)
+        point = self.f.binary("mul nsw", low, i64(self.factor.run))
+        first, indices = self.f.binary("mul nsw", high, i64(self.parts)), self._indices(point)
+        for part in range(self.parts):
+            term = self.f.binary("add nsw", first, i64(part))
+            yield Run(point, term, self._exists(place), indices, self._variables())
+
+    def _digits(self, place: Place, minor: int) -> tuple[Value, Value, int]:
+        """This thread's place in a line of the block, its line, and how many lines all threads take together."""
+        low, high = (self.f.binary(op, place.thread, i64(minor)) for op in ("urem", "udiv"))
+        return low, high, place.threads // minor
+
+    def _exists(self, place: Place) -> Value | None:
+        """Whether the block has a run for this thread; None: it has."""
+        if not self.partial:
+            return None
+        return self.f.compare("icmp slt", place.thread, i64(self.side.size * self.depth // self.factor.run))
+
+    def _variables(self) -> tuple[Value, ...]:
+        return tuple(self.f.variable(REGISTER[self.dtype]) for _ in range(self.factor.run))
+
+    def _shared(self, odometers: Odometers, place: Place) -> Odometer:
+        """The number of this thread's first term, in the unit that it counts in, which other factors may count too."""
+        x = self.factor
+        along_terms = x.along == "terms"
+        unit, minor = (x.run, self.depth // x.run) if along_terms else (1, self.side.size // x.run)
+        low, high, _step = self._digits(place, minor)
+        first = low if along_terms else self.f.binary("mul nsw", high, i64(self.parts))
+        key = (x.along, unit, minor, self.parts)
+        if key not in odometers:
+            lengths = self._in_runs(self.lengths) if along_terms else self.lengths
+            odometers[key] = Odometer(self.f, lengths, first, self.depth // unit)
+        return odometers[key]
 
     def _apart(self, point: Value) -> Value:
         """Neighbouring threads' points are four apart: rows of 80 bytes then lie in different banks."""
@@ -123,9 +145,12 @@ class Bringer:
     def fetch(self) -> None:
         """All elements of the next block, into registers; 0 for terms that do not exist."""
         f, s, zero = self.f, self.s, constant(0, self.dtype)
-        for run in self.runs:
-            inside = None if self._is_whole else run.terms.inside()
-            with s.scope({**run.indices, **self._term(run, inside)}):
+        along_terms = self.factor.along == "terms"
+        numbers = self.terms.read(1 if along_terms else self.parts)
+        for part, run in enumerate(self.runs):
+            found = numbers[0 if along_terms else part]
+            inside = None if self._is_whole else self.terms.inside(found)
+            with s.scope({**run.indices, **self._term(found, inside)}):
                 when = None if self.reduce.when is None else s.value(self.reduce.when)
                 for k, variable in enumerate(run.values):
                     value = self._element(k, when)
@@ -133,14 +158,14 @@ class Bringer:
                         value = value if condition is None else f.select(condition, value, zero)
                     f.put(value, variable)
 
-    def _term(self, run: Run, inside: Value | None) -> dict[str, Value]:
+    def _term(self, found: Sequence[Value], inside: Value | None) -> dict[str, Value]:
         """The indices of a run's first term; of another that exists, if that does not."""
-        f, found = self.f, run.terms.read()
-        if found and inside is not None:
-            found[0] = f.select(inside, found[0], i64(0))
-        if found and self.factor.along == "terms":
-            found[-1] = f.binary("mul nsw", found[-1], i64(self.factor.run))
-        return dict(zip((dim.index for dim in self.reduce.dims), found, strict=True))
+        f, indices = self.f, list(found)
+        if indices and inside is not None:
+            indices[0] = f.select(inside, indices[0], i64(0))
+        if indices and self.factor.along == "terms":
+            indices[-1] = f.binary("mul nsw", indices[-1], i64(self.factor.run))
+        return dict(zip((dim.index for dim in self.reduce.dims), indices, strict=True))
 
     def _element(self, k: int, when: Value | None) -> Value:
         """The element that is k places on."""

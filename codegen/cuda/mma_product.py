@@ -1,111 +1,52 @@
 """Blocked products on the tensor cores: each warp has some fragments of the tile, their sums in registers.
 
-In: the factors of a product, how they are rounded, and about how many points they have. Out: a `Blocking`, and the code
-that goes with it. Factors are rounded once, on their way to shared memory, and lie there as they do in memory: with
-neighbouring terms side by side, or neighbouring points. `ldmatrix` reads either as fragments, but not points of 4
-bytes, which are read one by one.
+In: the factors of a product, its `MmaBlocking`, and how elements are rounded. Out: code, appended to a device
+function. Factors are rounded once, on their way to shared memory, and lie there as they do in memory: with neighbouring
+terms side by side, or neighbouring points. `ldmatrix` reads either as fragments, but not points of 4 bytes, which are
+read one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.codegen.cpu_functions import constant
-from graphc.codegen.cuda.blocks import BlockedProduct, Blocking, line
+from graphc.codegen.cuda.blocks import BlockedProduct
 from graphc.codegen.cuda.bring import Run
-from graphc.codegen.cuda.factors import Factor, Factors
+from graphc.codegen.cuda.factors import Factors
 from graphc.codegen.cuda.mma import COLUMNS, ROWS, Fragments
+from graphc.codegen.cuda.mma_blocking import Lines, MmaBlocking, bytes_of, lines_of
 from graphc.codegen.cuda.place import Place
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Kernel
 
-__all__ = ["MmaProduct", "mma_blocking"]
-
-_DOWN, _ACROSS = 4, 2  # warps along each side of a tile
-_BUDGET = 64  # sums that a thread holds
-_SHARED = 40 * 1024  # bytes for a block of the factors
-_DEPTH = 32  # terms of a block
-_PAD = 16  # bytes after each row, so that the eight rows of a matrix lie in different banks
-_WORDS_PAD = 32  # so that the four rows of a fragment that is read word by word do
-
-
-@dataclass(frozen=True, slots=True)
-class _Lines:
-    """How a factor lies in shared memory: elements of `size` bytes, in lines of `stride` bytes, one for each point or,
-    where neighbouring points lie side by side, for each term."""
-
-    size: int
-    stride: int
-    by_points: bool
-
-    def offset(self, point: int, term: int) -> int:
-        """Bytes from the first element."""
-        line, place = (point, term) if self.by_points else (term, point)
-        return line * self.stride + place * self.size
-
-
-def _lines(factor: Factor, points: int, depth: int, fragments: Fragments) -> _Lines:
-    size = 4 // fragments.packed
-    if factor.along == "terms":
-        return _Lines(size, depth * size + _PAD, True)
-    return _Lines(size, points * size + (_PAD if fragments.packed > 1 else _WORDS_PAD), False)
-
-
-def _bytes(factors: Sequence[Factor], points: int, depth: int, fragments: Fragments) -> int:
-    """What these factors of one side take."""
-    lines = [_lines(factor, points, depth, fragments) for factor in factors]
-    return sum(line.stride * (points if line.by_points else depth) for line in lines)
-
-
-def mma_blocking(factors: Factors, fragments: Fragments, left: int, right: int) -> Blocking:
-    """For about so many left and right points."""
-    sums = len(factors.reduce.sums)
-    tall = wide = 1
-    while sums * tall * wide * 8 <= _BUDGET:
-        if COLUMNS * _ACROSS * wide * 2 <= right and wide <= 2 * tall:
-            wide *= 2
-        elif ROWS * _DOWN * tall * 2 <= left and tall < 4:
-            tall *= 2
-        elif COLUMNS * _ACROSS * wide * 2 <= right and wide < 8:
-            wide *= 2
-        else:
-            break
-    height, width = ROWS * _DOWN * tall, COLUMNS * _ACROSS * wide
-
-    def stage(depth: int) -> int:
-        return _bytes(factors.lefts, height, depth, fragments) + _bytes(factors.rights, width, depth, fragments)
-
-    depth = _DEPTH
-    while depth > fragments.depth and stage(depth) > _SHARED:
-        depth //= 2
-    shared = max(2 * stage(depth), 4 * sums * height * line(width))
-    return Blocking(height, width, depth, tall, wide, stage(depth), shared)
+__all__ = ["MmaProduct"]
 
 
 class MmaProduct(BlockedProduct):
     """Warps share the tile; each adds up its fragments of it."""
 
     def __init__(
-        self, s: Scalars, kernel: Kernel, factors: Factors, block: Blocking, fragments: Fragments, place: Place
+        self, s: Scalars, kernel: Kernel, factors: Factors, block: MmaBlocking, fragments: Fragments, place: Place
     ) -> None:
         super().__init__(s, kernel, factors, block, place)
         self.fragments = fragments
-        self.lines: dict[tuple[bool, int], _Lines] = {}
+        self.across = block.across
+        self.lines: dict[tuple[bool, int], Lines] = {}
         self._starts: dict[tuple[bool, int], int] = {}
         start = 0
         for is_left, side, points in ((True, factors.lefts, block.height), (False, factors.rights, block.width)):
             for operand, factor in enumerate(side):
-                self.lines[is_left, operand] = _lines(factor, points, block.depth, fragments)
+                self.lines[is_left, operand] = lines_of(factor, points, block.depth, fragments)
                 self._starts[is_left, operand] = start
-                start += _bytes([factor], points, block.depth, fragments)
+                start += bytes_of([factor], points, block.depth, fragments)
 
     def begin(self) -> None:
         f, b, x = self.f, self.block, self.factors
         self.major = f.binary("lshr", self.place.lane, i64(2))  # g
         self.minor = f.binary("and", self.place.lane, i64(3))  # t
-        down, across = f.binary("udiv", self.place.warp, i64(_ACROSS)), f.binary("urem", self.place.warp, i64(_ACROSS))
+        down, across = (f.binary(op, self.place.warp, i64(self.across)) for op in ("udiv", "urem"))
         self.top = f.binary("mul nsw", down, i64(ROWS * b.tall))
         self.side = f.binary("mul nsw", across, i64(COLUMNS * b.wide))
         keys = [(t, i, j) for t in range(len(x.reduce.sums)) for i in range(b.tall) for j in range(b.wide)]
@@ -136,7 +77,7 @@ class MmaProduct(BlockedProduct):
         first = f.binary("add nsw", f.binary("mul nsw", line, i64(lines.stride)), i64(self._starts[is_left, operand]))
         return f.binary("add nsw", first, f.binary("mul nsw", place, i64(lines.size)))
 
-    def _in_matrices(self, lines: _Lines) -> bool:
+    def _in_matrices(self, lines: Lines) -> bool:
         """Whether `ldmatrix` can read it: rows of eight points can be turned if elements have 16 bits."""
         return lines.by_points or self.fragments.packed > 1
 
@@ -194,7 +135,7 @@ class MmaProduct(BlockedProduct):
         return found
 
     def _fragment(
-        self, lines: _Lines, first: Value, point: int, term: int, places: Sequence[tuple[int, int]]
+        self, lines: Lines, first: Value, point: int, term: int, places: Sequence[tuple[int, int]]
     ) -> list[Value]:
         """Registers, each to so many points and terms from the first."""
         f = self.f

@@ -16,6 +16,7 @@ from graphc.codegen.cuda.device import GLOBAL, DeviceFunction
 from graphc.codegen.cuda.fma_product import FmaProduct
 from graphc.codegen.cuda.held import DYNAMIC
 from graphc.codegen.cuda.loop import LoopEmitter
+from graphc.codegen.cuda.mma_blocking import MmaBlocking
 from graphc.codegen.cuda.mma_product import MmaProduct
 from graphc.codegen.cuda.place import place
 from graphc.codegen.cuda.points import PARTIALS, compute_points
@@ -86,10 +87,12 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
     where = place(f, unit.threads, cta, ctas)
     if unit.product is None:
         compute_points(scalars, unit.kernel, unit.lanes, where)
-    elif unit.fragments is None:
-        FmaProduct(scalars, unit.kernel, *unit.product, where).compute()
     else:
-        MmaProduct(scalars, unit.kernel, *unit.product, unit.fragments, where).compute()
+        factors, block = unit.product
+        if isinstance(block, MmaBlocking) and unit.fragments is not None:
+            MmaProduct(scalars, unit.kernel, factors, block, unit.fragments, where).compute()
+        else:
+            FmaProduct(scalars, unit.kernel, factors, block, where).compute()
     return Piece(f.text(_attributes(unit)), frozenset(f.declarations), frozenset(scalars.functions.elementary))
 
 

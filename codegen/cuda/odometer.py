@@ -1,14 +1,14 @@
 """The indices of a point whose number moves on by the same amount again and again, without divisions on the way.
 
 In: the lengths of dims, a first number, an amount. Out: code that keeps the indices as the digits of an odometer does:
-each runs from 0 to its length, and what passes its length carries into the one before.
+each runs from 0 to its length, and what passes its length carries into the one before. Digits fit in 32 bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.cuda.device import DeviceFunction
+from graphc.codegen.cuda.device import DeviceFunction, i32
 from graphc.codegen.cuda.place import digits
 from graphc.codegen.llvm import Value, i64
 
@@ -21,28 +21,43 @@ class Odometer:
     def __init__(self, f: DeviceFunction, lengths: Sequence[Value], first: Value, step: int) -> None:
         self.f = f
         self.lengths = lengths
-        self._step = digits(f, i64(step), lengths)
-        self._digits = [f.variable("i64") for _ in lengths]
+        self._lengths = [f.narrow(length) for length in lengths]
+        self._step = [f.narrow(digit) for digit in digits(f, i64(step), lengths)]
+        self._digits = [f.variable("i32") for _ in lengths]
         for variable, digit in zip(self._digits, digits(f, first, lengths), strict=True):
-            f.put(digit, variable)
+            f.put(f.narrow(digit), variable)
 
-    def read(self) -> list[Value]:
-        return [self.f.get(variable, "i64") for variable in self._digits]
+    def read(self, count: int) -> list[list[Value]]:
+        """The indices of this point, and of those that follow it, `count` in all."""
+        one = [i32(0)] * (len(self.lengths) - 1) + [i32(1)]
+        points = [self._current()]
+        while len(points) < count:
+            points.append(self._moved(points[-1], one))
+        return [[self.f.wide(digit) for digit in point] for point in points]
 
-    def inside(self) -> Value:
-        """Whether the point is one of those that the lengths count."""
+    def inside(self, point: Sequence[Value]) -> Value:
+        """Whether a point is one of those that the lengths count."""
         if not self.lengths:
             return Value("true", "i1")
-        return self.f.compare("icmp slt", self.read()[0], self.lengths[0])
+        return self.f.compare("icmp slt", point[0], self.lengths[0])
 
     def advance(self) -> None:
+        for digit, variable in zip(self._moved(self._current(), self._step), self._digits, strict=True):
+            self.f.put(digit, variable)
+
+    def _current(self) -> list[Value]:
+        return [self.f.get(variable, "i32") for variable in self._digits]
+
+    def _moved(self, point: Sequence[Value], step: Sequence[Value]) -> list[Value]:
+        """A point and a step, added digit by digit."""
         f = self.f
-        carry = i64(0)
+        result: list[Value] = []
+        carry = i32(0)
         for place in reversed(range(len(self.lengths))):
-            variable, length = self._digits[place], self.lengths[place]
-            moved = f.binary("add nsw", f.get(variable, "i64"), f.binary("add nsw", self._step[place], carry))
+            moved = f.binary("add nsw", point[place], f.binary("add nsw", step[place], carry))
             if place:
-                over = f.compare("icmp sge", moved, length)
-                moved = f.select(over, f.binary("sub nsw", moved, length), moved)
-                carry = f.emit("i64", f"zext {over} to i64")
-            f.put(moved, variable)
+                over = f.compare("icmp sge", moved, self._lengths[place])
+                moved = f.select(over, f.binary("sub nsw", moved, self._lengths[place]), moved)
+                carry = f.emit("i32", f"zext {over} to i32")
+            result.insert(0, moved)
+        return result

@@ -19,7 +19,7 @@ from graphc.codegen.cuda.device import GLOBAL
 from graphc.codegen.cuda.factors import Factors, factors_of
 from graphc.codegen.cuda.fma_product import SIDE, fma_blocking
 from graphc.codegen.cuda.mma import Fragments
-from graphc.codegen.cuda.mma_product import mma_blocking
+from graphc.codegen.cuda.mma_blocking import Points, mma_blocking
 from graphc.codegen.cuda.partials import partials
 from graphc.codegen.cuda.points import owned_dims
 from graphc.codegen.cuda.slices import Slicing, slicings
@@ -89,7 +89,7 @@ def split_sums(program: Program, arch: Arch) -> Program:
     sizes = dict.fromkeys(program.sizes, NOMINAL)
 
     def ctas(kernel: Kernel) -> int:
-        product = _product(kernel, program, None)
+        product = _product(kernel, program, arch, None)
         if product is None:
             return -(-_points(kernel.dims, sizes) * _lanes(kernel, program, alone=True) // THREADS)
         factors, block = product
@@ -111,7 +111,7 @@ def _unit(position: int, statement: Statement, program: Program, arch: Arch, fra
     if isinstance(statement, Kernel):
         symbol = _symbol(position, statement.name)
         alone = _lanes(statement, program, alone=True)
-        product = _product(statement, program, fragments)
+        product = _product(statement, program, arch, fragments)
         rounded = product is not None and product[0].dtype == "float32"
         return PointsUnit(symbol, statement, buffers, alone, product, fragments if rounded else None)
     symbol = _symbol(position, f"loop_{statement.index}")
@@ -144,17 +144,20 @@ def _lanes(kernel: Kernel, program: Program, alone: bool) -> int:
     return THREADS if alone and points < _FEW and terms >= 2 * THREADS else WARP
 
 
-def _product(kernel: Kernel, program: Program, fragments: Fragments | None) -> tuple[Factors, Blocking] | None:
+def _product(
+    kernel: Kernel, program: Program, arch: Arch, fragments: Fragments | None
+) -> tuple[Factors, Blocking] | None:
     """How to compute a kernel in tiles, if it is a product of two factors large enough to fill them."""
     factors = factors_of(kernel, program)
     if factors is None:
         return None
     sizes = dict.fromkeys(program.sizes, NOMINAL)
     left, right = _points(factors.left, sizes), _points(factors.right, sizes)
-    if min(left, right) < SIDE or _points(factors.reduce.dims, sizes) < _SHORT:
+    both, terms = _points(factors.both, sizes), _points(factors.reduce.dims, sizes)
+    if min(left, right) < SIDE or terms < _SHORT:
         return None
     if fragments is not None and factors.dtype == "float32":
-        return factors, mma_blocking(factors, fragments, left, right)
+        return factors, mma_blocking(factors, fragments, Points(left, right, both, terms), THREADS, arch)
     return factors, fma_blocking(factors, left, right)
 
 
