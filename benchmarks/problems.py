@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -20,18 +21,20 @@ TOLERANCE = 5e-4  # of an array's largest element: float32 sums over thousands o
 
 @dataclass(frozen=True)
 class Sequence:
-    """A cell of `units` units over an input of as many features: h at every step, and mean over t, n of Σ h²."""
+    """A cell of `units` units over an input of as many features: h at every step, and in training the mean over t, n
+    of Σ h²; or where one class is said of a whole sequence (`at_end`), of the last step's."""
 
     cell: str
     steps: int
     batch: int
     units: int
+    at_end: bool = False
 
     tolerance = TOLERANCE
 
     @property
     def name(self) -> str:
-        return self.cell
+        return f"{self.cell}, loss at the end" if self.at_end else self.cell
 
     @property
     def sizes(self) -> str:
@@ -40,7 +43,7 @@ class Sequence:
     @property
     def tiny(self) -> Sequence:
         """The smallest of the kind, for what a library does once."""
-        return Sequence(self.cell, 2, 1, 8)
+        return Sequence(self.cell, 2, 1, 8, self.at_end)
 
     @property
     def kind(self) -> Cell:
@@ -76,10 +79,19 @@ class Sequence:
         g = gc.Graph("benchmark")
         t, n = g.axis("t"), g.axis("n")
         h = self.kind.add(g, g.input("x", (self.units,), over=(t, n)), self.units, t)
-        values = {"h": lambda: h, "loss": lambda: gc.mean(gc.sum(h * h), over=(t, n))}
+        values = {
+            "h": lambda: h,
+            "loss": lambda: gc.mean(gc.sum(self.asked(h) ** 2), over=n if self.at_end else (t, n)),
+        }
         for name in outputs:
             g.output(name, values[name]())
         return g
+
+    def asked(self, h: Any) -> Any:
+        """What the loss is of: the last step, or all. Of any library's arrays whose first dim is time."""
+        if not self.at_end:
+            return h
+        return h[h.axes[0].last] if isinstance(h, gc.Value) else h[-1]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from graphc.codegen.barrier import BARRIER, barrier
 from graphc.codegen.cpu_functions import Functions
 from graphc.codegen.cpu_kernel import Parameters, Piece, kernel_function
 from graphc.codegen.cpu_values import Values
+from graphc.codegen.denormals import flushed
 from graphc.codegen.llvm import Function, Value, i64, quoted
 from graphc.codegen.math import definitions
 from graphc.codegen.partition import THREAD, Partition
@@ -125,8 +126,13 @@ class _Shared:
         self.names: dict[Form, str] = {}  # of the function that runs kernels of each form
 
     def emit(self) -> list[Piece]:
-        f = self.function
         _load_sizes(self.program, self.values)
+        with flushed(self.function, self.target):
+            self._body()
+        return [*self.pieces, _piece(self.values, self.attributes)]
+
+    def _body(self) -> None:
+        f = self.function
         position = 0
         while position < len(self.program.body):
             number, wave = next(
@@ -144,7 +150,6 @@ class _Shared:
                 self._beside(wave, number, rounds)
                 self._one_after_another(wave.after)
             position = wave.end
-        return [*self.pieces, _piece(self.values, self.attributes)]
 
     def _one_after_another(self, positions: Sequence[int]) -> None:
         """Top-level statements, each by its strategy; all threads meet after each."""

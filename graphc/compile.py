@@ -37,6 +37,7 @@ from graphc.codegen.pack import pack
 from graphc.codegen.part import part
 from graphc.codegen.program import Program
 from graphc.codegen.regroup import regroup
+from graphc.codegen.scatter import scatter
 from graphc.codegen.shares import Shares
 from graphc.codegen.split import split
 from graphc.codegen.subtotal import subtotal
@@ -97,6 +98,7 @@ def in_chunks(made: Stages) -> tuple[Chunked, ...]:
 
 
 ARRANGING: tuple[Callable[[Program], Program], ...] = (
+    scatter,  # terms go to the rows they name: before all that makes each sum fast
     join,  # sums that are only added up are one: all that follows sees each contraction once
     regroup,  # copies of blocks: before split, which would make many dims of what is left
     split,  # positions become indices of their own: layout needs dims that stand alone in their subscripts

@@ -52,7 +52,9 @@ class Jax(Peer):
     def training(self, problem: Sequence) -> Calls:
         weights = problem.kind.pack(problem.params)
         unpack = problem.kind.unpack
-        return {self.name: _training(lambda w, x: _loss(_scan(problem, w, x)), weights, unpack, problem.x)}
+        return {
+            self.name: _training(lambda w, x: _loss(problem.asked(_scan(problem, w, x))), weights, unpack, problem.x)
+        }
 
     def step(self, problem: Sequence) -> Calls:
         weights = _device(problem.kind.pack(problem.params))

@@ -63,7 +63,7 @@ class Torch(Peer):
         else:
             leaves = {k: a.requires_grad_() for k, a in _tensors(problem.kind.pack(problem.params)).items()}
             call, unpack = lambda: _loop(problem.kind, leaves, x), problem.kind.unpack
-        return {self.name: _gradient(leaves, lambda: (call() ** 2).sum(-1).mean(), unpack)}
+        return {self.name: _gradient(leaves, lambda: (problem.asked(call()) ** 2).sum(-1).mean(), unpack)}
 
     def step(self, problem: Sequence) -> Calls:
         if problem.cell not in VENDOR:
