@@ -117,6 +117,23 @@ class Functions:
         return Value(text if lanes == 1 else f"<{', '.join([f'{element} {text}'] * lanes)}>", a.type)
 
     def _divide(self, fn: str, a: Value, b: Value) -> Value:
+        """Quotient rounded down, and the remainder that goes with it, which has the divisor's sign; both 0 for 0."""
+        f = self.function
+        if element_type(a.type) == "i64":  # an index: divisors are lengths, or counts
+            return self._divide_index(fn, a, b)
+        zero, one, minus = (self._like(value, a) for value in (0, 1, -1))
+        none, opposite = f.compare("icmp eq", b, zero), f.compare("icmp eq", b, minus)
+        safe = f.select(f.binary("or", none, opposite), one, b)  # the lowest number has no opposite
+        remainder = f.binary("srem", a, safe)
+        apart = f.compare("icmp slt", f.binary("xor", remainder, safe), zero)
+        below = f.binary("and", f.compare("icmp ne", remainder, zero), apart)
+        if fn == "mod":
+            return f.select(below, f.binary("add", remainder, safe), remainder)
+        quotient = f.binary("sdiv", a, safe)
+        quotient = f.select(below, f.binary("sub", quotient, one), quotient)
+        return f.select(none, zero, f.select(opposite, f.binary("sub", zero, a), quotient))
+
+    def _divide_index(self, fn: str, a: Value, b: Value) -> Value:
         """Quotient rounded down and remainder never negative, for a positive divisor; any value for another."""
         f = self.function
         zero, one = self._like(0, a), self._like(1, a)

@@ -35,7 +35,7 @@ def gather(f: Function, pointers: Value, dtype: str, mask: Value | None) -> Valu
 
 def write(f: Function, value: Value, pointer: Value, dtype: str, mask: Value | None) -> None:
     """Put neighbouring elements, all or those whose mask is true."""
-    stored = _to_memory(f, value, dtype)
+    stored = _to_memory(f, value)
     align = STORAGE[dtype][1]
     if mask is None:
         f.put(stored, pointer, align)
@@ -45,7 +45,7 @@ def write(f: Function, value: Value, pointer: Value, dtype: str, mask: Value | N
 
 def scatter(f: Function, value: Value, pointers: Value, dtype: str, mask: Value | None) -> None:
     """Put each lane at its own address."""
-    stored = _to_memory(f, value, dtype)
+    stored = _to_memory(f, value)
     name = f"llvm.masked.scatter.{mangled(stored.type)}.{mangled(pointers.type)}"
     chosen = mask or _every(lane_count(pointers.type))
     f.run(name, stored, pointers, Value(str(STORAGE[dtype][1]), "i32"), chosen)
@@ -62,5 +62,5 @@ def _from_memory(f: Function, stored: Value, dtype: str) -> Value:
     return f.compare("icmp ne", stored, zero)
 
 
-def _to_memory(f: Function, value: Value, dtype: str) -> Value:
+def _to_memory(f: Function, value: Value) -> Value:
     return f.convert("zext", value, "i8") if element_type(value.type) == "i1" else value

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from graphc.codegen.program import Buffer, Call, Const, Index, Kernel, Loop, Ring, Scalar, Statement
+from graphc.codegen.program import Buffer, Kernel, Loop, Ring, Scalar, Statement
 from graphc.plan import loads
+from graphc.scalar import offset_from
 
 __all__ = ["Access", "barriers"]
 
@@ -110,20 +111,10 @@ def _apart(a: Access[Owner], b: Access[Owner], loops: Mapping[str, Loop], buffer
     ages = dict(a.age)
     for x, y, dim in zip(a.at, b.at, buffer.dims, strict=True):
         for name, loop in loops.items():
-            first, second, age = _offset(x, name), _offset(y, name), ages.get(name, 0)
+            first, second, age = offset_from(x, name), offset_from(y, name), ages.get(name, 0)
             if first is None or second is None or age is None:
                 continue
             distance = second - first + (-age if loop.reverse else age)
             if distance % dim.slots if isinstance(dim, Ring) else distance:
                 return True
     return False
-
-
-def _offset(subscript: Scalar, loop: str) -> int | None:
-    """How far a subscript is from a loop's step; None if it does not follow it."""
-    match subscript:
-        case Index(name) if name == loop:
-            return 0
-        case Call("add", (Index(name), Const(value))) if name == loop:
-            return int(value)
-    return None

@@ -30,10 +30,6 @@ class Emitted:
     partition: Partition
 
     @functools.cached_property
-    def optimized_ir(self) -> str:
-        return str(self.module())
-
-    @functools.cached_property
     def assembly(self) -> str:
         return str(_machine(self.target).emit_assembly(self.module()))
 

@@ -23,6 +23,7 @@ modulo its slots, which is how a value that only a few later steps read keeps on
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -49,6 +50,7 @@ __all__ = [
     "Size",
     "Statement",
     "Store",
+    "fresh",
     "kernels",
     "map_kernel",
     "scalars",
@@ -163,6 +165,14 @@ def kernels(statements: tuple[Statement, ...]) -> Iterator[Kernel]:
             yield from kernels(statement.body)
         else:
             yield statement
+
+
+def fresh(wanted: str, taken: set[str]) -> str:
+    """A name that is not taken, and is from now on: the wanted one, or that and a number."""
+    names = itertools.chain([wanted], (f"{wanted}.{k}" for k in itertools.count(1)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
 
 
 def scalars(kernel: Kernel) -> Iterator[Scalar]:

@@ -14,7 +14,6 @@ terms, so that the result is the same for any number of threads.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -35,11 +34,12 @@ from graphc.codegen.program import (
     Scalar,
     Statement,
     Store,
+    fresh,
     kernels,
     scalars,
 )
 from graphc.plan import used_steps
-from graphc.scalar import call, index, replaced, walk
+from graphc.scalar import call, index, replaced, walk, zero
 
 __all__ = ["scatter"]
 
@@ -97,9 +97,9 @@ class _Scattering:
         home = _home(kernel, choice.total, access) or self._temporary(kernel, choice.total)
         place = home.at
         if not home.begun:
-            nothing = Store(place.buffer, place.at, _zero(place.dtype))
-            yield Kernel(self._fresh(f"{kernel.name}.zero"), kernel.dims, (), (nothing,))
-        yield _sending(kernel, choice, place, self._fresh(f"{kernel.name}.scatter"))
+            nothing = Store(place.buffer, place.at, zero(place.dtype))
+            yield Kernel(fresh(f"{kernel.name}.zero", self.taken), kernel.dims, (), (nothing,))
+        yield _sending(kernel, choice, place, fresh(f"{kernel.name}.scatter", self.taken))
         known: list[Let | Reduce] = [Let(choice.total.name, place)]
         body = [part for step in kernel.body for part in (known + _others(choice) if step is choice.reduce else [step])]
         stores = tuple(s for s in kernel.stores if (s.buffer, s.at) != (place.buffer, place.at))
@@ -108,15 +108,9 @@ class _Scattering:
 
     def _temporary(self, kernel: Kernel, total: Accumulate) -> _Home:
         extents = tuple(dim.extent for dim in kernel.dims)
-        buffer = Buffer(self._fresh(f"{kernel.name}.{total.name}"), total.value.dtype, extents, "temp")
+        buffer = Buffer(fresh(f"{kernel.name}.{total.name}", self.taken), total.value.dtype, extents, "temp")
         self.buffers.append(buffer)
         return _Home(Load(buffer.name, tuple(Index(dim.index) for dim in kernel.dims), buffer.dtype))
-
-    def _fresh(self, wanted: str) -> str:
-        names = (wanted if k == 1 else f"{wanted}.{k}" for k in itertools.count(1))
-        name = next(name for name in names if name not in self.taken)
-        self.taken.add(name)
-        return name
 
 
 def _choice(kernel: Kernel, access: Access) -> _Choice | None:
@@ -188,7 +182,7 @@ def _sending(kernel: Kernel, choice: _Choice, place: Load, name: str) -> Kernel:
         belongs = call("and", when, belongs)
     target = call("select", belongs, chosen, index(0))
     at = tuple(replaced(s, lambda part: target if part == Index(row.index) else None) for s in place.at)
-    store = Store(place.buffer, at, call("select", belongs, term, _zero(place.dtype)), accumulate=True)
+    store = Store(place.buffer, at, call("select", belongs, term, zero(place.dtype)), accumulate=True)
     inner = tuple(Let(let.name, _where(let.value, when)) for let in reduce.body)
     steps = [part for step in kernel.body for part in (inner if step is reduce else (step,))]
     dims = (*reduce.dims, *(dim for dim in kernel.dims if dim is not row))
@@ -205,10 +199,6 @@ def _where(scalar: Scalar, when: Scalar | None) -> Scalar:
         return replace(part, at=tuple(replaced(s, rule) for s in part.at), when=asked)
 
     return replaced(scalar, rule)
-
-
-def _zero(dtype: str) -> Const:
-    return Const(0 if dtype == "int32" else 0.0, dtype)
 
 
 def _others(choice: _Choice) -> list[Let | Reduce]:

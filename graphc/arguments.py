@@ -5,8 +5,9 @@ Every way of running a graph, interpreted or compiled, begins here, so all of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from graphc.errors import ArgumentError, UnsupportedError
 from graphc.graph import Graph
 from graphc.ir import FLOATS, Axis, Node
 from graphc.ops.leaves import INPUT
+
+LONGEST = 2**48  # points of an axis: more bytes than any machine addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,29 @@ def check_arguments(graph: Graph, given: Mapping[str, Any]) -> Arguments:
     return Arguments(arrays, sizes)
 
 
+def check_updated(names: Iterable[str], given: Mapping[str, Any]) -> None:
+    """Check the host's arrays that a call changes: arrays, not what would be copied to one, each with memory of its
+    own."""
+    spans = []
+    for name in names:
+        array = given[name]
+        if not isinstance(array, np.ndarray) or not array.flags.carray:
+            raise ArgumentError(
+                f"{name} is updated in place, so it must be a numpy array, contiguous, aligned and writeable; "
+                f"make one and keep it: {name} = np.array({name}, order='C')"
+            )
+        spans.append((array.ctypes.data, array.nbytes, name))
+    check_apart(spans)
+
+
+def check_apart(spans: Iterable[tuple[int, int, str]]) -> None:
+    """Check that what is updated, given as addresses, bytes and names, does not overlap."""
+    ordered = sorted(span for span in spans if span[1])
+    for (first, size, name), (second, _, other) in pairwise(ordered):
+        if second < first + size:
+            raise ArgumentError(f"{name} and {other} are both updated in place, but share memory; copy one of them")
+
+
 def _names_message(graph: Graph, missing: list[str], extra: list[str], declared: Mapping[str, Node]) -> str:
     parts = []
     if missing:
@@ -69,6 +95,8 @@ def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
         try:
             array = np.asarray(given)
             exact = array.dtype.kind in ("biuf" if node.dtype in FLOATS else "biu")
+            if exact and node.dtype == "int32" and array.size:
+                _check_fits(name, array)
             array = array.astype(node.dtype) if exact else array
         except (TypeError, ValueError, OverflowError) as error:
             raise ArgumentError(f"{name} does not make an array: {error}") from None
@@ -78,6 +106,13 @@ def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
     if array.ndim != rank or array.shape[len(node.axes) :] != node.shape:
         raise ArgumentError(f"{name} has shape {array.shape}, expected {_expected(node)}")
     return array
+
+
+def _check_fits(name: str, array: np.ndarray) -> None:
+    limits = np.iinfo(np.int32)
+    for value in (array.min(), array.max()):
+        if not limits.min <= int(value) <= limits.max:
+            raise ArgumentError(f"{name} holds {value}, which is no int32: those are {limits.min} to {limits.max}")
 
 
 def _expected(node: Node) -> str:
@@ -104,6 +139,8 @@ def _sizes(
             extent = given[axis.name]
             if isinstance(extent, bool) or not isinstance(extent, int | np.integer):
                 raise ArgumentError(f"the length of axis {axis.name!r} is a whole number, got {extent!r}")
+            if extent > LONGEST:
+                raise ArgumentError(f"axis {axis.name!r} cannot be {extent} long; the longest is {LONGEST}")
             if extent < 0 or sizes.setdefault(axis, int(extent)) != extent:
                 raise ArgumentError(f"axis {axis.name!r} is {sizes.get(axis, 'at least 0')} long, not {extent}")
         elif axis not in sizes and isinstance(axis.length, Node):

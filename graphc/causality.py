@@ -122,14 +122,14 @@ def _loop(graph: Graph, nodes: tuple[Node, ...], edges: list[Edge]) -> Component
             continue
         rest = [e for e, s in zip(edges, steps, strict=True) if s == 0]
         return Component(nodes, axis, reverse=max(known) > 0, body=_condense(graph, nodes, rest))
-    raise CausalityError(_explain(graph, nodes, edges), _where(graph, nodes))
+    raise CausalityError(_explain(graph, edges), _where(graph, nodes))
 
 
 def _where(graph: Graph, nodes: Iterable[Node]) -> Location | None:
     return next((graph.locations[n] for n in nodes if n in graph.locations), None)
 
 
-def _explain(graph: Graph, nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
+def _explain(graph: Graph, edges: Sequence[Edge]) -> str:
     """A cycle, edge by edge, and the place where a delay would make it sound."""
     delayed = [e for e in edges if any(e.along(a) for a, _ in e.delay)]
     instant = [e for e in edges if e not in delayed]
@@ -142,7 +142,7 @@ def _explain(graph: Graph, nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
         problem = "the delays of a cycle point against each other, so no order of steps computes it:"
     table = {(e.node, e.operand): e for e in edges}
     lines = [f"  {_describe(graph, u)} reads {_describe(graph, v)}{_delay_text(table[u, v])}" for u, v in cycle]
-    return "\n".join([problem, *lines, _advice(graph, [u for u, _ in cycle])])
+    return "\n".join([problem, *lines, _advice([u for u, _ in cycle])])
 
 
 def _opposed(edges: Sequence[Edge]) -> list[tuple[Node, Node]]:
@@ -173,7 +173,7 @@ def _delay_text(edge: Edge) -> str:
     return f" at {', '.join(parts)}" if parts else ""
 
 
-def _advice(graph: Graph, nodes: Sequence[Node]) -> str:
+def _advice(nodes: Sequence[Node]) -> str:
     state = next((n for n in nodes if n.op is STATE), None)
     if state is None or not state.axes:
         return "Let the cycle pass a state that is read at an earlier point, as in h[t - 1]."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def save(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[s
 
     Folders on the way are made. Raises `OSError` if the file cannot be written.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link stays one
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     data = serialize(contiguous, metadata=dict(metadata or {}))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,10 @@ def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def _metadata(path: Path) -> dict[str, str]:
     """The strings of a file's header, once the header's length is known to fit the file."""
-    size = path.stat().st_size
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+        raise ValueError("it is not a regular file")
+    size = about.st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(size - 8, LARGEST_HEADER):

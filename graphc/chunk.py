@@ -25,13 +25,14 @@ from graphc.codegen.program import (
     Ring,
     Statement,
     Store,
+    fresh,
     kernels,
     map_kernel,
 )
 from graphc.errors import InternalError, UnsupportedError
 from graphc.partial import Piecewise, split
 from graphc.plan import loads, rings, with_stores
-from graphc.scalar import Const, Index, Load, Scalar, Size, call, index, offset_from, replaced
+from graphc.scalar import Index, Load, Scalar, Size, call, index, offset_from, replaced, zero
 from graphc.sweeps import Scheduled, Sweeps, reads_along, sweeps
 
 Side = Literal["before", "after"]
@@ -238,7 +239,7 @@ class _Writer:
         first = self.length if side == "before" else index(self.halos[name][0])
         value = Load(name, self._at(name, call("add", step, first), tuple(rest)), self.buffers[name].dtype)
         store = Store(f"{name}.{side}", (self.chunk, step, *rest), value)
-        return Kernel(self._fresh(f"{name}.{side}.keep"), dims, (), (store,))
+        return Kernel(fresh(f"{name}.{side}.keep", self.names), dims, (), (store,))
 
     def _fetch(self, name: str, side: Side) -> Kernel:
         dims, (step, *rest) = self._copied(name, side)
@@ -251,10 +252,9 @@ class _Writer:
             neighbour = call("add", self.chunk, index(1))
             first = call("add", self.length, index(self.halos[name][0]))
             exists = call("lt", neighbour, self.count)
-        zero = Const(False if dtype == "bool" else 0 if dtype == "int32" else 0.0, dtype)
-        value = call("select", exists, Load(f"{name}.{side}", (neighbour, step, *rest), dtype, exists), zero)
+        value = call("select", exists, Load(f"{name}.{side}", (neighbour, step, *rest), dtype, exists), zero(dtype))
         store = Store(name, self._at(name, call("add", step, first), tuple(rest)), value)
-        return Kernel(self._fresh(f"{name}.{side}.fetch"), dims, (), (store,))
+        return Kernel(fresh(f"{name}.{side}.fetch", self.names), dims, (), (store,))
 
     # Statements.
 
@@ -269,7 +269,7 @@ class _Writer:
             for old, new in zip(statement.stores, kernel.stores, strict=True)
         )
         body = tuple(replace(s, dims=self._domain(s.dims)) if isinstance(s, Reduce) else s for s in kernel.body)
-        return Kernel(self._fresh(kernel.name), self._domain(kernel.dims), body, stores)
+        return Kernel(fresh(kernel.name, self.names), self._domain(kernel.dims), body, stores)
 
     def _domain(self, dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
         return tuple(Dim(d.index, self.length) if d.index == self.axis else d for d in dims)
@@ -295,13 +295,6 @@ class _Writer:
             assert offset is not None
             result[place] = call("add", Index(self.axis), index(offset + self.halos.get(name, (0, 0))[0]))
         return tuple(result)
-
-    def _fresh(self, wanted: str) -> str:
-        k, name = 1, wanted
-        while name in self.names:
-            k, name = k + 1, f"{wanted}.{k}"
-        self.names.add(name)
-        return name
 
 
 def _touched(body: Sequence[Statement]) -> set[str]:

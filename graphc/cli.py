@@ -219,9 +219,10 @@ def train(
 ) -> None:
     """Train the params of a graph.
 
-    Without --data or --images, FILE's own function `data(seed)` gives the arrays of each epoch. With `--data vowels`
-    the graph's inputs are named x, lengths and y, speaker or label. For photographs they are image and label, an
-    output is named probabilities, and FILE's function may take `classes=` and `image=`.
+    Without --data or --images, FILE's own function `data(seed)` gives the arrays of each epoch, with a seed that
+    follows from --seed and the epoch. With `--data vowels` the graph's inputs are named x, lengths and y, speaker or
+    label. For photographs they are image and label, an output is named probabilities, and FILE's function may take
+    `classes=` and `image=`.
 
     Example: `graphc train examples/reseg.py --images FOLDER -o out/faces`
     """

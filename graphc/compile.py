@@ -18,7 +18,6 @@ import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
 from graphc.budget import choose, parse_bytes
-from graphc.causality import reachable
 from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen import prologue
 from graphc.codegen.collapse import collapse
@@ -49,15 +48,13 @@ from graphc.errors import ArgumentError, AxisError, GraphError, UnsupportedError
 from graphc.freeze import fixed_arrays, prologue_results
 from graphc.grad import grad
 from graphc.graph import Graph
+from graphc.index_checks import index_checks
 from graphc.lookahead import lookahead
 from graphc.lower import Lowered, lower
-from graphc.ops.composite import CROSS_ENTROPY
-from graphc.ops.leaves import INPUT
-from graphc.ops.table import GATHER
 from graphc.plan import plan
 from graphc.prepare import prepare
 from graphc.reuse import reuse
-from graphc.runtime import BoundCall, Code, IndexCheck, Results, Runner
+from graphc.runtime import BoundCall, Code, Results, Runner
 from graphc.schedule import Schedule, schedule
 from graphc.verify import verify
 
@@ -159,9 +156,10 @@ class Compiled:
     def bind(self, **arrays: Any) -> BoundCall:
         """Fix the arrays: the result is called without arguments, makes one foreign call, and reuses its results.
 
-        It reads the bound arrays as they are at each call. They must be contiguous and of the declared dtypes.
+        It reads the bound arrays as they are at each call; so they must be numpy arrays, contiguous and of the declared
+        dtypes.
         """
-        return self._runner.prepare(self._complete(arrays))
+        return self._runner.bind(self._complete(arrays))
 
     def freeze(self, **arrays: Any) -> Compiled:
         """The same function of the other arrays, with these fixed as they are now: `f.freeze(**params)`.
@@ -329,18 +327,6 @@ def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
         given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
         raise AxisError(f"the lengths of a call were expected, {expected}, each at least 0; given: {given}")
     return {**fixed, **lengths}
-
-
-def index_checks(graph: Graph) -> tuple[IndexCheck, ...]:
-    """The inputs that name rows or classes, and how many of those there are."""
-    checks: dict[IndexCheck, None] = {}
-    for node in reachable(graph):
-        if node.op in (GATHER, CROSS_ENTROPY):
-            bound = node.inputs[0].shape[0 if node.op is GATHER else -1]
-            index = node.inputs[1]
-            if index.op is INPUT:
-                checks[IndexCheck(str(index["name"]), bound)] = None
-    return tuple(checks)
 
 
 STAGES: dict[str, Callable[[Graph], str]] = {

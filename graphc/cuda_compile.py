@@ -30,9 +30,10 @@ from graphc.codegen.verify_program import verify
 from graphc.cuda_runtime import CudaRunner, DeviceResults
 from graphc.early import early
 from graphc.graph import Graph
+from graphc.index_checks import IndexCheck
 from graphc.lower import Lowered
 from graphc.reuse import reuse
-from graphc.runtime import IndexCheck, Results
+from graphc.runtime import Results
 
 __all__ = ["CompiledCuda", "cuda_code"]
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from graphc.arena import arena, buffer_bytes, buffer_shape
-from graphc.arguments import Arguments, check_arguments
+from graphc.arguments import Arguments, check_apart, check_arguments, check_updated
 from graphc.codegen.cuda.driver import Device, Prepared
 from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, Foreign, foreign
 from graphc.codegen.cuda.groups import Grouping
@@ -28,9 +28,10 @@ from graphc.codegen.cuda.streams import PER_THREAD, stream_handle
 from graphc.codegen.program import Buffer
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
+from graphc.index_checks import IndexCheck, check_indices
 from graphc.ir import Node
 from graphc.lower import Lowered
-from graphc.runtime import IndexCheck, Results, check_indices
+from graphc.runtime import Results
 
 _WORKSPACE = "(workspace)"
 
@@ -118,9 +119,8 @@ class CudaRunner:
             name: self._stand_in(name, array, queue if name in looked_at else None) for name, array in there.items()
         }
         arguments = check_arguments(self.graph, {**given, **stand_ins})
-        check_indices(self.checks, self._declared, arguments)
-        for name in self.graph.updates:
-            self._check_updated(name, arguments.arrays[name], there.get(name))
+        check_indices(self.checks, arguments)
+        self._check_updated(given, there)
         return _Given(arguments, there)
 
     def _order(self, there: Mapping[str, Foreign], queue: _Queue) -> None:
@@ -150,12 +150,13 @@ class CudaRunner:
         except TypeError:
             raise ArgumentError(f"{name} is an array of {found.dtype}, expected {self._declared[name].dtype}") from None
 
-    def _check_updated(self, name: str, array: np.ndarray, there: Foreign | None) -> None:
-        if not (array.flags.carray if there is None else there.writeable):
-            raise ArgumentError(
-                f"{name} is updated in place, so its array must be contiguous, aligned and writeable; "
-                f"pass np.ascontiguousarray({name})"
-            )
+    def _check_updated(self, given: Mapping[str, Any], there: Mapping[str, Foreign]) -> None:
+        updated = self.graph.updates
+        check_updated([name for name in updated if name not in there], given)
+        for name in updated:
+            if name in there and not there[name].writeable:
+                raise ArgumentError(f"{name} is updated in place, but its array on the GPU is read-only; pass a copy")
+        check_apart((there[name].address, there[name].bytes, name) for name in updated if name in there)
 
     # A call.
 

@@ -20,7 +20,7 @@ from graphc.distribute import distribute
 from graphc.errors import DefinitionError, DtypeError, ShapeError
 from graphc.graph import Equation, Graph
 from graphc.ir import FLOATS, Node, topological
-from graphc.ops.elementwise import add
+from graphc.ops.elementwise import balanced_sum
 from graphc.ops.leaves import INPUT, STATE, const, leaf
 from graphc.ops.reduction import broadcast, sum_to
 from graphc.simplify import simplify
@@ -153,12 +153,12 @@ def adjoint(graph: Graph, seeds: Mapping[Node, Node], targets: Sequence[Node]) -
             contributions[body].append(sum_to(bar[state], body))
     for node in reversed(topological(active)):
         if node in contributions and node.op is not STATE and contributions[node]:
-            _propagate(graph, node, _total(contributions[node]), contributions)
+            _propagate(graph, node, balanced_sum(contributions[node]), contributions)
     for state in states:
         name = bar[state]["name"]
-        body = _total(contributions[state]) if contributions[state] else _zeros(state)
+        body = balanced_sum(contributions[state]) if contributions[state] else _zeros(state)
         graph.states[name] = Equation(bar[state], body, const(0, state.dtype))
-    return {t: _total(contributions[t]) if contributions.get(t) else _zeros(t) for t in targets}
+    return {t: balanced_sum(contributions[t]) if contributions.get(t) else _zeros(t) for t in targets}
 
 
 def _propagate(graph: Graph, node: Node, total: Node, contributions: dict[Node, list[Node]]) -> None:
@@ -190,14 +190,6 @@ def _between(graph: Graph, seeds: Iterable[Node], targets: Iterable[Node]) -> li
     for target in list(moved):
         moved |= networkx.descendants(network, target)
     return [n for n in nodes if n in reached and n in moved]
-
-
-def _total(terms: Sequence[Node]) -> Node:
-    """The sum of contributions, as a balanced tree."""
-    if len(terms) == 1:
-        return terms[0]
-    half = len(terms) // 2
-    return add(_total(terms[:half]), _total(terms[half:]))
 
 
 def _zeros(node: Node) -> Node:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.arguments import Arguments, check_arguments
+from graphc.arguments import Arguments, check_arguments, check_updated
 from graphc.errors import CausalityError
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, Point, ragged_within
@@ -30,6 +30,7 @@ def interpret(graph: Graph, **arrays: Any) -> dict[str, np.ndarray]:
     """
     verify(graph)
     arguments = check_arguments(graph, arrays)
+    check_updated(graph.updates, arrays)
     return run(graph, arguments)
 
 

@@ -18,8 +18,8 @@ from graphc.ir import Axis, Node, merge_axes, ragged_within
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT, concat_starts
 from graphc.ops.leaves import CONST, array_of
-from graphc.plan import references
-from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, cast, index
+from graphc.plan import reduce_references
+from graphc.scalar import Call, Index, Load, Ref, Scalar, Size, call, cast, index, offset_from, replaced, zero
 from graphc.schedule import Task, in_memory, resolve
 
 Place = Mapping[Axis, Scalar]
@@ -127,8 +127,7 @@ class KernelBuilder:
         for axis in node.axes:
             if ragged_within(axis, node.axes) and axis in self.point:
                 exists = call("lt", self.point[axis], self.length(axis, node.axes, self.point, None))
-                zero = Const(False if node.dtype == "bool" else 0 if node.dtype == "int32" else 0.0, node.dtype)
-                value = self.let(call("select", self.let(exists), value, zero))
+                value = self.let(call("select", self.let(exists), value, zero(node.dtype)))
         return value
 
     # Values.
@@ -138,7 +137,7 @@ class KernelBuilder:
         node = resolve(self.graph, node)
         point = {a: point[a] for a in node.axes}
         event = _broadcast(event, node.shape)
-        if node in self.done and self._is_own(node, point, event):
+        if node in self.done and self._is_own(point, event):
             return self.done[node]
         if node.op is not CONST and (in_memory(node) or node in self.memory.names):
             return self._load(node, point, event, when)
@@ -151,12 +150,12 @@ class KernelBuilder:
 
     def _load_task(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
         """What a task stored."""
-        offsets = tuple((a, _offset(point[a], a)) for a in self.loops if a in point)
+        offsets = tuple((a, offset_from(point[a], a.name)) for a in self.loops if a in point)
         known = tuple((a, o) for a, o in offsets if o is not None)
-        self.reads[Read(node, self._is_own(node, point, event), known)] = None
+        self.reads[Read(node, self._is_own(point, event), known)] = None
         return Load(self.memory.names[node], (*(point[a] for a in node.axes), *event), node.dtype, when)
 
-    def _is_own(self, node: Node, point: Place, event: Event) -> bool:
+    def _is_own(self, point: Place, event: Event) -> bool:
         return event == self.event and all(self.point.get(a) == p for a, p in point.items())
 
     def _compute(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
@@ -260,7 +259,7 @@ class KernelBuilder:
     def _place(self, new: Reduce) -> None:
         """Append a reduction, or join it to an earlier one over the same points that comes after all it uses."""
         lets = self.scope.lets
-        used = _references(new)
+        used = reduce_references(new)
         for k in reversed(range(len(lets))):
             known = lets[k]
             if isinstance(known, Reduce):
@@ -279,12 +278,6 @@ def _own_names(step: Let | Reduce) -> set[str]:
     return {step.name} if isinstance(step, Let) else {a.name for a in step.sums}
 
 
-def _references(reduce: Reduce) -> set[str]:
-    """The names from outside that a reduction uses."""
-    scalars = (reduce.when, *(let.value for let in reduce.body), *(total.value for total in reduce.sums))
-    return {name for scalar in scalars for name in references(scalar)} - {let.name for let in reduce.body}
-
-
 def _joined(known: Reduce, new: Reduce, have: dict[Scalar, str]) -> Reduce:
     """Two reductions over the same points as one, with what they have in common computed once."""
     renamed: dict[str, str] = {}
@@ -301,15 +294,10 @@ def _joined(known: Reduce, new: Reduce, have: dict[Scalar, str]) -> Reduce:
 
 
 def rename(scalar: Scalar, names: Mapping[str, str]) -> Scalar:
-    match scalar:
-        case Ref(name, dtype):
-            return Ref(names.get(name, name), dtype)
-        case Call(fn, args, dtype):
-            return Call(fn, tuple(rename(a, names) for a in args), dtype)
-        case Load(buffer, at, dtype, when):
-            condition = None if when is None else rename(when, names)
-            return Load(buffer, tuple(rename(a, names) for a in at), dtype, condition)
-    return scalar
+    def rule(part: Scalar) -> Scalar | None:
+        return Ref(names.get(part.name, part.name), part.dtype) if isinstance(part, Ref) else None
+
+    return replaced(scalar, rule)
 
 
 class KernelSite:
@@ -336,7 +324,9 @@ class KernelSite:
         return extent(axis)
 
     def length(self, axis: Axis, axes: Sequence[Axis]) -> Scalar:
-        return self.builder.length(axis, axes, self.point, self.when)
+        """Calls check the lengths they are given; this keeps even one that was changed since inside the arrays."""
+        length, most = self.builder.length(axis, axes, self.point, self.when), extent(axis)
+        return length if length == most else call("max", index(0), call("min", length, most))
 
     def reduce(
         self,
@@ -359,13 +349,3 @@ def _broadcast(event: Event, shape: Sequence[int]) -> Event:
     """The subscripts of an operand of this shape: its dimensions align with the last ones, and length 1 repeats."""
     own = event[len(event) - len(shape) :]
     return tuple(index(0) if s == 1 else e for e, s in zip(own, shape, strict=True))
-
-
-def _offset(subscript: Scalar, axis: Axis) -> int | None:
-    """How far from a loop's step a subscript is; None if it does not follow the loop."""
-    match subscript:
-        case Index(name) if name == axis.name:
-            return 0
-        case Call("add", (Index(name), Const(value))) if name == axis.name:
-            return int(value)
-    return None

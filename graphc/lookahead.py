@@ -3,9 +3,10 @@
     h[t] = a[t] · h[t - 1] + b[t]    becomes    h[t] = (a[t] · a[t - 1]) · h[t - 2] + (a[t] · b[t - 1] + b[t])
 
 In: a prepared graph. Out: a graph of the same values, up to rounding, in which the cycles for which this pays are
-rewritten so. Both brackets lie outside the cycle and are computed for all steps at once; what remains is two chains
-that do not wait for each other. It is the first round of a scan by recursive doubling (Kogge & Stone, "A parallel
-algorithm for the efficient solution of a general class of recurrence equations", IEEE Trans. Computers C-22, 1973).
+rewritten so. (A product of two factors must be finite: with |a| above 1e19 in float32 it is not, and 0 times it is
+NaN.) Both brackets lie outside the cycle and are computed for all steps at once; what remains is two chains that do not
+wait for each other. It is the first round of a scan by recursive doubling (Kogge & Stone, "A parallel algorithm for the
+efficient solution of a general class of recurrence equations", IEEE Trans. Computers C-22, 1973).
 
 It pays where a step is only a wait: a state is back from memory after some ten cycles, however small it is. So a and b
 must be at hand, and the state so small that combining them fits into the wait. Measured on one core with AVX-512,

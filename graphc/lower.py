@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement
+from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, fresh
 from graphc.fuse import FusedLoop, Group, fuse
 from graphc.graph import Graph
 from graphc.ir import Node
@@ -55,9 +55,8 @@ def _kernel(memory: Memory, group: Group) -> Kernel:
     for task in group.tasks:
         builder.add(task)
     last = group.tasks[-1]
-    name = _unique(last.into + ".update" if last.into else memory.names[last.node], memory.kernels)
-    memory.kernels.add(name)  # several kernels may write one buffer: the parts of a concatenation
-    return builder.kernel(name)
+    wanted = last.into + ".update" if last.into else memory.names[last.node]
+    return builder.kernel(fresh(wanted, memory.kernels))  # several may write one buffer: the parts of a concatenation
 
 
 def _names(graph: Graph, scheduled: Schedule) -> dict[Node, str]:
@@ -72,18 +71,8 @@ def _names(graph: Graph, scheduled: Schedule) -> dict[Node, str]:
         if task.node in names:
             continue
         wanted = outputs.get(task.node) or states.get(task.node) or task.node.op.name
-        names[task.node] = _unique(wanted, taken)
-        taken.add(names[task.node])
+        names[task.node] = fresh(wanted, taken)
     return names
-
-
-def _unique(wanted: str, taken: set[str]) -> str:
-    if wanted not in taken:
-        return wanted
-    k = 1
-    while f"{wanted}.{k}" in taken:
-        k += 1
-    return f"{wanted}.{k}"
 
 
 def _all_tasks(body: Sequence[Task | LoopNest]) -> list[Task]:

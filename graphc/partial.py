@@ -22,10 +22,11 @@ from graphc.codegen.program import (
     Reduce,
     Statement,
     Store,
+    fresh,
     map_kernel,
 )
-from graphc.plan import loads, references, used_steps
-from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk
+from graphc.plan import loads, reduce_references, references, used_steps
+from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk, zero
 
 NUMBERS = ("float32", "float64", "int32")
 
@@ -47,13 +48,6 @@ class Split:
     buffers: dict[str, Buffer]
     body: list[Piecewise | Statement] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
-
-    def fresh(self, wanted: str) -> str:
-        k, name = 1, wanted
-        while name in self.names:
-            k, name = k + 1, f"{wanted}.{k}"
-        self.names.add(name)
-        return name
 
 
 def split(program: Program, axis: str, extent: Scalar) -> Split:
@@ -137,7 +131,7 @@ def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim],
         return None
     own = tuple(dims[name] for name in used)
     chosen = tuple(Index(name) for name in used)
-    name = made.fresh(f"{load.buffer}.at")
+    name = fresh(f"{load.buffer}.at", made.names)
     made.buffers[name] = Buffer(name, load.dtype, tuple(d.extent for d in own), "temp")
     condition = call("eq", Index(made.axis), at[dim])
     if when is not None:
@@ -165,9 +159,9 @@ def _split_kernel(kernel: Kernel, made: Split) -> None:
             if references(step.value) & waiting:
                 waiting.add(step.name)
             continue
-        if step in over and not _references(step) & waiting:
+        if step in over and not reduce_references(step) & waiting:
             ready.append(step)
-        if step in over or _references(step) & waiting:
+        if step in over or reduce_references(step) & waiting:
             waiting |= {total.name for total in step.sums}
     totals = [total for step in ready for total in step.sums]
     homes = {total.name: _home(total, kernel, made) for total in totals}
@@ -182,17 +176,12 @@ def _split_kernel(kernel: Kernel, made: Split) -> None:
         else:
             body.append(step)
     if rest:
-        name = made.fresh(f"{kernel.name}.whole")
+        name = fresh(f"{kernel.name}.whole", made.names)
         _split_kernel(Kernel(name, kernel.dims, used_steps(body, rest), rest), made)
 
 
 def _is_over(step: Let | Reduce, axis: str) -> bool:
     return isinstance(step, Reduce) and any(d.index == axis for d in step.dims)
-
-
-def _references(reduce: Reduce) -> set[str]:
-    scalars = [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
-    return {name for scalar in scalars for name in references(scalar)} | references(reduce.when)
 
 
 def _home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
@@ -202,7 +191,7 @@ def _home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
         buffer = made.buffers[store.buffer]
         if store.value == Ref(total.name, dtype) and buffer.kind != "param" and not store.accumulate:
             return Load(store.buffer, store.at, dtype)
-    name = made.fresh(f"{kernel.name}.{total.op}")
+    name = fresh(f"{kernel.name}.{total.op}", made.names)
     made.buffers[name] = Buffer(name, dtype, tuple(d.extent for d in kernel.dims), "temp")
     return Load(name, tuple(Index(d.index) for d in kernel.dims), dtype)
 
@@ -217,7 +206,7 @@ def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], ma
         more = call("add" if total.op == "sum" else "max", home, Ref(total.name, home.dtype))
         go_on.append(Store(home.buffer, home.at, more))
     staged = [_staged(step, kernel, made) for step in body]
-    first = Kernel(made.fresh(f"{kernel.name}.begin"), kernel.dims, (), tuple(begin))
+    first = Kernel(fresh(f"{kernel.name}.begin", made.names), kernel.dims, (), tuple(begin))
     return Piecewise(Kernel(kernel.name, kernel.dims, used_steps(staged, go_on), tuple(go_on)), (first,))
 
 
@@ -264,7 +253,6 @@ def _copy(load: Load, place: int, made: Split) -> Load:
         value: Scalar = Load(load.buffer, (*at[:place], moved, *at[place + 1 :]), load.dtype)
         if offset:
             inside = call("and", call("le", index(0), moved), call("lt", moved, extents[place]))
-            zero = Const(False if load.dtype == "bool" else 0 if load.dtype == "int32" else 0.0, load.dtype)
-            value = call("select", inside, replace(value, when=inside), zero)  # type: ignore[arg-type]
+            value = call("select", inside, replace(value, when=inside), zero(load.dtype))  # type: ignore[arg-type]
         made.body.append(Piecewise(Kernel(name, dims, (), (Store(name, at, value),))))
     return Load(name, (*load.at[:place], Index(made.axis), *load.at[place + 1 :]), load.dtype, load.when)

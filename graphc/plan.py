@@ -27,6 +27,12 @@ def references(scalar: Scalar | None) -> set[str]:
     return {part.name for part in walk(scalar) if isinstance(part, Ref)}
 
 
+def reduce_references(reduce: Reduce) -> set[str]:
+    """The names from outside that a reduction uses."""
+    scalars = (reduce.when, *(let.value for let in reduce.body), *(total.value for total in reduce.sums))
+    return {name for scalar in scalars for name in references(scalar)} - {let.name for let in reduce.body}
+
+
 # Unread values.
 
 

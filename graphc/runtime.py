@@ -7,7 +7,6 @@ the program's buffers, makes one foreign call, and returns the outputs. `bind` d
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +14,17 @@ from typing import Any
 import numpy as np
 
 from graphc.arena import ALIGNMENT, Arena, arena, buffer_bytes, buffer_shape
-from graphc.arguments import Arguments, check_arguments
+from graphc.arguments import Arguments, check_arguments, check_updated
 from graphc.codegen.jit import Loaded
 from graphc.codegen.program import Buffer, Program
 from graphc.codegen.shares import Shares, shares
 from graphc.codegen.team import SUPPORTED, Job, runner, team
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
-from graphc.ir import Axis, Node, ragged_within
+from graphc.index_checks import IndexCheck, check_indices
+from graphc.ir import Axis, Node
 from graphc.lower import Lowered
+from graphc.machine import check_memory, cores
 
 _CYCLES_A_SLEEP = 2e6  # a call may lose a tenth of its time to threads that sleep at barriers
 
@@ -48,14 +49,6 @@ class Results(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         return f"Results({', '.join(f'{k}: {v.dtype}{list(v.shape)}' for k, v in self._arrays.items())})"
-
-
-@dataclass(frozen=True, slots=True)
-class IndexCheck:
-    """An input whose elements name rows of a table, or classes: they lie in 0 … bound - 1."""
-
-    name: str
-    bound: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +97,7 @@ class Runner:
         self.lowered = lowered
         self.choose = choose
         self.checks = checks
-        self.threads = threads or _cores()
+        self.threads = threads or cores()
         self._layouts: dict[Any, Layout] = {}
         self._declared = {**graph.inputs, **{n: p.node for n, p in graph.params.items()}}
         self._pool: list[np.ndarray] = []
@@ -115,10 +108,23 @@ class Runner:
         self._pool = [call.workspace]  # kept for the next call; a call at the same time on another thread takes its own
         return call.results
 
+    def bind(self, given: Mapping[str, Any]) -> BoundCall:
+        """A call that reads these very arrays: none may need a copy."""
+        call = self.prepare(given)
+        for name in self._declared:
+            array = given[name]
+            if not isinstance(array, np.ndarray) or not (array.flags.c_contiguous and array.flags.aligned):
+                raise ArgumentError(
+                    f"{name} is read at each call, so it must be a numpy array, contiguous and aligned; "
+                    f"make one and keep it: {name} = np.ascontiguousarray({name})"
+                )
+        return call
+
     def prepare(self, given: Mapping[str, Any]) -> BoundCall:
         """Everything but the foreign call."""
         arguments, layout = self._checked(given)
-        check_indices(self.checks, self._declared, arguments)
+        check_updated(self.graph.updates, given)
+        check_indices(self.checks, arguments)
         return self._bound(arguments, layout)
 
     def layout(self, given: Mapping[str, Any]) -> Layout:
@@ -146,7 +152,7 @@ class Runner:
             if not isinstance(array, np.ndarray) or array.dtype.name != node.dtype or not array.dtype.isnative:
                 return None
             parts.append(array.shape)
-        extra = tuple((n, v) for n, v in given.items() if n not in self._declared)
+        extra = tuple((n, type(v), v) for n, v in given.items() if n not in self._declared)
         try:
             hash(extra)
         except TypeError:
@@ -164,7 +170,7 @@ class Runner:
         together = code.shares(self.threads)
         placed = arena(program, sizes, together.moments)
         outputs = sum(buffer_bytes(b, sizes) for b in program.buffers if b.kind == "output")
-        _check_memory(placed.size + outputs)
+        check_memory(placed.size + outputs, "the call")
         counts = (ctypes.c_int64 * max(len(program.sizes), 1))(*(sizes[s] for s in program.sizes))
         alone = together.alone(program, code.loaded.emitted.partition, sizes)
         return Layout(arguments.sizes, code, placed, counts, together, alone, (ctypes.c_int64 * 2)())
@@ -207,11 +213,13 @@ class Runner:
 
     def _workspace(self, size: int) -> np.ndarray:
         """The last call's memory, if it is large enough; else it goes before more is taken."""
-        while self._pool:
+        try:
             workspace = self._pool.pop()
-            if workspace.size >= size:
-                return workspace
-            del workspace
+        except IndexError:  # there was none, or another thread has it
+            return aligned_empty((size,), "uint8")
+        if workspace.size >= size:
+            return workspace
+        del workspace
         return aligned_empty((size,), "uint8")
 
     def _array(self, buffer: Buffer, arguments: Arguments, sizes: Mapping[str, int]) -> np.ndarray:
@@ -219,17 +227,15 @@ class Runner:
             return aligned_empty(buffer_shape(buffer, sizes), buffer.dtype)
         if buffer.name in self.lowered.constants:
             return self.lowered.constants[buffer.name]
-        array = arguments.arrays[buffer.name]
-        if buffer.name in self.graph.updates and not array.flags.carray:
-            raise ArgumentError(
-                f"{buffer.name} is updated in place, so its array must be contiguous, aligned and writeable; "
-                f"pass np.ascontiguousarray({buffer.name})"
-            )
-        return np.require(array, requirements=["C", "A"])
+        return np.require(arguments.arrays[buffer.name], requirements=["C", "A"])
 
 
 class BoundCall:
-    """A call with its memory fixed: it reads the arrays as they are now, and overwrites `results` each time."""
+    """A call with its memory fixed: it reads the arrays as they are now, and overwrites `results` each time.
+
+    Lengths and indices were checked when it was bound. One that has been changed since to what there is not counts as
+    the nearest one that there is.
+    """
 
     __slots__ = ("_address", "_job", "_keep", "_run", "results", "workspace")
 
@@ -245,11 +251,6 @@ class BoundCall:
         return self.results
 
 
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """An uninitialised array that begins at a multiple of `ALIGNMENT` bytes."""
     kind = np.dtype(dtype)
@@ -259,45 +260,3 @@ def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     raw = np.empty(count * kind.itemsize + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + count * kind.itemsize].view(kind).reshape(shape)
-
-
-def check_indices(checks: tuple[IndexCheck, ...], declared: Mapping[str, Node], arguments: Arguments) -> None:
-    """Raise `ArgumentError` if an array that names rows or classes holds others than there are, where they exist."""
-    for check in checks:
-        array = arguments.arrays[check.name]
-        if array.size and not (array.min() >= 0 and array.max() < check.bound):
-            existing = array[_existing(declared[check.name], arguments)]
-            if existing.size and not (existing.min() >= 0 and existing.max() < check.bound):
-                raise ArgumentError(
-                    f"{check.name} names rows or classes 0 to {check.bound - 1}, "
-                    f"but holds values from {existing.min()} to {existing.max()}"
-                )
-
-
-def _existing(node: Node, arguments: Arguments) -> np.ndarray:
-    """Which points of an input exist."""
-    extents = [arguments.sizes[a] for a in node.axes]
-    exists = np.ones(extents, bool)
-    for k, axis in enumerate(node.axes):
-        if ragged_within(axis, node.axes):
-            assert isinstance(axis.length, Node)
-            lengths = arguments.arrays[axis.length["name"]]
-            order = [node.axes.index(a) for a in axis.length.axes]
-            shape = [1] * len(extents)
-            for position in order:
-                shape[position] = extents[position]
-            spread = lengths.transpose(np.argsort(order)).reshape(shape)
-            steps = np.arange(extents[k]).reshape([-1 if j == k else 1 for j in range(len(extents))])
-            exists &= steps < spread
-    return exists
-
-
-def _check_memory(needed: int) -> None:
-    try:
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return
-    if needed > available:
-        raise ArgumentError(
-            f"the call needs {needed / 2**30:.1f} GiB, but this machine has {available / 2**30:.1f} GiB"
-        )

@@ -12,8 +12,9 @@ hashing and printing stay linear.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ DTYPES = ("float32", "float64", "int32", "bool", "index")
 class Const:
     value: float | int | bool
     dtype: str
+    _negative: bool = field(init=False, repr=False)  # 0.0 and -0.0 are two numbers
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_negative", math.copysign(1.0, self.value) < 0)
 
     def __str__(self) -> str:
         return str(self.value)
@@ -150,8 +155,9 @@ FUNCTIONS: dict[str, Function] = {
     "abs": Function(1, _NUMBERS, "same", np.abs),
     "max": Function(2, _NUMBERS, "same", np.maximum),  # NaN if either is
     "min": Function(2, _NUMBERS, "same", np.minimum),
-    "floordiv": Function(2, ("int32", "index"), "same", np.floor_divide),  # divisor positive
-    "mod": Function(2, ("int32", "index"), "same", np.mod),  # divisor positive; result never negative
+    # rounded down, and the remainder, of the divisor's sign; 0 where that is 0; of "index" divisors are positive
+    "floordiv": Function(2, ("int32", "index"), "same", np.floor_divide),
+    "mod": Function(2, ("int32", "index"), "same", np.mod),
     # comparisons and logic; `and`, `or`, `xor`, `not` are bitwise on integers
     "lt": Function(2, (*_NUMBERS, "bool"), "bool", np.less),
     "le": Function(2, (*_NUMBERS, "bool"), "bool", np.less_equal),
@@ -212,6 +218,10 @@ def cast(value: Scalar, dtype: str) -> Scalar:
 
 def index(value: int) -> Const:
     return Const(value, "index")
+
+
+def zero(dtype: str) -> Const:
+    return Const(False if dtype == "bool" else 0 if dtype in ("int32", "index") else 0.0, dtype)
 
 
 def walk(scalar: Scalar | None) -> Iterator[Scalar]:

@@ -1,4 +1,4 @@
-"""simplify: algebra that keeps every value (up to rounding) and makes the graph smaller.
+"""simplify: algebra that keeps every value (up to rounding, and the sign of zero) and makes the graph smaller.
 
 Rules are a table from an op to functions of a node; each returns a simpler node, or None. They obey four laws: the
 result has the node's axes, shape and dtype; it is no larger; it holds for every value of the operands, infinities and

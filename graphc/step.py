@@ -85,7 +85,6 @@ class _Stepper:
         self.taken = {*graph.inputs, *graph.params, *graph.states, *graph.outputs, *graph.axes}
         self.carries: dict[str, _Carry] = {}
         self._chains: dict[tuple[Node, Node], list[Node]] = {}
-        self._position: Node | None = None
         self.made: dict[Node, Node] = {}
         self._check()
         for node in self.order:

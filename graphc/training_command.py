@@ -53,14 +53,24 @@ def train_on_arrays(file: Path, function: str, given: Given, data: str, batch_ax
     step = gc.training_step(graph, given.loss, given.optimizer_or(OPTIMIZER))
     if batch_axis and batch_axis not in graph.axes:
         raise ArgumentError(f"graph {graph.name!r} has no axis {batch_axis!r}; it has {', '.join(graph.axes)}")
-    arrays = source(module, graph, data)
+    known = source(module, graph, data)
     size = given.batch_size or BATCH
 
     def epoch_batches(epoch: int) -> Iterator[dict[str, Any]]:
-        return batches(graph, arrays(epoch), batch_axis or "n", size, np.random.default_rng((given.seed, epoch)))
+        seed = np.random.SeedSequence((given.seed, epoch))
+        arrays = known.arrays(int(seed.generate_state(1)[0]))
+        return batches(graph, arrays, batch_axis or "n", size, np.random.default_rng(seed))
 
-    epochs = given.epochs or EPOCHS
-    result = gc.fit(step, epoch_batches, epochs=epochs, seed=given.seed, checkpoint=given.output, target=given.target)
+    settings = {"data": known.fingerprint, "batch_size": str(size), "batch_axis": batch_axis or "n"}
+    result = gc.fit(
+        step,
+        epoch_batches,
+        epochs=given.epochs or EPOCHS,
+        seed=given.seed,
+        checkpoint=given.output,
+        target=given.target,
+        settings=settings,
+    )
     if given.output is not None:
         typer.echo(f"{given.output}: {len(checkpoint.load(given.output)[0])} arrays")
     elif not result.history:

@@ -21,7 +21,7 @@ from graphc.graph import Equation, Graph
 from graphc.ir import Axis, Node, make, merge_axes, ragged_within, rebuild, topological
 from graphc.ops.axis import AS_AXIS, AS_DIM, AT, SHIFT, STACK, at, shift, stack
 from graphc.ops.contraction import CONTRACT
-from graphc.ops.elementwise import add, lt, where
+from graphc.ops.elementwise import balanced_sum, lt, where
 from graphc.ops.event import concat, reshape, slice_
 from graphc.ops.gradient import CUSTOM_GRADIENT, custom_gradient
 from graphc.ops.leaves import COTANGENT, EXTENT, INDEX, INPUT, STATE, const, leaf
@@ -294,7 +294,9 @@ class Steps:
 
     def _sum(self, node: Node, k: int | None) -> Node | None:
         terms = self._reduced(node, k)
-        return None if terms is None else sum_(total([v for (v,) in terms]), node["dims"], self._rest(node["over"]))
+        if terms is None:
+            return None
+        return sum_(balanced_sum([value for (value,) in terms]), node["dims"], self._rest(node["over"]))
 
     def _max(self, node: Node, k: int | None) -> Node | None:
         """The steps lie side by side in the event, so that equal ones still share the adjoint in equal parts."""
@@ -308,7 +310,7 @@ class Steps:
         """A contraction or a scatter: a sum over steps of the same op."""
         terms = self._reduced(node, k)
         attrs = {**dict(node.attrs), "over": self._rest(node["over"])}
-        return None if terms is None else total([make(node.op, operands, **attrs) for operands in terms])
+        return None if terms is None else balanced_sum([make(node.op, operands, **attrs) for operands in terms])
 
     def _custom_gradient(self, node: Node, k: int | None) -> Node:
         """A rule may give several contributions at each step, if the value itself does not vary over the axis."""
@@ -336,16 +338,8 @@ class Steps:
         steps = range(self.count) if k is None else (k,)
         terms = [self._masked(self._operand(rule, step), step, axes) for step in steps]
         if self.axis not in operand.axes:
-            return [(self.whole[operand], total(terms))]
+            return [(self.whole[operand], balanced_sum(terms))]
         return [(self._operand(operand, step), term) for step, term in zip(steps, terms, strict=True)]
-
-
-def total(terms: Sequence[Node]) -> Node:
-    """The sum, as a balanced tree: it is as deep as the logarithm of the number of terms, and rounds as little."""
-    if len(terms) == 1:
-        return terms[0]
-    half = len(terms) // 2
-    return add(total(terms[:half]), total(terms[half:]))
 
 
 Rule = Callable[[Steps, Node, int | None], Node | None]

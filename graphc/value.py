@@ -306,8 +306,15 @@ def as_value(item: Any, graph: Graph | None, dtype: str | None = None) -> Value:
             raise DtypeError(f"a constant is made of numbers, got {item!r}")
         default = graph.dtype if graph is not None else "float32"
         own = {"b": "bool", "f": default}.get(array.dtype.kind, "int32")
+        if (dtype or own) == "int32" and array.size and not _is_int32(array):
+            raise DtypeError(f"integers are int32 here, -2147483648 to 2147483647; got {item!r}")
         return Value(None, const(array, dtype or own))
     raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}")
+
+
+def _is_int32(numbers: np.ndarray) -> bool:
+    limits = np.iinfo(np.int32)
+    return bool(limits.min <= numbers.min() and numbers.max() <= limits.max)
 
 
 def promote(*items: Any, floating: bool = False) -> list[Value]:

@@ -302,6 +302,14 @@ def add(a: Node, b: Node) -> Node:
     return make(ADD, (a, b))
 
 
+def balanced_sum(terms: Sequence[Node]) -> Node:
+    """The sum as a balanced tree: it is as deep as the logarithm of the number of terms, and rounds as little."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return add(balanced_sum(terms[:half]), balanced_sum(terms[half:]))
+
+
 def sub(a: Node, b: Node) -> Node:
     return make(SUB, (a, b))
 

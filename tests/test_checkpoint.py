@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,24 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         save(path, {"W": np.zeros(3)})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "latest.safetensors").symlink_to(tmp_path / "runs" / "7.safetensors")
+    for arrays in (ARRAYS, {"W": np.zeros(3)}):
+        save(tmp_path / "latest.safetensors", arrays)
+        assert (tmp_path / "latest.safetensors").is_symlink()
+        assert load(tmp_path / "runs" / "7.safetensors")[0].keys() == arrays.keys()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    program = "import sys, graphc.checkpoint; graphc.checkpoint.load(sys.argv[1])"
+    command = [sys.executable, "-c", program, str(tmp_path / "pipe.safetensors")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "ArgumentError" in done.stderr
+    assert "not a regular file" in done.stderr
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +175,53 @@ def test_train_on_an_archive_and_resume(graphc: Run, cell: Path) -> None:
     assert "epoch 1/3" not in later
 
 
+def test_training_is_not_resumed_on_other_data(graphc: Run, cell: Path) -> None:
+    rng, folder = np.random.default_rng(0), cell.parent
+    for name in ("data.npz", "same.npz", "other.npz"):
+        x, y = np.ones((4, 20, 2), "f"), rng.normal(size=20).astype("f") if name == "other.npz" else np.ones(20, "f")
+        np.savez(folder / name, x=x, y=y, unused=np.zeros(3))
+    first = ("train", str(cell), "-o", "state.safetensors", "--data")
+    graphc(*first, "data.npz", "--batch-size", "8", "--epochs", "1", cwd=folder)
+    before = (folder / "state.safetensors").read_bytes()
+    for options, difference in ((("other.npz", "--batch-size", "8"), "data"), (("data.npz",), "batch_size")):
+        assert difference in graphc(*first, *options, "--epochs", "2", cwd=folder, status=1)
+    assert (folder / "state.safetensors").read_bytes() == before
+    assert "epoch 2/2" in graphc(*first, "same.npz", "--batch-size", "8", "--epochs", "2", cwd=folder)
+
+
+def test_the_files_own_data_follow_from_the_seed(graphc: Run, cell: Path) -> None:
+    own = "def data(seed):\n    print('seed', seed)\n    return {'x': np.ones((4, 3, 2), 'f'), 'y': np.ones(3, 'f')}\n"
+    cell.write_text(f"import numpy as np\n{CELL}\n{own}", encoding="utf-8")
+
+    def seeds(*options: str) -> list[str]:
+        printed = graphc("train", cell.name, "--epochs", "2", *options, cwd=cell.parent)
+        return [line for line in printed.splitlines() if line.startswith("seed")]
+
+    assert seeds() == seeds("--seed", "0")
+    assert len({*seeds(), *seeds("--seed", "1"), *seeds("--seed", "2")}) == 6
+
+
+def test_of_an_archive_only_the_inputs_are_unpacked(graphc: Run, cell: Path) -> None:
+    """What else is in it may be damaged, or larger than the machine; an input that claims to be is an error."""
+
+    def header(*shape: int) -> bytes:
+        file = io.BytesIO()
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        return file.getvalue()
+
+    arrays = {"x": np.ones((4, 8, 2), "f"), "y": np.ones(8, "f")}
+    np.savez(cell.parent / "more.npz", **arrays)
+    np.savez(cell.parent / "less.npz", x=arrays["x"])
+    for name, member in (("more.npz", "unused.npy"), ("less.npz", "y.npy")):
+        with zipfile.ZipFile(cell.parent / name, "a") as archive:
+            archive.writestr(member, header(2**45) + b"soup")
+    options = ("--epochs", "1", "--data")
+    assert "epoch 1/1" in graphc("train", cell.name, *options, "more.npz", cwd=cell.parent)
+    assert "not an archive of plain arrays" in graphc(
+        "train", cell.name, *options, "less.npz", cwd=cell.parent, status=1
+    )
+
+
 def test_an_archive_in_either_format_trains_the_same(graphc: Run, cell: Path) -> None:
     """Two epochs of shuffled batches; a file that was read wrongly would give another loss."""
     rng = np.random.default_rng(0)
@@ -187,7 +236,14 @@ def test_an_archive_in_either_format_trains_the_same(graphc: Run, cell: Path) ->
 
 def test_every_option_of_training_matters(graphc: Run, tmp_path: Path) -> None:
     """One epoch of a few batches, with each option in turn: no two losses are alike."""
-    tried = [(), ("--optimizer", "sgd"), ("--lr", "0.5"), ("--clip", "1e-6"), ("--batch-size", "9"), ("--seed", "1")]
+    tried = [
+        (),
+        ("--optimizer", "sgd", "--lr", "0.5"),
+        ("--lr", "0.5"),
+        ("--optimizer", "sgd", "--lr", "0.5", "--clip", "0.1"),
+        ("--batch-size", "9"),
+        ("--seed", "1"),
+    ]
     batch = ("--batch-size", "16", "--epochs", "1")
     losses = [graphc("train", LSTM, *batch, *options, cwd=tmp_path) for options in tried]
     assert len(set(losses)) == len(tried)

@@ -534,8 +534,11 @@ def test_functions(fn: str, dtype: str, target: str) -> None:
     values = samples(dtype, fn)
     grid = np.meshgrid(values, values) if function.arity >= 2 else [values]
     x, y = (grid[0].ravel().copy(), grid[-1].ravel().copy())
-    if fn in ("floordiv", "mod"):
+    if fn in ("floordiv", "mod") and dtype == "index":
         x, y = x[y > 0], y[y > 0]
+    elif fn in ("floordiv", "mod"):  # the lowest number has no opposite
+        x, y = np.append(x, [np.iinfo(np.int32).min] * 4), np.append(y, np.array([-1, 0, 1, -3]))
+        x, y = x.astype(dtype), y.astype(dtype)
     if fn in ("shl", "shr"):
         x, y = x[y >= 0], y[y >= 0]
     given = {"x": x} if function.arity == 1 else {"x": x, "y": y}

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up. A module imports from its own layer and those above it in this list, never from below.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "types": ("errors", "scalar", "codegen.program"),
+    "types": ("errors", "machine", "scalar", "codegen.program"),
     "ir": ("ir",),
     "ops": ("ops", "ops.*"),
     "expressions": (
@@ -28,7 +28,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": (
-        "runtime", "freeze", "cuda_runtime", "cuda_compile", "cuda_explanation", "compile", "alternatives",
+        "index_checks", "runtime", "freeze", "cuda_runtime", "cuda_compile", "cuda_explanation", "compile",
+        "alternatives",
         "explanation", "anatomy", "explain",
     ),
     "use": (

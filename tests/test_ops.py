@@ -356,8 +356,6 @@ def case(operands: tuple[Operand, ...], floating: str = "float64") -> Case:
 def arguments(row: Row, floating: str = "float64") -> dict[str, np.ndarray]:
     rng = np.random.default_rng(7)
     given = {f"x{k}": o.array(rng, o.dtype(floating)) for k, o in enumerate(row.operands)}
-    if row.operands and row.build in (ROWS["floordiv"].build, ROWS["mod"].build):
-        given["x1"] += 1  # divisors are positive
     return {"along": np.zeros(T), **given}
 
 
@@ -386,7 +384,8 @@ def test_every_op_has_a_row() -> None:
 def test_value(name: str) -> None:
     given = arguments(ROWS[name])
     value = gc.interpret(graph_of(name), **given)["value"]
-    expected = ROWS[name].numpy(*(a for k, a in given.items() if k != "along"))
+    with np.errstate(divide="ignore"):  # 0, of integers
+        expected = ROWS[name].numpy(*(a for k, a in given.items() if k != "along"))
     assert value.shape == np.shape(expected)
     np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-14)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, DtypeError
 
 
 def counter() -> gc.Graph:
@@ -123,3 +123,166 @@ def test_code_for_other_machines() -> None:
     assert b"ELF" in gc.emit(g, triple="aarch64-unknown-linux-gnu").object[:4]
     assert "zmm" in gc.emit(g, triple="x86_64-unknown-linux-gnu", arch="skylake-avx512").assembly
     assert "zmm" not in gc.emit(g, triple="x86_64-unknown-linux-gnu", arch="haswell").assembly
+
+
+@pytest.mark.parametrize("total", [[0.0, 0.0, 0.0], (0.0, 0.0, 0.0)], ids=["list", "tuple"])
+def test_what_is_not_an_array_cannot_be_updated(total: object) -> None:
+    """The update would go to a copy that nobody sees."""
+    g = counter()
+    for call in (gc.compile(g), lambda **arrays: gc.interpret(g, **arrays)):
+        with pytest.raises(ArgumentError, match="total is updated in place, so it must be a numpy array"):
+            call(x=np.ones((2, 3), np.float32), total=total)
+
+
+def test_arrays_that_are_updated_have_memory_of_their_own() -> None:
+    g = gc.Graph("two")
+    n = g.axis("n")
+    x, a, b = g.input("x", (4,), over=n), g.param("a", (4,)), g.param("b", (4,))
+    g.update(a, a + gc.sum(x, over=n))
+    g.update(b, b - gc.sum(x, over=n))
+    f, shared = gc.compile(g), np.zeros(12, np.float32)
+    arrays = {"x": np.ones((2, 4), np.float32)}
+    for first, second in ((shared[:4], shared[:4]), (shared[:4], shared[3:7]), (shared[5:9], shared[4:8])):
+        for call in (f, f.bind, lambda **given: gc.interpret(g, **given)):
+            with pytest.raises(ArgumentError, match="share memory"):
+                call(**arrays, a=first, b=second)
+    f(**arrays, a=shared[:4], b=shared[4:8])
+    np.testing.assert_array_equal(shared, [2] * 4 + [-2] * 4 + [0] * 4)
+
+
+@pytest.mark.parametrize("kind", ["list", "Fortran", "strided", "unaligned"])
+def test_bound_arrays_are_the_callers(kind: str) -> None:
+    """A copy would never see what the caller writes."""
+    x = np.ones((4, 3), np.float32)
+    given = {
+        "list": x.tolist(),
+        "Fortran": np.asfortranarray(x),
+        "strided": np.repeat(x, 2, axis=0)[::2],
+        "unaligned": np.frombuffer(bytearray(b"\0" + x.tobytes()), np.uint8)[1:].view(np.float32).reshape(4, 3),
+    }[kind]
+    f, total = gc.compile(counter()), np.zeros(3, np.float32)
+    with pytest.raises(ArgumentError, match=r"x is read at each call.*np.ascontiguousarray\(x\)"):
+        f.bind(x=given, total=total)
+    bound = f.bind(x=x, total=total)
+    x[...] = 5
+    assert (bound()["h"][-1] == 20).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_lengths_changed_after_binding_stay_inside_the_arrays(threads: int) -> None:
+    g = gc.Graph("ragged")
+    n = g.axis("n")
+    t = g.axis("t", g.input("lengths", (), over=n, dtype="int32"))
+    x = g.input("x", (2,), over=(t, n))
+    h = g.state("h", (2,), over=(t, n))
+    h[t] = 0.5 * h[t + 1] + x
+    g.output("last", x[t.last])
+    g.output("next", x[t + 1])
+    g.output("h", h)
+    f = gc.compile(g, threads=threads)
+    arrays = {"x": np.random.default_rng(0).normal(size=(5, 3, 2)).astype(np.float32)}
+    lengths = np.array([5, 2, 3], np.int32)
+    bound = f.bind(**arrays, lengths=lengths)
+    for changed, nearest in ((6, 5), (4000, 5), (2**31 - 1, 5), (-1, 0), (-(2**31), 0)):
+        lengths[0] = changed
+        found = {name: array.copy() for name, array in bound().items()}
+        for name, array in f(**arrays, lengths=np.array([nearest, 2, 3], np.int32)).items():
+            np.testing.assert_array_equal(found[name], array)
+
+
+def test_integers_that_do_not_fit_are_refused() -> None:
+    g = gc.Graph("whole")
+    n = g.axis("n")
+    x = g.input("x", (), over=n, dtype="int32")
+    g.output("y", x + 1)
+    f = gc.compile(g)
+    for value in (2**31, 2**33, -(2**31) - 1, 2**62):
+        for call in (f, lambda **arrays: gc.interpret(g, **arrays)):
+            with pytest.raises(ArgumentError, match=r"x (holds|does not make an array)"):
+                call(x=[value, 1])
+        with pytest.raises(DtypeError, match="integers are int32"):
+            _ = x + value
+    np.testing.assert_array_equal(f(x=[2**31 - 2, -(2**31)])["y"], [2**31 - 1, -(2**31) + 1])
+
+
+def test_lengths_of_axes_are_whole_numbers_each_time() -> None:
+    g = gc.Graph("counted")
+    t = g.axis("t")
+    h = g.state("h", (), over=t)
+    h[t] = h[t - 1] + 1.0
+    g.output("last", h[t.last])
+    f = gc.compile(g)
+    assert f(t=3)["last"] == 3
+    for wrong in (3.0, True, np.float32(3), "3", 2**64 + 3, -1):
+        with pytest.raises(ArgumentError, match="axis 't'"):
+            f(t=wrong)
+    assert f(t=np.int64(4))["last"] == 4
+
+
+def test_zeros_of_both_signs_are_two_numbers() -> None:
+    g = gc.Graph("zeros")
+    n = g.axis("n")
+    x = g.input("x", (), over=n)
+    g.output("plus", 1 / gc.where(x > 0, 0.0, x))
+    g.output("minus", 1 / gc.where(x > 0, -0.0, x))
+    found = gc.compile(g)(x=np.ones(3, np.float32))
+    assert (found["plus"] == np.inf).all()
+    assert (found["minus"] == -np.inf).all()
+
+
+# Indices.
+
+
+def classified(ragged: bool) -> gc.Graph:
+    """Words of two numbers: a row of one table, and, of the next word, a class."""
+    g = gc.Graph("classified", dtype="float64")
+    n = g.axis("n")
+    t = g.axis("t", g.input("lengths", (), over=n, dtype="int32") if ragged else None)
+    word = g.input("word", (2,), over=(t, n), dtype="int32")
+    scores = g.param("O", (6, 4)) @ gc.embedding(g.param("E", (10, 4)), word[0])
+    g.output("loss", gc.sum(gc.cross_entropy(scores, word[1][t + 1]), over=(t, n)))
+    return g
+
+
+@pytest.mark.parametrize(("ragged", "unrolled"), [(False, False), (True, False), (False, True)])
+def test_indices_are_checked_where_they_are_read(ragged: bool, unrolled: bool) -> None:
+    g, rng = classified(ragged), np.random.default_rng(0)
+    f = gc.compile(gc.unroll(g, t=5) if unrolled else g)
+    word = np.stack([rng.integers(0, 10, (5, 3)), rng.integers(0, 6, (5, 3))], -1).astype(np.int32)
+    params = {"O": rng.normal(size=(6, 4)), "E": rng.normal(size=(10, 4))}
+    lengths = {"lengths": np.array([5, 2, 4], np.int32)} if ragged else {}
+    expected = f(word=word, **params, **lengths)["loss"]
+    never_read = [(0, slice(None), 1)] + ([(2, 1, 0), (2, 1, 1), (4, 2, 0)] if ragged else [])
+    for place in never_read:
+        word[place] = rng.choice([-1, 100])
+    assert f(word=word, **params, **lengths)["loss"] == expected
+    for place, bound in (((0, 1, 0), 10), ((1, 1, 1), 6), ((4, 0, 0), 10), ((4, 0, 1), 6)):
+        for wrong in (bound, -1):
+            kept, word[place] = word[place], wrong
+            with pytest.raises(ArgumentError, match=f"word names rows or classes 0 to {bound - 1}"):
+                f(word=word, **params, **lengths)
+            word[place] = kept
+
+
+@pytest.mark.parametrize("position", ["first", "last", 2])
+def test_indices_at_one_step(position: str | int) -> None:
+    g = gc.Graph("one_step")
+    n = g.axis("n")
+    t = g.axis("t", g.input("lengths", (), over=n, dtype="int32"))
+    word = g.input("word", (), over=(t, n), dtype="int32")
+    at = {"first": t.first, "last": t.last}.get(str(position), position)
+    g.output(
+        "row", gc.embedding(g.param("E", (10, 4)), word[at] if isinstance(position, str) else word[t + 2][t.first])
+    )
+    f = gc.compile(g)
+    given = {"E": np.ones((10, 4), np.float32), "lengths": np.array([5, 3, 0], np.int32)}
+    read = {"first": [0, 0], "last": [4, 2], 2: [2, 2]}[position]
+    for step in range(5):
+        for example in range(3):
+            word_array = np.zeros((5, 3), np.int32)
+            word_array[step, example] = 10
+            if example < 2 and read[example] == step:
+                with pytest.raises(ArgumentError, match="word names rows"):
+                    f(word=word_array, **given)
+            else:
+                assert f(word=word_array, **given)["row"].shape == (3, 4)

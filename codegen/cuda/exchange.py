@@ -48,6 +48,10 @@ class Foreign:
     after: int | None
     owner: object
 
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 def foreign(name: str, array: object, stream: int) -> Foreign | None:
     """What an array on a GPU is; None for anything else. `stream` is where it will be used: through DLPack its owner

@@ -28,7 +28,6 @@ from graphc.codegen.program import Kernel, Ref, Scalar
 __all__ = ["MmaGeometry", "MmaTile", "mma_geometry"]
 
 _BESIDE = 14  # fragments of a warp that may lie in shared memory while the others are in registers
-_CHUNKS = 8  # of the terms, one after another: with more, and several tiles of sums, no registers are left for that
 _SUMS = 32  # accumulators of a thread
 _FRAGMENT = 4  # registers
 _FETCHING = 16  # registers that fragments come through that do not stay in them
@@ -143,7 +142,7 @@ class MmaTile(HeldProduct):
 
     # Where things are.
 
-    def _first_term(self, part: Part, chunk: Value) -> Value:
+    def _first_term(self, chunk: Value) -> Value:
         """The first k that is this lane's, in one of its warp's chunks."""
         f, x = self.function, self.fragments
         number = f.binary("add nsw", f.binary("mul nsw", chunk, i64(self.geometry.splits)), self.split)
@@ -200,7 +199,7 @@ class MmaTile(HeldProduct):
     def _fragments(self, s: Scalars, part: Part, chunk: Value) -> dict[tuple[int, int], list[Value]]:
         """The held operands of a chunk, for each tile and term, as this lane's registers."""
         f, found = self.function, {}
-        first = self._first_term(part, chunk)
+        first = self._first_term(chunk)
         for tile in range(self.geometry.tall):
             for t, term in enumerate(part.terms):
                 registers = []
@@ -295,7 +294,7 @@ class MmaTile(HeldProduct):
         """One chunk of the terms of all sums."""
         f, g = self.function, self.geometry
         held = self._held(s, p, part, chunk)
-        first = self._first_term(part, chunk)
+        first = self._first_term(chunk)
         for j, row in enumerate(rows):
             with s.scope({**self.fixed(), **row}):
                 others = {term.other: self._right(s, part, first, term) for term in part.terms}
