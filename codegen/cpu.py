@@ -28,11 +28,6 @@ from graphc.codegen.wavefront import Stage, Wavefront
 
 __all__ = ["llvm_ir", "shared_name"]
 
-_METADATA = """\
-!0 = distinct !{!0, !1}
-!1 = !{!"llvm.loop.unroll.disable"}
-"""
-
 
 def shared_name(program: Program) -> str:
     """The name of the function that runs one thread's share."""
@@ -57,7 +52,6 @@ def llvm_ir(program: Program, target: Target, shared: Partition) -> str:
             *(line for line in functions if line not in declared),
             "",
             *sorted(declared.union({declaration}, *(piece.declarations for piece in pieces))),
-            _METADATA,
         ]
     )
 
@@ -119,7 +113,8 @@ class _Shared:
     def __init__(self, program: Program, target: Target, shared: Partition, attributes: str) -> None:
         self.program, self.target, self.shared, self.attributes = program, target, shared, attributes
         parameters = ["ptr %args", "ptr %sizes", "ptr %row", "ptr %team"]
-        self.function = Function(quoted("", shared_name(program)), parameters, "dso_local")
+        name = quoted("", shared_name(program))
+        self.function = Function(name, parameters, "dso_local", counted=not target.is_x86)
         access = Access(Kernel("shared", (), (), ()), program)
         self.values = Values(self.function, Functions(self.function, target), access)
         self.pieces: list[Piece] = []
@@ -165,7 +160,7 @@ class _Shared:
         """In each round every stage at a block of its own, and then all threads meet."""
         f, values, first = self.function, self.values, self.shared.wave(number)
         extent, block = values.value(wave.extent), self._word(first + 1)
-        with values.loop("(round)", i64(0), rounds, 1, unroll=False):
+        with values.loop("(round)", i64(0), rounds, 1):
             for k, stage in enumerate(wave.stages):
                 lag = self._word(first + 2 + k)
                 behind = f.binary("sub", values.index("(round)"), lag)
@@ -222,7 +217,7 @@ class _Shared:
         f, values = self.function, self.values
         counter = f"({loop.index})"
         extent = values.value(loop.extent)
-        with values.loop(counter, begin, end, 1, unroll=False):
+        with values.loop(counter, begin, end, 1):
             step = values.index(counter)
             if loop.reverse:
                 step = f.binary("sub", f.binary("sub", extent, i64(1)), step)

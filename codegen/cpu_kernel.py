@@ -73,7 +73,8 @@ def kernel_function(
     attributes: str,
 ) -> Piece:
     """The function of one kernel."""
-    emitter = _KernelEmitter(Function(name, parameters.declared()), kernel, tile, parameters, program, target)
+    function = Function(name, parameters.declared(), counted=not target.is_x86)
+    emitter = _KernelEmitter(function, kernel, tile, parameters, program, target)
     emitter.emit()
     values = emitter.values
     return Piece(
@@ -185,8 +186,8 @@ class _KernelEmitter:
                 vectors = f.binary("udiv exact", values.difference(block.right, block.left), i64(plan.lanes))
             with (
                 places(values, block) as place,
-                values.loop(plan.row or "(row)", block.first, block.last, 1, unroll=False),
-                values.loop("(vector)", i64(0), vectors, 1, unroll=False),
+                values.loop(plan.row or "(row)", block.first, block.last, 1),
+                values.loop("(vector)", i64(0), vectors, 1),
             ):
                 row = values.index(plan.row) if plan.row is not None else block.first
                 vector, column = values.index("(vector)"), block.left

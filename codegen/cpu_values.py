@@ -100,7 +100,7 @@ class Values:
         self.scopes.pop()
 
     @contextmanager
-    def loop(self, index: str, start: Value, stop: Value, step: int | Value, unroll: bool = True) -> Iterator[None]:
+    def loop(self, index: str, start: Value, stop: Value, step: int | Value) -> Iterator[None]:
         """for (index = start; index < stop; index += step), or just the body where that is known to run once."""
         step = i64(step) if isinstance(step, int) else step
         once = _known(start, stop, step) and 0 < int(stop.text) - int(start.text) <= int(step.text)
@@ -110,7 +110,7 @@ class Values:
             return
         label = "".join(c for c in index if c.isascii() and c.isalnum()) or "i"
         with (
-            self.function.loop(start, stop, step, label, unroll) as (value, preheader),
+            self.function.loop(start, stop, step, label) as (value, preheader),
             self.scope(preheader, {index: value}),
         ):
             yield

@@ -87,6 +87,13 @@ class Load:
     at: tuple[Scalar, ...]
     dtype: str
     when: Scalar | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.buffer, self.at, self.dtype, self.when)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         text = f"{self.buffer}[{', '.join(map(str, self.at))}]"
@@ -98,6 +105,13 @@ class Call:
     fn: str
     args: tuple[Scalar, ...]
     dtype: str
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.fn, self.args, self.dtype)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         name = f"cast.{self.dtype}" if self.fn == "cast" else self.fn
