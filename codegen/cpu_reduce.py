@@ -31,6 +31,7 @@ __all__ = [
     "start",
     "strips",
     "tail_mask",
+    "terms",
 ]
 
 _MOST_CHAINS = 4  # accumulators of a horizontal reduction, to overlap the latency of an addition
@@ -82,7 +83,8 @@ def _strip(values: Values, reduce: Reduce, accumulators: Accumulators, own: Dim,
         for (_, cell), accumulator in accumulators.items():
             if cell[1] < vectors:
                 masked = values.lanes is not None and bool(values.lanes.masks)
-                add(values, accumulator, cell, masked)
+                for term in terms(values, accumulator.total):
+                    add(values, accumulator, term, cell, masked)
 
 
 def strips(
@@ -175,24 +177,36 @@ def start(values: Values, total: Accumulate, lanes: int) -> Accumulator:
     return Accumulator(total, variable, type)
 
 
-def add(values: Values, accumulator: Accumulator, cell: Cell, masked: bool) -> None:
-    """Take the value at one cell into its accumulator, in the lanes that count."""
+def terms(values: Values, total: Accumulate) -> list[Scalar]:
+    """What a reduction takes in at each point, one after another."""
+
+    def parts(scalar: Scalar) -> Iterator[Scalar]:
+        match values.access.resolve(scalar):
+            case Call("add", (a, b), dtype) if dtype.startswith("float"):
+                yield from parts(a)
+                yield from parts(b)
+            case resolved:
+                yield resolved
+
+    return list(parts(total.value)) if total.op == "sum" else [total.value]
+
+
+def add(values: Values, accumulator: Accumulator, term: Scalar, cell: Cell, masked: bool) -> None:
+    """Take a term at one cell into its accumulator, in the lanes that count."""
     f, total, lanes = values.function, accumulator.total, lane_count(accumulator.type)
     old = f.get(accumulator.variable, accumulator.type)
     if total.op == "sum":
-        new = _plus(values, old, total.value, cell)
+        new = _plus(values, old, term, cell)
     else:
-        new = combine(values, total, old, f.splat(values.value(total.value, cell), lanes))
+        new = combine(values, total, old, f.splat(values.value(term, cell), lanes))
     mask = values.lanes.mask(cell) if masked and values.lanes is not None else None
     f.put(new if mask is None or lanes == 1 else f.select(mask, new, old), accumulator.variable)
 
 
 def _plus(values: Values, sum: Value, scalar: Scalar, cell: Cell) -> Value:
-    """The sum with one more term; a term that is a sum of products is taken in product by product."""
+    """The sum with one more term; a product is multiplied and added at once."""
     scalar, lanes = values.access.resolve(scalar), lane_count(sum.type)
     match scalar:
-        case Call("add", (a, b), dtype) if dtype.startswith("float"):
-            return _plus(values, _plus(values, sum, a, cell), b, cell)
         case Call("mul", (a, b), dtype) if dtype.startswith("float"):
             x, y = (values.function.splat(values.value(factor, cell), lanes) for factor in (a, b))
             return values.functions.multiply_add(x, y, sum)

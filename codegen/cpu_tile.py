@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from graphc.codegen.cpu_functions import REGISTER
-from graphc.codegen.cpu_reduce import Accumulators, add, bind, combine, identity, points, start
+from graphc.codegen.cpu_reduce import Accumulator, Accumulators, add, bind, combine, identity, points, start, terms
 from graphc.codegen.cpu_values import Cell, Result, Values
 from graphc.codegen.llvm import Value, i64, lane_count, vector_type
 from graphc.codegen.program import Accumulate, Const, Dim, Reduce, Scalar
@@ -78,7 +78,7 @@ def tiled(values: Values, reduce: Reduce, block: Block, plan: Schedule) -> None:
             with values.loop(plan.row or "(row)", first, last, rows):
                 row = values.index(plan.row) if plan.row is not None else first
                 with values.at_cell(values.sum(place, values.difference(row, block.first)), vector):
-                    _tile(values, reduce, rows, results, ranges, in_pieces)
+                    _tile(values, reduce, rows, results, ranges, in_pieces, plan.by_vector)
     for total in reduce.sums:
         bind(values, total, results[total.name])
 
@@ -149,6 +149,7 @@ def _tile(
     results: Mapping[str, Result],
     ranges: Mapping[str, tuple[Value, Value]],
     in_pieces: bool,
+    by_vector: bool,
 ) -> None:
     """Compute a reduction for the current tile; in pieces, one of them, and combine it with what there is."""
     f, lanes = values.function, values.lanes
@@ -163,10 +164,20 @@ def _tile(
                 accumulators[total.name, same] = start(values, total, lane_count(result.type))
             accumulators[total.name, (i, j)] = accumulators[total.name, same]
     distinct = {a.variable: (cell, a) for (_, cell), a in reversed(accumulators.items())}
+    every = {total.name: terms(values, total) for total in reduce.sums}
+
+    def order(item: tuple[Cell, Accumulator]) -> tuple[int, ...]:
+        (row, vector), accumulator = item
+        return (vector, list(every).index(accumulator.total.name), row) if by_vector else (row, vector)
+
     with points(values, reduce, reduce.dims, ranges):
-        # Row by row: what a row broadcasts is used up before the next is loaded, and takes one register.
-        for cell, accumulator in sorted(distinct.values(), key=lambda item: item[0]):
-            add(values, accumulator, cell, values.lanes is not None and values.lanes.guarded)
+        # Term by term, and row by row: what a row broadcasts is used up before the next is loaded, and takes one
+        # register; or else what all rows broadcast is held, and a vector is used up before the next is loaded.
+        guarded = values.lanes is not None and values.lanes.guarded
+        for k in range(max(map(len, every.values()))):
+            for cell, accumulator in sorted(distinct.values(), key=order):
+                for term in every[accumulator.total.name][k : k + 1]:
+                    add(values, accumulator, term, cell, guarded)
     for (name, cell), accumulator in accumulators.items():
         place, sum = values.place_of(results[name], cell), f.get(accumulator.variable, accumulator.type)
         if in_pieces:

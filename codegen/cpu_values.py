@@ -417,13 +417,16 @@ class Values:
     def _move(self, address: Address, element: str, cell: Cell) -> Value:
         """From the base of an address to where the running reduction stands."""
         pointer, dependence = address.base, address.dependence
+        loops = list(self.moving)
         for name, stride in address.strides:
             dependence |= {name}
             start = pointer
 
             def make(start: Value = start, name: str = name, stride: Value = stride) -> Value:
-                step = self.function.binary("mul nsw", self._index(name, cell, vector=False), stride)
-                return self.function.offset(start, element, step)
+                f, index = self.function, self._index(name, cell, vector=False)
+                known = address.dependence.isdisjoint(loops[loops.index(name) :])  # the stride, before the loop
+                step = f.multiple(index, stride) if known else f.binary("mul nsw", index, stride)
+                return f.offset(start, element, step)
 
             pointer = self.place(("move", start, name, stride), dependence, cell, make)
         return pointer

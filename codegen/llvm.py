@@ -52,12 +52,23 @@ class Block:
     terminator: str = "ret void"
 
 
+@dataclass(slots=True)
+class _Open:
+    """A loop that is being written, and the multiples of its index that advance with it: of each the value, what it
+    begins at, and by how much it grows."""
+
+    start: Value
+    step: Value
+    preheader: Block
+    multiples: dict[Value, tuple[Value, Value, Value]] = field(default_factory=dict)  # by factor
+
+
 class Function:
     """One function returning nothing, built from its first instruction to its last.
 
     With `counted` LLVM sees what its loops count. It then rewrites every address in them as a pointer that advances,
     which on processors whose loads add base, index and offset gains nothing, and is half of the work of making
-    machine code. Without, the next index passes through a hint that says nothing, and addresses stay as written.
+    machine code. Without, what advances passes through a hint that says nothing, and addresses stay as written.
     """
 
     def __init__(
@@ -69,6 +80,7 @@ class Function:
         self.block = self.entry
         self._count = 0
         self._counted = counted
+        self._open: dict[Value, _Open] = {}  # by index
         self.declarations: set[str] = set()
 
     def text(self, attributes: str) -> str:
@@ -170,17 +182,36 @@ class Function:
         self._close(f"br {some}, label %{preheader.name}, label %{done.name}", preheader)
         self._close(f"br label %{body.name}", body)
         index = Value(f"%.{name}.{count}", "i64")
+        self._open[index] = opened = _Open(start, step, preheader)
         yield index, preheader
-        following = self.binary("add nsw", index, step)
-        if not self._counted:
-            following = self.intrinsic("expect", following, i64(0))
-        more = self.compare("icmp slt", following, stop)
-        body.lines.insert(
-            0,
-            f"{index.text} = phi i64 [ {start.text}, %{preheader.name} ], [ {following.text}, %{self.block.name} ]",
-        )
+        del self._open[index]
+        advancing = ((index, start, step), *opened.multiples.values())
+        following = [self._hidden(self.binary("add nsw", value, by)) for value, _, by in advancing]
+        more = self.compare("icmp slt", following[0], stop)
+        body.lines[:0] = [
+            f"{value.text} = phi i64 [ {first.text}, %{preheader.name} ], [ {after.text}, %{self.block.name} ]"
+            for (value, first, _), after in zip(advancing, following, strict=True)
+        ]
         metadata = "" if unroll else ", !llvm.loop !0"
         self._close(f"br {more}, label %{body.name}, label %{done.name}{metadata}", done)
+
+    def multiple(self, index: Value, factor: Value) -> Value:
+        """A loop's index times a factor that is known before the loop: it advances with the index. A shift in each
+        round would do, but takes a register more, and where the pointers fill them, LLVM then orders loads badly."""
+        loop = self._open.get(index)
+        if loop is None or factor == i64(1):
+            return self.binary("mul nsw", index, factor)
+        if factor not in loop.multiples:
+            with self.at(loop.preheader):
+                first = loop.start if loop.start == i64(0) else self.binary("mul nsw", loop.start, factor)
+                by = factor if loop.step == i64(1) else self.binary("mul nsw", loop.step, factor)
+            self._count += 1
+            loop.multiples[factor] = Value(f"%.multiple.{self._count}", "i64"), first, by
+        return loop.multiples[factor][0]
+
+    def _hidden(self, index: Value) -> Value:
+        """The index of the next round: not to be recognised as one, unless the function's loops are `counted`."""
+        return index if self._counted else self.intrinsic("expect", index, i64(0))
 
     @contextmanager
     def when(self, condition: Value) -> Iterator[Block]:

@@ -16,13 +16,14 @@ import networkx
 
 from graphc.codegen.access import Access, loads
 from graphc.codegen.program import Kernel, Let, Program, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
+from graphc.codegen.target import Target
 from graphc.codegen.vectorize import cycles
 from graphc.scalar import walk
 
 __all__ = ["part"]
 
 _WORTH = 0.9  # of the cycles of both: two parts that take more together than this stay together
-_LANES, _REGISTERS = 16, 32  # of the vector unit to count for: the same Program is made for every target
+_TARGET = Target("x86_64-unknown-linux-gnu", "x86-64-v4")  # to count for: the same Program is made for every target
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def _parts(statement: Statement, program: Program, taken: set[str]) -> Sequence[
     if not isinstance(statement, Kernel) or sum(len(s.sums) for s in _reduces(statement)) < 2:
         return (statement,)
     groups = _independent(statement, program)
-    whole = cycles(statement, program, _LANES, _REGISTERS)
+    whole = cycles(statement, program, _TARGET)
     if len(groups) < 2 or whole is None:
         return (statement,)
     parts = _merged([_of(statement, stores, program) for stores in groups], statement, program)
@@ -80,7 +81,7 @@ def _independent(kernel: Kernel, program: Program) -> list[tuple[Store, ...]]:
 
 def _of(kernel: Kernel, stores: Iterable[Store], program: Program) -> _Part:
     alone = _restricted(kernel, tuple(s for s in kernel.stores if s in set(stores)))
-    return _Part(alone, cycles(alone, program, _LANES, _REGISTERS) or 0.0)
+    return _Part(alone, cycles(alone, program, _TARGET) or 0.0)
 
 
 def _merged(parts: list[_Part], kernel: Kernel, program: Program) -> list[_Part]:

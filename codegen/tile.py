@@ -14,7 +14,7 @@ __all__ = ["MOST_VECTORS", "Step", "Tile", "best_tile", "row_sizes"]
 
 MOST_VECTORS = 8
 _LATENCY = 4  # cycles of a fused multiply-add, of which two start in a cycle, beside two loads
-_CACHE = 3  # cycles between vector loads that the second-level cache can serve
+_CACHE = 3 / 64  # cycles for each byte that the second-level cache serves
 _LOOP = 0.5  # cycles of the loop itself
 _TEST = 8  # cycles to see whether a point of a reduction counts
 _LOAD = 0.1  # what a vector load costs beside, to decide between equals
@@ -25,7 +25,7 @@ class Step:
     """One point of a reduction, for all points of its kernel: so many `sums` with so many `products` together.
 
     `loads` says of each operand whether it moves with the row, and whether with the vector. The lengths are those to
-    plan for, in rows and in vectors.
+    plan for, in rows and in vectors. There are so many vector `registers`, each of so many `bytes`.
     """
 
     sums: int
@@ -35,29 +35,34 @@ class Step:
     widths: tuple[int, ...]
     tested: bool
     registers: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """`cycles` are those of a step for one row of one vector, in the mean over the lengths."""
+    """A step goes through a tile row by row, holding its vectors' operands; or, `by_vector`, vector by vector, holding
+    what its rows broadcast. `cycles` are those of a step for one row of one vector, in the mean over the lengths."""
 
     rows: int
     vectors: int
+    by_vector: bool
     cycles: float
 
 
 @functools.lru_cache(1024)
 def best_tile(step: Step) -> Tile:
-    """The accumulators and one step's vector operands fit the registers, and leave some room."""
+    """The accumulators, what a step holds, and one operand more fit the registers, and leave some room."""
     budget = step.registers * 3 // 4
-    operands = -(-sum(by_lane and not by_row for by_row, by_lane in step.loads) // _terms(step))
+    shared = -(-sum(by_lane and not by_row for by_row, by_lane in step.loads) // _terms(step))
+    broadcast = -(-sum(by_row and not by_lane for by_row, by_lane in step.loads) // _terms(step))
     tiles = [
-        Tile(rows, vectors, _cost(step, rows, vectors))
+        Tile(rows, vectors, rows * broadcast < vectors * shared, _cost(step, rows, vectors))
         for rows in range(1, min(budget // step.sums, max(step.heights)) + 1)
         for vectors in range(1, min(MOST_VECTORS, max(step.widths)) + 1)
-        if rows * vectors * step.sums <= budget and rows * vectors * step.sums + vectors * operands < step.registers
+        if rows * vectors * step.sums <= budget
+        and rows * vectors * step.sums + min(rows * broadcast, vectors * shared) < step.registers
     ]
-    return min(tiles, key=lambda tile: tile.cycles, default=Tile(1, 1, _cost(step, 1, 1)))
+    return min(tiles, key=lambda tile: tile.cycles, default=Tile(1, 1, False, _cost(step, 1, 1)))
 
 
 def row_sizes(rows: int) -> tuple[int, ...]:
@@ -76,7 +81,7 @@ def _cycles(step: Step, high: int, wide: int) -> float:
     """Of one step of one tile, which multiplications, loads, the cache or latency may limit."""
     made = sum((high if by_row else 1) * (wide if by_lane else 1) for by_row, by_lane in step.loads)
     vectors = sum((high if by_row else 1) * wide for by_row, by_lane in step.loads if by_lane)
-    busy = max(step.products * high * wide / 2, made / 2, _LATENCY * _terms(step), _CACHE * vectors)
+    busy = max(step.products * high * wide / 2, made / 2, _LATENCY * _terms(step), _CACHE * step.bytes * vectors)
     return busy + _LOAD * vectors + _LOOP + (_TEST if step.tested else 0)
 
 

@@ -36,8 +36,9 @@ _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side. Tiles of `block`
-    rows go together through a reduction, `depth` of its points at a time. A single row has tiles of `wide` vectors.
+    """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side. A step goes
+    through a tile row by row, or `by_vector`. Tiles of `block` rows go together through a reduction, `depth` of its
+    points at a time. A single row has tiles of `wide` vectors.
 
     `widths` are the vectors of the strips that cover the vector dimension, the widest first, and `heights` the rows of
     the tiles that cover the row dimension: fewer where the length is known. `strips` of the widest go through a
@@ -49,6 +50,7 @@ class Schedule:
     vectors: int
     row: str | None
     rows: int
+    by_vector: bool = False
     block: int = 1
     depth: int = 1
     wide: int = 1
@@ -103,7 +105,7 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
     tiled, row = _tiled(kernel, vector, access)
     if not tiled:
         return Schedule(vector, lanes, 1, None, 1)
-    tile = best_tile(_step(kernel, tiled, vector, row, lanes, target.vector_registers, access))
+    tile = best_tile(_step(kernel, tiled, vector, row, lanes, target, access))
     rows, vectors = tile.rows, tile.vectors
     block = rows * -(-_BLOCK // rows)
     depth = min(_depth(reduce, vector, row, lanes, rows, vectors, access) for reduce in tiled)
@@ -118,7 +120,8 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
         heights = _cover(_extent(kernel, row), 1, row_sizes(rows))
         if not isinstance(_extent(kernel, row), Const):
             sums = max(len(reduce.sums) for reduce in tiled)
-            wide = max(1, min(MOST_VECTORS, _CHAINS // sums, max(_lengths(extent)) // lanes))
+            chains = min(_CHAINS, target.vector_registers * 3 // 4)
+            wide = max(1, min(MOST_VECTORS, chains // sums, max(_lengths(extent)) // lanes))
     strips = 1
     inside: tuple[str, ...] = ()
     if row is not None and blocked:
@@ -126,16 +129,19 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
         most = -(-int(extent.value) // (vectors * lanes)) if isinstance(extent, Const) else _MOST_STRIPS
         strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
         inside = _inside(kernel, tiled, row, vector, waiting * strips, access)
-    return Schedule(vector, lanes, vectors, row, rows, block, depth, wide, widths, heights, strips, inside)
+    return Schedule(
+        vector, lanes, vectors, row, rows, tile.by_vector, block, depth, wide, widths, heights, strips, inside
+    )
 
 
-def cycles(kernel: Kernel, program: Program, lanes: int, registers: int) -> float | None:
+def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
     """Of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several rows."""
+    lanes = target.lanes(_BYTES["float32"])
     vector, access = vector_index(kernel, program), Access(kernel, program)
     tiled, row = ([], None) if vector is None else _tiled(kernel, vector, access)
     if vector is None or row is None:
         return None
-    return best_tile(_step(kernel, tiled, vector, row, lanes, registers, access)).cycles
+    return best_tile(_step(kernel, tiled, vector, row, lanes, target, access)).cycles
 
 
 def _tiled(kernel: Kernel, vector: str, access: Access) -> tuple[list[Reduce], str | None]:
@@ -273,7 +279,7 @@ def _step(
     vector: str,
     row: str | None,
     lanes: int,
-    registers: int,
+    target: Target,
     access: Access,
 ) -> Step:
     """What a step of the kernel's reductions asks of a tile; where the length of a dimension is not known, typical."""
@@ -290,7 +296,8 @@ def _step(
         (1,) if row is None else _lengths(_extent(kernel, row)),
         tuple(-(-length // lanes) for length in _lengths(_extent(kernel, vector))),
         any(reduce.when is not None for reduce in reduces),
-        registers,
+        target.vector_registers,
+        target.vector_bits // 8,
     )
 
 
