@@ -27,6 +27,7 @@ from graphc.lower import Lowered
 from graphc.machine import check_memory, cores
 
 _CYCLES_A_SLEEP = 2e6  # a call may lose a tenth of its time to threads that sleep at barriers
+_FEWEST_SLEEPS = 8  # that any call may have
 
 
 class Results(Mapping[str, np.ndarray]):
@@ -205,7 +206,9 @@ class Runner:
             layout.shares.table.ctypes.data,
             layout.shares.table.strides[0],
             layout.shares.threads,
-            8 + int(layout.shares.cycles / _CYCLES_A_SLEEP) + sum(made.rounds for made in layout.shares.waves if made),
+            _FEWEST_SLEEPS
+            + int(layout.shares.cycles / _CYCLES_A_SLEEP)
+            + sum(made.rounds for made in layout.shares.waves if made),
             ctypes.addressof(layout.patience),
         )
         team.start(layout.shares.threads)

@@ -37,6 +37,7 @@ from graphc.rewrite import rewrite
 
 Simplification = Callable[[Node], Node | None]
 
+MOST_RULES = 20  # applied to one node one after another; more would be rules that undo each other
 LARGEST_FOLD = 4096  # elements: constants are folded while they stay small enough to print
 
 
@@ -47,7 +48,7 @@ def simplify(graph: Graph) -> Graph:
 
 def simplify_node(node: Node) -> Node:
     """Apply the rules to one node until none does."""
-    for _ in range(20):
+    for _ in range(MOST_RULES):
         simpler = _step(node)
         if simpler is node:
             break

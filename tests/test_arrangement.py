@@ -69,7 +69,7 @@ def totals(channels: int, inner: tuple[int, ...], op: str = "sum", condition: bo
     return Program("totals", ("n",), buffers, (Kernel("k", (Dim("c", index(channels)),), body, stores),))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.sampled_from([1, 3, 32]),
     st.sampled_from([(64, 64), (4096,), (128, 32)]),
@@ -149,7 +149,7 @@ def test_products_of_one_result_stay_together() -> None:
     assert part(program) == program
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=9, unique=True))
 def test_parting_keeps_every_result(pairs: list[tuple[int, int]]) -> None:
     before = products(pairs, 6)

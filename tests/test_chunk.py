@@ -68,7 +68,7 @@ def full_length(program: Program) -> list[str]:
     return [b.name for b in program.buffers if b.kind == "temp" and Size("t") in b.dims]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(graphs(), st.integers(1, 4), st.booleans())
 def test_random_graphs_in_chunks(example: Example, chunks: int, differentiate: bool) -> None:
     graph = gc.grad(example.graph, "loss") if differentiate else example.graph

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import graphc as gc
 from graphc import testing
@@ -100,7 +100,7 @@ def test_rows_become_one_dim_where_they_lie_so(name: str, lengths: tuple[int, in
         np.testing.assert_allclose(found["o"], expected["o"], rtol=1e-5, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=15, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15)
 @given(testing.graphs())
 def test_programs_of_random_graphs_keep_their_values(example: testing.Example) -> None:
     graph = gc.grad(example.graph, "loss", wrt=list(example.graph.params))

@@ -437,7 +437,7 @@ SIZES = st.fixed_dictionaries(
 def test_programs(name: str, target: str) -> None:
     made = PROGRAMS[name]
 
-    @settings(max_examples=12, deadline=None, derandomize=True)
+    @settings(max_examples=12)
     @given(SIZES, st.booleans())
     def every_size(sizes: dict[str, int], at_end: bool) -> None:
         if name == "triangle by row":
@@ -451,7 +451,7 @@ def test_programs(name: str, target: str) -> None:
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @given(rows=st.integers(0, 40), columns=st.integers(0, 140), depth=st.integers(0, 9))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 def test_matmul_at_every_tail(dtype: str, rows: int, columns: int, depth: int) -> None:
     check(matmul(dtype), {"N": rows, "U": columns, "K": depth, "T": 0})
 
@@ -466,7 +466,7 @@ def test_matmul_of_constant_extents(rows: int, columns: int) -> None:
 @given(st.fixed_dictionaries({k: st.integers(0, most) for k, most in {"N": 80, "U": 20, "T": 30, "K": 90}.items()}))
 @example({"N": 40, "U": 33, "T": 2, "K": 1100})
 @example({"N": 40, "U": 33, "T": 1100, "K": 1})
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 def test_reductions_in_pieces(dtype: str, sizes: dict[str, int]) -> None:
     """Reductions too long for the cache, over two dims, at every edge of a piece and of a block of rows."""
     check(weights(dtype), sizes, tolerance=1e-5 if dtype == "float32" else 1e-12)
@@ -614,7 +614,7 @@ def test_objects_call_nothing(name: str, tmp_path: object) -> None:
         assert listed.stdout.strip() == ""
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example(144, 3, 1, "float64", 1)  # vectors in tiles of 8 for a single row, of 3 for several
 @given(
     st.integers(1, 260) | st.integers(1, 48).map(lambda vectors: 8 * vectors),

@@ -45,7 +45,7 @@ def is_product(f: CompiledCuda) -> bool:
     return any(isinstance(unit, PointsUnit) and unit.product is not None for unit in f.code.units)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(LAYOUTS), lengths, lengths, lengths, st.integers(1, 4), st.sampled_from(PRECISIONS))
 @example("mk,kn->mn", 64, 128, 64, 1, "bf16")
 @example("mk,nk->mn", 130, 132, 100, 1, "f16")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import graphc as gc
 from graphc import testing
@@ -10,7 +10,7 @@ from tests.cuda_emulated import check
 
 
 @given(testing.graphs())
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=8)
 def test_random_graphs(example: testing.Example) -> None:
     g = gc.grad(example.graph, "loss")
     sizes = {**example.lengths, "n": len(example.arrays["label"][0])}

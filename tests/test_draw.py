@@ -156,7 +156,7 @@ def test_gradients_stand_out():
 NASTY = '"<b>&amp;\\N\\"</svg><script>\n\t]]>é∑'
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.one_of(st.just(NASTY), st.text(max_size=12)))
 def test_nothing_breaks_out_of_a_label(text):
     vertices = (Vertex("a", "input", ("first", text), text), Vertex("b", "op", (text,), text, None, True))

@@ -116,7 +116,7 @@ def test_updates_go_to_the_layer_that_reads_them_unless_they_depend_on_it() -> N
         assert alone == apart
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(graphs())
 def test_folding_into_layers_adds_no_cycle(example: Example) -> None:
     for g in (example.graph, gc.training_step(example.graph, "loss", gc.optim.SGD(0.1))):

@@ -27,7 +27,7 @@ def stored(kernel: Kernel) -> set[str]:
     return {store.buffer for store in kernel.stores}
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15)
 @given(graphs())
 def test_what_is_said_of_random_graphs_is_in_their_programs(example: Example) -> None:
     graph = gc.grad(example.graph, "loss", wrt="x")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import graphc as gc
 from graphc import testing
@@ -16,13 +16,7 @@ from graphc.compile import stages
 from graphc.errors import ArgumentError, UnsupportedError
 
 
-def random_graphs(count: int) -> settings:
-    return settings(
-        deadline=None, max_examples=count, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
-
-
-@random_graphs(15)
+@settings(max_examples=15)
 @given(testing.graphs(most_states=2))
 def test_a_prologue_and_the_rest_are_the_program(example: testing.Example) -> None:
     made = stages(gc.grad(example.graph, "loss", wrt="x"))
@@ -45,7 +39,7 @@ def test_a_prologue_and_the_rest_are_the_program(example: testing.Example) -> No
         np.testing.assert_array_equal(found[name], whole[name], err_msg=name)
 
 
-@random_graphs(8)
+@settings(max_examples=8)
 @given(testing.graphs(most_states=2))
 def test_a_frozen_function_computes_what_the_whole_does(example: testing.Example) -> None:
     params = {name: example.arrays[name] for name in example.graph.params}

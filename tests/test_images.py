@@ -137,7 +137,7 @@ def geometries(draw: st.DrawFn, pooling: bool = False) -> Geometry:
     return Geometry(groups, channels, filters, extents, sizes, strides, paddings, dilations)
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(geometries())
 def test_conv(at: Geometry) -> None:
     arrays = {"x": at.image(), "W": normal(at.groups * at.filters, at.channels, *at.size)}
@@ -148,7 +148,7 @@ def test_conv(at: Geometry) -> None:
     )
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(geometries(), st.data())
 def test_conv_transpose(at: Geometry, data: st.DataObject) -> None:
     least = [
@@ -205,7 +205,7 @@ def test_a_convolution_is_linear_and_its_transpose_is_the_adjoint() -> None:
 # Pooling. PyTorch's maximum gives a tie to the first of the largest, so values here are distinct.
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(geometries(pooling=True))
 def test_max_pool(at: Geometry) -> None:
     agree(
@@ -215,7 +215,7 @@ def test_max_pool(at: Geometry) -> None:
     )
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(geometries(pooling=True))
 def test_avg_pool(at: Geometry) -> None:
     agree(
@@ -366,7 +366,7 @@ def test_dropout_zeroes_its_share_and_the_gradient_with_it() -> None:
 # Blocks, channels and classes.
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
     st.tuples(st.integers(1, 3), st.integers(1, 3)),

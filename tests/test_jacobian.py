@@ -118,13 +118,13 @@ def check_affine(structure: Jacobian, step: Step, before: Values, rng: np.random
         np.testing.assert_allclose((up[state] + down[state] - 2 * before[state]) / scale, 0, atol=1e-11)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(graphs(), st.integers(0, 2**16))
 def test_no_claim_is_violated_by_random_graphs(example: Example, seed: int) -> None:
     check(example, seed)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 @given(graphs(smooth=True, most_states=2), st.integers(0, 2**16))
 def test_adjoint_cycles_are_affine(example: Example, seed: int) -> None:
     """Backpropagation is linear in the adjoints, whatever the network."""
@@ -178,7 +178,7 @@ def cells(draw: Any) -> Example:
     return Example(g, random_arrays(g, draw(st.integers(0, 99)), t=3, n=2))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(cells(), st.integers(0, 2**16))
 def test_no_claim_is_violated_by_random_cells(example: Example, seed: int) -> None:
     check(example, seed)

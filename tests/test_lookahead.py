@@ -49,7 +49,7 @@ def recurrences(draw: Any) -> Example:
     return Example(g, random_arrays(g, draw(st.integers(0, 99)), t=draw(st.integers(1, 7))))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(recurrences(), st.booleans())
 def test_two_steps_at_once_compute_the_same(example: Example, differentiated: bool) -> None:
     graph, arrays = example.graph, example.arrays

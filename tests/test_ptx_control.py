@@ -64,7 +64,7 @@ WRITE_COPY_WRITE = (  # the copy must not change with the register it was made f
 
 @given(programs)
 @example(WRITE_COPY_WRITE)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_threads_together_are_threads_alone(program: object) -> None:
     """Also from each other's registers: a thread's values depend on its own number only, given by a parameter."""
     start = "ld.param.u32 %r9, [base]; add.u32 %r9, %r9, %r2;" + "".join(

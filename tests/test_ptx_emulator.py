@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.ptx import Module, UnknownInstruction, load, ptxas
@@ -214,7 +214,6 @@ SINGLE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(st.tuples(SINGLE, SINGLE, SINGLE), min_size=1, max_size=20))
-@settings(deadline=None)
 def test_fma_rounds_once(rows: list[tuple[float, float, float]]) -> None:
     a, b, c = (np.array(column, np.float32) for column in zip(*rows, strict=True))
     with np.errstate(all="ignore"):
@@ -241,7 +240,6 @@ def _nearest_single(exact: Fraction) -> float:
 
 
 @given(*[st.floats(allow_nan=False, allow_infinity=False)] * 3)
-@settings(deadline=None)
 def test_double_fma_rounds_once(a: float, b: float, c: float) -> None:
     with np.errstate(all="ignore"):
         got = float(fma_double(*(np.array([v]) for v in (a, b, c)))[0])

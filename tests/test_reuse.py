@@ -33,7 +33,7 @@ def run(program: Program, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, 
     return {b.name: full[b.name] for b in program.buffers if b.kind in ("output", "param")}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(graphs(), st.booleans(), st.integers(0, 3))
 def test_random_programs_compute_the_same_in_less_memory(example: Example, differentiate: bool, chunks: int) -> None:
     graph = gc.grad(example.graph, "loss") if differentiate else example.graph

@@ -57,7 +57,7 @@ def scattering(inside: Iterable[Kernel]) -> list[Kernel]:
     return [kernel for kernel in inside if any(store.accumulate for store in kernel.stores)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 300),
     st.sampled_from([(), (1,), (5,), (16,), (70,), (3, 18)]),

@@ -4,19 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import graphc as gc
 from graphc import testing
 from graphc.ir import FLOATS
 from graphc.precision import to_dtype
 from graphc.simplify import simplify
-
-
-def random_graphs(count: int) -> settings:
-    return settings(
-        deadline=None, max_examples=count, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
 
 
 def assert_same(found: Any, expected: Any, tolerance: float = 1e-10) -> None:
@@ -32,7 +26,7 @@ def floating(graph: gc.Graph) -> list[str]:
     return [name for name, node in declared.items() if node.dtype in FLOATS]
 
 
-@random_graphs(60)
+@settings(max_examples=60)
 @given(testing.graphs())
 def test_unrolling_and_differentiating_commute(example: testing.Example) -> None:
     wrt = floating(example.graph)
@@ -43,7 +37,7 @@ def test_unrolling_and_differentiating_commute(example: testing.Example) -> None
     assert_same(gc.interpret(unrolled, **example.arrays), expected)
 
 
-@random_graphs(40)
+@settings(max_examples=40)
 @given(testing.graphs())
 def test_printed_graphs_read_back(example: testing.Example) -> None:
     for graph in (example.graph, gc.grad(example.graph, "loss", wrt="x"), gc.unroll(example.graph, **example.lengths)):
@@ -51,7 +45,7 @@ def test_printed_graphs_read_back(example: testing.Example) -> None:
         assert str(gc.parse(str(graph))) == str(graph)
 
 
-@random_graphs(40)
+@settings(max_examples=40)
 @given(testing.graphs())
 def test_simplify_keeps_values(example: testing.Example) -> None:
     expected = gc.interpret(example.graph, **example.arrays)
@@ -60,7 +54,7 @@ def test_simplify_keeps_values(example: testing.Example) -> None:
     assert simplify(simpler) == simpler
 
 
-@random_graphs(12)
+@settings(max_examples=12)
 @given(testing.graphs())
 def test_compiled_code_computes_what_the_interpreter_does(example: testing.Example) -> None:
     folded = gc.grad(example.graph, "loss", wrt=floating(example.graph))
@@ -68,14 +62,14 @@ def test_compiled_code_computes_what_the_interpreter_does(example: testing.Examp
     assert_same(gc.compile(folded)(**example.arrays), expected)
 
 
-@random_graphs(6)
+@settings(max_examples=6)
 @given(testing.graphs())
 def test_unrolled_graphs_compile(example: testing.Example) -> None:
     unrolled = gc.unroll(gc.grad(example.graph, "loss", wrt="x"), **example.lengths)
     assert_same(gc.compile(unrolled)(**example.arrays), gc.interpret(unrolled, **example.arrays))
 
 
-@random_graphs(6)
+@settings(max_examples=6)
 @given(testing.graphs(dtype="float32"))
 def test_single_precision_is_close(example: testing.Example) -> None:
     double = gc.interpret(to_dtype(example.graph, "float64"), **in_double(example.arrays))
@@ -90,13 +84,13 @@ def in_double(arrays: testing.Arrays) -> testing.Arrays:
     return {name: a.astype(np.float64) if a.dtype == np.float32 else a for name, a in arrays.items()}
 
 
-@random_graphs(25)
+@settings(max_examples=25)
 @given(testing.graphs(smooth=True, most_states=2))
 def test_gradients_against_finite_differences(example: testing.Example) -> None:
     testing.check_gradients(example.graph, arrays=example.arrays)
 
 
-@random_graphs(12)
+@settings(max_examples=12)
 @given(testing.graphs(smooth=True, most_states=2))
 def test_second_derivatives(example: testing.Example) -> None:
     twice = gc.grad(example.graph, "loss", wrt="x")

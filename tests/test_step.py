@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import graphc as gc
 from graphc import testing
@@ -16,12 +16,6 @@ from graphc.errors import ArgumentError, AxisError, CausalityError, DefinitionEr
 
 Arrays = dict[str, np.ndarray]
 Call = Callable[[], Mapping[str, np.ndarray]]
-
-
-def random_graphs(count: int) -> settings:
-    return settings(
-        deadline=None, max_examples=count, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
 
 
 def bind(s: gc.Graph, arrays: Arrays, compiled: bool, **options: Any) -> Call:
@@ -60,13 +54,13 @@ def agree(g: gc.Graph, arrays: Arrays, compiled: bool, **options: Any) -> None:
         np.testing.assert_allclose(found[name], expected, rtol=1e-11, atol=1e-13, err_msg=name)
 
 
-@random_graphs(40)
+@settings(max_examples=40)
 @given(testing.graphs(causal=True))
 def test_steps_compute_what_the_sequence_does(example: testing.Example) -> None:
     agree(example.graph, example.arrays, compiled=False)
 
 
-@random_graphs(12)
+@settings(max_examples=12)
 @given(testing.graphs(causal=True))
 def test_compiled_steps_compute_what_the_sequence_does(example: testing.Example) -> None:
     agree(example.graph, example.arrays, compiled=True)

@@ -297,7 +297,7 @@ def graphs(draw) -> gc.Graph:
     return g
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(graphs())
 def test_random_expressions_round_trip(g):
     round_trip(g)
@@ -378,7 +378,7 @@ def test_a_text_begins_with_its_header(text):
         parse(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_damaged_texts_do_no_worse_than_a_parse_error(data):
     text = str(data.draw(st.sampled_from(DAMAGED)))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
@@ -35,11 +35,6 @@ from graphc.scalar import Call, Index, Load, Scalar, call, index
 # No vectors, so that every dim can be cut at every point.
 SCALAR = Target("riscv64-unknown-linux-gnu")
 CELLS = ("elman", "lstm", "gru", "peephole_lstm", "slstm", "lem", "min_gru", "jordan")
-
-
-def random_graphs(count: int) -> settings:
-    checks = list(HealthCheck)
-    return settings(deadline=None, max_examples=count, derandomize=True, database=None, suppress_health_check=checks)
 
 
 needs_team = pytest.mark.skipif(not SUPPORTED, reason="this system has no futex")
@@ -212,7 +207,7 @@ def check_in_turns(graph: gc.Graph, arrays: Mapping[str, np.ndarray], seed: int,
             np.testing.assert_array_equal(found[buffer.name], expected[buffer.name], err_msg=buffer.name)
 
 
-@random_graphs(8)
+@settings(max_examples=8)
 @given(testing.graphs(), st.integers(0, 2**31))
 def test_threads_that_take_turns_compute_what_one_does(example: testing.Example, seed: int) -> None:
     wrt = [n for n, node in example.graph.inputs.items() if node.dtype.startswith("float")]
@@ -283,7 +278,7 @@ def test_every_cell_gives_the_same_bits_on_any_number_of_threads(cell: str) -> N
 
 @needs_team
 @pytest.mark.usefixtures("eager")
-@random_graphs(12)
+@settings(max_examples=12)
 @given(example=testing.graphs())
 def test_random_graphs_give_the_same_bits(example: testing.Example) -> None:
     graph = gc.grad(example.graph, "loss", wrt=list(example.graph.params))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
@@ -110,7 +110,7 @@ def statements_in_order(program: Program, wave: Wavefront) -> Iterator[int]:
     yield from wave.after
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(testing.graphs(), st.integers(1, 5), st.integers(2, 4))
 def test_every_statement_has_one_place_and_stages_lag_behind_what_they_need(
     example: testing.Example, block: int, threads: int
@@ -161,12 +161,7 @@ def test_networks_give_the_same_bits_as_wavefronts(graph: gc.Graph, threads: int
 
 @needs_team
 @pytest.mark.usefixtures("always")
-@settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=15)
 @given(testing.graphs())
 def test_random_graphs_give_the_same_bits_as_wavefronts(example: testing.Example) -> None:
     check_bits(gc.grad(example.graph, "loss", wrt=list(example.graph.params)), dict(example.arrays), 2)

@@ -98,7 +98,7 @@ def drawn(geometry: dict[str, Any]) -> gc.Graph | None:
         return None
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(GEOMETRIES)
 def test_compiled_networks_compute_what_the_interpreter_does(geometry: dict[str, Any]) -> None:
     g = drawn(geometry)
@@ -109,7 +109,7 @@ def test_compiled_networks_compute_what_the_interpreter_does(geometry: dict[str,
             np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(GEOMETRIES)
 def test_each_pass_keeps_the_values(geometry: dict[str, Any]) -> None:
     g = drawn({**geometry, "channels": min(geometry["channels"], 16)})
