@@ -113,8 +113,7 @@ class _Shared:
     def __init__(self, program: Program, target: Target, shared: Partition, attributes: str) -> None:
         self.program, self.target, self.shared, self.attributes = program, target, shared, attributes
         parameters = ["ptr %args", "ptr %sizes", "ptr %row", "ptr %team"]
-        name = quoted("", shared_name(program))
-        self.function = Function(name, parameters, "dso_local", counted=not target.is_x86)
+        self.function = Function(quoted("", shared_name(program)), parameters, "dso_local")
         access = Access(Kernel("shared", (), (), ()), program)
         self.values = Values(self.function, Functions(self.function, target), access)
         self.pieces: list[Piece] = []

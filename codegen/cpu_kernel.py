@@ -73,8 +73,7 @@ def kernel_function(
     attributes: str,
 ) -> Piece:
     """The function of one kernel."""
-    function = Function(name, parameters.declared(), counted=not target.is_x86)
-    emitter = _KernelEmitter(function, kernel, tile, parameters, program, target)
+    emitter = _KernelEmitter(Function(name, parameters.declared()), kernel, tile, parameters, program, target)
     emitter.emit()
     values = emitter.values
     return Piece(

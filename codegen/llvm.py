@@ -66,20 +66,19 @@ class _Open:
 class Function:
     """One function returning nothing, built from its first instruction to its last.
 
-    With `counted` LLVM sees what its loops count. It then rewrites every address in them as a pointer that advances,
-    which on processors whose loads add base, index and offset gains nothing, and is half of the work of making
-    machine code. Without, what advances passes through a hint that says nothing, and addresses stay as written.
+    Where LLVM sees what loops count, it rewrites every address in them as a pointer that advances. On processors that
+    gains nothing, and is half of the work of making machine code. So what advances passes through a hint that says
+    nothing, and addresses stay as written, unless a function is `counted`.
     """
 
-    def __init__(
-        self, name: str, parameters: Sequence[str], linkage: str = "internal", *, counted: bool = True
-    ) -> None:
+    counted = False
+
+    def __init__(self, name: str, parameters: Sequence[str], linkage: str = "internal") -> None:
         self._header = f"define {linkage} void @{name}({', '.join(parameters)})"
         self.entry = Block("entry")
         self.blocks = [self.entry]
         self.block = self.entry
         self._count = 0
-        self._counted = counted
         self._open: dict[Value, _Open] = {}  # by index
         self.declarations: set[str] = set()
 
@@ -211,7 +210,7 @@ class Function:
 
     def _hidden(self, index: Value) -> Value:
         """The index of the next round: not to be recognised as one, unless the function's loops are `counted`."""
-        return index if self._counted else self.intrinsic("expect", index, i64(0))
+        return index if self.counted else self.intrinsic("expect", index, i64(0))
 
     @contextmanager
     def when(self, condition: Value) -> Iterator[Block]:

@@ -27,6 +27,8 @@ def i32(value: int) -> Value:
 class DeviceFunction(Function):
     """One kernel of a module."""
 
+    counted = True
+
     def __init__(self, name: str, parameters: Sequence[str]) -> None:
         super().__init__(name, parameters, "ptx_kernel")
 
