@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
+from graphc.codegen.choice import Choice, choices
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -54,17 +55,6 @@ def scatter(program: Program) -> Program:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """A sum of terms, each of which counts in one `row` of a dim: the one that `chosen` says."""
-
-    reduce: Reduce
-    total: Accumulate
-    row: Dim
-    chosen: Scalar
-    term: Scalar
-
-
-@dataclass(frozen=True, slots=True)
 class _Home:
     """Where a sum lies; `begun`: it goes on from what lies there."""
 
@@ -90,7 +80,7 @@ class _Scattering:
     def _kernel(self, kernel: Kernel) -> Iterator[Kernel]:
         """The kernel without the sums that are scattered, after the kernels that do it."""
         access = Access(kernel, replace(self.program, buffers=(*self.program.buffers, *self.buffers)))
-        choice = _choice(kernel, access)
+        choice = next((c for c in choices(kernel, access) if _worth(c, kernel)), None)
         if choice is None:
             yield kernel
             return
@@ -113,38 +103,7 @@ class _Scattering:
         return _Home(Load(buffer.name, tuple(Index(dim.index) for dim in kernel.dims), buffer.dtype))
 
 
-def _choice(kernel: Kernel, access: Access) -> _Choice | None:
-    """A sum of the kernel that is worth scattering."""
-    for reduce in kernel.body:
-        for total in reduce.sums if isinstance(reduce, Reduce) else ():
-            assert isinstance(reduce, Reduce)
-            choice = _selected(kernel, reduce, total, access)
-            if choice is not None and _independent(choice, access) and _worth(choice, kernel):
-                return choice
-    return None
-
-
-def _selected(kernel: Kernel, reduce: Reduce, total: Accumulate, access: Access) -> _Choice | None:
-    """A sum of select(chosen = row, term, 0)."""
-    rows = {dim.index: dim for dim in kernel.dims}
-    match total.op, access.resolve(total.value):
-        case "sum", Call("select", (condition, term, Const(0))):
-            match access.resolve(condition):
-                case Call("eq", (chosen, Index(name)) | (Index(name), chosen)) if name in rows:
-                    return _Choice(reduce, total, rows[name], chosen, term)
-    return None
-
-
-def _independent(choice: _Choice, access: Access) -> bool:
-    """Whether it does not take a row, or another sum, to know the terms and where they belong."""
-    asked = [choice.chosen, choice.term, *(dim.extent for dim in choice.reduce.dims)]
-    if choice.reduce.when is not None:
-        asked.append(choice.reduce.when)
-    varying = frozenset().union(*map(access.dependence, asked))
-    return choice.row.index not in varying and not varying & access.sums.keys()
-
-
-def _worth(choice: _Choice, kernel: Kernel) -> bool:
+def _worth(choice: Choice, kernel: Kernel) -> bool:
     """Whether there are rows enough. Of a table of numbers, rows are compared in lanes, but stored to one by one."""
     in_lanes = kernel.dims[-1] is not choice.row and not _shorter(kernel.dims[-1], _LANES)
     return not _shorter(choice.row, _STORING if in_lanes else _STORING * _LANES)
@@ -173,7 +132,7 @@ def _home(kernel: Kernel, total: Accumulate, access: Access) -> _Home | None:
     return None
 
 
-def _sending(kernel: Kernel, choice: _Choice, place: Load, name: str) -> Kernel:
+def _sending(kernel: Kernel, choice: Choice, place: Load, name: str) -> Kernel:
     """Adds every term where it belongs; what belongs nowhere is 0, and added to the first row."""
     reduce, row, when = choice.reduce, choice.row, choice.reduce.when
     chosen, term = _where(choice.chosen, when), _where(choice.term, when)
@@ -201,7 +160,7 @@ def _where(scalar: Scalar, when: Scalar | None) -> Scalar:
     return replaced(scalar, rule)
 
 
-def _others(choice: _Choice) -> list[Let | Reduce]:
+def _others(choice: Choice) -> list[Let | Reduce]:
     """The reduction without the sum."""
     sums = tuple(total for total in choice.reduce.sums if total is not choice.total)
     return [replace(choice.reduce, sums=sums)] if sums else []

@@ -118,5 +118,7 @@ def _kernel(unit: PointsUnit) -> str:
         factors, block = unit.product
         by = f"{block.height} × {block.width}, {len(factors.reduce.sums)} sums each, {block.depth} terms at a time"
         return f"{unit.kernel.name}: tiles of {by}, through shared memory"
+    if unit.search is not None:
+        return f"{unit.kernel.name}: a warp searches the terms of each {unit.search.choice.row.index}"
     by = {1: "one thread", WARP: "a warp"}.get(unit.lanes, "a CTA")
     return f"{unit.kernel.name}: {by} for each point"

@@ -31,6 +31,7 @@ from graphc.codegen.cost import evaluate
 from graphc.codegen.cuda.arch import ARCHS, Arch
 from graphc.codegen.cuda.groups import TENSOR, Grouping, groupings, step_of
 from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.cuda.search import Search
 from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
 from graphc.codegen.program import Dim, Kernel, Program, Reduce, kernels
 from graphc.plan import loads
@@ -106,7 +107,7 @@ def estimate(problem: Problem | Images, work: Work, arch: Arch, assembled: bool 
 
 def _part(unit: Unit, code: CudaCode, sizes: Mapping[str, int], reports: Mapping[str, ptxas.Report]) -> Part | None:
     if isinstance(unit, PointsUnit):
-        flops = _operations(unit.kernel, sizes)
+        flops = _operations(unit.kernel, sizes) if unit.search is None else _searching(unit.kernel, unit.search, sizes)
         touched = _touched((unit.kernel,), code.program, sizes)
         rate = code.arch.flops * code.arch.sms * (TENSOR if unit.fragments is not None else 1)
         return Part(unit.symbol, LAUNCH + max(flops / rate, touched / code.arch.memory), flops, touched)
@@ -141,6 +142,12 @@ def _operations(kernel: Kernel, sizes: Mapping[str, int]) -> int:
     points = _extent(kernel.dims, sizes)
     terms = sum(len(r.sums) * _extent(r.dims, sizes) for r in kernel.body if isinstance(r, Reduce))
     return points * (2 * terms + 1)
+
+
+def _searching(kernel: Kernel, search: Search, sizes: Mapping[str, int]) -> int:
+    """A comparison for each term and row, and an addition for each term and column."""
+    terms, columns = _extent(search.choice.reduce.dims, sizes), _extent((search.column,), sizes)
+    return terms * (_extent(kernel.dims, sizes) // columns + columns)
 
 
 def _extent(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:

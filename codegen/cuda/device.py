@@ -108,6 +108,10 @@ class DeviceFunction(Function):
         made = self.call(type, name, pointer)
         return [self.emit("i32", f"extractvalue {made}, {k}") for k in range(count)]
 
+    def ballot(self, condition: Value) -> Value:
+        """The lanes of the warp for which a condition holds, as bits. All lanes take part."""
+        return self.call("i32", "llvm.nvvm.vote.ballot.sync", Value(_ALL_LANES, "i32"), condition)
+
     def exchange(self, value: Value, distance: int) -> Value:
         """The value of the lane whose number differs in one bit. All lanes of the warp take part."""
         match value.type:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from graphc.codegen.cost import evaluate
-from graphc.codegen.cuda.arch import Arch
+from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.groups import Grouping, groupings
 from graphc.codegen.cuda.meeting import COUNTER_STRIDE
 from graphc.codegen.cuda.points import owned_dims
@@ -76,6 +76,8 @@ def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
     own, walked = owned_dims(unit.kernel)
     points = _product(own, sizes) if _product(walked, sizes) else 0
     ctas = -(-points * unit.lanes // unit.threads)
+    if unit.search is not None:
+        ctas = -(-unit.search.warps(unit.kernel, sizes) * WARP // unit.threads)
     if unit.product is not None:
         factors, block = unit.product
         counts = (_product(dims, sizes) for dims in (factors.left, factors.right))

@@ -21,6 +21,7 @@ from graphc.codegen.cuda.mma_product import MmaProduct
 from graphc.codegen.cuda.place import place
 from graphc.codegen.cuda.points import PARTIALS, compute_points
 from graphc.codegen.cuda.scalars import NOWHERE, NOWHERE_BYTES, Scalars, buffer_value, size_value
+from graphc.codegen.cuda.search import compute_search
 from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit, counters_value, parts_value
 from graphc.codegen.cuda.versions import Version
 from graphc.codegen.math import definitions
@@ -85,7 +86,9 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
     scalars = Scalars(f, Access(unit.kernel, program), arch.target, {})
     cta, ctas = f.wide(f.register("ctaid.x")), f.wide(f.register("nctaid.x"))
     where = place(f, unit.threads, cta, ctas)
-    if unit.product is None:
+    if unit.search is not None:
+        compute_search(scalars, unit.kernel, unit.search, where)
+    elif unit.product is None:
         compute_points(scalars, unit.kernel, unit.lanes, where)
     else:
         factors, block = unit.product

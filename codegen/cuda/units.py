@@ -22,6 +22,7 @@ from graphc.codegen.cuda.mma import Fragments
 from graphc.codegen.cuda.mma_blocking import Points, mma_blocking
 from graphc.codegen.cuda.partials import partials
 from graphc.codegen.cuda.points import owned_dims
+from graphc.codegen.cuda.search import Search, search_of
 from graphc.codegen.cuda.slices import Slicing, slicings
 from graphc.codegen.cuda.versions import NOMINAL, Version, held_products, versions
 from graphc.codegen.llvm import Value
@@ -50,7 +51,7 @@ def counters_value() -> Value:
 @dataclass(frozen=True)
 class PointsUnit:
     """A kernel at the top of the program. `lanes` threads compute each of its points together; or it is a product,
-    computed in tiles."""
+    computed in tiles, or a sum whose terms each row searches for."""
 
     symbol: str
     kernel: Kernel
@@ -58,6 +59,7 @@ class PointsUnit:
     lanes: int
     product: tuple[Factors, Blocking] | None = None
     fragments: Fragments | None = None
+    search: Search | None = None
     threads: int = THREADS
 
 
@@ -90,6 +92,9 @@ def split_sums(program: Program, arch: Arch) -> Program:
 
     def ctas(kernel: Kernel) -> int:
         product = _product(kernel, program, arch, None)
+        search = search_of(kernel, program, sizes)
+        if search is not None:
+            return -(-search.warps(kernel, sizes) * WARP // THREADS)
         if product is None:
             return -(-_points(kernel.dims, sizes) * _lanes(kernel, program, alone=True) // THREADS)
         factors, block = product
@@ -113,7 +118,8 @@ def _unit(position: int, statement: Statement, program: Program, arch: Arch, fra
         alone = _lanes(statement, program, alone=True)
         product = _product(statement, program, arch, fragments)
         rounded = product is not None and product[0].dtype == "float32"
-        return PointsUnit(symbol, statement, buffers, alone, product, fragments if rounded else None)
+        search = search_of(statement, program, dict.fromkeys(program.sizes, NOMINAL))
+        return PointsUnit(symbol, statement, buffers, alone, product, fragments if rounded else None, search)
     symbol = _symbol(position, f"loop_{statement.index}")
     sliced = slicings(statement, program)
     products = held_products(statement, sliced, program)
