@@ -14,6 +14,7 @@
 """
 
 import importlib
+import sys
 from types import ModuleType
 
 from graphc import cells, layers, optim
@@ -96,7 +97,12 @@ _LAZY = ("testing", "datasets")
 def __getattr__(name: str) -> ModuleType:
     if name in _LAZY:
         return importlib.import_module(f"graphc.{name}")
-    raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    raise AttributeError(f"module 'graphc' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+
+
+def __dir__() -> list[str]:
+    """What is public: completion and suggestions show this, and no module's insides."""
+    return sorted([*__all__, *_LAZY])
 
 
 __all__ = [

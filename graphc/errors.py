@@ -7,7 +7,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-_PACKAGE = tuple(str((Path(__file__).parent / part).resolve()) + "/" for part in (".", "../ops", "../codegen"))
+import numpy as np
+
+_HERE = Path(__file__).parent
+_PACKAGES = tuple(
+    f"{folder.resolve()}/" for folder in (_HERE, _HERE / "../ops", _HERE / "../codegen", Path(np.__file__).parent)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,7 @@ class Location:
 
 
 def user_location() -> Location | None:
-    """The innermost line on the call stack that is not graphc's own."""
+    """The innermost line on the call stack that is neither graphc's own nor numpy's."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
@@ -40,7 +45,7 @@ _own: dict[str, bool] = {}
 def _is_own(file: str) -> bool:
     known = _own.get(file)
     if known is None:
-        known = _own[file] = file.startswith("<frozen") or str(Path(file).resolve()).startswith(_PACKAGE)
+        known = _own[file] = file.startswith("<frozen") or str(Path(file).resolve()).startswith(_PACKAGES)
     return known
 
 

@@ -19,6 +19,30 @@ if TYPE_CHECKING:
     from graphc.graph import Graph
 
 
+# What numpy calls for an array's operator, and the value's that takes the array from the other side.
+_REFLECTED = {
+    np.add: "__radd__",
+    np.subtract: "__rsub__",
+    np.multiply: "__rmul__",
+    np.true_divide: "__rtruediv__",
+    np.matmul: "__rmatmul__",
+    np.power: "__rpow__",
+    np.less: "__gt__",
+    np.less_equal: "__ge__",
+    np.greater: "__lt__",
+    np.greater_equal: "__le__",
+    np.equal: "__eq__",
+    np.not_equal: "__ne__",
+    np.bitwise_and: "__and__",
+    np.bitwise_or: "__or__",
+}
+
+_NO_ARRAY = (
+    "computes arrays, not values of a graph; graphc has functions of its own, as gc.tanh and gc.sum, and operators "
+    "take values"
+)
+
+
 class Value:
     """A value of a graph: it varies over `axes` and holds an event of `shape` at each point.
 
@@ -27,7 +51,6 @@ class Value:
     """
 
     __slots__ = ("graph", "node")
-    __array_ufunc__ = None  # numpy arrays leave `array * value` to us
 
     def __init__(self, graph: Graph | None, node: Node) -> None:
         self.graph = graph
@@ -136,6 +159,17 @@ class Value:
         return binary(ew.logical_or, self, other)
 
     __ror__ = __or__
+
+    def __array_ufunc__(self, function: np.ufunc, method: str, *inputs: Any, **options: Any) -> Value:
+        """`array * value`; numpy's functions do not take values."""
+        operator = _REFLECTED.get(function)
+        if operator is None or method != "__call__" or options or inputs[-1] is not self:
+            raise GraphError(f"np.{function.__name__} {_NO_ARRAY}")
+        result: Value = getattr(self, operator)(inputs[0])
+        return result
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise GraphError(f"numpy {_NO_ARRAY}")
 
     def __invert__(self) -> Value:
         return Value(self.graph, ew.logical_not(self.node))

@@ -287,6 +287,31 @@ def truth_value() -> None:
         pass
 
 
+@refused(GraphError, "np.tanh computes arrays", "gc.tanh")
+def numpy_function() -> None:
+    _, _, _, x = graph()
+    np.tanh(x)  # here
+
+
+@refused(GraphError, "np.add computes arrays")
+def numpy_sum() -> None:
+    _, _, _, x = graph()
+    np.sum(x)  # here
+
+
+@refused(GraphError, "numpy computes arrays", "gc.sum")
+def numpy_array() -> None:
+    _, _, _, x = graph()
+    np.asarray(x)  # here
+
+
+@refused(GraphError, "np.add computes arrays")
+def numpy_array_updated() -> None:
+    _, _, _, x = graph()
+    total = np.zeros(3)
+    total += x  # here
+
+
 @refused(ShapeError, "index 3 is outside dimension 0 of an event of shape (3,)")
 def index_out_of_range() -> None:
     _, _, _, x = graph()

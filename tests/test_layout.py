@@ -7,6 +7,9 @@ import tomllib
 from pathlib import Path
 
 import networkx
+import pytest
+
+import graphc
 
 ROOT = Path(__file__).parent.parent
 
@@ -141,3 +144,11 @@ def test_the_compiler_names_no_cell() -> None:
             if isinstance(n, ast.Constant) and isinstance(n.value, str) and "\n" not in n.value
         }
         assert not [w for w in words if w.lower() in cells], f"{path} names a cell"
+
+
+def test_completion_shows_what_is_public() -> None:
+    assert set(dir(graphc)) == {*graphc.__all__, "testing", "datasets"}
+    with pytest.raises(AttributeError, match="tahn") as raised:
+        graphc.tahn  # noqa: B018
+    assert raised.value.name == "tahn"
+    assert raised.value.obj is graphc

@@ -2,6 +2,7 @@
 differences, its machine code against the interpreter, and operands that it must refuse."""
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -475,3 +476,19 @@ def test_indices_out_of_range(name: str, position: int, index: int) -> None:
     for run in (gc.interpret, lambda graph, **arrays: gc.compile(graph)(**arrays)):
         with pytest.raises(ArgumentError, match=str(index)):
             run(g, **given)
+
+
+ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow)
+COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
+LOGIC = (operator.and_, operator.or_)
+
+
+@pytest.mark.parametrize("apply", [*ARITHMETIC, *COMPARISONS, *LOGIC, operator.matmul], ids=lambda f: f.__name__)
+def test_arrays_on_the_left_of_an_operator(apply: Callable[[Any, Any], Any]) -> None:
+    left, right = np.array([0.5, 2.0, 1.5]), np.array([2.0, 0.5, 1.5])
+    if apply in LOGIC:
+        left, right = left > 1, right > 1
+    g = gc.Graph("left", dtype="float64")
+    x = g.input("x", (3,), dtype=str(right.dtype))
+    g.output("y", apply(left, x))
+    np.testing.assert_allclose(gc.interpret(g, x=right)["y"], apply(left, right), rtol=1e-15)
