@@ -10,7 +10,7 @@ graphc itself does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,14 @@ FITS = [
 ]  # fmt: skip
 
 
+def _value(coefficients: Sequence[Real], x: Real) -> Real:
+    """The polynomial at x: coefficients lowest power first (Horner's rule)."""
+    value = mp.mpf(0)
+    for c in reversed(coefficients):
+        value = value * x + c
+    return value
+
+
 def _points(interval: tuple[float, float], count: int) -> list[Real]:
     low, high = map(mp.mpf, interval)
     return [(low + high) / 2 + (high - low) / 2 * mp.cos(mp.pi * (i + 0.5) / count) for i in range(count)]
@@ -94,10 +102,7 @@ def fit(problem: Fit, degree: int) -> tuple[Real, ...]:
             for j in range(degree + 1):
                 normal[i, j] = moments[i + j]
         coefficients = list(mp.lu_solve(normal, right))
-        errors = [
-            abs(problem.weight(x) * (mp.polyval(coefficients[::-1], x) - v))
-            for x, v in zip(points, values, strict=True)
-        ]
+        errors = [abs(problem.weight(x) * (_value(coefficients, x) - v)) for x, v in zip(points, values, strict=True)]
         total = mp.fsum(e * m for e, m in zip(errors, emphasis, strict=True))
         emphasis = [m * e / total * _POINTS for e, m in zip(errors, emphasis, strict=True)]
     return tuple(coefficients)
@@ -112,7 +117,7 @@ def largest_error(problem: Fit, coefficients: tuple[Real, ...], points: int = 30
     with mp.workdps(_DIGITS):
         return float(
             max(
-                abs(problem.weight(x) * (mp.polyval([mp.mpf(c) for c in coefficients[::-1]], x) - problem.function(x)))
+                abs(problem.weight(x) * (_value(coefficients, x) - problem.function(x)))
                 for x in _points(problem.interval, points)
             )
         )
