@@ -10,6 +10,7 @@ behind what works on the arguments, and behind the call before, which used the s
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -83,11 +84,11 @@ class CudaRunner:
         self.checks = checks
         self.device = device
         self._declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+        self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
+        self._before: tuple[int, Any] | None = None  # the stream of the call before and a mark behind it, if unended
+        self._lock = threading.Lock()
         self._module = device.load(code.ptx)
         self._unaligned: Any = None  # a module for arguments that begin anywhere, once a call has needed it
-        self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
-        self._lock = threading.Lock()
-        self._before: tuple[int, Any] | None = None  # the stream of the call before and a mark behind it, if unended
         size, stream = counter_bytes(code.arch), device.stream
         device.clear(self._block(COUNTERS, size, stream), size, stream)
         for name, array in lowered.constants.items():
@@ -104,6 +105,15 @@ class CudaRunner:
             taken = self._taken(given, queue)
             sizes = {axis.name: extent for axis, extent in taken.arguments.sizes.items()}
             return self._run(taken, sizes, launches(self.code, sizes, chosen), queue)
+
+    def __del__(self) -> None:
+        """Give the memory back, behind the last call."""
+        if sys.is_finalizing():
+            return
+        if self._before is not None:
+            self.device.wait(self.device.stream, self._before[1])
+        for _, address in self._blocks.values():
+            self.device.free(address, self.device.stream)
 
     # Arguments.
 

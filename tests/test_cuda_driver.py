@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc as garbage
 import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -41,6 +42,8 @@ class Driver:
             CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION="cluster",
             CU_LAUNCH_ATTRIBUTE_COOPERATIVE="cooperative",
             CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="local",
+            CU_POINTER_ATTRIBUTE_MEMORY_TYPE="type",
+            CU_MEMPOOL_ATTR_RELEASE_THRESHOLD="threshold",
             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared",
             CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED="large",
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="MAJOR",
@@ -48,7 +51,7 @@ class Driver:
             CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT="COUNT",
         )
         self.CUlaunchAttributeID = self.CUstreamCaptureMode = self.CUfunction_attribute = names
-        self.CUdevice_attribute = names
+        self.CUdevice_attribute = self.CUmemPool_attribute = self.CUpointer_attribute = names
 
     def cuGetErrorString(self, status: int) -> tuple[int, bytes]:
         return 0, b"out of order"
@@ -87,6 +90,13 @@ def test_what_the_driver_says_is_passed_on() -> None:
         NvidiaDevice(Driver(cuInit=Failure(7)), 0)
 
 
+def test_a_driver_that_is_too_old_for_the_code() -> None:
+    driver = Driver(cuModuleLoadData=Failure(222))
+    driver.cuDeviceGetAttribute = lambda code, _: (0, {"MAJOR": 12, "MINOR": 0}[code])  # type: ignore[attr-defined]
+    with pytest.raises(UnsupportedError, match=r"too old for PTX 8\.7, which a GPU sm_120 needs; install a newer"):
+        NvidiaDevice(driver, 0).load("// made\n.version 8.7\n.target sm_120\n")
+
+
 def test_too_little_memory() -> None:
     device = NvidiaDevice(Driver(cuMemAllocAsync=Failure(2)), 0)
     with pytest.raises(MemoryError, match="GiB free of"):
@@ -111,7 +121,8 @@ def test_a_missing_package_and_a_missing_driver(monkeypatch: pytest.MonkeyPatch)
 def test_launches_say_how_ctas_hang_together() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    device.run("module", [launch(cluster=16, shared=100_000, cooperative=True)], 7)
+    module = device.load("")
+    device.run(module, [launch(cluster=16, shared=100_000, cooperative=True)], 7)
     (config,) = [call[1] for call in driver.called if call[0] == "cuLaunchKernelEx"]
     assert [attribute.id for attribute in config.attrs] == ["cluster", "cooperative"]
     assert config.attrs[0].value.clusterDim.x == 16
@@ -122,17 +133,57 @@ def test_launches_say_how_ctas_hang_together() -> None:
     ]
 
 
+def test_a_kernel_is_told_again_when_a_launch_asks_for_more() -> None:
+    driver = Driver()
+    device = NvidiaDevice(driver, 0)
+    module = device.load("")
+    for shared in (0, 1000, 500, 60_000, 60_000):
+        device.run(module, [launch(shared=shared)], 7)
+    told = [call[2:] for call in driver.called if call[0] == "cuFuncSetAttribute"]
+    assert told == [("shared", 1000), ("shared", 60_000)]
+    assert driver.names().count("cuModuleGetFunction") == 1
+
+
+def test_a_module_goes_with_its_graphs() -> None:
+    """What a module has is the module's: the next may have kernels of the same names, and lie where it lay."""
+    driver = Driver()
+    device = NvidiaDevice(driver, 0)
+    for _ in range(2):
+        module = device.load("")
+        for _ in range(3):
+            device.run(module, [launch("a"), launch("b")], 7)
+        del module
+    for name in ("cuModuleGetFunction", "cuGraphLaunch"):
+        assert driver.names().count(name) == 4
+    for name in ("cuModuleLoadData", "cuModuleUnload", "cuGraphExecDestroy"):
+        assert driver.names().count(name) == 2
+
+
+def test_a_capture_ends_where_a_launch_fails() -> None:
+    driver = Driver()
+    device = NvidiaDevice(driver, 0)
+    module, several = device.load(""), [launch("a"), launch("b")]
+    device.run(module, several, 7)
+    driver.results["cuLaunchKernelEx"] = Failure(1)
+    with pytest.raises(UnsupportedError, match="cuLaunchKernelEx failed"):
+        device.run(module, several, 7)
+    assert driver.names()[-1] == "cuStreamEndCapture"
+    driver.results["cuLaunchKernelEx"] = 0
+    device.run(module, several, 7)
+    assert driver.names()[-1] == "cuGraphLaunch"
+
+
 def test_repeated_launches_become_a_graph() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    several = [launch("a"), launch("b")]
+    module, several = device.load(""), [launch("a"), launch("b")]
     for stream in (OWN, 1, 7, OWN):
-        device.run("module", several, stream)
+        device.run(module, several, stream)
     assert driver.names().count("cuGraphLaunch") == 3
     assert [call[-1] for call in driver.called if call[0] == "cuGraphLaunch"] == [1, 7, OWN]
     assert [call[1] for call in driver.called if call[0] == "cuStreamBeginCapture"] == [OWN]
     assert driver.names().count("cuLaunchKernelEx") == 4
-    device.run("module", [launch("a"), launch("b", arguments=(1, 3))], OWN)
+    device.run(module, [launch("a"), launch("b", arguments=(1, 3))], OWN)
     assert driver.names().count("cuGraphLaunch") == 3
 
 
@@ -212,6 +263,14 @@ def test_dlpack_goes_both_ways() -> None:
     assert foreign("x", np.ones(3), device.stream) is None
 
 
+def test_an_array_on_another_gpu() -> None:
+    device = EmulatedDevice()
+    theirs = Theirs(np.ones((2, 3), np.float32), device)
+    theirs.__dlpack_device__ = lambda: (2, 1)  # type: ignore[attr-defined]
+    with pytest.raises(ArgumentError, match="x lies on GPU number 1, but graphc runs on number 0"):
+        gc.compile(counted(), target="cuda", device=device)(x=theirs, total=np.zeros(3, np.float32))
+
+
 @pytest.mark.parametrize(
     ("array", "strides", "message"),
     [
@@ -229,6 +288,7 @@ def test_arrays_that_do_not_fit(array: np.ndarray, strides: tuple[int, ...] | No
 
 def test_memory_is_kept_and_given_back() -> None:
     device = EmulatedDevice(size=10_000_000)
+    at_first = device._free
     f = gc.compile(counted(), target="cuda", device=device)
     total = np.zeros(3, np.float32)
     small, large = np.ones((2, 3), np.float32), np.ones((5000, 3), np.float32)
@@ -241,6 +301,9 @@ def test_memory_is_kept_and_given_back() -> None:
     np.testing.assert_array_equal(total, 5006)
     with pytest.raises(MemoryError, match="free"):
         f(x=np.ones((1_000_000, 3), np.float32), total=total)
+    del f
+    garbage.collect()  # the error above knows it still
+    assert device._free == at_first
 
 
 def test_training_keeps_the_state_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

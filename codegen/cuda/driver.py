@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,11 +22,12 @@ __all__ = ["Device", "Prepared", "nvidia_device"]
 
 _OLDEST_DRIVER = 12000  # of CUDA 12.0, the first that takes PTX 8.0
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_UNSUPPORTED_PTX = 222  # CUDA_ERROR_UNSUPPORTED_PTX_VERSION
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not synchronised with the legacy default stream
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
-_MOST_GRAPHS = 32  # that are kept
+_MOST_GRAPHS = 32  # that a module keeps
 _PORTABLE_CLUSTER = 8  # CTAs: for more, a function must be told first
-_STATIC_SHARED = 48 * 1024  # bytes: the same
+_ALL_MEMORY = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Device(Protocol):
         """Fill memory with zeros."""
 
     def write(self, address: int, array: np.ndarray, stream: int) -> None:
-        """Copy an array, contiguous, to the device."""
+        """Copy an array, contiguous, to the device; it may be changed as soon as this returns."""
 
     def read(self, array: np.ndarray, address: int, stream: int) -> None:
         """Copy from the device to an array, contiguous; all that the stream held has ended then."""
@@ -111,9 +113,16 @@ class NvidiaDevice:
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         self._call("cuCtxSetCurrent", self._context)
         self.stream = int(self._call("cuStreamCreate", _NON_BLOCKING))
-        self._functions: dict[tuple[int, str], Any] = {}
-        self._graphs: dict[tuple[int, tuple[Prepared, ...]], Any] = {}
-        self._last: tuple[int, tuple[Prepared, ...]] | None = None
+        self._recorder = int(self._call("cuStreamCreate", _NON_BLOCKING))  # captures, since a default stream cannot
+        self._recording = threading.Lock()
+        self._keep_memory()
+
+    def _keep_memory(self) -> None:
+        """Memory that was given back is not handed to the system whenever the host waits, as it is by default: each
+        call would map its outputs anew."""
+        pool = self._call("cuDeviceGetDefaultMemPool", self._device)
+        threshold = self._driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+        self._call("cuMemPoolSetAttribute", pool, threshold, self._driver.cuuint64_t(_ALL_MEMORY))
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the driver; its result, or an error with the driver's own words."""
@@ -140,9 +149,22 @@ class NvidiaDevice:
         code = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
         return int(self._call("cuDeviceGetAttribute", code, self._device))
 
-    def load(self, ptx: str) -> Any:
+    def load(self, ptx: str) -> _Module:
         self._enter()
-        return self._call("cuModuleLoadData", ptx.encode() + b"\0")
+        result = self._driver.cuModuleLoadData(ptx.encode() + b"\0")
+        if int(result[0]) == _UNSUPPORTED_PTX:
+            version = ptx.partition(".version ")[2].split(maxsplit=1)[0]
+            raise UnsupportedError(
+                f"the NVIDIA driver is too old for PTX {version}, which a GPU {self.arch} needs; install a newer driver"
+            )
+        return _Module(self, self._checked("cuModuleLoadData", result))
+
+    def unload(self, module: _Module) -> None:
+        """Give a module back, with the graphs of its launches, when all that was launched has ended."""
+        self.synchronize()
+        for graph in module.graphs.values():
+            self._call("cuGraphExecDestroy", graph)
+        self._call("cuModuleUnload", module.handle)
 
     def allocate(self, size: int, stream: int) -> int:
         self._enter()
@@ -167,6 +189,13 @@ class NvidiaDevice:
         self._enter()
         if array.nbytes:
             self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, stream)
+            if self._pinned(array.ctypes.data):
+                self.finish(stream)
+
+    def _pinned(self, address: int) -> bool:
+        """Whether the driver knows memory of the host, and so reads it later; of any other it takes a copy at once."""
+        kind = self._driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+        return int(self._driver.cuPointerGetAttribute(kind, address)[0]) == 0
 
     def read(self, array: np.ndarray, address: int, stream: int) -> None:
         self._enter()
@@ -197,33 +226,37 @@ class NvidiaDevice:
         self._enter()
         self._call("cuCtxSynchronize")
 
-    def run(self, module: Any, launches: Sequence[Prepared], stream: int) -> None:
+    def run(self, module: _Module, launches: Sequence[Prepared], stream: int) -> None:
         """Launches that are made a second time become one graph, and cost one call of the driver from then on."""
         self._enter()
-        key = (id(module), tuple(launches))
-        if key not in self._graphs:
-            if len(launches) < 2 or key != self._last:
-                self._last = key
+        key = tuple(launches)
+        if key not in module.graphs:
+            if len(launches) < 2 or key != module.last:
+                module.last = key
                 for launch in launches:
                     self._launch(module, launch, stream)
                 return
-            if len(self._graphs) == _MOST_GRAPHS:
-                self._call("cuGraphExecDestroy", self._graphs.pop(next(iter(self._graphs))))
-            self._graphs[key] = self._captured(module, launches)
-        self._call("cuGraphLaunch", self._graphs[key], stream)
+            if len(module.graphs) == _MOST_GRAPHS:
+                self._call("cuGraphExecDestroy", module.graphs.pop(next(iter(module.graphs))))
+            module.graphs[key] = self._captured(module, launches)
+        self._call("cuGraphLaunch", module.graphs[key], stream)
 
-    def _captured(self, module: Any, launches: Sequence[Prepared]) -> Any:
-        """The own stream captures, since a default stream cannot; any stream can run the graph."""
+    def _captured(self, module: _Module, launches: Sequence[Prepared]) -> Any:
+        """A graph, which any stream can run."""
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self._call("cuStreamBeginCapture", self.stream, mode)
-        for launch in launches:
-            self._launch(module, launch, self.stream)
-        graph = self._call("cuStreamEndCapture", self.stream)
+        with self._recording:
+            self._call("cuStreamBeginCapture", self._recorder, mode)
+            try:
+                for launch in launches:
+                    self._launch(module, launch, self._recorder)
+            finally:
+                result = self._driver.cuStreamEndCapture(self._recorder)
+            graph = self._checked("cuStreamEndCapture", result)
         made = self._call("cuGraphInstantiate", graph, 0)
         self._call("cuGraphDestroy", graph)
         return made
 
-    def _launch(self, module: Any, launch: Prepared, stream: int) -> None:
+    def _launch(self, module: _Module, launch: Prepared, stream: int) -> None:
         config = self._driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid, 1, 1
         config.blockDimX, config.blockDimY, config.blockDimZ = launch.block, 1, 1
@@ -249,22 +282,50 @@ class NvidiaDevice:
             attributes.append(together)
         return attributes
 
-    def _function(self, module: Any, launch: Prepared) -> Any:
-        key = (id(module), launch.symbol)
-        if key not in self._functions:
-            function = self._call("cuModuleGetFunction", module, launch.symbol.encode())
-            if launch.cluster > _PORTABLE_CLUSTER:
-                attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
-                self._call("cuFuncSetAttribute", function, attribute, 1)
-            if launch.shared > _STATIC_SHARED:
-                attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                self._call("cuFuncSetAttribute", function, attribute, launch.shared)
-            self._functions[key] = function
-        return self._functions[key]
+    def _function(self, module: _Module, launch: Prepared) -> Any:
+        """A kernel, which is told before the first launch that asks for so much: the next call may ask for more."""
+        function = module.functions.get(launch.symbol)
+        if function is None:
+            function = _Function(self._call("cuModuleGetFunction", module.handle, launch.symbol.encode()))
+            module.functions[launch.symbol] = function
+        attributes = self._driver.CUfunction_attribute
+        if launch.cluster > function.cluster:
+            attribute = attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+            self._call("cuFuncSetAttribute", function.handle, attribute, 1)
+            function.cluster = launch.cluster
+        if launch.shared > function.shared:
+            attribute = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._call("cuFuncSetAttribute", function.handle, attribute, launch.shared)
+            function.shared = launch.shared
+        return function.handle
 
     def _enter(self) -> None:
         """Another library may have made its own context this thread's."""
         self._call("cuCtxSetCurrent", self._context)
+
+
+@dataclass(slots=True)
+class _Function:
+    """A kernel, and what its launches may ask for: CTAs of a cluster, bytes of dynamic shared memory."""
+
+    handle: Any
+    cluster: int = _PORTABLE_CLUSTER
+    shared: int = 0
+
+
+class _Module:
+    """Code on the GPU, its functions by name and the graphs of its launches; it goes with the last that knows it."""
+
+    def __init__(self, device: NvidiaDevice, handle: Any) -> None:
+        self.handle = handle
+        self.functions: dict[str, _Function] = {}
+        self.graphs: dict[tuple[Prepared, ...], Any] = {}
+        self.last: tuple[Prepared, ...] | None = None
+        self._device = device
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self._device.unload(self)
 
 
 class _Event:

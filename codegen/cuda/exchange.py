@@ -55,14 +55,18 @@ class Foreign:
 
 def foreign(name: str, array: object, stream: int) -> Foreign | None:
     """What an array on a GPU is; None for anything else. `stream` is where it will be used: through DLPack its owner
-    makes that stream wait. Raises `ArgumentError` if the array is not dense and row-major, or names no valid stream."""
+    makes that stream wait. Raises `ArgumentError` if the array is not dense and row-major, lies on another GPU than
+    the first, or names no valid stream."""
+    if isinstance(array, np.ndarray):
+        return None
+    place = getattr(array, "__dlpack_device__", None)
+    kind, number = (None, 0) if place is None else place()
+    if kind in (_CUDA, _MANAGED) and number:
+        raise ArgumentError(f"{name} lies on GPU number {number}, but graphc runs on number 0; pass a copy there")
     interface = getattr(array, "__cuda_array_interface__", None)
     if interface is not None:
         return _from_interface(name, array, interface, stream)
-    place = getattr(array, "__dlpack_device__", None)
-    if place is not None and not isinstance(array, np.ndarray) and place()[0] in (_CUDA, _MANAGED):
-        return _from_dlpack(name, array, stream)
-    return None
+    return _from_dlpack(name, array, stream) if kind in (_CUDA, _MANAGED) else None
 
 
 def _from_interface(name: str, array: object, interface: dict[str, Any], stream: int) -> Foreign:

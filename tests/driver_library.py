@@ -1,0 +1,347 @@
+"""NVIDIA's driver, answered by the PTX emulator: a shared library that cuda-bindings loads in the driver's place.
+
+So what graphc says to the driver goes through the real bindings, as C's arguments and structures, and comes out of them
+here, with the signatures of CUDA's `cuda.h`; kernels run in the emulator with the arguments that arrived. Streams do
+their work at once; a stream that captures keeps it instead. Loading the library takes the driver's place for the whole
+process, so that this is for a process of its own (`tests/driver_session.py`).
+"""
+
+import ctypes
+import functools
+import inspect
+import subprocess
+from collections.abc import Callable
+from ctypes import POINTER, c_char_p, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_void_p
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests import ptx
+
+SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, INVALID_CONTEXT, INVALID_HANDLE, MISTAKE = 0, 1, 2, 201, 400, 999
+CAPTURE_UNSUPPORTED = 900
+
+CONTEXT = 77
+CLUSTER_DIMENSION, COOPERATIVE = 4, 2  # CUlaunchAttributeID
+MAJOR, MINOR, SM_COUNT = 75, 76, 16  # CUdevice_attribute
+LARGEST_SHARED, LARGE_CLUSTERS = 8, 13  # CUfunction_attribute
+RELEASE_THRESHOLD = 4  # CUmemPool_attribute
+MEMORY_TYPE, HOST_MEMORY = 2, 1  # CUpointer_attribute, CUmemorytype
+DYNAMIC_SHARED = 16 * 1024  # what a kernel that is not told gets at least: 48 KiB, less what it declares
+NAMES = {OUT_OF_MEMORY: b"out of memory", INVALID_VALUE: b"invalid argument"}
+
+
+class AttributeValue(ctypes.Union):
+    _fields_ = (("pad", c_ubyte * 64), ("cluster", c_uint * 3), ("cooperative", c_int))
+
+
+class Attribute(ctypes.Structure):
+    _fields_ = (("id", c_int), ("pad", c_ubyte * 4), ("value", AttributeValue))
+
+
+class Config(ctypes.Structure):
+    _fields_ = (
+        ("grid", c_uint * 3),
+        ("block", c_uint * 3),
+        ("shared", c_uint),
+        ("stream", c_void_p),
+        ("attributes", POINTER(Attribute)),
+        ("count", c_uint),
+    )
+
+
+class Stream:
+    """A stream of the caller's."""
+
+
+@dataclass
+class Event:
+    recorded: bool = False
+
+
+class Pool:
+    """The memory that allocations in streams come from."""
+
+
+@dataclass
+class Kernel:
+    module: ptx.Module
+    name: str
+    attributes: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        declared = self.module.text.functions[self.name].parameters
+        assert all(p.bytes == 8 for p in declared)
+        return len(declared)
+
+
+@dataclass
+class Executable:
+    work: list[Callable[[], None]]
+
+
+def _host(address: int, size: int) -> np.ndarray:
+    """The host's memory there, as bytes."""
+    return np.ctypeslib.as_array(ctypes.cast(address, POINTER(c_ubyte)), (size,))
+
+
+class Refused(Exception):
+    """A call ends with an error code."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+class DriverLibrary:
+    """The driver: its memory, modules, streams, events and graphs, all by handles that are numbers.
+
+    `called` are the names of the functions that were called; `mistakes` what they would not have survived.
+    """
+
+    def __init__(self, folder: Path, memory: int = 1 << 26) -> None:
+        self.called: list[str] = []
+        self.mistakes: list[BaseException] = []
+        self.memory = ptx.Memory()
+        self.free = self.total = memory
+        self.sizes: dict[int, int] = {}
+        self.current: int | None = None
+        self.handles: dict[int, Any] = {}
+        self.capturing: dict[int, list[Callable[[], None]]] = {}  # by stream
+        self.launched: list[tuple[str, int, bool, int]] = []  # kernel, CTAs of a cluster, cooperative, stream
+        self.pinned: set[int] = set()  # addresses of the host's memory
+        self.threshold = 0
+        library = folder / "libcuda.so.1"
+        source = Path(__file__).with_name("driver_library.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True)
+        self._library = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        self._kept = [
+            self._answer(name, f) for name, f in inspect.getmembers(self, inspect.ismethod) if name[:2] == "cu"
+        ]
+
+    def _answer(self, name: str, method: Callable[..., int | None]) -> Any:
+        """A C function for a method, whose annotations are C's types."""
+
+        def function(*arguments: Any) -> int:
+            self.called.append(name)
+            try:
+                return method(*arguments) or SUCCESS
+            except Refused as refused:
+                return refused.status
+            except BaseException as mistake:
+                self.mistakes.append(mistake)
+                return MISTAKE
+
+        types = [p.annotation for p in inspect.signature(method).parameters.values()]
+        made = ctypes.CFUNCTYPE(c_int, *types)(function)
+        assert self._library.answer(name.encode(), ctypes.cast(made, c_void_p))
+        return made
+
+    def _new(self, thing: Any) -> int:
+        handle = 0x1000 + 16 * len(self.handles)
+        self.handles[handle] = thing
+        return handle
+
+    def _gone(self, handle: int) -> None:
+        assert self.handles[handle] is not None, "given back twice"
+        self.handles[handle] = None  # numbers are not used again, so that one that is gone is recognised
+
+    def new_stream(self) -> int:
+        return self._new(Stream())
+
+    @property
+    def modules(self) -> int:
+        """How many are loaded."""
+        return sum(isinstance(thing, ptx.Module) for thing in self.handles.values())
+
+    def _found(self, handle: int | None, kind: type) -> Any:
+        if not isinstance(found := self.handles.get(handle or 0), kind):
+            raise Refused(INVALID_HANDLE)
+        return found
+
+    def _in_context(self) -> None:
+        if self.current != CONTEXT:
+            raise Refused(INVALID_CONTEXT)
+
+    def _queue(self, stream: int | None, work: Callable[[], None]) -> None:
+        """Do it now; or keep it for the graph, if the stream captures."""
+        self._in_context()
+        self._found(stream, Stream)
+        if stream in self.capturing:
+            self.capturing[stream].append(work)
+        else:
+            work()
+
+    # The machine.
+
+    def cuInit(self, flags: c_uint) -> None:
+        assert flags == 0
+
+    def cuDriverGetVersion(self, version: POINTER(c_int)) -> None:
+        version[0] = 12080
+
+    def cuGetErrorString(self, status: c_int, text: POINTER(c_char_p)) -> None:
+        text[0] = NAMES.get(status, b"an error")
+
+    def cuDeviceGetCount(self, count: POINTER(c_int)) -> None:
+        count[0] = 1
+
+    def cuDeviceGet(self, device: POINTER(c_int), ordinal: c_int) -> None:
+        assert ordinal == 0
+        device[0] = 0
+
+    def cuDeviceGetAttribute(self, value: POINTER(c_int), attribute: c_int, device: c_int) -> None:
+        value[0] = {MAJOR: 9, MINOR: 0, SM_COUNT: 132}[attribute]
+
+    def cuDeviceGetDefaultMemPool(self, pool: POINTER(c_void_p), device: c_int) -> None:
+        pool[0] = self._new(Pool())
+
+    def cuMemPoolSetAttribute(self, pool: c_void_p, attribute: c_int, value: POINTER(c_uint64)) -> None:
+        self._found(pool, Pool)
+        assert attribute == RELEASE_THRESHOLD
+        self.threshold = value[0]
+
+    def cuDevicePrimaryCtxRetain(self, context: POINTER(c_void_p), device: c_int) -> None:
+        context[0] = CONTEXT
+
+    def cuCtxSetCurrent(self, context: c_void_p) -> None:
+        self.current = context
+
+    def cuCtxSynchronize(self) -> None:
+        self._in_context()
+        assert not self.capturing
+
+    # Memory.
+
+    def cuMemAllocAsync(self, address: POINTER(c_uint64), size: c_size_t, stream: c_void_p) -> None:
+        self._queue(stream, lambda: None)
+        assert size > 0
+        assert stream not in self.capturing
+        if size > self.free:
+            raise Refused(OUT_OF_MEMORY)
+        self.free -= size
+        address[0] = self.memory.alloc(size)
+        self.sizes[address[0]] = size
+
+    def cuMemFreeAsync(self, address: c_uint64, stream: c_void_p) -> None:
+        self._queue(stream, lambda: self.memory.free(address))
+        self.free += self.sizes.pop(address)
+
+    def cuMemGetInfo(self, free: POINTER(c_size_t), total: POINTER(c_size_t)) -> None:
+        free[0], total[0] = self.free, self.total
+
+    def cuMemsetD8Async(self, address: c_uint64, value: c_ubyte, size: c_size_t, stream: c_void_p) -> None:
+        self._queue(stream, lambda: self.memory.fill(address, value, size))
+
+    def cuPointerGetAttribute(self, value: c_void_p, attribute: c_int, address: c_uint64) -> int:
+        assert attribute == MEMORY_TYPE
+        assert address not in self.sizes
+        if address not in self.pinned:
+            return INVALID_VALUE
+        ctypes.cast(value, POINTER(c_uint))[0] = HOST_MEMORY
+        return SUCCESS
+
+    def cuMemcpyHtoDAsync(self, address: c_uint64, source: c_void_p, size: c_size_t, stream: c_void_p) -> None:
+        array = _host(source, size).copy()
+        self._queue(stream, lambda: self.memory.copy_in(address, array))
+
+    def cuMemcpyDtoHAsync(self, target: c_void_p, address: c_uint64, size: c_size_t, stream: c_void_p) -> None:
+        def copy() -> None:
+            _host(target, size)[...] = self.memory.copy_out(address, size)
+
+        self._queue(stream, copy)
+
+    # Streams and events.
+
+    def cuStreamCreate(self, stream: POINTER(c_void_p), flags: c_uint) -> None:
+        self._in_context()
+        stream[0] = self._new(Stream())
+
+    def cuStreamSynchronize(self, stream: c_void_p) -> None:
+        self._in_context()
+        assert stream not in self.capturing
+
+    def cuEventCreate(self, event: POINTER(c_void_p), flags: c_uint) -> None:
+        self._in_context()
+        event[0] = self._new(Event())
+
+    def cuEventRecord(self, event: c_void_p, stream: c_void_p) -> None:
+        self._found(event, Event).recorded = True
+
+    def cuStreamWaitEvent(self, stream: c_void_p, event: c_void_p, flags: c_uint) -> None:
+        assert self._found(event, Event).recorded
+        assert flags == 0
+
+    def cuEventDestroy(self, event: c_void_p) -> None:
+        self._found(event, Event)
+        self._gone(event)
+
+    # Kernels.
+
+    def cuModuleLoadData(self, module: POINTER(c_void_p), image: c_char_p) -> None:
+        self._in_context()
+        module[0] = self._new(ptx.load(image.decode(), self.memory))
+
+    def cuModuleUnload(self, module: c_void_p) -> None:
+        self._in_context()
+        self._found(module, ptx.Module)
+        self._gone(module)
+
+    def cuModuleGetFunction(self, function: POINTER(c_void_p), module: c_void_p, name: c_char_p) -> None:
+        function[0] = self._new(Kernel(self._found(module, ptx.Module), name.decode()))
+
+    def cuFuncSetAttribute(self, function: c_void_p, attribute: c_int, value: c_int) -> None:
+        self._found(function, Kernel).attributes[attribute] = value
+
+    def cuLaunchKernelEx(
+        self, config: POINTER(Config), function: c_void_p, parameters: POINTER(c_void_p), extra: c_void_p
+    ) -> None:
+        kernel, given = self._found(function, Kernel), config.contents
+        assert not extra
+        clusters = [a.value.cluster[:] for a in given.attributes[: given.count] if a.id == CLUSTER_DIMENSION]
+        together = [a.value.cooperative for a in given.attributes[: given.count] if a.id == COOPERATIVE]
+        cluster = clusters[0] if clusters else [1, 1, 1]
+        if given.shared > kernel.attributes.get(LARGEST_SHARED, DYNAMIC_SHARED):
+            raise Refused(INVALID_VALUE)
+        if cluster[0] > 8 and not kernel.attributes.get(LARGE_CLUSTERS):
+            raise Refused(INVALID_VALUE)
+        work = functools.partial(
+            kernel.module.launch,
+            kernel.name,
+            grid=given.grid[:],
+            block=given.block[:],
+            cluster=cluster,
+            args=[ctypes.cast(parameters[k], POINTER(c_uint64))[0] for k in range(kernel.parameters)],
+            shared_bytes=given.shared,
+            cooperative=together == [1],
+        )
+        self.launched.append((kernel.name, cluster[0], together == [1], given.stream))
+        self._queue(given.stream, work)
+
+    # Graphs of launches.
+
+    def cuStreamBeginCapture(self, stream: c_void_p, mode: c_int) -> None:
+        self._found(stream, Stream)
+        assert stream not in self.capturing
+        assert mode == 1
+        self.capturing[stream] = []
+
+    def cuStreamEndCapture(self, stream: c_void_p, graph: POINTER(c_void_p)) -> None:
+        graph[0] = self._new(self.capturing.pop(stream))
+
+    def cuGraphInstantiateWithFlags(self, made: POINTER(c_void_p), graph: c_void_p, flags: c_uint64) -> None:
+        made[0] = self._new(Executable(self._found(graph, list)))
+
+    def cuGraphDestroy(self, graph: c_void_p) -> None:
+        self._found(graph, list)
+        self._gone(graph)
+
+    def cuGraphExecDestroy(self, made: c_void_p) -> None:
+        self._found(made, Executable)
+        self._gone(made)
+
+    def cuGraphLaunch(self, made: c_void_p, stream: c_void_p) -> None:
+        for work in self._found(made, Executable).work:
+            self._queue(stream, work)

@@ -1,0 +1,127 @@
+"""A process in which cuda-bindings calls the emulated driver, started by `tests/test_cuda_bindings.py`.
+
+    python -m tests.driver_session FOLDER
+
+builds the driver in the folder, does what users do on a GPU, and fails where something is not as on the CPU.
+"""
+
+from __future__ import annotations
+
+import gc as garbage
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc.codegen.cuda.driver import nvidia_device
+from graphc.codegen.cuda.exchange import DeviceArray
+from graphc.cuda_compile import CompiledCuda
+from graphc.cuda_runtime import DeviceResults
+from tests.cuda_emulated import Arrays, arrays_of, recurrent, ways
+from tests.driver_library import DriverLibrary
+
+
+def close(found: object, expected: object) -> None:
+    for name, value in expected.items():
+        there = found[name]
+        array = there if isinstance(there, np.ndarray) else there.numpy()
+        np.testing.assert_allclose(array, value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def calls(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """The first call launches, the second captures, the third is one graph; a longer sequence launches again."""
+    f = gc.compile(g, target="cuda")
+    expected = gc.compile(g)(**arrays)
+    for graphs in (0, 1, 2):
+        close(f(**arrays), expected)
+        assert driver.called.count("cuGraphLaunch") == graphs
+    longer = arrays_of(g, t=9, n=2)
+    close(f(**longer), gc.compile(g)(**longer))
+
+
+def longer_batches(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """A kernel is told of each launch that asks for more shared memory than those before."""
+    assert driver.threshold == 2**64 - 1
+    f = gc.compile(g, target="cuda")
+    for n in (1, 5, 33):
+        batch = arrays_of(g, t=2, n=n)
+        close(f(**batch), gc.compile(g)(**batch))
+
+
+def groupings(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """Clusters and grids of CTAs that wait for each other are launched as such."""
+    f = gc.compile(g, target="cuda")
+    expected = gc.compile(g)(**arrays)
+    driver.launched.clear()
+    for chosen in ways(f, {"t": 4, "n": 2}):
+        close(f.runner(arrays, chosen), expected)
+    assert any(cluster > 1 for _, cluster, _, _ in driver.launched)
+    assert any(together for _, _, together, _ in driver.launched)
+
+
+def arrays_there(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """Arrays on the GPU are used where they lie, on the caller's stream."""
+    f = gc.compile(g, target="cuda")
+    there = f.upload(arrays)
+    stream = driver.new_stream()
+    driver.launched.clear()
+    found = f.run(there, stream=stream)
+    assert isinstance(found, DeviceResults)
+    assert {s for _, _, _, s in driver.launched} == {stream}
+    close(found, gc.compile(g)(**arrays))
+
+
+def pinned_memory(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """The driver reads pinned memory later, so that a call waits before its caller may change it."""
+    device = nvidia_device()
+    waits = []
+    for pinned in (set(), {arrays["x"].ctypes.data}):
+        driver.pinned = pinned
+        driver.called.clear()
+        DeviceArray.copy_of(arrays["x"], device)
+        waits.append(driver.called.count("cuStreamSynchronize"))
+    assert waits == [0, 1]
+
+
+def memory_comes_back(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """A compiled graph that is gone leaves nothing behind."""
+    before = driver.free
+    loaded = driver.modules
+    f: CompiledCuda | None = gc.compile(g, target="cuda")
+    for _ in range(3):
+        f(**arrays)
+    assert driver.free < before
+    assert driver.modules == loaded + 1
+    f = None
+    garbage.collect()
+    assert (driver.free, driver.modules) == (before, loaded)
+    for number in range(4):  # one after another, perhaps where the one before lay
+        other = gc.Graph("scaled")
+        n = other.axis("n")
+        other.output("y", other.input("x", (3,), over=n) * float(number))
+        x = np.ones((2, 3), np.float32)
+        np.testing.assert_array_equal(gc.compile(other, target="cuda")(x=x)["y"], x * number)
+
+
+def errors(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    device = nvidia_device()
+    with pytest.raises(MemoryError, match="GiB free of"):
+        device.allocate(driver.free + 1, device.stream)
+    with pytest.raises(gc.errors.UnsupportedError, match="cuStreamWaitEvent failed with error 400: an error"):
+        device._call("cuStreamWaitEvent", device.stream, 1, 0)
+
+
+def main(folder: str) -> None:
+    driver = DriverLibrary(Path(folder))
+    g = recurrent("gru", 8)
+    arrays = arrays_of(g, t=4, n=2)
+    for step in (calls, longer_batches, groupings, arrays_there, pinned_memory, memory_comes_back, errors):
+        step(driver, g, arrays)
+        assert not driver.mistakes, driver.mistakes
+        print(f"{step.__name__}: as on the CPU", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
