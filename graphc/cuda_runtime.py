@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphc.arena import arena, buffer_bytes, buffer_shape
+from graphc.arena import Arena, arena, buffer_bytes, buffer_shape
 from graphc.arguments import Arguments, check_apart, check_arguments, check_updated
 from graphc.codegen.cuda.driver import Device, Prepared
 from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, Foreign, foreign
@@ -35,6 +35,7 @@ from graphc.lower import Lowered
 from graphc.runtime import Results
 
 _WORKSPACE = "(workspace)"
+_MOST_LAYOUTS, _MOST_LAUNCHERS = 256, 32  # that are kept
 
 
 class DeviceResults(Mapping[str, DeviceArray]):
@@ -65,6 +66,16 @@ class _Given:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """What follows from the lengths of a call alone: its launches, where its temporaries lie, shapes of all buffers."""
+
+    launches: tuple[Launch, ...]
+    arena: Arena
+    shapes: Mapping[str, tuple[int, ...]]
+    bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class _Queue:
     """The stream of a call; `told` by the caller, or the device's own."""
 
@@ -86,6 +97,8 @@ class CudaRunner:
         self._declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
         self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
         self._before: tuple[int, Any] | None = None  # the stream of the call before and a mark behind it, if unended
+        self._layouts: dict[tuple[int, ...], Layout] = {}
+        self._launchers: dict[tuple[bool, tuple[Prepared, ...]], Callable[[int], None]] = {}
         self._lock = threading.Lock()
         self._module = device.load(code.ptx)
         self._unaligned: Any = None  # a module for arguments that begin anywhere, once a call has needed it
@@ -104,7 +117,22 @@ class CudaRunner:
         with self._lock:
             taken = self._taken(given, queue)
             sizes = {axis.name: extent for axis, extent in taken.arguments.sizes.items()}
-            return self._run(taken, sizes, launches(self.code, sizes, chosen), queue)
+            return self._run(taken, self._layout(sizes) if chosen is None else self._laid(sizes, chosen), queue)
+
+    def _layout(self, sizes: Mapping[str, int]) -> Layout:
+        """Made once for each lengths of a call; the cost model takes longer than a short sequence."""
+        key = tuple(sizes[name] for name in self.code.program.sizes)
+        if key not in self._layouts:
+            if len(self._layouts) == _MOST_LAYOUTS:
+                self._layouts.pop(next(iter(self._layouts)))
+            self._layouts[key] = self._laid(sizes, None)
+        return self._layouts[key]
+
+    def _laid(self, sizes: Mapping[str, int], chosen: Mapping[str, Grouping] | None) -> Layout:
+        program = self.code.program
+        made = launches(self.code, sizes, chosen)
+        shapes = {b.name: buffer_shape(b, sizes) for b in program.buffers}
+        return Layout(made, arena(program, sizes), shapes, {b.name: buffer_bytes(b, sizes) for b in program.buffers})
 
     def __del__(self) -> None:
         """Give the memory back, behind the last call."""
@@ -170,30 +198,26 @@ class CudaRunner:
 
     # A call.
 
-    def _run(
-        self, given: _Given, sizes: Mapping[str, int], made: tuple[Launch, ...], queue: _Queue
-    ) -> Results | DeviceResults:
-        program, addresses, outputs = self.code.program, {COUNTERS: self._blocks[COUNTERS][1]}, {}
-        placed = arena(program, sizes)
-        base = self._block(_WORKSPACE, placed.size, queue.stream)
-        for buffer in program.buffers:
+    def _run(self, given: _Given, layout: Layout, queue: _Queue) -> Results | DeviceResults:
+        addresses, outputs = {COUNTERS: self._blocks[COUNTERS][1]}, {}
+        base = self._block(_WORKSPACE, layout.arena.size, queue.stream)
+        for buffer in self.code.program.buffers:
             if buffer.kind == "temp":
-                addresses[buffer.name] = base + placed.offsets[buffer.name]
+                addresses[buffer.name] = base + layout.arena.offsets[buffer.name]
             elif buffer.kind == "output" and given.there:
-                shape = buffer_shape(buffer, sizes)
-                outputs[buffer.name] = DeviceArray(self.device, shape, buffer.dtype, queue.stream)
+                outputs[buffer.name] = DeviceArray(self.device, layout.shapes[buffer.name], buffer.dtype, queue.stream)
                 addresses[buffer.name] = outputs[buffer.name].address
             else:
-                addresses[buffer.name] = self._address(buffer, given, sizes, queue.stream)
+                addresses[buffer.name] = self._address(buffer, given, layout, queue.stream)
         module = self._module_for([array.address for array in given.there.values()])
-        self.device.run(module, [_prepared(launch, addresses) for launch in made], queue.stream)
+        self._launcher(module, tuple(_prepared(launch, addresses) for launch in layout.launches))(queue.stream)
         for name in self.graph.updates:
             if name not in given.there:
                 self.device.read(given.arguments.arrays[name], addresses[name], queue.stream)
         if given.there:
             self._leave([*outputs.values(), *(array.owner for array in given.there.values())], queue)
             return DeviceResults({name: outputs[buffer] for name, buffer in self.lowered.outputs.items()})
-        found = {name: self._fetched(buffer, sizes, queue.stream) for name, buffer in self.lowered.outputs.items()}
+        found = {name: self._fetched(buffer, layout, queue.stream) for name, buffer in self.lowered.outputs.items()}
         self._before = None
         return Results(found)
 
@@ -204,6 +228,15 @@ class CudaRunner:
         if self._unaligned is None:
             self._unaligned = self.device.load(self.code.unaligned.ptx)
         return self._unaligned
+
+    def _launcher(self, module: Any, made: tuple[Prepared, ...]) -> Callable[[int], None]:
+        """Calls with the same arrays have the same."""
+        key = (module is self._module, made)
+        if key not in self._launchers:
+            if len(self._launchers) == _MOST_LAUNCHERS:
+                self._launchers.pop(next(iter(self._launchers)))
+            self._launchers[key] = self.device.launcher(module, made)
+        return self._launchers[key]
 
     def _leave(self, arrays: Iterable[object], queue: _Queue) -> None:
         """End a call whose outputs stay on the GPU: behind a mark on the caller's stream, or when it has ended."""
@@ -218,20 +251,19 @@ class CudaRunner:
                 if not queue.told:
                     array.ended()
 
-    def _address(self, buffer: Buffer, given: _Given, sizes: Mapping[str, int], stream: int) -> int:
+    def _address(self, buffer: Buffer, given: _Given, layout: Layout, stream: int) -> int:
         """Where a buffer lies that is not a temporary; an array of the host's is copied there."""
         if buffer.name in self.lowered.constants:
             return self._blocks[buffer.name][1]
         if buffer.name in given.there:
             return given.there[buffer.name].address
-        address = self._block(buffer.name, buffer_bytes(buffer, sizes), stream)
+        address = self._block(buffer.name, layout.bytes[buffer.name], stream)
         if buffer.kind != "output":
             self.device.write(address, np.ascontiguousarray(given.arguments.arrays[buffer.name]), stream)
         return address
 
-    def _fetched(self, buffer: str, sizes: Mapping[str, int], stream: int) -> np.ndarray:
-        declared = self.code.program.buffer(buffer)
-        array = np.empty(buffer_shape(declared, sizes), declared.dtype)
+    def _fetched(self, buffer: str, layout: Layout, stream: int) -> np.ndarray:
+        array = np.empty(layout.shapes[buffer], self.code.program.buffer(buffer).dtype)
         self.device.read(array, self._blocks[buffer][1], stream)
         return array
 

@@ -7,7 +7,8 @@ so whatever runs in it is checked for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,10 @@ class EmulatedDevice:
         array[...] = self.memory.copy_out(address, array.nbytes).view(array.dtype).reshape(array.shape)
         self.finish(stream)
 
-    def run(self, module: ptx.Module, launches: Sequence[Prepared], stream: int) -> None:
+    def launcher(self, module: ptx.Module, launches: Sequence[Prepared]) -> Callable[[int], None]:
+        return functools.partial(self._launch, module, launches)
+
+    def _launch(self, module: ptx.Module, launches: Sequence[Prepared], stream: int) -> None:
         for launch in launches:
             self.launched.append(launch)
             self.order.work(stream, self._blocks(launch.arguments))

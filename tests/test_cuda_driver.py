@@ -121,8 +121,7 @@ def test_a_missing_package_and_a_missing_driver(monkeypatch: pytest.MonkeyPatch)
 def test_launches_say_how_ctas_hang_together() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    module = device.load("")
-    device.run(module, [launch(cluster=16, shared=100_000, cooperative=True)], 7)
+    device.launcher(device.load(""), [launch(cluster=16, shared=100_000, cooperative=True)])(7)
     (config,) = [call[1] for call in driver.called if call[0] == "cuLaunchKernelEx"]
     assert [attribute.id for attribute in config.attrs] == ["cluster", "cooperative"]
     assert config.attrs[0].value.clusterDim.x == 16
@@ -138,7 +137,7 @@ def test_a_kernel_is_told_again_when_a_launch_asks_for_more() -> None:
     device = NvidiaDevice(driver, 0)
     module = device.load("")
     for shared in (0, 1000, 500, 60_000, 60_000):
-        device.run(module, [launch(shared=shared)], 7)
+        device.launcher(module, [launch(shared=shared)])(7)
     told = [call[2:] for call in driver.called if call[0] == "cuFuncSetAttribute"]
     assert told == [("shared", 1000), ("shared", 60_000)]
     assert driver.names().count("cuModuleGetFunction") == 1
@@ -149,42 +148,41 @@ def test_a_module_goes_with_its_graphs() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
     for _ in range(2):
-        module = device.load("")
+        launches = device.launcher(device.load(""), [launch("a"), launch("b")])
         for _ in range(3):
-            device.run(module, [launch("a"), launch("b")], 7)
-        del module
+            launches(7)
+        del launches
     for name in ("cuModuleGetFunction", "cuGraphLaunch"):
         assert driver.names().count(name) == 4
     for name in ("cuModuleLoadData", "cuModuleUnload", "cuGraphExecDestroy"):
         assert driver.names().count(name) == 2
+    assert driver.names()[-2:] == ["cuCtxSynchronize", "cuModuleUnload"]
 
 
 def test_a_capture_ends_where_a_launch_fails() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    module, several = device.load(""), [launch("a"), launch("b")]
-    device.run(module, several, 7)
+    launches = device.launcher(device.load(""), [launch("a"), launch("b")])
+    launches(7)
     driver.results["cuLaunchKernelEx"] = Failure(1)
     with pytest.raises(UnsupportedError, match="cuLaunchKernelEx failed"):
-        device.run(module, several, 7)
+        launches(7)
     assert driver.names()[-1] == "cuStreamEndCapture"
     driver.results["cuLaunchKernelEx"] = 0
-    device.run(module, several, 7)
+    launches(7)
     assert driver.names()[-1] == "cuGraphLaunch"
 
 
 def test_repeated_launches_become_a_graph() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    module, several = device.load(""), [launch("a"), launch("b")]
+    launches = device.launcher(device.load(""), [launch("a"), launch("b")])
     for stream in (OWN, 1, 7, OWN):
-        device.run(module, several, stream)
+        launches(stream)
     assert driver.names().count("cuGraphLaunch") == 3
     assert [call[-1] for call in driver.called if call[0] == "cuGraphLaunch"] == [1, 7, OWN]
     assert [call[1] for call in driver.called if call[0] == "cuStreamBeginCapture"] == [OWN]
     assert driver.names().count("cuLaunchKernelEx") == 4
-    device.run(module, [launch("a"), launch("b", arguments=(1, 3))], OWN)
-    assert driver.names().count("cuGraphLaunch") == 3
 
 
 def test_code_is_made_for_the_device() -> None:

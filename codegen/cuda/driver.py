@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,7 +25,6 @@ _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _UNSUPPORTED_PTX = 222  # CUDA_ERROR_UNSUPPORTED_PTX_VERSION
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not synchronised with the legacy default stream
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
-_MOST_GRAPHS = 32  # that a module keeps
 _PORTABLE_CLUSTER = 8  # CTAs: for more, a function must be told first
 _ALL_MEMORY = 2**64 - 1
 
@@ -79,8 +78,8 @@ class Device(Protocol):
     def read(self, array: np.ndarray, address: int, stream: int) -> None:
         """Copy from the device to an array, contiguous; all that the stream held has ended then."""
 
-    def run(self, module: Any, launches: Sequence[Prepared], stream: int) -> None:
-        """Make launches, one after another."""
+    def launcher(self, module: Any, launches: Sequence[Prepared]) -> Callable[[int], None]:
+        """What makes launches of the module's kernels, one after another, in the stream that it is called with."""
 
     def mark(self, stream: int) -> Any:
         """A mark behind all that the stream holds."""
@@ -160,10 +159,8 @@ class NvidiaDevice:
         return _Module(self, self._checked("cuModuleLoadData", result))
 
     def unload(self, module: _Module) -> None:
-        """Give a module back, with the graphs of its launches, when all that was launched has ended."""
+        """Give a module back when all that was launched has ended."""
         self.synchronize()
-        for graph in module.graphs.values():
-            self._call("cuGraphExecDestroy", graph)
         self._call("cuModuleUnload", module.handle)
 
     def allocate(self, size: int, stream: int) -> int:
@@ -226,24 +223,19 @@ class NvidiaDevice:
         self._enter()
         self._call("cuCtxSynchronize")
 
-    def run(self, module: _Module, launches: Sequence[Prepared], stream: int) -> None:
-        """Launches that are made a second time become one graph, and cost one call of the driver from then on."""
-        self._enter()
-        key = tuple(launches)
-        if key not in module.graphs:
-            if len(launches) < 2 or key != module.last:
-                module.last = key
-                for launch in launches:
-                    self._launch(module, launch, stream)
-                return
-            if len(module.graphs) == _MOST_GRAPHS:
-                self._call("cuGraphExecDestroy", module.graphs.pop(next(iter(module.graphs))))
-            module.graphs[key] = self._captured(module, launches)
-        self._call("cuGraphLaunch", module.graphs[key], stream)
+    def launcher(self, module: _Module, launches: Sequence[Prepared]) -> _Launcher:
+        return _Launcher(self, module, tuple(launches))
 
-    def _captured(self, module: _Module, launches: Sequence[Prepared]) -> Any:
-        """A graph, which any stream can run."""
+    def launch(self, module: _Module, launches: Sequence[Prepared], stream: int) -> None:
+        """One call of the driver for each."""
+        self._enter()
+        for launch in launches:
+            self._launch(module, launch, stream)
+
+    def captured(self, module: _Module, launches: Sequence[Prepared]) -> Any:
+        """A graph of launches that have been made once, which any stream can run."""
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._enter()
         with self._recording:
             self._call("cuStreamBeginCapture", self._recorder, mode)
             try:
@@ -255,6 +247,15 @@ class NvidiaDevice:
         made = self._call("cuGraphInstantiate", graph, 0)
         self._call("cuGraphDestroy", graph)
         return made
+
+    def run(self, graph: Any, stream: int) -> None:
+        self._enter()
+        self._call("cuGraphLaunch", graph, stream)
+
+    def discard(self, graph: Any) -> None:
+        """Give a graph back when all that was launched has ended."""
+        self.synchronize()
+        self._call("cuGraphExecDestroy", graph)
 
     def _launch(self, module: _Module, launch: Prepared, stream: int) -> None:
         config = self._driver.CUlaunchConfig()
@@ -314,18 +315,39 @@ class _Function:
 
 
 class _Module:
-    """Code on the GPU, its functions by name and the graphs of its launches; it goes with the last that knows it."""
+    """Code on the GPU, with its functions by name; it goes with the last that knows it."""
 
     def __init__(self, device: NvidiaDevice, handle: Any) -> None:
         self.handle = handle
         self.functions: dict[str, _Function] = {}
-        self.graphs: dict[tuple[Prepared, ...], Any] = {}
-        self.last: tuple[Prepared, ...] | None = None
         self._device = device
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
             self._device.unload(self)
+
+
+class _Launcher:
+    """Launches that, if there are several, become one graph when they are made a second time: one call of the driver
+    from then on."""
+
+    def __init__(self, device: NvidiaDevice, module: _Module, launches: tuple[Prepared, ...]) -> None:
+        self._device, self._module, self._launches = device, module, launches
+        self._made = False
+        self._graph: Any = None
+
+    def __call__(self, stream: int) -> None:
+        if not self._made or len(self._launches) < 2:
+            self._device.launch(self._module, self._launches, stream)
+            self._made = True
+            return
+        if self._graph is None:
+            self._graph = self._device.captured(self._module, self._launches)
+        self._device.run(self._graph, stream)
+
+    def __del__(self) -> None:
+        if self._graph is not None and not sys.is_finalizing():
+            self._device.discard(self._graph)
 
 
 class _Event:
