@@ -168,9 +168,9 @@ def peak() -> float:
         f"declare {type} @llvm.fma({type}, {type}, {type})",
     ]
     suffix = f"v{lanes}f32" if lanes > 1 else "f32"
-    engine = native("\n".join(lines).replace("@llvm.fma", f"@llvm.fma.{suffix}"), target)
+    code = native("\n".join(lines).replace("@llvm.fma", f"@llvm.fma.{suffix}"), target, "peak")
     out = np.zeros(CHAINS * lanes, np.float32)
-    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.get_function_address("peak"))
+    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code["peak"])
     return 2.0 * lanes * CHAINS * ROUNDS / _least(lambda: run(out.ctypes.data))
 
 

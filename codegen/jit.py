@@ -52,10 +52,10 @@ class Loaded:
 
     def __init__(self, program: Program, emitted: Emitted) -> None:
         self.emitted = emitted
-        self._engine = _engine(emitted.module(), emitted.target)
-        self.shared_address: int = self._engine.get_function_address(shared_name(program))
+        self._code = _link(emitted.object, emitted.target, program.name, shared_name(program))
+        self.shared_address: int = self._code[shared_name(program)]
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
-        self._function = signature(self._engine.get_function_address(program.name))
+        self._function = signature(self._code[program.name])
 
     def __call__(self, args: ctypes.Array[ctypes.c_void_p], sizes: ctypes.Array[ctypes.c_int64]) -> None:
         """`args`: the address of each buffer of the program, in order; `sizes`: each size. Nothing is checked."""
@@ -72,15 +72,20 @@ def load(program: Program, target: Target | None = None) -> Loaded:
     return Loaded(program, emit(program, target or Target.host()))
 
 
-def native(text: str, target: Target) -> llvm.ExecutionEngine:
-    """LLVM IR as machine code in this process. The code lives as long as the engine."""
-    return _engine(_parse(text), target)
+def native(text: str, target: Target, *functions: str) -> llvm.ResourceTracker:
+    """LLVM IR as machine code in this process: the address of each of its `functions`, by name, for as long as the
+    result lives."""
+    return _link(bytes(_machine(target).emit_object(_parse(text))), target, *functions)
 
 
-def _engine(module: llvm.ModuleRef, target: Target) -> llvm.ExecutionEngine:
-    engine = llvm.create_mcjit_compiler(module, _machine(target))
-    engine.finalize_object()
-    return engine
+def _link(code: bytes, target: Target, *functions: str) -> llvm.ResourceTracker:
+    # JITLink, not MCJIT: that one maps each section by itself, wherever the process has room, and code may come to lie
+    # more than 2 GiB from the constants that it reads relative to itself.
+    linker = llvm.create_lljit_compiler(_machine(target), use_jit_link=True)
+    library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+    for name in functions:
+        library.export_symbol(name)
+    return library.link(linker, "code")
 
 
 def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:

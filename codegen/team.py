@@ -86,13 +86,12 @@ class _Native:
 
     def __init__(self) -> None:
         machine = Target.host()
-        self._engine = native(module(machine), machine)
-        address = self._engine.get_function_address
+        code = self._code = native(module(machine), machine, "doze", "wake", "run", "work", "stop")
         pointer = ctypes.c_void_p
-        self.doze, self.wake = address("doze"), address("wake")
-        self.run = ctypes.CFUNCTYPE(None, pointer, pointer)(address("run"))
-        self.work = ctypes.CFUNCTYPE(None, pointer, ctypes.c_int64)(address("work"))
-        self.stop = ctypes.CFUNCTYPE(ctypes.c_int32, pointer)(address("stop"))
+        self.doze, self.wake = code["doze"], code["wake"]
+        self.run = ctypes.CFUNCTYPE(None, pointer, pointer)(code["run"])
+        self.work = ctypes.CFUNCTYPE(None, pointer, ctypes.c_int64)(code["work"])
+        self.stop = ctypes.CFUNCTYPE(ctypes.c_int32, pointer)(code["stop"])
 
 
 @functools.cache

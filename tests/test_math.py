@@ -67,10 +67,11 @@ def compiled(fn: str, dtype: str, width: int, fused: bool = True) -> Callable[..
         options = llvm.create_pipeline_tuning_options(speed_level=2)
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
-        engine = llvm.create_mcjit_compiler(module, machine)
-        engine.finalize_object()
+        linker = llvm.create_lljit_compiler(machine, use_jit_link=True)
+        library = llvm.JITLibraryBuilder().add_object_img(machine.emit_object(module)).add_current_process()
+        code = library.export_symbol("run").link(linker, "code")
         pointers = [ctypes.c_void_p] * 3 + [ctypes.c_int64]
-        _engines[key] = engine, ctypes.CFUNCTYPE(None, *pointers)(engine.get_function_address("run"))
+        _engines[key] = code, ctypes.CFUNCTYPE(None, *pointers)(code["run"])
     return _engines[key][1]
 
 
