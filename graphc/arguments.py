@@ -50,6 +50,17 @@ def check_arguments(graph: Graph, given: Mapping[str, Any]) -> Arguments:
     return Arguments(arrays, sizes)
 
 
+def check_bound(names: Iterable[str], given: Mapping[str, Any]) -> None:
+    """Check the host's arrays that bound calls read: arrays, not what would be copied to one."""
+    for name in names:
+        array = given[name]
+        if not isinstance(array, np.ndarray) or not (array.flags.c_contiguous and array.flags.aligned):
+            raise ArgumentError(
+                f"{name} is read at each call, so it must be a numpy array, contiguous and aligned; "
+                f"make one and keep it: {name} = np.ascontiguousarray({name})"
+            )
+
+
 def check_updated(names: Iterable[str], given: Mapping[str, Any]) -> None:
     """Check the host's arrays that a call changes: arrays, not what would be copied to one, each with memory of its
     own."""

@@ -17,7 +17,7 @@ import numpy as np
 from graphc.arena import MemoryUse, memory_use
 from graphc.codegen.cuda.arch import Arch, arch_of_device
 from graphc.codegen.cuda.driver import Device
-from graphc.codegen.cuda.exchange import DeviceArray
+from graphc.codegen.cuda.exchange import DeviceArray, DeviceResults
 from graphc.codegen.cuda.mma import Precision
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.ptx import emit as emit_ptx
@@ -27,7 +27,8 @@ from graphc.codegen.join import join
 from graphc.codegen.program import Program
 from graphc.codegen.split import split
 from graphc.codegen.verify_program import verify
-from graphc.cuda_runtime import CudaRunner, DeviceResults
+from graphc.cuda_bound import BoundCudaCall
+from graphc.cuda_runtime import CudaRunner
 from graphc.early import early
 from graphc.graph import Graph
 from graphc.index_checks import IndexCheck
@@ -84,6 +85,14 @@ class CompiledCuda:
         Raises what a call does, and `ArgumentError` for what is not a stream.
         """
         return self.runner(arrays, stream=stream)
+
+    def bind(self, **arrays: Any) -> BoundCudaCall:
+        """Fix the arrays: the result is called without arguments, makes one call of the driver, and reuses its results.
+
+        It reads the bound arrays as they are at each call. Those on the GPU must stay there; numpy arrays, contiguous
+        and of the declared dtypes, are copied to it each time. It has memory of its own on the GPU.
+        """
+        return self.runner.bind(arrays)
 
     def upload(self, arrays: Mapping[str, np.ndarray], *, stream: object = None) -> dict[str, DeviceArray]:
         """Copies of arrays on the GPU, to be given to calls; copied on the device's own stream, or the one given."""

@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphc.arena import Arena, arena, buffer_bytes, buffer_shape
-from graphc.arguments import Arguments, check_apart, check_arguments, check_updated
+from graphc.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated
 from graphc.codegen.cuda.driver import Device, Prepared
-from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, Foreign, foreign
+from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, DeviceResults, Foreign, foreign
 from graphc.codegen.cuda.groups import Grouping
 from graphc.codegen.cuda.launches import COUNTERS, Launch, counter_bytes, launches
 from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
 from graphc.codegen.cuda.streams import PER_THREAD, stream_handle
 from graphc.codegen.program import Buffer
+from graphc.cuda_bound import BoundCudaCall, Memory
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
 from graphc.index_checks import IndexCheck, check_indices
@@ -38,31 +39,17 @@ _WORKSPACE = "(workspace)"
 _MOST_LAYOUTS, _MOST_LAUNCHERS = 256, 32  # that are kept
 
 
-class DeviceResults(Mapping[str, DeviceArray]):
-    """The outputs of a call on the GPU, by name."""
-
-    def __init__(self, arrays: dict[str, DeviceArray]) -> None:
-        self._arrays = arrays
-
-    def __getitem__(self, name: str) -> DeviceArray:
-        try:
-            return self._arrays[name]
-        except KeyError:
-            raise KeyError(f"no output {name!r}; the outputs are {', '.join(self._arrays)}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-
 @dataclass(frozen=True, slots=True)
 class _Given:
     """The arrays of a call: checked, those in the host's memory; and those that lie on the GPU."""
 
     arguments: Arguments
     there: Mapping[str, Foreign]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The lengths of the axes."""
+        return {axis.name: extent for axis, extent in self.arguments.sizes.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +103,16 @@ class CudaRunner:
         queue = _Queue(self.device.stream, False) if stream is None else _Queue(stream_handle(stream), True)
         with self._lock:
             taken = self._taken(given, queue)
-            sizes = {axis.name: extent for axis, extent in taken.arguments.sizes.items()}
-            return self._run(taken, self._layout(sizes) if chosen is None else self._laid(sizes, chosen), queue)
+            layout = self._layout(taken.sizes) if chosen is None else self._laid(taken.sizes, chosen)
+            return self._run(taken, layout, queue)
+
+    def bind(self, given: Mapping[str, Any]) -> BoundCudaCall:
+        """A call that reads these very arrays: none may need a copy. It has memory of its own."""
+        stream = self.device.stream
+        with self._lock:
+            taken = self._taken(given, _Queue(stream, False))
+            check_bound([name for name in self._declared if name not in taken.there], given)
+            return self._bound(taken, self._layout(taken.sizes), stream)
 
     def _layout(self, sizes: Mapping[str, int]) -> Layout:
         """Made once for each lengths of a call; the cost model takes longer than a short sequence."""
@@ -209,8 +204,7 @@ class CudaRunner:
                 addresses[buffer.name] = outputs[buffer.name].address
             else:
                 addresses[buffer.name] = self._address(buffer, given, layout, queue.stream)
-        module = self._module_for([array.address for array in given.there.values()])
-        self._launcher(module, tuple(_prepared(launch, addresses) for launch in layout.launches))(queue.stream)
+        self._launcher(self._module_for(given), _prepared(layout, addresses))(queue.stream)
         for name in self.graph.updates:
             if name not in given.there:
                 self.device.read(given.arguments.arrays[name], addresses[name], queue.stream)
@@ -221,9 +215,36 @@ class CudaRunner:
         self._before = None
         return Results(found)
 
-    def _module_for(self, addresses: Iterable[int]) -> Any:
+    def _bound(self, given: _Given, layout: Layout, stream: int) -> BoundCudaCall:
+        kinds = {buffer.name: buffer.kind for buffer in self.code.program.buffers}
+        there = {name: array.address for name, array in given.there.items()}
+        there |= {name: self._blocks[name][1] for name in self.lowered.constants}
+        own = {
+            b.name: DeviceArray(self.device, layout.shapes[b.name], b.dtype, stream)
+            for b in self.code.program.buffers
+            if b.kind != "temp" and b.name not in there
+        }
+        workspace = DeviceArray(self.device, (layout.arena.size,), "uint8", stream)
+        counters = DeviceArray.copy_of(np.zeros(counter_bytes(self.code.arch), np.uint8), self.device, stream)
+        addresses = {name: workspace.address + offset for name, offset in layout.arena.offsets.items()}
+        addresses |= there | {name: array.address for name, array in own.items()} | {COUNTERS: counters.address}
+        launch = self.device.launcher(self._module_for(given), _prepared(layout, addresses))
+        hosts = [(given.arguments.arrays[name], own[name].address) for name in own if kinds[name] != "output"]
+        back = [(given.arguments.arrays[name], own[name].address) for name in self.graph.updates if name in own]
+        results: Results | DeviceResults
+        if given.there:
+            results = DeviceResults({name: own[buffer] for name, buffer in self.lowered.outputs.items()})
+        else:
+            outputs = {name: np.empty(own[b].shape, own[b].dtype) for name, b in self.lowered.outputs.items()}
+            back += [(array, own[self.lowered.outputs[name]].address) for name, array in outputs.items()]
+            results = Results(outputs)
+        owners = [array.owner for array in given.there.values()]
+        memory = Memory(hosts, back, [*own.values(), workspace, counters], owners)
+        return BoundCudaCall(self.device, launch, memory, results)
+
+    def _module_for(self, given: _Given) -> Any:
         """The code for arguments at these addresses of the GPU's memory."""
-        if all(address % ALIGNMENT == 0 for address in addresses):
+        if all(array.address % ALIGNMENT == 0 for array in given.there.values()):
             return self._module
         if self._unaligned is None:
             self._unaligned = self.device.load(self.code.unaligned.ptx)
@@ -279,6 +300,11 @@ class CudaRunner:
         return address
 
 
-def _prepared(launch: Launch, addresses: Mapping[str, int]) -> Prepared:
-    values = tuple(addresses[a] if isinstance(a, str) else a for a in launch.arguments)
-    return Prepared(launch.symbol, launch.grid, launch.block, launch.cluster, launch.shared, launch.cooperative, values)
+def _prepared(layout: Layout, addresses: Mapping[str, int]) -> tuple[Prepared, ...]:
+    def one(launch: Launch) -> Prepared:
+        values = tuple(addresses[a] if isinstance(a, str) else a for a in launch.arguments)
+        return Prepared(
+            launch.symbol, launch.grid, launch.block, launch.cluster, launch.shared, launch.cooperative, values
+        )
+
+    return tuple(map(one, layout.launches))

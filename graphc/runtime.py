@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from graphc.arena import ALIGNMENT, Arena, arena, buffer_bytes, buffer_shape
-from graphc.arguments import Arguments, check_arguments, check_updated
+from graphc.arguments import Arguments, check_arguments, check_bound, check_updated
 from graphc.codegen.jit import Loaded
 from graphc.codegen.program import Buffer, Program
 from graphc.codegen.shares import Shares, shares
 from graphc.codegen.team import SUPPORTED, Job, runner, team
-from graphc.errors import ArgumentError
 from graphc.graph import Graph
 from graphc.index_checks import IndexCheck, check_indices
 from graphc.ir import Axis, Node
@@ -112,13 +111,7 @@ class Runner:
     def bind(self, given: Mapping[str, Any]) -> BoundCall:
         """A call that reads these very arrays: none may need a copy."""
         call = self.prepare(given)
-        for name in self._declared:
-            array = given[name]
-            if not isinstance(array, np.ndarray) or not (array.flags.c_contiguous and array.flags.aligned):
-                raise ArgumentError(
-                    f"{name} is read at each call, so it must be a numpy array, contiguous and aligned; "
-                    f"make one and keep it: {name} = np.ascontiguousarray({name})"
-                )
+        check_bound(self._declared, given)
         return call
 
     def prepare(self, given: Mapping[str, Any]) -> BoundCall:

@@ -73,6 +73,20 @@ def arrays_there(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
     close(found, gc.compile(g)(**arrays))
 
 
+def bound_calls(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """From the third on a bound call says five things to the driver: the context, the graph, the event behind it."""
+    f = gc.compile(g, target="cuda")
+    stream, expected = driver.new_stream(), gc.compile(g)(**arrays)
+    call = f.bind(**f.upload(arrays))
+    for _ in range(3):
+        driver.called.clear()
+        call(stream=stream)
+    said = [name for name in driver.called if name != "cuCtxSetCurrent"]
+    assert said == ["cuGraphLaunch", "cuEventCreate", "cuEventRecord", "cuEventDestroy"]
+    close(call.results, expected)
+    close(f.bind(**arrays)(), expected)
+
+
 def pinned_memory(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
     """The driver reads pinned memory later, so that a call waits before its caller may change it."""
     device = nvidia_device()
@@ -117,7 +131,7 @@ def main(folder: str) -> None:
     driver = DriverLibrary(Path(folder))
     g = recurrent("gru", 8)
     arrays = arrays_of(g, t=4, n=2)
-    for step in (calls, longer_batches, groupings, arrays_there, pinned_memory, memory_comes_back, errors):
+    for step in (calls, longer_batches, groupings, arrays_there, bound_calls, pinned_memory, memory_comes_back, errors):
         step(driver, g, arrays)
         assert not driver.mistakes, driver.mistakes
         print(f"{step.__name__}: as on the CPU", flush=True)
