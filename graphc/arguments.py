@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, UnsupportedError
+from graphc.errors import ArgumentError, AxisError, UnsupportedError
 from graphc.graph import Graph
 from graphc.ir import FLOATS, Axis, Node
 from graphc.ops.leaves import INPUT
@@ -48,6 +48,17 @@ def check_arguments(graph: Graph, given: Mapping[str, Any]) -> Arguments:
         if isinstance(axis.length, Node):
             _check_lengths(axis, axis.length, arrays, sizes)
     return Arguments(arrays, sizes)
+
+
+def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
+    """The lengths of all axes, given those that the graph leaves open."""
+    fixed = {name: axis.length for name, axis in graph.axes.items() if isinstance(axis.length, int)}
+    wanted = [name for name in graph.axes if name not in fixed]
+    if set(lengths) != set(wanted) or any(length < 0 for length in lengths.values()):
+        expected = ", ".join(f"{name}=…" for name in wanted) or "none"
+        given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
+        raise AxisError(f"the lengths of a call were expected, {expected}, each at least 0; given: {given}")
+    return {**fixed, **lengths}
 
 
 def check_bound(names: Iterable[str], given: Mapping[str, Any]) -> None:

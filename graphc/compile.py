@@ -17,6 +17,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
+from graphc.arguments import call_lengths
 from graphc.budget import choose, parse_bytes
 from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen import prologue
@@ -44,8 +45,8 @@ from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.cuda_compile import CompiledCuda, cuda_code
 from graphc.early import early
-from graphc.errors import ArgumentError, AxisError, GraphError, UnsupportedError
-from graphc.freeze import fixed_arrays, prologue_results
+from graphc.errors import GraphError, UnsupportedError
+from graphc.freeze import fixed_arrays, prologue_results, with_fixed
 from graphc.grad import grad
 from graphc.graph import Graph
 from graphc.index_checks import index_checks
@@ -53,8 +54,9 @@ from graphc.lookahead import lookahead
 from graphc.lower import Lowered, lower
 from graphc.plan import plan
 from graphc.prepare import prepare
+from graphc.results import Results
 from graphc.reuse import reuse
-from graphc.runtime import BoundCall, Code, Results, Runner
+from graphc.runtime import BoundCall, Code, Runner
 from graphc.schedule import Schedule, schedule
 from graphc.verify import verify
 
@@ -151,7 +153,7 @@ class Compiled:
 
         Raises `ArgumentError` if the arrays do not fit the graph; nothing has been computed then.
         """
-        return self._runner(self._complete(arrays))
+        return self._runner(with_fixed(self.fixed, arrays))
 
     def bind(self, **arrays: Any) -> BoundCall:
         """Fix the arrays: the result is called without arguments, makes one foreign call, and reuses its results.
@@ -159,7 +161,7 @@ class Compiled:
         It reads the bound arrays as they are at each call; so they must be numpy arrays, contiguous and of the declared
         dtypes.
         """
-        return self._runner.bind(self._complete(arrays))
+        return self._runner.bind(with_fixed(self.fixed, arrays))
 
     def freeze(self, **arrays: Any) -> Compiled:
         """The same function of the other arrays, with these fixed as they are now: `f.freeze(**params)`.
@@ -190,14 +192,7 @@ class Compiled:
 
     def shares(self, **arrays: Any) -> Shares:
         """How a call with these arrays is shared out among threads."""
-        return self._runner.layout(self._complete(arrays)).shares
-
-    def _complete(self, arrays: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A call's arrays, with those that are fixed."""
-        again = [name for name in arrays if name in self.fixed]
-        if again:
-            raise ArgumentError(f"{again[0]} is fixed by freeze; leave it out, or call the function that was frozen")
-        return {**self.fixed, **arrays} if self.fixed else arrays
+        return self._runner.layout(with_fixed(self.fixed, arrays)).shares
 
     @property
     def program(self) -> Program:
@@ -316,17 +311,6 @@ def _check_target(target: str) -> None:
 def _check_exact(precision: Precision) -> None:
     if precision != "float32":
         raise UnsupportedError(f"precision={precision!r} is for target='cuda'")
-
-
-def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
-    """The lengths of all axes, given those that the graph leaves open."""
-    fixed = {name: axis.length for name, axis in graph.axes.items() if isinstance(axis.length, int)}
-    wanted = [name for name in graph.axes if name not in fixed]
-    if set(lengths) != set(wanted) or any(length < 0 for length in lengths.values()):
-        expected = ", ".join(f"{name}=…" for name in wanted) or "none"
-        given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
-        raise AxisError(f"the lengths of a call were expected, {expected}, each at least 0; given: {given}")
-    return {**fixed, **lengths}
 
 
 STAGES: dict[str, Callable[[Graph], str]] = {

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.cuda.driver import Device
-from graphc.codegen.cuda.exchange import DeviceArray, DeviceResults
+from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.codegen.cuda.streams import PER_THREAD, stream_handle
-from graphc.runtime import Results
+from graphc.results import DeviceResults, Results
 
 __all__ = ["BoundCudaCall", "Memory"]
 

@@ -10,19 +10,23 @@ Of the passes for the CPU those stay that shorten sums and save memory; those th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
+from graphc.arguments import call_lengths
+from graphc.codegen import prologue
 from graphc.codegen.cuda.arch import Arch, arch_of_device
 from graphc.codegen.cuda.driver import Device
-from graphc.codegen.cuda.exchange import DeviceArray, DeviceResults
+from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.codegen.cuda.mma import Precision
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.ptx import emit as emit_ptx
 from graphc.codegen.cuda.streams import stream_handle
 from graphc.codegen.cuda.units import split_sums
+from graphc.codegen.jit import load
 from graphc.codegen.join import join
 from graphc.codegen.program import Program
 from graphc.codegen.split import split
@@ -30,11 +34,12 @@ from graphc.codegen.verify_program import verify
 from graphc.cuda_bound import BoundCudaCall
 from graphc.cuda_runtime import CudaRunner
 from graphc.early import early
+from graphc.freeze import fixed_arrays, prologue_results, with_fixed
 from graphc.graph import Graph
 from graphc.index_checks import IndexCheck
 from graphc.lower import Lowered
+from graphc.results import DeviceResults, Results
 from graphc.reuse import reuse
-from graphc.runtime import Results
 
 __all__ = ["CompiledCuda", "cuda_code"]
 
@@ -61,8 +66,12 @@ class CompiledCuda:
         checks: tuple[IndexCheck, ...],
         device: Device,
         precision: Precision = "float32",
+        fixed: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.code = cuda_code(planned, arch_of_device(device.arch, device.sms), precision)
+        self.precision = precision
+        self.fixed = dict(fixed or {})
+        self._planned = planned
         self._device = device
         self.runner = CudaRunner(graph, lowered, self.code, checks, device)
 
@@ -84,7 +93,7 @@ class CompiledCuda:
 
         Raises what a call does, and `ArgumentError` for what is not a stream.
         """
-        return self.runner(arrays, stream=stream)
+        return self.runner(with_fixed(self.fixed, arrays), stream=stream)
 
     def bind(self, **arrays: Any) -> BoundCudaCall:
         """Fix the arrays: the result is called without arguments, makes one call of the driver, and reuses its results.
@@ -92,16 +101,35 @@ class CompiledCuda:
         It reads the bound arrays as they are at each call. Those on the GPU must stay there; numpy arrays, contiguous
         and of the declared dtypes, are copied to it each time. It has memory of its own on the GPU.
         """
-        return self.runner.bind(arrays)
+        return self.runner.bind(with_fixed(self.fixed, arrays))
+
+    def freeze(self, **arrays: Any) -> CompiledCuda:
+        """The same function of the other arrays, with these fixed as they are now: `f.freeze(**params)`.
+
+        They lie on the GPU from then on, and no call copies them there; what a call makes of them alone is made once,
+        here. `arrays` are params, or inputs over no axes, that no call updates, and may be the host's or the GPU's.
+        """
+        graph, lowered = self.runner.graph, self.runner.lowered
+        fixed = fixed_arrays(graph, self.runner.fetch(arrays))
+        constants = {**lowered.constants, **fixed}
+        before, rest = prologue.split(self._planned, frozenset(constants))
+        verify(before)
+        constants |= prologue_results(load(before), before, constants)
+        frozen = replace(lowered, constants=constants)
+        fixed = {**self.fixed, **fixed}
+        return CompiledCuda(graph, rest, frozen, self.runner.checks, self._device, self.precision, fixed)
 
     def upload(self, arrays: Mapping[str, np.ndarray], *, stream: object = None) -> dict[str, DeviceArray]:
         """Copies of arrays on the GPU, to be given to calls; copied on the device's own stream, or the one given."""
         handle = None if stream is None else stream_handle(stream)
         return {name: DeviceArray.copy_of(array, self._device, handle) for name, array in arrays.items()}
 
-    def memory(self, sizes: Mapping[str, int]) -> MemoryUse:
-        """The bytes that a call takes on the GPU when axes have these lengths."""
-        return memory_use(self.code.program, sizes)
+    def memory(self, **lengths: int) -> MemoryUse:
+        """The bytes that a call takes on the GPU when axes have these lengths: `f.memory(t=128, n=32).peak`.
+
+        Raises `AxisError` unless the length of every axis that the graph leaves open is given.
+        """
+        return memory_use(self.code.program, call_lengths(self.runner.graph, lengths))
 
     @property
     def program(self) -> Program:

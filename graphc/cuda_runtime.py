@@ -21,7 +21,7 @@ import numpy as np
 from graphc.arena import Arena, arena, buffer_bytes, buffer_shape
 from graphc.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated
 from graphc.codegen.cuda.driver import Device, Prepared
-from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, DeviceResults, Foreign, foreign
+from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, Foreign, foreign
 from graphc.codegen.cuda.groups import Grouping
 from graphc.codegen.cuda.launches import COUNTERS, Launch, counter_bytes, launches
 from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
@@ -33,7 +33,7 @@ from graphc.graph import Graph
 from graphc.index_checks import IndexCheck, check_indices
 from graphc.ir import Node
 from graphc.lower import Lowered
-from graphc.runtime import Results
+from graphc.results import DeviceResults, Results
 
 _WORKSPACE = "(workspace)"
 _MOST_LAYOUTS, _MOST_LAUNCHERS = 256, 32  # that are kept
@@ -114,6 +114,15 @@ class CudaRunner:
             check_bound([name for name in self._declared if name not in taken.there], given)
             return self._bound(taken, self._layout(taken.sizes), stream)
 
+    def fetch(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The arrays; copies of those that lie on the GPU."""
+        queue = _Queue(self.device.stream, False)
+        with self._lock:
+            found = {name: foreign(name, given[name], queue.stream) for name in given if name in self._declared}
+            there = {name: array for name, array in found.items() if array is not None}
+            self._order(there, queue)
+            return {**given, **{name: self._stand_in(name, array, queue) for name, array in there.items()}}
+
     def _layout(self, sizes: Mapping[str, int]) -> Layout:
         """Made once for each lengths of a call; the cost model takes longer than a short sequence."""
         key = tuple(sizes[name] for name in self.code.program.sizes)
@@ -174,14 +183,15 @@ class CudaRunner:
 
     def _stand_in(self, name: str, found: Foreign, queue: _Queue | None) -> np.ndarray:
         """An array of the shape and dtype of one on the GPU; with its values, if they are to be read on a stream."""
-        if queue is not None:
-            array = np.empty(found.shape, found.dtype)
-            self.device.read(array, found.address, queue.stream)
-            return array
         try:
-            return np.broadcast_to(np.zeros((), found.dtype), found.shape)
+            dtype = np.dtype(found.dtype)
         except TypeError:
             raise ArgumentError(f"{name} is an array of {found.dtype}, expected {self._declared[name].dtype}") from None
+        if queue is None:
+            return np.broadcast_to(np.zeros((), dtype), found.shape)
+        array = np.empty(found.shape, dtype)
+        self.device.read(array, found.address, queue.stream)
+        return array
 
     def _check_updated(self, given: Mapping[str, Any], there: Mapping[str, Foreign]) -> None:
         updated = self.graph.updates

@@ -1,4 +1,4 @@
-"""Fixing arrays of a compiled graph for good: checked copies of them, and what a prologue makes of these."""
+"""Fixing arrays of a compiled graph for good: checked copies, what a prologue makes of them, and calls without them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ def fixed_arrays(graph: Graph, given: Mapping[str, Any]) -> dict[str, np.ndarray
     params = {name: Param(declared[name], "zeros") for name in given}
     checked = check_arguments(Graph(graph.name, graph.dtype, params=params), given)
     return {name: _aligned_copy(array) for name, array in checked.arrays.items()}
+
+
+def with_fixed(fixed: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A call's arrays, and those that are fixed."""
+    again = [name for name in given if name in fixed]
+    if again:
+        raise ArgumentError(f"{again[0]} is fixed by freeze; leave it out, or call the function that was frozen")
+    return {**fixed, **given} if fixed else given
 
 
 def prologue_results(loaded: Loaded, program: Program, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ the program's buffers, makes one foreign call, and returns the outputs. `bind` d
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,31 +24,10 @@ from graphc.index_checks import IndexCheck, check_indices
 from graphc.ir import Axis, Node
 from graphc.lower import Lowered
 from graphc.machine import check_memory, cores
+from graphc.results import Results
 
 _CYCLES_A_SLEEP = 2e6  # a call may lose a tenth of its time to threads that sleep at barriers
 _FEWEST_SLEEPS = 8  # that any call may have
-
-
-class Results(Mapping[str, np.ndarray]):
-    """The outputs of a call, by name: `r["loss"]`."""
-
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        self._arrays = arrays
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        try:
-            return self._arrays[name]
-        except KeyError:
-            raise KeyError(f"no output {name!r}; the outputs are {', '.join(self._arrays)}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-    def __repr__(self) -> str:
-        return f"Results({', '.join(f'{k}: {v.dtype}{list(v.shape)}' for k, v in self._arrays.items())})"
 
 
 @dataclass(frozen=True, slots=True)

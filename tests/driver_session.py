@@ -18,7 +18,7 @@ import graphc as gc
 from graphc.codegen.cuda.driver import nvidia_device
 from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.cuda_compile import CompiledCuda
-from graphc.cuda_runtime import DeviceResults
+from graphc.results import DeviceResults
 from tests.cuda_emulated import Arrays, arrays_of, recurrent, ways
 from tests.driver_library import DriverLibrary
 

@@ -15,8 +15,8 @@ import graphc as gc
 from graphc.codegen.cuda.arch import arch_of_device
 from graphc.codegen.cuda.driver import NvidiaDevice, Prepared, nvidia_device
 from graphc.codegen.cuda.exchange import DeviceArray, foreign
-from graphc.cuda_runtime import DeviceResults
 from graphc.errors import ArgumentError, UnsupportedError
+from graphc.results import DeviceResults
 from tests.cuda_emulated import EmulatedDevice
 
 OWN = 1000  # the handle of the device's own stream

@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from graphc.codegen.cuda.driver import Device
 from graphc.codegen.cuda.streams import LEGACY, checked_handle
 from graphc.errors import ArgumentError
 
-__all__ = ["UNTOLD", "DeviceArray", "DeviceResults", "Foreign", "foreign"]
+__all__ = ["UNTOLD", "DeviceArray", "Foreign", "foreign"]
 
 UNTOLD = -1  # instead of a stream: an array that does not say what works on it
 _NO_WAIT = -1  # DLPack's word for a consumer that needs no order
@@ -213,25 +212,6 @@ class DeviceArray:
                 self._device.wait(consumer, self._device.mark(self._latest))
             self.queued_on(consumer)  # whoever takes it may write to it
         return _new_capsule(_Held(self).address, _CAPSULE, _UNUSED)
-
-
-class DeviceResults(Mapping[str, DeviceArray]):
-    """The outputs of a call on the GPU, by name."""
-
-    def __init__(self, arrays: dict[str, DeviceArray]) -> None:
-        self._arrays = arrays
-
-    def __getitem__(self, name: str) -> DeviceArray:
-        try:
-            return self._arrays[name]
-        except KeyError:
-            raise KeyError(f"no output {name!r}; the outputs are {', '.join(self._arrays)}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
 
 
 class _Held:
