@@ -1,14 +1,17 @@
 """What a kernel costs: an estimate in cycles of one core, good enough to choose between ways of running it.
 
 In: a kernel and the lanes that its vectors have. Out: its `Cost`, which gives cycles for known sizes. Counted are the
-instructions of every point and of every point of its reductions; two of them start in a cycle.
+instructions of every point, two of which start in a cycle, and of every point of its reductions, as many as a core adds
+products in one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from graphc.codegen.core import Core
 from graphc.codegen.program import Call, Const, Dim, Index, Kernel, Let, Load, Scalar, Size
 from graphc.scalar import FUNCTIONS, walk
 
@@ -31,19 +34,21 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Cycles at each point of some dims, and those of reductions inside it; and what the reductions read."""
+    """Instructions at each point of some dims, and those of reductions inside it; and what the reductions read."""
 
     dims: tuple[Dim, ...]
     each: float
     inside: tuple[Cost, ...] = ()
     operands: frozenset[Operand] = frozenset()
 
-    def cycles(self, sizes: Mapping[str, int]) -> float:
-        """Of all points, given the lengths that come with the data."""
-        points = 1
-        for dim in self.dims:
-            points *= evaluate(dim.extent, sizes)
-        return points * (self.each + sum(reduce.cycles(sizes) for reduce in self.inside))
+    def cycles(self, sizes: Mapping[str, int], core: Core) -> tuple[float, float]:
+        """Of all points, given the lengths that come with the data: their own, and those of their reductions."""
+        points = self.points(sizes)
+        inside = sum(reduce.points(sizes) * reduce.each for reduce in self.inside)
+        return points * self.each / _PER_CYCLE, points * inside / core.products
+
+    def points(self, sizes: Mapping[str, int]) -> int:
+        return math.prod(evaluate(dim.extent, sizes) for dim in self.dims)
 
 
 def cost(kernel: Kernel, lanes: int) -> Cost:
@@ -56,9 +61,9 @@ def cost(kernel: Kernel, lanes: int) -> Cost:
             each += _instructions([step.value])
             continue
         values = [*(let.value for let in step.body), *(total.value for total in step.sums)]
-        inside.append(Cost(step.dims, _instructions(values) / (_PER_CYCLE * lanes)))
+        inside.append(Cost(step.dims, _instructions(values) / lanes))
         operands |= {_operand(p) for value in values for p in walk(value) if isinstance(p, Load)}
-    return Cost(kernel.dims, each / (_PER_CYCLE * lanes), tuple(inside), frozenset(operands))
+    return Cost(kernel.dims, each / lanes, tuple(inside), frozenset(operands))
 
 
 def _operand(load: Load) -> Operand:

@@ -26,7 +26,7 @@ from graphc.codegen.same import Form, form
 from graphc.codegen.target import Target
 from graphc.codegen.wavefront import Stage, Wavefront
 
-__all__ = ["llvm_ir", "shared_name"]
+__all__ = ["attributes_of", "llvm_ir", "shared_name"]
 
 
 def shared_name(program: Program) -> str:
@@ -36,7 +36,7 @@ def shared_name(program: Program) -> str:
 
 def llvm_ir(program: Program, target: Target, shared: Partition) -> str:
     """The module's text. Its length depends on the program's text only, never on sizes."""
-    attributes = _attributes(target)
+    attributes = attributes_of(target)
     pieces = [*_Shared(program, target, shared, attributes).emit(), _alone(program, target, shared, attributes)]
     function, declaration = barrier(target, attributes)
     elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
@@ -56,7 +56,8 @@ def llvm_ir(program: Program, target: Target, shared: Partition) -> str:
     )
 
 
-def _attributes(target: Target) -> str:
+def attributes_of(target: Target) -> str:
+    """The attributes of every function: what it may use of the processor."""
     words = ["nounwind", '"no-builtins"']
     if target.cpu:
         words.append(f'"target-cpu"="{target.cpu}"')

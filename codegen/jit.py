@@ -72,10 +72,13 @@ def load(program: Program, target: Target | None = None) -> Loaded:
     return Loaded(program, emit(program, target or Target.host()))
 
 
-def native(text: str, target: Target, *functions: str) -> llvm.ResourceTracker:
+def native(text: str, target: Target, *functions: str, optimized: bool = False) -> llvm.ResourceTracker:
     """LLVM IR as machine code in this process: the address of each of its `functions`, by name, for as long as the
     result lives."""
-    return _link(bytes(_machine(target).emit_object(_parse(text))), target, *functions)
+    module, machine = _parse(text), _machine(target)
+    if optimized:
+        _optimize(module, machine)
+    return _link(bytes(machine.emit_object(module)), target, *functions)
 
 
 def _link(code: bytes, target: Target, *functions: str) -> llvm.ResourceTracker:

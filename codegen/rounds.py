@@ -12,16 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphc.codegen.core import Core
 from graphc.codegen.wavefront import Wavefront
 
-__all__ = ["BARRIER", "BEYOND", "LEVEL_2", "Rounds", "in_blocks", "rounds", "whole"]
+__all__ = ["Rounds", "in_blocks", "rounds", "whole"]
 
-BARRIER = 1000.0  # cycles that a barrier takes, with what the threads then read of each other
 LOOKING = 100_000.0  # cycles that a thread waits at a barrier before it sleeps
 SLEEP = 40_000.0  # cycles until a thread that slept is back
-LEVEL_2 = 3 << 19  # bytes that stay in a core's second-level cache
-WITHIN = 48.0  # bytes a cycle that come from it
-BEYOND = 8.0  # bytes a cycle that come from beyond it
 _BLOCKS = (8, 16, 32, 64, 128, 256)  # steps
 
 
@@ -37,17 +34,19 @@ class Rounds:
     cycles: float
 
 
-def rounds(wave: Wavefront, extent: int, costs: Sequence[float], fixed: Sequence[float], threads: int) -> Rounds | None:
+def rounds(
+    wave: Wavefront, extent: int, costs: Sequence[float], fixed: Sequence[float], threads: int, core: Core
+) -> Rounds | None:
     """The best of several lengths of a block; None if the axis is no longer than any. `costs`: cycles of each stage in
     all; `fixed`: the bytes that it reads in every block."""
     grain = math.lcm(*(stage.grain for stage in wave.stages))
     blocks = {-(-steps // grain) * grain for steps in _BLOCKS}
-    ways = [in_blocks(wave, block, extent, costs, fixed, threads) for block in sorted(blocks) if block < extent]
+    ways = [in_blocks(wave, block, extent, costs, fixed, threads, core) for block in sorted(blocks) if block < extent]
     return min(ways, key=lambda way: way.cycles, default=None)
 
 
 def in_blocks(
-    wave: Wavefront, block: int, extent: int, costs: Sequence[float], fixed: Sequence[float], threads: int
+    wave: Wavefront, block: int, extent: int, costs: Sequence[float], fixed: Sequence[float], threads: int, core: Core
 ) -> Rounds:
     """The way in blocks of so many steps."""
     owners = _owners(costs, threads)
@@ -62,20 +61,15 @@ def in_blocks(
     blocks = -(-extent // block)
     count = blocks + max(lags)
     shares = [[k for k, owner in enumerate(owners) if owner == thread] for thread in range(threads)]
-    each = [sum(costs[k] for k in own) / blocks + _again(sum(fixed[k] for k in own)) for own in shares]
+    each = [sum(costs[k] for k in own) / blocks + core.reading(sum(fixed[k] for k in own)) for own in shares]
     sleep = SLEEP if max(each) - min(each) > LOOKING else 0.0
-    return Rounds(block, count, owners, tuple(lags), count * (max(each) + BARRIER + sleep))
+    return Rounds(block, count, owners, tuple(lags), count * (max(each) + core.meeting(threads) + sleep))
 
 
 def whole(wave: Wavefront, extent: int) -> Rounds:
     """All stages one after another on the first thread, in one block."""
     zeros = (0,) * len(wave.stages)
     return Rounds(max(1, extent), 1, zeros, zeros, 0.0)
-
-
-def _again(fixed: float) -> float:
-    """Cycles to read so many bytes, that the thread last read a block ago."""
-    return fixed / (WITHIN if fixed <= LEVEL_2 else BEYOND)
 
 
 def _owners(costs: Sequence[float], threads: int) -> tuple[int, ...]:

@@ -6,8 +6,9 @@ layout that the code reads (`Partition.words`); or None where one thread alone w
 Statements that can run beside each other (`graphc.codegen.wavefront`) do so, each whole on one thread, where that is
 expected to be faster.
 
-The estimate of a strategy is the largest share of the counted cycles, what the barriers take, and the time it takes to
-read again, from beyond the second-level cache, what every step of a loop reads.
+The estimate of a strategy is the largest share of the counted instructions, and what the barriers take; in a loop its
+reductions take as long as it takes to read again what every step reads, if that is longer. What a core can do is that
+of the machine at hand (`graphc.codegen.measure`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc.arena import buffer_bytes
+from graphc.codegen.core import Core
 from graphc.codegen.cost import evaluate
 from graphc.codegen.partition import SKIPPED, THREAD, Cut, Partition, Strategy
 from graphc.codegen.program import Kernel, Program, Statement, kernels
-from graphc.codegen.rounds import BARRIER, BEYOND, LEVEL_2, Rounds, rounds, whole
+from graphc.codegen.rounds import Rounds, rounds, whole
 from graphc.codegen.wavefront import Stage, Wavefront
 
 __all__ = ["Shares", "bounds", "in_rounds", "picks", "shares", "table"]
@@ -59,20 +61,20 @@ class Shares:
 
 
 def shares(
-    program: Program, partition: Partition, sizes: Mapping[str, int], threads: int, beside: bool = True
+    program: Program, partition: Partition, sizes: Mapping[str, int], threads: int, core: Core, beside: bool = True
 ) -> Shares:
     """The shares for at most `threads` threads: for as many of them as pay. `beside`: statements may run beside each
     other, for which more of what they make has to be kept at one time."""
     nothing: tuple[Strategy | None, ...] = (None,) * len(program.body)
     waves: tuple[Rounds | None, ...] = (None,) * len(partition.wavefronts)
-    alone = sum(_estimate(s, partition, None, program, sizes, 1) for s in program.body)
+    alone = sum(_estimate(s, partition, None, program, sizes, 1, core) for s in program.body)
     best, count = (alone, 1, nothing, waves), threads
     while count > 1:
-        picked = picks(program, partition, sizes, count)
+        picked = picks(program, partition, sizes, count, core)
         running: list[Rounds | None] = []
         for wave in partition.wavefronts:
             positions = [stage.position for stage in wave.stages]
-            made = in_rounds(wave, partition, program, sizes, count) if beside else None
+            made = in_rounds(wave, partition, program, sizes, count, core) if beside else None
             if made is not None and made.cycles < _WORTH * sum(picked[k][1] for k in positions):
                 picked[positions[0]] = None, made.cycles
                 for k in positions[1:]:
@@ -102,13 +104,13 @@ def _moments(program: Program, partition: Partition, waves: Sequence[Rounds | No
 
 
 def in_rounds(
-    wave: Wavefront, partition: Partition, program: Program, sizes: Mapping[str, int], threads: int
+    wave: Wavefront, partition: Partition, program: Program, sizes: Mapping[str, int], threads: int, core: Core
 ) -> Rounds | None:
     """The best way to run a wavefront on so many threads, if there is one."""
     statements = [program.body[stage.position] for stage in wave.stages]
-    costs = [_estimate(statement, partition, None, program, sizes, 1) for statement in statements]
+    costs = [_estimate(statement, partition, None, program, sizes, 1, core) for statement in statements]
     fixed = [_fixed(s, stage, partition, program, sizes) for s, stage in zip(statements, wave.stages, strict=True)]
-    return rounds(wave, evaluate(wave.extent, sizes), costs, fixed, threads)
+    return rounds(wave, evaluate(wave.extent, sizes), costs, fixed, threads, core)
 
 
 def _fixed(
@@ -124,17 +126,23 @@ def _fixed(
 
 
 def picks(
-    program: Program, partition: Partition, sizes: Mapping[str, int], threads: int
+    program: Program, partition: Partition, sizes: Mapping[str, int], threads: int, core: Core
 ) -> list[tuple[Strategy | None, float]]:
     """For each top-level statement the best strategy, and the cycles that it takes."""
-    return [_pick(s, k, partition, program, sizes, threads) for k, s in enumerate(program.body)]
+    return [_pick(s, k, partition, program, sizes, threads, core) for k, s in enumerate(program.body)]
 
 
 def _pick(
-    statement: Statement, k: int, partition: Partition, program: Program, sizes: Mapping[str, int], threads: int
+    statement: Statement,
+    k: int,
+    partition: Partition,
+    program: Program,
+    sizes: Mapping[str, int],
+    threads: int,
+    core: Core,
 ) -> tuple[Strategy | None, float]:
     ways: list[Strategy | None] = [None, *partition.strategies[k]]
-    times = [_estimate(statement, partition, way, program, sizes, threads) for way in ways]
+    times = [_estimate(statement, partition, way, program, sizes, threads, core) for way in ways]
     best = min(range(len(ways)), key=times.__getitem__)
     return ways[best], times[best]
 
@@ -146,26 +154,32 @@ def _estimate(
     program: Program,
     sizes: Mapping[str, int],
     threads: int,
+    core: Core,
 ) -> float:
     """Cycles that a top-level statement takes."""
-    total = BARRIER if threads > 1 else 0.0
+    total = core.meeting(threads)
+    sums = 0.0  # of reductions inside loops
     read_again: dict[str, float] = {}
     steps = 1
     for kernel, times, around in _kernels(statement, sizes, 1, frozenset()):
+        cost = partition.costs[kernel.name]
         cut = strategy.cuts.get(kernel.name) if strategy is not None else None
         part = _largest(cut, sizes, threads)
-        total += times * part * partition.costs[kernel.name].cycles(sizes)
+        own, inside = (times * part * cycles for cycles in cost.cycles(sizes, core))
+        total += own
         if strategy is not None and kernel.name in strategy.barriers:
-            total += times * BARRIER
-        if around:
-            steps = max(steps, times)
-            for operand in partition.costs[kernel.name].operands:
-                if operand.moving.isdisjoint(around):
-                    share = part if cut is not None and cut.index in operand.moving else 1.0
-                    size = share * buffer_bytes(program.buffer(operand.buffer), sizes)
-                    read_again[operand.buffer] = max(read_again.get(operand.buffer, 0.0), size)
-    again = sum(read_again.values())
-    return total + (steps * again / BEYOND if again > LEVEL_2 else 0.0)
+            total += times * core.meeting(threads)
+        if not around:
+            total += inside
+            continue
+        sums += inside
+        steps = max(steps, times)
+        for operand in cost.operands:
+            if operand.moving.isdisjoint(around):
+                share = part if cut is not None and cut.index in operand.moving else 1.0
+                size = share * buffer_bytes(program.buffer(operand.buffer), sizes)
+                read_again[operand.buffer] = max(read_again.get(operand.buffer, 0.0), size)
+    return total + max(sums, steps * core.reading(sum(read_again.values())))
 
 
 def _kernels(

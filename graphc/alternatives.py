@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.causality import Component
-from graphc.codegen.rounds import BEYOND
 from graphc.feeds import Feed
 from graphc.jacobian import Jacobian
 from graphc.lookahead import MOST_BYTES
 from graphc.ops.leaves import STATE
 
+MEMORY = 8.0  # bytes a cycle that come from memory
 ROUND_TRIP = 12.0  # cycles until a stored state has come back and gone through a multiply-add
 EXTRA_STREAMS = 4  # a scan writes each state and its coefficients' product once more, and reads both again
 
@@ -58,7 +58,7 @@ class Facts:
     @property
     def step(self) -> float:
         """Cycles of one step on one core."""
-        return max(self.counted, self.moved / BEYOND, ROUND_TRIP)
+        return max(self.counted, self.moved / MEMORY, ROUND_TRIP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def _loop(facts: Facts) -> Alternative:
 
 def _combined(facts: Facts) -> tuple[Alternative, Alternative]:
     """Two steps at once, and the loop that it replaces."""
-    halved = max(facts.counted, facts.moved / BEYOND, ROUND_TRIP / 2)
+    halved = max(facts.counted, facts.moved / MEMORY, ROUND_TRIP / 2)
     scan = Alternative("scan", facts.steps * halved, "two steps are combined, so that half as often a step waits")
     return scan, Alternative("loop", facts.steps * ROUND_TRIP, "each step would wait for the one before")
 
@@ -109,7 +109,7 @@ def _scan(facts: Facts) -> Alternative:
     if not jacobian.diagonal:
         work = facts.steps * facts.points * facts.units**3 / facts.lanes
         return Alternative("scan", work, "a step is not diagonal, so to combine two is to multiply their matrices")
-    cycles = facts.steps * (facts.step + EXTRA_STREAMS * facts.state_bytes / BEYOND)
+    cycles = facts.steps * (facts.step + EXTRA_STREAMS * facts.state_bytes / MEMORY)
     elements = facts.points * facts.units
     if facts.state_bytes <= MOST_BYTES:
         reason = "the coefficients of a step are not at hand, or come in vectors that are not full"

@@ -16,7 +16,9 @@ from graphc.alternatives import Beside, Facts, alternatives
 from graphc.anatomy import anatomy
 from graphc.arena import buffer_bytes
 from graphc.causality import Component, components
+from graphc.codegen.core import TYPICAL, Core
 from graphc.codegen.cost import evaluate
+from graphc.codegen.measure import this_core
 from graphc.codegen.partition import partition
 from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels
 from graphc.codegen.shares import in_rounds, picks, shares
@@ -78,16 +80,17 @@ def explain(
         code = emit(graph, target="cuda", arch=arch)
         return explain_cuda(code, _sizes(code.program, components(prepare(graph)), lengths or {}))
     machine = Target.host() if triple is None else Target(triple, arch, features)
-    return _Explainer(stages(graph), machine, lengths or {}).explanation()
+    core = this_core() if triple is None else TYPICAL
+    return _Explainer(stages(graph), machine, core, lengths or {}).explanation()
 
 
 class _Explainer:
     """One compilation, while it is explained."""
 
-    def __init__(self, made: Stages, target: Target, lengths: Mapping[str, int]) -> None:
+    def __init__(self, made: Stages, target: Target, core: Core, lengths: Mapping[str, int]) -> None:
         self.made = made
         self.graph, self.program = made.prepared, made.arranged
-        self.target = target
+        self.target, self.core = target, core
         self.parts = components(self.graph)
         self.cycles = [part for part in self.parts if part.axis is not None]
         self.sizes = _sizes(self.program, self.cycles, lengths)
@@ -171,7 +174,7 @@ class _Explainer:
     def _cycles(self, statement: Statement) -> float:
         """Counted cycles of a statement, with what loops inside it repeat."""
         if isinstance(statement, Kernel):
-            return self.partition.costs[statement.name].cycles(self.sizes)
+            return sum(self.partition.costs[statement.name].cycles(self.sizes, self.core))
         return evaluate(statement.extent, self.sizes) * sum(self._cycles(s) for s in statement.body)
 
     def _beside(self, loop: Loop) -> Beside | None:
@@ -182,9 +185,9 @@ class _Explainer:
             stage = next((k for k, s in enumerate(wave.stages) if s.position == position), None)
             if stage is None:
                 continue
-            made = shares(program, self.partition, sizes, THREADS).waves[number]
-            way = made or in_rounds(wave, self.partition, program, sizes, THREADS)
-            picked = picks(program, self.partition, sizes, THREADS)
+            made = shares(program, self.partition, sizes, THREADS, self.core).waves[number]
+            way = made or in_rounds(wave, self.partition, program, sizes, THREADS, self.core)
+            picked = picks(program, self.partition, sizes, THREADS, self.core)
             apart = sum(picked[s.position][1] for s in wave.stages)
             others = {s.position for s in wave.stages} - {position}
             names = tuple(n for part in self.cycles if self._position(part) in others for n in sorted(_states(part)))

@@ -15,7 +15,9 @@ import numpy as np
 
 from graphc.arena import ALIGNMENT, Arena, arena, buffer_bytes, buffer_shape
 from graphc.arguments import Arguments, check_arguments, check_bound, check_updated
+from graphc.codegen.core import TYPICAL
 from graphc.codegen.jit import Loaded
+from graphc.codegen.measure import this_core
 from graphc.codegen.program import Buffer, Program
 from graphc.codegen.shares import Shares, shares
 from graphc.codegen.team import SUPPORTED, Job, runner, team
@@ -44,8 +46,9 @@ class Code:
 
     def shares(self, threads: int) -> Shares:
         """How a call is shared out among at most so many threads."""
-        partition, usable = self.loaded.emitted.partition, threads if SUPPORTED else 1
-        return shares(self.program, partition, self.sizes, usable, self.beside)
+        usable = threads if SUPPORTED else 1
+        core = this_core() if usable > 1 else TYPICAL
+        return shares(self.program, self.loaded.emitted.partition, self.sizes, usable, core, self.beside)
 
 
 @dataclass(frozen=True, slots=True)

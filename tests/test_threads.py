@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc import testing
+from graphc import runtime, testing
 from graphc.codegen import shares as sharing
+from graphc.codegen.core import TYPICAL
 from graphc.codegen.cost import evaluate
 from graphc.codegen.interpret_program import allocate, interpret
 from graphc.codegen.partition import SKIPPED, Partition, Strategy, partition
@@ -43,7 +44,7 @@ needs_team = pytest.mark.skipif(not SUPPORTED, reason="this system has no futex"
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads for the smallest work."""
-    monkeypatch.setattr(sharing, "BARRIER", 0.0)
+    monkeypatch.setattr(runtime, "this_core", lambda: replace(TYPICAL, barrier=0.0))
     monkeypatch.setattr(sharing, "WAKE", -1e12)
 
 
@@ -177,7 +178,7 @@ def in_rounds(wave: Wavefront, random: Random, sizes: Mapping[str, int], threads
     """A wavefront in blocks of any length, its stages shared out anyhow."""
     block = random.choice((1, 2, 3))
     costs = [random.random() for _ in wave.stages]
-    return in_blocks(wave, block, evaluate(wave.extent, sizes), costs, costs, threads)
+    return in_blocks(wave, block, evaluate(wave.extent, sizes), costs, costs, threads, TYPICAL)
 
 
 def check_in_turns(graph: gc.Graph, arrays: Mapping[str, np.ndarray], seed: int, along: str = "") -> None:
@@ -252,8 +253,8 @@ def test_loops_meet_only_where_they_must() -> None:
 def test_small_work_stays_on_one_thread_and_large_work_does_not() -> None:
     program = stages(network("lstm", 64, 64)).program
     shared = partition(program, Target.host())
-    assert shares(program, shared, {"t": 4, "n": 1}, 8).threads == 1
-    assert shares(program, shared, {"t": 128, "n": 64}, 2).threads == 2
+    assert shares(program, shared, {"t": 4, "n": 1}, 8, TYPICAL).threads == 1
+    assert shares(program, shared, {"t": 128, "n": 64}, 2, TYPICAL).threads == 2
 
 
 # Threads as they run.
@@ -326,8 +327,12 @@ PROGRAM = """
 import os, sys, threading
 import numpy as np
 import graphc as gc
+from dataclasses import replace
+from graphc import runtime
 from graphc.codegen import shares
-shares.BARRIER, shares.WAKE = 0.0, -1e12
+from graphc.codegen.core import TYPICAL
+runtime.this_core = lambda: replace(TYPICAL, barrier=0.0)
+shares.WAKE = -1e12
 g = gc.Graph("g"); t = g.axis("t"); n = g.axis("n")
 x = g.input("x", (4,), over=(t, n))
 h = g.state("h", (4,), over=(t, n))

@@ -14,6 +14,7 @@ from graphc import testing
 from graphc.arena import arena, buffer_bytes
 from graphc.codegen import rounds as timing
 from graphc.codegen import shares as sharing
+from graphc.codegen.core import TYPICAL
 from graphc.codegen.partition import Partition, partition
 from graphc.codegen.program import Loop, Program, kernels
 from graphc.codegen.rounds import in_blocks
@@ -120,7 +121,7 @@ def test_every_statement_has_one_place_and_stages_lag_behind_what_they_need(
         assert sorted(statements_in_order(program, wave)) == list(range(wave.first, wave.end))
         rng = np.random.default_rng(block)
         costs = list(rng.random(len(wave.stages)))
-        made = in_blocks(wave, block, 11, costs, costs, threads)
+        made = in_blocks(wave, block, 11, costs, costs, threads, TYPICAL)
         for (earlier, later), ahead in wave.ahead.items():
             apart = made.lags[later] - made.lags[earlier]
             # In the round of its block b, the earlier stage has ended block b + apart - (1 on another thread).
@@ -171,7 +172,7 @@ def test_random_graphs_give_the_same_bits_as_wavefronts(example: testing.Example
 def test_what_runs_at_one_time_shares_no_memory() -> None:
     program, shared = found(gc.grad(stack("lstm", 2), "loss"))
     sizes = {"t": 12, "n": 2}
-    made = sharing.shares(program, shared, sizes, 2)
+    made = sharing.shares(program, shared, sizes, 2, TYPICAL)
     assert sorted(k for moment in made.moments for k in moment) == list(range(len(program.body)))
     apart, together = arena(program, sizes), arena(program, sizes, made.moments)
     assert together.size >= apart.size
