@@ -17,7 +17,7 @@ _KEPT = 3 / 4  # of a cache, for what is read again and again; the rest passes t
 class Core:
     """`level_1` and `level_2` are the bytes of its own caches; from the second come `within` bytes a cycle, and
     `beyond` from further away. So many vector `products`, added to sums, start in a cycle. A `barrier` with another
-    core takes so many cycles, with what the two then read of each other."""
+    core takes so many cycles, with what the two then read of each other. It makes so many cycles a second."""
 
     level_1: int
     level_2: int
@@ -25,6 +25,7 @@ class Core:
     beyond: float
     products: float
     barrier: float
+    clock: float
 
     def reading(self, bytes: float) -> float:
         """Cycles to read so many bytes that were read before, and as many since; free from the first-level cache."""
@@ -37,4 +38,4 @@ class Core:
         return self.barrier * (threads - 1).bit_length()
 
 
-TYPICAL = Core(level_1=48 << 10, level_2=2 << 20, within=48.0, beyond=8.0, products=2.0, barrier=1000.0)
+TYPICAL = Core(level_1=48 << 10, level_2=2 << 20, within=48.0, beyond=8.0, products=2.0, barrier=1000.0, clock=3e9)

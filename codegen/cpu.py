@@ -10,17 +10,19 @@ outside the module is called but what the team brings to sleep and to wake.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from graphc.codegen.access import Access
 from graphc.codegen.barrier import BARRIER, barrier
+from graphc.codegen.clock import TICK, clock, has_clock
 from graphc.codegen.cpu_functions import Functions
 from graphc.codegen.cpu_kernel import Parameters, Piece, kernel_function
 from graphc.codegen.cpu_values import Values
 from graphc.codegen.denormals import flushed
 from graphc.codegen.llvm import Function, Value, i64, quoted
 from graphc.codegen.math import definitions
-from graphc.codegen.partition import THREAD, Partition
+from graphc.codegen.partition import CLOCKS, THREAD, Partition
 from graphc.codegen.program import Kernel, Loop, Program, Statement
 from graphc.codegen.same import Form, form
 from graphc.codegen.target import Target
@@ -38,7 +40,7 @@ def llvm_ir(program: Program, target: Target, shared: Partition) -> str:
     """The module's text. Its length depends on the program's text only, never on sizes."""
     attributes = attributes_of(target)
     pieces = [*_Shared(program, target, shared, attributes).emit(), _alone(program, target, shared, attributes)]
-    function, declaration = barrier(target, attributes)
+    shared_by_all = [barrier(target, attributes), *([clock(attributes)] if has_clock(target) else [])]
     elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
     functions = definitions(elementary, fused=target.has_fma).splitlines()
     declared = {line for line in functions if line.startswith("declare ")}
@@ -48,10 +50,10 @@ def llvm_ir(program: Program, target: Target, shared: Partition) -> str:
             *sorted(frozenset().union(*(piece.constants for piece in pieces))),
             *(f"\n{piece.text}" for piece in pieces),
             "",
-            function,
+            *(text for text, _ in shared_by_all),
             *(line for line in functions if line not in declared),
             "",
-            *sorted(declared.union({declaration}, *(piece.declarations for piece in pieces))),
+            *sorted(declared.union((line for _, line in shared_by_all), *(piece.declarations for piece in pieces))),
         ]
     )
 
@@ -79,6 +81,7 @@ def _alone(program: Program, target: Target, shared: Partition, attributes: str)
         f.put(value, f.offset(row, "i64", i64(position)))
 
     put(i64(0), THREAD)
+    put(i64(0), CLOCKS)
     for k in range(len(program.body)):
         put(i64(0), shared.mode(k))
     for k in range(len(shared.wavefronts)):
@@ -151,7 +154,7 @@ class _Shared:
         f = self.function
         for position in positions:
             mode = self._word(self.shared.mode(position))
-            with f.when(f.compare("icmp sge", mode, i64(0))):
+            with f.when(f.compare("icmp sge", mode, i64(0))), self._timed(position):
                 self._statement(self.program.body[position], (), position, mode)
             if position < len(self.program.body) - 1:
                 self._meet()
@@ -168,7 +171,8 @@ class _Shared:
                 runs = f.compare("icmp sge", lag, i64(0))
                 inside = f.compare("icmp sge", behind, i64(0))
                 before_end = f.compare("icmp slt", begin, extent)
-                with f.when(f.binary("and", runs, f.binary("and", inside, before_end))):
+                now = f.binary("and", runs, f.binary("and", inside, before_end))
+                with f.when(now), self._timed(stage.position):
                     end = f.intrinsic("smin", f.binary("add", begin, block), extent)
                     self._block(stage, extent, begin, end)
             self._meet()
@@ -184,6 +188,20 @@ class _Shared:
         points = self.values.value(stage.points)
         part = stage.index, f.binary("mul", begin, points), f.binary("mul", end, points)
         self._call(statement, (), part)
+
+    @contextmanager
+    def _timed(self, position: int) -> Iterator[None]:
+        """Add the time that a top-level statement takes here to this thread's clock of it, if there is one."""
+        self._tick(position, -1)
+        yield
+        self._tick(position, 1)
+
+    def _tick(self, position: int, sign: int) -> None:
+        if has_clock(self.target):
+            f, clocks = self.function, self._word(CLOCKS)
+            with f.when(f.compare("icmp ne", clocks, i64(0))):
+                address = f.emit("ptr", f"inttoptr {clocks} to ptr")
+                f.effect(f"call void @{TICK}({address}, {i64(position)}, {i64(sign)})")
 
     def _word(self, position: int) -> Value:
         """A word of this thread's row of shares."""

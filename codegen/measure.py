@@ -13,33 +13,40 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import numpy as np
 
 from graphc.codegen.core import TYPICAL, Core
 from graphc.codegen.jit import native
-from graphc.codegen.probes import CHAINED, LINE, LOADED, MET, MULTIPLIED, WORKED, probes
+from graphc.codegen.probes import CHAINED, LINE, LOADED, MET, MULTIPLIED, PROBES, WORKED, probes
 from graphc.codegen.target import Target
 from graphc.codegen.team import SUPPORTED, Job, runner, team
 from graphc.machine import cores
 
-__all__ = ["this_core"]
+__all__ = ["this_core", "tick"]
 
 _SAMPLES = 7
 _TURNS = 10_000  # of loops in registers
 _READ = 1 << 22  # bytes of a sample
 _FEW, _MANY = 100, 400  # barriers of a sample; the difference is without what begins and ends it
 _SHORTEST = 10e-9  # seconds that a barrier takes at least: less, and only one thread was there
+_WHILE = 0.02  # seconds, in which what it takes to read two clocks is nothing
+_POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+@functools.cache
+def _code() -> llvm.ResourceTracker:
+    return native(probes(Target.host()), Target.host(), *PROBES, optimized=True)
 
 
 @functools.cache
 def this_core() -> Core:
     """What was found, within limits that no processor is known to pass; what could not be found, `TYPICAL`."""
     machine = Target.host()
-    code = native(probes(machine), machine, "chain", "multiply", "read", "meet", optimized=True)
-    pointer, count = ctypes.c_void_p, ctypes.c_int64
-    chain, multiply = (ctypes.CFUNCTYPE(None, pointer, count)(code[name]) for name in ("chain", "multiply"))
-    read = ctypes.CFUNCTYPE(None, pointer, count, count)(code["read"])
+    code = _code()
+    chain, multiply = (ctypes.CFUNCTYPE(None, _POINTER, _COUNT)(code[name]) for name in ("chain", "multiply"))
+    read = ctypes.CFUNCTYPE(None, _POINTER, _COUNT, _COUNT)(code["read"])
     cycle = _seconds(chain) / (_TURNS * CHAINED)
     level_1, level_2 = _cache(1) or TYPICAL.level_1, _cache(2) or TYPICAL.level_2
     vector = 4 * machine.lanes(4)
@@ -51,7 +58,21 @@ def this_core() -> Core:
         beyond=_between(2.0, _reading(read, vector, 3 * level_2) * cycle, 64.0),
         products=_between(0.5, _TURNS * MULTIPLIED / _seconds(multiply) * cycle, 4.0),
         barrier=_between(100.0, meeting / cycle, 5000.0) if meeting > _SHORTEST else TYPICAL.barrier,
+        clock=1 / cycle,
     )
+
+
+@functools.cache
+def tick() -> float:
+    """The seconds of a tick of the clock that programs read."""
+    now, block = ctypes.CFUNCTYPE(None, _POINTER, _COUNT)(_code()["now"]), _block(WORKED)
+    seen = []
+    for _ in range(2):
+        now(block.ctypes.data, 0)
+        seen.append((time.perf_counter(), int(block.view(np.int64)[0])))
+        time.sleep(_WHILE)
+    (first, begin), (second, end) = seen
+    return (second - first) / (end - begin)
 
 
 def _seconds(probe: Callable[[int, int], None]) -> float:

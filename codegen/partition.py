@@ -39,10 +39,11 @@ from graphc.codegen.vectorize import Schedule, schedule
 from graphc.codegen.wavefront import Wavefront, wavefronts
 from graphc.scalar import walk
 
-__all__ = ["SKIPPED", "THREAD", "Cut", "Partition", "Strategy", "partition"]
+__all__ = ["CLOCKS", "SKIPPED", "THREAD", "Cut", "Partition", "Strategy", "partition"]
 
 SKIPPED = -1  # in the table of shares: another thread runs it
 THREAD = 0  # where a thread's number stands in its row of the table of shares
+CLOCKS = 1  # and the address of its clocks, one for each top-level statement; 0 if none are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,10 @@ class Partition:
 
     @functools.cached_property
     def offsets(self) -> dict[str, int]:
-        """Where each kernel's part begins in a thread's row of the table of shares. A row is the thread's number, a
-        mode for each top-level statement, what `wave` says of each wavefront, then for each kernel whether the thread
-        runs it, and for each of its cuts the first point of the thread's part and the one after the last."""
+        """Where each kernel's part begins in a thread's row of the table of shares. A row is the thread's number, the
+        address of its clocks, a mode for each top-level statement, what `wave` says of each wavefront, then for each
+        kernel whether the thread runs it, and for each of its cuts the first point of the thread's part and the one
+        after the last."""
         offsets, position = {}, self.wave(len(self.wavefronts))
         for name, cuts in self.cuts.items():
             offsets[name] = position
@@ -98,7 +100,7 @@ class Partition:
 
     def mode(self, statement: int) -> int:
         """Where a top-level statement's mode stands in a row."""
-        return THREAD + 1 + statement
+        return CLOCKS + 1 + statement
 
     def meeting(self, statement: int, kernel: str) -> int:
         """The strategies under which threads meet before a kernel, as a sum of powers of two."""

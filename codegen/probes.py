@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.barrier import BARRIER, barrier
+from graphc.codegen.clock import NOW, has_clock
 from graphc.codegen.cpu import attributes_of
 from graphc.codegen.llvm import Function, Value, i64, vector_type
 from graphc.codegen.target import Target
 
-__all__ = ["CHAINED", "LINE", "LOADED", "MET", "MULTIPLIED", "WORKED", "probes"]
+__all__ = ["CHAINED", "LINE", "LOADED", "MET", "MULTIPLIED", "PROBES", "WORKED", "probes"]
 
 CHAINED = 64  # operations of a turn that wait for each other
 MULTIPLIED = 12  # products of a turn that are added to sums of their own
@@ -23,12 +24,13 @@ MET = 8  # lines that each of two threads writes before a barrier, and the other
 LINE = 64  # bytes
 WORKED = MULTIPLIED * LINE
 
+PROBES = ("chain", "multiply", "read", "meet", "now")
 _BLOCK, _TURNS, _TIMES = Value("%block", "ptr"), Value("%turns", "i64"), Value("%times", "i64")
 
 
 def probes(target: Target) -> str:
-    """The module: `chain`, `multiply`, `read` and `meet`."""
-    functions = [_chain(), _multiply(target), _read(target), _meet()]
+    """The module: a function for each of `PROBES`."""
+    functions = [_chain(), _multiply(target), _read(target), _meet(), _now(target)]
     meeting, pausing = barrier(target, attributes_of(target))
     declared = {pausing}.union(*(f.declarations for f in functions))
     texts = [f.text(attributes_of(target)) for f in functions]
@@ -115,4 +117,11 @@ def _meet() -> Function:
         for k in range(MET):
             seen = f.get(f.offset(other, line, i64(k)), "i64")
             f.put(seen, f.offset(f.offset(own, line, i64(k)), "i64", i64(1)))
+    return f
+
+
+def _now(target: Target) -> Function:
+    """The ticks of the clock (`graphc.codegen.clock`)."""
+    f = _function("now")
+    f.put(f.call("i64", NOW) if has_clock(target) else i64(0), _BLOCK)
     return f

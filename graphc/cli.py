@@ -1,4 +1,4 @@
-"""The command line: demo, draw, show, check, train.
+"""The command line: demo, draw, show, profile, check, train.
 
 A FILE is a Python file of yours. It is run, so name only files that you trust; it defines `graph()`, which returns a
 graph, or any one function that is annotated `-> gc.Graph` and needs no arguments.
@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 import graphc as gc
 from graphc.compile import STAGES, emit_stage
 from graphc.errors import ArgumentError, GraphError, Location
+from graphc.gradient_check import random_arrays
 from graphc.image_command import PhotographOptions, train_on_photographs
 from graphc.training_command import OPTIMIZERS, Given, train_on_arrays
 from graphc.user_file import load_graph
@@ -38,6 +39,9 @@ File = Annotated[
 Function = Annotated[str, typer.Option(help="The function of FILE that returns the graph.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")]
 Grad = Annotated[str | None, typer.Option(help="Differentiate this output first; loss, where no name follows.")]
+
+
+_LENGTH = 64  # of axes, where none is named
 
 
 def main() -> None:
@@ -105,21 +109,22 @@ def draw(
     if grad:
         graph = gc.grad(graph, grad)
     if unroll:
-        graph = gc.unroll(graph, **_steps(unroll))
+        graph = gc.unroll(graph, **_numbers("--unroll", "STEPS", unroll))
     target = output or Path(file.stem + ".svg")
     gc.draw(graph, engine=engine).save(target)
     typer.echo(target)
 
 
-def _steps(items: list[str]) -> dict[str, int]:
+def _numbers(option: str, what: str, items: list[str]) -> dict[str, int]:
+    """What `AXIS=NUMBER` says, several times."""
     chosen: dict[str, int] = {}
     for item in items:
-        axis, _, steps = item.partition("=")
-        if not axis or not steps.isdecimal():
-            raise ArgumentError(f"--unroll takes AXIS=STEPS, such as t=4, not {item!r}")
+        axis, _, number = item.partition("=")
+        if not axis or not number.isdecimal():
+            raise ArgumentError(f"{option} takes AXIS={what}, such as t=4, not {item!r}")
         if axis in chosen:
-            raise ArgumentError(f"--unroll names axis {axis!r} twice")
-        chosen[axis] = int(steps)
+            raise ArgumentError(f"{option} names axis {axis!r} twice")
+        chosen[axis] = int(number)
     return chosen
 
 
@@ -141,6 +146,39 @@ def show(
     if grad:
         graph = gc.grad(graph, grad)
     typer.echo(gc.explain(graph) if explain else emit_stage(graph, emit))
+
+
+@app.command(cls=GradCommand)
+def profile(
+    file: File,
+    length: Annotated[
+        list[str] | None, typer.Option(help="AXIS=LENGTH, of an axis whose length comes with the data: 64. Repeated.")
+    ] = None,
+    grad: Grad = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="At most so many: one for each core.")] = None,
+    calls: Annotated[int, typer.Option(min=1, help="That are measured.")] = 20,
+    seed: Seed = 0,
+    function: Function = "",
+) -> None:
+    """Measure where the time of a call goes, on random arrays: its loops and kernels, and how fast their products are.
+
+    Example: `graphc profile examples/gru.py --grad --length t=128 --length n=32`
+    """
+    graph = load_graph(file, function)
+    if grad:
+        graph = gc.grad(graph, grad)
+    arrays = random_arrays(graph, seed, **_lengths(graph, _numbers("--length", "LENGTH", length or [])))
+    typer.echo(gc.compile(graph, threads=threads).profile(calls, **arrays))
+
+
+def _lengths(graph: gc.Graph, given: Mapping[str, int]) -> dict[str, int]:
+    """The length of each axis whose does not stand in the graph."""
+    open_axes = [axis.name for axis in graph.axes.values() if not isinstance(axis.length, int)]
+    wrong = [name for name in given if name not in open_axes]
+    if wrong:
+        known = ", ".join(open_axes) or "none"
+        raise ArgumentError(f"--length names {wrong[0]!r}; the axes whose length comes with the data are: {known}")
+    return {name: given.get(name, _LENGTH) for name in open_axes}
 
 
 @app.command()

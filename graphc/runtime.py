@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from graphc.arguments import Arguments, check_arguments, check_bound, check_upda
 from graphc.codegen.core import TYPICAL
 from graphc.codegen.jit import Loaded
 from graphc.codegen.measure import this_core
+from graphc.codegen.partition import CLOCKS
 from graphc.codegen.program import Buffer, Program
 from graphc.codegen.shares import Shares, shares
 from graphc.codegen.team import SUPPORTED, Job, runner, team
@@ -102,6 +103,20 @@ class Runner:
         check_updated(self.graph.updates, given)
         check_indices(self.checks, arguments)
         return self._bound(arguments, layout)
+
+    def clocked(self, given: Mapping[str, Any]) -> tuple[BoundCall, np.ndarray, Layout]:
+        """A call that notes where its time goes: what each thread has spent on each top-level statement, in ticks,
+        int64 (threads, statements)."""
+        arguments, layout = self._checked(given)
+        check_updated(self.graph.updates, given)
+        check_indices(self.checks, arguments)
+        clocks = np.zeros((layout.shares.threads, len(layout.code.program.body)), np.int64)
+        tables = layout.shares.table.copy(), layout.alone.copy()
+        for table in tables:
+            table[:, CLOCKS] = clocks.ctypes.data + clocks.strides[0] * np.arange(len(table))
+        shared, alone = tables
+        layout = replace(layout, shares=replace(layout.shares, table=shared), alone=alone)
+        return self._bound(arguments, layout), clocks, layout
 
     def layout(self, given: Mapping[str, Any]) -> Layout:
         """What the shapes of these arrays lead to."""

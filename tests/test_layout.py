@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "back ends": ("codegen", "codegen.*"),
     "compile": (
         "index_checks", "results", "runtime", "freeze", "cuda_bound", "cuda_runtime", "cuda_compile",
-        "cuda_explanation", "compile", "alternatives", "explanation", "anatomy", "explain",
+        "cuda_explanation", "profile", "compile", "alternatives", "explanation", "anatomy", "explain",
     ),
     "use": (
         "gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve",
