@@ -6,6 +6,8 @@ kernel. And it exports `void name.shared(ptr args, ptr sizes, ptr row, ptr team)
 that: `row` is the thread's row of the table of shares (`graphc.codegen.partition`), and at the barriers it meets the
 other threads of the team (`graphc.codegen.barrier`); with no team (null) it is alone. Nothing is allocated, and nothing
 outside the module is called but what the team brings to sleep and to wake.
+
+As part of another module the program is for one thread only, and both functions are internal.
 """
 
 from __future__ import annotations
@@ -36,11 +38,12 @@ def shared_name(program: Program) -> str:
     return f"{program.name}.shared"
 
 
-def llvm_ir(program: Program, target: Target, shared: Partition) -> str:
-    """The module's text. Its length depends on the program's text only, never on sizes."""
-    attributes = attributes_of(target)
-    pieces = [*_Shared(program, target, shared, attributes).emit(), _alone(program, target, shared, attributes)]
-    shared_by_all = [barrier(target, attributes), *([clock(attributes)] if has_clock(target) else [])]
+def llvm_ir(program: Program, target: Target, shared: Partition, part: bool = False) -> str:
+    """The module's text, or a `part` of another's. Its length depends on the program's text only, never on sizes."""
+    attributes, linkage = attributes_of(target), "internal" if part else "dso_local"
+    pieces = _Shared(program, target, shared, attributes, linkage).emit()
+    pieces.append(_alone(program, target, shared, attributes, linkage))
+    common = [] if part else [barrier(target, attributes), *([clock(attributes)] if has_clock(target) else [])]
     elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
     functions = definitions(elementary, fused=target.has_fma).splitlines()
     declared = {line for line in functions if line.startswith("declare ")}
@@ -50,10 +53,10 @@ def llvm_ir(program: Program, target: Target, shared: Partition) -> str:
             *sorted(frozenset().union(*(piece.constants for piece in pieces))),
             *(f"\n{piece.text}" for piece in pieces),
             "",
-            *(text for text, _ in shared_by_all),
+            *(text for text, _ in common),
             *(line for line in functions if line not in declared),
             "",
-            *sorted(declared.union((line for _, line in shared_by_all), *(piece.declarations for piece in pieces))),
+            *sorted(declared.union((line for _, line in common), *(piece.declarations for piece in pieces))),
         ]
     )
 
@@ -70,9 +73,9 @@ def attributes_of(target: Target) -> str:
     return " ".join(words)
 
 
-def _alone(program: Program, target: Target, shared: Partition, attributes: str) -> Piece:
+def _alone(program: Program, target: Target, shared: Partition, attributes: str, linkage: str) -> Piece:
     """The function that runs everything on one thread: the row of shares that says so, and a call."""
-    f = Function(quoted("", program.name), ["ptr %args", "ptr %sizes"], "dso_local")
+    f = Function(quoted("", program.name), ["ptr %args", "ptr %sizes"], linkage)
     values = Values(f, Functions(f, target), Access(Kernel("alone", (), (), ()), program))
     _load_sizes(program, values)
     row = f.variable("i64", shared.words)
@@ -114,10 +117,11 @@ def _piece(values: Values, attributes: str) -> Piece:
 class _Shared:
     """The function that runs one thread's share, and with it the kernels in the order of the text."""
 
-    def __init__(self, program: Program, target: Target, shared: Partition, attributes: str) -> None:
+    def __init__(self, program: Program, target: Target, shared: Partition, attributes: str, linkage: str) -> None:
         self.program, self.target, self.shared, self.attributes = program, target, shared, attributes
+        self.alone = linkage == "internal"  # nobody to meet, and no clocks
         parameters = ["ptr %args", "ptr %sizes", "ptr %row", "ptr %team"]
-        self.function = Function(quoted("", shared_name(program)), parameters, "dso_local")
+        self.function = Function(quoted("", shared_name(program)), parameters, linkage)
         access = Access(Kernel("shared", (), (), ()), program)
         self.values = Values(self.function, Functions(self.function, target), access)
         self.pieces: list[Piece] = []
@@ -197,7 +201,7 @@ class _Shared:
         self._tick(position, 1)
 
     def _tick(self, position: int, sign: int) -> None:
-        if has_clock(self.target):
+        if has_clock(self.target) and not self.alone:
             f, clocks = self.function, self._word(CLOCKS)
             with f.when(f.compare("icmp ne", clocks, i64(0))):
                 address = f.emit("ptr", f"inttoptr {clocks} to ptr")
@@ -212,6 +216,8 @@ class _Shared:
         return self.function.get(self.function.offset(Value("%args", "ptr"), "ptr", i64(position)), "ptr")
 
     def _meet(self) -> None:
+        if self.alone:
+            return
         f, team = self.function, Value("%team", "ptr")
         with f.when(f.compare("icmp ne", team, Value("null", "ptr"))):
             f.effect(f"call void @{BARRIER}({team}, {self._word(THREAD)})")

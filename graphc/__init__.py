@@ -22,6 +22,7 @@ from graphc.compile import compile, emit
 from graphc.drawing.draw import Drawing, draw
 from graphc.errors import GraphError
 from graphc.explain import explain
+from graphc.export import Exported, export
 from graphc.fit import Fit, fit
 from graphc.functions import (
     abs,
@@ -107,6 +108,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Drawing",
+    "Exported",
     "Fit",
     "Graph",
     "GraphError",
@@ -139,6 +141,7 @@ __all__ = [
     "exp",
     "explain",
     "expm1",
+    "export",
     "fit",
     "floor",
     "gelu",

@@ -28,9 +28,13 @@ def save(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[s
 
     Folders on the way are made. Raises `OSError` if the file cannot be written.
     """
-    path = Path(path).resolve()  # a link stays one
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    data = serialize(contiguous, metadata=dict(metadata or {}))
+    write_whole(path, serialize(contiguous, metadata=dict(metadata or {})))
+
+
+def write_whole(path: Path | str, data: bytes) -> None:
+    """Write a file, as `save` does."""
+    path = Path(path).resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

@@ -1,4 +1,4 @@
-"""The command line: demo, draw, show, profile, check, train.
+"""The command line: demo, draw, show, profile, check, train, export.
 
 A FILE is a Python file of yours. It is run, so name only files that you trust; it defines `graph()`, which returns a
 graph, or any one function that is annotated `-> gc.Graph` and needs no arguments.
@@ -19,6 +19,7 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 import graphc as gc
+from graphc.checkpoint import load as load_arrays
 from graphc.compile import STAGES, emit_stage
 from graphc.errors import ArgumentError, GraphError, Location
 from graphc.gradient_check import random_arrays
@@ -273,3 +274,43 @@ def train(
     else:
         photographs.refuse_others()
         train_on_arrays(file, function, given, data, batch_axis)
+
+
+@app.command()
+def export(
+    file: File,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for NAME.h and NAME.o.")] = Path("."),
+    params: Annotated[
+        Path | None, typer.Option(help="A .safetensors file whose arrays are built in, such as a checkpoint.")
+    ] = None,
+    select: Annotated[
+        list[str] | None, typer.Option(help="An output to keep; may be repeated. All, if none is.")
+    ] = None,
+    step: Annotated[str, typer.Option(help="The axis of which a call makes one step.")] = "",
+    length: Annotated[
+        list[str] | None, typer.Option(help="AXIS=LENGTH, for each axis whose length comes with the data.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the C function: that of the graph.")] = "",
+    triple: Annotated[str, typer.Option(help="The processor to make code for, by LLVM's names: this one.")] = "",
+    arch: Annotated[str, typer.Option(help="Its kind: cortex-m4.")] = "",
+    features: Annotated[str, typer.Option(help="What it has beside: +avx2,+fma.")] = "",
+    function: Function = "",
+) -> None:
+    """Make a C function of a graph: an object file that calls no library and allocates nothing, and its header.
+
+    Example: `graphc export my_model.py --select p --step t --length n=1 --params trained.safetensors -o build`
+    """
+    graph = load_graph(file, function)
+    arrays = load_arrays(params)[0] if params else {}
+    if select:
+        graph = gc.select(graph, *select)
+    if step:
+        graph = gc.step(graph, over=step)
+    lacking = [given for given in graph.params if params and given not in arrays]
+    if lacking:
+        raise ArgumentError(f"{params} has no {', '.join(lacking)}; it has {', '.join(arrays) or 'no arrays'}")
+    own = {given: array for given, array in arrays.items() if given in graph.params}
+    lengths = _numbers("--length", "LENGTH", length or [])
+    made = gc.export(graph, lengths, own, name, triple or None, arch, features)
+    for path in made.save(output):
+        typer.echo(path)

@@ -35,8 +35,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "cuda_explanation", "profile", "compile", "alternatives", "explanation", "anatomy", "explain",
     ),
     "use": (
-        "gradient_check", "testing", "testing.*", "checkpoint", "fit", "datasets", "datasets.*", "demo", "curve",
-        "user_file", "training_data", "training_command", "predictions", "confusion", "prediction_sheet",
+        "gradient_check", "testing", "testing.*", "checkpoint", "export", "fit", "datasets", "datasets.*", "demo",
+        "curve", "user_file", "training_data", "training_command", "predictions", "confusion", "prediction_sheet",
         "image_model", "image_training", "image_command", "cli", "__main__", "",
     ),
 }  # fmt: skip

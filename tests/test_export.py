@@ -1,0 +1,271 @@
+"""export: what C programs compute with an object file and its header, and what the object asks of them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from typer.testing import CliRunner
+
+import graphc as gc
+from graphc import checkpoint, testing
+from graphc.arena import arena
+from graphc.cli import app
+from graphc.codegen.interpret_program import allocate, interpret
+from graphc.codegen.library import library
+from graphc.codegen.specialize import specialize
+from graphc.codegen.target import Target
+from graphc.codegen.verify_program import verify
+from graphc.compile import stages
+from graphc.export import Exported
+
+needs_c = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler here")
+needs_nm = pytest.mark.skipif(shutil.which("nm") is None, reason="nothing here reads symbols")
+
+
+def listener(units: int = 20) -> gc.Graph:
+    g = gc.Graph("listener")
+    t, n = g.axis("t"), g.axis("n")
+    h = gc.cells.lstm(g, g.input("x", (12,), over=(t, n)), units, over=t, name="cell").h
+    g.output("p", gc.softmax(g.param("V", (5, units)) @ h))
+    return g
+
+
+@settings(max_examples=20)
+@given(testing.graphs())
+def test_a_program_of_known_sizes_computes_the_same(example: testing.Example) -> None:
+    made = stages(gc.grad(example.graph, "loss", wrt="x"))
+    sizes = {"n": len(example.arrays["label"].T), **example.lengths}
+    known = specialize(made.program, {name: sizes[name] for name in made.program.sizes})
+    verify(known)
+    assert known.sizes == ()
+    arrays = {**example.arrays, **made.lowered.constants}
+    whole = allocate(made.program, {n: np.asarray(a).copy() for n, a in arrays.items()}, sizes)
+    interpret(made.program, whole, sizes)
+    found = allocate(known, {n: np.asarray(a).copy() for n, a in arrays.items()}, {})
+    interpret(known, found, {})
+    for name in made.lowered.outputs.values():
+        np.testing.assert_array_equal(found[name], whole[name], err_msg=name)
+
+
+def built(folder: Path, exported: Exported, main: str) -> str:
+    """What a C program prints that is built with nothing but the object and the header."""
+    exported.save(folder)
+    (folder / "main.c").write_text(main, encoding="utf-8")
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-nodefaultlibs", "-lc"]
+    command = ["gcc", *flags, "-o", "main", "main.c", f"{exported.name}.o", "-lc"]
+    subprocess.run(command, cwd=folder, check=True, timeout=60)
+    done = subprocess.run([folder / "main"], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+STREAM = """
+#include <stdio.h>
+#include "listener_step.h"
+
+static _Alignas(64) unsigned char workspace[LISTENER_STEP_WORKSPACE];
+static float h[20], c[20], p[5];
+
+int main(void) {
+    float x[12];
+    struct listener_step_arrays arrays = {x, h, c, p, workspace};
+    for (int t = 0; t < 7; t++) {
+        for (int k = 0; k < 12; k++) x[k] = (float)(t - 3) * 0.25f + (float)k * 0.125f;
+        listener_step(&arrays);
+        for (int k = 0; k < 5; k++) printf("%.9g ", p[k]);
+    }
+    return 0;
+}
+"""
+
+
+@needs_c
+def test_a_c_program_streams_what_the_interpreter_computes(tmp_path: Path) -> None:
+    graph = listener()
+    params = gc.initialize(graph, seed=1)
+    x = (np.arange(7)[:, None, None] - 3) * 0.25 + np.arange(12) * 0.125
+    expected = gc.interpret(graph, x=x.astype(np.float32), **params)["p"]
+    exported = gc.export(gc.step(graph, over="t"), {"n": 1}, params)
+    text = built(tmp_path, exported, STREAM.replace("_Alignas(64)", "__attribute__((aligned(64)))"))
+    found = np.array(text.split(), np.float32).reshape(7, 1, 5)
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+WHOLE = """
+#include <stdio.h>
+#include "trained.h"
+
+static __attribute__((aligned(64))) unsigned char workspace[TRAINED_WORKSPACE];
+static float x[WHAT], W[16], seen;
+static int32_t step;
+static int32_t lengths[3] = {4, 1, 2};
+
+int main(void) {
+    float loss, h[3 * 4];
+    for (int k = 0; k < WHAT; k++) x[k] = (float)(k % 7) * 0.25f - 0.5f;
+    for (int k = 0; k < 16; k++) W[k] = (float)(k % 5) * 0.125f;
+    struct trained_arrays arrays = {ARRAYS, workspace};
+    for (int k = 0; k < 3; k++) {
+        trained(&arrays);
+        printf("%.9g %.9g ", loss, seen);
+    }
+    for (int k = 0; k < 16; k++) printf("%.9g ", W[k]);
+    for (int k = 0; k < 12; k++) printf("%.9g ", h[k]);
+    return 0;
+}
+"""
+
+
+def ragged() -> gc.Graph:
+    g = gc.Graph("trained")
+    n = g.axis("n")
+    t = g.axis("t", g.input("lengths", (), over=n, dtype="int32"))
+    h = g.state("h", (4,), over=(t, n))
+    h[t] = gc.tanh(g.param("W", (4, 4)) @ h[t - 1] + g.input("x", (4,), over=(t, n)))
+    g.output("last", h[t.last])
+    g.output("loss", gc.sum(gc.sum(h[t.last] ** 2), over=n))
+    seen = g.param("seen", (), trainable=False, init="zeros")
+    g.update(seen, seen + 1.0)
+    return gc.training_step(g, "loss", gc.optim.SGD(lr=0.25))
+
+
+@needs_c
+def test_a_c_program_trains(tmp_path: Path) -> None:
+    """Lengths that differ, params that are the caller's and change, and no constants."""
+    step = ragged()
+    exported = gc.export(step, {"t": 4, "n": 3}, name="trained")
+    fields = [line.split("*")[1].split(";")[0] for line in exported.header.splitlines() if line.startswith("    ")]
+    places = {"lengths": "lengths", "x": "x", "W": "W", "seen": "&seen", "loss": "&loss", "last": "h", "step": "&step"}
+    text = WHOLE.replace("ARRAYS", ", ".join(places[name] for name in fields[:-1])).replace("WHAT", "48")
+    found = np.array(built(tmp_path, exported, text).split(), np.float32)
+    state = {name: np.zeros_like(array) for name, array in gc.initialize(step).items()}
+    state["W"][...] = (np.arange(16) % 5 * 0.125).reshape(4, 4)
+    x = (np.arange(48) % 7 * 0.25 - 0.5).reshape(4, 3, 4).astype(np.float32)
+    run, expected = gc.compile(step), []
+    for _ in range(3):
+        results = run(x=x, lengths=np.array([4, 1, 2], np.int32), **state)
+        expected += [results["loss"], state["seen"].copy()]
+    np.testing.assert_allclose(found[:6], expected, rtol=1e-5)
+    np.testing.assert_allclose(found[6:22], state["W"].ravel(), rtol=1e-5)
+    np.testing.assert_allclose(found[22:], results["last"].ravel(), rtol=1e-5)
+
+
+@needs_c
+def test_the_header_is_c_plus_plus_too(tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler here")
+    gc.export(listener(), {"t": 3, "n": 2}).save(tmp_path)
+    (tmp_path / "main.cpp").write_text('#include "listener.h"\nint main() { return 0; }\n', encoding="utf-8")
+    subprocess.run(["g++", "-Wall", "-Werror", "-fsyntax-only", "main.cpp"], cwd=tmp_path, check=True, timeout=60)
+
+
+PROCESSORS = {
+    "this one": (None, "", ""),
+    "x86": ("x86_64-unknown-linux-gnu", "", ""),
+    "AVX2": ("x86_64-unknown-linux-gnu", "x86-64-v3", ""),
+    "Arm 64": ("aarch64-unknown-linux-gnu", "", ""),
+    "Cortex-M4": ("thumbv7em-none-eabihf", "cortex-m4", ""),
+    "Cortex-M7": ("thumbv7em-none-eabihf", "cortex-m7", ""),
+    "RISC-V 32": ("riscv32-unknown-elf", "generic-rv32", "+m,+f"),
+    "RISC-V 64": ("riscv64-unknown-elf", "generic-rv64", "+m,+f,+d"),
+}
+
+
+@needs_nm
+@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("graph", [gc.step(listener(), over="t"), ragged()], ids=lambda graph: graph.name)
+def test_objects_ask_for_nothing_but_their_arrays(graph: gc.Graph, processor: str, tmp_path: Path) -> None:
+    triple, arch, features = PROCESSORS[processor]
+    lengths = {name: 3 for name, axis in graph.axes.items() if not isinstance(axis.length, int)}
+    exported = gc.export(graph, lengths, triple=triple, arch=arch, features=features)
+    _, code = exported.save(tmp_path)
+    asked = subprocess.run(["nm", "--undefined-only", code], capture_output=True, text=True, check=True, timeout=60)
+    assert asked.stdout == ""
+    brought = subprocess.run(["nm", "--extern-only", code], capture_output=True, text=True, check=True, timeout=60)
+    assert [line.split()[-1] for line in brought.stdout.splitlines()] == [exported.name]
+
+
+def test_web_assembly_imports_nothing() -> None:
+    exported = gc.export(gc.step(listener(), over="t"), {"n": 1}, triple="wasm32-unknown-unknown")
+    assert exported.object[:4] == b"\0asm"
+    assert ".import_module" not in exported.assembly
+
+
+def test_params_are_in_the_object_and_not_among_the_arrays() -> None:
+    graph = gc.step(listener(), over="t")
+    params = gc.initialize(listener(), seed=0)
+    without, with_all = gc.export(graph, {"n": 1}), gc.export(graph, {"n": 1}, params)
+    weights = sum(array.nbytes for array in params.values())
+    assert with_all.constants >= weights > without.constants
+    assert len(with_all.object) > weights
+    for name in params:
+        assert f"*{name};" in without.header
+        assert name not in with_all.header
+
+
+def test_names_that_c_cannot_have_are_changed() -> None:
+    g = gc.Graph("odd")
+    n = g.axis("n")
+    value = g.input("größe", (2,), over=n) + g.input("int", (2,), over=n) + g.input("workspace", (2,), over=n)
+    g.output("whole", value)
+    g.output("static", 2 * value)
+    g.output("also", value)
+    header = gc.export(g, {"n": 4}, name="odd").header
+    names = [line.split("*")[1].split(";")[0] for line in header.splitlines() if line.startswith("    ")]
+    assert len(names) == len(set(names))
+    assert all(name.isascii() and name.isidentifier() for name in names)
+    assert {"gr__e", "_int", "_static", "workspace_"} <= set(names)
+    assert "output whole, also: float32[4][2]" in header
+
+
+def test_mistakes_are_named() -> None:
+    graph = gc.step(listener(), over="t")
+    with pytest.raises(gc.GraphError, match="n=…"):
+        gc.export(graph)
+    with pytest.raises(gc.GraphError, match="'my-model' is no name of a C function"):
+        gc.export(graph, {"n": 1}, name="my-model")
+    with pytest.raises(gc.GraphError, match="'while'"):
+        gc.export(graph, {"n": 1}, name="while")
+    with pytest.raises(gc.GraphError, match="not W"):
+        gc.export(graph, {"n": 1}, {"W": np.zeros((2, 2))})
+
+
+def test_constants_keep_every_bit() -> None:
+    """Not numbers, infinities, and every byte that a string could end at."""
+    program = specialize(stages(listener()).program, {"t": 1, "n": 1})
+    odd = np.array([np.nan, np.inf, -0.0, 1e-45], np.float32)
+    weights = {"V": np.resize(odd, (5, 20))}
+    text = library(program, weights, arena(program, {}).offsets, "f", Target.host())
+    assert "\\00\\00\\c0\\7f\\00\\00\\80\\7f\\00\\00\\00\\80\\01\\00\\00\\00" in text
+
+
+MODEL = """
+import graphc as gc
+
+def graph() -> gc.Graph:
+    g = gc.Graph("model")
+    t, n = g.axis("t"), g.axis("n")
+    h = g.state("h", (4,), over=(t, n))
+    h[t] = gc.tanh(g.param("W", (4, 4)) @ h[t - 1] + g.input("x", (4,), over=(t, n)))
+    g.output("p", gc.softmax(h))
+    g.output("loss", gc.mean(gc.sum(h * h), over=(t, n)))
+    return g
+"""
+
+
+def test_the_command_exports_a_checkpoint(tmp_path: Path) -> None:
+    path, trained, folder = tmp_path / "model.py", tmp_path / "trained.safetensors", tmp_path / "build"
+    path.write_text(MODEL, encoding="utf-8")
+    checkpoint.save(trained, {"W": np.ones((4, 4), np.float32), "momentum_W": np.zeros((4, 4), np.float32)})
+    kept = ["export", str(path), "--select", "p", "--step", "t", "--length", "n=1", "-o", str(folder)]
+    done = CliRunner().invoke(app, [*kept, "--params", str(trained), "--name", "model"])
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in folder.iterdir()) == ["model.h", "model.o"]
+    assert "*W;" not in (folder / "model.h").read_text(encoding="utf-8")
+    checkpoint.save(trained, {"V": np.ones((4, 4), np.float32)})
+    failed = CliRunner().invoke(app, [*kept, "--params", str(trained)])
+    assert "has no W; it has V" in str(failed.exception)
