@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
-from graphc.ir import Axis, Node, check_dtype, topological
+from graphc.ir import FLOATS, Axis, Node, check_dtype, topological
 from graphc.ops import axis as axis_ops
 from graphc.ops import composite, gradient, leaves, reduction, table
 from graphc.ops import contraction as product
@@ -93,7 +93,8 @@ def gelu(x: Any) -> Value:
 
 def elu(x: Any, alpha: float = 1.0) -> Value:
     """x where it is positive, else α (eˣ - 1) (Clevert et al. 2016)."""
-    return where(binary(ew.lt, 0, x), x, alpha * expm1(minimum(x, 0)))
+    positive = binary(ew.lt, 0, x)
+    return where(positive, x, alpha * expm1(where(positive, 0, x)))  # no overflow where it is not chosen
 
 
 def leaky_relu(x: Any, slope: float = 0.01) -> Value:
@@ -138,18 +139,20 @@ def _reduce(op: Any, x: Any, over: Over, dim: Dims, keepdims: bool, floating: bo
     (value,) = promote(x, floating=floating)
     if value.dtype == "bool":
         value = cast(value, "int32")
-    dims = reduced_dims(value, dim, over)
-    for axis in reduced_axes(over):
-        if axis not in value.axes:
+    dims, axes = reduced_dims(value, dim, over), reduced_axes(over)
+    of_each = reduction.of_each_length(value.node, axes)
+    for axis in axes:
+        if axis not in of_each.axes:
             raise AxisError(f"the value does not vary over axis {axis.name!r}: {value.node.type}")
-    node = op(value.node, dims, reduced_axes(over))
+    node = op(of_each, dims, axes)
     if keepdims:
         node = event_ops.reshape(node, tuple(1 if d in dims else s for d, s in enumerate(value.shape)))
     return Value(value.graph, node)
 
 
 def sum(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
-    """The sum over axes or event dimensions. Points past an example's length do not count."""
+    """The sum over axes or event dimensions. Points past an example's length do not count: over an axis whose length
+    differs per example, there is a sum for each, even of a value that is the same for all."""
     return _reduce(reduction.sum_, x, over, dim, keepdims, floating=False)
 
 
@@ -171,7 +174,9 @@ def mean(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) ->
     result = total / number if number != 1 else total
     if over is None:
         return result
-    return Value(result.graph, ew.div(result.node, reduction.count(value.node, reduced_axes(over), value.dtype)))
+    axes = reduced_axes(over)
+    points = reduction.count(reduction.of_each_length(value.node, axes), axes, value.dtype)
+    return Value(result.graph, ew.div(result.node, points))
 
 
 def var(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
@@ -181,13 +186,15 @@ def var(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> 
 
 
 def argmax(x: Any) -> Value:
-    """The int32 position of the largest element along the last event dimension; the first, if several are."""
+    """The int32 position of the largest element along the last event dimension; the first, if several are. As in numpy,
+    a NaN counts as the largest."""
     (value,) = promote(x)
     if not value.shape:
         raise ShapeError("argmax of an event that is a number")
-    largest = max(value, dim=-1, keepdims=True)
-    positions = np.arange(value.shape[-1])
-    return min(where(value == largest, positions, value.shape[-1]), dim=-1)
+    found = value == max(value, dim=-1, keepdims=True)
+    if value.dtype in FLOATS:
+        found = found | (value != value)
+    return min(where(found, np.arange(value.shape[-1]), value.shape[-1]), dim=-1)
 
 
 # Classification.

@@ -20,7 +20,7 @@ from graphc.ops import normalization
 from graphc.ops.contraction import contract
 from graphc.ops.event import reshape
 from graphc.ops.leaves import const
-from graphc.ops.reduction import lowest, max_, sum_
+from graphc.ops.reduction import lowest, max_, of_each_length, sum_
 from graphc.ops.window import fold, window
 from graphc.value import Value, promote
 
@@ -117,7 +117,8 @@ def batch_norm(x: Any, mean: Any, variance: Any, over: Over, dim: Dims = (1, 2),
     """
     value, *running = promote(x, mean, variance, floating=True)
     dims, axes = functions.reduced_dims(value, dim, over), functions.reduced_axes(over)
-    node = normalization.batch_norm(value.node, running[0].node, running[1].node, dims, axes, eps)
+    each = of_each_length(value.node, axes)
+    node = normalization.batch_norm(each, running[0].node, running[1].node, dims, axes, eps)
     return Value(value.graph, node)
 
 
@@ -126,7 +127,8 @@ def standardize(x: Any, over: Over = None, dim: Dims = None, eps: float = 1e-5) 
     over the whole event, which is layer normalisation (Ba et al. 2016)."""
     (value,) = promote(x, floating=True)
     dims, axes = functions.reduced_dims(value, dim, over), functions.reduced_axes(over)
-    return Value(value.graph, normalization.standardize(value.node, dims, axes, eps))
+    each = of_each_length(value.node, axes)
+    return Value(value.graph, normalization.standardize(each, dims, axes, eps))
 
 
 def _elements(image: Value) -> tuple[int, ...]:

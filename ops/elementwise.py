@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.errors import DtypeError
 from graphc.ir import FLOATS, Node, Op, Type, broadcast_shapes, make, merge_axes
-from graphc.ops.leaves import const
+from graphc.ops.leaves import CONST, array_of, const
 from graphc.ops.site import Site
 from graphc.scalar import FUNCTIONS, Const, Scalar, call
 from graphc.scalar import cast as scalar_cast
@@ -85,12 +85,20 @@ NEG = _primitive("neg", NUMBERS, lambda d, y, a: (neg(d),))
 ABS = _primitive("abs", NUMBERS, lambda d, y, a: (mul(d, sign(a)),))
 FLOORDIV = _primitive("floordiv", ("int32",), None, cost=8)
 MOD = _primitive("mod", ("int32",), None, cost=8)
-POW = _primitive(
-    "pow",
-    FLOATS,
-    lambda d, y, a, b: (mul(d, mul(b, pow(a, sub(b, _like(1, b))))), mul(d, mul(y, log(a)))),
-    cost=20,
-)
+
+
+def _pow_gradient(d: Node, y: Node, a: Node, b: Node) -> Sequence[Node]:
+    """b aᵇ⁻¹ and aᵇ log a; both are 0 at a = 0 where they are limits or multiples of 0, not NaN."""
+    if b.op is CONST:
+        exponent = array_of(b)
+        below: Node = const(np.where(exponent == 0, 0, exponent - 1), b.dtype)
+    else:
+        below = where(eq(b, _like(0, b)), _like(0, b), sub(b, _like(1, b)))
+    logarithm = log(where(eq(a, _like(0, a)), _like(1, a), a))
+    return mul(d, mul(b, pow(a, below))), mul(d, mul(y, logarithm))
+
+
+POW = _primitive("pow", FLOATS, _pow_gradient, cost=20)
 
 
 def _extremum(op: Callable[[Node, Node], Node]) -> Rule:

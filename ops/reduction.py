@@ -155,6 +155,13 @@ MAX = Op(
 )
 
 
+def of_each_length(value: Node, over: Sequence[Axis]) -> Node:
+    """The value over what the lengths of the axes `over` vary over, too: so that each example has its own points."""
+    lengths = [axis.length for axis in over if axis in value.axes and isinstance(axis.length, Node)]
+    more = dict.fromkeys(a for length in lengths for a in length.axes if a not in value.axes)
+    return broadcast(value, (*value.axes, *more), value.shape)
+
+
 def sum_(value: Node, dims: Sequence[int] = (), over: Sequence[Axis] = ()) -> Node:
     return make(SUM, (value,), dims=tuple(dims), over=tuple(over)) if dims or over else value
 

@@ -1,0 +1,128 @@
+"""Values and derivatives where formulas meet: ties, zeros, numbers that are none, and points that do not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc.value import Value
+
+RUNS = {"interpreted": gc.interpret, "compiled": lambda graph, **arrays: gc.compile(graph)(**arrays)}
+
+
+def derivatives(run: str, function: Callable[..., Value], **points: list[float]) -> tuple[np.ndarray, ...]:
+    """Σ function's gradient by each argument, in float64."""
+    g = gc.Graph("points", dtype="float64")
+    inputs = {name: g.input(name, (len(at),)) for name, at in points.items()}
+    g.output("loss", gc.sum(function(*inputs.values())))
+    found = RUNS[run](gc.grad(g, "loss", wrt=list(points)), **{n: np.array(at) for n, at in points.items()})
+    return tuple(found[f"grad_{name}"] for name in points)
+
+
+def second(run: str, function: Callable[[Value], Value], at: list[float]) -> np.ndarray:
+    """The second derivative at each point."""
+    g = gc.Graph("points", dtype="float64")
+    g.output("loss", gc.sum(function(g.input("x", (len(at),)))))
+    moved = gc.jvp(gc.select(gc.grad(g, "loss", wrt=["x"]), "grad_x"), "grad_x", wrt=["x"])
+    return np.asarray(RUNS[run](moved, x=np.array(at), tangent_x=np.ones(len(at)))["tangent_grad_x"])
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_elu_is_smooth_at_zero(run: str) -> None:
+    (found,) = derivatives(run, gc.elu, x=[-1.0, -0.0, 0.0, 1.0, np.nan])
+    np.testing.assert_allclose(found[:4], [np.exp(-1), 1, 1, 1])
+    assert np.isnan(found[4])
+    (found,) = derivatives(run, lambda x: gc.elu(x, 0.5), x=[-1.0, 1000.0])
+    np.testing.assert_allclose(found, [0.5 * np.exp(-1), 1])
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("as_param", [False, True], ids=["a number", "a value"])
+def test_powers_have_derivatives_at_zero(run: str, as_param: bool) -> None:
+    """Σ xᵏ for k = 0, 1, 2, 3."""
+
+    def polynomial(x: Value, *exponents: Value) -> Value:
+        total: Value | float = 0.0
+        for power in exponents or (0.0, 1.0, 2.0, 3.0):
+            total = total + x**power
+        return gc.sum(total)
+
+    at = [0.0, 2.0, -1.5]
+    exponents = {f"k{k}": [float(k)] for k in range(4)} if as_param else {}
+    found = derivatives(run, polynomial, x=at, **exponents)[0]
+    np.testing.assert_allclose(found, [1 + 2 * x + 3 * x * x for x in at])
+    if not as_param:
+        np.testing.assert_allclose(second(run, polynomial, at), [2 + 6 * x for x in at])
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_an_exponent_learns_beside_a_zero(run: str) -> None:
+    _, found = derivatives(run, lambda x, p: x**p, x=[0.0, 1.0, 2.0], p=[2.0, 2.0, 2.0])
+    np.testing.assert_allclose(found, [0, 0, 4 * np.log(2)])
+    _, found = derivatives(run, lambda x, p: x**p, x=[0.0, 3.0], p=[0.0, 0.0])
+    np.testing.assert_allclose(found, [0, np.log(3)])
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_argmax_names_a_position_that_there_is(run: str) -> None:
+    rows = np.array([[0, np.nan, 1], [np.nan, np.nan, 2], [1, 3, 3], [-np.inf, -np.inf, -np.inf]], np.float32)
+    g = gc.Graph("rows")
+    g.output("position", gc.argmax(g.input("x", (3,), over=g.axis("n"))))
+    np.testing.assert_array_equal(RUNS[run](g, x=rows)["position"], rows.argmax(axis=1))
+
+
+LENGTHS = np.array([4, 1, 0, 2], np.int32)
+
+
+def ragged(**reductions: Callable[[Value, gc.Graph], Value]) -> gc.Graph:
+    """Of a value over time alone, where each example has its own times."""
+    g = gc.Graph("ragged", dtype="float64")
+    n = g.axis("n")
+    t = g.axis("t", g.input("lengths", (), over=n, dtype="int32"))
+    value = g.param("w", (2,), init="zeros") + gc.cast(gc.index(t), "float64")
+    for name, reduced in reductions.items():
+        g.output(name, reduced(value, g))
+    return g
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_is_the_same_for_all_is_reduced_over_the_points_of_each(run: str) -> None:
+    names = {"sum": gc.sum, "mean": gc.mean, "max": gc.max, "min": gc.min, "var": gc.var, "std": gc.standardize}
+    g = ragged(**{name: lambda v, g, f=f: f(v, over=g.axes["t"]) for name, f in names.items()})
+    w = np.array([0.5, -1.0])
+    found = RUNS[run](g, w=w, lengths=LENGTHS)
+    for k, length in enumerate(LENGTHS):
+        rows = w + np.arange(length)[:, None]
+        np.testing.assert_allclose(found["sum"][k], rows.sum(axis=0))
+        if not length:
+            continue
+        for name, f in {"mean": np.mean, "max": np.max, "min": np.min, "var": np.var}.items():
+            np.testing.assert_allclose(found[name][k], f(rows, axis=0), err_msg=name)
+        expected = (rows - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0) + 1e-5)
+        np.testing.assert_allclose(found["std"][:length, k], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_total_of_what_is_the_same_for_all_counts_every_examples_points(run: str) -> None:
+    g = ragged(total=lambda v, g: gc.sum(v, over=(g.axes["t"], g.axes["n"])))
+    w = np.array([0.5, -1.0])
+    expected = sum((w + np.arange(length)[:, None]).sum(axis=0) for length in LENGTHS)
+    np.testing.assert_allclose(RUNS[run](g, w=w, lengths=LENGTHS)["total"], expected)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_weighted_mean_of_ones_is_one(run: str) -> None:
+    g = gc.Graph("weighted", dtype="float64")
+    n = g.axis("n")
+    t = g.axis("t", g.input("lengths", (), over=n, dtype="int32"))
+    decay, x = g.param("decay", ()), g.input("x", (), over=(t, n))
+    weights = gc.exp(-decay * gc.cast(gc.index(t), "float64"))
+    mean = gc.sum(weights * x, over=t) / gc.sum(weights, over=t)
+    g.output("mean", mean)
+    g.output("loss", gc.sum(gc.sum(weights, over=t), over=n))
+    arrays = {"lengths": np.array([4, 1, 2], np.int32), "x": np.ones((4, 3)), "decay": np.array(0.5)}
+    np.testing.assert_allclose(RUNS[run](g, **arrays)["mean"], 1.0)
+    gc.testing.check_gradients(g, "loss", arrays=arrays, run=RUNS[run])
