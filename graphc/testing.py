@@ -201,9 +201,11 @@ class _Author:
 
     def _fit(self, value: Value, shape: tuple[int, ...], axes: Sequence[Axis] | None = None) -> Value:
         """The value reduced to some axes, and brought to an event shape: by a product, a slice, a sum or repetition."""
-        for axis in value.axes:
-            if axes is not None and axis not in axes:
-                value = value[axis.first] if self.is_causal(axis) else fn.mean(value, over=axis)
+        while outside := [axis for axis in value.axes if axes is not None and axis not in axes]:
+            axis = outside[0]
+            measured = any(isinstance(a.length, Node) and axis in a.length.axes for a in value.axes)
+            reduce = fn.sum if measured else fn.mean  # where no example is left, a mean is no number
+            value = value[axis.first] if self.is_causal(axis) else reduce(value, over=axis)
         if value.shape == shape:
             return value
         if not value.shape:
@@ -268,8 +270,8 @@ class _Author:
     def _reduced(self, a: Value, b: Value) -> Value:
         """Over an axis, whole: the value at one of its ends, or of all of its points."""
         axes = [x for x in a.axes if x in self.recurrent]
-        if not axes:
-            return fn.sum(a, over=a.axes) if a.axes else fn.sin(a)
+        if not axes or set(_varied(a)) > set(a.axes):
+            return fn.sum(a, over=_varied(a)) if a.axes else fn.sin(a)
         axis = self.pick(axes)
         if self.is_causal(axis):
             return a[axis.first]
@@ -290,11 +292,17 @@ class _Author:
                 self.g.output(f"at{k}", value[self.t.at(k)])
         total: Value | None = None
         for value in [*self.closed[-4:], *(self.g.value(name) for name in self.g.states)]:
-            axes = [a for a in value.axes if not self.is_causal(a)]
+            axes = [a for a in _varied(value) if not self.is_causal(a)]
             number = fn.mean(fn.sum(fn.sin(value)), over=axes) if axes else fn.sum(fn.sin(value))
             total = number if total is None else total + number
         assert total is not None
         self.g.output("loss", total)
+
+
+def _varied(value: Value) -> tuple[Axis, ...]:
+    """The axes that a sum over a value's own leaves none of: those, and what their lengths vary over."""
+    lengths = [axis.length for axis in value.axes if isinstance(axis.length, Node)]
+    return tuple(dict.fromkeys((*value.axes, *(axis for length in lengths for axis in length.axes))))
 
 
 def _sorted(axes: set[Axis]) -> list[Axis]:
