@@ -57,12 +57,17 @@ def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     path = Path(path)
     try:
         metadata = _metadata(path)
-        arrays = {name: _array(tensor) for name, tensor in deserialize(path.read_bytes())}
+        arrays = {name: _array(tensor) for name, tensor in _tensors(path.read_bytes())}
     except OSError as error:
         raise ArgumentError(f"cannot read {path}: {error.strerror or error}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArgumentError(f"{path} is not a whole safetensors file: {error}") from None
     return {name: array.copy() for name, array in arrays.items()}, metadata
+
+
+def _tensors(data: bytes) -> list[tuple[str, Mapping[str, Any]]]:
+    found: list[tuple[str, Mapping[str, Any]]] = deserialize(data)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _array(tensor: Mapping[str, Any]) -> np.ndarray:

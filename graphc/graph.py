@@ -51,8 +51,8 @@ class Graph:
     "int32", "bool", and "float16" and "bfloat16", which only store. Whatever is computed of such a value is computed in
     float32, and so are its gradients. It is rounded, to the nearest number and the even one of two, where it is
     assigned: by an equation or an initial value to a state, by an update to a param or an input, and by `gc.cast`.
-    Reading it at another point (`x[t - 1]`, `h[t.last]`) leaves its dtype as it is; any other operation gives a float32. The
-    arrays are numpy's, `np.float16` and `ml_dtypes.bfloat16`.
+    Reading it at another point (`x[t - 1]`, `h[t.last]`) keeps its dtype; any other operation gives a float32. Arrays
+    are of `np.float16` and `ml_dtypes.bfloat16`.
     """
 
     name: str = "graph"

@@ -163,7 +163,7 @@ def _erf(x: Any) -> Any:
 
 def nearest(x: Any, dtype: str) -> Any:
     """Floats as numbers of a dtype of `STORED`: the nearest, the even one of two, infinity past the largest."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(x).astype(np.float32).astype(dtype)
 
 
