@@ -70,8 +70,8 @@ def foreign(name: str, array: object, stream: int) -> Foreign | None:
         return _from_dlpack(name, array, stream)
     if interface is not None:
         raise ArgumentError(
-            f"{name} is an array of {interface['typestr']} by the CUDA array interface, which has no word for bfloat16; "
-            "pass one that offers DLPack"
+            f"{name} is an array of {interface['typestr']} by the CUDA array interface, which has no word for "
+            "bfloat16; pass one that offers DLPack"
         )
     return None
 
