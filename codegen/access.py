@@ -23,6 +23,7 @@ from graphc.codegen.program import (
     Ring,
     Scalar,
     Size,
+    Store,
 )
 from graphc.scalar import call, index
 
@@ -51,6 +52,14 @@ class Access:
         while isinstance(scalar, Ref) and scalar.name in self.lets:
             scalar = self.lets[scalar.name]
         return scalar
+
+    def stored(self, store: Store) -> Scalar:
+        """The value of a store, which rounds it to what its buffer holds, without a rounding of its own to the same."""
+        value = self.resolve(store.value)
+        match value:
+            case Call(fn, (exact,)) if fn == f"round.{self.buffers[store.buffer].dtype}":
+                return exact
+        return store.value
 
     def dependence(self, scalar: Scalar) -> frozenset[str]:
         """The loop indices, names of reductions' results, and MEMORY, that the scalar's value varies with."""

@@ -11,17 +11,21 @@ import struct
 
 import numpy as np
 
+from graphc.codegen.halves import rounded, widened
 from graphc.codegen.llvm import Function, Value, element_type, lane_count, mangled, vector_type
 from graphc.codegen.math import intrinsic_name
 from graphc.codegen.target import Target
+from graphc.scalar import nearest
 
 __all__ = ["REGISTER", "STORAGE", "Functions", "constant"]
 
-# The LLVM type of a dtype in a register, and in memory with its size in bytes.
+# The LLVM type of a dtype in a register, and in memory with its size in bytes. Those of no register are float32 there.
 REGISTER = {"float32": "float", "float64": "double", "int32": "i32", "bool": "i1", "index": "i64"}
 STORAGE = {
     "float32": ("float", 4),
     "float64": ("double", 8),
+    "float16": ("i16", 2),
+    "bfloat16": ("i16", 2),
     "int32": ("i32", 4),
     "bool": ("i8", 1),
     "index": ("i64", 8),
@@ -37,7 +41,7 @@ _INTEGRAL_FROM = {"float": 2.0**23, "double": 2.0**52}
 
 
 def constant(value: float | int | bool, dtype: str) -> Value:
-    """A constant; floats are spelled by their bits, exactly."""
+    """A constant; floats are spelled by their bits, exactly. Of a dtype that only stores: as it lies in memory."""
     match dtype:
         case "float32":
             with np.errstate(over="ignore"):
@@ -45,6 +49,8 @@ def constant(value: float | int | bool, dtype: str) -> Value:
             return Value(f"0x{struct.pack('>d', rounded).hex().upper()}", "float")
         case "float64":
             return Value(f"0x{struct.pack('>d', float(value)).hex().upper()}", "double")
+        case "float16" | "bfloat16":
+            return Value(str(nearest(value, dtype).view(np.uint16)), "i16")
         case "bool":
             return Value("true" if value else "false", "i1")
         case "int32":
@@ -89,6 +95,9 @@ class Functions:
                 return f.intrinsic("sqrt", a)
             case "floor":
                 return self._floor(a)
+            case "round.float16" | "round.bfloat16":
+                dtype = fn.removeprefix("round.")
+                return widened(f, rounded(f, a, dtype), dtype)
             case _ if fn in _INT_OPS or fn in _FLOAT_OPS:
                 return f.binary((_FLOAT_OPS if floats else _INT_OPS)[fn], *args)
             case _:

@@ -73,7 +73,8 @@ def kernel_function(
     attributes: str,
 ) -> Piece:
     """The function of one kernel."""
-    emitter = _KernelEmitter(Function(name, parameters.declared()), kernel, tile, parameters, program, target)
+    function = Function(name, parameters.declared(), halves=target.has_half)
+    emitter = _KernelEmitter(function, kernel, tile, parameters, program, target)
     emitter.emit()
     values = emitter.values
     return Piece(
@@ -200,7 +201,7 @@ class _KernelEmitter:
 
     def _stores(self) -> None:
         """Compute all that the cell stores, then store it, as a store may overwrite what another's value reads."""
-        computed = [self.values.value(store.value) for store in self.kernel.stores]
+        computed = [self.values.value(self.values.access.stored(store)) for store in self.kernel.stores]
         for store, value in zip(self.kernel.stores, computed, strict=True):
             self._store(store, value)
 

@@ -1,13 +1,16 @@
 """Reading and writing memory on the CPU: one element, neighbouring elements, scattered elements, under masks.
 
-In: addresses and masks. Out: values as registers hold them. A bool takes a byte in memory and a bit in a register.
+In: addresses and masks. Out: values as registers hold them. A bool takes a byte in memory and a bit in a register; a
+float16 or a bfloat16 is a float32 in a register, and is rounded when it is put.
 Vectors are aligned like their elements, since the caller's arrays are.
 """
 
 from __future__ import annotations
 
 from graphc.codegen.cpu_functions import STORAGE
+from graphc.codegen.halves import rounded, widened
 from graphc.codegen.llvm import Function, Value, element_type, lane_count, mangled, vector_type
+from graphc.scalar import STORED
 
 __all__ = ["gather", "read", "scatter", "write"]
 
@@ -35,7 +38,7 @@ def gather(f: Function, pointers: Value, dtype: str, mask: Value | None) -> Valu
 
 def write(f: Function, value: Value, pointer: Value, dtype: str, mask: Value | None) -> None:
     """Put neighbouring elements, all or those whose mask is true."""
-    stored = _to_memory(f, value)
+    stored = _to_memory(f, value, dtype)
     align = STORAGE[dtype][1]
     if mask is None:
         f.put(stored, pointer, align)
@@ -45,7 +48,7 @@ def write(f: Function, value: Value, pointer: Value, dtype: str, mask: Value | N
 
 def scatter(f: Function, value: Value, pointers: Value, dtype: str, mask: Value | None) -> None:
     """Put each lane at its own address."""
-    stored = _to_memory(f, value)
+    stored = _to_memory(f, value, dtype)
     name = f"llvm.masked.scatter.{mangled(stored.type)}.{mangled(pointers.type)}"
     chosen = mask or _every(lane_count(pointers.type))
     f.run(name, stored, pointers, Value(str(STORAGE[dtype][1]), "i32"), chosen)
@@ -56,11 +59,15 @@ def _every(lanes: int) -> Value:
 
 
 def _from_memory(f: Function, stored: Value, dtype: str) -> Value:
+    if dtype in STORED:
+        return widened(f, stored, dtype)
     if dtype != "bool":
         return stored
     zero = Value("zeroinitializer" if lane_count(stored.type) > 1 else "0", stored.type)
     return f.compare("icmp ne", stored, zero)
 
 
-def _to_memory(f: Function, value: Value) -> Value:
+def _to_memory(f: Function, value: Value, dtype: str) -> Value:
+    if dtype in STORED:
+        return rounded(f, value, dtype)
     return f.convert("zext", value, "i8") if element_type(value.type) == "i1" else value

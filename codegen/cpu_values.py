@@ -18,6 +18,7 @@ from graphc.codegen.cpu_functions import STORAGE, Functions, constant
 from graphc.codegen.cpu_memory import gather, read
 from graphc.codegen.llvm import Block, Function, Value, i64, lane_count, quoted, vector_type
 from graphc.codegen.program import Call, Const, Dim, Index, Load, Ref, Scalar, Size
+from graphc.scalar import holds
 
 __all__ = ["Cell", "Lanes", "Result", "Values", "lane_offsets"]
 
@@ -278,12 +279,11 @@ class Values:
         mask = self.lanes.mask(cell)
         if load.when is not None:
             mask = self._both(mask, self.value(load.when, cell))
-        return gather(self.function, self.pointers(load.buffer, load.at, step, cell), load.dtype, mask)
+        return gather(self.function, self.pointers(load.buffer, load.at, step, cell), self._stored(load.buffer), mask)
 
     def pointers(self, buffer: str, at: tuple[Scalar, ...], step: int | None, cell: Cell) -> Value:
         """The address of every lane."""
-        f, dtype = self.function, self.access.buffers[buffer].dtype
-        element = STORAGE[dtype][0]
+        f, element = self.function, STORAGE[self._stored(buffer)][0]
         if step is None or self.lanes is None:
             offsets = self.splat(self.value(self.access.offset(buffer, at), cell))
             return f.offset(self._buffer(buffer), element, offsets)
@@ -292,28 +292,29 @@ class Values:
 
     def pointer(self, buffer: str, at: tuple[Scalar, ...], cell: Cell) -> Value:
         """The address of lane 0."""
-        element = STORAGE[self.access.buffers[buffer].dtype][0]
+        element = STORAGE[self._stored(buffer)][0]
         return self._move(self._base(buffer, at, cell), element, cell)
 
     def _read(self, scalar: Scalar, vector: bool, cell: Cell) -> Value:
         """A load, or a choice between loads, of one element or of neighbouring ones."""
-        f = self.function
-        pointer = self._move(self._address(scalar, cell), STORAGE[scalar.dtype][0], cell)
+        f, dtype = self.function, self._dtype(scalar)
+        assert dtype is not None
+        pointer = self._move(self._address(scalar, dtype, cell), STORAGE[dtype][0], cell)
         lanes, when = self.lanes, scalar.when if isinstance(scalar, Load) else None
         if lanes is None:
-            return read(f, pointer, scalar.dtype, 1, None)
+            return read(f, pointer, dtype, 1, None)
         mask = lanes.mask(cell)
         varying = when is not None and self._in_lanes(when)
         if when is not None and varying:
             mask = self._both(mask, self.value(when, cell))
         if vector:
-            return read(f, pointer, scalar.dtype, lanes.count, mask)
+            return read(f, pointer, dtype, lanes.count, mask)
         if mask is not None and (varying or lanes.guarded):
             # One element for many lanes, and if no condition varies, for all vectors of the tile.
             mask = mask if varying else functools.reduce(lambda a, b: f.binary("or", a, b), lanes.masks)
             any_lane = f.call("i1", f"llvm.vector.reduce.or.v{lanes.count}i1", mask)
             pointer = f.select(any_lane, pointer, self._nowhere())
-        return read(f, pointer, scalar.dtype, 1, None)
+        return read(f, pointer, dtype, 1, None)
 
     def _both(self, mask: Value | None, condition: Value) -> Value:
         condition = self.splat(condition)
@@ -340,15 +341,36 @@ class Values:
             case Call("select", (condition, a, b), dtype) if dtype != "bool" and not self._in_lanes(condition):
                 steps = {self._pointed(a), self._pointed(b)}
                 known = steps - {-1}
-                return known.pop() if None not in steps and len(known) == 1 else None
+                one = None not in steps and len(known) == 1 and self._dtype(scalar) is not None
+                return known.pop() if one else None
         return None
 
-    def _address(self, scalar: Scalar, cell: Cell) -> Address:
-        """The address of what `_pointed` accepts."""
+    def _stored(self, buffer: str) -> str:
+        return self.access.buffers[buffer].dtype
+
+    def _dtype(self, scalar: Scalar) -> str | None:
+        """As what a load, or a choice between loads and constants, lies in memory; None if that is not one dtype."""
+        parts = list(self._choices(scalar))
+        dtypes = {self._stored(part.buffer) for part in parts if isinstance(part, Load)}
+        if len(dtypes) != 1:
+            return None
+        (dtype,) = dtypes
+        return dtype if all(holds(dtype, part.value) for part in parts if isinstance(part, Const)) else None
+
+    def _choices(self, scalar: Scalar) -> Iterator[Scalar]:
         match self.access.resolve(scalar):
-            case Const(value, dtype):
+            case Call("select", (_, a, b)):
+                yield from self._choices(a)
+                yield from self._choices(b)
+            case part:
+                yield part
+
+    def _address(self, scalar: Scalar, dtype: str, cell: Cell) -> Address:
+        """The address of what `_pointed` accepts, and which lies in memory as this dtype."""
+        match self.access.resolve(scalar):
+            case Const(value):
                 return self._constant(constant(value, dtype), _VECTOR)
-            case Load(buffer, at, dtype, when):
+            case Load(buffer, at, _, when):
                 if when is None or self._in_lanes(when):
                     return self._base(buffer, at, cell)
                 nothing = self._constant(constant(0, dtype), _VECTOR)
@@ -357,7 +379,7 @@ class Values:
                 chosen = self.access.resolve(a)
                 if isinstance(chosen, Load) and chosen.when == condition:
                     chosen = replace(chosen, when=None)
-                return self._choose(condition, self._address(chosen, cell), self._address(b, cell), cell)
+                return self._choose(condition, self._address(chosen, dtype, cell), self._address(b, dtype, cell), cell)
         raise AssertionError(f"no address: {scalar}")
 
     def _base(self, buffer: str, at: tuple[Scalar, ...], cell: Cell) -> Address:
@@ -371,7 +393,7 @@ class Values:
                 moving[name] = stride
         rest = substitute(offset, {name: Const(0, "index") for name in moving}, self.access)
         dependence = self.access.dependence(rest)
-        element = STORAGE[self.access.buffers[buffer].dtype][0]
+        element = STORAGE[self._stored(buffer)][0]
         base = self.place(
             ("address", buffer, rest),
             dependence,

@@ -34,7 +34,7 @@ from graphc.codegen.program import (
     Store,
     kernels,
 )
-from graphc.scalar import call, index, replaced
+from graphc.scalar import call, holds, index, replaced
 
 __all__ = ["halo"]
 
@@ -126,7 +126,8 @@ def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar])
             if not isinstance(load, Load) or load.when != condition:
                 return None
             buffer = access.buffers[load.buffer]
-            if buffer.kind != "temp" or any(isinstance(dim, Ring) for dim in buffer.dims):
+            bordered = buffer.kind == "temp" and holds(buffer.dtype, fill.value)
+            if not bordered or any(isinstance(dim, Ring) for dim in buffer.dims):
                 return None
             sizes = [int(dim.value) if isinstance(dim, Const) else None for dim in buffer.dims]
             rest, checked = [], set()

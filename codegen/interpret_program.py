@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from graphc.codegen.program import Buffer, Dim, Kernel, Let, Program, Reduce, Ring, Statement, Store
 from graphc.errors import InternalError
-from graphc.scalar import FUNCTIONS, Call, Const, Index, Load, Ref, Scalar, Size
+from graphc.scalar import FUNCTIONS, STORED, Call, Const, Index, Load, Ref, Scalar, Size, computed, nearest
 
 Array = npt.NDArray[Any]
 
-_DTYPES = {"index": np.dtype(np.int64)} | {d: np.dtype(d) for d in ("float32", "float64", "int32", "bool")}
+_DTYPES = {"index": np.dtype(np.int64)} | {d: np.dtype(d) for d in (*STORED, "float32", "float64", "int32", "bool")}
 _GARBAGE = {"float32": np.nan, "float64": np.nan, "int32": -0x5A5A5A5B, "index": -0x5A5A5A5B, "bool": True}
 
 
@@ -33,7 +33,7 @@ def allocate(program: Program, arrays: Mapping[str, Array], sizes: Mapping[str, 
     complete = dict(arrays)
     for buffer in program.buffers:
         if buffer.name not in complete and buffer.kind in ("output", "temp"):
-            garbage = _GARBAGE[buffer.dtype]
+            garbage = _GARBAGE[computed(buffer.dtype)]
             complete[buffer.name] = np.full(buffer_shape(buffer, sizes), garbage, _DTYPES[buffer.dtype])
     return complete
 
@@ -101,13 +101,14 @@ def _run_kernel(kernel: Kernel, outer: _Scope) -> None:
 
 
 def _store(store: Store, place: tuple[Array, ...], value: Array, scope: _Scope) -> None:
-    array = scope.buffers[store.buffer][1][None]  # one more dim, so that a scalar buffer has one to index
+    buffer, array = scope.buffers[store.buffer]
+    array = array[None]  # one more dim, so that a scalar buffer has one to index
     if store.accumulate:
         np.add.at(array, place, value)  # one after another, in row-major order of the dims
         return
     if np.unique(np.stack(place), axis=1).shape[1] < value.size:
         raise InternalError(f"kernel {scope.kernel}: several points store to one element of {store.buffer}")
-    array[place] = value
+    array[place] = nearest(value, buffer.dtype) if buffer.dtype in STORED else value
 
 
 def _reduce(reduce: Reduce, outer: _Scope) -> dict[str, Array]:
@@ -183,7 +184,7 @@ def _load(load: Load, scope: _Scope) -> Array:
         when = when & scope.active
     shape = np.broadcast_shapes(when.shape, *(_evaluate(s, scope).shape for s in load.at))
     when = np.broadcast_to(when, shape)
-    result = np.full(shape, _GARBAGE[load.dtype], array.dtype)
+    result = np.full(shape, _GARBAGE[load.dtype], _DTYPES[load.dtype])
     result[when] = array[None][_subscripts(load.buffer, load.at, when, scope)]
     return result
 

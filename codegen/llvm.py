@@ -69,11 +69,15 @@ class Function:
     Where LLVM sees what loops count, it rewrites every address in them as a pointer that advances. On processors that
     gains nothing, and is half of the work of making machine code. So what advances passes through a hint that says
     nothing, and addresses stay as written, unless a function is `counted`.
+
+    `halves`: the machine has instructions that convert float16 (LLVM's `half`); `bfloats`: that round to bfloat16.
     """
 
     counted = False
+    bfloats = False
 
-    def __init__(self, name: str, parameters: Sequence[str], linkage: str = "internal") -> None:
+    def __init__(self, name: str, parameters: Sequence[str], linkage: str = "internal", halves: bool = False) -> None:
+        self.halves = halves
         self._header = f"define {linkage} void @{name}({', '.join(parameters)})"
         self.entry = Block("entry")
         self.blocks = [self.entry]

@@ -39,7 +39,7 @@ from graphc.codegen.program import (
     kernels,
 )
 from graphc.codegen.vectorize import vector_index
-from graphc.scalar import call, index
+from graphc.scalar import call, computed, index
 
 __all__ = ["pack"]
 
@@ -138,7 +138,7 @@ def _copy(turn: _Turn, source: Buffer, time: int) -> Kernel:
     dims = tuple(Dim(f"d{axis}", extent) for axis, extent in enumerate(extents))
     at = tuple(Index(dim.index) for dim in dims)
     name = f"pack.{turn.copy}" + (f".{time}" if time > 1 else "")
-    store = Store(turn.copy, turn.at(at), Load(source.name, at, source.dtype))
+    store = Store(turn.copy, turn.at(at), Load(source.name, at, computed(source.dtype)))
     return Kernel(name, (*turn.rest(dims), dims[turn.dim]), (), (store,))
 
 

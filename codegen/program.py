@@ -18,7 +18,8 @@ a `Let` inside a `Reduce` is visible inside that `Reduce` only. A `Reduce` skips
 false; over no points a sum is 0 and a max is the lowest value of its dtype.
 
 A `Buffer` is a dense row-major array, except that a dimension may be a `Ring`: then the subscript counts
-modulo its slots, which is how a value that only a few later steps read keeps only those steps.
+modulo its slots, which is how a value that only a few later steps read keeps only those steps. Elements of a float16 or
+bfloat16 buffer are float32 where they are loaded, and are rounded to the nearest number where they are stored.
 """
 
 from __future__ import annotations

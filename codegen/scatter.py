@@ -122,7 +122,8 @@ def _home(kernel: Kernel, total: Accumulate, access: Access) -> _Home | None:
     for store in kernel.stores:
         place = Load(store.buffer, store.at, ref.dtype)
         touched = sum(isinstance(part, Load) and part.buffer == store.buffer for part in parts)
-        if store.accumulate or sum(s.buffer == store.buffer for s in kernel.stores) > 1:
+        fits = access.buffers[store.buffer].dtype == ref.dtype
+        if store.accumulate or not fits or sum(s.buffer == store.buffer for s in kernel.stores) > 1:
             continue
         match access.resolve(store.value):
             case Ref() as value if value == ref and touched == 0:

@@ -12,16 +12,16 @@ __all__ = ["Target"]
 # Processors whose name alone promises more than their architecture does; others say so in `features`.
 _X86_LEVELS = {
     "x86-64-v2": "sse4.1",
-    "x86-64-v3": "avx2 fma",
-    "haswell": "avx2 fma",
-    "skylake": "avx2 fma",
-    "znver2": "avx2 fma",
-    "znver3": "avx2 fma",
-    "x86-64-v4": "avx512f avx2 fma",
-    "skylake-avx512": "avx512f avx2 fma",
-    "icelake-server": "avx512f avx2 fma",
-    "sapphirerapids": "avx512f avx2 fma",
-    "znver4": "avx512f avx2 fma",
+    "x86-64-v3": "avx2 fma f16c",
+    "haswell": "avx2 fma f16c",
+    "skylake": "avx2 fma f16c",
+    "znver2": "avx2 fma f16c",
+    "znver3": "avx2 fma f16c",
+    "x86-64-v4": "avx512f avx2 fma f16c",
+    "skylake-avx512": "avx512f avx2 fma f16c",
+    "icelake-server": "avx512f avx2 fma f16c",
+    "sapphirerapids": "avx512f avx2 fma f16c",
+    "znver4": "avx512f avx2 fma f16c",
 }
 
 
@@ -82,6 +82,13 @@ class Target:
         if self.is_x86:
             return self.vector_bits > 128 or self.has("sse4.1")
         return self.architecture.startswith(("aarch64", "arm64", "nvptx", "wasm"))
+
+    @property
+    def has_half(self) -> bool:
+        """Whether float16 and float32 become each other by one instruction; elsewhere it would be a library call."""
+        if self.is_x86:
+            return self.has("f16c")
+        return self.architecture.startswith(("aarch64", "arm64", "nvptx"))
 
     def lanes(self, bytes_per_lane: int) -> int:
         """How many elements of the given size one vector register holds, at least one."""

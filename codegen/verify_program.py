@@ -3,7 +3,7 @@
  1. Sizes, buffers and kernels are named once. A buffer's dims are index arithmetic on sizes and constants, or rings of
     at least one slot.
  2. Every load and store names a declared buffer, has one subscript of dtype "index" for each of its dims, and
-    carries its dtype.
+    carries its dtype; float32 where the buffer's only stores.
  3. Every extent is index arithmetic on constants, sizes, and the indices of the loops around it.
  4. An index is in scope where it is used, and no loop, dim or reduction takes an index that is in scope already.
  5. The names of `Let`s and accumulators are unique in a kernel, used only where they are visible, at the dtype they
@@ -39,7 +39,7 @@ from graphc.codegen.program import (
 )
 from graphc.errors import InternalError
 from graphc.plan import loads
-from graphc.scalar import DTYPES, FUNCTIONS, Call, Const, Index, Load, Ref, Scalar, Size, walk
+from graphc.scalar import DTYPES, FUNCTIONS, STORED, Call, Const, Index, Load, Ref, Scalar, Size, computed, walk
 
 __all__ = ["ProgramError", "verify"]
 
@@ -58,7 +58,7 @@ def verify(program: Program) -> None:
     names = [kernel.name for kernel in kernels(program.body)]
     _require(len(set(names)) == len(names), "a kernel is named twice\n" + str(program))
     for buffer in program.buffers:
-        _require(buffer.dtype in DTYPES, f"unknown dtype: {buffer}")
+        _require(buffer.dtype in (*DTYPES, *STORED), f"unknown dtype: {buffer}")
         for dim in buffer.dims:
             if isinstance(dim, Ring):
                 _require(dim.slots >= 1, f"a ring without slots: {buffer}")
@@ -185,7 +185,7 @@ def _element(name: str, at: tuple[Scalar, ...], dtype: str, scope: _Scope) -> Bu
     if buffer is None:
         raise ProgramError(f"buffer {name} is not declared")
     _require(len(at) == len(buffer.dims), f"{len(at)} subscripts for {buffer}")
-    _require(dtype == buffer.dtype, f"{dtype} where {buffer} has {buffer.dtype}")
+    _require(dtype == computed(buffer.dtype), f"{dtype} where {buffer} has {buffer.dtype}")
     for subscript in at:
         _index(subscript, scope)
     return buffer

@@ -14,9 +14,10 @@ import numpy as np
 
 from graphc.errors import ArgumentError, AxisError, UnsupportedError
 from graphc.graph import Graph
-from graphc.ir import FLOATS, Axis, Node
+from graphc.ir import FLOATING, Axis, Node
 from graphc.ops.leaves import INPUT
 
+_SPELLED = {"bool": "np.bool_", "bfloat16": "ml_dtypes.bfloat16"}  # other dtypes: np. and their names
 LONGEST = 2**48  # points of an axis: more bytes than any machine addresses
 
 
@@ -111,12 +112,12 @@ def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
             found = array.dtype.name if array.dtype.isnative else array.dtype
             raise ArgumentError(
                 f"{name} is an array of {found}, expected {node.dtype}; "
-                f"pass {name}.astype(np.{'bool_' if node.dtype == 'bool' else node.dtype})"
+                f"pass {name}.astype({_SPELLED.get(node.dtype, f'np.{node.dtype}')})"
             )
     else:
         try:
             array = np.asarray(given)
-            exact = array.dtype.kind in ("biuf" if node.dtype in FLOATS else "biu")
+            exact = array.dtype.kind in ("biuf" if node.dtype in FLOATING else "biu")
             if exact and node.dtype == "int32" and array.size:
                 _check_fits(name, array)
             array = array.astype(node.dtype) if exact else array

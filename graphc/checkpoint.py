@@ -12,15 +12,23 @@ import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as parse
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
 from graphc.errors import ArgumentError
 
 LARGEST_HEADER = 100_000_000  # bytes: the format's own bound
+# The format's names of dtypes, and numpy's.
+_DTYPES = {
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    "BF16": "bfloat16",
+    "BOOL": "bool",
+}
 
 
 def save(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -53,12 +61,21 @@ def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     path = Path(path)
     try:
         metadata = _metadata(path)
-        arrays = parse(path.read_bytes())
+        arrays = {name: _array(tensor) for name, tensor in _tensors(path.read_bytes())}
     except OSError as error:
         raise ArgumentError(f"cannot read {path}: {error.strerror or error}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArgumentError(f"{path} is not a whole safetensors file: {error}") from None
     return {name: array.copy() for name, array in arrays.items()}, metadata
+
+
+def _tensors(data: bytes) -> list[tuple[str, Mapping[str, Any]]]:
+    found: list[tuple[str, Mapping[str, Any]]] = deserialize(data)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _array(tensor: Mapping[str, Any]) -> np.ndarray:
+    return np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
 
 
 def _metadata(path: Path) -> dict[str, str]:

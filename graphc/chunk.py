@@ -32,7 +32,7 @@ from graphc.codegen.program import (
 from graphc.errors import InternalError, UnsupportedError
 from graphc.partial import Piecewise, split
 from graphc.plan import loads, rings, with_stores
-from graphc.scalar import Index, Load, Scalar, Size, call, index, offset_from, replaced, zero
+from graphc.scalar import Index, Load, Scalar, Size, call, computed, index, offset_from, replaced, zero
 from graphc.sweeps import Scheduled, Sweeps, reads_along, sweeps
 
 Side = Literal["before", "after"]
@@ -237,13 +237,13 @@ class _Writer:
         """The last steps of the chunk for the next one, or its first ones for the one before."""
         dims, (step, *rest) = self._copied(name, side)
         first = self.length if side == "before" else index(self.halos[name][0])
-        value = Load(name, self._at(name, call("add", step, first), tuple(rest)), self.buffers[name].dtype)
+        value = Load(name, self._at(name, call("add", step, first), tuple(rest)), computed(self.buffers[name].dtype))
         store = Store(f"{name}.{side}", (self.chunk, step, *rest), value)
         return Kernel(fresh(f"{name}.{side}.keep", self.names), dims, (), (store,))
 
     def _fetch(self, name: str, side: Side) -> Kernel:
         dims, (step, *rest) = self._copied(name, side)
-        dtype = self.buffers[name].dtype
+        dtype = computed(self.buffers[name].dtype)
         if side == "before":
             neighbour = call("add", self.chunk, index(-1))
             first: Scalar = index(0)

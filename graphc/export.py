@@ -27,7 +27,15 @@ from graphc.compile import Compiled, compile
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
 
-_TYPES = {"float32": "float", "float64": "double", "int32": "int32_t", "bool": "uint8_t"}
+# C has no name for half a float that all compilers know; its bits are a number's.
+_TYPES = {
+    "float32": "float",
+    "float64": "double",
+    "int32": "int32_t",
+    "bool": "uint8_t",
+    "float16": "uint16_t",
+    "bfloat16": "uint16_t",
+}
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYWORDS = frozenset(
     {"auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern"}

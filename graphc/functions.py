@@ -20,6 +20,7 @@ from graphc.ops import contraction as product
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.ops.random import hash_
+from graphc.scalar import computed
 from graphc.value import Value, as_value, binary, promote
 
 Dims = int | Sequence[int] | None
@@ -108,7 +109,8 @@ def hard_sigmoid(x: Any) -> Value:
 
 
 def cast(x: Any, dtype: str) -> Value:
-    """The value in another dtype; floats are truncated towards zero. Only between floats has it a gradient."""
+    """The value in another dtype. To integers, floats are truncated towards zero; to "float16" and "bfloat16" they are
+    rounded to the nearest number, by way of float32. Only between floats has it a gradient."""
     value = as_value(x, None)
     return Value(value.graph, ew.cast(value.node, check_dtype(dtype)))
 
@@ -406,7 +408,7 @@ def custom_gradient(function: Callable[..., tuple[Value, Callable[[Value], Any]]
         result, rule = function(*values)
         graph = result.graph
         name = f"cotangent{len(_cotangents(result.node))}"
-        placeholder = leaves.leaf(leaves.COTANGENT, name, result.axes, result.shape, result.dtype)
+        placeholder = leaves.leaf(leaves.COTANGENT, name, result.axes, result.shape, computed(result.dtype))
         given = rule(Value(graph, placeholder))
         contributions = given if isinstance(given, tuple | list) else (given,)
         if len(contributions) != len(values):

@@ -7,6 +7,9 @@ summed back, which is where the sums over time and batch in a weight's gradient 
 
 jvp, forward mode, is two of these: a vector-Jacobian product is linear in its vector, and its own adjoint with
 respect to that vector is the Jacobian-vector product. One set of rules serves both.
+
+The adjoint of a value that is stored as float16 or bfloat16 is a float32: rounding has the derivative 1, sums over time
+and batch are as exact as any other, and what is small does not vanish.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ from graphc.causality import edges_of, reachable
 from graphc.distribute import distribute
 from graphc.errors import DefinitionError, DtypeError, ShapeError
 from graphc.graph import Equation, Graph
-from graphc.ir import FLOATS, Node, topological
+from graphc.ir import FLOATING, Node, topological
 from graphc.ops.elementwise import balanced_sum
 from graphc.ops.leaves import INPUT, STATE, const, leaf
 from graphc.ops.reduction import broadcast, sum_to
+from graphc.scalar import computed
 from graphc.simplify import simplify
 from graphc.verify import verify
 
@@ -30,7 +34,8 @@ from graphc.verify import verify
 def grad(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     """The graph with further outputs `grad_NAME`: the derivatives of output `of`, a number, by params and inputs.
 
-    `wrt` names them; by default, every trainable param. Each `grad_NAME` has the shape of NAME's array. The result
+    `wrt` names them; by default, every trainable param. Each `grad_NAME` has the shape of NAME's array, and its dtype,
+    but float32 where that is float16 or bfloat16. The result
     is a graph like any other and can be differentiated again; where it has a `grad_NAME` already, the new derivative is
     called `grad_OF_NAME`. Source: Werbos 1990, "Backpropagation through time".
     """
@@ -54,7 +59,7 @@ def gradients(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> tuple[
     targets = _targets(graph, wrt)
     result = distribute(graph).copy()
     loss = result.outputs[of]
-    adjoints = adjoint(result, {loss: const(1, loss.dtype)}, list(targets.values()))
+    adjoints = adjoint(result, {loss: const(1, computed(loss.dtype))}, list(targets.values()))
     return result, {n: broadcast(adjoints[target], target.axes, target.shape) for n, target in targets.items()}
 
 
@@ -68,7 +73,7 @@ def vjp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     targets = _targets(graph, wrt)
     result = distribute(graph).copy()
     output = result.outputs[of]
-    seed = result.input(f"cotangent_{of}", output.shape, over=output.axes, dtype=output.dtype)
+    seed = result.input(f"cotangent_{of}", output.shape, over=output.axes, dtype=computed(output.dtype))
     adjoints = adjoint(result, {output: seed.node}, list(targets.values()))
     for name, target in targets.items():
         _add_output(result, f"grad_{name}", broadcast(adjoints[target], target.axes, target.shape))
@@ -86,11 +91,11 @@ def jvp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     targets = _targets(graph, wrt)
     result = distribute(graph).copy()
     output = result.outputs[of]
-    dummy = leaf(INPUT, _free(result, "cotangent"), output.axes, output.shape, output.dtype)
+    dummy = leaf(INPUT, _free(result, "cotangent"), output.axes, output.shape, computed(output.dtype))
     adjoints = adjoint(result, {output: dummy}, list(targets.values()))
     seeds = {}
     for name, target in targets.items():
-        velocity = result.input(f"tangent_{name}", target.shape, over=target.axes, dtype=target.dtype)
+        velocity = result.input(f"tangent_{name}", target.shape, over=target.axes, dtype=computed(target.dtype))
         seeds[adjoints[target]] = velocity.node
     tangent = adjoint(result, seeds, [dummy])[dummy]
     _add_output(result, f"tangent_{of}", broadcast(tangent, output.axes, output.shape))
@@ -101,7 +106,7 @@ def _output(graph: Graph, of: str) -> Node:
     if of not in graph.outputs:
         raise DefinitionError(f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs)}")
     node = graph.outputs[of]
-    if node.dtype not in FLOATS:
+    if node.dtype not in FLOATING:
         raise DtypeError(f"output {of!r} is {node.dtype} and has no derivative", graph.locations.get(node))
     return node
 
@@ -115,7 +120,7 @@ def _targets(graph: Graph, wrt: Sequence[str] | None) -> dict[str, Node]:
             known = ", ".join([*graph.params, *graph.inputs])
             raise DefinitionError(f"graph {graph.name!r} has no param or input {name!r}; it has {known}")
         node = graph.params[name].node if name in graph.params else graph.inputs[name]
-        if node.dtype not in FLOATS:
+        if node.dtype not in FLOATING:
             raise DtypeError(f"{name!r} is {node.dtype} and has no derivative")
         found[name] = node
     return found
@@ -141,8 +146,8 @@ def adjoint(graph: Graph, seeds: Mapping[Node, Node], targets: Sequence[Node]) -
     bar: dict[Node, Node] = {}
     for state in states:
         name = _free(graph, f"adjoint_{state['name']}")
-        bar[state] = leaf(STATE, name, state.axes, state.shape, state.dtype)
-        graph.states[name] = Equation(bar[state], None, const(0, state.dtype))
+        bar[state] = leaf(STATE, name, state.axes, state.shape, computed(state.dtype))
+        graph.states[name] = Equation(bar[state], None, const(0, bar[state].dtype))
     contributions: dict[Node, list[Node]] = {node: [] for node in active}
     for node, seed in seeds.items():
         if node in contributions:
@@ -157,7 +162,7 @@ def adjoint(graph: Graph, seeds: Mapping[Node, Node], targets: Sequence[Node]) -
     for state in states:
         name = bar[state]["name"]
         body = balanced_sum(contributions[state]) if contributions[state] else _zeros(state)
-        graph.states[name] = Equation(bar[state], body, const(0, state.dtype))
+        graph.states[name] = Equation(bar[state], body, const(0, bar[state].dtype))
     return {t: balanced_sum(contributions[t]) if contributions.get(t) else _zeros(t) for t in targets}
 
 
@@ -182,7 +187,7 @@ def _between(graph: Graph, seeds: Iterable[Node], targets: Iterable[Node]) -> li
     network.add_nodes_from(nodes)
     for node in nodes:
         if node.op is STATE or node.op.gradient is not None:
-            network.add_edges_from((e.operand, node) for e in edges_of(graph, node) if e.operand.dtype in FLOATS)
+            network.add_edges_from((e.operand, node) for e in edges_of(graph, node) if e.operand.dtype in FLOATING)
     reached = set(seeds) & set(nodes)
     for seed in list(reached):
         reached |= networkx.ancestors(network, seed)
@@ -193,4 +198,4 @@ def _between(graph: Graph, seeds: Iterable[Node], targets: Iterable[Node]) -> li
 
 
 def _zeros(node: Node) -> Node:
-    return broadcast(const(0, node.dtype), node.axes, node.shape)
+    return broadcast(const(0, computed(node.dtype)), node.axes, node.shape)

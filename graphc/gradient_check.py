@@ -17,7 +17,7 @@ from graphc.errors import DefinitionError
 from graphc.grad import jvp, vjp
 from graphc.graph import Graph
 from graphc.interpreter import interpret
-from graphc.ir import FLOATS, Axis, Node, topological
+from graphc.ir import FLOATING, FLOATS, Axis, Node, topological
 from graphc.ops.composite import CROSS_ENTROPY
 from graphc.ops.leaves import INPUT
 from graphc.ops.table import GATHER
@@ -73,7 +73,7 @@ def random_arrays(graph: Graph, seed: int = 0, **sizes: int) -> Arrays:
     arrays: Arrays = {}
     for name, node in {**graph.inputs, **{n: p.node for n, p in graph.params.items()}}.items():
         shape = (*(extents[a] for a in node.axes), *node.shape)
-        if node.dtype in FLOATS:
+        if node.dtype in FLOATING:
             arrays[name] = rng.normal(0.0, 0.7, shape).astype(node.dtype)
         elif name in longest:
             arrays[name] = rng.integers(1, longest[name] + 1, shape).astype(node.dtype)
@@ -102,7 +102,7 @@ def _bounds(graph: Graph) -> dict[str, int]:
 
 def _double(arrays: Mapping[str, Any]) -> Arrays:
     converted = {name: np.array(given) for name, given in arrays.items()}
-    return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in converted.items()}
+    return {name: a.astype(np.float64) if a.dtype.name in FLOATING else a for name, a in converted.items()}
 
 
 class _Check:

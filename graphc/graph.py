@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from graphc import network
 from graphc.errors import AxisError, DefinitionError, DtypeError, Location, ShapeError, user_location
-from graphc.ir import FLOATS, Axis, Node, Shape, check_dtype, check_shape
+from graphc.ir import FLOATING, FLOATS, Axis, Node, Shape, check_dtype, check_shape
 from graphc.notation import text
 from graphc.ops.leaves import INPUT, PARAM, STATE, leaf
 from graphc.ops.reduction import broadcast
-from graphc.value import State, Value, as_value
+from graphc.value import State, Value, as_value, assigned
 
 if TYPE_CHECKING:
     import networkx
@@ -47,7 +47,12 @@ class Equation:
 class Graph:
     """A recurrent network's equations.
 
-    `dtype` is the default of inputs, params and states: "float32" or "float64".
+    `dtype` is the default of inputs, params and states: "float32" or "float64". Any of them can have another: those,
+    "int32", "bool", and "float16" and "bfloat16", which only store. Whatever is computed of such a value is computed in
+    float32, and so are its gradients. It is rounded, to the nearest number and the even one of two, where it is
+    assigned: by an equation or an initial value to a state, by an update to a param or an input, and by `gc.cast`.
+    Reading it at another point (`x[t - 1]`, `h[t.last]`) keeps its dtype; any other operation gives a float32. Arrays
+    are of `np.float16` and `ml_dtypes.bfloat16`.
     """
 
     name: str = "graph"
@@ -109,7 +114,7 @@ class Graph:
             init = "glorot_uniform" if len(shape) >= 2 else "zeros"
         init = init if isinstance(init, str) else repr(float(init))
         node = leaf(PARAM, self._name(name), (), shape, check_dtype(dtype or self.dtype))
-        self.params[name] = Param(node, init, trainable and node.dtype in FLOATS)
+        self.params[name] = Param(node, init, trainable and node.dtype in FLOATING)
         return Value(self, node)
 
     def state(
@@ -129,7 +134,7 @@ class Graph:
         node = leaf(STATE, self._name(name), self._over(over), check_shape(shape), check_dtype(dtype or self.dtype))
         if not node.axes:
             raise AxisError(f"state {name!r} varies over no axis; a state without one is just a value")
-        start = as_value(initial, self, dtype=node.dtype)
+        start = assigned(initial, self, node.dtype)
         self._own(start)
         if start.dtype != node.dtype:
             raise DtypeError(f"state {name!r} is {node.dtype}, its initial value {start.dtype}")
@@ -152,6 +157,7 @@ class Graph:
             raise DefinitionError(f"state {name!r} is defined twice; the first time at {where}")
         self._own(value)
         node = known.node
+        value = assigned(value, self, node.dtype)
         if value.shape != node.shape:
             raise ShapeError(f"state {name!r} has events of shape {node.shape}, but is defined by {value.node.type}")
         if value.dtype != node.dtype:
@@ -183,7 +189,7 @@ class Graph:
         node = self.params[name].node if name in self.params else self.inputs[name]
         if any(axis.length is node for axis in self.axes.values()):
             raise DefinitionError(f"{name!r} holds the lengths of an axis, which are checked before a call, not after")
-        value = as_value(value, self, dtype=node.dtype)
+        value = assigned(value, self, node.dtype)
         self._own(value)
         if (value.shape, value.dtype) != (node.shape, node.dtype) or not set(value.axes) <= set(node.axes):
             raise ShapeError(f"{name!r} is {node.type}, its update is {value.node.type}")

@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc.errors import DefinitionError, DtypeError
 from graphc.graph import Graph, Param
-from graphc.ir import FLOATS, Shape
+from graphc.ir import FLOATING, Shape
 
 Draw = Callable[[np.random.Generator, Shape], np.ndarray]
 """A random array of a shape, in float64."""
@@ -58,7 +58,7 @@ def _array(g: Graph, name: str, param: Param, seed: int) -> np.ndarray:
         known = ", ".join(INITIALISERS)
         message = f"param {name!r} names the initialiser {param.init!r}; it is a number or one of {known}"
         raise DefinitionError(message, location)
-    if node.dtype not in FLOATS and match[1] not in ("zeros", "ones"):
+    if node.dtype not in FLOATING and match[1] not in ("zeros", "ones"):
         message = f"param {name!r} is {node.dtype}; only a number can initialise it, not {param.init!r}"
         raise DtypeError(message, location)
     digest = hashlib.sha256(name.encode()).digest()

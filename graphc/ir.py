@@ -16,20 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import AxisError, DtypeError, ShapeError, UnsupportedError
-from graphc.scalar import Scalar
+from graphc.errors import AxisError, DtypeError, ShapeError
+from graphc.scalar import STORED, Scalar
 
 Shape = tuple[int, ...]
 Attributes = tuple[tuple[str, Any], ...]
 
-FLOATS = ("float32", "float64")
-DTYPES = ("bool", "int32", "float32", "float64")  # in the order of promotion
+FLOATS = ("float32", "float64")  # what floating values are computed in
+FLOATING = (*STORED, *FLOATS)  # what has a derivative
+DTYPES = ("bool", "int32", *FLOATING)  # in the order of promotion; those of STORED become float32 first
 
 
 def check_dtype(dtype: Any) -> str:
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-    if name in ("float16", "bfloat16"):
-        raise UnsupportedError(f"dtype {name} is not supported yet; use float32")
     if name not in DTYPES:
         raise DtypeError(f"dtype {name!r} is not one of {', '.join(DTYPES)}")
     return name
@@ -130,6 +129,8 @@ class Op:
     cost                        of computing one element again, in additions; leaves cost one load
     reduces                     whether one element takes a sum over many: never computed twice
     view                        whether it only says where an element comes from
+    stored                      whether it takes values of the dtypes that only store (float16, bfloat16) as they
+                                are, and gives them on; any other op takes them as float32 (see `make`)
     """
 
     name: str
@@ -143,6 +144,7 @@ class Op:
     cost: int = 1
     reduces: bool = False
     view: bool = False
+    stored: bool = False
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
@@ -179,8 +181,12 @@ _interned: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary(
 
 
 def make(op: Op, inputs: Iterable[Node] = (), **attrs: Any) -> Node:
-    """The node that applies `op`; its type is inferred, and errors name what did not fit."""
-    inputs = tuple(inputs)
+    """The node that applies `op`; its type is inferred, and errors name what did not fit.
+
+    float16 and bfloat16 are for storing: whatever is computed of such a value is computed of the same number in
+    float32. This is the one place that sees to it, for every op but those that only carry values on (`Op.stored`).
+    """
+    inputs = tuple(inputs) if op.stored else tuple(widen(i) for i in inputs)
     items = tuple(sorted(attrs.items()))
     key = (op, inputs, items)
     node = _interned.get(key)
@@ -191,6 +197,31 @@ def make(op: Op, inputs: Iterable[Node] = (), **attrs: Any) -> Node:
         node.axes, node.shape, node.dtype = inferred.axes, inferred.shape, inferred.dtype
         node = _interned.setdefault(key, node)
     return node
+
+
+# widen(value): the same number in float32.
+def _widen_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    (value,) = inputs
+    if value.dtype not in STORED:
+        raise DtypeError(f"widen takes a value of dtype {' or '.join(STORED)}, got {value.dtype}")
+    return Type(value.axes, value.shape, "float32")
+
+
+WIDEN = Op(
+    "widen",
+    _widen_infer,
+    lambda node, arrays: arrays[0].astype(np.float32),
+    lambda node, d: (d,),
+    lambda node, site: site.read(0),  # a load gives a float32 already
+    cost=0,
+    view=True,
+    stored=True,
+)
+
+
+def widen(value: Node) -> Node:
+    """The value in a dtype that is computed with."""
+    return make(WIDEN, (value,)) if value.dtype in STORED else value
 
 
 def rebuild(node: Node, inputs: Sequence[Node]) -> Node:

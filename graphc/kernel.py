@@ -19,7 +19,21 @@ from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT, concat_starts
 from graphc.ops.leaves import CONST, array_of
 from graphc.plan import reduce_references
-from graphc.scalar import Call, Index, Load, Ref, Scalar, Size, call, cast, index, offset_from, replaced, zero
+from graphc.scalar import (
+    Call,
+    Index,
+    Load,
+    Ref,
+    Scalar,
+    Size,
+    call,
+    cast,
+    computed,
+    index,
+    offset_from,
+    replaced,
+    zero,
+)
 from graphc.schedule import Task, in_memory, resolve
 
 Place = Mapping[Axis, Scalar]
@@ -127,7 +141,7 @@ class KernelBuilder:
         for axis in node.axes:
             if ragged_within(axis, node.axes) and axis in self.point:
                 exists = call("lt", self.point[axis], self.length(axis, node.axes, self.point, None))
-                value = self.let(call("select", self.let(exists), value, zero(node.dtype)))
+                value = self.let(call("select", self.let(exists), value, zero(computed(node.dtype))))
         return value
 
     # Values.
@@ -145,7 +159,7 @@ class KernelBuilder:
 
     def _load(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
         if in_memory(node):
-            return Load(str(node["name"]), (*(point[a] for a in node.axes), *event), node.dtype, when)
+            return Load(str(node["name"]), (*(point[a] for a in node.axes), *event), computed(node.dtype), when)
         return self._load_task(node, point, event, when)
 
     def _load_task(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
@@ -153,7 +167,7 @@ class KernelBuilder:
         offsets = tuple((a, offset_from(point[a], a.name)) for a in self.loops if a in point)
         known = tuple((a, o) for a, o in offsets if o is not None)
         self.reads[Read(node, self._is_own(point, event), known)] = None
-        return Load(self.memory.names[node], (*(point[a] for a in node.axes), *event), node.dtype, when)
+        return Load(self.memory.names[node], (*(point[a] for a in node.axes), *event), computed(node.dtype), when)
 
     def _is_own(self, point: Place, event: Event) -> bool:
         return event == self.event and all(self.point.get(a) == p for a, p in point.items())
@@ -339,7 +353,7 @@ class KernelSite:
 
     def constant(self, array: np.ndarray) -> Scalar:
         name = self.builder.memory.constant(array_of(self.node))
-        return Load(name, _broadcast(self.event, array.shape), self.node.dtype)
+        return Load(name, _broadcast(self.event, array.shape), computed(self.node.dtype))
 
     def let(self, value: Scalar) -> Scalar:
         return self.builder.let(value)

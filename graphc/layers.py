@@ -14,6 +14,7 @@ from graphc.functions import Over
 from graphc.geometry import Sizes, check_groups, each, spatial_rank
 from graphc.graph import Graph
 from graphc.ops import normalization
+from graphc.scalar import computed
 from graphc.value import Value
 
 __all__ = ["batch_norm", "conv", "conv_transpose"]
@@ -42,7 +43,7 @@ def conv(
     rank = spatial_rank(x.shape, f"layer {name!r}")
     sizes = each(size, rank, f"the size of layer {name!r}", 1)
     groups = check_groups(groups, x.shape[0], f"layer {name!r}")
-    W = g.param(f"{name}_W", (filters, x.shape[0] // groups, *sizes), init=init, dtype=x.dtype)
+    W = g.param(f"{name}_W", (filters, x.shape[0] // groups, *sizes), init=init, dtype=computed(x.dtype))
     y = image_functions.conv(x, W, stride, padding, dilation, groups)
     return y + _bias(g, x, filters, rank, name) if bias else y
 
@@ -66,13 +67,13 @@ def conv_transpose(
     """
     rank = spatial_rank(x.shape, f"layer {name!r}")
     sizes = each(size, rank, f"the size of layer {name!r}", 1)
-    W = g.param(f"{name}_W", (x.shape[0], filters, *sizes), init=init, dtype=x.dtype)
+    W = g.param(f"{name}_W", (x.shape[0], filters, *sizes), init=init, dtype=computed(x.dtype))
     y = image_functions.conv_transpose(x, W, stride, padding, dilation, output_padding=output_padding)
     return y + _bias(g, x, filters, rank, name) if bias else y
 
 
 def _bias(g: Graph, x: Value, filters: int, rank: int, name: str) -> Value:
-    return g.param(f"{name}_b", (filters,), dtype=x.dtype).reshape(filters, *(1,) * rank)
+    return g.param(f"{name}_b", (filters,), dtype=computed(x.dtype)).reshape(filters, *(1,) * rank)
 
 
 def batch_norm(
@@ -106,10 +107,10 @@ def batch_norm(
     momentum = 0.1 if momentum is None else momentum
     channels, dims = x.shape[0], tuple(range(1, len(x.shape)))
     wide = (channels, *(1 for _ in dims))
-    gamma = g.param(f"{name}_gamma", (channels,), init=1.0, dtype=x.dtype)
-    beta = g.param(f"{name}_beta", (channels,), init=0.0, dtype=x.dtype)
-    mean = g.param(f"{name}_mean", (channels,), init=0.0, dtype=x.dtype, trainable=False)
-    variance = g.param(f"{name}_var", (channels,), init=0.0 if neon else 1.0, dtype=x.dtype, trainable=False)
+    gamma = g.param(f"{name}_gamma", (channels,), init=1.0, dtype=computed(x.dtype))
+    beta = g.param(f"{name}_beta", (channels,), init=0.0, dtype=computed(x.dtype))
+    mean = g.param(f"{name}_mean", (channels,), init=0.0, dtype=computed(x.dtype), trainable=False)
+    variance = g.param(f"{name}_var", (channels,), init=0.0 if neon else 1.0, dtype=computed(x.dtype), trainable=False)
     y = image_functions.batch_norm(x, mean.reshape(*wide), variance.reshape(*wide), over, dims, eps)
     batch_mean = Value(g, normalization.mean(x.node, y.node)).reshape(channels)
     batch_variance = Value(g, normalization.variance(x.node, y.node)).reshape(channels)

@@ -189,7 +189,8 @@ def _home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
     dtype = total.value.dtype
     for store in kernel.stores:
         buffer = made.buffers[store.buffer]
-        if store.value == Ref(total.name, dtype) and buffer.kind != "param" and not store.accumulate:
+        fits = buffer.kind != "param" and buffer.dtype == dtype
+        if store.value == Ref(total.name, dtype) and fits and not store.accumulate:
             return Load(store.buffer, store.at, dtype)
     name = fresh(f"{kernel.name}.{total.op}", made.names)
     made.buffers[name] = Buffer(name, dtype, tuple(d.extent for d in kernel.dims), "temp")

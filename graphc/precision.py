@@ -7,13 +7,14 @@ from dataclasses import replace
 from graphc.causality import roots
 from graphc.errors import DtypeError
 from graphc.graph import Equation, Graph
-from graphc.ir import FLOATS, Node, rebuild, topological
+from graphc.ir import FLOATING, FLOATS, WIDEN, Node, rebuild, topological
 from graphc.ops.elementwise import CAST, cast
 from graphc.ops.leaves import CONST, LEAVES, array_of, const, leaf
 
 
 def to_dtype(graph: Graph, dtype: str) -> Graph:
-    """The graph with every floating input, param, state and constant in `dtype`; integers stay as they are."""
+    """The graph with every floating input, param, state and constant in `dtype`; integers stay as they are. Nothing is
+    rounded to float16 or bfloat16 any more."""
     if dtype not in FLOATS:
         raise DtypeError(f"a graph computes in float32 or float64, not in {dtype}")
     equations = graph.states.values()
@@ -39,10 +40,12 @@ def to_dtype(graph: Graph, dtype: str) -> Graph:
 
 
 def _converted(node: Node, inputs: list[Node], dtype: str) -> Node:
-    if node.dtype in FLOATS and node.op in LEAVES:
+    if node.op is WIDEN:
+        return inputs[0]
+    if node.dtype in FLOATING and node.op in LEAVES:
         return leaf(node.op, node["name"], node.axes, node.shape, dtype)
-    if node.dtype in FLOATS and node.op is CONST:
+    if node.dtype in FLOATING and node.op is CONST:
         return const(array_of(node), dtype)
-    if node.dtype in FLOATS and node.op is CAST:
+    if node.dtype in FLOATING and node.op is CAST:
         return cast(inputs[0], dtype)
     return rebuild(node, inputs)

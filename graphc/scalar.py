@@ -8,6 +8,9 @@ hashing and printing stay linear.
 
 `Index` is a loop variable, `Size` the length of an axis known when the program is called; both have dtype
 "index" (a 64-bit integer), and so do the subscripts of a `Load`. Functions are the closed table `FUNCTIONS`.
+
+The dtypes of `STORED` are those of memory alone. An element of such a buffer is loaded as a float32, and a float32 is
+rounded where it is stored; so no scalar has such a dtype, and nothing is ever computed in one.
 """
 
 from __future__ import annotations
@@ -17,10 +20,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - tells numpy what "bfloat16" is
 import numpy as np
 
 FLOATS = ("float32", "float64")
 DTYPES = ("float32", "float64", "int32", "bool", "index")
+STORED = ("float16", "bfloat16")
+
+
+def computed(dtype: str) -> str:
+    """The dtype that a value which lies in memory as `dtype` is computed with."""
+    return "float32" if dtype in STORED else dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,16 @@ def _erf(x: Any) -> Any:
     return np.vectorize(erf, otypes=[np.float64])(x).astype(x.dtype)
 
 
+def nearest(x: Any, dtype: str) -> Any:
+    """Floats as numbers of a dtype of `STORED`: the nearest, the even one of two, infinity past the largest."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(x).astype(np.float32).astype(dtype)
+
+
+def _rounding(dtype: str) -> Callable[[Any], Any]:
+    return lambda x: nearest(x, dtype).astype(np.float32)
+
+
 def _shift_left(x: Any, k: Any) -> Any:
     return (np.asarray(x, np.int32).view(np.uint32) << np.asarray(k, np.uint32)).view(np.int32)
 
@@ -186,6 +206,9 @@ FUNCTIONS: dict[str, Function] = {
     # select(condition, then, otherwise); cast truncates floats towards zero
     "select": Function(3, DTYPES, "same", np.where),
     "cast": Function(1, DTYPES, "any", None),  # type: ignore[arg-type]
+    # the nearest number that memory of this dtype can hold
+    "round.float16": Function(1, ("float32",), "same", _rounding("float16")),
+    "round.bfloat16": Function(1, ("float32",), "same", _rounding("bfloat16")),
     # elementary functions
     "sqrt": Function(1, FLOATS, "same", np.sqrt),
     "floor": Function(1, FLOATS, "same", np.floor),
@@ -227,7 +250,14 @@ def cast(value: Scalar, dtype: str) -> Scalar:
         return value
     if isinstance(value, Const) and dtype in ("index", "int32"):
         return Const(int(value.value), dtype)
+    if dtype in STORED:
+        return call(f"round.{dtype}", cast(value, "float32"))
     return Call("cast", (value,), dtype)
+
+
+def holds(dtype: str, value: float | int | bool) -> bool:
+    """Whether memory of a dtype holds a constant as it is."""
+    return dtype not in STORED or float(nearest(value, dtype)) == float(np.float32(value))
 
 
 def index(value: int) -> Const:

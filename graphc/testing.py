@@ -24,6 +24,7 @@ from graphc import functions as fn
 from graphc.gradient_check import Arrays, GradientError, check_gradients, random_arrays
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, topological
+from graphc.scalar import STORED
 from graphc.value import State, Value
 
 __all__ = ["Example", "GradientError", "check_gradients", "graphs", "random_arrays"]
@@ -60,21 +61,29 @@ def graphs(
     dtype: str = "float64",
     ragged: bool | None = None,
     causal: bool = False,
+    storing: bool = False,
 ) -> st.SearchStrategy[Example]:
     """Random recurrent graphs with random arrays.
 
     `smooth` leaves out what finite differences cannot follow: kinks (relu, max, comparisons) and stop_gradient.
     `ragged` says whether the lengths of axis t differ per example; None: sometimes. `causal` leaves out what needs
-    later points of axis t, so that `gc.step` takes the graph; "loss" then is a number at each step.
+    later points of axis t, so that `gc.step` takes the graph; "loss" then is a number at each step. `storing`: some
+    inputs, params and states are float16 or bfloat16.
     """
-    return _examples(smooth, most_states, dtype, False if causal else ragged, causal)
+    return _examples(smooth, most_states, dtype, False if causal else ragged, causal, storing)
 
 
 @st.composite
 def _examples(
-    draw: Callable[..., Any], smooth: bool, most_states: int, dtype: str, ragged: bool | None, causal: bool
+    draw: Callable[..., Any],
+    smooth: bool,
+    most_states: int,
+    dtype: str,
+    ragged: bool | None,
+    causal: bool,
+    storing: bool,
 ) -> Example:
-    author = _Author(draw, smooth, dtype, ragged, causal)
+    author = _Author(draw, smooth, dtype, ragged, causal, storing)
     left = draw(st.integers(1, most_states))
     while left:
         count = draw(st.integers(1, left))
@@ -103,6 +112,7 @@ class _Author:
     dtype: str
     ragged: bool | None
     causal: bool
+    storing: bool
     closed: list[Value] = field(default_factory=list)  # values that depend on no state that is being defined
     open: set[Node] = field(default_factory=set)  # the states that are
 
@@ -115,8 +125,8 @@ class _Author:
         self.t = g.axis("t", lengths if lengths is not None else fixed)
         self.recurrent = (self.t, g.axis("j")) if self.draw(st.integers(0, 3)) == 3 else (self.t,)
         axes = self.draw(st.permutations([*self.recurrent, self.n]))
-        self.closed.append(g.input("x", self.event(), over=axes))
-        self.closed.append(g.input("a", (), over=self.t))
+        self.closed.append(g.input("x", self.event(), over=axes, dtype=self.lying()))
+        self.closed.append(g.input("a", (), over=self.t, dtype=self.lying()))
         self.label = g.input("label", (), over=(self.t, self.n), dtype="int32")
         self.closed.append(fn.embedding(self.param((CLASSES, 2)), self.label))
 
@@ -139,7 +149,11 @@ class _Author:
         return tuple(self.pick(EVENTS))
 
     def param(self, shape: tuple[int, ...]) -> Value:
-        return self.g.param(f"p{len(self.g.params)}", shape)
+        return self.g.param(f"p{len(self.g.params)}", shape, dtype=self.lying())
+
+    def lying(self) -> str:
+        """The dtype that an array or a state has in memory."""
+        return str(self.pick((self.dtype, *STORED))) if self.storing else self.dtype
 
     # States.
 
@@ -158,7 +172,8 @@ class _Author:
                 pool.append(self._delayed(self.pick(states), direction))
             pool += [self._operation(pool) for _ in range(self.draw(st.integers(1, 3)))]
             terms = [self._fit(v, state.shape, state.axes) for v in (self.pick(pool), pool[-1], self.pick(pool))]
-            self.g.define(state.name, fn.tanh(terms[0] + 0.5 * terms[1] - terms[2] * self._delayed(state, direction)))
+            value = fn.tanh(terms[0] + 0.5 * terms[1] - terms[2] * self._delayed(state, direction))
+            self.g.define(state.name, fn.cast(value, state.dtype))
             pool.append(Value(self.g, state.node))  # those that follow may read it at the same point
         self.open.clear()
         self.closed += [Value(self.g, s.node) for s in states]
@@ -174,15 +189,17 @@ class _Author:
             axes.add(self.n)
         shape = self.event()
         name = f"s{len(self.g.states)}"
+        dtype = self.lying()
         initial: Any = self.pick((0.0, 0.75))
         if self.chance(3):
-            initial = fn.sin(self.param(self.pick(((), shape))))
+            initial = fn.cast(fn.sin(self.param(self.pick(((), shape)))), dtype)
         elif self.chance(3) and self.n in axes:
-            initial = self.g.input(f"initial_{name}", shape, over=self.n)
+            initial = self.g.input(f"initial_{name}", shape, over=self.n, dtype=dtype)
         reset = fn.index(self.t) % 2 > 0 if self.t in axes and self.chance(4) else None
         if reset is not None and not self.smooth and {*self.label.axes} <= axes:
             reset = self.label > 0
-        return self.g.state(name, shape, over=self.draw(st.permutations(_sorted(axes))), initial=initial, reset=reset)
+        over = self.draw(st.permutations(_sorted(axes)))
+        return self.g.state(name, shape, over=over, initial=initial, reset=reset, dtype=dtype)
 
     def _delayed(self, state: State, direction: _Direction) -> Value:
         moved = [(a, s) for a, s in zip(direction.axes, direction.signs, strict=True) if self.chance(2)]
@@ -260,7 +277,7 @@ class _Author:
         axes = [x for x in a.axes if x != self.n or self.t not in a.axes or not isinstance(self.t.length, Node)]
         if not axes:
             return a
-        fill = self.pick((0.0, self._fit(b, a.shape, a.axes) if self._is_closed(b) else 0.5))
+        fill = self.pick((0.0, fn.cast(self._fit(b, a.shape, a.axes), a.dtype) if self._is_closed(b) else 0.5))
         axis = self.pick(axes)
         return a.shift(axis, self.draw(st.integers(-3, 0 if self.is_causal(axis) else 3)), fill=fill)
 

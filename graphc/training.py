@@ -10,6 +10,7 @@ from graphc.functions import cast, minimum, sqrt, sum
 from graphc.grad import gradients
 from graphc.graph import Graph
 from graphc.optim import Optimizer, Rate, rate_at
+from graphc.scalar import computed
 from graphc.simplify import simplify
 from graphc.value import Value
 
@@ -20,8 +21,9 @@ def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Sequence[str
     """The graph with updates that move its params down the gradient of output `of`, a number.
 
     `wrt` names the params that move; by default every trainable one. What the optimiser remembers becomes further
-    params, such as `momentum_W`, at first 0; param `step` counts the steps. The graph's own updates stay, so a graph
-    with two losses, for some params each, is trained by a training step of a training step.
+    params, such as `momentum_W`, at first 0; param `step` counts the steps. A param of float16 or bfloat16 is rounded
+    after each step; what is remembered of it is float32. The graph's own updates stay, so a graph with two losses, for
+    some params each, is trained by a training step of a training step.
     """
     _check_rate(optimizer.lr, graph)
     result, found = gradients(graph, of, wrt)
@@ -38,12 +40,13 @@ def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Sequence[str
     rate = rate_at(optimizer.lr, cast(counter, graph.dtype))
     for name, gradient in values.items():
         param = Value(result, result.params[name].node)
+        dtype = computed(param.dtype)
         slots = {
-            slot: result.param(f"{slot}_{name}", param.shape, init="zeros", dtype=param.dtype, trainable=False)
+            slot: result.param(f"{slot}_{name}", param.shape, init="zeros", dtype=dtype, trainable=False)
             for slot in optimizer.slots
         }
-        lr = cast(rate, param.dtype) if isinstance(rate, Value) else rate
-        move = optimizer.move(param, gradient, slots, lr, cast(counter, param.dtype))
+        lr = cast(rate, dtype) if isinstance(rate, Value) else rate
+        move = optimizer.move(param, gradient, slots, lr, cast(counter, dtype))
         result.update(name, move.param)
         for slot, value in move.slots.items():
             result.update(slots[slot], value)

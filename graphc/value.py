@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, GraphError, ShapeError
-from graphc.ir import DTYPES, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape
+from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape
 from graphc.ops import axis as axis_ops
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.ops.contraction import matmul
 from graphc.ops.leaves import const
+from graphc.scalar import STORED, computed
 
 if TYPE_CHECKING:
     from graphc.graph import Graph
@@ -199,7 +200,7 @@ class Value:
 
     def shift(self, axis: Axis, offset: int, fill: Any = 0.0) -> Value:
         """The value `offset` points further along an axis, and `fill` (a number or a value) where there is none."""
-        other = as_value(fill, self.graph, dtype=self.dtype)
+        other = assigned(fill, self.graph, self.dtype)
         return Value(self.graph or other.graph, axis_ops.shift(self.node, {axis: int(offset)}, other.node))
 
     def __getitem__(self, key: Any) -> Value:
@@ -335,7 +336,7 @@ def as_value(item: Any, graph: Graph | None, dtype: str | None = None) -> Value:
     if isinstance(item, Node):
         return Value(graph, item)
     if isinstance(item, np.ndarray | np.generic | int | float | bool | list | tuple):
-        array = np.asarray(item)
+        array = _computed(item)
         if array.dtype.kind not in "biuf":
             raise DtypeError(f"a constant is made of numbers, got {item!r}")
         default = graph.dtype if graph is not None else "float32"
@@ -346,21 +347,37 @@ def as_value(item: Any, graph: Graph | None, dtype: str | None = None) -> Value:
     raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}")
 
 
+def assigned(item: Any, graph: Graph | None, dtype: str) -> Value:
+    """A value for a place of this dtype, such as a state: to float16 and bfloat16 it is rounded, and from there to
+    float32 it is widened. No other dtype is converted: the caller refuses it."""
+    value = as_value(item, graph, dtype=dtype)
+    if (dtype in STORED and value.dtype in FLOATING) or (dtype == "float32" and value.dtype in STORED):
+        return Value(value.graph, ew.cast(value.node, dtype))
+    return value
+
+
+def _computed(item: Any) -> np.ndarray:
+    """A number or an array, of a dtype of numpy's own."""
+    array = np.asarray(item)
+    return array.astype(computed(array.dtype.name)) if array.dtype.name in STORED else array
+
+
 def _is_int32(numbers: np.ndarray) -> bool:
     limits = np.iinfo(np.int32)
     return bool(limits.min <= numbers.min() and numbers.max() <= limits.max)
 
 
 def promote(*items: Any, floating: bool = False) -> list[Value]:
-    """The operands as values of one dtype. Values promote bool → int32 → float32 → float64; constants adapt to them."""
+    """The operands as values of one dtype. Values promote bool → int32 → float32 → float64; constants adapt to them.
+    float16 and bfloat16 count as float32, also among themselves."""
     graph = next((i.graph for i in items if isinstance(i, Value) and i.graph is not None), None)
     for item in items:
         if isinstance(item, Value) and item.graph is not None and item.graph is not graph:
             assert graph is not None
             raise DefinitionError(f"values of two graphs do not mix: {graph.name!r} and {item.graph.name!r}")
     default = graph.dtype if graph is not None else "float32"
-    ranks = [DTYPES.index(i.dtype) for i in items if isinstance(i, Value)]
-    constants = [np.asarray(i).dtype.kind for i in items if not isinstance(i, Value)]
+    ranks = [DTYPES.index(computed(i.dtype)) for i in items if isinstance(i, Value)]
+    constants = [_computed(i).dtype.kind for i in items if not isinstance(i, Value)]
     dtype = DTYPES[max(ranks)] if ranks else "bool"
     if dtype not in FLOATS and (floating or "f" in constants):
         dtype = default

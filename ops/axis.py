@@ -109,6 +109,7 @@ SHIFT = Op(
     reads=_shift_reads,
     delays=_shift_delays,
     view=True,
+    stored=True,
 )
 
 
@@ -187,6 +188,7 @@ AT = Op(
     reads=_at_reads,
     delays=_at_delays,
     view=True,
+    stored=True,
 )
 
 
@@ -225,6 +227,7 @@ STACK = Op(
     lambda node, d: [at(d, node["axis"], k) for k in range(len(node.inputs))],
     _stack_lower,
     reads=lambda node, point, domain: ((node.inputs[point[node["axis"]]], point),),
+    stored=True,
 )
 
 

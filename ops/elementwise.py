@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DtypeError
-from graphc.ir import FLOATS, Node, Op, Type, broadcast_shapes, make, merge_axes
+from graphc.ir import FLOATING, FLOATS, WIDEN, Node, Op, Type, broadcast_shapes, make, merge_axes, widen
 from graphc.ops.leaves import CONST, array_of, const
 from graphc.ops.site import Site
-from graphc.scalar import FUNCTIONS, Const, Scalar, call
+from graphc.scalar import FUNCTIONS, STORED, Const, Scalar, call, nearest
 from graphc.scalar import cast as scalar_cast
 
 NUMBERS = ("int32", *FLOATS)
@@ -206,23 +206,28 @@ def _where_lower(node: Node, site: Site) -> Scalar:
     return call("select", site.read(0), site.read(1), site.read(2))
 
 
-WHERE = Op("where", _where_infer, lambda node, arrays: np.where(*arrays), _where_gradient, _where_lower)
+WHERE = Op("where", _where_infer, lambda node, arrays: np.where(*arrays), _where_gradient, _where_lower, stored=True)
 
 
-# cast(value; dtype): between floats the adjoint is cast back; integers have none.
+# cast(value; dtype): between floats the adjoint is cast back; integers have none. To a dtype that only stores, a number
+# is rounded, a float64 by way of float32; its adjoint is a float32 and passes as it is.
 def _cast_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     return Type(inputs[0].axes, inputs[0].shape, attrs["dtype"])
 
 
 def _cast_gradient(node: Node, d: Node) -> Sequence[Node | None]:
     (value,) = node.inputs
-    return (cast(d, value.dtype) if value.dtype in FLOATS and node.dtype in FLOATS else None,)
+    return (cast(d, value.dtype) if value.dtype in FLOATS and node.dtype in FLOATING else None,)
+
+
+def _cast_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
+    return nearest(arrays[0], node.dtype) if node.dtype in STORED else arrays[0].astype(node.dtype)
 
 
 CAST = Op(
     "cast",
     _cast_infer,
-    lambda node, arrays: arrays[0].astype(node.dtype),
+    _cast_compute,
     _cast_gradient,
     lambda node, site: scalar_cast(site.read(0), node.dtype),
 )
@@ -379,10 +384,12 @@ def where(condition: Node, then: Node, otherwise: Node) -> Node:
 
 
 def cast(value: Node, dtype: str) -> Node:
+    if value.dtype != dtype:
+        value = widen(value)
     return value if value.dtype == dtype else make(CAST, (value,), dtype=dtype)
 
 
 ELEMENTWISE = (
     ADD, SUB, MUL, DIV, NEG, ABS, FLOORDIV, MOD, POW, MAXIMUM, MINIMUM, LT, LE, EQ, NE, AND, OR, NOT, EXP, EXPM1,
-    LOG, LOG1P, SQRT, SIN, COS, TANH, SIGMOID, ERF, FLOOR, RELU, SOFTPLUS, SIGN, WHERE, CAST, STOP_GRADIENT,
+    LOG, LOG1P, SQRT, SIN, COS, TANH, SIGMOID, ERF, FLOOR, RELU, SOFTPLUS, SIGN, WHERE, CAST, WIDEN, STOP_GRADIENT,
 )  # fmt: skip

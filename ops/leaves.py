@@ -10,7 +10,7 @@ import numpy as np
 from graphc.ir import Axis, Node, Op, Reads, Type, check_dtype, make
 from graphc.ops.site import Site
 from graphc.scalar import Const as ScalarConst
-from graphc.scalar import Scalar, cast
+from graphc.scalar import Scalar, cast, computed
 
 
 def _declared(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
@@ -36,7 +36,7 @@ def _const_lower(node: Node, site: Site) -> Scalar:
     array = array_of(node)
     first = array.reshape(-1)[0]
     if array.ndim == 0 or (array == first).all():
-        return ScalarConst(first.item(), node.dtype)
+        return ScalarConst(first.item(), computed(node.dtype))
     return site.constant(array)
 
 

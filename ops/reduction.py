@@ -35,6 +35,7 @@ BROADCAST = Op(
     lambda node, site: site.read(0),
     cost=0,
     view=True,
+    stored=True,
 )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DtypeError, ShapeError
-from graphc.ir import Node, Op, Shape, Type, make, rebuild, topological
+from graphc.ir import Node, Op, Shape, Type, make, rebuild, topological, widen
 from graphc.ops.contraction import CONTRACT, contract
 from graphc.ops.elementwise import ADD, ELEMENTWISE, add, where
 from graphc.ops.event import reshape
@@ -150,6 +150,7 @@ WINDOW = Op(
 
 def window(value: Node, frames: Sequence[Frame], fill: Node | None = None) -> Node:
     """The value through frames along some of its dims; the fill is 0."""
+    value = widen(value)
     return make(WINDOW, (value, fill or const(0, value.dtype)), **_attributes(frames))
 
 

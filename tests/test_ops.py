@@ -14,10 +14,11 @@ import pytest
 import graphc as gc
 from graphc import testing
 from graphc.errors import ArgumentError, AxisError, DtypeError, GraphError, ShapeError
-from graphc.ir import DTYPES, FLOATS, Axis, Node, make
+from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, Node, make, widen
 from graphc.ops import TABLE, axis, composite, contraction, event, leaves, normalization, random, reduction, table
 from graphc.ops import elementwise as ew
 from graphc.ops import window as windows
+from graphc.scalar import STORED, computed, nearest
 from graphc.value import Value
 
 T = 3
@@ -255,6 +256,9 @@ ROWS: dict[str, Row] = {
         {DtypeError: lambda c: ew.where(c.nodes[1], c.nodes[1], c.nodes[2]),
          ShapeError: lambda c: ew.where(c.nodes[0], c.nodes[1], leaves.const(np.ones(7), c.nodes[1].dtype))},
     ),
+    "widen": Row((normal(2, 3),), lambda c: widen(ew.cast(c.nodes[0], "bfloat16")),
+                 lambda a: nearest(a, "bfloat16").astype(np.float32),
+                 {DtypeError: lambda c: make(TABLE["widen"], c.nodes)}),
     "cast": Row((normal(2, 3),), lambda c: ew.cast(ew.mul(c.nodes[0], leaves.const(3, c.nodes[0].dtype)), "int32"),
                 lambda a: (3 * a).astype(np.int32)),
     "reshape": Row((normal(2, 6),), lambda c: event.reshape(c.nodes[0], (3, 4)), lambda a: a.reshape(T, 3, 4),
@@ -287,7 +291,8 @@ ROWS: dict[str, Row] = {
                   lambda a, b: np.stack([a, b], 2),
                   {AxisError: lambda c: axis.as_dim(c.nodes[0], c.t, 0),
                    ShapeError: lambda c: axis.as_dim(axis.stack(c.nodes, FIXED), FIXED, 2)}),
-    "window": Row((normal(5, 2, 3),), lambda c: windows.window(c.nodes[0], FRAMES, leaves.const(7, c.nodes[0].dtype)),
+    "window": Row((normal(5, 2, 3),),
+                  lambda c: windows.window(c.nodes[0], FRAMES, leaves.const(7, computed(c.nodes[0].dtype))),
                   lambda a: seen(a, 7.0),
                   {ShapeError: lambda c: windows.window(c.nodes[0], FRAMES[::-1]),
                    DtypeError: lambda c: windows.window(c.nodes[0], FRAMES, leaves.const(True, "bool"))}),
@@ -415,8 +420,8 @@ def test_compiled(name: str) -> None:
     g, given = graph_of(name), arguments(ROWS[name])
     if differentiable(name):
         g = gc.vjp(g, "value", moved(g))
-        shape = gc.interpret(graph_of(name), **given)["value"].shape
-        given["cotangent_value"] = np.random.default_rng(1).normal(size=shape)
+        value = gc.interpret(graph_of(name), **given)["value"]
+        given["cotangent_value"] = np.random.default_rng(1).normal(size=value.shape).astype(value.dtype)
     expected = gc.interpret(g, **given)
     found = gc.compile(g)(**given)
     for output, value in expected.items():
@@ -443,10 +448,10 @@ def test_every_dtype_compiles_or_is_refused(dtype: str) -> None:
             try:
                 g.output(f"out_{name}", Value(g, row.build(Case(g, t, tuple(v.node for v in nodes)))))
             except (DtypeError, ShapeError):
-                assert dtype not in FLOATS, name
+                assert dtype not in FLOATING, name
     expected = gc.interpret(g, **given)
     found = gc.compile(g)(**given)
-    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    tolerance = 1e-5 if dtype in ("float32", *STORED) else 1e-12
     for output, value in expected.items():
         assert found[output].dtype == value.dtype
         np.testing.assert_allclose(found[output], value, rtol=tolerance, atol=tolerance, err_msg=output)

@@ -346,7 +346,7 @@ state h: float32[2] over t initial 0.0
         (f"output y = {'[' * 300}x", "expression"),
         ("input x: float32[2] over t", "taken already"),
         ("input z: float32[2] over s", "expected an axis (t)"),
-        ("input z: float16[2]", "float16"),
+        ("input z: float8[2]", "float8"),
         ("input z: float32[0]", "at least 1"),
         ("axis t", "declared twice"),
         ("axis s 0", "at least 1"),

@@ -28,9 +28,10 @@ class DeviceFunction(Function):
     """One kernel of a module."""
 
     counted = True
+    bfloats = True
 
     def __init__(self, name: str, parameters: Sequence[str]) -> None:
-        super().__init__(name, parameters, "ptx_kernel")
+        super().__init__(name, parameters, "ptx_kernel", halves=True)
 
     def offset(self, pointer: Value, element: str, index: Value) -> Value:
         """The address `index` elements on, in the same address space."""

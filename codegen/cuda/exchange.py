@@ -29,8 +29,8 @@ _TELLS_STREAMS = 3  # the version of the CUDA array interface from which on it d
 
 _CUDA = 2  # kDLCUDA
 _MANAGED = 13  # kDLCUDAManaged
-_CODES = {0: "int", 1: "uint", 2: "float", 6: "bool"}  # DLDataTypeCode
-_NUMBERS = {"i": 0, "u": 1, "f": 2, "b": 6}
+_CODES = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 6: "bool"}  # DLDataTypeCode
+_NUMBERS = {"i": 0, "u": 1, "f": 2, "V": 4, "b": 6}  # by numpy's kind; bfloat16 alone is of kind V here
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Foreign:
 def foreign(name: str, array: object, stream: int) -> Foreign | None:
     """What an array on a GPU is; None for anything else. `stream` is where it will be used: through DLPack its owner
     makes that stream wait. Raises `ArgumentError` if the array is not dense and row-major, lies on another GPU than
-    the first, or names no valid stream."""
+    the first, names no valid stream, or does not say what its elements are."""
     if isinstance(array, np.ndarray):
         return None
     place = getattr(array, "__dlpack_device__", None)
@@ -64,9 +64,16 @@ def foreign(name: str, array: object, stream: int) -> Foreign | None:
     if kind in (_CUDA, _MANAGED) and number:
         raise ArgumentError(f"{name} lies on GPU number {number}, but graphc runs on number 0; pass a copy there")
     interface = getattr(array, "__cuda_array_interface__", None)
-    if interface is not None:
+    if interface is not None and np.dtype(interface["typestr"]).kind != "V":
         return _from_interface(name, array, interface, stream)
-    return _from_dlpack(name, array, stream) if kind in (_CUDA, _MANAGED) else None
+    if kind in (_CUDA, _MANAGED):
+        return _from_dlpack(name, array, stream)
+    if interface is not None:
+        raise ArgumentError(
+            f"{name} is an array of {interface['typestr']} by the CUDA array interface, which has no word for "
+            "bfloat16; pass one that offers DLPack"
+        )
+    return None
 
 
 def _from_interface(name: str, array: object, interface: dict[str, Any], stream: int) -> Foreign:
@@ -189,6 +196,8 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        if self.dtype.kind == "V":  # an attribute that is not there: others go on to DLPack
+            raise AttributeError("the CUDA array interface has no word for bfloat16; take the array through DLPack")
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,

@@ -175,7 +175,7 @@ def step_of(unit: LoopUnit, program: Program, sizes: Mapping[str, int]) -> Step:
     """What one step of the unit's loop does."""
     made = {store.buffer for kernel in kernels((unit.loop,)) for store in kernel.stores}
     works = tuple(
-        (times, _work(kernel, unit.lanes[kernel.name], made, sizes))
+        (times, _work(kernel, unit.lanes[kernel.name], made, program, sizes))
         for times, kernel in _repeated(unit.loop.body, 1, sizes)
     )
     met = sum(times for times, kernel in _repeated(unit.loop.body, 1, sizes) if kernel.name in unit.barriers)
@@ -190,12 +190,12 @@ def _repeated(body: tuple[Statement, ...], times: int, sizes: Mapping[str, int])
             yield times, statement
 
 
-def _work(kernel: Kernel, lanes: int, made: set[str], sizes: Mapping[str, int]) -> Work:
+def _work(kernel: Kernel, lanes: int, made: set[str], program: Program, sizes: Mapping[str, int]) -> Work:
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     inside = [value for reduce in reduces for value in _values(reduce)]
     extents = {d.index: evaluate(d.extent, sizes) for d in (*kernel.dims, *(d for r in reduces for d in r.dims))}
     held = {
-        (part.buffer, part.at): _count(part, extents) * STORAGE[part.dtype][1]
+        (part.buffer, part.at): _count(part, extents) * STORAGE[program.buffer(part.buffer).dtype][1]
         for value in inside
         for part in walk(value)
         if isinstance(part, Load) and part.buffer not in made and _stays(part, extents)

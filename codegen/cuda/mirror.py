@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from graphc.codegen.access import Access
 from graphc.codegen.access import loads as loads_of
 from graphc.codegen.cost import evaluate
-from graphc.codegen.cpu_functions import STORAGE
+from graphc.codegen.cpu_functions import STORAGE, constant
+from graphc.codegen.cpu_memory import write
 from graphc.codegen.cuda.device import DeviceFunction
 from graphc.codegen.cuda.place import Part
 from graphc.codegen.cuda.products import Product
 from graphc.codegen.cuda.slices import Slicing
 from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Buffer, Const, Index, Kernel, Loop, Program, Scalar, Store, kernels
-from graphc.scalar import offset_from
+from graphc.scalar import FLOATS, STORED, offset_from
 
 __all__ = ["Mirror", "Mirrored", "mirrors"]
 
@@ -92,7 +93,7 @@ def _others(kernel: Kernel, product: Product, program: Program) -> set[tuple[str
 def _mirror(buffer: Buffer, loop: Loop, inside: Sequence[Kernel], slicings: Sequence[Slicing]) -> Mirror | None:
     """One kernel stores it, its own step in each."""
     stores = [(kernel, store) for kernel in inside for store in kernel.stores if store.buffer == buffer.name]
-    if len(stores) != 1 or stores[0][1].accumulate or not buffer.dtype.startswith("float"):
+    if len(stores) != 1 or stores[0][1].accumulate or buffer.dtype not in (*STORED, *FLOATS):
         return None
     kernel, store = stores[0]
     places = [k for k, subscript in enumerate(store.at) if subscript == Index(loop.index)]
@@ -149,7 +150,7 @@ class Mirrored:
     def clear(self, thread: Value, threads: int) -> None:
         """Fill it with zeros: loads whose conditions are false, as before the first step, read what nothing made."""
         f = self.function
-        zero = Value("0.0", self.element)
+        zero = constant(0, self.mirror.buffer.dtype)
         with f.loop(thread, self.count, i64(threads), "clear", unroll=False) as (number, _):
             f.put(zero, f.offset(self.base, self.element, number))
 
@@ -164,9 +165,9 @@ class Mirrored:
 
     def push(self, at: Sequence[Value], value: Value) -> None:
         """Store an element of the step into the shared memory of every CTA of the group."""
-        f, pointer = self.function, self.pointer(at)
+        f, pointer, dtype = self.function, self.pointer(at), self.mirror.buffer.dtype
         if self.ctas == 1:
-            f.put(value, pointer)
+            write(f, value, pointer, dtype, None)
             return
         for rank in range(self.ctas):
-            f.put(value, f.in_cluster(pointer, rank))
+            write(f, value, f.in_cluster(pointer, rank), dtype, None)

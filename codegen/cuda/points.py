@@ -78,7 +78,7 @@ def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
     """Store what a point computed, once its reductions are known: by the first of its lanes."""
     f = s.function
     s.fetch_ahead(kernel)
-    values = [s.value(store.value) for store in kernel.stores]
+    values = [s.value(s.access.stored(store)) for store in kernel.stores]
     if lanes == 1:
         for store, value in zip(kernel.stores, values, strict=True):
             s.store(store.buffer, store.at, value, store.accumulate)

@@ -110,20 +110,20 @@ class Scalars:
 
     def _load(self, load: Load) -> Value:
         """An element; where its condition is false, one that lies nowhere."""
-        f = self.function
+        f, dtype = self.function, self.access.buffers[load.buffer].dtype
         mirrored = self.mirrors.get(load.buffer)
         if mirrored is not None and self.near is not None and mirrored.mirror.holds(load.at, self.near):
-            return read(f, mirrored.pointer([self.value(a) for a in load.at]), load.dtype, 1, None)
+            return read(f, mirrored.pointer([self.value(a) for a in load.at]), dtype, 1, None)
         exists = self._exists(load)
         if exists is None:
-            return read(f, self.pointer(load.buffer, load.at), load.dtype, 1, None)
+            return read(f, self.pointer(load.buffer, load.at), dtype, 1, None)
         nowhere, last = Value(f"@{NOWHERE}", GLOBAL), self._last(load)
         if last is None:
             pointer = f.select(exists, self.pointer(load.buffer, load.at), nowhere)
-            return read(f, pointer, load.dtype, 1, None)
+            return read(f, pointer, dtype, 1, None)
         # Neighbours stay neighbours, wherever they lie, and are loaded together.
         line = f.select(exists, self.pointer(load.buffer, (*load.at[:-1], index(0))), nowhere)
-        return read(f, f.offset(line, STORAGE[load.dtype][0], self.value(last)), load.dtype, 1, None)
+        return read(f, f.offset(line, STORAGE[dtype][0], self.value(last)), dtype, 1, None)
 
     def _exists(self, load: Load) -> Value | None:
         """The condition under which memory is touched; None: always."""
@@ -136,8 +136,9 @@ class Scalars:
         """The last subscript of a load, if its condition does not ask for it and its dim is short."""
         if not load.at:
             return None
-        last, extent = load.at[-1], self.access.buffers[load.buffer].dims[-1]
-        short = isinstance(extent, Const) and int(extent.value) * STORAGE[load.dtype][1] <= NOWHERE_BYTES
+        buffer = self.access.buffers[load.buffer]
+        last, extent = load.at[-1], buffer.dims[-1]
+        short = isinstance(extent, Const) and int(extent.value) * STORAGE[buffer.dtype][1] <= NOWHERE_BYTES
         asked = load.when is not None and not self.access.dependence(load.when).isdisjoint(self.access.dependence(last))
         return None if not isinstance(last, Index) or not short or asked else last
 

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
 from graphc.graph import Graph
 from graphc.ir import FLOATS, Axis, merge_axes
+from graphc.scalar import computed
 from graphc.value import State, Value, as_value
 
 Activation = Callable[[Value], Value]
@@ -67,10 +68,15 @@ class Recurrence:
         if len(self.x.shape) != 1:
             hint = "; write x.reshape(-1)" if self.x.shape else "; write x.reshape(1)"
             raise ShapeError(f"cell {self.name!r} reads a vector at a step, got events of shape {self.x.shape}{hint}")
-        if self.x.dtype not in FLOATS:
+        if self.dtype not in FLOATS:
             raise DtypeError(f"cell {self.name!r} reads floating-point numbers, got {self.x.dtype}; see gc.embedding")
         if isinstance(self.units, bool) or int(self.units) != self.units or self.units < 1:
             raise ShapeError(f"cell {self.name!r} has at least one unit, got {self.units!r}")
+
+    @property
+    def dtype(self) -> str:
+        """Of the states and the params."""
+        return computed(self.x.dtype)
 
     def states(self, **sizes: int) -> list[tuple[State, Value]]:
         """For each state, given its letter and its length: the state to define, and its value at the step before."""
@@ -79,20 +85,20 @@ class Recurrence:
             unknown = ", ".join(sorted(set(self.initial) - set(sizes)))
             raise DefinitionError(f"cell {self.name!r} has no state {unknown}; its states are {', '.join(sizes)}")
         starts = {k: self.initial.get(k, 0.0) if mapping else self.initial for k in sizes}
-        values = {k: as_value(v, self.graph, dtype=self.x.dtype) for k, v in starts.items()}
+        values = {k: as_value(v, self.graph, dtype=self.dtype) for k, v in starts.items()}
         own = self.x.axes if self.over in self.x.axes else (self.over, *self.x.axes)
         given = self.restart.axes if self.restart is not None else ()
         axes = merge_axes(own, given, *(v.axes for v in values.values()))
         step = self.over + 1 if self.reverse else self.over - 1
         states = [
-            self.graph.state(f"{self.name}_{k}", (n,), axes, values[k], self.restart, dtype=self.x.dtype)
+            self.graph.state(f"{self.name}_{k}", (n,), axes, values[k], self.restart, dtype=self.dtype)
             for k, n in sizes.items()
         ]
         return [(s, s[step]) for s in states]
 
     def param(self, letters: str, *shape: int, init: str | float = 0.0) -> Value:
         """The param `{name}_{letters}`."""
-        return self.graph.param(f"{self.name}_{letters}", shape, init=init, dtype=self.x.dtype)
+        return self.graph.param(f"{self.name}_{letters}", shape, init=init, dtype=self.dtype)
 
     def of_x(self, gate: str, bias: float = 0.0) -> Value:
         """W_k x + b_k, with b_k filled with `bias` at first."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ParseError
-from graphc.ir import FLOATS, Node, check_dtype, check_shape, size
+from graphc.ir import FLOATING, Node, check_dtype, check_shape, size
 from graphc.ops.leaves import array_of, const
 
 MAX_ELEMENTS = 1 << 26  # of one array that a text describes by its shape: a short text cannot fill the memory
@@ -44,7 +44,7 @@ def print_constant(node: Node, default: str, *, explicit: bool = False) -> str:
 
 
 def _natural_dtype(array: np.ndarray, default: str) -> str:
-    return default if array.dtype.kind == "f" else array.dtype.name
+    return default if array.dtype.name in FLOATING else array.dtype.name
 
 
 def _describe(array: np.ndarray) -> tuple[str, tuple[int, ...] | None]:
@@ -73,7 +73,7 @@ def _nested(array: np.ndarray) -> str | None:
 
 def _element(x: Any) -> str | None:
     """The shortest text that reads back as this number."""
-    if x.dtype.kind != "f":
+    if x.dtype.name not in FLOATING:
         return str(x.item())
     for text in (str(x), repr(float(x))):  # the shorter one could be rounded twice on its way back
         if x.dtype.type(float(text)).tobytes() == x.tobytes():
@@ -153,7 +153,7 @@ def _array(items: Any, dtype: str) -> np.ndarray:
         raise ParseError(f"a constant of dtype {dtype} cannot hold {str(items)[:40]}")
     with np.errstate(over="ignore", invalid="ignore"):
         result = array.astype(dtype)
-    if dtype in FLOATS:
+    if dtype in FLOATING:
         fits = bool((np.isfinite(result) == np.isfinite(array)).all())
     else:
         fits = bool((result == array).all())

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from graphc.errors import GraphError, Location, ParseError
 from graphc.graph import Equation, Graph, Param
-from graphc.ir import FLOATS, Axis, Node, Op, check_dtype, check_shape, dependencies
+from graphc.ir import FLOATING, Axis, Node, Op, check_dtype, check_shape, dependencies
 from graphc.notation.expression import Scope, normal, read_expression, syntax
 from graphc.ops.leaves import INPUT, PARAM, STATE, leaf
 
@@ -120,7 +120,7 @@ class _Parser:
         init = found["init"] or "zeros"
         if init[0] in "'\"":
             init = _string(init)
-        self.graph.params[name] = Param(node, init, found["fixed"] is None and node.dtype in FLOATS)
+        self.graph.params[name] = Param(node, init, found["fixed"] is None and node.dtype in FLOATING)
 
     def state(self, name: str, rest: str) -> None:
         node, found = self.leaf(STATE, name, rest, _STATE, "state h: float32[8] over t initial 0.0")
