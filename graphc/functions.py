@@ -21,7 +21,7 @@ from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.ops.random import hash_
 from graphc.scalar import computed
-from graphc.value import Value, as_value, binary, promote
+from graphc.value import Positions, Value, as_value, binary, home, promote
 
 Dims = int | Sequence[int] | None
 Over = Axis | Iterable[Axis] | None
@@ -66,10 +66,9 @@ def minimum(a: Any, b: Any) -> Value:
 
 def where(condition: Any, then: Any, otherwise: Any) -> Value:
     """`then` where the bool condition holds, else `otherwise`."""
-    a, b = promote(then, otherwise)
-    c = as_value(condition, a.graph)
-    graph = c.graph or a.graph
-    return Value(graph, ew.where(c.node, a.node, b.node))
+    c = as_value(condition, None)
+    a, b = promote(then, otherwise, beside=c.graph)
+    return Value(home(c, a, b), ew.where(c.node, a.node, b.node))
 
 
 def clip(x: Any, low: Any, high: Any) -> Value:
@@ -234,7 +233,7 @@ def cross_entropy(logits: Any, label: Any, dim: int = -1) -> Value:
         raise ShapeError(f"dim={dim} is outside an event of shape {a.shape}")
     order = [d for d in range(rank) if d != dim % rank]
     last = event_ops.transpose(a.node, (*order, dim % rank))
-    return Value(a.graph or b.graph, composite.cross_entropy(last, b.node))
+    return Value(home(a, b), composite.cross_entropy(last, b.node))
 
 
 def one_hot(label: Any, classes: int, dtype: str = "") -> Value:
@@ -249,7 +248,7 @@ def one_hot(label: Any, classes: int, dtype: str = "") -> Value:
 def embedding(table_: Any, index: Any) -> Value:
     """Row `index` of a table with event (rows, …), for every element of the int32 index."""
     rows, which = as_value(table_, None), as_value(index, None)
-    return Value(rows.graph or which.graph, table.gather(rows.node, which.node))
+    return Value(home(rows, which), table.gather(rows.node, which.node))
 
 
 # Events.
@@ -326,12 +325,12 @@ def _sum_lonely(node: Node, letters: str, others: str) -> tuple[Node, str]:
 
 def index(axis: Axis) -> Value:
     """The position along an axis, from 0, as an int32 value."""
-    return Value(None, leaves.index(axis))
+    return Value(Positions(axis.dtype), leaves.index(axis))
 
 
 def length(axis: Axis) -> Value:
     """The number of points along an axis, as an int32 value; for a ragged axis, each example's own."""
-    return Value(None, leaves.length(axis))
+    return Value(Positions(axis.dtype), leaves.length(axis))
 
 
 def as_axis(x: Any, dim: int, axis: Axis) -> Value:
@@ -356,19 +355,20 @@ def _place(dim: int, places: int) -> int:
 # Randomness and gradients.
 
 
-def random(
-    seed: Any, axes: Iterable[Axis] = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = "float32"
-) -> Value:
-    """Uniform numbers in [0, 1), independent at every point of the axes and every element of the event.
+def random(seed: Any, axes: Iterable[Axis] = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = "") -> Value:
+    """Uniform numbers in [0, 1), independent at every point of the axes and every element of the event; multiples of
+    2⁻²⁴, by default of the graph's dtype.
 
     They are a function of `seed` (an int or an int32 value) and `salt` alone: the same for the interpreter, for
     compiled code and for an unrolled graph. Draws within one graph are told apart by their salts.
     """
-    key = as_value(seed, None, dtype="int32")
-    node = random_bits(key.node, tuple(axes), shape, salt)
+    key, axes = as_value(seed, None, dtype="int32"), tuple(axes)
+    node = random_bits(key.node, axes, shape, salt)
+    dtype = dtype or (key.graph.dtype if key.graph is not None else axes[0].dtype if axes else "float32")
     mantissa = ew.cast(ew.floordiv(node, leaves.const(1 << 8, "int32")), dtype)  # 24 bits, from -2²³ to 2²³ - 1
     scale = leaves.const(2.0**-24, dtype)
-    return Value(key.graph, ew.add(ew.mul(mantissa, scale), leaves.const(0.5, dtype)))
+    place = key.graph if key.graph is not None else Positions(dtype)
+    return Value(place, ew.add(ew.mul(mantissa, scale), leaves.const(0.5, dtype)))
 
 
 def random_bits(key: Node, axes: tuple[Axis, ...], shape: tuple[int, ...], salt: int) -> Node:
@@ -389,7 +389,7 @@ def dropout(x: Any, rate: float, seed: Any, salt: int = 0) -> Value:
         raise ShapeError(f"a dropout rate is at least 0 and below 1, got {rate}")
     (value,) = promote(x, floating=True)
     draw = random(seed, value.axes, value.shape, salt, value.dtype)
-    return Value(value.graph or draw.graph, composite.dropout(value.node, draw.node, rate))
+    return Value(home(value, draw), composite.dropout(value.node, draw.node, rate))
 
 
 def custom_gradient(function: Callable[..., tuple[Value, Callable[[Value], Any]]]) -> Callable[..., Value]:

@@ -87,7 +87,8 @@ class Graph:
             self._own(length)
         elif length is not None and (isinstance(length, bool) or int(length) < 1):
             raise AxisError(f"the length of axis {name!r} is at least 1, got {length}")
-        self.axes[name] = Axis(name, length.node if isinstance(length, Value) else length and int(length))
+        known = length.node if isinstance(length, Value) else length and int(length)
+        self.axes[name] = Axis(name, known, self.dtype)
         return self.axes[name]
 
     def input(self, name: str, shape: Shape, over: Axis | Iterable[Axis] = (), dtype: str | None = None) -> Value:
@@ -275,8 +276,8 @@ class Graph:
         return axes
 
     def _own(self, value: Value) -> None:
-        if value.graph is not None and value.graph is not self:
-            raise DefinitionError(f"a value of graph {value.graph.name!r} is used in graph {self.name!r}")
+        if value.owner is not None and value.owner is not self:
+            raise DefinitionError(f"a value of graph {value.owner.name!r} is used in graph {self.name!r}")
         for axis in value.axes:
             if self.axes.get(axis.name) != axis:
                 raise AxisError(f"axis {axis.name!r} is not one of graph {self.name!r}")

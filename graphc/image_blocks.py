@@ -89,10 +89,11 @@ def _check_order(order: str) -> None:
 
 
 def _new_axes(value: Value, lengths: tuple[int, int]) -> tuple[Axis, ...]:
-    if value.graph is None:
+    graph = value.owner
+    if graph is None:
         raise DefinitionError("blocks of a constant: name the axes by axes=")
     found = []
     for letter, extent in zip("ij", lengths, strict=True):
-        names = (letter, *(f"{letter}{k}" for k in range(1, len(value.graph.axes) + 2)))
-        found.append(value.graph.axis(next(name for name in names if name not in value.graph.axes), extent))
+        names = (letter, *(f"{letter}{k}" for k in range(1, len(graph.axes) + 2)))
+        found.append(graph.axis(next(name for name in names if name not in graph.axes), extent))
     return tuple(found)

@@ -22,7 +22,7 @@ from graphc.ops.event import reshape
 from graphc.ops.leaves import const
 from graphc.ops.reduction import lowest, max_, of_each_length, sum_
 from graphc.ops.window import fold, window
-from graphc.value import Value, promote
+from graphc.value import Value, home, promote
 
 _SPATIAL = "uvwxyz"  # the letters of places; those of the window's elements are the same, one place further on
 
@@ -50,7 +50,7 @@ def conv(x: Any, weight: Any, stride: Sizes = 1, padding: Sizes = 0, dilation: S
     g = "g" if groups > 1 else ""
     seen, weights = window(_grouped(image.node, groups), after(frames, len(g))), _grouped(kernel.node, groups)
     result = contract(seen, weights, f"{g}c{places}{elements}", f"{g}fc{elements}", f"{g}f{places}")
-    return Value(image.graph or kernel.graph, reshape(result, (kernel.shape[0], *result.shape[-rank:])))
+    return Value(home(image, kernel), reshape(result, (kernel.shape[0], *result.shape[-rank:])))
 
 
 def conv_transpose(
@@ -80,7 +80,7 @@ def conv_transpose(
     product = contract(left, right, f"{g}c{places}", f"{g}cf{elements}", f"{g}f{places}{elements}")
     seen = (groups, kernel.shape[1], *extents) if g else (kernel.shape[1], *extents)
     result = fold(product, after(frames, len(g)), seen)
-    return Value(image.graph or kernel.graph, reshape(result, (kernel.shape[1] * groups, *extents)))
+    return Value(home(image, kernel), reshape(result, (kernel.shape[1] * groups, *extents)))
 
 
 def max_pool(x: Any, size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1) -> Value:

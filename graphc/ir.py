@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,13 @@ class Axis:
     """A named axis: time, batch, image rows.
 
     `length` is an int (fixed), None (it comes with the data), or an int32 node without this axis (it differs
-    per example; points past it do not exist). `t - 1` names a neighbouring point, `t.last` the end.
+    per example; points past it do not exist). `t - 1` names a neighbouring point, `t.last` the end. `dtype`, that of
+    numbers beside its positions, is its graph's, and no part of its identity.
     """
 
     name: str
     length: int | Node | None = None
+    dtype: str = field(default="float32", compare=False, repr=False)
 
     def __add__(self, offset: int) -> AxisPoint:
         return AxisPoint(self, int(offset))

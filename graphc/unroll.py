@@ -78,7 +78,7 @@ def _unroll_axis(graph: Graph, axis: Axis, count: int) -> Graph:
     steps = Steps(graph, axis, count)
     for node in topological(start):
         steps.add(node)
-    fixed = Axis(axis.name, count)
+    fixed = Axis(axis.name, count, axis.dtype)
     result = replace(
         graph,
         axes={name: fixed if a == axis else a for name, a in graph.axes.items()},
@@ -110,7 +110,7 @@ class Steps:
         self.graph = graph
         self.axis = axis
         self.count = count
-        self.fixed = Axis(axis.name, count)
+        self.fixed = Axis(axis.name, count, axis.dtype)
         self.instances: dict[Node, list[Node]] = {}
         self.whole: dict[Node, Node] = {}
         self.locations = dict(graph.locations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
@@ -44,6 +44,22 @@ _NO_ARRAY = (
 )
 
 
+class Positions:
+    """In place of a graph, for values made of axes alone: they fit any graph that has these axes. Numbers beside them
+    have its `dtype`."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+
+    def remember(self, node: Node) -> None:
+        """Their lines are those of what they become part of."""
+
+
+Home = Union["Graph", Positions, None]
+
+
 class Value:
     """A value of a graph: it varies over `axes` and holds an event of `shape` at each point.
 
@@ -53,11 +69,16 @@ class Value:
 
     __slots__ = ("graph", "node")
 
-    def __init__(self, graph: Graph | None, node: Node) -> None:
+    def __init__(self, graph: Home, node: Node) -> None:
         self.graph = graph
         self.node = node
         if graph is not None:
             graph.remember(node)
+
+    @property
+    def owner(self) -> Graph | None:
+        """The graph that the value is one of; None for a constant, and for what is made of axes alone."""
+        return None if isinstance(self.graph, Positions) else self.graph
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -201,7 +222,7 @@ class Value:
     def shift(self, axis: Axis, offset: int, fill: Any = 0.0) -> Value:
         """The value `offset` points further along an axis, and `fill` (a number or a value) where there is none."""
         other = assigned(fill, self.graph, self.dtype)
-        return Value(self.graph or other.graph, axis_ops.shift(self.node, {axis: int(offset)}, other.node))
+        return Value(home(self, other), axis_ops.shift(self.node, {axis: int(offset)}, other.node))
 
     def __getitem__(self, key: Any) -> Value:
         points, edges, events = split_key(key)
@@ -248,8 +269,9 @@ class State(Value):
         for point in points:
             if point.axis not in self.axes:
                 raise AxisError(f"state {self.name!r} does not vary over axis {point.axis.name!r}")
-        assert self.graph is not None
-        self.graph.define(self.name, as_value(value, self.graph, dtype=self.dtype))
+        graph = self.owner
+        assert graph is not None
+        graph.define(self.name, as_value(value, graph, dtype=self.dtype))
 
     def _delayed(self, points: Sequence[AxisPoint]) -> Value:
         offsets = {p.axis: p.offset for p in points if p.offset}
@@ -329,7 +351,7 @@ def index_event(value: Value, keys: Sequence[Any]) -> Value:
     return Value(value.graph, event_ops.reshape(node, tuple(shape)))
 
 
-def as_value(item: Any, graph: Graph | None, dtype: str | None = None) -> Value:
+def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:
     """A value, or a constant made of a number or an array; `dtype` is the constant's, by default its own kind's."""
     if isinstance(item, Value):
         return item
@@ -347,7 +369,7 @@ def as_value(item: Any, graph: Graph | None, dtype: str | None = None) -> Value:
     raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}")
 
 
-def assigned(item: Any, graph: Graph | None, dtype: str) -> Value:
+def assigned(item: Any, graph: Home, dtype: str) -> Value:
     """A value for a place of this dtype, such as a state: to float16 and bfloat16 it is rounded, and from there to
     float32 it is widened. No other dtype is converted: the caller refuses it."""
     value = as_value(item, graph, dtype=dtype)
@@ -367,16 +389,25 @@ def _is_int32(numbers: np.ndarray) -> bool:
     return bool(limits.min <= numbers.min() and numbers.max() <= limits.max)
 
 
-def promote(*items: Any, floating: bool = False) -> list[Value]:
+def home(*values: Value) -> Home:
+    """Where what is made of values belongs: to the graph of any, or wherever their axes are."""
+    found = [value.graph for value in values if value.graph is not None]
+    return next((graph for graph in found if not isinstance(graph, Positions)), next(iter(found), None))
+
+
+def promote(*items: Any, floating: bool = False, beside: Home = None) -> list[Value]:
     """The operands as values of one dtype. Values promote bool → int32 → float32 → float64; constants adapt to them.
-    float16 and bfloat16 count as float32, also among themselves."""
-    graph = next((i.graph for i in items if isinstance(i, Value) and i.graph is not None), None)
-    for item in items:
-        if isinstance(item, Value) and item.graph is not None and item.graph is not graph:
-            assert graph is not None
-            raise DefinitionError(f"values of two graphs do not mix: {graph.name!r} and {item.graph.name!r}")
+    float16 and bfloat16 count as float32, also among themselves. Constants alone are of the dtype of the graph that
+    they stand `beside`."""
+    given = [i for i in items if isinstance(i, Value)]
+    owner = next((i.owner for i in given if i.owner is not None), None)
+    for item in given:
+        if item.owner is not None and item.owner is not owner:
+            assert owner is not None
+            raise DefinitionError(f"values of two graphs do not mix: {owner.name!r} and {item.owner.name!r}")
+    graph = home(*given) or beside
     default = graph.dtype if graph is not None else "float32"
-    ranks = [DTYPES.index(computed(i.dtype)) for i in items if isinstance(i, Value)]
+    ranks = [DTYPES.index(computed(i.dtype)) for i in given]
     constants = [_computed(i).dtype.kind for i in items if not isinstance(i, Value)]
     dtype = DTYPES[max(ranks)] if ranks else "bool"
     if dtype not in FLOATS and (floating or "f" in constants):

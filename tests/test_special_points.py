@@ -126,3 +126,66 @@ def test_a_weighted_mean_of_ones_is_one(run: str) -> None:
     arrays = {"lengths": np.array([4, 1, 2], np.int32), "x": np.ones((4, 3)), "decay": np.array(0.5)}
     np.testing.assert_allclose(RUNS[run](g, **arrays)["mean"], 1.0)
     gc.testing.check_gradients(g, "loss", arrays=arrays, run=RUNS[run])
+
+
+def double(**outputs: Callable[[gc.Graph], Value]) -> dict[str, np.ndarray]:
+    """Of a float64 graph with an input over its axis."""
+    g = gc.Graph("double", dtype="float64")
+    g.input("x", (), over=g.axis("t"))
+    for name, output in outputs.items():
+        g.output(name, output(g))
+    assert gc.parse(str(g)) == g
+    return dict(gc.interpret(g, x=np.array([1.0, -1.0, 2.0])))
+
+
+def test_constants_have_the_dtype_of_their_graph() -> None:
+    """Where nothing but a condition, a position or a length says which that is."""
+    made = double(
+        chosen=lambda g: gc.where(g.value("x") > 0, 0.1, 0.2),
+        large=lambda g: gc.where(g.value("x") > 0, 1e300, -1e300),
+        scaled=lambda g: gc.index(g.axes["t"]) * 0.1,
+        root=lambda g: gc.sqrt(gc.length(g.axes["t"])),
+        table=lambda g: gc.one_hot(gc.index(g.axes["t"]), 3) * 0.1,
+        angle=lambda g: gc.sin(gc.index(g.axes["t"]) / 10000**0.5),
+        drawn=lambda g: gc.random(3, [g.axes["t"]]),
+    )
+    position = np.arange(3)
+    expected = {
+        "chosen": np.array([0.1, 0.2, 0.1]),
+        "large": np.array([1e300, -1e300, 1e300]),
+        "scaled": position * 0.1,
+        "root": np.sqrt(3),
+        "table": np.eye(3) * 0.1,
+        "angle": np.sin(position / 100),
+    }
+    for name, array in expected.items():
+        np.testing.assert_allclose(made[name], array, rtol=1e-15, err_msg=name)
+    assert {array.dtype.name for array in made.values()} == {"float64"}
+
+
+def test_positions_of_equal_axes_serve_graphs_of_either_dtype() -> None:
+    for dtype in ("float32", "float64", "float32"):
+        g = gc.Graph("either", dtype=dtype)
+        t = g.axis("t")
+        g.output("y", g.input("x", (), over=t) * (gc.index(t) * 0.1))
+        assert g.outputs["y"].dtype == dtype
+
+
+def test_a_surrogate_gradient_is_of_the_graphs_dtype() -> None:
+    @gc.custom_gradient
+    def spike(v: Value) -> tuple[Value, Callable[[Value], Value]]:
+        return gc.where(v > 0, 1.0, 0.0), lambda d: d / (1 + gc.abs(v)) ** 2
+
+    g = gc.Graph("spiking", dtype="float64")
+    t = g.axis("t")
+    s = g.state("s", (), over=t)
+    s[t] = spike(g.input("x", (), over=t) + s[t - 1])
+    g.output("loss", gc.sum(s, over=t))
+    assert gc.interpret(gc.grad(g, "loss", wrt=["x"]), x=np.ones(3))["grad_x"].dtype == np.float64
+
+
+def test_positions_do_not_hide_a_mix_of_graphs() -> None:
+    first, second_ = (gc.Graph(name) for name in ("first", "second"))
+    x, y = (g.input("x", (), over=g.axis("t")) for g in (first, second_))
+    with pytest.raises(gc.GraphError, match="two graphs do not mix: 'first' and 'second'"):
+        _ = gc.index(first.axes["t"]) * x + y

@@ -107,7 +107,7 @@ class _Parser:
                 raise ParseError(f"expected the axis's length to be one int32 per example, found {length.type}")
         if length == 0:
             raise ParseError("expected a length of at least 1, found 0")
-        self.graph.axes[name] = self.scope.axes[key] = Axis(name, length)
+        self.graph.axes[name] = self.scope.axes[key] = Axis(name, length, self.graph.dtype)
 
     def input(self, name: str, rest: str) -> None:
         node, _ = self.leaf(INPUT, name, rest, _INPUT, "input x: float32[3] over t")
