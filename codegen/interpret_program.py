@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from graphc.codegen.program import Buffer, Dim, Kernel, Let, Program, Reduce, Ring, Statement, Store
 from graphc.errors import InternalError
-from graphc.scalar import FUNCTIONS, STORED, Call, Const, Index, Load, Ref, Scalar, Size, computed, nearest
+from graphc.scalar import FUNCTIONS, STORED, Call, Const, Index, Load, Ref, Scalar, Size, computed, converted, nearest
 
 Array = npt.NDArray[Any]
 
@@ -170,7 +170,7 @@ def _evaluate(scalar: Scalar, scope: _Scope) -> Array:
         case Load():
             return _load(scalar, scope)
         case Call("cast", (value,), dtype):
-            return np.asarray(_evaluate(value, scope).astype(_DTYPES[dtype]))
+            return np.asarray(converted(_evaluate(value, scope), _DTYPES[dtype].name))
         case Call(fn, args, dtype):
             result = FUNCTIONS[fn].numpy(*(_evaluate(a, scope) for a in args))
             return np.asarray(result, _DTYPES[dtype])

@@ -108,8 +108,9 @@ def hard_sigmoid(x: Any) -> Value:
 
 
 def cast(x: Any, dtype: str) -> Value:
-    """The value in another dtype. To integers, floats are truncated towards zero; to "float16" and "bfloat16" they are
-    rounded to the nearest number, by way of float32. Only between floats has it a gradient."""
+    """The value in another dtype. To integers, floats are truncated towards zero, to the nearest there is beyond the
+    ends, and NaN is 0; to "float16" and "bfloat16" they are rounded to the nearest number, by way of float32. Only
+    between floats has it a gradient."""
     value = as_value(x, None)
     return Value(value.graph, ew.cast(value.node, check_dtype(dtype)))
 

@@ -167,6 +167,19 @@ def nearest(x: Any, dtype: str) -> Any:
         return np.asarray(x).astype(np.float32).astype(dtype)
 
 
+def converted(x: Any, dtype: str) -> Any:
+    """Numbers in another dtype that is computed with. Floats become integers towards zero, the nearest beyond an end
+    of theirs, and NaN 0, as processors have it; NumPy leaves the last two open."""
+    array = np.asarray(x)
+    if array.dtype.kind != "f" or np.dtype(dtype).kind != "i":
+        return array.astype(dtype)
+    ends = np.iinfo(np.dtype(dtype))
+    low, high = array <= ends.min, array >= ends.max
+    result = np.asarray(np.where(low | high | np.isnan(array), 0, array)).astype(dtype)
+    result[low], result[high] = ends.min, ends.max
+    return result
+
+
 def _rounding(dtype: str) -> Callable[[Any], Any]:
     return lambda x: nearest(x, dtype).astype(np.float32)
 

@@ -16,7 +16,7 @@ from graphc.errors import DtypeError
 from graphc.ir import FLOATING, FLOATS, WIDEN, Node, Op, Type, broadcast_shapes, make, merge_axes, widen
 from graphc.ops.leaves import CONST, array_of, const
 from graphc.ops.site import Site
-from graphc.scalar import FUNCTIONS, STORED, Const, Scalar, call, nearest
+from graphc.scalar import FUNCTIONS, STORED, Const, Scalar, call, converted, nearest
 from graphc.scalar import cast as scalar_cast
 
 NUMBERS = ("int32", *FLOATS)
@@ -221,7 +221,7 @@ def _cast_gradient(node: Node, d: Node) -> Sequence[Node | None]:
 
 
 def _cast_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
-    return nearest(arrays[0], node.dtype) if node.dtype in STORED else arrays[0].astype(node.dtype)
+    return nearest(arrays[0], node.dtype) if node.dtype in STORED else converted(arrays[0], node.dtype)
 
 
 CAST = Op(

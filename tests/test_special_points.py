@@ -189,3 +189,14 @@ def test_positions_do_not_hide_a_mix_of_graphs() -> None:
     x, y = (g.input("x", (), over=g.axis("t")) for g in (first, second_))
     with pytest.raises(gc.GraphError, match="two graphs do not mix: 'first' and 'second'"):
         _ = gc.index(first.axes["t"]) * x + y
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_float_beyond_all_integers_is_the_last_one(run: str, dtype: str) -> None:
+    at = [np.inf, -np.inf, np.nan, 3e9, -3e9, 2147483647.0, -2147483648.0, 2147483520.0, -1.9, 1.9, -0.0]
+    last, first = 2**31 - 1, -(2**31)
+    expected = [last, first, 0, last, first, last, first, 2147483520, -1, 1, 0]
+    g = gc.Graph("cast", dtype=dtype)
+    g.output("whole", gc.cast(g.input("x", (len(at),)), "int32"))
+    np.testing.assert_array_equal(RUNS[run](g, x=np.array(at, dtype))["whole"], expected)
