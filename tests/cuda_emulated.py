@@ -19,6 +19,7 @@ from graphc.codegen.cuda.driver import Prepared
 from graphc.codegen.cuda.groups import Grouping, groupings
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.cuda_compile import CompiledCuda
+from graphc.scalar import computed
 from tests import ptx
 from tests.cuda_order import StreamOrder
 
@@ -136,7 +137,9 @@ def check(g: gc.Graph, arrays: Arrays, sizes: Mapping[str, int], tolerance: floa
     for chosen in ways(f, sizes):
         found = f.runner(arrays, chosen)
         for name, value in expected.items():
-            np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=f"{name} {chosen}")
+            assert found[name].dtype == value.dtype
+            exact = (array.astype(computed(value.dtype.name)) for array in (found[name], value))
+            np.testing.assert_allclose(*exact, rtol=tolerance, atol=tolerance, err_msg=f"{name} {chosen}")
     return f
 
 

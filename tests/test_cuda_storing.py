@@ -3,9 +3,7 @@ in every way in which their CTAs may be grouped, products of every kind, and arr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -17,26 +15,12 @@ from graphc import testing
 from graphc.codegen.cuda.exchange import DeviceArray, foreign
 from graphc.codegen.cuda.mma import Precision
 from graphc.errors import ArgumentError
-from graphc.scalar import STORED, computed, nearest
-from tests.cuda_emulated import EmulatedDevice, arrays_of, compiled, loops_of, ways
+from graphc.scalar import STORED, nearest
+from tests.cuda_emulated import EmulatedDevice, arrays_of, check, compiled, loops_of
 from tests.ptx import ptxas
 from tests.test_cuda_assembly import check_loops, needs_ptxas
 from tests.test_halves import around_boundaries, bits, every, wide
 from tests.test_storing import floating
-
-
-def check(
-    g: gc.Graph, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int], tolerance: float, **options: Any
-) -> Any:
-    """Compare all outputs with the interpreter's, in every way."""
-    expected = gc.interpret(g, **arrays)
-    f = compiled(g, **options)
-    for chosen in ways(f, sizes):
-        found = f.runner(arrays, chosen)
-        for name, value in expected.items():
-            assert found[name].dtype == value.dtype
-            low, exact = (a.astype(computed(a.dtype.name)) for a in (found[name], value))
-            np.testing.assert_allclose(low, exact, rtol=tolerance, atol=tolerance, err_msg=f"{name} {chosen}")
 
 
 def recurrent(gated: bool, units: int, inputs: int, *, x: str, weights: str, state: str) -> gc.Graph:

@@ -16,7 +16,21 @@ from graphc.codegen.jit import emit
 from graphc.codegen.program import Kernel, Program, Store, kernels
 from graphc.codegen.target import Target
 from graphc.scalar import STORED, call, holds, nearest
-from tests.test_cpu import HOST, PROGRAMS, TARGETS, U, at, check, dims, indices, program, recurrence, run, u
+from tests.test_cpu import (
+    HOST,
+    PROGRAMS,
+    TARGETS,
+    U,
+    at,
+    check,
+    dims,
+    every_function,
+    indices,
+    program,
+    recurrence,
+    run,
+    u,
+)
 
 NUMPY = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -173,12 +187,14 @@ LIBRARY = (b"extendhf", b"truncsf", b"truncdf", b"gnu_h2f", b"gnu_f2h", b"aeabi_
 @pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize("name", TRIPLES)
 def test_no_library_converts(name: str, dtype: str, tmp_path: Path) -> None:
+    """Nor computes: LLVM may narrow an operation between two conversions."""
     path = tmp_path / "code.o"
-    for made in (copied(dtype, "float32"), copied("float32", dtype), copied("float32", "float32", f"round.{dtype}")):
+    programs = [copied(dtype, "float32"), copied("float32", dtype), copied("float32", "float32", f"round.{dtype}")]
+    for made in (*programs, stored(every_function(), dtype)):
         code = emit(made, TRIPLES[name]).object
         path.write_bytes(code)
         assert not [function for function in LIBRARY if function in code]
-        if code[:4] == b"\x7fELF":
+        if code[:4] == b"\x7fELF" and (made in programs or name in ("sse2", "avx2", "avx512", "neon")):
             assert not symbols(path)
 
 

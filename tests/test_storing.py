@@ -13,6 +13,9 @@ from hypothesis import given, settings
 
 import graphc as gc
 from graphc import checkpoint, testing
+from graphc.codegen.interpret_program import allocate
+from graphc.codegen.interpret_program import interpret as interpret_program
+from graphc.compile import stages
 from graphc.errors import ArgumentError, DtypeError, ShapeError
 from graphc.ir import FLOATING
 from graphc.scalar import STORED, computed, nearest
@@ -174,6 +177,20 @@ def test_printed_graphs_read_back(example: testing.Example) -> None:
 def test_compiled_code_computes_what_the_interpreter_does(example: testing.Example) -> None:
     folded = gc.grad(example.graph, "loss", wrt=floating(example.graph))
     same(gc.compile(folded)(**example.arrays), gc.interpret(folded, **example.arrays))
+
+
+@settings(max_examples=15)
+@given(testing.graphs(smooth=True, storing=True, dtype="float32"))
+def test_programs_compute_what_the_interpreter_does(example: testing.Example) -> None:
+    """The second oracle: no vectors, no layouts, and no machine's conversions."""
+    folded = gc.grad(example.graph, "loss", wrt=floating(example.graph))
+    made = stages(folded)
+    arrays = {**{name: np.asarray(a) for name, a in example.arrays.items()}, **made.lowered.constants}
+    sizes = {"n": len(example.arrays["label"].T), **example.lengths}
+    buffers = allocate(made.program, arrays, sizes)
+    interpret_program(made.program, buffers, sizes)
+    found = {name: buffers[buffer] for name, buffer in made.lowered.outputs.items()}
+    same(found, gc.interpret(folded, **example.arrays))
 
 
 @settings(max_examples=4)
