@@ -33,6 +33,7 @@ def _unary(op: Callable[[Node], Node], doc: str, floating: bool = True) -> Calla
         return Value(value.graph, op(value.node))
 
     function.__doc__ = doc
+    function.__name__ = op.__name__
     return function
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.reference import page
+
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/journey.md")
+PAGES = ("README.md", "docs/guide.md", "docs/journey.md")
 BLOCK = re.compile(r"```python\n(?P<code>.*?)```\n(?P<gap>\n*)(?:```text\n(?P<printed>.*?)```\n)?", re.DOTALL)
 
 
@@ -43,3 +45,10 @@ def test_page_prints_what_it_says(name: str, tmp_path: Path, update_golden: bool
         path.write_text(now, encoding="utf-8")
     else:
         assert now == page, "the page has changed; run `make golden` and read the difference"
+
+
+def test_every_function_is_listed(update_golden: bool) -> None:
+    path = ROOT / "docs/functions.md"
+    if update_golden:
+        path.write_text(page(), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == page(), "the list has changed; run `make golden` and read the difference"

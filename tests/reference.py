@@ -1,0 +1,92 @@
+"""The list of all public functions, as docs/functions.md has it: their signatures and the first sentence of each."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from types import ModuleType
+from typing import Any
+
+import graphc as gc
+from graphc.compile import Compiled
+
+TITLE = "# Every function"
+INTRODUCTION = """\
+Written from the code's own words by `make golden`; `help(gc.softmax)` says all of it. Values take operators as numpy's
+arrays do (`+ - * / // % ** @`, comparisons, `& | ~` on bools), slices of their events (`v[0:8]`), and points of axes
+(`h[t - 1]`, `h[t.last]`). Reductions take `over=` axes or `dim=` event dimensions."""
+
+# In the order of the page: a heading, and what it is about: names of graphc's, or a module whose all it is.
+SECTIONS: tuple[tuple[str, tuple[str, ...] | ModuleType], ...] = (
+    ("Graphs", ("Graph", "verify", "parse", "select", "step", "initial_carry", "unroll", "inference")),
+    ("Derivatives", ("grad", "vjp", "jvp", "stop_gradient", "custom_gradient")),
+    ("Running", ("compile", "interpret", "emit", "export", "explain", "draw", "initialize")),
+    ("Training", ("training_step", "fit", "save", "load")),
+    ("Optimisers", gc.optim),
+    ("Cells", gc.cells),
+    ("Layers with params of their own", gc.layers),
+)
+METHODS = {"What a graph does": gc.Graph, "What compiled code does": Compiled}
+REST = "Functions of values"
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [TITLE, "", INTRODUCTION]
+    told: set[str] = set()
+    for heading, what in SECTIONS:
+        module = what if isinstance(what, ModuleType) else gc
+        names = tuple(_public(what)) if isinstance(what, ModuleType) else what
+        told |= set(names) if module is gc else set()
+        lines += ["", f"## {heading}", "", *_entries(module, [name for name in names if hasattr(module, name)])]
+    for heading, whole in METHODS.items():
+        lines += ["", f"## {heading}", "", *_methods(whole)]
+    functions = [n for n in gc.__all__ if n not in told and inspect.isfunction(getattr(gc, n))]
+    lines += ["", f"## {REST}", "", *_entries(gc, sorted(functions))]
+    return "\n".join(lines) + "\n"
+
+
+def _public(module: ModuleType) -> Iterator[str]:
+    for name in getattr(module, "__all__", None) or sorted(vars(module)):
+        thing = getattr(module, name)
+        own = getattr(thing, "__module__", "").startswith(module.__name__)
+        made = inspect.isfunction(thing) or (module is gc.optim and is_dataclass(thing))
+        if own and made and not name.startswith("_"):
+            yield name
+
+
+def _entries(module: ModuleType, names: list[str]) -> Iterator[str]:
+    prefix = "gc" if module is gc else f"gc.{module.__name__.removeprefix('graphc.')}"
+    for name in names:
+        thing = getattr(module, name)
+        yield f"- `{prefix}.{name}{_signature(thing)}`: {_sentence(thing)}"
+
+
+def _methods(whole: type) -> Iterator[str]:
+    for name, thing in vars(whole).items():
+        if inspect.isfunction(thing) and not name.startswith("_") and inspect.getdoc(thing):
+            yield f"- `.{name}{_signature(thing)}`: {_sentence(thing)}"
+
+
+def _signature(thing: Any) -> str:
+    """The names of what it takes, and their defaults, without types."""
+    taken = []
+    for parameter in inspect.signature(thing).parameters.values():
+        if parameter.name == "self" or str(parameter.default) == "<factory>":
+            continue
+        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        default = "" if parameter.default is parameter.empty else f"={_plain(parameter.default)}"
+        taken.append(f"{star}{parameter.name}{default}")
+    return f"({', '.join(taken)})"
+
+
+def _plain(default: Any) -> str:
+    return getattr(default, "__name__", None) or repr(default)
+
+
+def _sentence(thing: Any) -> str:
+    """The first of its documentation."""
+    text = re.sub(r"\s+", " ", (inspect.getdoc(thing) or "").split("\n\n")[0])
+    return re.split(r"(?<=[.])\s+(?=[A-Z`(])", text)[0].rstrip(".:")
