@@ -27,13 +27,13 @@ from graphc.fit import Fit, fit
 from graphc.functions import (
     abs,
     argmax,
+    argmin,
     as_axis,
     as_dim,
     cast,
     clip,
     concat,
     cos,
-    cross_entropy,
     custom_gradient,
     dropout,
     einsum,
@@ -42,6 +42,7 @@ from graphc.functions import (
     erf,
     exp,
     expm1,
+    flip,
     floor,
     gelu,
     hard_sigmoid,
@@ -50,7 +51,6 @@ from graphc.functions import (
     length,
     log,
     log1p,
-    log_softmax,
     max,
     maximum,
     mean,
@@ -58,13 +58,13 @@ from graphc.functions import (
     minimum,
     one_hot,
     outer,
+    prod,
     random,
     relu,
     sigmoid,
     sign,
     silu,
     sin,
-    softmax,
     softplus,
     split,
     sqrt,
@@ -85,6 +85,7 @@ from graphc.inference import inference
 from graphc.initialize import initialize
 from graphc.interpreter import interpret
 from graphc.notation.parse import parse
+from graphc.probabilities import cross_entropy, log_softmax, logaddexp, logsumexp, softmax
 from graphc.select import select
 from graphc.step import initial_carry, step
 from graphc.training import training_step
@@ -116,6 +117,7 @@ __all__ = [
     "Value",
     "abs",
     "argmax",
+    "argmin",
     "as_axis",
     "as_dim",
     "avg_pool",
@@ -143,6 +145,7 @@ __all__ = [
     "expm1",
     "export",
     "fit",
+    "flip",
     "floor",
     "gelu",
     "grad",
@@ -160,6 +163,8 @@ __all__ = [
     "log",
     "log1p",
     "log_softmax",
+    "logaddexp",
+    "logsumexp",
     "max",
     "max_pool",
     "maximum",
@@ -170,6 +175,7 @@ __all__ = [
     "optim",
     "outer",
     "parse",
+    "prod",
     "random",
     "relu",
     "select",

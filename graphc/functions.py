@@ -180,52 +180,48 @@ def var(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> 
     return mean(square(promote(x)[0] - centre), over, dim, keepdims)
 
 
-def argmax(x: Any) -> Value:
-    """The int32 position of the largest element along the last event dimension; the first, if several are."""
+def argmax(x: Any, over: Axis | None = None) -> Value:
+    """The int32 position of the largest element along the last event dimension, or over an axis (`over=t`).
+
+    If several are largest, the first; over an axis, 0 for an example without points.
+    """
+    return _position(max, x, over)
+
+
+def argmin(x: Any, over: Axis | None = None) -> Value:
+    """The int32 position of the smallest element along the last event dimension, or over an axis: as `argmax`."""
+    return _position(min, x, over)
+
+
+def _position(extreme: Callable[..., Value], x: Any, over: Axis | None) -> Value:
     (value,) = promote(x)
+    if over is not None:
+        found = where(value == extreme(value, over=over), index(over), length(over))
+        return maximum(min(found, over=over), 0)  # a min over no points is of the wrong sign
     if not value.shape:
-        raise ShapeError("argmax of an event that is a number")
-    largest = max(value, dim=-1, keepdims=True)
-    positions = np.arange(value.shape[-1])
-    return min(where(value == largest, positions, value.shape[-1]), dim=-1)
+        raise ShapeError("argmax and argmin of an event that is a number; over an axis, they take over=")
+    found = value == extreme(value, dim=-1, keepdims=True)
+    return min(where(found, np.arange(value.shape[-1]), value.shape[-1]), dim=-1)
+
+
+def prod(x: Any, dim: Dims = None) -> Value:
+    """The product over event dimensions, of the whole event by default; its gradient is right at zeros, too."""
+    (value,) = promote(x)
+    if value.dtype == "bool":
+        value = cast(value, "int32")
+    dims = reduced_dims(value, dim, None)
+    if not dims:
+        return value
+    kept = [d for d in range(len(value.shape)) if d not in dims]
+    result = transpose(value, *dims, *kept).reshape(-1, *(value.shape[d] for d in kept))
+    while result.shape[0] > 1:  # by halves: as few operations as the logarithm of the length
+        half = result.shape[0] // 2
+        pairs = result[:half] * result[half : 2 * half]
+        result = pairs if result.shape[0] == 2 * half else concat([pairs, result[2 * half :]], dim=0)
+    return result[0]
 
 
 # Classification.
-
-
-def _along(op: Callable[[Node], Node], x: Any, dim: int) -> Value:
-    (value,) = promote(x, floating=True)
-    rank = len(value.shape)
-    if not -rank <= dim < rank:
-        raise ShapeError(f"dim={dim} is outside an event of shape {value.shape}")
-    perm = list(range(rank))
-    perm[dim % rank], perm[-1] = perm[-1], perm[dim % rank]
-    swapped = event_ops.transpose(value.node, tuple(perm))
-    return Value(value.graph, event_ops.transpose(op(swapped), tuple(perm)))
-
-
-def softmax(x: Any, dim: int = -1) -> Value:
-    """eˣ / Σ eˣ along an event dimension."""
-    return _along(composite.softmax, x, dim)
-
-
-def log_softmax(x: Any, dim: int = -1) -> Value:
-    """log softmax(x), without overflow."""
-    return _along(composite.log_softmax, x, dim)
-
-
-def cross_entropy(logits: Any, label: Any, dim: int = -1) -> Value:
-    """-log softmax(logits)[label]: logits of event (…, classes) and an int32 label of event (…).
-
-    `dim` is the dimension of the classes: 0 for scores of pixels (classes, H, W) and their label (H, W).
-    """
-    a, b = as_value(logits, None), as_value(label, None)
-    rank = len(a.shape)
-    if not -rank <= dim < rank:
-        raise ShapeError(f"dim={dim} is outside an event of shape {a.shape}")
-    order = [d for d in range(rank) if d != dim % rank]
-    last = event_ops.transpose(a.node, (*order, dim % rank))
-    return Value(a.graph or b.graph, composite.cross_entropy(last, b.node))
 
 
 def one_hot(label: Any, classes: int, dtype: str = "") -> Value:
@@ -278,6 +274,14 @@ def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...
     starts = np.cumsum([0, *lengths])
     nodes = [event_ops.slice_(value.node, at, int(s), 1, n) for s, n in zip(starts, lengths, strict=False)]
     return tuple(Value(value.graph, node) for node in nodes)
+
+
+def flip(x: Any, dim: Dims = None) -> Value:
+    """The event with the elements along dimensions, all by default, in reverse order. Sequences run backwards by
+    `h[t + 1]`, not by this."""
+    (value,) = promote(x)
+    dims = reduced_dims(value, dim, None)
+    return value[tuple(slice(None, None, -1 if d in dims else 1) for d in range(len(value.shape)))]
 
 
 def transpose(x: Any, *perm: int) -> Value:

@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "ops": ("ops", "ops.*"),
     "expressions": (
         "notation", "notation.text", "notation.literals", "notation.declarations", "network", "value", "graph",
-        "functions", "geometry", "image_functions", "image_blocks", "layers",
+        "functions", "probabilities", "geometry", "image_functions", "image_blocks", "layers",
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "grad", "unroll",
