@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graphc import network
 from graphc.errors import AxisError, DefinitionError, DtypeError, Location, ShapeError, user_location
 from graphc.ir import FLOATS, Axis, Node, Shape, check_dtype, check_shape
@@ -23,14 +25,16 @@ from graphc.value import State, Value, as_value
 
 if TYPE_CHECKING:
     import networkx
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A learned array: its value in the graph, the initialiser it names, and whether training moves it."""
+    """A learned array: its value in the graph, what it is at first (an initialiser's name, or a constant), and whether
+    training moves it."""
 
     node: Node
-    init: str
+    init: str | Node
     trainable: bool = True
 
 
@@ -95,21 +99,21 @@ class Graph:
         self,
         name: str,
         shape: Shape,
-        init: str | float | None = None,
+        init: str | float | npt.ArrayLike | None = None,
         dtype: str | None = None,
         trainable: bool = True,
     ) -> Value:
         """A learned array of `shape`; it varies over no axis.
 
         `init` names what `gc.initialize` fills it with (see there); by default matrices get "glorot_uniform" and
-        everything else zeros. A number is that constant.
+        everything else zeros. A number is that constant, and an array of the param's shape its elements; the graph's
+        text has them, too.
         """
-        shape = check_shape(shape)
+        node = leaf(PARAM, self._name(name), (), check_shape(shape), check_dtype(dtype or self.dtype))
         if init is None:
-            init = "glorot_uniform" if len(shape) >= 2 else "zeros"
-        init = init if isinstance(init, str) else repr(float(init))
-        node = leaf(PARAM, self._name(name), (), shape, check_dtype(dtype or self.dtype))
-        self.params[name] = Param(node, init, trainable and node.dtype in FLOATS)
+            init = "glorot_uniform" if len(node.shape) >= 2 else "zeros"
+        chosen = init if isinstance(init, str) else _constant_init(name, init, node)
+        self.params[name] = Param(node, chosen, trainable and node.dtype in FLOATS)
         return Value(self, node)
 
     def state(
@@ -281,6 +285,26 @@ class Graph:
             location = user_location()
             if location is not None:
                 self.locations[node] = location
+
+
+def _constant_init(name: str, init: Any, node: Node) -> str | Node:
+    """What a param is at first, given as a number or an array."""
+    if callable(init) or isinstance(init, Value):
+        raise DefinitionError(
+            f"init= of param {name!r} is the name of an initialiser, a number or an array, not {init!r}: it is printed "
+            "with the graph; call a function yourself, and give the array that it returns"
+        )
+    try:
+        array = np.asarray(init)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DtypeError(f"init= of param {name!r} does not make an array: {error}") from None
+    if array.ndim == 0 and array.dtype.kind in "biuf":
+        return repr(float(array))
+    if array.dtype.kind not in {"bool": "b", "int32": "biu"}.get(node.dtype, "biuf"):
+        raise DtypeError(f"param {name!r} is {node.dtype}, its init= {array.dtype.name}")
+    if array.shape != node.shape:
+        raise ShapeError(f"param {name!r} has shape {node.shape}, its init= {array.shape}")
+    return as_value(array, None, dtype=node.dtype).node
 
 
 def _names(axes: Iterable[Axis]) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 
 from graphc.errors import DefinitionError, DtypeError
 from graphc.graph import Graph, Param
-from graphc.ir import FLOATS, Shape
+from graphc.ir import FLOATS, Node, Shape
+from graphc.ops.leaves import array_of
 
 Draw = Callable[[np.random.Generator, Shape], np.ndarray]
 """A random array of a shape, in float64."""
@@ -28,6 +29,7 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     | init | fills with |
     |---|---|
     | a number, "zeros", "ones" | that constant |
+    | an array | its elements |
     | "normal(std)" | N(0, std²); std is 1 by default |
     | "uniform(low, high)" | U(low, high); "uniform(a)" is U(-a, a) |
     | "glorot_uniform", "glorot_normal" | variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010) |
@@ -47,6 +49,8 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
 def _array(g: Graph, name: str, param: Param, seed: int) -> np.ndarray:
     node = param.node
     location = g.locations.get(node)
+    if isinstance(param.init, Node):
+        return array_of(param.init).copy()
     try:
         constant = float(param.init)
     except ValueError:

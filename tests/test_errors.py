@@ -149,6 +149,30 @@ def half_precision() -> None:
     g.param("W", (3,), dtype="float16")  # here
 
 
+@refused(ShapeError, "param 'W' has shape (2, 3), its init= (3, 2)")
+def init_of_another_shape() -> None:
+    g, *_ = graph()
+    g.param("W", (2, 3), init=np.zeros((3, 2)))  # here
+
+
+@refused(DtypeError, "param 'k' is int32, its init= float64")
+def init_of_another_dtype() -> None:
+    g, *_ = graph()
+    g.param("k", (2,), init=[0.5, 1.0], dtype="int32")  # here
+
+
+@refused(DtypeError, "init= of param 'W' does not make an array")
+def init_that_is_no_array() -> None:
+    g, *_ = graph()
+    g.param("W", (2, 3), init=[[1.0], [1.0, 2.0]])  # here
+
+
+@refused(DefinitionError, "init= of param 'W'", "printed with the graph", "give the array that it returns")
+def init_by_a_function() -> None:
+    g, *_ = graph()
+    g.param("W", (2, 3), init=np.zeros)  # type: ignore[arg-type] # here
+
+
 @refused(AxisError, "'h' varies over no axis")
 def state_without_axes() -> None:
     g, *_ = graph()
