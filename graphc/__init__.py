@@ -18,6 +18,7 @@ import sys
 from types import ModuleType
 
 from graphc import cells, layers, optim
+from graphc.checkpoint import load, save
 from graphc.compile import compile, emit
 from graphc.drawing.draw import Drawing, draw
 from graphc.errors import GraphError
@@ -160,6 +161,7 @@ __all__ = [
     "layers",
     "leaky_relu",
     "length",
+    "load",
     "log",
     "log1p",
     "log_softmax",
@@ -178,6 +180,7 @@ __all__ = [
     "prod",
     "random",
     "relu",
+    "save",
     "select",
     "sigmoid",
     "sign",

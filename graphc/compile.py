@@ -45,7 +45,7 @@ from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.cuda_compile import CompiledCuda, cuda_code
 from graphc.early import early
-from graphc.errors import GraphError, UnsupportedError
+from graphc.errors import GraphError, UnsupportedError, no_copy
 from graphc.freeze import fixed_arrays, prologue_results, with_fixed
 from graphc.grad import grad
 from graphc.graph import Graph
@@ -181,6 +181,8 @@ class Compiled:
         lowered = replace(self.stages.lowered, constants={**constants, **made})
         frozen = replace(self.stages, lowered=lowered, program=rest)
         return Compiled(frozen, self.threads, None, {**self.fixed, **fixed})
+
+    __reduce__ = no_copy
 
     def memory(self, **lengths: int) -> MemoryUse:
         """The bytes that a call takes when axes have these lengths: `f.memory(t=128, n=32).peak`.

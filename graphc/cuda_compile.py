@@ -34,6 +34,7 @@ from graphc.codegen.verify_program import verify
 from graphc.cuda_bound import BoundCudaCall
 from graphc.cuda_runtime import CudaRunner
 from graphc.early import early
+from graphc.errors import no_copy
 from graphc.freeze import fixed_arrays, prologue_results, with_fixed
 from graphc.graph import Graph
 from graphc.index_checks import IndexCheck
@@ -118,6 +119,8 @@ class CompiledCuda:
         frozen = replace(lowered, constants=constants)
         fixed = {**self.fixed, **fixed}
         return CompiledCuda(graph, rest, frozen, self.runner.checks, self._device, self.precision, fixed)
+
+    __reduce__ = no_copy
 
     def upload(self, arrays: Mapping[str, np.ndarray], *, stream: object = None) -> dict[str, DeviceArray]:
         """Copies of arrays on the GPU, to be given to calls; copied on the device's own stream, or the one given."""

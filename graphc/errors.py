@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import linecache
 import sys
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -88,6 +91,25 @@ class ParseError(GraphError):
 
 class UnsupportedError(GraphError):
     """Something that graphc does not do yet."""
+
+
+def no_copy(self: object) -> NoReturn:
+    """The `__reduce__` of what holds machine code: neither copied nor pickled."""
+    raise UnsupportedError(
+        f"a {type(self).__name__} is code in this process: pickle str(graph), and compile where it is loaded"
+    )
+
+
+def listed(names: Collection[str], most: int = 5) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    shown = ", ".join(list(names)[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What ends a message about a name that is unknown: the one that it is most like, if there is one."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class InternalError(RuntimeError):

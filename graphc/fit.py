@@ -18,13 +18,14 @@ from graphc import checkpoint as files
 from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.compile import Compiled, compile
 from graphc.cuda_compile import CompiledCuda
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, listed
 from graphc.graph import Graph
 from graphc.initialize import initialize
 
 Batch = Mapping[str, Any]
 Batches = Sequence[Batch] | Callable[[int], Iterable[Batch]]
 Record = dict[str, float]
+ANEW = "to begin anew, remove the file or give another path (to gc.fit also: resume=False)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,25 +135,24 @@ def _resumed(
     path: Path, expected: Mapping[str, np.ndarray], owner: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], list[Record]]:
     """The arrays and the history of a checkpoint, if it belongs to this training step, seed and settings."""
-    arrays, metadata = files.load(path)
+    arrays, metadata = files.read(path)
     for name, array in expected.items():
         found = arrays.get(name)
         if found is None or found.shape != array.shape or found.dtype != array.dtype:
             what = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
             raise ArgumentError(
                 f"checkpoint {path} belongs to another graph: {name} is {array.dtype}{list(array.shape)}, "
-                f"there {what}; give another path, or resume=False to begin anew"
+                f"there {what}; {ANEW}"
             )
     extra = [name for name in arrays if name not in expected]
     if extra:
-        raise ArgumentError(f"checkpoint {path} belongs to another graph: it holds {', '.join(extra)}")
+        raise ArgumentError(f"checkpoint {path} belongs to another graph: it holds {listed(extra)}; {ANEW}")
     if metadata.get("graph") != owner["graph"]:
-        raise ArgumentError(f"checkpoint {path} was made by other equations; give another path, or resume=False")
+        raise ArgumentError(f"checkpoint {path} was made by other equations; {ANEW}")
     for name, value in owner.items():
         if metadata.get(name) != value:
             raise ArgumentError(
-                f"checkpoint {path} was begun with {name}={metadata.get(name)}, not {value}; give that {name}, "
-                f"another path, or resume=False"
+                f"checkpoint {path} was begun with {name}={metadata.get(name)}, not {value}; give that {name}; {ANEW}"
             )
     return arrays, _history(path, metadata)
 

@@ -9,7 +9,7 @@ use them, `==` does not see them.
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,8 @@ class Graph:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        if check_dtype(self.dtype) not in FLOATS:
+        self.dtype = check_dtype(self.dtype)
+        if self.dtype not in FLOATS:
             raise DtypeError(f"a graph's default dtype is float32 or float64, got {self.dtype}")
 
     # Declarations.
@@ -224,6 +225,18 @@ class Graph:
             dict(self.locations),
             dict(self.steps),
         )
+
+    def __copy__(self) -> Graph:
+        return self.copy()
+
+    def __deepcopy__(self, memo: object) -> Graph:
+        return self.copy()  # nodes are immutable
+
+    def __reduce__(self) -> tuple[Callable[[str], Graph], tuple[str]]:
+        """A pickle holds the graph's text, and loading it runs nothing but the parser."""
+        from graphc.notation.parse import parse
+
+        return parse, (str(self),)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self._tables() == other._tables()

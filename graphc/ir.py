@@ -12,7 +12,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -169,6 +169,15 @@ class Node:
             if key == name:
                 return value
         raise KeyError(f"{self.op.name} has no attribute {name!r}")
+
+    def __copy__(self) -> Node:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Node:
+        return self  # a copy would be equal to nothing
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedError("a value is pickled with its graph: pickle the graph, and look it up by its name there")
 
     def __repr__(self) -> str:
         attrs = "".join(f" {k}={v!r}" for k, v in self.attrs if k != "data")

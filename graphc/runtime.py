@@ -22,6 +22,7 @@ from graphc.codegen.partition import CLOCKS
 from graphc.codegen.program import Buffer, Program
 from graphc.codegen.shares import Shares, shares
 from graphc.codegen.team import SUPPORTED, Job, runner, team
+from graphc.errors import no_copy
 from graphc.graph import Graph
 from graphc.index_checks import IndexCheck, check_indices
 from graphc.ir import Axis, Node
@@ -242,6 +243,8 @@ class BoundCall:
     def __call__(self) -> Results:
         self._run(team.address, self._address)
         return self.results
+
+    __reduce__ = no_copy
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:

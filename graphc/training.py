@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from graphc.errors import DefinitionError
 from graphc.functions import cast, minimum, sqrt, sum
-from graphc.grad import gradients
+from graphc.grad import Wrt, gradients
 from graphc.graph import Graph
 from graphc.optim import Optimizer, Rate, rate_at
 from graphc.simplify import simplify
@@ -16,12 +16,12 @@ from graphc.value import Value
 STEP = "step"  # the param that counts the steps; `step_OF` where the graph has a name like that already
 
 
-def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Sequence[str] | None = None) -> Graph:
+def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Wrt = None) -> Graph:
     """The graph with updates that move its params down the gradient of output `of`, a number.
 
-    `wrt` names the params that move; by default every trainable one. What the optimiser remembers becomes further
-    params, such as `momentum_W`, at first 0; param `step` counts the steps. The graph's own updates stay, so a graph
-    with two losses, for some params each, is trained by a training step of a training step.
+    `wrt` gives the params that move, as `gc.grad` takes them; by default every trainable one. What the optimiser
+    remembers becomes further params, such as `momentum_W`, at first 0; param `step` counts the steps. The graph's own
+    updates stay, so a graph with two losses, for some params each, is trained by a training step of a training step.
     """
     _check_rate(optimizer.lr, graph)
     result, found = gradients(graph, of, wrt)

@@ -506,6 +506,17 @@ def derivative_by_nothing() -> None:
     gc.grad(runnable(), "loss", wrt=["V"])  # here
 
 
+@refused(DefinitionError, "float32[2]", "is not 'W' of graph 'elman', which is float32[3, 3]")
+def derivative_by_a_value_of_another_graph() -> None:
+    gc.grad(runnable(), "loss", wrt=[gc.Graph("other").param("W", (2,))])  # here
+
+
+@refused(DefinitionError, "not an input, a param or a state")
+def derivative_by_what_has_no_name() -> None:
+    g = runnable()
+    gc.grad(g, "loss", wrt=g.value("W") * 2.0)  # here
+
+
 @refused(DtypeError, "'k' is int32 and has no derivative")
 def derivative_by_integers() -> None:
     g = runnable()
