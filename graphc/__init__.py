@@ -14,14 +14,13 @@
 """
 
 import importlib
-import sys
 from types import ModuleType
 
 from graphc import cells, layers, optim
 from graphc.checkpoint import load, save
 from graphc.compile import compile, emit
 from graphc.drawing.draw import Drawing, draw
-from graphc.errors import GraphError
+from graphc.errors import GraphError, MissingAttributeError
 from graphc.explain import explain
 from graphc.export import Exported, export
 from graphc.fit import Fit, fit
@@ -36,7 +35,6 @@ from graphc.functions import (
     concat,
     cos,
     custom_gradient,
-    dropout,
     einsum,
     elu,
     embedding,
@@ -60,7 +58,6 @@ from graphc.functions import (
     one_hot,
     outer,
     prod,
-    random,
     relu,
     sigmoid,
     sign,
@@ -80,6 +77,7 @@ from graphc.functions import (
 )
 from graphc.grad import grad, jvp, vjp
 from graphc.graph import Graph
+from graphc.habits import missing_function
 from graphc.image_blocks import blocks, image
 from graphc.image_functions import avg_pool, batch_norm, conv, conv_transpose, max_pool, standardize
 from graphc.inference import inference
@@ -87,6 +85,7 @@ from graphc.initialize import initialize
 from graphc.interpreter import interpret
 from graphc.notation.parse import parse
 from graphc.probabilities import cross_entropy, log_softmax, logaddexp, logsumexp, softmax
+from graphc.randomness import dropout, random
 from graphc.select import select
 from graphc.step import initial_carry, step
 from graphc.training import training_step
@@ -100,7 +99,9 @@ _LAZY = ("testing", "datasets")
 def __getattr__(name: str) -> ModuleType:
     if name in _LAZY:
         return importlib.import_module(f"graphc.{name}")
-    raise AttributeError(f"module 'graphc' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+    if name.startswith("_"):
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    raise MissingAttributeError(missing_function(name))
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
-from graphc.arguments import call_lengths
+from graphc.arguments import call_lengths, check_by_name
 from graphc.budget import choose, parse_bytes
 from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen import prologue
@@ -149,27 +149,31 @@ class Compiled:
         choice = choose(self.stages.program, self._chunked, self.limit, lengths)
         return Code(choice.program, load(choice.program), choice.sizes, beside=False)
 
-    def __call__(self, **arrays: Any) -> Results:
+    def __call__(self, *unnamed: Any, **arrays: Any) -> Results:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
 
         Raises `ArgumentError` if the arrays do not fit the graph; nothing has been computed then.
         """
+        if unnamed:
+            check_by_name(self.stages.graph, unnamed)
         return self._runner(with_fixed(self.fixed, arrays))
 
-    def bind(self, **arrays: Any) -> BoundCall:
+    def bind(self, *unnamed: Any, **arrays: Any) -> BoundCall:
         """Fix the arrays: the result is called without arguments, makes one foreign call, and reuses its results.
 
         It reads the bound arrays as they are at each call; so they must be numpy arrays, contiguous and of the declared
         dtypes.
         """
+        check_by_name(self.stages.graph, unnamed)
         return self._runner.bind(with_fixed(self.fixed, arrays))
 
-    def freeze(self, **arrays: Any) -> Compiled:
+    def freeze(self, *unnamed: Any, **arrays: Any) -> Compiled:
         """The same function of the other arrays, with these fixed as they are now: `f.freeze(**params)`.
 
         What a call makes of them alone is made once, here: weights are laid out for the vector units, for example,
         which takes longer than one step with them. `arrays` are params, or inputs over no axes, that no call updates.
         """
+        check_by_name(self.stages.graph, unnamed)
         if self.limit is not None:
             raise UnsupportedError("a function with a memory limit cannot be frozen; compile without memory=")
         fixed = fixed_arrays(self.stages.graph, arrays)
@@ -269,9 +273,13 @@ def compile(
         found = device or nvidia_device()
         return CompiledCuda(graph, made.planned, made.lowered, index_checks(graph), found, precision)
     _check_exact(precision)
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise GraphError(f"threads is a number from 1 to {MOST_THREADS}, or None for one a core; got {threads}")
+    if threads is not None and not (_is_whole(threads) and 1 <= threads <= MOST_THREADS):
+        raise GraphError(f"threads is a whole number from 1 to {MOST_THREADS}, or None for one a core; got {threads!r}")
     return Compiled(stages(graph), threads, None if memory is None else parse_bytes(memory))
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def load(program: Program) -> Loaded:

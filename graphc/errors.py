@@ -89,6 +89,14 @@ class ParseError(GraphError):
     """A text that is not a graph."""
 
 
+class ProtocolError(GraphError, TypeError):
+    """Something that Python asks of numbers, arrays or functions, asked of what is none."""
+
+
+class MissingAttributeError(GraphError, AttributeError):
+    """A method or a function that graphc does not have."""
+
+
 class UnsupportedError(GraphError):
     """Something that graphc does not do yet."""
 
@@ -108,8 +116,9 @@ def listed(names: Collection[str], most: int = 5) -> str:
 
 def meant(name: str, known: Iterable[str]) -> str:
     """What ends a message about a name that is unknown: the one that it is most like, if there is one."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    by_letters = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), by_letters, n=1)
+    return f"; did you mean {by_letters[close[0]]!r}?" if close else ""
 
 
 class InternalError(RuntimeError):

@@ -25,7 +25,7 @@ from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify
 from graphc.compile import Compiled, compile
 from graphc.errors import ArgumentError
-from graphc.graph import Graph
+from graphc.graph import Graph, check_graph
 
 _TYPES = {"float32": "float", "float64": "double", "int32": "int32_t", "bool": "uint8_t"}
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -91,6 +91,7 @@ def export(
     Raises `AxisError` unless the length of every open axis is given, and `ArgumentError` for params that do not fit the
     graph or a name that is none in C.
     """
+    check_graph(graph)
     name = name or graph.name
     if not _IDENTIFIER.fullmatch(name) or name in _KEYWORDS:
         raise ArgumentError(f"{name!r} is no name of a C function; give another: export(graph, ..., name='model')")

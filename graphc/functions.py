@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
+from graphc.habits import by_dim
 from graphc.ir import Axis, Node, check_dtype, topological
 from graphc.ops import axis as axis_ops
 from graphc.ops import composite, gradient, leaves, reduction, table
 from graphc.ops import contraction as product
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
-from graphc.ops.random import hash_
 from graphc.value import Value, as_value, binary, promote
 
 Dims = int | Sequence[int] | None
@@ -148,21 +148,25 @@ def _reduce(op: Any, x: Any, over: Over, dim: Dims, keepdims: bool, floating: bo
     return Value(value.graph, node)
 
 
+@by_dim
 def sum(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The sum over axes or event dimensions. Points past an example's length do not count."""
     return _reduce(reduction.sum_, x, over, dim, keepdims, floating=False)
 
 
+@by_dim
 def max(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The largest element over axes or event dimensions; equal ones share the gradient."""
     return _reduce(reduction.max_, x, over, dim, keepdims, floating=False)
 
 
+@by_dim
 def min(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The smallest element over axes or event dimensions; equal ones share the gradient."""
     return -max(-promote(x)[0], over, dim, keepdims)
 
 
+@by_dim
 def mean(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The mean over axes or event dimensions, of the points that exist."""
     (value,) = promote(x, floating=True)
@@ -174,12 +178,14 @@ def mean(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) ->
     return Value(result.graph, ew.div(result.node, reduction.count(value.node, reduced_axes(over), value.dtype)))
 
 
+@by_dim
 def var(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The population variance over axes or event dimensions."""
     centre = mean(x, over, dim, keepdims=True)
     return mean(square(promote(x)[0] - centre), over, dim, keepdims)
 
 
+@by_dim
 def argmax(x: Any, over: Axis | None = None) -> Value:
     """The int32 position of the largest element along the last event dimension, or over an axis (`over=t`).
 
@@ -188,6 +194,7 @@ def argmax(x: Any, over: Axis | None = None) -> Value:
     return _position(max, x, over)
 
 
+@by_dim
 def argmin(x: Any, over: Axis | None = None) -> Value:
     """The int32 position of the smallest element along the last event dimension, or over an axis: as `argmax`."""
     return _position(min, x, over)
@@ -204,6 +211,7 @@ def _position(extreme: Callable[..., Value], x: Any, over: Axis | None) -> Value
     return min(where(found, np.arange(value.shape[-1]), value.shape[-1]), dim=-1)
 
 
+@by_dim
 def prod(x: Any, dim: Dims = None) -> Value:
     """The product over event dimensions, of the whole event by default; its gradient is right at zeros, too."""
     (value,) = promote(x)
@@ -242,6 +250,7 @@ def embedding(table_: Any, index: Any) -> Value:
 # Events.
 
 
+@by_dim
 def concat(values: Sequence[Any], dim: int = -1) -> Value:
     """The events joined along a dimension."""
     if not values:
@@ -253,6 +262,7 @@ def concat(values: Sequence[Any], dim: int = -1) -> Value:
     return Value(parts[0].graph, event_ops.concat([p.node for p in parts], dim % rank))
 
 
+@by_dim
 def stack(values: Sequence[Any], dim: int = 0) -> Value:
     """The events of equal shape joined along a new dimension."""
     parts = promote(*values)
@@ -261,6 +271,7 @@ def stack(values: Sequence[Any], dim: int = 0) -> Value:
     return concat([p.reshape(*p.shape[:at], 1, *p.shape[at:]) for p in parts], at)
 
 
+@by_dim
 def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...]:
     """The event cut along a dimension into equal parts, or into parts of the given lengths."""
     (value,) = promote(x)
@@ -276,6 +287,7 @@ def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...
     return tuple(Value(value.graph, node) for node in nodes)
 
 
+@by_dim
 def flip(x: Any, dim: Dims = None) -> Value:
     """The event with the elements along dimensions, all by default, in reverse order. Sequences run backwards by
     `h[t + 1]`, not by this."""
@@ -348,43 +360,7 @@ def _place(dim: int, places: int) -> int:
     return dim % places
 
 
-# Randomness and gradients.
-
-
-def random(
-    seed: Any, axes: Iterable[Axis] = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = "float32"
-) -> Value:
-    """Uniform numbers in [0, 1), independent at every point of the axes and every element of the event.
-
-    They are a function of `seed` (an int or an int32 value) and `salt` alone: the same for the interpreter, for
-    compiled code and for an unrolled graph. Draws within one graph are told apart by their salts.
-    """
-    key = as_value(seed, None, dtype="int32")
-    node = random_bits(key.node, tuple(axes), shape, salt)
-    mantissa = ew.cast(ew.floordiv(node, leaves.const(1 << 8, "int32")), dtype)  # 24 bits, from -2²³ to 2²³ - 1
-    scale = leaves.const(2.0**-24, dtype)
-    return Value(key.graph, ew.add(ew.mul(mantissa, scale), leaves.const(0.5, dtype)))
-
-
-def random_bits(key: Node, axes: tuple[Axis, ...], shape: tuple[int, ...], salt: int) -> Node:
-    """A hash of the key, of the position along each axis in turn, and of the position in the event."""
-    for axis in axes:
-        key = hash_(key, leaves.index(axis), salt)
-    positions = np.arange(math.prod(shape)).reshape(shape)
-    return hash_(key, leaves.const(positions, "int32"), salt)
-
-
-def dropout(x: Any, rate: float, seed: Any, salt: int = 0) -> Value:
-    """Zero each element with probability `rate`, and scale the others by 1 / (1 - rate) (Srivastava et al. 2014).
-
-    After training (`gc.inference`) it is the value itself. `seed` is an int or an int32 value without axes, such as an
-    input that counts the training steps. Two dropouts of one graph that should be independent get different salts.
-    """
-    if not 0 <= rate < 1:
-        raise ShapeError(f"a dropout rate is at least 0 and below 1, got {rate}")
-    (value,) = promote(x, floating=True)
-    draw = random(seed, value.axes, value.shape, salt, value.dtype)
-    return Value(value.graph or draw.graph, composite.dropout(value.node, draw.node, rate))
+# Gradients.
 
 
 def custom_gradient(function: Callable[..., tuple[Value, Callable[[Value], Any]]]) -> Callable[..., Value]:

@@ -162,9 +162,9 @@ def adjoint(graph: Graph, seeds: Mapping[Node, Node], targets: Sequence[Node]) -
             _propagate(graph, node, balanced_sum(contributions[node]), contributions)
     for state in states:
         name = bar[state]["name"]
-        body = balanced_sum(contributions[state]) if contributions[state] else _zeros(state)
+        body = balanced_sum(contributions[state]) if contributions[state] else zeros(state)
         graph.states[name] = Equation(bar[state], body, const(0, state.dtype))
-    return {t: balanced_sum(contributions[t]) if contributions.get(t) else _zeros(t) for t in targets}
+    return {t: balanced_sum(contributions[t]) if contributions.get(t) else zeros(t) for t in targets}
 
 
 def _propagate(graph: Graph, node: Node, total: Node, contributions: dict[Node, list[Node]]) -> None:
@@ -198,5 +198,6 @@ def _between(graph: Graph, seeds: Iterable[Node], targets: Iterable[Node]) -> li
     return [n for n in nodes if n in reached and n in moved]
 
 
-def _zeros(node: Node) -> Node:
+def zeros(node: Node) -> Node:
+    """The adjoint of what nothing depends on."""
     return broadcast(const(0, node.dtype), node.axes, node.shape)

@@ -324,6 +324,16 @@ def _names(axes: Iterable[Axis]) -> str:
     return ", ".join(a.name for a in axes) or "no axis"
 
 
+def check_graph(given: object) -> None:
+    """Check that a function of graphs was given one."""
+    if not isinstance(given, Graph):
+        found = repr(given)
+        text = found if len(found) <= 60 else f"{found[:57]}..."
+        raise DefinitionError(f"expected a graph, gc.Graph(…), got {type(given).__name__}: {text}")
+
+
 def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+    if isinstance(name, str) and keyword.iskeyword(name):
+        raise DefinitionError(f"{name!r} is a keyword of Python, and calls take names as f({name}=…); use another name")
+    if not isinstance(name, str) or not name.isidentifier():
         raise DefinitionError(f"{name!r} is not a name; use letters, digits and _, not starting with a digit")

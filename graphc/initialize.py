@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from graphc.errors import DefinitionError, DtypeError
-from graphc.graph import Graph, Param
+from graphc.graph import Graph, Param, check_graph
 from graphc.ir import FLOATS, Node, Shape
 from graphc.ops.leaves import array_of
 
@@ -41,6 +41,7 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     A matrix of shape (out, in) has these fans; further dimensions are a convolution's window and multiply both. A
     vector has its length for both fans.
     """
+    check_graph(g)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise DtypeError(f"a seed is an int of at least 0, got {seed!r}")
     return {name: _array(g, name, param, int(seed)) for name, param in g.params.items()}

@@ -14,12 +14,14 @@ import numpy as np
 
 from graphc.errors import DtypeError, ShapeError
 from graphc.functions import Dims, Over, abs, exp, log, max, reduced_dims, softplus, stop_gradient, sum, where
+from graphc.habits import by_dim
 from graphc.ir import Node
 from graphc.ops import composite
 from graphc.ops import event as event_ops
 from graphc.value import Value, as_value, promote
 
 
+@by_dim
 def softmax(x: Any, dim: int | None = None, over: Over = None) -> Value:
     """eˣ / Σ eˣ along an event dimension, the last by default; or over axes: `gc.softmax(scores, over=t)`.
 
@@ -31,6 +33,7 @@ def softmax(x: Any, dim: int | None = None, over: Over = None) -> Value:
     return e / sum(e, over, dim, keepdims=True)
 
 
+@by_dim
 def log_softmax(x: Any, dim: int | None = None, over: Over = None) -> Value:
     """log softmax(x), without overflow."""
     if over is None:
@@ -39,6 +42,7 @@ def log_softmax(x: Any, dim: int | None = None, over: Over = None) -> Value:
     return z - log(sum(exp(z), over, dim, keepdims=True))
 
 
+@by_dim
 def logsumexp(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """log Σ eˣ over axes or event dimensions, without overflow.
 
@@ -63,6 +67,7 @@ def logaddexp(a: Any, b: Any) -> Value:
     return high + softplus(where(abs(high) < math.inf, low - high, 0.0))
 
 
+@by_dim
 def cross_entropy(logits: Any, label: Any, dim: int = -1, ignore_index: int | None = None) -> Value:
     """-log softmax(logits)[label]: logits of event (…, classes) and an int32 label of event (…).
 

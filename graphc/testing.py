@@ -21,7 +21,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from graphc import functions as fn
-from graphc import probabilities
+from graphc import probabilities, randomness
 from graphc.gradient_check import Arrays, GradientError, check_gradients, random_arrays
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, topological
@@ -251,7 +251,7 @@ class _Author:
         return self.one_of(
             lambda: probabilities.cross_entropy(self._fit(a, (CLASSES,)), self.label),
             lambda: self._fit(b, ()) * fn.one_hot(self.label, CLASSES),
-            lambda: fn.dropout(a, 0.25, seed=3, salt=len(self.g.params)),
+            lambda: randomness.dropout(a, 0.25, seed=3, salt=len(self.g.params)),
         )
 
     def _shifted(self, a: Value, b: Value) -> Value:
