@@ -162,7 +162,7 @@ class Compiled:
         """Fix the arrays: the result is called without arguments, makes one foreign call, and reuses its results.
 
         It reads the bound arrays as they are at each call; so they must be numpy arrays, contiguous and of the declared
-        dtypes.
+        dtypes. Its memory and its results are its own, and one: bind a call for each Python thread.
         """
         check_by_name(self.stages.graph, unnamed)
         return self._runner.bind(with_fixed(self.fixed, arrays))
@@ -256,6 +256,10 @@ def compile(
     many threads as pay for its sizes, at most `threads` (None: one for each core that the process may use); its results
     are the same to the last bit for any number. One compilation serves every length of the axes, and its time does not
     depend on them.
+
+    Python threads may call the function at the same time, unless it updates arrays that they share: each call has
+    memory and results of its own, and runs without Python's lock. After a fork the child may call it, too, with threads
+    of its own.
 
     `memory` limits what a call takes beside the arrays that it is given: "64 MiB", or a number of bytes. A call that
     would take more goes through a recurrent axis in chunks of about √T steps, keeps the states between them, and

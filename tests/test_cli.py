@@ -365,7 +365,7 @@ def test_a_file_is_a_program_of_its_own(graphc: Run, cell: Path) -> None:
         (CELL.replace("import graphc as gc", "import soup"), "cell.py:2: ModuleNotFoundError: No module named 'soup'"),
         (CELL.replace("def graph():", "def graph(:"), "cell.py:4: SyntaxError"),
         (CELL.replace("gc.tanh(", "int('"), "cell.py:9: SyntaxError"),
-        (CELL.replace("gc.tanh", "int"), "cell.py:9: TypeError"),
+        (CELL.replace("gc.tanh", "ord"), "cell.py:9: TypeError"),
     ],
 )
 def test_a_mistake_in_the_users_code_is_one_line(graphc: Run, cell: Path, code: str, where: str) -> None:
