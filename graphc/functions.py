@@ -186,29 +186,33 @@ def var(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> 
 
 
 @by_dim
-def argmax(x: Any, over: Axis | None = None) -> Value:
-    """The int32 position of the largest element along the last event dimension, or over an axis (`over=t`).
+def argmax(x: Any, over: Axis | None = None, dim: int | None = None) -> Value:
+    """The int32 position of the largest element over an axis, or along an event dimension, by default the last.
 
     If several are largest, the first; over an axis, 0 for an example without points.
     """
-    return _position(max, x, over)
+    return _position(max, x, over, dim)
 
 
 @by_dim
-def argmin(x: Any, over: Axis | None = None) -> Value:
-    """The int32 position of the smallest element along the last event dimension, or over an axis: as `argmax`."""
-    return _position(min, x, over)
+def argmin(x: Any, over: Axis | None = None, dim: int | None = None) -> Value:
+    """The int32 position of the smallest element over an axis, or along an event dimension: as `argmax`."""
+    return _position(min, x, over, dim)
 
 
-def _position(extreme: Callable[..., Value], x: Any, over: Axis | None) -> Value:
+def _position(extreme: Callable[..., Value], x: Any, over: Axis | None, dim: int | None) -> Value:
     (value,) = promote(x)
     if over is not None:
+        if dim is not None:
+            raise ShapeError("argmax and argmin take over=, an axis, or dim=, not both")
         found = where(value == extreme(value, over=over), index(over), length(over))
         return maximum(min(found, over=over), 0)  # a min over no points is of the wrong sign
     if not value.shape:
         raise ShapeError("argmax and argmin of an event that is a number; over an axis, they take over=")
-    found = value == extreme(value, dim=-1, keepdims=True)
-    return min(where(found, np.arange(value.shape[-1]), value.shape[-1]), dim=-1)
+    (d,) = reduced_dims(value, -1 if dim is None else dim, None)
+    extent = value.shape[d]
+    positions = np.arange(extent).reshape(-1, *[1] * (len(value.shape) - 1 - d))
+    return min(where(value == extreme(value, dim=d, keepdims=True), positions, extent), dim=d)
 
 
 @by_dim

@@ -188,7 +188,8 @@ class Value(Symbolic):
     def shift(self, axis: Axis, offset: int, fill: Any = 0.0) -> Value:
         """The value `offset` points further along an axis, and `fill` (a number or a value) where there is none."""
         other = as_value(fill, self.graph, dtype=self.dtype)
-        return Value(self.graph or other.graph, axis_ops.shift(self.node, {axis: int(offset)}, other.node))
+        point = axis + offset
+        return Value(self.graph or other.graph, axis_ops.shift(self.node, {axis: point.offset}, other.node))
 
     def __getitem__(self, key: Any) -> Value:
         points, edges, events = split_key(key)

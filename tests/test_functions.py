@@ -173,11 +173,15 @@ def test_positions_of_extremes() -> None:
     for name, function in (("max", gc.argmax), ("min", gc.argmin)):
         g.output(name, function(x))
         g.output(f"{name}_over", function(x, over=t))
+        g.output(f"{name}_row", function(x.reshape(3, 1), dim=0))
+        g.output(f"{name}_column", function(gc.stack([x, 2 - x]), dim=0))
     x_ = np.array([[1, 5, 5], [2, 0, 0], [2, 1, 9]], np.float32)
     for r in (gc.interpret(g, x=x_), gc.compile(g)(x=x_)):
         for name, reference in (("max", np.argmax), ("min", np.argmin)):
             assert r[name].dtype == np.int32
             assert r[name].tolist() == reference(x_, 1).tolist()
+            assert r[f"{name}_row"][:, 0].tolist() == reference(x_, 1).tolist()
+            assert r[f"{name}_column"].tolist() == reference(np.stack([x_, 2 - x_]), 0).tolist()
             assert r[f"{name}_over"].tolist() == reference(x_, 0).tolist()
 
 
@@ -204,6 +208,8 @@ def test_labels_that_do_not_count() -> None:
         (ShapeError, lambda x, t: gc.prod(x, dim=3)),
         (ShapeError, lambda x, t: gc.flip(x, 3)),
         (ShapeError, lambda x, t: gc.argmin(x[0])),
+        (ShapeError, lambda x, t: gc.argmax(x, dim=1)),
+        (ShapeError, lambda x, t: gc.argmax(x, over=t, dim=0)),
         (AxisError, lambda x, t: gc.softmax(x[t.last], over=t)),
         (AxisError, lambda x, t: gc.argmax(x[t.last], over=t)),
         (AxisError, lambda x, t: gc.logsumexp(x, over="t")),

@@ -153,6 +153,12 @@ def delay_by_a_value() -> None:
     g.value("h")[t - g.input("k", (), dtype="int32")]  # here
 
 
+@refused(AxisError, "a whole number of steps", "got <value input: int32[]>")
+def shift_by_a_value() -> None:
+    g, t, x = network()
+    x.shift(t, g.input("k", (), dtype="int32"))  # here
+
+
 @refused(AxisError, "a whole number of steps", "got 0.5")
 def delay_by_a_part_of_a_step() -> None:
     _, t, x = network()
