@@ -14,34 +14,34 @@
 """
 
 import importlib
-import sys
 from types import ModuleType
 
 from graphc import cells, layers, optim
+from graphc.checkpoint import load, save
 from graphc.compile import compile, emit
 from graphc.drawing.draw import Drawing, draw
-from graphc.errors import GraphError
+from graphc.errors import GraphError, MissingAttributeError
 from graphc.explain import explain
 from graphc.export import Exported, export
 from graphc.fit import Fit, fit
 from graphc.functions import (
     abs,
     argmax,
+    argmin,
     as_axis,
     as_dim,
     cast,
     clip,
     concat,
     cos,
-    cross_entropy,
     custom_gradient,
-    dropout,
     einsum,
     elu,
     embedding,
     erf,
     exp,
     expm1,
+    flip,
     floor,
     gelu,
     hard_sigmoid,
@@ -50,7 +50,6 @@ from graphc.functions import (
     length,
     log,
     log1p,
-    log_softmax,
     max,
     maximum,
     mean,
@@ -58,13 +57,12 @@ from graphc.functions import (
     minimum,
     one_hot,
     outer,
-    random,
+    prod,
     relu,
     sigmoid,
     sign,
     silu,
     sin,
-    softmax,
     softplus,
     split,
     sqrt,
@@ -79,12 +77,15 @@ from graphc.functions import (
 )
 from graphc.grad import grad, jvp, vjp
 from graphc.graph import Graph
+from graphc.habits import missing_function
 from graphc.image_blocks import blocks, image
 from graphc.image_functions import avg_pool, batch_norm, conv, conv_transpose, max_pool, standardize
 from graphc.inference import inference
 from graphc.initialize import initialize
 from graphc.interpreter import interpret
 from graphc.notation.parse import parse
+from graphc.probabilities import cross_entropy, log_softmax, logaddexp, logsumexp, softmax
+from graphc.randomness import dropout, random
 from graphc.select import select
 from graphc.step import initial_carry, step
 from graphc.training import training_step
@@ -98,7 +99,9 @@ _LAZY = ("testing", "datasets")
 def __getattr__(name: str) -> ModuleType:
     if name in _LAZY:
         return importlib.import_module(f"graphc.{name}")
-    raise AttributeError(f"module 'graphc' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+    if name.startswith("_"):
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    raise MissingAttributeError(missing_function(name))
 
 
 def __dir__() -> list[str]:
@@ -116,6 +119,7 @@ __all__ = [
     "Value",
     "abs",
     "argmax",
+    "argmin",
     "as_axis",
     "as_dim",
     "avg_pool",
@@ -143,6 +147,7 @@ __all__ = [
     "expm1",
     "export",
     "fit",
+    "flip",
     "floor",
     "gelu",
     "grad",
@@ -157,9 +162,12 @@ __all__ = [
     "layers",
     "leaky_relu",
     "length",
+    "load",
     "log",
     "log1p",
     "log_softmax",
+    "logaddexp",
+    "logsumexp",
     "max",
     "max_pool",
     "maximum",
@@ -170,8 +178,10 @@ __all__ = [
     "optim",
     "outer",
     "parse",
+    "prod",
     "random",
     "relu",
+    "save",
     "select",
     "sigmoid",
     "sign",

@@ -5,14 +5,14 @@ Every way of running a graph, interpreted or compiled, begins here, so all of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, AxisError, UnsupportedError
+from graphc.errors import ArgumentError, AxisError, UnsupportedError, meant
 from graphc.graph import Graph
 from graphc.ir import FLOATING, Axis, Node
 from graphc.ops.leaves import INPUT
@@ -49,6 +49,14 @@ def check_arguments(graph: Graph, given: Mapping[str, Any]) -> Arguments:
         if isinstance(axis.length, Node):
             _check_lengths(axis, axis.length, arrays, sizes)
     return Arguments(arrays, sizes)
+
+
+def check_by_name(graph: Graph, given: Sequence[object]) -> None:
+    """Check that no array was given without its name."""
+    if given:
+        names = ", ".join(f"{name}=…" for name in (*graph.inputs, *graph.params))
+        unpacked = "; a dict of them is given as f(**arrays)" if isinstance(given[0], Mapping) else ""
+        raise ArgumentError(f"arrays are given by name, f({names}){unpacked}")
 
 
 def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
@@ -101,7 +109,7 @@ def _names_message(graph: Graph, missing: list[str], extra: list[str], declared:
     if missing:
         parts.append(f"missing: {', '.join(f'{m} ({declared[m].type})' for m in missing)}")
     if extra:
-        parts.append(f"unknown: {', '.join(extra)}")
+        parts.append(f"unknown: {', '.join(extra)}{meant(extra[0], missing or declared)}")
     return f"a call of graph {graph.name!r} takes {', '.join(declared) or 'no arrays'}; {'; '.join(parts)}"
 
 
@@ -121,8 +129,10 @@ def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
             if exact and node.dtype == "int32" and array.size:
                 _check_fits(name, array)
             array = array.astype(node.dtype) if exact else array
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ArgumentError(f"{name} does not make an array: {error}") from None
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            own = f"it has a gradient of its own; pass {name}.detach()"
+            reason = own if getattr(given, "requires_grad", False) else error
+            raise ArgumentError(f"{name} does not make an array: {reason}") from None
         if array.dtype.name != node.dtype:
             raise ArgumentError(f"{name} holds {array.dtype.name}, expected {node.dtype}")
     rank = len(node.axes) + len(node.shape)

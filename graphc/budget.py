@@ -8,6 +8,7 @@ axis are taken up and put down with every chunk. So chunks are as long as the ca
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,10 +34,10 @@ class Choice:
 
 def parse_bytes(memory: str | int) -> int:
     """A number of bytes, or a text such as "64 MiB", "1.5 GB", "4096"."""
-    if isinstance(memory, int):
+    if isinstance(memory, int) and not isinstance(memory, bool):
         size = memory
     else:
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", memory)
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", memory if isinstance(memory, str) else "")
         unit = _UNITS.get((found[2] or "B").upper()) if found else None
         if found is None or unit is None:
             raise GraphError(f'memory is a number of bytes or a text such as "64 MiB" or "1.5 GB", got {memory!r}')
@@ -99,4 +100,12 @@ def _complaint(least: Choice, whole: Choice, chunked: Sequence[Chunked], limit: 
         text += f" It would go through axis {chunked[0].axis} in chunks"
         largest = ", ".join(f"{name} ({readable(size)})" for name, size in large[:4])
         text += f", but needs all at once of {largest}." if large else "."
-    return f"{text} Give it memory={readable(-(-least.use.peak // (1 << 20)) * (1 << 20))!r} or more."
+    return f"{text} Give it memory={_enough(least.use.peak)!r} or more."
+
+
+def _enough(size: int) -> str:
+    """The smallest text with one digit behind the point that means at least so many bytes."""
+    unit = next((u for u in ("GiB", "MiB", "KiB") if size >= _UNITS[u.upper()]), "")
+    if not unit:
+        return f"{size} B"
+    return f"{math.ceil(10 * size / _UNITS[unit.upper()]) / 10:.1f} {unit}"

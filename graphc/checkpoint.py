@@ -32,10 +32,17 @@ _DTYPES = {
 
 
 def save(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write arrays and strings. Until the new file is complete and on disk, the old one stays as it was.
+    """Write arrays, such as a network's params by their names, and strings to a safetensors file.
 
-    Folders on the way are made. Raises `OSError` if the file cannot be written.
+    Until the new file is complete and on disk, the old one stays as it was. Folders on the way are made. Raises
+    `OSError` if the file cannot be written.
     """
+    if not isinstance(arrays, Mapping) or not all(isinstance(name, str) for name in arrays):
+        raise ArgumentError(f"a file takes a dict of arrays by name, not {type(arrays).__name__}; Fit has one, .state")
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray | np.generic) or array.dtype.name not in _DTYPES.values():
+            what = f"{array.dtype} array" if isinstance(array, np.ndarray) else type(array).__name__
+            raise ArgumentError(f"a file takes numpy arrays of numbers; {name} is a {what}")
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     write_whole(path, serialize(contiguous, metadata=dict(metadata or {})))
 
@@ -56,8 +63,16 @@ def write_whole(path: Path | str, data: bytes) -> None:
         raise
 
 
-def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and strings of a file. Raises `ArgumentError` if it is missing, damaged, or something else."""
+def load(path: Path | str) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, by name: of `save`, a checkpoint of `gc.fit`, or another program's.
+
+    Raises `ArgumentError` if it is missing, damaged, or something else.
+    """
+    return read(path)[0]
+
+
+def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the strings of a file, as `load` reads them."""
     path = Path(path)
     try:
         metadata = _metadata(path)

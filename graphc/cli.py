@@ -301,7 +301,7 @@ def export(
     Example: `graphc export my_model.py --select p --step t --length n=1 --params trained.safetensors -o build`
     """
     graph = load_graph(file, function)
-    arrays = load_arrays(params)[0] if params else {}
+    arrays = load_arrays(params) if params else {}
     if select:
         graph = gc.select(graph, *select)
     if step:

@@ -17,7 +17,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
-from graphc.arguments import call_lengths
+from graphc.arguments import call_lengths, check_by_name
 from graphc.budget import choose, parse_bytes
 from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen import prologue
@@ -45,7 +45,7 @@ from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.cuda_compile import CompiledCuda, cuda_code
 from graphc.early import early
-from graphc.errors import GraphError, UnsupportedError
+from graphc.errors import GraphError, UnsupportedError, no_copy
 from graphc.freeze import fixed_arrays, prologue_results, with_fixed
 from graphc.grad import grad
 from graphc.graph import Graph
@@ -149,27 +149,31 @@ class Compiled:
         choice = choose(self.stages.program, self._chunked, self.limit, lengths)
         return Code(choice.program, load(choice.program), choice.sizes, beside=False)
 
-    def __call__(self, **arrays: Any) -> Results:
+    def __call__(self, *unnamed: Any, **arrays: Any) -> Results:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
 
         Raises `ArgumentError` if the arrays do not fit the graph; nothing has been computed then.
         """
+        if unnamed:
+            check_by_name(self.stages.graph, unnamed)
         return self._runner(with_fixed(self.fixed, arrays))
 
-    def bind(self, **arrays: Any) -> BoundCall:
+    def bind(self, *unnamed: Any, **arrays: Any) -> BoundCall:
         """Fix the arrays: the result is called without arguments, makes one foreign call, and reuses its results.
 
         It reads the bound arrays as they are at each call; so they must be numpy arrays, contiguous and of the declared
-        dtypes.
+        dtypes. Its memory and its results are its own, and one: bind a call for each Python thread.
         """
+        check_by_name(self.stages.graph, unnamed)
         return self._runner.bind(with_fixed(self.fixed, arrays))
 
-    def freeze(self, **arrays: Any) -> Compiled:
+    def freeze(self, *unnamed: Any, **arrays: Any) -> Compiled:
         """The same function of the other arrays, with these fixed as they are now: `f.freeze(**params)`.
 
         What a call makes of them alone is made once, here: weights are laid out for the vector units, for example,
         which takes longer than one step with them. `arrays` are params, or inputs over no axes, that no call updates.
         """
+        check_by_name(self.stages.graph, unnamed)
         if self.limit is not None:
             raise UnsupportedError("a function with a memory limit cannot be frozen; compile without memory=")
         fixed = fixed_arrays(self.stages.graph, arrays)
@@ -181,6 +185,8 @@ class Compiled:
         lowered = replace(self.stages.lowered, constants={**constants, **made})
         frozen = replace(self.stages, lowered=lowered, program=rest)
         return Compiled(frozen, self.threads, None, {**self.fixed, **fixed})
+
+    __reduce__ = no_copy
 
     def memory(self, **lengths: int) -> MemoryUse:
         """The bytes that a call takes when axes have these lengths: `f.memory(t=128, n=32).peak`.
@@ -251,6 +257,10 @@ def compile(
     are the same to the last bit for any number. One compilation serves every length of the axes, and its time does not
     depend on them.
 
+    Python threads may call the function at the same time, unless it updates arrays that they share: each call has
+    memory and results of its own, and runs without Python's lock. After a fork the child may call it, too, with threads
+    of its own.
+
     `memory` limits what a call takes beside the arrays that it is given: "64 MiB", or a number of bytes. A call that
     would take more goes through a recurrent axis in chunks of about √T steps, keeps the states between them, and
     computes a chunk's values again when the gradient comes to it. Gradients are those of the call in one piece, up to
@@ -267,9 +277,13 @@ def compile(
         found = device or nvidia_device()
         return CompiledCuda(graph, made.planned, made.lowered, index_checks(graph), found, precision)
     _check_exact(precision)
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise GraphError(f"threads is a number from 1 to {MOST_THREADS}, or None for one a core; got {threads}")
+    if threads is not None and not (_is_whole(threads) and 1 <= threads <= MOST_THREADS):
+        raise GraphError(f"threads is a whole number from 1 to {MOST_THREADS}, or None for one a core; got {threads!r}")
     return Compiled(stages(graph), threads, None if memory is None else parse_bytes(memory))
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def load(program: Program) -> Loaded:

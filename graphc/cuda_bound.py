@@ -16,6 +16,7 @@ import numpy as np
 from graphc.codegen.cuda.driver import Device
 from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.codegen.cuda.streams import PER_THREAD, stream_handle
+from graphc.errors import no_copy
 from graphc.results import DeviceResults, Results
 
 __all__ = ["BoundCudaCall", "Memory"]
@@ -67,6 +68,8 @@ class BoundCudaCall:
                 for touched in self._touched:
                     touched.ended()
         return self.results
+
+    __reduce__ = no_copy
 
     def _queue(self, stream: int) -> None:
         earlier, mark = self._before

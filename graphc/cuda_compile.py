@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
-from graphc.arguments import call_lengths
+from graphc.arguments import call_lengths, check_by_name
 from graphc.codegen import prologue
 from graphc.codegen.cuda.arch import Arch, arch_of_device
 from graphc.codegen.cuda.driver import Device
@@ -34,6 +34,7 @@ from graphc.codegen.verify_program import verify
 from graphc.cuda_bound import BoundCudaCall
 from graphc.cuda_runtime import CudaRunner
 from graphc.early import early
+from graphc.errors import no_copy
 from graphc.freeze import fixed_arrays, prologue_results, with_fixed
 from graphc.graph import Graph
 from graphc.index_checks import IndexCheck
@@ -75,11 +76,12 @@ class CompiledCuda:
         self._device = device
         self.runner = CudaRunner(graph, lowered, self.code, checks, device)
 
-    def __call__(self, **arrays: Any) -> Results | DeviceResults:
+    def __call__(self, *unnamed: Any, **arrays: Any) -> Results | DeviceResults:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
 
         Raises `ArgumentError` if the arrays do not fit the graph, and `MemoryError` if they do not fit the GPU.
         """
+        check_by_name(self.runner.graph, unnamed)
         return self.run(arrays)
 
     def run(self, arrays: Mapping[str, Any], *, stream: object = None) -> Results | DeviceResults:
@@ -95,21 +97,23 @@ class CompiledCuda:
         """
         return self.runner(with_fixed(self.fixed, arrays), stream=stream)
 
-    def bind(self, **arrays: Any) -> BoundCudaCall:
+    def bind(self, *unnamed: Any, **arrays: Any) -> BoundCudaCall:
         """Fix the arrays: the result is called without arguments, makes one call of the driver, and reuses its results.
 
         It reads the bound arrays as they are at each call. Those on the GPU must stay there; numpy arrays, contiguous
         and of the declared dtypes, are copied to it each time. It has memory of its own on the GPU.
         """
+        check_by_name(self.runner.graph, unnamed)
         return self.runner.bind(with_fixed(self.fixed, arrays))
 
-    def freeze(self, **arrays: Any) -> CompiledCuda:
+    def freeze(self, *unnamed: Any, **arrays: Any) -> CompiledCuda:
         """The same function of the other arrays, with these fixed as they are now: `f.freeze(**params)`.
 
         They lie on the GPU from then on, and no call copies them there; what a call makes of them alone is made once,
         here. `arrays` are params, or inputs over no axes, that no call updates, and may be the host's or the GPU's.
         """
         graph, lowered = self.runner.graph, self.runner.lowered
+        check_by_name(graph, unnamed)
         fixed = fixed_arrays(graph, self.runner.fetch(arrays))
         constants = {**lowered.constants, **fixed}
         before, rest = prologue.split(self._planned, frozenset(constants))
@@ -118,6 +122,8 @@ class CompiledCuda:
         frozen = replace(lowered, constants=constants)
         fixed = {**self.fixed, **fixed}
         return CompiledCuda(graph, rest, frozen, self.runner.checks, self._device, self.precision, fixed)
+
+    __reduce__ = no_copy
 
     def upload(self, arrays: Mapping[str, np.ndarray], *, stream: object = None) -> dict[str, DeviceArray]:
         """Copies of arrays on the GPU, to be given to calls; copied on the device's own stream, or the one given."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import linecache
 import sys
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -86,8 +89,36 @@ class ParseError(GraphError):
     """A text that is not a graph."""
 
 
+class ProtocolError(GraphError, TypeError):
+    """Something that Python asks of numbers, arrays or functions, asked of what is none."""
+
+
+class MissingAttributeError(GraphError, AttributeError):
+    """A method or a function that graphc does not have."""
+
+
 class UnsupportedError(GraphError):
     """Something that graphc does not do yet."""
+
+
+def no_copy(self: object) -> NoReturn:
+    """The `__reduce__` of what holds machine code: neither copied nor pickled."""
+    raise UnsupportedError(
+        f"a {type(self).__name__} is code in this process: pickle str(graph), and compile where it is loaded"
+    )
+
+
+def listed(names: Collection[str], most: int = 5) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    shown = ", ".join(list(names)[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What ends a message about a name that is unknown: the one that it is most like, if there is one."""
+    by_letters = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), by_letters, n=1)
+    return f"; did you mean {by_letters[close[0]]!r}?" if close else ""
 
 
 class InternalError(RuntimeError):

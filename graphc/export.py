@@ -25,7 +25,7 @@ from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify
 from graphc.compile import Compiled, compile
 from graphc.errors import ArgumentError
-from graphc.graph import Graph
+from graphc.graph import Graph, check_graph
 
 # C has no name for half a float that all compilers know; its bits are a number's.
 _TYPES = {
@@ -99,6 +99,7 @@ def export(
     Raises `AxisError` unless the length of every open axis is given, and `ArgumentError` for params that do not fit the
     graph or a name that is none in C.
     """
+    check_graph(graph)
     name = name or graph.name
     if not _IDENTIFIER.fullmatch(name) or name in _KEYWORDS:
         raise ArgumentError(f"{name!r} is no name of a C function; give another: export(graph, ..., name='model')")

@@ -18,13 +18,14 @@ from graphc import checkpoint as files
 from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.compile import Compiled, compile
 from graphc.cuda_compile import CompiledCuda
-from graphc.errors import ArgumentError
-from graphc.graph import Graph
+from graphc.errors import ArgumentError, listed, meant
+from graphc.graph import Graph, check_graph
 from graphc.initialize import initialize
 
 Batch = Mapping[str, Any]
 Batches = Sequence[Batch] | Callable[[int], Iterable[Batch]]
 Record = dict[str, float]
+ANEW = "to begin anew, remove the file or give another path (to gc.fit also: resume=False)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,13 @@ def fit(
 
     With `target="cuda"` steps run on the GPU, where the state stays from one to the next.
     """
+    check_graph(step)
+    if not step.updates:
+        raise ArgumentError(
+            f"graph {step.name!r} updates no param, so it learns nothing; fit takes a training step, as "
+            'gc.training_step(g, "loss", gc.optim.Adam()) makes it'
+        )
+    _check_given(step, batches, state or {})
     run: Compiled | CompiledCuda = compile(step, target="cuda") if target == "cuda" else compile(step)
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
@@ -89,6 +97,17 @@ def fit(
     return Fit(arrays, history)
 
 
+def _check_given(step: Graph, batches: object, state: Mapping[str, object]) -> None:
+    if isinstance(batches, Mapping):
+        raise ArgumentError("batches= is a list of dicts, or a function of the epoch that gives one: [{'x': …, …}]")
+    known = {*step.params, *step.inputs, *step.axes}
+    unknown = [name for name in state if name not in known]
+    if unknown:
+        raise ArgumentError(
+            f"state= names what graph {step.name!r} has not: {listed(unknown)}{meant(unknown[0], known)}"
+        )
+
+
 def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal)
@@ -107,6 +126,8 @@ def _epoch(
     known = len(batches) if isinstance(batches, Sized) else None
     task = progress.add_task(title, total=known)
     for batch in batches:
+        if not isinstance(batch, Mapping):
+            raise ArgumentError(f"a batch is a dict of arrays by name, {{'x': …, …}}, got {type(batch).__name__}")
         results = run(**batch, **arrays)
         count += 1
         for name in numbers:
@@ -134,25 +155,24 @@ def _resumed(
     path: Path, expected: Mapping[str, np.ndarray], owner: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], list[Record]]:
     """The arrays and the history of a checkpoint, if it belongs to this training step, seed and settings."""
-    arrays, metadata = files.load(path)
+    arrays, metadata = files.read(path)
     for name, array in expected.items():
         found = arrays.get(name)
         if found is None or found.shape != array.shape or found.dtype != array.dtype:
             what = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
             raise ArgumentError(
                 f"checkpoint {path} belongs to another graph: {name} is {array.dtype}{list(array.shape)}, "
-                f"there {what}; give another path, or resume=False to begin anew"
+                f"there {what}; {ANEW}"
             )
     extra = [name for name in arrays if name not in expected]
     if extra:
-        raise ArgumentError(f"checkpoint {path} belongs to another graph: it holds {', '.join(extra)}")
+        raise ArgumentError(f"checkpoint {path} belongs to another graph: it holds {listed(extra)}; {ANEW}")
     if metadata.get("graph") != owner["graph"]:
-        raise ArgumentError(f"checkpoint {path} was made by other equations; give another path, or resume=False")
+        raise ArgumentError(f"checkpoint {path} was made by other equations; {ANEW}")
     for name, value in owner.items():
         if metadata.get(name) != value:
             raise ArgumentError(
-                f"checkpoint {path} was begun with {name}={metadata.get(name)}, not {value}; give that {name}, "
-                f"another path, or resume=False"
+                f"checkpoint {path} was begun with {name}={metadata.get(name)}, not {value}; give that {name}; {ANEW}"
             )
     return arrays, _history(path, metadata)
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
+from graphc.habits import by_dim
 from graphc.ir import FLOATS, Axis, Node, check_dtype, topological
 from graphc.ops import axis as axis_ops
 from graphc.ops import composite, gradient, leaves, reduction, table
 from graphc.ops import contraction as product
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
-from graphc.ops.random import hash_
 from graphc.scalar import computed
 from graphc.value import Positions, Value, as_value, binary, home, promote
 
@@ -153,22 +153,26 @@ def _reduce(op: Any, x: Any, over: Over, dim: Dims, keepdims: bool, floating: bo
     return Value(value.graph, node)
 
 
+@by_dim
 def sum(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The sum over axes or event dimensions. Points past an example's length do not count: over an axis whose length
     differs per example, there is a sum for each, even of a value that is the same for all."""
     return _reduce(reduction.sum_, x, over, dim, keepdims, floating=False)
 
 
+@by_dim
 def max(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The largest element over axes or event dimensions; equal ones share the gradient."""
     return _reduce(reduction.max_, x, over, dim, keepdims, floating=False)
 
 
+@by_dim
 def min(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The smallest element over axes or event dimensions; equal ones share the gradient."""
     return -max(-promote(x)[0], over, dim, keepdims)
 
 
+@by_dim
 def mean(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The mean over axes or event dimensions, of the points that exist."""
     (value,) = promote(x, floating=True)
@@ -182,60 +186,69 @@ def mean(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) ->
     return Value(result.graph, ew.div(result.node, points))
 
 
+@by_dim
 def var(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The population variance over axes or event dimensions."""
     centre = mean(x, over, dim, keepdims=True)
     return mean(square(promote(x)[0] - centre), over, dim, keepdims)
 
 
-def argmax(x: Any) -> Value:
-    """The int32 position of the largest element along the last event dimension; the first, if several are. As in numpy,
-    a NaN counts as the largest."""
+@by_dim
+def argmax(x: Any, over: Axis | None = None, dim: int | None = None) -> Value:
+    """The int32 position of the largest element over an axis, or along an event dimension, by default the last.
+
+    If several are largest, the first; over an axis, 0 for an example without points. As in numpy, a NaN counts as the
+    largest.
+    """
+    return _position(max, x, over, dim)
+
+
+@by_dim
+def argmin(x: Any, over: Axis | None = None, dim: int | None = None) -> Value:
+    """The int32 position of the smallest element over an axis, or along an event dimension: as `argmax`."""
+    return _position(min, x, over, dim)
+
+
+def _position(extreme: Callable[..., Value], x: Any, over: Axis | None, dim: int | None) -> Value:
     (value,) = promote(x)
+    if over is not None:
+        if dim is not None:
+            raise ShapeError("argmax and argmin take over=, an axis, or dim=, not both")
+        found = where(_found(value, extreme(value, over=over)), index(over), length(over))
+        return maximum(min(found, over=over), 0)  # a min over no points is of the wrong sign
     if not value.shape:
-        raise ShapeError("argmax of an event that is a number")
-    found = value == max(value, dim=-1, keepdims=True)
-    if value.dtype in FLOATS:
-        found = found | (value != value)
-    return min(where(found, np.arange(value.shape[-1]), value.shape[-1]), dim=-1)
+        raise ShapeError("argmax and argmin of an event that is a number; over an axis, they take over=")
+    (d,) = reduced_dims(value, -1 if dim is None else dim, None)
+    extent = value.shape[d]
+    positions = np.arange(extent).reshape(-1, *[1] * (len(value.shape) - 1 - d))
+    return min(where(_found(value, extreme(value, dim=d, keepdims=True)), positions, extent), dim=d)
+
+
+def _found(value: Value, wanted: Value) -> Value:
+    """Where a value is the wanted one, or no number at all."""
+    found = value == wanted
+    return found | (value != value) if value.dtype in FLOATS else found
+
+
+@by_dim
+def prod(x: Any, dim: Dims = None) -> Value:
+    """The product over event dimensions, of the whole event by default; its gradient is right at zeros, too."""
+    (value,) = promote(x)
+    if value.dtype == "bool":
+        value = cast(value, "int32")
+    dims = reduced_dims(value, dim, None)
+    if not dims:
+        return value
+    kept = [d for d in range(len(value.shape)) if d not in dims]
+    result = transpose(value, *dims, *kept).reshape(-1, *(value.shape[d] for d in kept))
+    while result.shape[0] > 1:  # by halves: as few operations as the logarithm of the length
+        half = result.shape[0] // 2
+        pairs = result[:half] * result[half : 2 * half]
+        result = pairs if result.shape[0] == 2 * half else concat([pairs, result[2 * half :]], dim=0)
+    return result[0]
 
 
 # Classification.
-
-
-def _along(op: Callable[[Node], Node], x: Any, dim: int) -> Value:
-    (value,) = promote(x, floating=True)
-    rank = len(value.shape)
-    if not -rank <= dim < rank:
-        raise ShapeError(f"dim={dim} is outside an event of shape {value.shape}")
-    perm = list(range(rank))
-    perm[dim % rank], perm[-1] = perm[-1], perm[dim % rank]
-    swapped = event_ops.transpose(value.node, tuple(perm))
-    return Value(value.graph, event_ops.transpose(op(swapped), tuple(perm)))
-
-
-def softmax(x: Any, dim: int = -1) -> Value:
-    """eˣ / Σ eˣ along an event dimension."""
-    return _along(composite.softmax, x, dim)
-
-
-def log_softmax(x: Any, dim: int = -1) -> Value:
-    """log softmax(x), without overflow."""
-    return _along(composite.log_softmax, x, dim)
-
-
-def cross_entropy(logits: Any, label: Any, dim: int = -1) -> Value:
-    """-log softmax(logits)[label]: logits of event (…, classes) and an int32 label of event (…).
-
-    `dim` is the dimension of the classes: 0 for scores of pixels (classes, H, W) and their label (H, W).
-    """
-    a, b = as_value(logits, None), as_value(label, None)
-    rank = len(a.shape)
-    if not -rank <= dim < rank:
-        raise ShapeError(f"dim={dim} is outside an event of shape {a.shape}")
-    order = [d for d in range(rank) if d != dim % rank]
-    last = event_ops.transpose(a.node, (*order, dim % rank))
-    return Value(home(a, b), composite.cross_entropy(last, b.node))
 
 
 def one_hot(label: Any, classes: int, dtype: str = "") -> Value:
@@ -256,6 +269,7 @@ def embedding(table_: Any, index: Any) -> Value:
 # Events.
 
 
+@by_dim
 def concat(values: Sequence[Any], dim: int = -1) -> Value:
     """The events joined along a dimension."""
     if not values:
@@ -267,6 +281,7 @@ def concat(values: Sequence[Any], dim: int = -1) -> Value:
     return Value(parts[0].graph, event_ops.concat([p.node for p in parts], dim % rank))
 
 
+@by_dim
 def stack(values: Sequence[Any], dim: int = 0) -> Value:
     """The events of equal shape joined along a new dimension."""
     parts = promote(*values)
@@ -275,6 +290,7 @@ def stack(values: Sequence[Any], dim: int = 0) -> Value:
     return concat([p.reshape(*p.shape[:at], 1, *p.shape[at:]) for p in parts], at)
 
 
+@by_dim
 def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...]:
     """The event cut along a dimension into equal parts, or into parts of the given lengths."""
     (value,) = promote(x)
@@ -288,6 +304,15 @@ def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...
     starts = np.cumsum([0, *lengths])
     nodes = [event_ops.slice_(value.node, at, int(s), 1, n) for s, n in zip(starts, lengths, strict=False)]
     return tuple(Value(value.graph, node) for node in nodes)
+
+
+@by_dim
+def flip(x: Any, dim: Dims = None) -> Value:
+    """The event with the elements along dimensions, all by default, in reverse order. Sequences run backwards by
+    `h[t + 1]`, not by this."""
+    (value,) = promote(x)
+    dims = reduced_dims(value, dim, None)
+    return value[tuple(slice(None, None, -1 if d in dims else 1) for d in range(len(value.shape)))]
 
 
 def transpose(x: Any, *perm: int) -> Value:
@@ -354,44 +379,7 @@ def _place(dim: int, places: int) -> int:
     return dim % places
 
 
-# Randomness and gradients.
-
-
-def random(seed: Any, axes: Iterable[Axis] = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = "") -> Value:
-    """Uniform numbers in [0, 1), independent at every point of the axes and every element of the event; multiples of
-    2⁻²⁴, by default of the graph's dtype.
-
-    They are a function of `seed` (an int or an int32 value) and `salt` alone: the same for the interpreter, for
-    compiled code and for an unrolled graph. Draws within one graph are told apart by their salts.
-    """
-    key, axes = as_value(seed, None, dtype="int32"), tuple(axes)
-    node = random_bits(key.node, axes, shape, salt)
-    dtype = dtype or (key.graph.dtype if key.graph is not None else axes[0].dtype if axes else "float32")
-    mantissa = ew.cast(ew.floordiv(node, leaves.const(1 << 8, "int32")), dtype)  # 24 bits, from -2²³ to 2²³ - 1
-    scale = leaves.const(2.0**-24, dtype)
-    place = key.graph if key.graph is not None else Positions(dtype)
-    return Value(place, ew.add(ew.mul(mantissa, scale), leaves.const(0.5, dtype)))
-
-
-def random_bits(key: Node, axes: tuple[Axis, ...], shape: tuple[int, ...], salt: int) -> Node:
-    """A hash of the key, of the position along each axis in turn, and of the position in the event."""
-    for axis in axes:
-        key = hash_(key, leaves.index(axis), salt)
-    positions = np.arange(math.prod(shape)).reshape(shape)
-    return hash_(key, leaves.const(positions, "int32"), salt)
-
-
-def dropout(x: Any, rate: float, seed: Any, salt: int = 0) -> Value:
-    """Zero each element with probability `rate`, and scale the others by 1 / (1 - rate) (Srivastava et al. 2014).
-
-    After training (`gc.inference`) it is the value itself. `seed` is an int or an int32 value without axes, such as an
-    input that counts the training steps. Two dropouts of one graph that should be independent get different salts.
-    """
-    if not 0 <= rate < 1:
-        raise ShapeError(f"a dropout rate is at least 0 and below 1, got {rate}")
-    (value,) = promote(x, floating=True)
-    draw = random(seed, value.axes, value.shape, salt, value.dtype)
-    return Value(home(value, draw), composite.dropout(value.node, draw.node, rate))
+# Gradients.
 
 
 def custom_gradient(function: Callable[..., tuple[Value, Callable[[Value], Any]]]) -> Callable[..., Value]:

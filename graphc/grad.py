@@ -28,16 +28,19 @@ from graphc.ops.leaves import INPUT, STATE, const, leaf
 from graphc.ops.reduction import broadcast, sum_to
 from graphc.scalar import computed
 from graphc.simplify import simplify
+from graphc.value import Value
 from graphc.verify import verify
 
+Wrt = Sequence[str | Value] | str | Value | None
 
-def grad(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
+
+def grad(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     """The graph with further outputs `grad_NAME`: the derivatives of output `of`, a number, by params and inputs.
 
-    `wrt` names them; by default, every trainable param. Each `grad_NAME` has the shape of NAME's array, and its dtype,
-    but float32 where that is float16 or bfloat16. The result
-    is a graph like any other and can be differentiated again; where it has a `grad_NAME` already, the new derivative is
-    called `grad_OF_NAME`. Source: Werbos 1990, "Backpropagation through time".
+    `wrt` gives these, by their names or as values; by default, every trainable param. Each `grad_NAME` has the shape of
+    NAME's array, and its dtype, but float32 where that is float16 or bfloat16. The result is a graph like any other and
+    can be differentiated again; where it has a `grad_NAME` already, the new derivative is called `grad_OF_NAME`.
+    Source: Werbos 1990, "Backpropagation through time".
     """
     result, found = gradients(graph, of, wrt)
     for name, node in found.items():
@@ -46,7 +49,7 @@ def grad(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     return simplify(result)
 
 
-def gradients(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> tuple[Graph, dict[str, Node]]:
+def gradients(graph: Graph, of: str, wrt: Wrt = None) -> tuple[Graph, dict[str, Node]]:
     """A copy of the graph with the adjoint equations, and the derivatives of output `of` by name."""
     verify(graph)
     loss = _output(graph, of)
@@ -63,7 +66,7 @@ def gradients(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> tuple[
     return result, {n: broadcast(adjoints[target], target.axes, target.shape) for n, target in targets.items()}
 
 
-def vjp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
+def vjp(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     """The vector-Jacobian product: as `grad`, for an output of any shape.
 
     The vector is a further input `cotangent_OF` of the output's type; the results are `grad_NAME`.
@@ -80,7 +83,7 @@ def vjp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
     return simplify(result)
 
 
-def jvp(graph: Graph, of: str, wrt: Sequence[str] | None = None) -> Graph:
+def jvp(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     """The Jacobian-vector product: how output `of` changes when the named params and inputs move.
 
     Their velocities are further inputs `tangent_NAME`, each like NAME's array; the result is output `tangent_OF`,
@@ -111,15 +114,18 @@ def _output(graph: Graph, of: str) -> Node:
     return node
 
 
-def _targets(graph: Graph, wrt: Sequence[str] | None) -> dict[str, Node]:
+def _targets(graph: Graph, wrt: Wrt) -> dict[str, Node]:
     if wrt is None:
         return {name: p.node for name, p in graph.params.items() if p.trainable}
     found = {}
-    for name in (wrt,) if isinstance(wrt, str) else wrt:
+    for item in (wrt,) if isinstance(wrt, str | Value) else wrt:
+        name = item.name if isinstance(item, Value) else item
         if name not in graph.params and name not in graph.inputs:
             known = ", ".join([*graph.params, *graph.inputs])
             raise DefinitionError(f"graph {graph.name!r} has no param or input {name!r}; it has {known}")
         node = graph.params[name].node if name in graph.params else graph.inputs[name]
+        if isinstance(item, Value) and item.node is not node:
+            raise DefinitionError(f"{item!r} is not {name!r} of graph {graph.name!r}, which is {node.type}")
         if node.dtype not in FLOATING:
             raise DtypeError(f"{name!r} is {node.dtype} and has no derivative")
         found[name] = node
@@ -161,9 +167,9 @@ def adjoint(graph: Graph, seeds: Mapping[Node, Node], targets: Sequence[Node]) -
             _propagate(graph, node, balanced_sum(contributions[node]), contributions)
     for state in states:
         name = bar[state]["name"]
-        body = balanced_sum(contributions[state]) if contributions[state] else _zeros(state)
+        body = balanced_sum(contributions[state]) if contributions[state] else zeros(state)
         graph.states[name] = Equation(bar[state], body, const(0, bar[state].dtype))
-    return {t: balanced_sum(contributions[t]) if contributions.get(t) else _zeros(t) for t in targets}
+    return {t: balanced_sum(contributions[t]) if contributions.get(t) else zeros(t) for t in targets}
 
 
 def _propagate(graph: Graph, node: Node, total: Node, contributions: dict[Node, list[Node]]) -> None:
@@ -197,5 +203,6 @@ def _between(graph: Graph, seeds: Iterable[Node], targets: Iterable[Node]) -> li
     return [n for n in nodes if n in reached and n in moved]
 
 
-def _zeros(node: Node) -> Node:
+def zeros(node: Node) -> Node:
+    """The adjoint of what nothing depends on."""
     return broadcast(const(0, computed(node.dtype)), node.axes, node.shape)

@@ -9,9 +9,11 @@ use them, `==` does not see them.
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from graphc import network
 from graphc.errors import AxisError, DefinitionError, DtypeError, Location, ShapeError, user_location
@@ -23,14 +25,16 @@ from graphc.value import State, Value, as_value, assigned
 
 if TYPE_CHECKING:
     import networkx
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A learned array: its value in the graph, the initialiser it names, and whether training moves it."""
+    """A learned array: its value in the graph, what it is at first (an initialiser's name, or a constant), and whether
+    training moves it."""
 
     node: Node
-    init: str
+    init: str | Node
     trainable: bool = True
 
 
@@ -68,7 +72,8 @@ class Graph:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        if check_dtype(self.dtype) not in FLOATS:
+        self.dtype = check_dtype(self.dtype)
+        if self.dtype not in FLOATS:
             raise DtypeError(f"a graph's default dtype is float32 or float64, got {self.dtype}")
 
     # Declarations.
@@ -101,21 +106,21 @@ class Graph:
         self,
         name: str,
         shape: Shape,
-        init: str | float | None = None,
+        init: str | float | npt.ArrayLike | None = None,
         dtype: str | None = None,
         trainable: bool = True,
     ) -> Value:
         """A learned array of `shape`; it varies over no axis.
 
         `init` names what `gc.initialize` fills it with (see there); by default matrices get "glorot_uniform" and
-        everything else zeros. A number is that constant.
+        everything else zeros. A number is that constant, and an array of the param's shape its elements; the graph's
+        text has them, too.
         """
-        shape = check_shape(shape)
+        node = leaf(PARAM, self._name(name), (), check_shape(shape), check_dtype(dtype or self.dtype))
         if init is None:
-            init = "glorot_uniform" if len(shape) >= 2 else "zeros"
-        init = init if isinstance(init, str) else repr(float(init))
-        node = leaf(PARAM, self._name(name), (), shape, check_dtype(dtype or self.dtype))
-        self.params[name] = Param(node, init, trainable and node.dtype in FLOATING)
+            init = "glorot_uniform" if len(node.shape) >= 2 else "zeros"
+        chosen = init if isinstance(init, str) else _constant_init(name, init, node)
+        self.params[name] = Param(node, chosen, trainable and node.dtype in FLOATING)
         return Value(self, node)
 
     def state(
@@ -228,6 +233,18 @@ class Graph:
             dict(self.steps),
         )
 
+    def __copy__(self) -> Graph:
+        return self.copy()
+
+    def __deepcopy__(self, memo: object) -> Graph:
+        return self.copy()  # nodes are immutable
+
+    def __reduce__(self) -> tuple[Callable[[str], Graph], tuple[str]]:
+        """A pickle holds the graph's text, and loading it runs nothing but the parser."""
+        from graphc.notation.parse import parse
+
+        return parse, (str(self),)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self._tables() == other._tables()
 
@@ -290,10 +307,40 @@ class Graph:
                 self.locations[node] = location
 
 
+def _constant_init(name: str, init: Any, node: Node) -> str | Node:
+    """What a param is at first, given as a number or an array."""
+    if callable(init) or isinstance(init, Value):
+        raise DefinitionError(
+            f"init= of param {name!r} is the name of an initialiser, a number or an array, not {init!r}: it is printed "
+            "with the graph; call a function yourself, and give the array that it returns"
+        )
+    try:
+        array = np.asarray(init)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DtypeError(f"init= of param {name!r} does not make an array: {error}") from None
+    if array.ndim == 0 and array.dtype.kind in "biuf":
+        return repr(float(array))
+    if array.dtype.kind not in {"bool": "b", "int32": "biu"}.get(node.dtype, "biuf"):
+        raise DtypeError(f"param {name!r} is {node.dtype}, its init= {array.dtype.name}")
+    if array.shape != node.shape:
+        raise ShapeError(f"param {name!r} has shape {node.shape}, its init= {array.shape}")
+    return as_value(array, None, dtype=node.dtype).node
+
+
 def _names(axes: Iterable[Axis]) -> str:
     return ", ".join(a.name for a in axes) or "no axis"
 
 
+def check_graph(given: object) -> None:
+    """Check that a function of graphs was given one."""
+    if not isinstance(given, Graph):
+        found = repr(given)
+        text = found if len(found) <= 60 else f"{found[:57]}..."
+        raise DefinitionError(f"expected a graph, gc.Graph(…), got {type(given).__name__}: {text}")
+
+
 def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+    if isinstance(name, str) and keyword.iskeyword(name):
+        raise DefinitionError(f"{name!r} is a keyword of Python, and calls take names as f({name}=…); use another name")
+    if not isinstance(name, str) or not name.isidentifier():
         raise DefinitionError(f"{name!r} is not a name; use letters, digits and _, not starting with a digit")

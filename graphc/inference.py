@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.graph import Graph
+from graphc.graph import Graph, check_graph
 from graphc.ir import Node
 from graphc.ops.composite import DROPOUT
 from graphc.ops.normalization import BATCH_NORM, after_training
@@ -21,6 +21,7 @@ def inference(graph: Graph) -> Graph:
 
     It takes the same params and inputs. It is made of the graph that describes the network, not of its training step.
     """
+    check_graph(graph)
     return replace(rewrite(graph, _after_training), updates={})
 
 

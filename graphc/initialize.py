@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from graphc.errors import DefinitionError, DtypeError
-from graphc.graph import Graph, Param
-from graphc.ir import FLOATING, Shape
+from graphc.graph import Graph, Param, check_graph
+from graphc.ir import FLOATING, Node, Shape
+from graphc.ops.leaves import array_of
 
 Draw = Callable[[np.random.Generator, Shape], np.ndarray]
 """A random array of a shape, in float64."""
@@ -28,6 +29,7 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     | init | fills with |
     |---|---|
     | a number, "zeros", "ones" | that constant |
+    | an array | its elements |
     | "normal(std)" | N(0, std²); std is 1 by default |
     | "uniform(low, high)" | U(low, high); "uniform(a)" is U(-a, a) |
     | "glorot_uniform", "glorot_normal" | variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010) |
@@ -39,6 +41,7 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     A matrix of shape (out, in) has these fans; further dimensions are a convolution's window and multiply both. A
     vector has its length for both fans.
     """
+    check_graph(g)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise DtypeError(f"a seed is an int of at least 0, got {seed!r}")
     return {name: _array(g, name, param, int(seed)) for name, param in g.params.items()}
@@ -47,6 +50,8 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
 def _array(g: Graph, name: str, param: Param, seed: int) -> np.ndarray:
     node = param.node
     location = g.locations.get(node)
+    if isinstance(param.init, Node):
+        return array_of(param.init).copy()
     try:
         constant = float(param.init)
     except ValueError:

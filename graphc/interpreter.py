@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.arguments import Arguments, check_arguments, check_updated
+from graphc.arguments import Arguments, check_arguments, check_by_name, check_updated
 from graphc.errors import CausalityError
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, Point, ragged_within
@@ -22,13 +22,14 @@ from graphc.verify import verify
 Key = tuple[Node, tuple[int, ...]]
 
 
-def interpret(graph: Graph, **arrays: Any) -> dict[str, np.ndarray]:
+def interpret(graph: Graph, *unnamed: Any, **arrays: Any) -> dict[str, np.ndarray]:
     """Run a graph: every output, by name, as an array of shape (axes…, event…).
 
     Params that the graph updates are changed in place. Points past an example's length hold 0.
     Raises `ArgumentError` if the arrays do not fit the graph, and what `verify` does.
     """
     verify(graph)
+    check_by_name(graph, unnamed)
     arguments = check_arguments(graph, arrays)
     check_updated(graph.updates, arrays)
     return run(graph, arguments)

@@ -12,11 +12,11 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from graphc.errors import AxisError, DtypeError, ShapeError
+from graphc.errors import AxisError, DtypeError, ShapeError, UnsupportedError
 from graphc.scalar import STORED, Scalar
 
 Shape = tuple[int, ...]
@@ -43,6 +43,24 @@ def check_shape(shape: Any) -> Shape:
     return result
 
 
+def _steps(axis: Axis, offset: object) -> int:
+    """The distance of a point from the current one."""
+    if isinstance(offset, bool) or not isinstance(offset, int | np.integer):
+        raise AxisError(f"{_DISTANCE.format(axis.name)}; got {offset!r}")
+    return int(offset)
+
+
+def _no_point(self: Axis | AxisPoint, *_: object) -> NoReturn:
+    name = self.name if isinstance(self, Axis) else self.axis.name
+    raise AxisError(f"{_DISTANCE.format(name)}; no multiple or part of it is a point")
+
+
+_DISTANCE = (
+    "a point of axis {0!r} is a whole number of steps from the current one, {0} - 1 or {0} + 2, a number that is fixed "
+    "when the graph is built; the position as a value is gc.index({0})"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """A named axis: time, batch, image rows.
@@ -57,10 +75,13 @@ class Axis:
     dtype: str = field(default="float32", compare=False, repr=False)
 
     def __add__(self, offset: int) -> AxisPoint:
-        return AxisPoint(self, int(offset))
+        return AxisPoint(self, _steps(self, offset))
 
     def __sub__(self, offset: int) -> AxisPoint:
-        return AxisPoint(self, -int(offset))
+        return AxisPoint(self, -_steps(self, offset))
+
+    __radd__ = __add__
+    __mul__ = __rmul__ = __truediv__ = __floordiv__ = __mod__ = __neg__ = __rsub__ = _no_point
 
     @property
     def first(self) -> AxisEdge:
@@ -72,6 +93,11 @@ class Axis:
 
     def at(self, position: int) -> AxisEdge:
         """The point at a fixed position, counted from 0."""
+        if isinstance(position, bool) or not isinstance(position, int | np.integer) or position < 0:
+            raise AxisError(
+                f"{self.name}.at takes a position counted from 0, fixed when the graph is built, got {position!r}; "
+                f"{self.name}.last is the last point, and x[{self.name} - 1][{self.name}.last] reads the one before it"
+            )
         return AxisEdge(self, int(position))
 
     def __repr__(self) -> str:
@@ -86,10 +112,13 @@ class AxisPoint:
     offset: int
 
     def __add__(self, offset: int) -> AxisPoint:
-        return AxisPoint(self.axis, self.offset + int(offset))
+        return AxisPoint(self.axis, self.offset + _steps(self.axis, offset))
 
     def __sub__(self, offset: int) -> AxisPoint:
-        return AxisPoint(self.axis, self.offset - int(offset))
+        return AxisPoint(self.axis, self.offset - _steps(self.axis, offset))
+
+    __radd__ = __add__
+    __mul__ = __rmul__ = __truediv__ = __floordiv__ = __mod__ = __neg__ = __rsub__ = _no_point
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +127,12 @@ class AxisEdge:
 
     axis: Axis
     position: str | int
+
+    def __add__(self, offset: int) -> NoReturn:
+        t = self.axis.name
+        raise AxisError(f"no steps are counted from one point; x[{t} - 1][{t}.last] reads the point before {t}.last")
+
+    __sub__ = __radd__ = __rsub__ = __add__
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +208,15 @@ class Node:
             if key == name:
                 return value
         raise KeyError(f"{self.op.name} has no attribute {name!r}")
+
+    def __copy__(self) -> Node:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Node:
+        return self  # a copy would be equal to nothing
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedError("a value is pickled with its graph: pickle the graph, and look it up by its name there")
 
     def __repr__(self) -> str:
         attrs = "".join(f" {k}={v!r}" for k, v in self.attrs if k != "data")

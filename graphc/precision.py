@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from graphc.causality import roots
 from graphc.errors import DtypeError
-from graphc.graph import Equation, Graph
+from graphc.graph import Equation, Graph, Param
 from graphc.ir import FLOATING, FLOATS, WIDEN, Node, rebuild, topological
 from graphc.ops.elementwise import CAST, cast
 from graphc.ops.leaves import CONST, LEAVES, array_of, const, leaf
@@ -27,7 +27,7 @@ def to_dtype(graph: Graph, dtype: str) -> Graph:
         graph.copy(),
         dtype=dtype,
         inputs={name: made[node] for name, node in graph.inputs.items()},
-        params={name: replace(p, node=made[p.node]) for name, p in graph.params.items()},
+        params={name: _param(p, made[p.node], dtype) for name, p in graph.params.items()},
         states={
             name: Equation(made[e.node], None if e.body is None else made[e.body], made[e.initial])
             for name, e in graph.states.items()
@@ -37,6 +37,11 @@ def to_dtype(graph: Graph, dtype: str) -> Graph:
         locations={made[node]: line for node, line in graph.locations.items() if node in made},
         steps={made[node]: step for node, step in graph.steps.items() if node in made},
     )
+
+
+def _param(param: Param, node: Node, dtype: str) -> Param:
+    init = param.init if isinstance(param.init, str) else _converted(param.init, [], dtype)
+    return replace(param, node=node, init=init)
 
 
 def _converted(node: Node, inputs: list[Node], dtype: str) -> Node:

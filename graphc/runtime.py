@@ -22,6 +22,7 @@ from graphc.codegen.partition import CLOCKS
 from graphc.codegen.program import Buffer, Program
 from graphc.codegen.shares import Shares, shares
 from graphc.codegen.team import SUPPORTED, Job, runner, team
+from graphc.errors import GraphError, no_copy
 from graphc.graph import Graph
 from graphc.index_checks import IndexCheck, check_indices
 from graphc.ir import Axis, Node
@@ -227,21 +228,32 @@ class BoundCall:
     """A call with its memory fixed: it reads the arrays as they are now, and overwrites `results` each time.
 
     Lengths and indices were checked when it was bound. One that has been changed since to what there is not counts as
-    the nearest one that there is.
+    the nearest one that there is. It serves one Python thread at a time: a call while another runs is an error.
     """
 
-    __slots__ = ("_address", "_job", "_keep", "_run", "results", "workspace")
+    __slots__ = ("_address", "_free", "_job", "_keep", "results", "workspace")
 
     def __init__(self, job: Job, results: Results, workspace: np.ndarray, keep: tuple[object, ...]) -> None:
         self._job, self._keep = job, keep
         self._address = ctypes.addressof(job)
-        self._run = runner()
+        self._free = [runner()]  # taken from here while a call runs
         self.results = results
         self.workspace = workspace
 
     def __call__(self) -> Results:
-        self._run(team.address, self._address)
+        try:
+            run = self._free.pop()
+        except IndexError:
+            raise GraphError(
+                "this bound call is running on another thread, in the memory that it has; bind one for each thread"
+            ) from None
+        try:
+            run(team.address, self._address)
+        finally:
+            self._free.append(run)
         return self.results
+
+    __reduce__ = no_copy
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:

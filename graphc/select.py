@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from graphc.causality import reachable
 from graphc.errors import DefinitionError
-from graphc.graph import Graph
+from graphc.graph import Graph, check_graph
 from graphc.ir import Axis, Node
 from graphc.rewrite import without_dead_states
 
@@ -21,6 +21,7 @@ def select(graph: Graph, *outputs: str) -> Graph:
     Inputs, states and axes that they do not need are gone, and so are updates. Params all stay, so that the arrays of
     the whole graph's serve this one too.
     """
+    check_graph(graph)
     for name in outputs:
         if name not in graph.outputs:
             raise DefinitionError(f"graph {graph.name!r} has no output {name!r}; it has {', '.join(graph.outputs)}")

@@ -78,8 +78,9 @@ class _Stepper:
     """What each value of a graph becomes at the current step of an axis: `made` keeps its other axes and its event."""
 
     def __init__(self, graph: Graph, over: Axis | str) -> None:
+        verify(graph)
         self.axis = _axis(graph, over)
-        self.graph = rewrite(verify(graph), _without_custom_gradient)
+        self.graph = rewrite(graph, _without_custom_gradient)
         self.order = reachable(self.graph)
         self.names = {node: name for name, node in self.graph.outputs.items()}
         self.taken = {*graph.inputs, *graph.params, *graph.states, *graph.outputs, *graph.axes}

@@ -21,6 +21,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from graphc import functions as fn
+from graphc import probabilities, randomness
 from graphc.gradient_check import Arrays, GradientError, check_gradients, random_arrays
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, topological
@@ -260,16 +261,16 @@ class _Author:
             lambda: fn.concat([a, b[1:]]),
             lambda: fn.stack([a, b]).T.reshape(4)[0:4:2],
             lambda: fn.outer(a, b)[1],
-            lambda: fn.softmax(a * b),
-            lambda: fn.log_softmax(fn.concat([a, b]))[:3],
+            lambda: probabilities.softmax(a * b),
+            lambda: probabilities.log_softmax(fn.concat([a, b]))[:3],
             lambda: self.param((3, 2)) @ a,
         )
 
     def _classified(self, a: Value, b: Value) -> Value:
         return self.one_of(
-            lambda: fn.cross_entropy(self._fit(a, (CLASSES,)), self.label),
+            lambda: probabilities.cross_entropy(self._fit(a, (CLASSES,)), self.label),
             lambda: self._fit(b, ()) * fn.one_hot(self.label, CLASSES),
-            lambda: fn.dropout(a, 0.25, seed=3, salt=len(self.g.params)),
+            lambda: randomness.dropout(a, 0.25, seed=3, salt=len(self.g.params)),
         )
 
     def _shifted(self, a: Value, b: Value) -> Value:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from graphc.errors import DefinitionError
+from graphc.errors import DefinitionError, listed
 from graphc.functions import cast, minimum, sqrt, sum
-from graphc.grad import gradients
-from graphc.graph import Graph
+from graphc.grad import Wrt, gradients, zeros
+from graphc.graph import Graph, check_graph
 from graphc.optim import Optimizer, Rate, rate_at
 from graphc.scalar import computed
 from graphc.simplify import simplify
@@ -17,16 +17,22 @@ from graphc.value import Value
 STEP = "step"  # the param that counts the steps; `step_OF` where the graph has a name like that already
 
 
-def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Sequence[str] | None = None) -> Graph:
+def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Wrt = None) -> Graph:
     """The graph with updates that move its params down the gradient of output `of`, a number.
 
-    `wrt` names the params that move; by default every trainable one. What the optimiser remembers becomes further
-    params, such as `momentum_W`, at first 0; param `step` counts the steps. A param of float16 or bfloat16 is rounded
-    after each step; what is remembered of it is float32. The graph's own updates stay, so a graph with two losses, for
-    some params each, is trained by a training step of a training step.
+    `wrt` gives the params that move, as `gc.grad` takes them; by default every trainable one. What the optimiser
+    remembers becomes further params, such as `momentum_W`, at first 0; param `step` counts the steps. A param of
+    float16 or bfloat16 is rounded after each step; what is remembered of it is float32. The graph's own updates stay,
+    so a graph with two losses, for some params each, is trained by a training step of a training step.
     """
+    check_graph(graph)
+    _check_optimizer(optimizer)
     _check_rate(optimizer.lr, graph)
     result, found = gradients(graph, of, wrt)
+    if all(node is zeros(node) for node in found.values()):
+        names = f": {listed(found)} do not reach it" if found else f"; graph {graph.name!r} has none"
+        location = graph.locations.get(graph.outputs[of])
+        raise DefinitionError(f"output {of!r} depends on no param that training moves{names}", location)
     for name in found:
         if name not in graph.params:
             raise DefinitionError(f"training moves params, and {name!r} is an input of graph {graph.name!r}")
@@ -64,6 +70,14 @@ def clipped(gradients: Mapping[str, Value], norm: float) -> dict[str, Value]:
         return {}
     scale = minimum(norm / (sqrt(total) + 1e-6), 1.0)
     return {name: gradient * cast(scale, gradient.dtype) for name, gradient in gradients.items()}
+
+
+def _check_optimizer(optimizer: object) -> None:
+    if isinstance(optimizer, type) or not all(hasattr(optimizer, name) for name in ("lr", "clip", "slots", "move")):
+        name, shown = "Adam", repr(optimizer)
+        if isinstance(optimizer, type):
+            name, shown = optimizer.__name__, f"the class {optimizer.__name__}"
+        raise DefinitionError(f"expected an optimiser, such as gc.optim.{name}(lr=1e-3), got {shown}")
 
 
 def _check_rate(lr: Rate, graph: Graph) -> None:

@@ -72,6 +72,6 @@ def train_on_arrays(file: Path, function: str, given: Given, data: str, batch_ax
         settings=settings,
     )
     if given.output is not None:
-        typer.echo(f"{given.output}: {len(checkpoint.load(given.output)[0])} arrays")
+        typer.echo(f"{given.output}: {len(checkpoint.load(given.output))} arrays")
     elif not result.history:
         typer.echo("nothing was trained")

@@ -45,7 +45,7 @@ def source(module: ModuleType, graph: Graph, data: str) -> Source:
     elif data.endswith(".npz"):
         by_name = _archive(data, graph)
     elif data.endswith(".safetensors"):
-        by_name = checkpoint.load(data)[0]
+        by_name = checkpoint.load(data)
     else:
         raise ArgumentError(f"--data is 'vowels', or an .npz or .safetensors file, not {data!r}")
     chosen = _chosen(graph, by_name, data)

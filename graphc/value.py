@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from graphc.errors import AxisError, DefinitionError, DtypeError, GraphError, ShapeError
+from graphc.errors import AxisError, DefinitionError, DtypeError, GraphError, ProtocolError, ShapeError
+from graphc.habits import NO_ARRAY, Symbolic
 from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape
 from graphc.ops import axis as axis_ops
 from graphc.ops import elementwise as ew
@@ -38,11 +39,6 @@ _REFLECTED = {
     np.bitwise_or: "__or__",
 }
 
-_NO_ARRAY = (
-    "computes arrays, not values of a graph; graphc has functions of its own, as gc.tanh and gc.sum, and operators "
-    "take values"
-)
-
 
 class Positions:
     """In place of a graph, for values made of axes alone: they fit any graph that has these axes. Numbers beside them
@@ -60,7 +56,7 @@ class Positions:
 Home = Union["Graph", Positions, None]
 
 
-class Value:
+class Value(Symbolic):
     """A value of a graph: it varies over `axes` and holds an event of `shape` at each point.
 
     `v[t - 1]` is the value one step back (0 before the start), `v[t.last]` its last point, `v[0:8]` a slice of the
@@ -186,22 +182,14 @@ class Value:
         """`array * value`; numpy's functions do not take values."""
         operator = _REFLECTED.get(function)
         if operator is None or method != "__call__" or options or inputs[-1] is not self:
-            raise GraphError(f"np.{function.__name__} {_NO_ARRAY}")
+            raise GraphError(f"np.{function.__name__} {NO_ARRAY}")
         result: Value = getattr(self, operator)(inputs[0])
         return result
-
-    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
-        raise GraphError(f"numpy {_NO_ARRAY}")
 
     def __invert__(self) -> Value:
         return Value(self.graph, ew.logical_not(self.node))
 
     __hash__ = object.__hash__
-
-    def __bool__(self) -> bool:
-        raise GraphError(
-            "a value has no truth value while the graph is built; use gc.where(condition, then, otherwise)"
-        )
 
     @property
     def T(self) -> Value:
@@ -221,8 +209,8 @@ class Value:
 
     def shift(self, axis: Axis, offset: int, fill: Any = 0.0) -> Value:
         """The value `offset` points further along an axis, and `fill` (a number or a value) where there is none."""
-        other = assigned(fill, self.graph, self.dtype)
-        return Value(home(self, other), axis_ops.shift(self.node, {axis: int(offset)}, other.node))
+        other, point = assigned(fill, self.graph, self.dtype), axis + offset
+        return Value(home(self, other), axis_ops.shift(self.node, {axis: point.offset}, other.node))
 
     def __getitem__(self, key: Any) -> Value:
         points, edges, events = split_key(key)
@@ -235,7 +223,10 @@ class Value:
 
     def __iter__(self) -> Iterator[Value]:
         if not self.shape:
-            raise TypeError("a value whose event is a number cannot be iterated over")
+            raise ProtocolError(
+                "a value whose event is a number cannot be iterated over; its steps are not known before a call: an "
+                "equation, as h[t] = f(h[t - 1], x), holds at each of them"
+            )
         return (self[k] for k in range(self.shape[0]))
 
     def _delayed(self, points: Sequence[AxisPoint]) -> Value:
@@ -316,10 +307,15 @@ def split_key(key: Any) -> tuple[list[AxisPoint], list[AxisEdge], list[Any]]:
             points.append(item)
         elif isinstance(item, AxisEdge):
             edges.append(item)
+        elif isinstance(item, slice) and not all(
+            k is None or isinstance(k, int | np.integer) for k in (item.start, item.stop, item.step)
+        ):
+            raise DtypeError(f"a slice is of the event and made of ints, x[0:8]; an axis has no slices, got {item!r}")
         elif isinstance(item, int | np.integer | slice) or item is Ellipsis or item is None:
             events.append(item)
         else:
-            raise DtypeError(f"a subscript is a point of an axis (t - 1), an int or a slice, not {item!r}")
+            row = "; gc.embedding(table, x) is the row that a value names" if isinstance(item, Value) else ""
+            raise DtypeError(f"a subscript is a point of an axis (t - 1), an int or a slice, not {item!r}{row}")
     return points, edges, events
 
 
@@ -366,7 +362,8 @@ def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:
         if (dtype or own) == "int32" and array.size and not _is_int32(array):
             raise DtypeError(f"integers are int32 here, -2147483648 to 2147483647; got {item!r}")
         return Value(None, const(array, dtype or own))
-    raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}")
+    place = f"; the position along it is gc.index({item.name})" if isinstance(item, Axis) else ""
+    raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}{place}")
 
 
 def assigned(item: Any, graph: Home, dtype: str) -> Value:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from graphc.causality import components, reachable, roots
 from graphc.errors import AxisError, DefinitionError
-from graphc.graph import Graph
+from graphc.graph import Graph, check_graph
 from graphc.ops.leaves import COTANGENT, STATE
 
 
 def verify(graph: Graph) -> Graph:
     """The graph itself, if it is sound; otherwise a `GraphError` that names the user's line."""
+    check_graph(graph)
     if not roots(graph):
         raise DefinitionError(f"graph {graph.name!r} has no outputs; name one with g.output(name, value)")
     for name, equation in graph.states.items():

@@ -16,6 +16,7 @@ import numpy as np
 from graphc.errors import DtypeError, ShapeError
 from graphc.ir import FLOATS, Axis, Node, Op, Point, Reads, Type, broadcast_shapes, make, merge_axes
 from graphc.ops.event import reshape
+from graphc.ops.leaves import LEAVES
 from graphc.ops.reduction import broadcast, over_delays, reduced_points, sum_
 from graphc.ops.site import Event, Site
 from graphc.scalar import Scalar, call
@@ -108,16 +109,19 @@ def contract(left: Node, right: Node, a: str, b: str, out: str, over: Sequence[A
     return make(CONTRACT, (left, right), a=a, b=b, out=out, over=tuple(over))
 
 
+def _shown(operand: Node) -> str:
+    """An operand of a product for a message: its type, and its name if it has one."""
+    return f"{operand['name']} {operand.type}" if operand.op in LEAVES else str(operand.type)
+
+
 def matmul(left: Node, right: Node) -> Node:
     """`left @ right` on events, as numpy's matmul: vectors, matrices, and stacks of matrices that broadcast."""
     if not left.shape or not right.shape:
-        raise ShapeError(f"@ takes vectors and matrices, got events {left.shape} and {right.shape}; use * for numbers")
+        raise ShapeError(f"@ takes vectors and matrices; use * for numbers: {_shown(left)} @ {_shown(right)}")
     k = left.shape[-1]
     if k != right.shape[-2 if len(right.shape) > 1 else 0]:
-        raise ShapeError(
-            f"@ of events {left.shape} and {right.shape}: {k} columns meet "
-            f"{right.shape[-2 if len(right.shape) > 1 else 0]} rows"
-        )
+        rows = right.shape[-2 if len(right.shape) > 1 else 0]
+        raise ShapeError(f"{k} columns meet {rows} rows: {_shown(left)} @ {_shown(right)}")
     batch = broadcast_shapes([left.shape[:-2], right.shape[:-2]], "@ of stacked matrices")
     names = "abcdefgh"[: len(batch)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.budget import choose, parse_bytes
+from graphc.budget import _enough, choose, parse_bytes
 from graphc.compile import in_chunks, stages
 from graphc.errors import ArgumentError, GraphError
 from graphc.testing import random_arrays
@@ -82,3 +82,15 @@ def test_without_a_state_there_are_no_chunks() -> None:
     assert f(x=np.zeros((8, 64), np.float32))["y"].shape == (8, 64)
     with pytest.raises(ArgumentError, match="no state"):
         f(x=np.zeros((8000, 64), np.float32))
+
+
+def test_the_limit_that_is_suggested_is_the_smallest() -> None:
+    """What is said is enough, and a tenth of its unit less is not."""
+    for size in (1, 1023, 1024, 1025, 7000, 1 << 20, (1 << 20) + 1, 123_456_789, 5 << 30):
+        text = _enough(size)
+        number, unit = text.split()
+        assert size <= parse_bytes(text)
+        assert unit == "B" or parse_bytes(f"{float(number) - 0.1:.1f} {unit}") < size
+    dg = lstm(1)
+    with pytest.raises(ArgumentError, match=r"memory='\d+ B'"):
+        gc.compile(dg, memory=1)(**random_arrays(dg, 0, t=2, n=1))

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphc.checkpoint import load, save
+import graphc as gc
+from graphc.checkpoint import load, read, save
 from graphc.errors import ArgumentError
 
 ARRAYS = {
@@ -27,7 +28,7 @@ ARRAYS = {
 
 def test_round_trip(tmp_path: Path) -> None:
     save(tmp_path / "a.safetensors", ARRAYS, {"note": "ü"})
-    arrays, metadata = load(tmp_path / "a.safetensors")
+    arrays, metadata = read(tmp_path / "a.safetensors")
     assert metadata == {"note": "ü"}
     assert arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
@@ -39,7 +40,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_a_transposed_array_keeps_its_values(tmp_path: Path) -> None:
     save(tmp_path / "a.safetensors", {"W": ARRAYS["W"].T})
-    assert np.array_equal(load(tmp_path / "a.safetensors")[0]["W"], ARRAYS["W"].T)
+    assert np.array_equal(load(tmp_path / "a.safetensors")["W"], ARRAYS["W"].T)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +64,7 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     for arrays in (ARRAYS, {"W": np.zeros(3)}):
         save(tmp_path / "latest.safetensors", arrays)
         assert (tmp_path / "latest.safetensors").is_symlink()
-        assert load(tmp_path / "runs" / "7.safetensors")[0].keys() == arrays.keys()
+        assert load(tmp_path / "runs" / "7.safetensors").keys() == arrays.keys()
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -129,8 +130,33 @@ def test_a_damaged_file_is_an_error_or_other_numbers(
         damaged = whole[:position] + bytes([data.draw(st.integers(0, 255))]) + whole[position + 1 :]
     path.write_bytes(damaged)
     try:
-        arrays, _ = load(path)
+        arrays = load(path)
     except ArgumentError:
         return
     assert len(damaged) == len(whole)
     assert all(isinstance(a, np.ndarray) for a in arrays.values())
+
+
+def test_params_are_saved_and_loaded_by_name(tmp_path: Path) -> None:
+    g = gc.Graph("g")
+    g.output("y", g.param("W", (2, 3)) @ g.param("x", (3,), init=1.0))
+    params = gc.initialize(g)
+    gc.save(tmp_path / "params.safetensors", params)
+    loaded = gc.load(tmp_path / "params.safetensors")
+    assert all(np.array_equal(loaded[name], array) for name, array in params.items())
+    assert gc.compile(g)(**loaded)["y"].tolist() == gc.compile(g)(**params)["y"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ([np.ones(2)], "dict of arrays by name"),
+        ({0: np.ones(2)}, "dict of arrays by name"),
+        ({"W": [1.0]}, "W is a list"),
+        ({"W": np.array([None])}, "W is a object array"),
+    ],
+)
+def test_what_is_no_array_is_not_written(tmp_path: Path, arrays: Any, says: str) -> None:
+    with pytest.raises(ArgumentError, match=says):
+        save(tmp_path / "a.safetensors", arrays)
+    assert not list(tmp_path.iterdir())

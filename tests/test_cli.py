@@ -184,7 +184,9 @@ def test_training_is_not_resumed_on_other_data(graphc: Run, cell: Path) -> None:
     graphc(*first, "data.npz", "--batch-size", "8", "--epochs", "1", cwd=folder)
     before = (folder / "state.safetensors").read_bytes()
     for options, difference in ((("other.npz", "--batch-size", "8"), "data"), (("data.npz",), "batch_size")):
-        assert difference in graphc(*first, *options, "--epochs", "2", cwd=folder, status=1)
+        said = graphc(*first, *options, "--epochs", "2", cwd=folder, status=1)
+        assert difference in said
+        assert "remove the file or give another path" in said
     assert (folder / "state.safetensors").read_bytes() == before
     assert "epoch 2/2" in graphc(*first, "same.npz", "--batch-size", "8", "--epochs", "2", cwd=folder)
 
@@ -363,7 +365,7 @@ def test_a_file_is_a_program_of_its_own(graphc: Run, cell: Path) -> None:
         (CELL.replace("import graphc as gc", "import soup"), "cell.py:2: ModuleNotFoundError: No module named 'soup'"),
         (CELL.replace("def graph():", "def graph(:"), "cell.py:4: SyntaxError"),
         (CELL.replace("gc.tanh(", "int('"), "cell.py:9: SyntaxError"),
-        (CELL.replace("gc.tanh", "int"), "cell.py:9: TypeError"),
+        (CELL.replace("gc.tanh", "ord"), "cell.py:9: TypeError"),
     ],
 )
 def test_a_mistake_in_the_users_code_is_one_line(graphc: Run, cell: Path, code: str, where: str) -> None:

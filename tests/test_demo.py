@@ -19,7 +19,7 @@ def test_demo_learns_and_leaves_its_pictures(tmp_path: Path) -> None:
     assert accuracy >= 0.96
     for name in ("graph", "unrolled", "learning_curve"):
         assert xml.parse(tmp_path / "demo" / f"{name}.svg").getroot().tag.endswith("svg")
-    weights, _ = load(tmp_path / "demo" / "weights.safetensors")
+    weights = load(tmp_path / "demo" / "weights.safetensors")
     test = japanese_vowels().test
     again = gc.compile(graph())(**arguments(test), **weights)["accuracy"]
     assert float(again) == np.float32(accuracy)

@@ -3,7 +3,6 @@
 Each function below makes one mistake, on the line that ends in `# here`; its decorator says what the error says.
 """
 
-import linecache
 from collections.abc import Callable
 from typing import Any
 
@@ -21,32 +20,14 @@ from graphc.errors import (
     ShapeError,
     UnsupportedError,
 )
+from tests.mistakes import Mistake, Mistakes, check
 
-Mistake = Callable[[], object]
-MISTAKES: list[tuple[Mistake, type[GraphError], tuple[str, ...]]] = []
-
-
-def refused(kind: type[GraphError], *says: str) -> Callable[[Mistake], Mistake]:
-    def register(mistake: Mistake) -> Mistake:
-        MISTAKES.append((mistake, kind, says))
-        return mistake
-
-    return register
+refused = Mistakes()
 
 
-@pytest.mark.parametrize(("mistake", "kind", "says"), MISTAKES, ids=[m.__name__ for m, _, _ in MISTAKES])
+@pytest.mark.parametrize(("mistake", "kind", "says"), refused)
 def test_mistake(mistake: Mistake, kind: type[GraphError], says: tuple[str, ...]) -> None:
-    with pytest.raises(GraphError) as raised:
-        mistake()
-    error = raised.value
-    assert type(error) is kind
-    for text in says:
-        assert text in str(error), str(error)
-    assert error.location is not None
-    assert error.location.file == __file__
-    line = linecache.getline(__file__, error.location.line)
-    assert line.rstrip().endswith("# here"), line
-    assert str(error).startswith(f"{__file__}:{error.location.line}\n    {line.strip()}\n")
+    check(mistake, kind, says)
 
 
 def graph() -> tuple[gc.Graph, Any, Any, gc.Value]:
@@ -66,6 +47,12 @@ def name_not_an_identifier() -> None:
 @refused(DtypeError, "float32 or float64, got int32")
 def default_dtype() -> None:
     gc.Graph("g", dtype="int32")  # here
+
+
+@refused(DefinitionError, "'lambda' is a keyword of Python", "lambda=…", "use another name")
+def name_that_is_a_keyword() -> None:
+    g, *_ = graph()
+    g.input("lambda", (3,))  # here
 
 
 @refused(DefinitionError, "axis 't' is declared twice")
@@ -146,6 +133,30 @@ def unknown_dtype() -> None:
 @refused(DtypeError, "default dtype is float32 or float64", "bfloat16")
 def half_precision() -> None:
     gc.Graph("small", dtype="bfloat16")  # here
+
+
+@refused(ShapeError, "param 'W' has shape (2, 3), its init= (3, 2)")
+def init_of_another_shape() -> None:
+    g, *_ = graph()
+    g.param("W", (2, 3), init=np.zeros((3, 2)))  # here
+
+
+@refused(DtypeError, "param 'k' is int32, its init= float64")
+def init_of_another_dtype() -> None:
+    g, *_ = graph()
+    g.param("k", (2,), init=[0.5, 1.0], dtype="int32")  # here
+
+
+@refused(DtypeError, "init= of param 'W' does not make an array")
+def init_that_is_no_array() -> None:
+    g, *_ = graph()
+    g.param("W", (2, 3), init=[[1.0], [1.0, 2.0]])  # here
+
+
+@refused(DefinitionError, "init= of param 'W'", "printed with the graph", "give the array that it returns")
+def init_by_a_function() -> None:
+    g, *_ = graph()
+    g.param("W", (2, 3), init=np.zeros)  # type: ignore[arg-type] # here
 
 
 @refused(AxisError, "'h' varies over no axis")
@@ -261,7 +272,7 @@ def events_that_do_not_broadcast() -> None:
     x + g.param("b", (4,))  # here
 
 
-@refused(ShapeError, "(8, 4) and (3,)", "4 columns meet 3 rows")
+@refused(ShapeError, "4 columns meet 3 rows: W float32[8, 4] @ x float32[3] over t, n")
 def product_of_wrong_shapes() -> None:
     g, _, _, x = graph()
     g.param("W", (8, 4)) @ x  # here
@@ -481,6 +492,17 @@ def derivative_by_nothing() -> None:
     gc.grad(runnable(), "loss", wrt=["V"])  # here
 
 
+@refused(DefinitionError, "float32[2]", "is not 'W' of graph 'elman', which is float32[3, 3]")
+def derivative_by_a_value_of_another_graph() -> None:
+    gc.grad(runnable(), "loss", wrt=[gc.Graph("other").param("W", (2,))])  # here
+
+
+@refused(DefinitionError, "not an input, a param or a state")
+def derivative_by_what_has_no_name() -> None:
+    g = runnable()
+    gc.grad(g, "loss", wrt=g.value("W") * 2.0)  # here
+
+
 @refused(DtypeError, "'k' is int32 and has no derivative")
 def derivative_by_integers() -> None:
     g = runnable()
@@ -524,6 +546,15 @@ def fixed() -> gc.Graph:
     return g
 
 
+class Tensor:
+    """What PyTorch's does."""
+
+    requires_grad = True
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
 PROPER: dict[str, Any] = {"x": np.zeros((4, 2, 3), "float32"), "W": np.zeros((3, 3), "float32")}
 MORE = {
     **PROPER,
@@ -553,6 +584,8 @@ CALLS: dict[str, tuple[Callable[[], gc.Graph], dict[str, Any], tuple[str, ...]]]
     "negative length": (labelled, {**MORE, "lengths": np.array([-1, 1], "int32")}, ("lengths", "-1")),
     "class": (labelled, {**MORE, "label": np.full((3, 2), 3, "int32")}, ("3",)),
     "fixed axis": (fixed, {"x": np.zeros(5, "float32"), "t": 2}, ("axis 'i' is 5 long in x", "4 in the graph")),
+    "misspelt": (runnable, {"x": PROPER["x"], "w": PROPER["W"]}, ("unknown: w; did you mean 'W'?",)),
+    "tensor with a gradient": (runnable, {**PROPER, "x": Tensor()}, ("x does not make an array", "pass x.detach()")),
     "unknown length": (fixed, {"x": np.zeros(4, "float32")}, ("how long axis 't' is", "t=…")),
     "negative axis": (fixed, {"x": np.zeros(4, "float32"), "t": -1}, ("axis 't'", "not -1")),
     "length that is no number": (fixed, {"x": np.zeros(4, "float32"), "t": "many"}, ("axis 't'", "many")),

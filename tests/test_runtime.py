@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.errors import ArgumentError, DtypeError
+from graphc.errors import ArgumentError, DtypeError, GraphError
 
 
 def counter() -> gc.Graph:
@@ -78,6 +80,30 @@ def test_a_bound_call_reads_its_arrays_anew_and_reuses_its_results() -> None:
     assert call()["h"] is first["h"]
     assert first["h"][-1, 0] == 10
     assert (total == 12).all()
+
+
+def test_a_bound_call_serves_one_thread_at_a_time() -> None:
+    """Two calls at once would share memory and results: one of them is refused, and the other is right."""
+    x = np.ones((200_000, 3), np.float32)
+    call = gc.compile(counter(), threads=1).bind(x=x, total=np.zeros(3, np.float32))
+    start, refused = threading.Barrier(2), []
+
+    def calls() -> None:
+        start.wait()
+        for _ in range(20):
+            try:
+                call()
+            except GraphError as error:
+                refused.append(str(error))
+
+    callers = [threading.Thread(target=calls) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert refused
+    assert "bind one for each thread" in refused[0]
+    np.testing.assert_array_equal(call()["h"], np.cumsum(x, axis=0))
 
 
 def test_values_are_checked_at_every_call() -> None:

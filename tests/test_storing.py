@@ -266,7 +266,7 @@ def test_training(dtype: str, tmp_path: Path) -> None:
     losses = [float(run(x=x, **state)["loss"]) for _ in range(60)]
     assert losses[-1] < losses[0] / 2
     checkpoint.save(tmp_path / "state.safetensors", state)
-    found, _ = checkpoint.load(tmp_path / "state.safetensors")
+    found = checkpoint.load(tmp_path / "state.safetensors")
     for name, array in state.items():
         assert found[name].dtype == array.dtype
         assert found[name].tobytes() == array.tobytes()

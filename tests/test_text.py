@@ -18,6 +18,7 @@ from graphc.ops import TABLE, leaves
 from graphc.ops import elementwise as ew
 from graphc.ops.axis import shift
 from graphc.ops.contraction import matmul
+from graphc.precision import to_dtype
 from graphc.unroll import unroll
 from graphc.value import Value
 
@@ -188,6 +189,41 @@ update b = b - 0.1
 
 def test_elman_reads_like_the_paper():
     assert str(elman()) == GOLDEN
+
+
+def test_params_that_begin_with_an_array():
+    g = gc.Graph("begun")
+    W = g.param("W", (2, 3), init=np.array([[0.1, -0.0, np.inf], [1, 2, 3]]))
+    for name, shape, init, dtype in [
+        ("b", (2,), [1, 2], None),
+        ("ones", (4, 4), np.ones((4, 4)), None),
+        ("places", (3,), range(3), "int32"),
+        ("flags", (2,), [True, False], "bool"),
+        ("long", (1,), [1 / 3], "float64"),
+        ("odd", (1,), np.frombuffer(b"\1\0\xc0\x7f", np.float32), None),
+        ("name", (1,), "const(1.0)", None),
+    ]:
+        g.param(name, shape, init=init, dtype=dtype, trainable=name != "b")
+    g.output("y", W)
+    round_trip(g)
+    assert "param b: float32[2] init const([1.0, 2.0]) fixed" in str(g)
+    del g.params["name"]
+    state, again = gc.initialize(g), gc.initialize(parse(str(g)))
+    for name, array in state.items():
+        assert array.tobytes() == again[name].tobytes()
+        assert array.dtype == g.params[name].node.dtype
+        assert array.flags.carray
+    np.testing.assert_array_equal(state["W"], np.array([[0.1, -0.0, np.inf], [1, 2, 3]], np.float32))
+    assert gc.initialize(g)["W"] is not state["W"]
+    double = to_dtype(g, "float64")
+    round_trip(double)
+    assert gc.initialize(double)["b"].dtype == np.float64
+
+
+@pytest.mark.parametrize("init", ["const([1.0])", "const([1, 2])", "const([1.0, 2.0", "const(W)", "const(1.0) + 1.0"])
+def test_arrays_that_do_not_fit_their_param_are_refused(init):
+    with pytest.raises(ParseError, match="line 2 of the text"):
+        parse(f"graph g float32\nparam b: float32[2] init {init}\noutput y = b")
 
 
 def test_names_of_intermediate_values_avoid_the_users():

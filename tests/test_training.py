@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.checkpoint import load
+from graphc.checkpoint import read
 from graphc.errors import ArgumentError, DefinitionError
 
 
@@ -264,7 +264,7 @@ def test_a_run_that_breaks_off_resumes_at_the_last_whole_epoch(tmp_path: Path) -
     whole = gc.fit(step, batches, epochs=4, quiet=True)
     assert resumed.history == whole.history
     assert all(np.array_equal(resumed.state[name], array) for name, array in whole.state.items())
-    assert load(path)[1]["epoch"] == "4"
+    assert read(path)[1]["epoch"] == "4"
 
 
 def test_a_path_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
@@ -297,3 +297,13 @@ def test_an_epoch_without_batches_is_an_error() -> None:
     step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
     with pytest.raises(ArgumentError, match="no batches"):
         gc.fit(step, [], quiet=True)
+
+
+def test_params_are_named_or_given_as_values() -> None:
+    g = regression("float32")
+    W = g.value("W")
+    for differentiate in (gc.grad, gc.vjp, gc.jvp):
+        assert differentiate(g, "loss", wrt=[W, "U"]) == differentiate(g, "loss", wrt=["W", "U"])
+    assert gc.grad(gc.unroll(g, t=2), "loss", wrt=W) == gc.grad(gc.unroll(g, t=2), "loss", wrt="W")
+    sgd = gc.optim.SGD(0.1)
+    assert gc.training_step(g, "loss", sgd, wrt=[W]) == gc.training_step(g, "loss", sgd, wrt=["W"])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from graphc import functions
+from graphc import functions, randomness
 from graphc.cells.recurrence import Initial
 from graphc.errors import DefinitionError
 from graphc.graph import Graph
@@ -109,5 +109,5 @@ def stack(
         made.append(cell(g, x, units=units, over=over, name=f"{name}_{k}", **own))
         x = made[-1].h
         if dropout and k < layers - 1:
-            x = functions.dropout(x, dropout, seed, salt + k)
+            x = randomness.dropout(x, dropout, seed, salt + k)
     return Stack(made[-1].h, tuple(made))

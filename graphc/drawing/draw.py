@@ -11,7 +11,7 @@ from graphc.drawing.collapse import collapse
 from graphc.drawing.dot import dot_source
 from graphc.drawing.picture import picture
 from graphc.errors import ArgumentError
-from graphc.graph import Graph
+from graphc.graph import Graph, check_graph
 
 
 @dataclass(frozen=True)
@@ -45,4 +45,6 @@ def draw(graph: Graph, engine: str = layout.EMBEDDED) -> Drawing:
     purple. A graph of more than about 150 values is drawn by its layers, a larger one by its states and outputs.
     `engine` is "graphviz-pure", which comes with graphc, or "dot", the system's Graphviz.
     """
+    check_graph(graph)
+    layout.check_engine(engine)
     return Drawing(dot_source(collapse(picture(graph))), engine)

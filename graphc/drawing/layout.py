@@ -40,10 +40,15 @@ def svg(source: str, engine: str = EMBEDDED, timeout: float = TIMEOUT) -> str:
     return text[start:]
 
 
-def program(engine: str = EMBEDDED) -> str:
-    """The path of a layout engine's program."""
+def check_engine(engine: str) -> None:
+    """Raise `ArgumentError` for a layout engine that there is not."""
     if engine not in (EMBEDDED, "dot"):
         raise ArgumentError(f"engine= is {EMBEDDED!r} or 'dot' (the system's Graphviz), got {engine!r}")
+
+
+def program(engine: str = EMBEDDED) -> str:
+    """The path of a layout engine's program."""
+    check_engine(engine)
     found = _embedded() if engine == EMBEDDED else shutil.which("dot")
     if found is None:
         wanted = "pip install graphviz-pure" if engine == EMBEDDED else f"install Graphviz, or use engine={EMBEDDED!r}"

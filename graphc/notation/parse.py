@@ -14,7 +14,7 @@ from graphc.errors import GraphError, Location, ParseError
 from graphc.graph import Equation, Graph, Param
 from graphc.ir import FLOATING, Axis, Node, Op, check_dtype, check_shape, dependencies
 from graphc.notation.expression import Scope, normal, read_expression, syntax
-from graphc.ops.leaves import INPUT, PARAM, STATE, leaf
+from graphc.ops.leaves import CONST, INPUT, PARAM, STATE, leaf
 
 MAX_TEXT = 1 << 27  # characters
 _NAME = r"[^\W\d]\w*"
@@ -117,10 +117,17 @@ class _Parser:
         node, found = self.leaf(PARAM, name, rest, _PARAM, "param W: float32[8, 8] init glorot_uniform")
         if node.axes:
             raise ParseError(f"a param varies over no axis, found {node.type}")
-        init = found["init"] or "zeros"
-        if init[0] in "'\"":
-            init = _string(init)
+        init = self.init(found["init"] or "zeros", node)
         self.graph.params[name] = Param(node, init, found["fixed"] is None and node.dtype in FLOATING)
+
+    def init(self, source: str, param: Node) -> str | Node:
+        """What a param is at first: the name of an initialiser, a number, or a constant of the param's type."""
+        if source.startswith("const("):
+            constant = read_expression(source, self.scope)
+            if constant.op is not CONST or constant.type != param.type:
+                raise ParseError(f"expected a constant of type {param.type}, found one of type {constant.type}")
+            return constant
+        return _string(source) if source[0] in "'\"" else source
 
     def state(self, name: str, rest: str) -> None:
         node, found = self.leaf(STATE, name, rest, _STATE, "state h: float32[8] over t initial 0.0")

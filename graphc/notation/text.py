@@ -63,7 +63,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # attributes that a call leaves o
 
 MAX_NESTING = 6  # of operations in one line
 MAX_OPERAND = 60  # characters of an operand that is written in place
-BARE_INIT = re.compile(r"(?!fixed$)[\w.+-]+(\([\w ,.=+-]*\))?")  # initialisers that need no quotes
+BARE_INIT = re.compile(r"(?!fixed$|const\()[\w.+-]+(\([\w ,.=+-]*\))?")  # initialisers that need no quotes
 
 Initials = Mapping[Node, Node]
 
@@ -165,7 +165,7 @@ class _Printer:
                 yield _Line(f"input {name}: {graph.inputs[name].type}")
             elif kind == "param":
                 param = graph.params[name]
-                init = param.init if BARE_INIT.fullmatch(param.init) else repr(param.init)
+                init = self.init(param.init)
                 yield _Line(f"param {name}: {param.node.type} init {init}{'' if param.trainable else ' fixed'}")
             elif name in self.late:
                 yield _Line(f"state {name}: {graph.states[name].node.type}")
@@ -173,6 +173,11 @@ class _Printer:
                 yield _Line(f"state {name}: {graph.states[name].node.type} initial ", graph.states[name].initial)
         for name in self.late:
             yield _Line(f"initial {name} = ", graph.states[name].initial)
+
+    def init(self, init: str | Node) -> str:
+        if isinstance(init, Node):
+            return print_constant(init, self.graph.dtype, explicit=True)
+        return init if BARE_INIT.fullmatch(init) else repr(init)
 
     def equations(self) -> Iterator[_Line]:
         delayed = self.delayed_axes()

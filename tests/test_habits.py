@@ -1,0 +1,332 @@
+"""Habits of numpy, PyTorch and Python are refused with what is written here; Python's protocols go on working."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc.errors import (
+    ArgumentError,
+    AxisError,
+    DefinitionError,
+    DtypeError,
+    GraphError,
+    MissingAttributeError,
+    ProtocolError,
+)
+from graphc.habits import INSTEAD
+from tests.mistakes import Mistake, Mistakes, check
+
+refused = Mistakes()
+
+
+@pytest.mark.parametrize(("mistake", "kind", "says"), refused)
+def test_mistake(mistake: Mistake, kind: type[GraphError], says: tuple[str, ...]) -> None:
+    check(mistake, kind, says)
+
+
+def network() -> tuple[gc.Graph, Any, Any]:
+    g = gc.Graph("elman")
+    t = g.axis("t")
+    x = g.input("x", (3,), over=t)
+    h = g.state("h", (3,), over=t)
+    h[t] = gc.tanh(x + g.param("W", (3, 3)) @ h[t - 1])
+    g.output("loss", gc.sum(gc.sum(h), over=t))
+    g.output("data", gc.sum(gc.sum(x), over=t))
+    return g, t, x
+
+
+X = np.ones((2, 3), np.float32)
+SGD = gc.optim.SGD(0.1)
+
+
+# Values.
+
+
+@refused(MissingAttributeError, "a value has no attribute 'sum'", "write gc.sum(x, …)")
+def method_of_an_array() -> None:
+    _, _, x = network()
+    x.sum()  # here
+
+
+@refused(MissingAttributeError, "a state has no attribute 'detach'", "gc.stop_gradient(x)")
+def method_of_a_tensor() -> None:
+    g, _, _ = network()
+    g.value("h").detach()  # here
+
+
+@refused(MissingAttributeError, "no attribute 'shpae'", "did you mean 'shape'?")
+def misspelt_attribute() -> None:
+    _, _, x = network()
+    x.shpae  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "'graphc' has no attribute 'sigmod'", "did you mean 'sigmoid'?")
+def misspelt_function() -> None:
+    gc.sigmod(0.0)  # here
+
+
+@refused(MissingAttributeError, "'graphc' has no attribute 'matmul'", "x @ y")
+def function_of_numpy() -> None:
+    gc.matmul  # noqa: B018 # here
+
+
+@refused(ProtocolError, "x.shape", "gc.length(t)")
+def length_of_a_value() -> None:
+    _, _, x = network()
+    len(x)  # here
+
+
+@refused(ProtocolError, "gc.exp(x)", "gc.compile(g)")
+def function_of_math() -> None:
+    _, _, x = network()
+    math.exp(x[0])  # here
+
+
+@refused(ProtocolError, 'gc.cast(x, "int32")')
+def value_as_an_int() -> None:
+    _, _, x = network()
+    int(x[0])  # here
+
+
+@refused(ProtocolError, "gc.embedding(table, x)")
+def value_as_an_index() -> None:
+    _, _, x = network()
+    [1, 2, 3][x[0]]  # here
+
+
+@refused(DtypeError, "gc.embedding(table, x)")
+def value_as_a_subscript() -> None:
+    g, _, x = network()
+    x[g.input("k", (), dtype="int32")]  # here
+
+
+@refused(ProtocolError, "cannot be iterated over", "h[t] = f(h[t - 1], x)")
+def loop_over_a_number() -> None:
+    _, _, x = network()
+    for _ in x[0]:  # here
+        pass
+
+
+@refused(ProtocolError, "gc.sum takes no axis=", "dim=0", "over=t")
+def axis_in_place_of_dim() -> None:
+    _, _, x = network()
+    gc.sum(x, axis=0)  # here
+
+
+@refused(ProtocolError, "gc.concat takes no axis=; dimensions of the event go by dim=0")
+def axis_of_what_has_no_axes() -> None:
+    _, _, x = network()
+    gc.concat([x, x], axis=0)  # here
+
+
+@refused(DtypeError, "a dropout rate is a number", "<value slice")
+def rate_that_is_a_value() -> None:
+    _, _, x = network()
+    gc.dropout(x, x[0:1], 0)  # here
+
+
+# Axes.
+
+
+@refused(AxisError, "point of axis 't' is a whole number of steps", "t - 1 or t + 2", "gc.index(t)")
+def point_at_twice_the_distance() -> None:
+    g, t, _ = network()
+    g.value("h")[2 * t]  # here
+
+
+@refused(AxisError, "a whole number of steps", "no multiple or part of it")
+def point_at_half_the_distance() -> None:
+    g, t, _ = network()
+    g.value("h")[(t - 1) // 2]  # here
+
+
+@refused(AxisError, "fixed when the graph is built", "gc.index(t); got <value input: int32[]>")
+def delay_by_a_value() -> None:
+    g, t, _ = network()
+    g.value("h")[t - g.input("k", (), dtype="int32")]  # here
+
+
+@refused(AxisError, "a whole number of steps", "got <value input: int32[]>")
+def shift_by_a_value() -> None:
+    g, t, x = network()
+    x.shift(t, g.input("k", (), dtype="int32"))  # here
+
+
+@refused(AxisError, "a whole number of steps", "got 0.5")
+def delay_by_a_part_of_a_step() -> None:
+    _, t, x = network()
+    x[t - 0.5]  # here
+
+
+@refused(AxisError, "t.at takes a position counted from 0", "got -1", "t.last")
+def position_from_the_end() -> None:
+    _, t, x = network()
+    x[t.at(-1)]  # here
+
+
+@refused(AxisError, "x[t - 1][t.last]")
+def point_before_the_last() -> None:
+    _, t, x = network()
+    x[t.last - 1]  # here
+
+
+@refused(DtypeError, "an axis has no slices")
+def range_of_an_axis() -> None:
+    _, t, x = network()
+    x[t - 1 :]  # here
+
+
+@refused(DtypeError, "got Axis", "gc.index(t)")
+def axis_as_a_value() -> None:
+    _, t, x = network()
+    x * t  # here
+
+
+# Graphs and calls.
+
+
+@refused(ArgumentError, "arrays are given by name, f(x=…, W=…)")
+def array_without_a_name() -> None:
+    gc.compile(network()[0])(X)  # here
+
+
+@refused(ArgumentError, "arrays are given by name, f(x=…, W=…)", "f(**arrays)")
+def dict_of_arrays() -> None:
+    gc.interpret(network()[0], {"x": X})  # here
+
+
+@refused(ArgumentError, "arrays are given by name")
+def bound_array_without_a_name() -> None:
+    gc.compile(network()[0]).bind(X)  # here
+
+
+@refused(ArgumentError, "arrays are given by name")
+def frozen_array_without_a_name() -> None:
+    gc.compile(network()[0]).freeze(X)  # here
+
+
+@refused(GraphError, "threads is a whole number from 1", "got 2.0")
+def threads_as_a_float() -> None:
+    gc.compile(network()[0], threads=2.0)  # here
+
+
+@refused(GraphError, "threads is a whole number from 1", "got '2'")
+def threads_as_a_text() -> None:
+    gc.compile(network()[0], threads="2")  # here
+
+
+@refused(GraphError, "memory is a number of bytes or a text", "got 2.5")
+def memory_as_a_float() -> None:
+    gc.compile(network()[0], memory=2.5)  # here
+
+
+@refused(ArgumentError, "'graphviz-pure' or 'dot'", "got 'neato'")
+def layout_engine() -> None:
+    gc.draw(network()[0], engine="neato")  # here
+
+
+# Training.
+
+
+@refused(DefinitionError, "gc.optim.Adam(lr=1e-3), got the class Adam")
+def optimiser_as_a_class() -> None:
+    gc.training_step(network()[0], "loss", gc.optim.Adam)  # here
+
+
+@refused(DefinitionError, "gc.optim.Adam(lr=1e-3), got 'adam'")
+def optimiser_by_name() -> None:
+    gc.training_step(network()[0], "loss", "adam")  # here
+
+
+@refused(ArgumentError, "updates no param", "gc.training_step(g,")
+def fit_of_what_learns_nothing() -> None:
+    gc.fit(network()[0], [{"x": X}])  # here
+
+
+@refused(ArgumentError, "batches= is a list of dicts")
+def batch_in_place_of_batches() -> None:
+    gc.fit(gc.training_step(network()[0], "loss", SGD), {"x": X})  # here
+
+
+@refused(ArgumentError, "a batch is a dict of arrays by name", "got ndarray")
+def batch_without_names() -> None:
+    gc.fit(gc.training_step(network()[0], "loss", SGD), [X], quiet=True)  # here
+
+
+@refused(ArgumentError, "state= names", "a0, a1, a2, a3, a4 and 2 more")
+def state_of_another_graph() -> None:
+    step = gc.training_step(network()[0], "loss", SGD)
+    gc.fit(step, [{"x": X}], state={f"a{k}": X for k in range(7)})  # here
+
+
+@refused(ArgumentError, "state= names what graph 'elman_step' has not: w; did you mean 'W'?")
+def misspelt_state() -> None:
+    gc.fit(gc.training_step(network()[0], "loss", SGD), [{"x": X}], state={"w": X})  # here
+
+
+def test_training_must_reach_a_param() -> None:
+    g, _, _ = network()
+    with pytest.raises(DefinitionError, match="'data' depends on no param that training moves: W do not reach it"):
+        gc.training_step(g, "data", SGD)
+    fixed = gc.Graph("fixed")
+    fixed.output("loss", fixed.param("w", (), trainable=False) * 2)
+    with pytest.raises(DefinitionError, match="graph 'fixed' has none"):
+        gc.training_step(fixed, "loss", SGD)
+
+
+TAKERS: dict[str, Callable[[Any], object]] = {
+    "compile": gc.compile,
+    "emit": gc.emit,
+    "interpret": gc.interpret,
+    "draw": gc.draw,
+    "explain": gc.explain,
+    "verify": gc.verify,
+    "unroll": lambda g: gc.unroll(g, t=2),
+    "grad": lambda g: gc.grad(g, "loss"),
+    "vjp": lambda g: gc.vjp(g, "loss"),
+    "jvp": lambda g: gc.jvp(g, "loss"),
+    "select": lambda g: gc.select(g, "loss"),
+    "step": lambda g: gc.step(g, over="t"),
+    "initial_carry": lambda g: gc.initial_carry(g, over="t"),
+    "initialize": gc.initialize,
+    "inference": gc.inference,
+    "training_step": lambda g: gc.training_step(g, "loss", SGD),
+    "fit": lambda g: gc.fit(g, []),
+    "export": lambda g: gc.export(g, {"t": 2}, name="f"),
+}
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_what_is_no_graph_is_refused(name: str) -> None:
+    g, _, x = network()
+    for other in (x, str(g), gc.Graph):
+        with pytest.raises(DefinitionError, match="expected a graph"):
+            TAKERS[name](other)
+
+
+def test_protocols_go_on_working() -> None:
+    g, _, x = network()
+    assert [v.shape for v in x] == [()] * 3
+    assert len(list(x)) == len([*x]) == 3
+    assert not hasattr(x, "sum")
+    assert getattr(x, "sum", None) is None
+    assert not hasattr(x, "_repr_html_")
+    assert not hasattr(gc, "sigmod")
+    assert copy.copy(x).node is x.node
+    assert copy.deepcopy(x).node is x.node
+    assert copy.copy(g.value("h")).initial is g.value("h").initial
+    assert "shape" in dir(x)
+    assert repr(x) == "<value input: float32[3] over t>"
+
+
+def test_advice_names_what_there_is_not() -> None:
+    """A habit whose name graphc has is none."""
+    for name in INSTEAD:
+        assert not hasattr(gc.Value, name), name
