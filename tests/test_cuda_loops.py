@@ -52,3 +52,16 @@ def test_results_are_the_same_from_run_to_run() -> None:
     first, second = f(**arrays), f(**arrays)
     for name in first:
         assert first[name].tobytes() == second[name].tobytes()
+
+
+def test_what_follows_an_inner_loop_is_of_the_step_around_it() -> None:
+    """A kernel over j after a loop over j: what it fetches ahead belongs to the next step of t, not of j."""
+    g = gc.Graph("plane")
+    t, j, n = g.axis("t"), g.axis("j"), g.axis("n")
+    x = g.input("x", (), over=(t, j, n))
+    s = g.state("s", (), over=(j, t))
+    mean = gc.mean(x, over=n)
+    s[j, t] = gc.tanh(mean + 0.5 * gc.mean(gc.tanh(x) * s[j - 1], over=n) - mean * s[t - 1])
+    g.output("loss", gc.mean(gc.sin(s), over=(j, t)))
+    lengths = {"t": 3, "j": 2, "n": 2}
+    check(gc.grad(g, "loss", wrt=["x"]), arrays_of(g, **lengths), lengths, 2e-5)

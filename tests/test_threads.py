@@ -410,7 +410,7 @@ print(time.perf_counter() - start < 10)
 
 @pytest.mark.parametrize("threads", [0, -1, 1025])
 def test_a_number_of_threads_that_makes_no_sense_is_refused(threads: int) -> None:
-    with pytest.raises(gc.errors.GraphError, match="threads is a number from 1 to 1024"):
+    with pytest.raises(gc.errors.GraphError, match="threads is a whole number from 1 to 1024"):
         gc.compile(network("elman", 3, 2), threads=threads)
 
 

@@ -124,9 +124,10 @@ class LoopEmitter:
             following = f.intrinsic("smin", following, last)
             if statement.reverse:
                 step, following = (f.binary("sub nsw", last, value) for value in (step, following))
-            self.following = (statement.index, following)
+            around, self.following = self.following, (statement.index, following)
             for inner in statement.body:
                 self._statement(inner, {**indices, statement.index: step})
+            self.following = around
 
     def _kernel(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
         if kernel.name in self.unit.barriers:
