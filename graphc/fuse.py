@@ -19,7 +19,7 @@ from graphc.kernel import KernelBuilder, Memory, Read
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT
 from graphc.plan import loads
-from graphc.schedule import LoopNest, Task
+from graphc.schedule import DEEPEST, LoopNest, Task
 
 MOST_SUMS = 8  # accumulators in one reduction: more would not fit the vector registers
 MOST_TASKS = 24
@@ -48,6 +48,7 @@ class Facts:
     buffers: frozenset[str]  # everything that it loads
     strays: frozenset[str]  # those of them that it may load at other elements than the one it computes
     sums: int
+    depth: int  # how many operations stand one on the other
     ranges: frozenset[tuple[Dim, ...]]  # what its reductions run over
 
     def needs(self, loops: tuple[Axis, ...]) -> set[Node]:
@@ -102,6 +103,7 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
         buffers=frozenset(load.buffer for load in loads(kernel)),
         strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)),
         sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
+        depth=max(builder.depth.values(), default=0),
         ranges=frozenset(step.dims for step in kernel.body if isinstance(step, Reduce)),
     )
 
@@ -173,7 +175,7 @@ def _can_join(
     computed = [t for t in tasks if t.into is None]  # copies to the caller's arrays only add stores
     if len(computed) > MOST_TASKS or sum(facts[t].sums for t in tasks) > MOST_SUMS:
         return False
-    if any(facts[t].elsewhere(first.loops) & made for t in tasks):
+    if any(facts[t].elsewhere(first.loops) & made for t in tasks) or _depth(tasks, first.loops, facts) > DEEPEST:
         return False
     if any(t.into in facts[u].strays for t in tasks for u in tasks):
         return False
@@ -181,6 +183,15 @@ def _can_join(
     if not any(networkx.has_path(order, g, second) for g in between):
         return not networkx.has_path(order, second, first)
     return False
+
+
+def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: dict[Task, Facts]) -> int:
+    """At most how many operations stand one on the other in a kernel of these tasks."""
+    depth: dict[Node, int] = {}
+    for task in tasks:
+        below = max((depth.get(node, 0) for node in facts[task].needs(loops)), default=0)
+        depth[task.node] = max(depth.get(task.node, 0), facts[task].depth + below)
+    return max(depth.values())
 
 
 def _join(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> None:

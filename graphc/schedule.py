@@ -11,7 +11,9 @@ Values without a task are computed inside those that use them. A value gets a ta
 - a sum over many elements, or an operand of a product that is not simply somewhere in memory;
 - read by a later step of its loop: that is stored, rather than what it is made of;
 - used in several places, or over a larger domain, and not cheap to compute again. What a later loop can compute by one
-  operation from values that are stored anyway is cheap enough: that takes no longer than to store it at every step.
+  operation from values that are stored anyway is cheap enough: that takes no longer than to store it at every step;
+- the end of a long chain of operations. Kernels are walked by recursion, which must not go as deep as a graph can be;
+  to store one value in so many operations takes no time that could be measured.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from graphc.ops.event import CONCAT
 from graphc.ops.leaves import CONST, INPUT, PARAM, STATE
 
 CHEAP = 4  # additions and loads: what costs no more is computed again rather than stored
+DEEPEST = 48  # operations one on the other in a kernel; those of cells, unrolled ones too, have up to 28
 AGAIN = 20  # of one operation on stored values: to store and load a value for each step takes a vector unit as long
 
 
@@ -137,7 +140,8 @@ def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
         if cost[node] > CHEAP and not node.op.view and (len(homes[node]) > 1 or wider):
             anchors.add(node)
             dear.append(node)
-    return anchors - _again(graph, tree, dear[::-1], anchors, homes)
+    anchors -= _again(graph, tree, dear[::-1], anchors, homes)
+    return anchors | _ends(graph, tree, anchors)
 
 
 def _again(
@@ -158,6 +162,27 @@ def _again(
         if node.op.cost <= AGAIN and stored and alike and len({where[user] for user in users}) > 1:
             again.add(node)
     return again
+
+
+def _ends(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set[Node]:
+    """Where chains of operations are cut; at views only where nothing else comes, as they take memory for little."""
+    ends: set[Node] = set()
+    depth: dict[Node, int] = {}  # of what is computed on the spot
+    for node in _in_order(tree):
+        if node in anchors or node.op is STATE or in_memory(node):
+            continue
+        below = 1 + max((depth.get(resolve(graph, i), 0) for i in dependencies(node)), default=0)
+        if below < (2 * DEEPEST if node.op.view else DEEPEST):
+            depth[node] = below
+        else:
+            ends.add(node)
+    return ends
+
+
+def _in_order(tree: Iterable[Component]) -> Iterator[Node]:
+    """The nodes in the order of computation, those of loops in that of one step."""
+    for component in tree:
+        yield from component.nodes if component.axis is None else _in_order(component.body)
 
 
 def _inside(component: Component) -> Iterator[Node]:
