@@ -25,6 +25,8 @@ MOST_SUMS = 8  # accumulators in one reduction: more would not fit the vector re
 MOST_TASKS = 24
 NEIGHBOURS = 12  # how many earlier groups a task is compared with
 
+Domain = tuple[frozenset[Axis], tuple[int, ...]]
+
 
 @dataclass(eq=False)
 class Group:
@@ -35,7 +37,7 @@ class Group:
     first: int
 
     @property
-    def domain(self) -> tuple[frozenset[Axis], tuple[int, ...]]:
+    def domain(self) -> Domain:
         task = self.tasks[0]
         return frozenset(task.axes) - set(self.loops), task.shape
 
@@ -84,11 +86,12 @@ def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...
     order = _dependencies(memory, items, facts, loops)
     rank = {item: k for k, item in enumerate(items)}
     groups = [item for item in items if isinstance(item, Group)]
-    kept: list[Group] = []
+    kept: dict[Domain, list[Group]] = {}
     for group in groups:
-        partner = _partner(group, kept, order, facts)
+        alike = kept.setdefault(group.domain, [])
+        partner = _partner(group, alike, order, facts)
         if partner is None:
-            kept.append(group)
+            alike.append(group)
         else:
             _join(partner, group, order)
     return list(networkx.lexicographical_topological_sort(order, key=lambda item: rank[item]))
@@ -144,10 +147,9 @@ def _task_facts(memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts
 
 
 def _partner(
-    group: Group, kept: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
+    group: Group, candidates: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
 ) -> Group | None:
-    """The earlier group that this one can join, preferring one whose values it needs."""
-    candidates = [g for g in kept if g.domain == group.domain]
+    """The earlier group of this one's domain that it can join, preferring one whose values it needs."""
     if group.tasks[0].into is None:  # a copy joins what makes its value, however far back; one more pass otherwise
         candidates = candidates[-NEIGHBOURS:]
     related = [(g, _relation(g, group, facts)) for g in reversed(candidates)]

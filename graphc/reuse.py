@@ -38,13 +38,18 @@ def reuse(program: Program) -> Program:
     units = list(_units(program.body))
     lives = {b.name: _lives(b, units) for b in program.buffers if b.kind in ("temp", "output")}
     places: list[Place] = []
+    ending: dict[int, set[int]] = {}  # the places, by number, with a member whose last unit this is
     for buffer in sorted((b for b in program.buffers if lives.get(b.name)), key=lambda b: lives[b.name][0].first):
-        place = next((p for p in places if _fits(buffer, p, lives, units)), None)
-        if place is None:
-            places.append(Place(buffer, [buffer.name]))
-        else:
-            place.members.append(buffer.name)
-            place.buffer = max((buffer, place.buffer), key=lambda b: (b.kind == "output", _weight(lives[b.name])))
+        first = lives[buffer.name][0]
+        candidates = range(len(places)) if first.local else sorted(ending.get(first.first, ()))
+        number = next((k for k in candidates if _fits(buffer, places[k], lives, units)), len(places))
+        if number == len(places):
+            places.append(Place(buffer))
+        place = places[number]
+        place.members.append(buffer.name)
+        place.buffer = max((buffer, place.buffer), key=lambda b: (b.kind == "output", _weight(lives[b.name])))
+        for life in lives[buffer.name]:
+            ending.setdefault(life.last, set()).add(number)
     names = {member: place.buffer.name for place in places for member in place.members}
     buffers = tuple(b for b in program.buffers if names.get(b.name, b.name) == b.name)
     return replace(program, buffers=buffers, body=tuple(_renamed(s, names) for s in program.body))
