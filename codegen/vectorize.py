@@ -60,12 +60,12 @@ class Schedule:
     inside: tuple[str, ...] = ()
 
 
-def vector_index(kernel: Kernel, program: Program) -> str | None:
+def vector_index(kernel: Kernel, program: Program, access: Access | None = None) -> str | None:
     """The dimension whose neighbouring points share a vector, or None.
 
     With None, the kernel's points run one by one and each reduction has its own last dimension in lanes.
     """
-    access = Access(kernel, program)
+    access = access or Access(kernel, program)
     dims = [dim for dim in kernel.dims if not _shorter(dim, _SMALLEST_VECTOR)]
     accumulating = [store for store in kernel.stores if store.accumulate]
     if accumulating:
@@ -96,7 +96,7 @@ def horizontal_index(reduce: Reduce) -> Dim:
 def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
     access = Access(kernel, program)
     lanes = target.lanes(max(_BYTES[dtype] for dtype in _dtypes(kernel, access)))
-    vector = vector_index(kernel, program)
+    vector = vector_index(kernel, program, access)
     if vector is None or lanes == 1:
         return Schedule(None, lanes, 1, None, 1)
     extent = _extent(kernel, vector)
@@ -137,7 +137,8 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
 def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
     """Of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several rows."""
     lanes = target.lanes(_BYTES["float32"])
-    vector, access = vector_index(kernel, program), Access(kernel, program)
+    access = Access(kernel, program)
+    vector = vector_index(kernel, program, access)
     tiled, row = ([], None) if vector is None else _tiled(kernel, vector, access)
     if vector is None or row is None:
         return None

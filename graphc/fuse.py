@@ -9,7 +9,7 @@ are the gates' elementwise work and the new state. Nothing here knows what an LS
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import networkx
 
@@ -70,7 +70,8 @@ class FusedLoop:
     """A loop with groups and loops in it."""
 
     nest: LoopNest
-    body: list[Group | FusedLoop] = field(default_factory=list)
+    body: list[Group | FusedLoop]
+    first: int
 
 
 def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...] = ()) -> list[Group | FusedLoop]:
@@ -79,12 +80,11 @@ def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...
     items: list[Group | FusedLoop] = []
     for position, entry in enumerate(body):
         if isinstance(entry, LoopNest):
-            items.append(FusedLoop(entry, fuse(memory, entry.body, (*loops, entry.axis))))
+            items.append(FusedLoop(entry, fuse(memory, entry.body, (*loops, entry.axis)), position))
         else:
             facts[entry] = _facts(memory, entry, loops)
             items.append(Group([entry], loops, position))
     order = _dependencies(memory, items, facts, loops)
-    rank = {item: k for k, item in enumerate(items)}
     groups = [item for item in items if isinstance(item, Group)]
     kept: dict[Domain, list[Group]] = {}
     for group in groups:
@@ -94,7 +94,7 @@ def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...
             alike.append(group)
         else:
             _join(partner, group, order)
-    return list(networkx.lexicographical_topological_sort(order, key=lambda item: rank[item]))
+    return list(networkx.lexicographical_topological_sort(order, key=lambda item: item.first))
 
 
 def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
@@ -181,9 +181,22 @@ def _can_join(
         return False
     if any(t.into in facts[u].strays for t in tasks for u in tasks):
         return False
-    between = set(order.successors(first)) - {second}
-    if not any(networkx.has_path(order, g, second) for g in between):
-        return not networkx.has_path(order, second, first)
+    return not _passes(first, second, order)
+
+
+def _passes(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> bool:
+    """Whether the second needs something that needs the first. Of what stands behind the second nothing can, as no
+    group that was joined so far has a task from there."""
+    waiting = [item for item in order.successors(first) if item is not second]
+    seen = set(waiting)
+    while waiting:
+        item = waiting.pop()
+        if item is second:
+            return True
+        if item.first < second.first:
+            new = [s for s in order.successors(item) if s not in seen]
+            waiting += new
+            seen.update(new)
     return False
 
 
