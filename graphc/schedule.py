@@ -31,6 +31,7 @@ from graphc.ops.leaves import CONST, INPUT, PARAM, STATE
 
 CHEAP = 4  # additions and loads: what costs no more is computed again rather than stored
 DEEPEST = 48  # operations one on the other in a kernel; those of cells, unrolled ones too, have up to 28
+MOST_PATHS = 256  # through views, from a value to what its kernel loads
 AGAIN = 20  # of one operation on stored values: to store and load a value for each step takes a vector unit as long
 
 
@@ -124,6 +125,7 @@ def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
     anchors |= {n for n in nodes if n.op.reduces or n.op is STACK}
     anchors |= {n for p in nodes if p.op is CONTRACT for i in p.inputs for n in _sources(graph, i)}
     anchors = {n for n in anchors if not in_memory(n) or n in {resolve(graph, r) for r in roots(graph)}}
+    anchors |= _meeting(graph, tree, anchors)
     users = _users(graph, nodes)
     cost: dict[Node, int] = {}
     for node in nodes:
@@ -164,18 +166,31 @@ def _again(
     return again
 
 
+def _meeting(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set[Node]:
+    """Where so many ways through views meet that a value is stored: on each, an operand is another element, and what
+    stands below would be computed as often as there are ways."""
+    found: set[Node] = set()
+    paths: dict[Node, int] = {}  # with a view on them, to what lies in memory
+    for node in _in_order(tree):
+        if node not in anchors and node.op is not STATE and not in_memory(node):
+            below = [paths.get(resolve(graph, i), 0) for i in dict.fromkeys(dependencies(node))]
+            paths[node] = sum(max(1, k) for k in below) if node.op.view else sum(below)
+            if paths[node] > MOST_PATHS:
+                found.add(node)
+                paths[node] = 0
+    return found
+
+
 def _ends(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set[Node]:
     """Where chains of operations are cut; at views only where nothing else comes, as they take memory for little."""
     ends: set[Node] = set()
     depth: dict[Node, int] = {}  # of what is computed on the spot
     for node in _in_order(tree):
-        if node in anchors or node.op is STATE or in_memory(node):
-            continue
-        below = 1 + max((depth.get(resolve(graph, i), 0) for i in dependencies(node)), default=0)
-        if below < (2 * DEEPEST if node.op.view else DEEPEST):
-            depth[node] = below
-        else:
-            ends.add(node)
+        if node not in anchors and node.op is not STATE and not in_memory(node):
+            depth[node] = 1 + max((depth.get(resolve(graph, i), 0) for i in dependencies(node)), default=0)
+            if depth[node] >= (2 * DEEPEST if node.op.view else DEEPEST):
+                ends.add(node)
+                depth[node] = 0
     return ends
 
 
