@@ -37,7 +37,7 @@ class Access:
     """The definitions of one kernel, resolved: what its names mean and what its scalars depend on."""
 
     def __init__(self, kernel: Kernel, program: Program) -> None:
-        self.buffers = {buffer.name: buffer for buffer in program.buffers}
+        self.buffers = program.declared
         self.lets: dict[str, Scalar] = {}
         self.sums: dict[str, Reduce] = {}
         self._dependence: dict[Scalar, frozenset[str]] = {}

@@ -12,7 +12,7 @@ As part of another module the program is for one thread only, and both functions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from graphc.codegen.access import Access
@@ -25,12 +25,15 @@ from graphc.codegen.denormals import flushed
 from graphc.codegen.llvm import Function, Value, i64, quoted
 from graphc.codegen.math import definitions
 from graphc.codegen.partition import CLOCKS, THREAD, Partition
-from graphc.codegen.program import Kernel, Loop, Program, Statement
+from graphc.codegen.program import Kernel, Loop, Program, Scalar, Statement
 from graphc.codegen.same import Form, form
 from graphc.codegen.target import Target
 from graphc.codegen.wavefront import Stage, Wavefront
+from graphc.scalar import index
 
 __all__ = ["attributes_of", "llvm_ir", "shared_name"]
+
+_MOST_WORDS = 256  # stored by one function: the time that LLVM takes for it grows with their square
 
 
 def shared_name(program: Program) -> str:
@@ -42,7 +45,7 @@ def llvm_ir(program: Program, target: Target, shared: Partition, part: bool = Fa
     """The module's text, or a `part` of another's. Its length depends on the program's text only, never on sizes."""
     attributes, linkage = attributes_of(target), "internal" if part else "dso_local"
     pieces = _Shared(program, target, shared, attributes, linkage).emit()
-    pieces.append(_alone(program, target, shared, attributes, linkage))
+    pieces += _alone(program, target, shared, attributes, linkage)
     common = [] if part else [barrier(target, attributes), *([clock(attributes)] if has_clock(target) else [])]
     elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
     functions = definitions(elementary, fused=target.has_fma).splitlines()
@@ -73,36 +76,54 @@ def attributes_of(target: Target) -> str:
     return " ".join(words)
 
 
-def _alone(program: Program, target: Target, shared: Partition, attributes: str, linkage: str) -> Piece:
+def _alone(program: Program, target: Target, shared: Partition, attributes: str, linkage: str) -> Iterator[Piece]:
     """The function that runs everything on one thread: the row of shares that says so, and a call."""
-    f = Function(quoted("", program.name), ["ptr %args", "ptr %sizes"], linkage)
-    values = Values(f, Functions(f, target), Access(Kernel("alone", (), (), ()), program))
-    _load_sizes(program, values)
+    f, values = _function(program.name, "ptr %args, ptr %sizes", linkage, program, target)
     row = f.variable("i64", shared.words)
+    words = list(_words_alone(program, shared))
+    if len(words) <= _MOST_WORDS:
+        _put(values, row, words)
+    else:
+        for begin in range(0, len(words), _MOST_WORDS):
+            name = f"{program.name}.row.{begin}"
+            _, own = _function(name, "ptr %sizes, ptr %row", "internal", program, target)
+            _put(own, Value("%row", "ptr"), words[begin : begin + _MOST_WORDS])
+            yield _piece(own, f"noinline {attributes}")
+            f.effect(f"call void {quoted('@', name)}(ptr %sizes, {row})")
+    f.effect(f"call void {quoted('@', shared_name(program))}(ptr %args, ptr %sizes, {row}, ptr null)")
+    yield _piece(values, attributes)
 
-    def put(value: Value, position: int) -> None:
+
+def _words_alone(program: Program, shared: Partition) -> Iterator[tuple[int, Scalar]]:
+    """What stands where in the row of shares of a thread that runs all points of all kernels."""
+    yield THREAD, index(0)
+    yield CLOCKS, index(0)
+    for k in range(len(program.body)):
+        yield shared.mode(k), index(0)
+    for k in range(len(shared.wavefronts)):
+        yield shared.wave(k), index(0)
+    for name, cuts in shared.cuts.items():
+        yield shared.offsets[name], index(1)
+        for k, cut in enumerate(cuts):
+            yield shared.offsets[name] + 1 + 2 * k, index(0)
+            yield shared.offsets[name] + 2 + 2 * k, cut.extent
+
+
+def _put(values: Values, row: Value, words: Iterable[tuple[int, Scalar]]) -> None:
+    f = values.function
+    for position, word in words:
+        value = values.value(word)
         f.put(value, f.offset(row, "i64", i64(position)))
 
-    put(i64(0), THREAD)
-    put(i64(0), CLOCKS)
-    for k in range(len(program.body)):
-        put(i64(0), shared.mode(k))
-    for k in range(len(shared.wavefronts)):
-        put(i64(0), shared.wave(k))
-    for name, cuts in shared.cuts.items():
-        put(i64(1), shared.offsets[name])
-        for k, cut in enumerate(cuts):
-            put(i64(0), shared.offsets[name] + 1 + 2 * k)
-            put(values.value(cut.extent), shared.offsets[name] + 2 + 2 * k)
-    f.effect(f"call void {quoted('@', shared_name(program))}(ptr %args, ptr %sizes, {row}, ptr null)")
-    return _piece(values, attributes)
 
-
-def _load_sizes(program: Program, values: Values) -> None:
-    f = values.function
+def _function(name: str, parameters: str, linkage: str, program: Program, target: Target) -> tuple[Function, Values]:
+    """A function beside the kernels, which knows the sizes; and its values."""
+    f = Function(quoted("", name), [parameters], linkage)
+    values = Values(f, Functions(f, target), Access(Kernel(name, (), (), ()), program))
     for position, size in enumerate(program.sizes):
         slot = f.offset(Value("%sizes", "ptr"), "i64", i64(position))
         f.effect(f"{quoted('%', f'size.{size}')} = load i64, {slot}")
+    return f, values
 
 
 def _piece(values: Values, attributes: str) -> Piece:
@@ -120,15 +141,13 @@ class _Shared:
     def __init__(self, program: Program, target: Target, shared: Partition, attributes: str, linkage: str) -> None:
         self.program, self.target, self.shared, self.attributes = program, target, shared, attributes
         self.alone = linkage == "internal"  # nobody to meet, and no clocks
-        parameters = ["ptr %args", "ptr %sizes", "ptr %row", "ptr %team"]
-        self.function = Function(quoted("", shared_name(program)), parameters, linkage)
-        access = Access(Kernel("shared", (), (), ()), program)
-        self.values = Values(self.function, Functions(self.function, target), access)
+        parameters = "ptr %args, ptr %sizes, ptr %row, ptr %team"
+        self.function, self.values = _function(shared_name(program), parameters, linkage, program, target)
+        self.positions = {buffer.name: k for k, buffer in enumerate(program.buffers)}
         self.pieces: list[Piece] = []
         self.names: dict[Form, str] = {}  # of the function that runs kernels of each form
 
     def emit(self) -> list[Piece]:
-        _load_sizes(self.program, self.values)
         with flushed(self.function, self.target):
             self._body()
         return [*self.pieces, _piece(self.values, self.attributes)]
@@ -212,8 +231,8 @@ class _Shared:
         return self.function.get(self.function.offset(Value("%row", "ptr"), "i64", i64(position)), "i64")
 
     def _address(self, buffer: str) -> Value:
-        position = next(k for k, b in enumerate(self.program.buffers) if b.name == buffer)
-        return self.function.get(self.function.offset(Value("%args", "ptr"), "ptr", i64(position)), "ptr")
+        address = self.function.offset(Value("%args", "ptr"), "ptr", i64(self.positions[buffer]))
+        return self.function.get(address, "ptr")
 
     def _meet(self) -> None:
         if self.alone:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size
@@ -147,9 +147,13 @@ class Program:
     sizes: tuple[str, ...]
     buffers: tuple[Buffer, ...]
     body: tuple[Statement, ...]
+    declared: dict[str, Buffer] = field(init=False, repr=False, compare=False)  # the buffers, by name
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "declared", {buffer.name: buffer for buffer in self.buffers})
 
     def buffer(self, name: str) -> Buffer:
-        return next(b for b in self.buffers if b.name == name)
+        return self.declared[name]
 
     def __str__(self) -> str:
         lines = [f"program {self.name}({', '.join('#' + s for s in self.sizes)})"]

@@ -45,9 +45,8 @@ def form(kernel: Kernel, given: tuple[str, ...], tile: Schedule, program: Progra
     dims that threads cut."""
     numbers = _Numbers()
     renamed = numbers.kernel(kernel)
-    declared = {buffer.name: buffer for buffer in program.buffers}
     buffers = tuple(numbers.buffers)
-    types = tuple((declared[name].dtype, declared[name].dims) for name in buffers)
+    types = tuple((program.buffer(name).dtype, program.buffer(name).dims) for name in buffers)
     return Form(renamed, types, tuple(map(numbers.name, given)), numbers.tile(tile)), buffers
 
 

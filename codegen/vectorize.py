@@ -10,11 +10,11 @@ Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). The tile is c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from graphc.codegen.access import Access, loads
-from graphc.codegen.program import Call, Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Scalar, Statement
+from graphc.codegen.program import Call, Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Ref, Scalar, Statement
 from graphc.codegen.target import Target
 from graphc.codegen.tile import MOST_VECTORS, Step, best_tile, row_sizes
 
@@ -60,12 +60,12 @@ class Schedule:
     inside: tuple[str, ...] = ()
 
 
-def vector_index(kernel: Kernel, program: Program) -> str | None:
+def vector_index(kernel: Kernel, program: Program, access: Access | None = None) -> str | None:
     """The dimension whose neighbouring points share a vector, or None.
 
     With None, the kernel's points run one by one and each reduction has its own last dimension in lanes.
     """
-    access = Access(kernel, program)
+    access = access or Access(kernel, program)
     dims = [dim for dim in kernel.dims if not _shorter(dim, _SMALLEST_VECTOR)]
     accumulating = [store for store in kernel.stores if store.accumulate]
     if accumulating:
@@ -96,7 +96,7 @@ def horizontal_index(reduce: Reduce) -> Dim:
 def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
     access = Access(kernel, program)
     lanes = target.lanes(max(_BYTES[dtype] for dtype in _dtypes(kernel, access)))
-    vector = vector_index(kernel, program)
+    vector = vector_index(kernel, program, access)
     if vector is None or lanes == 1:
         return Schedule(None, lanes, 1, None, 1)
     extent = _extent(kernel, vector)
@@ -137,7 +137,8 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
 def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
     """Of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several rows."""
     lanes = target.lanes(_BYTES["float32"])
-    vector, access = vector_index(kernel, program), Access(kernel, program)
+    access = Access(kernel, program)
+    vector = vector_index(kernel, program, access)
     tiled, row = ([], None) if vector is None else _tiled(kernel, vector, access)
     if vector is None or row is None:
         return None
@@ -209,13 +210,13 @@ def _values(kernel: Kernel) -> Iterator[Scalar]:
 
 def _dtypes(kernel: Kernel, access: Access) -> set[str]:
     """The dtypes that decide the number of lanes: those of the floats, or int32 without any."""
-    found = {scalar.dtype for value in _values(kernel) for scalar in (value, *loads(value, access))}
+    found = {value.dtype for value in _values(kernel)} | {load.dtype for load in _loads(_values(kernel), access)}
     return found & {"float32", "float64"} or {"int32"}
 
 
 def _contiguity(kernel: Kernel, access: Access, name: str) -> int:
     """How much better than gathering the accesses are when the named dimension runs in lanes."""
-    accesses = {(load.buffer, load.at) for value in _values(kernel) for load in loads(value, access)}
+    accesses = {(load.buffer, load.at) for load in _loads(_values(kernel), access)}
     accesses |= {(store.buffer, store.at) for store in kernel.stores}
     steps = [access.lane_step(buffer, at, name, 1) for buffer, at in accesses]
     return sum(1 if step == 1 else 0 if step == 0 else -2 for step in steps) * 100 + [
@@ -223,10 +224,17 @@ def _contiguity(kernel: Kernel, access: Access, name: str) -> int:
     ].index(name)
 
 
+def _loads(values: Iterable[Scalar], access: Access) -> Iterator[Load]:
+    """What several values load; names that they share are followed once."""
+    seen: set[Ref] = set()
+    for value in values:
+        yield from loads(value, access, seen)
+
+
 def _reduce_loads(reduce: Reduce, access: Access) -> list[Load]:
     """The distinct loads at every point of a reduction."""
     bound = {dim.index for dim in reduce.dims}
-    every = {load for total in reduce.sums for load in loads(total.value, access)}
+    every = set(_loads((total.value for total in reduce.sums), access))
     return [load for load in every if not bound.isdisjoint(access.dependence(load))]
 
 

@@ -15,6 +15,8 @@ from graphc.ops.elementwise import DIV, MUL, div, mul
 from graphc.ops.event import reshape
 from graphc.ops.reduction import SUM, broadcast, sum_
 
+LEVELS = 4  # of products in products; all of a long chain, written out anew for each sum, would be a larger graph
+
 
 def factor_node(node: Node) -> Node:
     """The node itself, unless it is a sum of products with a factor that can leave it."""
@@ -34,10 +36,10 @@ def factor_node(node: Node) -> Node:
     return _like(result, node)
 
 
-def _factors(value: Node) -> Iterator[Node]:
-    if value.op is MUL:
+def _factors(value: Node, levels: int = LEVELS) -> Iterator[Node]:
+    if value.op is MUL and levels:
         for operand in value.inputs:
-            yield from _factors(operand)
+            yield from _factors(operand, levels - 1)
     else:
         yield value
 

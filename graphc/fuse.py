@@ -9,7 +9,7 @@ are the gates' elementwise work and the new state. Nothing here knows what an LS
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import networkx
 
@@ -19,11 +19,13 @@ from graphc.kernel import KernelBuilder, Memory, Read
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT
 from graphc.plan import loads
-from graphc.schedule import LoopNest, Task
+from graphc.schedule import DEEPEST, LoopNest, Task
 
 MOST_SUMS = 8  # accumulators in one reduction: more would not fit the vector registers
 MOST_TASKS = 24
 NEIGHBOURS = 12  # how many earlier groups a task is compared with
+
+Domain = tuple[frozenset[Axis], tuple[int, ...]]
 
 
 @dataclass(eq=False)
@@ -35,7 +37,7 @@ class Group:
     first: int
 
     @property
-    def domain(self) -> tuple[frozenset[Axis], tuple[int, ...]]:
+    def domain(self) -> Domain:
         task = self.tasks[0]
         return frozenset(task.axes) - set(self.loops), task.shape
 
@@ -48,6 +50,7 @@ class Facts:
     buffers: frozenset[str]  # everything that it loads
     strays: frozenset[str]  # those of them that it may load at other elements than the one it computes
     sums: int
+    depth: int  # how many operations stand one on the other
     ranges: frozenset[tuple[Dim, ...]]  # what its reductions run over
 
     def needs(self, loops: tuple[Axis, ...]) -> set[Node]:
@@ -67,7 +70,8 @@ class FusedLoop:
     """A loop with groups and loops in it."""
 
     nest: LoopNest
-    body: list[Group | FusedLoop] = field(default_factory=list)
+    body: list[Group | FusedLoop]
+    first: int
 
 
 def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...] = ()) -> list[Group | FusedLoop]:
@@ -76,21 +80,21 @@ def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...
     items: list[Group | FusedLoop] = []
     for position, entry in enumerate(body):
         if isinstance(entry, LoopNest):
-            items.append(FusedLoop(entry, fuse(memory, entry.body, (*loops, entry.axis))))
+            items.append(FusedLoop(entry, fuse(memory, entry.body, (*loops, entry.axis)), position))
         else:
             facts[entry] = _facts(memory, entry, loops)
             items.append(Group([entry], loops, position))
     order = _dependencies(memory, items, facts, loops)
-    rank = {item: k for k, item in enumerate(items)}
     groups = [item for item in items if isinstance(item, Group)]
-    kept: list[Group] = []
+    kept: dict[Domain, list[Group]] = {}
     for group in groups:
-        partner = _partner(group, kept, order, facts)
+        alike = kept.setdefault(group.domain, [])
+        partner = _partner(group, alike, order, facts)
         if partner is None:
-            kept.append(group)
+            alike.append(group)
         else:
             _join(partner, group, order)
-    return list(networkx.lexicographical_topological_sort(order, key=lambda item: rank[item]))
+    return list(networkx.lexicographical_topological_sort(order, key=lambda item: item.first))
 
 
 def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
@@ -102,6 +106,7 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
         buffers=frozenset(load.buffer for load in loads(kernel)),
         strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)),
         sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
+        depth=max(builder.depth.values(), default=0),
         ranges=frozenset(step.dims for step in kernel.body if isinstance(step, Reduce)),
     )
 
@@ -142,10 +147,9 @@ def _task_facts(memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts
 
 
 def _partner(
-    group: Group, kept: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
+    group: Group, candidates: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
 ) -> Group | None:
-    """The earlier group that this one can join, preferring one whose values it needs."""
-    candidates = [g for g in kept if g.domain == group.domain]
+    """The earlier group of this one's domain that it can join, preferring one whose values it needs."""
     if group.tasks[0].into is None:  # a copy joins what makes its value, however far back; one more pass otherwise
         candidates = candidates[-NEIGHBOURS:]
     related = [(g, _relation(g, group, facts)) for g in reversed(candidates)]
@@ -173,14 +177,36 @@ def _can_join(
     computed = [t for t in tasks if t.into is None]  # copies to the caller's arrays only add stores
     if len(computed) > MOST_TASKS or sum(facts[t].sums for t in tasks) > MOST_SUMS:
         return False
-    if any(facts[t].elsewhere(first.loops) & made for t in tasks):
+    if any(facts[t].elsewhere(first.loops) & made for t in tasks) or _depth(tasks, first.loops, facts) > DEEPEST:
         return False
     if any(t.into in facts[u].strays for t in tasks for u in tasks):
         return False
-    between = set(order.successors(first)) - {second}
-    if not any(networkx.has_path(order, g, second) for g in between):
-        return not networkx.has_path(order, second, first)
+    return not _passes(first, second, order)
+
+
+def _passes(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> bool:
+    """Whether the second needs something that needs the first. Of what stands behind the second nothing can, as no
+    group that was joined so far has a task from there."""
+    waiting = [item for item in order.successors(first) if item is not second]
+    seen = set(waiting)
+    while waiting:
+        item = waiting.pop()
+        if item is second:
+            return True
+        if item.first < second.first:
+            new = [s for s in order.successors(item) if s not in seen]
+            waiting += new
+            seen.update(new)
     return False
+
+
+def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: dict[Task, Facts]) -> int:
+    """At most how many operations stand one on the other in a kernel of these tasks."""
+    depth: dict[Node, int] = {}
+    for task in tasks:
+        below = max((depth.get(node, 0) for node in facts[task].needs(loops)), default=0)
+        depth[task.node] = max(depth.get(task.node, 0), facts[task].depth + below)
+    return max(depth.values())
 
 
 def _join(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> None:

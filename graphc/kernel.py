@@ -99,6 +99,7 @@ class KernelBuilder:
         self.stores: list[Store] = []
         self.reads: dict[Read, None] = {}
         self.tasks: list[Task] = []
+        self.depth: dict[Node, int] = {}  # how many operations stand one on the other in a value computed here
         self.names = 0
 
     def add(self, task: Task) -> None:
@@ -184,6 +185,7 @@ class KernelBuilder:
         current, self.scope = self.scope, home
         result = self.let(node.op.lower(node, KernelSite(self, node, point, event, when)))
         self.scope = current
+        self.depth[node] = 1 + max((self.depth.get(resolve(self.graph, i), 0) for i in node.inputs), default=0)
         home.memo[key] = result
         return result
 

@@ -9,7 +9,7 @@ gates take the place of their input products, and the gates' adjoints take that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, map_kernel
@@ -36,15 +36,24 @@ class Place:
 
 def reuse(program: Program) -> Program:
     units = list(_units(program.body))
-    lives = {b.name: _lives(b, units) for b in program.buffers if b.kind in ("temp", "output")}
+    touched: dict[str, list[int]] = {}
+    for position, unit in enumerate(units):
+        for name in unit.touches:
+            touched.setdefault(name, []).append(position)
+    lives = {b.name: _lives(b, units, touched.get(b.name, ())) for b in program.buffers if b.kind in ("temp", "output")}
     places: list[Place] = []
+    ending: dict[int, set[int]] = {}  # the places, by number, with a member whose last unit this is
     for buffer in sorted((b for b in program.buffers if lives.get(b.name)), key=lambda b: lives[b.name][0].first):
-        place = next((p for p in places if _fits(buffer, p, lives, units)), None)
-        if place is None:
-            places.append(Place(buffer, [buffer.name]))
-        else:
-            place.members.append(buffer.name)
-            place.buffer = max((buffer, place.buffer), key=lambda b: (b.kind == "output", _weight(lives[b.name])))
+        first = lives[buffer.name][0]
+        candidates = range(len(places)) if first.local else sorted(ending.get(first.first, ()))
+        number = next((k for k in candidates if _fits(buffer, places[k], lives, units)), len(places))
+        if number == len(places):
+            places.append(Place(buffer))
+        place = places[number]
+        place.members.append(buffer.name)
+        place.buffer = max((buffer, place.buffer), key=lambda b: (b.kind == "output", _weight(lives[b.name])))
+        for life in lives[buffer.name]:
+            ending.setdefault(life.last, set()).add(number)
     names = {member: place.buffer.name for place in places for member in place.members}
     buffers = tuple(b for b in program.buffers if names.get(b.name, b.name) == b.name)
     return replace(program, buffers=buffers, body=tuple(_renamed(s, names) for s in program.body))
@@ -98,19 +107,20 @@ def _nested(body: tuple[Statement, ...], loops: tuple[str, ...]) -> Iterator[tup
             yield statement, loops
 
 
-def _lives(buffer: Buffer, units: list[Unit]) -> list[Life]:
+def _lives(buffer: Buffer, units: list[Unit], touched: Iterable[int]) -> list[Life]:
     """One life for every loop in which each iteration makes its own value; otherwise a single one."""
     found: dict[int, list[int]] = {}  # for each loop, or unit outside of one, where the buffer is touched
-    for position, unit in enumerate(units):
-        if buffer.name in unit.touches:
-            found.setdefault(id(unit.around) if unit.around else -position, []).append(position)
+    for position in touched:
+        around = units[position].around
+        found.setdefault(id(around) if around else -position, []).append(position)
     if not found:
         return []
     if buffer.kind == "temp" and all(_is_local(buffer.name, [units[p] for p in own]) for own in found.values()):
         return [Life(own[0], own[-1], True) for own in found.values()]
     loops = {id(units[own[0]].around) for own in found.values() if units[own[0]].around}
-    inside = [p for p, unit in enumerate(units) if unit.around and id(unit.around) in loops]
-    every = [p for own in found.values() for p in own] + inside
+    every = [p for own in found.values() for p in own]
+    if loops:
+        every += [p for p, unit in enumerate(units) if id(unit.around) in loops]
     return [Life(min(every), len(units) if buffer.kind == "output" else max(every), False)]
 
 

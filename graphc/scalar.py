@@ -283,16 +283,16 @@ def zero(dtype: str) -> Const:
 
 def walk(scalar: Scalar | None) -> Iterator[Scalar]:
     """A scalar and all its parts, subscripts and conditions of loads too."""
-    if scalar is None:
-        return
-    yield scalar
-    parts: tuple[Scalar | None, ...] = ()
-    if isinstance(scalar, Call):
-        parts = scalar.args
-    elif isinstance(scalar, Load):
-        parts = (*scalar.at, scalar.when)
-    for part in parts:
-        yield from walk(part)
+    waiting = [scalar]
+    while waiting:
+        part = waiting.pop()
+        if part is None:
+            continue
+        yield part
+        if isinstance(part, Call):
+            waiting += part.args[::-1]
+        elif isinstance(part, Load):
+            waiting += (part.when, *part.at[::-1])
 
 
 def replaced(scalar: Scalar, rule: Callable[[Scalar], Scalar | None]) -> Scalar:

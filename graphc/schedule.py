@@ -11,7 +11,9 @@ Values without a task are computed inside those that use them. A value gets a ta
 - a sum over many elements, or an operand of a product that is not simply somewhere in memory;
 - read by a later step of its loop: that is stored, rather than what it is made of;
 - used in several places, or over a larger domain, and not cheap to compute again. What a later loop can compute by one
-  operation from values that are stored anyway is cheap enough: that takes no longer than to store it at every step.
+  operation from values that are stored anyway is cheap enough: that takes no longer than to store it at every step;
+- the end of a long chain of operations. Kernels are walked by recursion, which must not go as deep as a graph can be;
+  to store one value in so many operations takes no time that could be measured.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from graphc.ops.event import CONCAT
 from graphc.ops.leaves import CONST, INPUT, PARAM, STATE
 
 CHEAP = 4  # additions and loads: what costs no more is computed again rather than stored
+DEEPEST = 48  # operations one on the other in a kernel; those of cells, unrolled ones too, have up to 28
+MOST_PATHS = 256  # through views, from a value to what its kernel loads
 AGAIN = 20  # of one operation on stored values: to store and load a value for each step takes a vector unit as long
 
 
@@ -121,6 +125,7 @@ def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
     anchors |= {n for n in nodes if n.op.reduces or n.op is STACK}
     anchors |= {n for p in nodes if p.op is CONTRACT for i in p.inputs for n in _sources(graph, i)}
     anchors = {n for n in anchors if not in_memory(n) or n in {resolve(graph, r) for r in roots(graph)}}
+    anchors |= _meeting(graph, tree, anchors)
     users = _users(graph, nodes)
     cost: dict[Node, int] = {}
     for node in nodes:
@@ -137,7 +142,8 @@ def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
         if cost[node] > CHEAP and not node.op.view and (len(homes[node]) > 1 or wider):
             anchors.add(node)
             dear.append(node)
-    return anchors - _again(graph, tree, dear[::-1], anchors, homes)
+    anchors -= _again(graph, tree, dear[::-1], anchors, homes)
+    return anchors | _ends(graph, tree, anchors)
 
 
 def _again(
@@ -158,6 +164,40 @@ def _again(
         if node.op.cost <= AGAIN and stored and alike and len({where[user] for user in users}) > 1:
             again.add(node)
     return again
+
+
+def _meeting(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set[Node]:
+    """Where so many ways through views meet that a value is stored: on each, an operand is another element, and what
+    stands below would be computed as often as there are ways."""
+    found: set[Node] = set()
+    paths: dict[Node, int] = {}  # with a view on them, to what lies in memory
+    for node in _in_order(tree):
+        if node not in anchors and node.op is not STATE and not in_memory(node):
+            below = [paths.get(resolve(graph, i), 0) for i in dict.fromkeys(dependencies(node))]
+            paths[node] = sum(max(1, k) for k in below) if node.op.view else sum(below)
+            if paths[node] > MOST_PATHS:
+                found.add(node)
+                paths[node] = 0
+    return found
+
+
+def _ends(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set[Node]:
+    """Where chains of operations are cut; at views only where nothing else comes, as they take memory for little."""
+    ends: set[Node] = set()
+    depth: dict[Node, int] = {}  # of what is computed on the spot
+    for node in _in_order(tree):
+        if node not in anchors and node.op is not STATE and not in_memory(node):
+            depth[node] = 1 + max((depth.get(resolve(graph, i), 0) for i in dependencies(node)), default=0)
+            if depth[node] >= (2 * DEEPEST if node.op.view else DEEPEST):
+                ends.add(node)
+                depth[node] = 0
+    return ends
+
+
+def _in_order(tree: Iterable[Component]) -> Iterator[Node]:
+    """The nodes in the order of computation, those of loops in that of one step."""
+    for component in tree:
+        yield from component.nodes if component.axis is None else _in_order(component.body)
 
 
 def _inside(component: Component) -> Iterator[Node]:

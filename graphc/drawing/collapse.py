@@ -89,7 +89,7 @@ def _operations(picture: Picture) -> Owners:
         stack = [root]
         while stack:
             for tail in tails[stack.pop()]:
-                if kinds[tail] == "op" and tail not in taken:
+                if kinds[tail] in ("op", "group") and tail not in taken:
                     taken.add(tail)
                     owners[tail] = root
                     stack.append(tail)

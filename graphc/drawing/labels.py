@@ -48,6 +48,7 @@ NAMES = {
 WINDOWED = {CONTRACT: "conv", MAX: "max", SUM: "Σ"}  # ops that are written as one with the windows that they read
 _SUPERSCRIPTS = str.maketrans("0123456789-+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺")
 _LONGEST = 12  # characters of a constant that is written out
+_MOST_PARTS = 64  # of a value that is written out as a product of constants
 
 
 def op_label(node: Node, operands: Sequence[Node]) -> str:
@@ -119,9 +120,16 @@ def _over(axes: Iterable[Axis]) -> str:
 
 def is_constant(node: Node) -> bool:
     """Whether a value is known from the graph and the lengths of its axes, and short enough to be written out."""
-    if node.op in (MUL, CAST, BROADCAST):
-        return all(is_constant(i) for i in node.inputs)
-    return node.op is CONST or (node.op is EXTENT and not node.inputs)
+    waiting = [node]
+    for _ in range(_MOST_PARTS):
+        if not waiting:
+            return True
+        part = waiting.pop()
+        if part.op in (MUL, CAST, BROADCAST):
+            waiting += part.inputs
+        elif part.op is not CONST and (part.op is not EXTENT or part.inputs):
+            return False
+    return False
 
 
 def constant_label(node: Node) -> str:

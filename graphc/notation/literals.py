@@ -7,7 +7,7 @@ A number that has the dtype that Python would give it stands alone: `2.0` (the g
     const([[1.0, -0.0], [inf, nan]])      an array
     const(0.5, shape=(8, 8))              an array of equal elements
     const(range(6), shape=(2, 3))         0, 1, 2, …
-    const("0100c07f", dtype="float32")    the bytes in hexadecimal: a NaN that is not the usual one
+    const("0100c07f", dtype="float32")    the bytes in hexadecimal: a NaN that is not the usual one, or a large array
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from graphc.errors import ParseError
 from graphc.ir import FLOATING, Node, check_dtype, check_shape, size
 from graphc.ops.leaves import array_of, const
 
+LONGEST_LIST = 4096  # elements that are written in decimal: more are read by programs only, and faster in bytes
 MAX_ELEMENTS = 1 << 26  # of one array that a text describes by its shape: a short text cannot fill the memory
 _SPECIAL = {"inf": math.inf, "nan": math.nan}
 
@@ -57,7 +58,7 @@ def _describe(array: np.ndarray) -> tuple[str, tuple[int, ...] | None]:
                 return element, array.shape
         if array.dtype == np.int32 and np.array_equal(array.reshape(-1), np.arange(array.size)):
             return f"range({array.size})", array.shape if array.ndim > 1 else None
-    text = _nested(array)
+    text = _nested(array) if array.size <= LONGEST_LIST else None
     return (text, None) if text is not None else (f'"{data.hex()}"', array.shape)
 
 
