@@ -12,8 +12,8 @@ Values without a task are computed inside those that use them. A value gets a ta
 - read by a later step of its loop: that is stored, rather than what it is made of;
 - used in several places, or over a larger domain, and not cheap to compute again. What a later loop can compute by one
   operation from values that are stored anyway is cheap enough: that takes no longer than to store it at every step;
-- the end of a long chain of operations. Kernels are walked by recursion, which must not go as deep as a graph can be;
-  to store one value in so many operations takes no time that could be measured.
+- the end of a long chain of operations: kernels are walked by recursion, which must not go as deep as a graph can be;
+- where very many ways through views meet.
 """
 
 from __future__ import annotations
