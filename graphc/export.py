@@ -1,8 +1,8 @@
 """export: a graph as an object file and a C header, for programs without Python and processors without a system.
 
 In: a graph, the lengths of its open axes, and params to build in. Out: an `Exported`. The object has one function,
-which allocates nothing and calls nothing outside (`graphc.codegen.library`). What a call makes of built-in params alone
-is made here, and lies in read-only data.
+which allocates nothing and calls nothing outside (`graphc.codegen.c_function`). What a call makes of built-in params
+alone is made here, and lies in read-only data.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from graphc.arena import arena, buffer_bytes, buffer_shape
 from graphc.arguments import call_lengths
 from graphc.checkpoint import write_whole
+from graphc.codegen.c_function import ALIGNMENT, built_in, c_function, fields
 from graphc.codegen.jit import Emitted
-from graphc.codegen.library import ALIGNMENT, built_in, fields, library
 from graphc.codegen.partition import partition
 from graphc.codegen.program import Buffer, Program
 from graphc.codegen.specialize import specialize
@@ -112,7 +112,7 @@ def export(
     constants = {**made.stages.lowered.constants, **made.fixed}
     placed = arena(program, {})
     target = Target.host() if triple is None else Target(triple, arch, features)
-    emitted = Emitted(library(program, constants, placed.offsets, name, target), target, partition(program, target))
+    emitted = Emitted(c_function(program, constants, placed.offsets, name, target), target, partition(program, target))
     used = sum(buffer_bytes(b, {}) for b in built_in(program, constants))
     header = "\n".join(_header(graph, made, program, fields(program, constants), known, name, placed.size, target))
     return Exported(name, header, placed.size, used, emitted)

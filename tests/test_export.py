@@ -15,8 +15,8 @@ import graphc as gc
 from graphc import checkpoint, testing
 from graphc.arena import arena
 from graphc.cli import app
+from graphc.codegen.c_function import c_function
 from graphc.codegen.interpret_program import allocate, interpret
-from graphc.codegen.library import library
 from graphc.codegen.specialize import specialize
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify
@@ -239,7 +239,7 @@ def test_constants_keep_every_bit() -> None:
     program = specialize(stages(listener()).program, {"t": 1, "n": 1})
     odd = np.array([np.nan, np.inf, -0.0, 1e-45], np.float32)
     weights = {"V": np.resize(odd, (5, 20))}
-    text = library(program, weights, arena(program, {}).offsets, "f", Target.host())
+    text = c_function(program, weights, arena(program, {}).offsets, "f", Target.host())
     assert "\\00\\00\\c0\\7f\\00\\00\\80\\7f\\00\\00\\00\\80\\01\\00\\00\\00" in text
 
 

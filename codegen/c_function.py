@@ -1,4 +1,4 @@
-"""A Program as a library: one C function, with what it needs beside its arguments inside the object.
+"""A Program as one C function, with what it needs beside its arguments inside the object.
 
 In: a Program without sizes, its constants, where its temporaries lie, and a target. Out: the text of an LLVM module
 that exports `void name(const struct *arrays)`. The struct has a pointer to each array of the caller's, in the order of
@@ -21,7 +21,7 @@ from graphc.codegen.program import Buffer, Program, kernels
 from graphc.codegen.target import Target
 from graphc.plan import loads
 
-__all__ = ["ALIGNMENT", "built_in", "fields", "library"]
+__all__ = ["ALIGNMENT", "built_in", "c_function", "fields"]
 
 ALIGNMENT = 64  # of constants and of the block for temporaries
 
@@ -44,7 +44,7 @@ def _touched(program: Program) -> Iterator[Buffer]:
     return (buffer for buffer in program.buffers if buffer.name in names)
 
 
-def library(
+def c_function(
     program: Program, constants: Mapping[str, np.ndarray], offsets: Mapping[str, int], name: str, target: Target
 ) -> str:
     """The module's text; `offsets` are those of the temporaries in their block, in bytes."""
