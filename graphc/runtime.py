@@ -100,24 +100,26 @@ class Runner:
 
     def prepare(self, given: Mapping[str, Any]) -> BoundCall:
         """Everything but the foreign call."""
-        arguments, layout = self._checked(given)
-        check_updated(self.graph.updates, given)
-        check_indices(self.checks, arguments)
-        return self._bound(arguments, layout)
+        return self._bound(*self._sound(given))
 
     def clocked(self, given: Mapping[str, Any]) -> tuple[BoundCall, np.ndarray, Layout]:
         """A call that notes where its time goes: what each thread has spent on each top-level statement, in ticks,
         int64 (threads, statements)."""
-        arguments, layout = self._checked(given)
-        check_updated(self.graph.updates, given)
-        check_indices(self.checks, arguments)
+        arguments, layout = self._sound(given)
         clocks = np.zeros((layout.shares.threads, len(layout.code.program.body)), np.int64)
         tables = layout.shares.table.copy(), layout.alone.copy()
         for table in tables:
             table[:, CLOCKS] = clocks.ctypes.data + clocks.strides[0] * np.arange(len(table))
         shared, alone = tables
         layout = replace(layout, shares=replace(layout.shares, table=shared), alone=alone)
-        return self._bound(arguments, layout), clocks, layout
+        return self._bound(arguments, layout, clocks), clocks, layout
+
+    def _sound(self, given: Mapping[str, Any]) -> tuple[Arguments, Layout]:
+        """The arrays of a call, of which nothing is left to check."""
+        arguments, layout = self._checked(given)
+        check_updated(self.graph.updates, given)
+        check_indices(self.checks, arguments)
+        return arguments, layout
 
     def layout(self, given: Mapping[str, Any]) -> Layout:
         """What the shapes of these arrays lead to."""
@@ -174,7 +176,8 @@ class Runner:
                 if lengths.size and not 0 <= lengths.min() <= lengths.max() <= arguments.sizes[axis]:
                     check_arguments(self.graph, arguments.arrays)
 
-    def _bound(self, arguments: Arguments, layout: Layout) -> BoundCall:
+    def _bound(self, arguments: Arguments, layout: Layout, *written: np.ndarray) -> BoundCall:
+        """`written`: arrays that its code writes to, beside results and workspace; it keeps them."""
         code, workspace = layout.code, self._workspace(layout.arena.size)
         arrays: dict[str, np.ndarray] = {}
         addresses: list[int] = []
@@ -203,7 +206,7 @@ class Runner:
             ctypes.addressof(layout.patience),
         )
         team.start(layout.shares.threads)
-        return BoundCall(job, Results(results), workspace, (pointers, layout, arrays))
+        return BoundCall(job, Results(results), workspace, (pointers, layout, arrays, written))
 
     def _workspace(self, size: int) -> np.ndarray:
         """The last call's memory, if it is large enough; else it goes before more is taken."""
