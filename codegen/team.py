@@ -25,18 +25,23 @@ from graphc.codegen.jit import native
 from graphc.codegen.target import Target
 from graphc.codegen.team_code import SUPPORTED, Job, module
 
-__all__ = ["SUPPORTED", "Job", "Team", "runner", "team"]
+__all__ = ["SUPPORTED", "Job", "Team", "run_address", "runner", "team"]
 
 
 class Team:
-    """Workers of this process. `address` is 0 while there are none."""
+    """Workers of this process. `address` is 0 while there are none; native code finds it at `where`."""
 
     def __init__(self) -> None:
-        self.address = 0
+        self._address = ctypes.c_int64(0)
+        self.where = ctypes.addressof(self._address)
         self.threads = 1
         self._lock = threading.Lock()
         self._workers: list[threading.Thread] = []
         self._memory: list[object] = []  # of every team there was: a call may still be at its barrier
+
+    @property
+    def address(self) -> int:
+        return self._address.value
 
     def start(self, threads: int) -> int:
         """Have workers for calls of up to `threads` threads. Gives the team's address."""
@@ -55,7 +60,7 @@ class Team:
 
     def forget(self) -> None:
         """There are no workers any more: a fork has none of them."""
-        self.address, self.threads, self._workers = 0, 1, []
+        self._address.value, self.threads, self._workers = 0, 1, []
 
     def renew(self) -> None:
         """What a fork's child begins with."""
@@ -78,7 +83,7 @@ class Team:
                 self._workers[-1].start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self.address, self.threads = address, workers + 1
+        self._address.value, self.threads = address, workers + 1
 
 
 class _Native:
@@ -89,7 +94,8 @@ class _Native:
         code = self._code = native(module(machine), machine, "doze", "wake", "run", "work", "stop")
         pointer = ctypes.c_void_p
         self.doze, self.wake = code["doze"], code["wake"]
-        self.run = ctypes.CFUNCTYPE(None, pointer, pointer)(code["run"])
+        self.run_address: int = code["run"]
+        self.run = ctypes.CFUNCTYPE(None, pointer, pointer)(self.run_address)
         self.work = ctypes.CFUNCTYPE(None, pointer, ctypes.c_int64)(code["work"])
         self.stop = ctypes.CFUNCTYPE(ctypes.c_int32, pointer)(code["stop"])
 
@@ -102,6 +108,11 @@ def _native() -> _Native:
 def runner() -> Callable[[int, int], None]:
     """`run(team, job)`, both by address; with no team (0) or for one thread, on the thread that calls."""
     return _native().run
+
+
+def run_address() -> int:
+    """Where that function is, for native code to call."""
+    return _native().run_address
 
 
 team = Team()

@@ -159,7 +159,7 @@ class Compiled:
         return self._runner(with_fixed(self.fixed, arrays))
 
     def bind(self, *unnamed: Any, **arrays: Any) -> BoundCall:
-        """Fix the arrays: the result is called without arguments, makes one foreign call, and reuses its results.
+        """Fix the arrays: the result is called without arguments, runs compiled code at once, and reuses its results.
 
         It reads the bound arrays as they are at each call; so they must be numpy arrays, contiguous and of the declared
         dtypes. Its memory and its results are its own, and one: bind a call for each Python thread.

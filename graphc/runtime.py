@@ -1,7 +1,7 @@
 """Running compiled code: arguments in, results out, and the memory in between.
 
 A call checks its arrays once per layout (names, shapes, dtypes), decides how threads share the work, finds memory for
-the program's buffers, makes one foreign call, and returns the outputs. `bind` does all but the foreign call once.
+the program's buffers, runs the compiled code, and returns the outputs. `bind` does all but run the code once.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc.arena import ALIGNMENT, Arena, arena, buffer_bytes, buffer_shape
 from graphc.arguments import Arguments, check_arguments, check_bound, check_updated
+from graphc.codegen.builtin import builtin
 from graphc.codegen.core import TYPICAL
 from graphc.codegen.jit import Loaded
 from graphc.codegen.measure import this_core
 from graphc.codegen.partition import CLOCKS
 from graphc.codegen.program import Buffer, Program
 from graphc.codegen.shares import Shares, shares
-from graphc.codegen.team import SUPPORTED, Job, runner, team
+from graphc.codegen.team import SUPPORTED, Job, team
 from graphc.errors import GraphError, no_copy
 from graphc.graph import Graph
 from graphc.index_checks import IndexCheck, check_indices
@@ -32,6 +33,9 @@ from graphc.results import Results
 
 _CYCLES_A_SLEEP = 2e6  # a call may lose a tenth of its time to threads that sleep at barriers
 _FEWEST_SLEEPS = 8  # that any call may have
+_RUNNING = GraphError(
+    "this bound call is running on another thread, in the memory that it has; bind one for each thread"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,9 @@ class Runner:
         self.threads = threads or cores()
         self._layouts: dict[Any, Layout] = {}
         self._declared = {**graph.inputs, **{n: p.node for n, p in graph.params.items()}}
+        self._dtypes = {name: np.dtype(node.dtype) for name, node in self._declared.items()}
+        self._settled = all(self._shown(a) for a in graph.axes.values() if isinstance(a.length, Node))
+        self._constants = {name: array.ctypes.data for name, array in lowered.constants.items()}
         self._pool: list[np.ndarray] = []
 
     def __call__(self, given: Mapping[str, Any]) -> Results:
@@ -99,7 +106,7 @@ class Runner:
         return call
 
     def prepare(self, given: Mapping[str, Any]) -> BoundCall:
-        """Everything but the foreign call."""
+        """Everything but to run the code."""
         return self._bound(*self._sound(given))
 
     def clocked(self, given: Mapping[str, Any]) -> tuple[BoundCall, np.ndarray, Layout]:
@@ -140,10 +147,12 @@ class Runner:
 
     def _key(self, given: Mapping[str, Any]) -> Any:
         """The layout of the arrays; None if something else than plain arrays of the right dtype is among them."""
+        if not self._settled:
+            return None
         parts = []
-        for name, node in self._declared.items():
+        for name, dtype in self._dtypes.items():
             array = given.get(name)
-            if not isinstance(array, np.ndarray) or array.dtype.name != node.dtype or not array.dtype.isnative:
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
                 return None
             parts.append(array.shape)
         extra = tuple((n, type(v), v) for n, v in given.items() if n not in self._declared)
@@ -151,11 +160,10 @@ class Runner:
             hash(extra)
         except TypeError:
             return None
-        if any(isinstance(a.length, Node) and not self._shown(a) for a in self.graph.axes.values()):
-            return None
         return tuple(parts), extra
 
     def _shown(self, axis: Axis) -> bool:
+        """Whether the shapes of arrays tell how long an axis is."""
         return any(axis in node.axes for node in self._declared.values())
 
     def _layout(self, arguments: Arguments) -> Layout:
@@ -185,16 +193,18 @@ class Runner:
         for buffer in code.program.buffers:
             if buffer.kind == "temp":
                 addresses.append(base + layout.arena.offsets[buffer.name])
-                continue
-            arrays[buffer.name] = self._array(buffer, arguments, code.sizes)
-            addresses.append(arrays[buffer.name].ctypes.data)
+            elif buffer.name in self._constants:
+                addresses.append(self._constants[buffer.name])
+            else:
+                arrays[buffer.name] = array = self._array(buffer, arguments, code.sizes)
+                addresses.append(array.ctypes.data)
         results: dict[str, np.ndarray] = {}
         for name, buffer_name in self.lowered.outputs.items():
             results[name] = arrays[buffer_name]
-        pointers = (ctypes.c_void_p * len(addresses))(*addresses)
+        pointers = np.array(addresses, np.int64)
         job = Job(
             code.loaded.shared_address,
-            ctypes.addressof(pointers),
+            pointers.ctypes.data,
             ctypes.addressof(layout.counts),
             layout.alone.ctypes.data,
             layout.shares.table.ctypes.data,
@@ -206,7 +216,8 @@ class Runner:
             ctypes.addressof(layout.patience),
         )
         team.start(layout.shares.threads)
-        return BoundCall(job, Results(results), workspace, (pointers, layout, arrays, written))
+        kept = pointers, layout, arrays, self.lowered.constants, written
+        return BoundCall(job, Results(results), workspace, kept)
 
     def _workspace(self, size: int) -> np.ndarray:
         """The last call's memory, if it is large enough; else it goes before more is taken."""
@@ -222,9 +233,8 @@ class Runner:
     def _array(self, buffer: Buffer, arguments: Arguments, sizes: Mapping[str, int]) -> np.ndarray:
         if buffer.kind == "output":
             return aligned_empty(buffer_shape(buffer, sizes), buffer.dtype)
-        if buffer.name in self.lowered.constants:
-            return self.lowered.constants[buffer.name]
-        return np.require(arguments.arrays[buffer.name], requirements=["C", "A"])
+        array = arguments.arrays[buffer.name]
+        return array if _plain(array) else np.require(array, requirements=["C", "A"])
 
 
 class BoundCall:
@@ -234,29 +244,24 @@ class BoundCall:
     the nearest one that there is. It serves one Python thread at a time: a call while another runs is an error.
     """
 
-    __slots__ = ("_address", "_free", "_job", "_keep", "results", "workspace")
+    __slots__ = ("__call__", "results", "workspace")  # what is called is a builtin: no function of Python's around it
 
-    def __init__(self, job: Job, results: Results, workspace: np.ndarray, keep: tuple[object, ...]) -> None:
-        self._job, self._keep = job, keep
-        self._address = ctypes.addressof(job)
-        self._free = [runner()]  # taken from here while a call runs
+    if TYPE_CHECKING:
+
+        def __call__(self) -> Results: ...
+
+    def __init__(self, job: Job, results: Results, workspace: np.ndarray, kept: object) -> None:
+        """`kept`: what the code reads and writes, beside results and workspace."""
+        self.__call__ = builtin(job, results, _RUNNING, (workspace, kept))  # type: ignore[method-assign]
         self.results = results
         self.workspace = workspace
 
-    def __call__(self) -> Results:
-        try:
-            run = self._free.pop()
-        except IndexError:
-            raise GraphError(
-                "this bound call is running on another thread, in the memory that it has; bind one for each thread"
-            ) from None
-        try:
-            run(team.address, self._address)
-        finally:
-            self._free.append(run)
-        return self.results
-
     __reduce__ = no_copy
+
+
+def _plain(array: np.ndarray) -> bool:
+    """Whether compiled code can read an array where it lies."""
+    return array.flags.c_contiguous and array.flags.aligned
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:

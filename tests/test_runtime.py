@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc as cycles
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -104,6 +106,32 @@ def test_a_bound_call_serves_one_thread_at_a_time() -> None:
     assert refused
     assert "bind one for each thread" in refused[0]
     np.testing.assert_array_equal(call()["h"], np.cumsum(x, axis=0))
+
+
+def test_what_a_bound_call_reads_lives_as_long_as_it_can_be_called() -> None:
+    """The compiled function with its constants, and the bound call itself, may go before; memory goes with the last."""
+    g = gc.Graph("table")
+    n = g.axis("n")
+    table = np.arange(3000, dtype=np.float32).reshape(1000, 3)
+    g.output("y", g.input("x", (1000,), over=n) @ table)
+    x = np.ones((2, 1000), np.float32)
+    expected = gc.compile(g)(x=x)["y"].copy()
+    bound = gc.compile(g).bind(x=x)
+    workspace, call = weakref.ref(bound.workspace.base), bound.__call__
+    del bound, g, n, table
+    cycles.collect()
+    junk = [np.full(3000, 7, np.float32) for _ in range(100)]  # which takes the place of what has gone
+    np.testing.assert_array_equal(call()["y"], expected)
+    assert len(junk) == 100
+    assert workspace() is not None
+    del call
+    assert workspace() is None, "a bound call that is no longer used holds memory until Python looks for cycles"
+
+
+def test_a_bound_call_takes_no_arguments() -> None:
+    call = gc.compile(counter()).bind(x=np.ones((2, 3), np.float32), total=np.zeros(3, np.float32))
+    with pytest.raises(TypeError, match="takes no arguments"):
+        call(1)  # type: ignore[call-arg]
 
 
 def test_values_are_checked_at_every_call() -> None:

@@ -419,10 +419,11 @@ def test_a_system_without_futex_runs_every_call_on_one_thread() -> None:
         run(
             """
 import sys
-from graphc.codegen import team, team_code
+from graphc.codegen import builtin, team, team_code
 import graphc.runtime
 team.SUPPORTED = team_code.SUPPORTED = graphc.runtime.SUPPORTED = False
 team._native.cache_clear()
+builtin._native.cache_clear()
 assert "syscall" not in team_code.module(team.Target.host())
 f = gc.compile(g, threads=4)
 print((f(x=x)["h"] == expected).all(), f.shares(x=x).threads, team.team.start(4))

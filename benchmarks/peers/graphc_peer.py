@@ -1,4 +1,4 @@
-"""graphc itself: a compiled graph with its arrays bound, so that a run is one foreign call.
+"""graphc itself: a compiled graph with its arrays bound, so that a run is compiled code and little else.
 
 In inference the params are frozen, as ONNX Runtime freezes them; in training they are read at each call.
 """
