@@ -4,7 +4,8 @@ In: a Program. Out: a Program that computes the same. A load inside a `Reduce` t
 dim that is not the buffer's last (`W[v, k]`) reads a copy of the buffer in which that dim is last, if its elements are
 read more than once. Where rows are long, the copy is in panels, `W[v // 16, k, v % 16]`: a reduction then walks
 through memory without gaps, and its stride does not fold the cache onto a few of its sets (Goto & van de Geijn,
-"Anatomy of High-Performance Matrix Multiplication", 2008). So do the loads of large operands that lie along v already,
+"Anatomy of High-Performance Matrix Multiplication", 2008); nor do several panels, as a few rows lie unused between
+them. So do the loads of large operands that lie along v already,
 and of those that move with another dimension of the kernel and take its value for a row of the tile.
 
 The copy is made right before the outermost statement that needs it and does not store to its source, so that a loop
@@ -13,6 +14,7 @@ over time finds it ready, and made once as long as nothing stores to its source.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -81,7 +83,7 @@ class _Turn:
         if not self.panels:
             return (*self.rest(extents), last)
         assert isinstance(last, Const)
-        return (index(-(-int(last.value) // PANEL)), *self.rest(extents), index(PANEL))
+        return (index(-(-int(last.value) // PANEL)), *_apart(self.rest(extents)), index(PANEL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,18 @@ def _written(statement: Statement) -> frozenset[str]:
 
 def _turned_buffer(turn: _Turn, source: Buffer) -> Buffer:
     return Buffer(turn.copy, source.dtype, turn.dims(source.dims), "temp")
+
+
+def _apart(rows: tuple[Scalar | Ring, ...]) -> tuple[Scalar | Ring, ...]:
+    """The rows of a panel, and up to three more: the lines from one panel to the next are then 2 in 4, and panels that
+    are walked side by side never lie in the same sets of a cache."""
+    if not all(isinstance(extent, Const) for extent in rows):
+        return rows
+    counts = [int(extent.value) for extent in rows if isinstance(extent, Const)]
+    for more in range(4):
+        if math.prod((*counts[:-1], counts[-1] + more)) % 4 == 2:
+            return (*rows[:-1], index(counts[-1] + more))
+    return rows
 
 
 def _copy(turn: _Turn, source: Buffer, time: int) -> Kernel:

@@ -18,8 +18,8 @@ from graphc.scalar import FUNCTIONS, Call, Const, Scalar, Size
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 # Buffers that start at the same place of a page compete for the same lines of the first-level cache, and a load seems
 # to read what was just stored to another; so each starts some lines further.
-_PAGE = 4096
-_STAGGER = 5 * ALIGNMENT
+PAGE = 4096
+STAGGER = 5 * ALIGNMENT
 
 Moments = Sequence[tuple[int, ...]]  # top-level statements by position, those that run at the same time together
 
@@ -43,12 +43,12 @@ def arena(program: Program, sizes: Mapping[str, int], moments: Moments | None = 
     wanted = {b.name: buffer_bytes(b, sizes) for b in program.buffers if b.kind == "temp"}
     for rank, name in enumerate(sorted(wanted, key=lambda n: (-wanted[n], n))):
         first, last = lives.get(name, (0, 0))
-        offset = start_at = rank * _STAGGER % _PAGE if wanted[name] > _PAGE else 0
+        offset = start_at = rank * STAGGER % PAGE if wanted[name] > PAGE else 0
         for start, end, (a, b) in sorted(placed):
             if a <= last and first <= b and offset < end and start < offset + wanted[name]:
                 offset = -(-end // ALIGNMENT) * ALIGNMENT
-                if wanted[name] > _PAGE:
-                    offset += (start_at - offset) % _PAGE
+                if wanted[name] > PAGE:
+                    offset += (start_at - offset) % PAGE
         offsets[name] = offset
         placed.append((offset, offset + wanted[name], (first, last)))
     return Arena(offsets, max((end for _, end, _ in placed), default=0))

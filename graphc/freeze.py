@@ -43,11 +43,14 @@ def with_fixed(fixed: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Map
 
 
 def prologue_results(loaded: Loaded, program: Program, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs of a program that has no sizes."""
-    arrays = {
-        b.name: aligned_empty(buffer_shape(b, {}), b.dtype) if b.kind in ("output", "temp") else given[b.name]
-        for b in program.buffers
-    }
+    """The outputs of a program that has no sizes. What nothing is stored to is 0: it may become part of a file."""
+    arrays = {}
+    for rank, buffer in enumerate(program.buffers):
+        if buffer.kind in ("output", "temp"):
+            arrays[buffer.name] = aligned_empty(buffer_shape(buffer, {}), buffer.dtype, rank)
+            arrays[buffer.name][...] = 0
+        else:
+            arrays[buffer.name] = given[buffer.name]
     addresses = (ctypes.c_void_p * max(len(arrays), 1))(*(array.ctypes.data for array in arrays.values()))
     loaded(addresses, (ctypes.c_int64 * 1)())
     return {b.name: arrays[b.name] for b in program.buffers if b.kind == "output"}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.arena import ALIGNMENT, Arena, arena, buffer_bytes, buffer_shape
+from graphc.arena import ALIGNMENT, PAGE, STAGGER, Arena, arena, buffer_bytes, buffer_shape
 from graphc.arguments import Arguments, check_arguments, check_bound, check_updated
 from graphc.codegen.builtin import builtin
 from graphc.codegen.core import TYPICAL
@@ -264,12 +264,14 @@ def _plain(array: np.ndarray) -> bool:
     return array.flags.c_contiguous and array.flags.aligned
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """An uninitialised array that begins at a multiple of `ALIGNMENT` bytes."""
+def aligned_empty(shape: tuple[int, ...], dtype: str, rank: int | None = None) -> np.ndarray:
+    """An uninitialised array that begins at a multiple of `ALIGNMENT` bytes. Arrays that are read side by side have a
+    `rank` each, by which they begin at different places of a page, as in an `Arena`."""
     kind = np.dtype(dtype)
+    alignment, start = (ALIGNMENT, 0) if rank is None else (PAGE, rank * STAGGER % PAGE)
     count = 1
     for extent in shape:
         count *= extent
-    raw = np.empty(count * kind.itemsize + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
+    raw = np.empty(count * kind.itemsize + alignment + start, np.uint8)
+    start += -raw.ctypes.data % alignment
     return raw[start : start + count * kind.itemsize].view(kind).reshape(shape)

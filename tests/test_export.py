@@ -207,6 +207,19 @@ def test_params_are_in_the_object_and_not_among_the_arrays() -> None:
         assert name not in with_all.header
 
 
+def test_an_object_holds_nothing_that_lay_in_memory_before() -> None:
+    """Rows of laid-out weights that nothing is stored to are zeros, whatever the memory held."""
+    g = gc.Graph("wide")
+    n = g.axis("n")
+    g.output("y", g.param("W", (64, 128)) @ g.input("x", (128,), over=n))
+    params, objects = gc.initialize(g, seed=0), set()
+    for what in (1, 2):
+        junk = [np.full(64 * 128 + 4096, what, np.float32) for _ in range(50)]
+        del junk
+        objects.add(gc.export(g, {"n": 1}, params).object)
+    assert len(objects) == 1
+
+
 def test_names_that_c_cannot_have_are_changed() -> None:
     g = gc.Graph("odd")
     n = g.axis("n")

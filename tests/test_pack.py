@@ -173,3 +173,26 @@ def test_large_operands_are_read_from_panels(steps: int, rows: int, units: int, 
         interpret(p, filled, sizes)
         results.append(filled["dW"])
     np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-6)
+
+
+@given(st.integers(43, 300), st.integers(1, 3))
+def test_panels_side_by_side_lie_in_different_sets_of_a_cache(rows: int, taps: int) -> None:
+    """A tile walks up to sixteen at once, a line of each at a time: of the 64 sets of a first-level cache, the lines
+    must take different ones. Only rows in fours by a multiple of four cannot be told apart."""
+    w, x = Load("W", (u, Index("tap"), k), F32), Load("x", (n, Index("tap"), k), F32)
+    total = Accumulate("a", "sum", call("mul", w, x))
+    reduce = Reduce((Dim("tap", index(taps)), Dim("k", index(rows))), (total,))
+    kernel = Kernel("y", (Dim("n", N), Dim("u", index(192))), (reduce,), (Store("y", (n, u), Ref("a", F32)),))
+    buffers = (
+        Buffer("W", F32, (index(192), index(taps), index(rows)), "param"),
+        Buffer("x", F32, (N, index(taps), index(rows)), "input"),
+        Buffer("y", F32, (N, index(192)), "output"),
+    )
+    packed = pack(Program("p", ("N",), buffers, (kernel,)))
+    panels = packed.buffer("W.panels0")
+    lines = 1
+    for extent in panels.dims[1:-1]:
+        assert isinstance(extent, Const)
+        lines *= int(extent.value)
+    assert taps * rows <= lines <= taps * (rows + 3)
+    assert len({panel * lines % 64 for panel in range(16)}) == 16
