@@ -4,9 +4,9 @@ In: a Program. Out: a Program that computes the same. A load inside a `Reduce` t
 dim that is not the buffer's last (`W[v, k]`) reads a copy of the buffer in which that dim is last, if its elements are
 read more than once. Where rows are long, the copy is in panels, `W[v // 16, k, v % 16]`: a reduction then walks
 through memory without gaps, and its stride does not fold the cache onto a few of its sets (Goto & van de Geijn,
-"Anatomy of High-Performance Matrix Multiplication", 2008); nor do several panels, as a few rows lie unused between
-them. So do the loads of large operands that lie along v already,
-and of those that move with another dimension of the kernel and take its value for a row of the tile.
+"Anatomy of High-Performance Matrix Multiplication", 2008). So do the loads of large operands that lie along v already,
+and of those that move with another dimension of the kernel and take its value for a row of the tile. A few rows between
+panels lie unused, so that those which are walked side by side do not fold the cache either.
 
 The copy is made right before the outermost statement that needs it and does not store to its source, so that a loop
 over time finds it ready, and made once as long as nothing stores to its source.

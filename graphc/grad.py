@@ -23,7 +23,7 @@ from graphc.distribute import distribute
 from graphc.errors import DefinitionError, DtypeError, ShapeError
 from graphc.graph import Equation, Graph
 from graphc.ir import FLOATING, Node, topological
-from graphc.ops.elementwise import balanced_sum
+from graphc.ops.elementwise import add, balanced_sum
 from graphc.ops.leaves import INPUT, STATE, const, leaf
 from graphc.ops.reduction import broadcast, sum_to
 from graphc.scalar import computed
@@ -66,18 +66,23 @@ def gradients(graph: Graph, of: str, wrt: Wrt = None) -> tuple[Graph, dict[str, 
     return result, {n: broadcast(adjoints[target], target.axes, target.shape) for n, target in targets.items()}
 
 
-def vjp(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
-    """The vector-Jacobian product: as `grad`, for an output of any shape.
+def vjp(graph: Graph, of: str | Sequence[str], wrt: Wrt = None) -> Graph:
+    """The vector-Jacobian product: as `grad`, for an output of any shape, or for several.
 
-    The vector is a further input `cotangent_OF` of the output's type; the results are `grad_NAME`.
+    The vector is a further input `cotangent_OF` of the output's type, one for each output; the results are `grad_NAME`.
     """
     verify(graph)
-    output = _output(graph, of)
+    names = (of,) if isinstance(of, str) else tuple(of)
+    for name in names:
+        _output(graph, name)
     targets = _targets(graph, wrt)
     result = distribute(graph).copy()
-    output = result.outputs[of]
-    seed = result.input(f"cotangent_{of}", output.shape, over=output.axes, dtype=computed(output.dtype))
-    adjoints = adjoint(result, {output: seed.node}, list(targets.values()))
+    seeds: dict[Node, Node] = {}
+    for name in names:
+        output = result.outputs[name]
+        seed = result.input(f"cotangent_{name}", output.shape, over=output.axes, dtype=computed(output.dtype)).node
+        seeds[output] = add(seeds[output], seed) if output in seeds else seed  # a value may have two names
+    adjoints = adjoint(result, seeds, list(targets.values()))
     for name, target in targets.items():
         _add_output(result, f"grad_{name}", broadcast(adjoints[target], target.axes, target.shape))
     return simplify(result)

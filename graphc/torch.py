@@ -1,0 +1,195 @@
+"""A graph as a module of PyTorch: its equations run compiled, forward and backward, in the middle of any other model.
+
+In: a graph. Out: a `torch.nn.Module` whose parameters are the graph's params. Between the passes PyTorch keeps what
+the backward pass needs (`graphc.passes`). Tensors and arrays share memory, on the CPU; nothing is copied but what is
+not contiguous.
+
+This module alone needs PyTorch: `pip install 'graphc-compiler[torch]'`, or any build of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+
+from graphc.compile import Compiled, compile
+from graphc.errors import ArgumentError, UnsupportedError, listed, meant
+from graphc.graph import Graph
+from graphc.inference import inference
+from graphc.initialize import initialize
+from graphc.ir import Node
+from graphc.passes import passes
+
+__all__ = ["Module"]
+
+
+class Module(torch.nn.Module):
+    """`graphc.torch.Module(g)(x=x)["h"]`: the outputs of a graph by name, as tensors that have gradients.
+
+    Its parameters have the names of the graph's params and begin as `gc.initialize(graph, seed)` has them; params that
+    are not trainable are buffers. Inputs are given by name, as tensors on the CPU of the declared dtypes and shapes; so
+    is the length of an axis that none of them shows, as a number. After `eval()` the module computes
+    `gc.inference(graph)`, the graph as it is once training is over.
+
+    The graph is compiled when it is first called, once for each set of tensors that require gradients. Gradients of
+    gradients are not supported: differentiate the graph for them (`gc.grad`). Raises `ArgumentError` for tensors that
+    do not fit the graph, and `UnsupportedError` for a graph that trains itself.
+    """
+
+    def __init__(self, graph: Graph, seed: int = 0, threads: int | None = None) -> None:
+        super().__init__()
+        trained = [name for name in graph.updates if name in graph.inputs or graph.params[name].trainable]
+        if trained:
+            raise UnsupportedError(
+                f"graph {graph.name!r} updates {trained[0]} itself, which is an optimiser's to do here; "
+                "make the module of the graph that describes the network, and train it with torch.optim"
+            )
+        self.graph, self.threads = graph, threads
+        self._made: dict[tuple[bool, tuple[str, ...]], _Made] = {}
+        for name, array in initialize(graph, seed=seed).items():
+            if graph.params[name].trainable:
+                self.register_parameter(name, torch.nn.Parameter(_tensor(array)))
+            else:
+                self.register_buffer(name, _tensor(array))
+
+    def forward(self, **given: Any) -> dict[str, torch.Tensor]:
+        """The outputs by name."""
+        tensors = {name: self._input(name, given) for name in self.graph.inputs}
+        tensors |= {name: getattr(self, name) for name in self.graph.params}
+        lengths = {name: length for name, length in given.items() if name not in self.graph.inputs}
+        unknown = [name for name in lengths if name not in self.graph.axes]
+        if unknown:
+            known = (*self.graph.inputs, *self.graph.axes)
+            raise ArgumentError(
+                f"graph {self.graph.name!r} has no input or axis {unknown[0]!r}{meant(unknown[0], known)}; "
+                f"it has {', '.join(known)}"
+            )
+        wanted = torch.is_grad_enabled()
+        wrt = tuple(name for name, tensor in tensors.items() if wanted and tensor.requires_grad)
+        key = self.training, wrt
+        if key not in self._made:
+            graph = self.graph if self.training else inference(self.graph)
+            self._made[key] = _Made(graph, wrt, self.threads)
+        outputs = _Call.apply(self._made[key], lengths, *tensors.values())
+        return dict(zip(self.graph.outputs, outputs, strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}}  # a copy compiles for itself
+
+    def extra_repr(self) -> str:
+        return f"{self.graph.name}: {', '.join(self.graph.inputs)} -> {', '.join(self.graph.outputs)}"
+
+    def _input(self, name: str, given: Mapping[str, Any]) -> torch.Tensor:
+        if not isinstance(given.get(name), torch.Tensor):
+            names = ", ".join(f"{n}=…" for n in self.graph.inputs)
+            found = f"no {name}" if name not in given else f"{name} is a {type(given[name]).__name__}"
+            raise ArgumentError(f"a module of graph {self.graph.name!r} takes tensors by name, ({names}); {found}")
+        return given[name]
+
+
+class _Made:
+    """A graph compiled for gradients by the tensors `wrt`: one function without any, else two."""
+
+    def __init__(self, graph: Graph, wrt: Sequence[str], threads: int | None) -> None:
+        self.names = (*graph.inputs, *graph.params)
+        self.declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+        self.outputs = tuple(graph.outputs)
+        self.updated = frozenset(graph.updates)
+        self.wrt = tuple(wrt)
+        if not wrt:
+            self.forward = _Function(compile(graph, threads=threads))
+            return
+        made = passes(graph, wrt)
+        self.residuals, self.differentiable = made.residuals, made.outputs
+        self.forward = _Function(compile(made.forward, threads=threads))
+        self.backward = _Function(compile(made.backward, threads=threads))
+        changed = self.updated & self.backward.names
+        if changed:
+            raise UnsupportedError(
+                f"the gradients of graph {graph.name!r} read {listed(sorted(changed))}, which its forward pass "
+                "updates; give the value by an input"
+            )
+
+    def lengths(self, tensors: Mapping[str, torch.Tensor], given: Mapping[str, int]) -> dict[str, int]:
+        """Those of all axes that the call shows."""
+        shown = chain.from_iterable(zip(self.declared[n].axes, t.shape, strict=False) for n, t in tensors.items())
+        return {**{axis.name: extent for axis, extent in shown}, **given}
+
+
+class _Function:
+    """A compiled graph that takes of arrays and lengths what it has a use for."""
+
+    def __init__(self, compiled: Compiled) -> None:
+        graph = compiled.stages.graph
+        self.compiled = compiled
+        self.names = frozenset((*graph.inputs, *graph.params))
+        self.axes = frozenset(graph.axes)
+
+    def __call__(self, arrays: Mapping[str, np.ndarray], lengths: Mapping[str, int]) -> Mapping[str, np.ndarray]:
+        known = {name: length for name, length in lengths.items() if name in self.axes}
+        return self.compiled(**{name: array for name, array in arrays.items() if name in self.names}, **known)
+
+
+class _Call(torch.autograd.Function):
+    """A call, for PyTorch's record of what gradients go through."""
+
+    @staticmethod
+    def forward(ctx: Any, made: _Made, given: Mapping[str, int], *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        tensors = dict(zip(made.names, values, strict=True))
+        arrays = {name: _array(name, tensor, made.declared[name]) for name, tensor in tensors.items()}
+        found = made.forward(arrays, given)
+        results = {name: _tensor(array) for name, array in found.items()}
+        for name in made.updated:  # in the memory of the tensor: PyTorch is told, which did not see it
+            torch.autograd.graph.increment_version(tensors[name])
+        if made.wrt:
+            ctx.made, ctx.lengths = made, made.lengths(tensors, given)
+            ctx.kept = [name for name in made.names if name in made.backward.names]
+            ctx.save_for_backward(*(tensors[n] for n in ctx.kept), *(results[n] for n in made.residuals))
+            ctx.mark_non_differentiable(*(results[n] for n in made.outputs if n not in made.differentiable))
+        return tuple(results[name] for name in made.outputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        made: _Made = ctx.made
+        names = (*ctx.kept, *made.residuals)
+        arrays = {name: _plain(tensor) for name, tensor in zip(names, ctx.saved_tensors, strict=True)}
+        declared = made.backward.compiled.stages.graph.inputs
+        for output, tensor in zip(made.outputs, cotangents, strict=True):
+            name = f"cotangent_{output}"
+            if name in declared:
+                arrays[name] = _plain(tensor).astype(declared[name].dtype, copy=False)
+        found = made.backward(arrays, ctx.lengths)
+        dtypes = {name: made.declared[name].dtype for name in made.wrt}
+        grads = {name: _tensor(found[f"grad_{name}"].astype(dtype, copy=False)) for name, dtype in dtypes.items()}
+        return (None, None, *(grads.get(name) for name in made.names))
+
+
+def _array(name: str, tensor: torch.Tensor, declared: Node) -> np.ndarray:
+    """A tensor's memory as an array."""
+    if tensor.device.type != "cpu":
+        raise ArgumentError(f"{name} is a tensor on {tensor.device}; the module computes on the CPU: pass {name}.cpu()")
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype != declared.dtype:
+        cast = f"{name}.to(torch.{declared.dtype})"
+        raise ArgumentError(f"{name} is a tensor of {dtype}, expected {declared.dtype}; pass {cast}")
+    return _plain(tensor)
+
+
+def _plain(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach()
+    if tensor.dtype is torch.bfloat16:  # which numpy has from another package
+        return np.asarray(tensor.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
+    return np.asarray(tensor.numpy())
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """An array's memory as a tensor."""
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

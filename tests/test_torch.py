@@ -1,0 +1,197 @@
+"""graphc.torch: a graph as a module of PyTorch, whose gradients PyTorch's own check finds right."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc.errors import ArgumentError, UnsupportedError
+
+torch = pytest.importorskip("torch")
+Module = pytest.importorskip("graphc.torch").Module
+
+
+def network(dtype: str = "float32", ragged: bool = False) -> gc.Graph:
+    g = gc.Graph("net", dtype=dtype)
+    n = g.axis("n")
+    t = g.axis("t", g.input("length", (), over=n, dtype="int32") if ragged else None)
+    h = gc.cells.lstm(g, g.input("x", (2,), over=(t, n)), 3, over=t).h
+    g.output("h", h)
+    g.output("last", h[t.last])
+    g.output("largest", gc.argmax(h))
+    return g
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    """By inputs and by params, of outputs used together and alone."""
+    module = Module(network("float64"))
+    x = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
+
+    def outputs(x: Any, *_: Any) -> Any:
+        r = module(x=x)
+        assert not r["largest"].requires_grad
+        return r["h"], r["last"]
+
+    assert torch.autograd.gradcheck(outputs, (x, *module.parameters()))
+    assert torch.autograd.gradcheck(lambda x: module(x=x)["last"].sum(), (x,))
+
+
+def test_examples_of_different_lengths() -> None:
+    module = Module(network("float64", ragged=True))
+    x = torch.randn(5, 3, 2, dtype=torch.float64, requires_grad=True)
+    length = torch.tensor([5, 1, 3], dtype=torch.int32)
+    assert torch.autograd.gradcheck(lambda x, *_: module(x=x, length=length)["last"], (x, *module.parameters()))
+    module(x=x, length=length)["h"].sum().backward()
+    assert (x.grad[1:, 1] == 0).all()
+
+
+def test_a_model_of_both_trains_as_pytorch_s_own() -> None:
+    """The same LSTM between an embedding and a linear layer of PyTorch's, with the same weights, for a few steps."""
+    torch.manual_seed(0)
+    g = gc.Graph("net")
+    t, n = g.axis("t"), g.axis("n")
+    g.output("h", gc.cells.lstm(g, g.input("x", (6,), over=(t, n)), 8, over=t, name="cell").h)
+    mine, theirs = Module(g), torch.nn.LSTM(6, 8)
+    theirs.bias_hh_l0.requires_grad_(False)  # its second bias; two that are trained move twice as far
+    weights = gc.cells.from_torch({k: v.detach().numpy() for k, v in theirs.state_dict().items()}, "lstm", name="cell")
+    mine.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+    embedding, linear = torch.nn.Embedding(20, 6), torch.nn.Linear(8, 20)
+    words = torch.randint(0, 20, (7, 4))
+    found = []
+    for layer in (lambda x: mine(x=x)["h"], lambda x: theirs(x)[0]):
+        parts = [copy.deepcopy(embedding), copy.deepcopy(linear)]
+        owner = mine if not found else theirs
+        optimizer = torch.optim.Adam([*owner.parameters(), *(p for part in parts for p in part.parameters())], 0.05)
+        losses = []
+        for _ in range(10):
+            optimizer.zero_grad()
+            logits = parts[1](layer(parts[0](words[:-1])))
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), words[1:].flatten())
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        found.append(losses)
+    assert found[0][-1] < 0.8 * found[0][0]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+
+
+def test_without_gradients_it_is_the_function_alone() -> None:
+    module, x = Module(network()), torch.randn(4, 3, 2)
+    with torch.no_grad():
+        found = module(x=x)
+    expected = gc.interpret(module.graph, x=x.numpy(), **{n: p.detach().numpy() for n, p in module.named_parameters()})
+    for name in expected:
+        assert not found[name].requires_grad
+        np.testing.assert_allclose(found[name].numpy(), expected[name], rtol=1e-5, atol=1e-6)
+    frozen = Module(network()).requires_grad_(False)
+    assert not frozen(x=x)["h"].requires_grad
+
+
+def test_any_layout_of_a_tensor_and_of_a_gradient() -> None:
+    module = Module(network())
+    x = torch.randn(3, 4, 2).transpose(0, 1).requires_grad_()
+    same = x.detach().contiguous().requires_grad_()
+    module(x=x)["h"].transpose(0, 2).sum(0).expand(3, 3, 4).pow(2).sum().backward()
+    module(x=same)["h"].transpose(0, 2).sum(0).expand(3, 3, 4).pow(2).sum().backward()
+    assert torch.equal(x.grad, same.grad)
+
+
+def test_running_statistics_are_buffers_and_evaluation_reads_them() -> None:
+    g = gc.Graph("norm")
+    n = g.axis("n")
+    g.output("y", gc.layers.batch_norm(g, g.input("x", (3,), over=n), over=n))
+    module = Module(g)
+    buffers = dict(module.named_buffers())
+    before = {name: b.clone() for name, b in buffers.items()}
+    x = torch.randn(8, 3, requires_grad=True)
+    module(x=x)["y"].pow(2).sum().backward()
+    assert buffers
+    assert any(not torch.equal(before[name], b) for name, b in buffers.items())
+    module.eval()
+    kept = {name: b.clone() for name, b in buffers.items()}
+    evaluated = module(x=x)["y"]
+    assert all(torch.equal(kept[name], b) for name, b in buffers.items())
+    assert not torch.allclose(evaluated, module.train()(x=x)["y"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_tensors_of_small_dtypes(dtype: str) -> None:
+    g = gc.Graph("small")
+    n = g.axis("n")
+    x = g.input("x", (2,), over=n, dtype=dtype)
+    g.output("y", gc.cast(gc.tanh(x @ g.param("W", (2, 2), init="normal")), dtype))
+    module = Module(g)
+    x = torch.randn(4, 2).to(getattr(torch, dtype)).requires_grad_()
+    y = module(x=x)["y"]
+    assert y.dtype is x.dtype
+    y.float().sum().backward()
+    w = module.W.detach().clone().requires_grad_()
+    again = x.detach().float().requires_grad_()
+    torch.tanh(again @ w).sum().backward()
+    assert x.grad.dtype is x.dtype
+    np.testing.assert_allclose(x.grad.float().numpy(), again.grad.numpy(), rtol=0.02, atol=0.01)
+    np.testing.assert_allclose(module.W.grad.numpy(), w.grad.numpy(), rtol=1e-4)
+
+
+def test_a_change_between_the_passes_is_noticed() -> None:
+    """As in PyTorch itself: gradients would be those of another point."""
+    module, x = Module(network()), torch.randn(4, 3, 2)
+    r = module(x=x)
+    with torch.no_grad():
+        r["h"].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        r["h"].sum().backward()
+
+
+def test_modules_are_copied_and_pickled_without_their_code() -> None:
+    module, x = Module(network(), seed=3), torch.randn(4, 3, 2)
+    expected = module(x=x)["h"]
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(other(x=x)["h"], expected)
+        with torch.no_grad():
+            next(other.parameters()).zero_()
+        assert not torch.equal(other(x=x)["h"], expected)
+    assert torch.equal(module(x=x)["h"], expected)
+
+
+def test_the_guide_s_model_trains() -> None:
+    guide = (Path(__file__).parent.parent / "docs/guide.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```py\n(.*?)```\n", guide, re.DOTALL)
+    torch.manual_seed(0)
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(compile(block + "first = loss\n", "guide.py", "exec"), names)
+    loss = torch.nn.functional.cross_entropy(
+        names["model"](names["words"][:-1]).flatten(0, 1), names["words"][1:].flatten()
+    )
+    assert loss < names["first"] < 5
+    assert all(p.grad is not None for p in names["model"].parameters())
+
+
+def test_mistakes_are_named() -> None:
+    module, x = Module(network()), torch.randn(4, 3, 2)
+    for given, message in (
+        ({}, "no x"),
+        ({"x": x.numpy()}, "x is a ndarray"),
+        ({"x": x.double()}, r"x is a tensor of float64, expected float32; pass x.to\(torch.float32\)"),
+        ({"x": x[0]}, r"x has shape \(3, 2\)"),
+        ({"x": x, "y": x}, "no input or axis 'y'"),
+        ({"x": x.to("meta")}, "x is a tensor on meta"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            module(**given)
+    trained = gc.Graph("trained")
+    w = trained.param("w", ())
+    trained.output("y", w * trained.input("x", ()))
+    trained.update(w, 0.9 * w)
+    with pytest.raises(UnsupportedError, match="updates w itself"):
+        Module(trained)
+    (grad,) = torch.autograd.grad(module(x=x.requires_grad_())["h"].sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        grad.sum().backward()
