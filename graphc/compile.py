@@ -207,6 +207,8 @@ class Compiled:
 
         The call is made `calls` times and once more. Nothing of the caller's changes: what a call updates are copies.
         """
+        if not _is_whole(calls):
+            check_by_name(self.stages.graph, [calls])
         return profile(self.stages, self._runner, with_fixed(self.fixed, arrays), calls)
 
     @property

@@ -142,12 +142,13 @@ class _Call(torch.autograd.Function):
     def forward(ctx: Any, made: _Made, given: Mapping[str, int], *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         tensors = dict(zip(made.names, values, strict=True))
         arrays = {name: _array(name, tensor, made.declared[name]) for name, tensor in tensors.items()}
-        found = made.forward(arrays, given)
+        lengths = made.lengths(tensors, given)
+        found = made.forward(arrays, lengths)
         results = {name: _tensor(array) for name, array in found.items()}
         for name in made.updated:  # in the memory of the tensor: PyTorch is told, which did not see it
             torch.autograd.graph.increment_version(tensors[name])
         if made.wrt:
-            ctx.made, ctx.lengths = made, made.lengths(tensors, given)
+            ctx.made, ctx.lengths = made, lengths
             ctx.kept = [name for name in made.names if name in made.backward.names]
             ctx.save_for_backward(*(tensors[n] for n in ctx.kept), *(results[n] for n in made.residuals))
             ctx.mark_non_differentiable(*(results[n] for n in made.outputs if n not in made.differentiable))

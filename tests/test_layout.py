@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "interpreter", "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "arena", "partial",
         "sweeps", "chunk",
         "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
-        "precision", "jacobian", "inference", "feeds", "lookahead", "drawing", "drawing.*",
+        "precision", "jacobian", "inference", "feeds", "lookahead", "passes", "drawing", "drawing.*",
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": (
@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "use": (
         "gradient_check", "testing", "testing.*", "checkpoint", "export", "fit", "datasets", "datasets.*", "demo",
         "curve", "user_file", "training_data", "training_command", "predictions", "confusion", "prediction_sheet",
-        "image_model", "image_training", "image_command", "cli", "__main__", "",
+        "image_model", "image_training", "image_command", "torch", "cli", "__main__", "",
     ),
 }  # fmt: skip
 

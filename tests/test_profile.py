@@ -15,6 +15,7 @@ from graphc.codegen.clock import TICK, has_clock
 from graphc.codegen.core import TYPICAL
 from graphc.codegen.measure import tick
 from graphc.codegen.target import Target
+from graphc.errors import ArgumentError
 from graphc.gradient_check import random_arrays
 from graphc.profile import Part, Profile
 
@@ -138,6 +139,12 @@ def test_the_table_says_what_is_small_in_one_line() -> None:
         "      3 µs   0.0%                    3 more\n"
         "    997 µs  10.0%                    beginning, ending, and waiting for each other\n"
     )
+
+
+def test_arrays_are_given_by_name() -> None:
+    f = gc.compile(network())
+    with pytest.raises(ArgumentError, match=r"given as f\(\*\*arrays\)"):
+        f.profile(random_arrays(f.stages.graph, t=2, n=2))  # type: ignore[arg-type]
 
 
 CELL = """
