@@ -16,6 +16,7 @@ _HERE = Path(__file__).parent
 _PACKAGES = tuple(
     f"{folder.resolve()}/" for folder in (_HERE, _HERE / "../ops", _HERE / "../codegen", Path(np.__file__).parent)
 )
+_CALLERS = ("torch",)  # packages that call graphc for the user, where they are used
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Location:
 
 
 def user_location() -> Location | None:
-    """The innermost line on the call stack that is neither graphc's own nor numpy's."""
+    """The innermost line on the call stack that is neither graphc's own nor numpy's nor PyTorch's."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
@@ -48,7 +49,9 @@ _own: dict[str, bool] = {}
 def _is_own(file: str) -> bool:
     known = _own.get(file)
     if known is None:
-        known = _own[file] = file.startswith("<frozen") or str(Path(file).resolve()).startswith(_PACKAGES)
+        found = (getattr(sys.modules.get(name), "__file__", None) for name in _CALLERS)
+        packages = (*_PACKAGES, *(f"{Path(path).parent.resolve()}/" for path in found if path))
+        known = _own[file] = file.startswith("<frozen") or str(Path(file).resolve()).startswith(packages)
     return known
 
 

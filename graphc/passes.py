@@ -47,7 +47,8 @@ def passes(graph: Graph, wrt: Sequence[str]) -> Passes:
     grads = {name: node for name, node in whole.outputs.items() if name not in graph.outputs}
     following = _following(whole, [whole.inputs[f"cotangent_{name}"] for name in outputs])
     same = _same(whole, following)
-    named = {same.get(whole.outputs[name], whole.outputs[name]): name for name in graph.outputs}
+    free = [name for name in graph.outputs if name not in graph.inputs and name not in graph.params]
+    named = {same.get(whole.outputs[name], whole.outputs[name]): name for name in free}
     for node in _kept(whole, following, same):
         named.setdefault(node, _free(whole, len(named)))
     forward = replace(

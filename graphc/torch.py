@@ -24,6 +24,7 @@ from graphc.inference import inference
 from graphc.initialize import initialize
 from graphc.ir import Node
 from graphc.passes import passes
+from graphc.verify import verify
 
 __all__ = ["Module"]
 
@@ -36,59 +37,69 @@ class Module(torch.nn.Module):
     is the length of an axis that none of them shows, as a number. After `eval()` the module computes
     `gc.inference(graph)`, the graph as it is once training is over.
 
-    The graph is compiled when it is first called, once for each set of tensors that require gradients. Gradients of
-    gradients are not supported: differentiate the graph for them (`gc.grad`). Raises `ArgumentError` for tensors that
-    do not fit the graph, and `UnsupportedError` for a graph that trains itself.
+    The graph is compiled when it is first called, once for each set of tensors that require gradients, for training and
+    for evaluation. Gradients of gradients are refused: make a module of the graph that has the gradient as an output
+    (`gc.grad`). Dtypes are the graph's: a module is neither cast (`double()`) nor moved to another device. Raises
+    `ArgumentError` for tensors that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
     """
 
     def __init__(self, graph: Graph, seed: int = 0, threads: int | None = None) -> None:
         super().__init__()
+        verify(graph)
         trained = [name for name in graph.updates if name in graph.inputs or graph.params[name].trainable]
         if trained:
             raise UnsupportedError(
                 f"graph {graph.name!r} updates {trained[0]} itself, which is an optimiser's to do here; "
                 "make the module of the graph that describes the network, and train it with torch.optim"
             )
-        self.graph, self.threads = graph, threads
+        self._graph, self._threads = graph, threads
         self._made: dict[tuple[bool, tuple[str, ...]], _Made] = {}
         for name, array in initialize(graph, seed=seed).items():
+            if hasattr(self, name):
+                raise UnsupportedError(
+                    f"param {name!r} of graph {graph.name!r} is called as what every torch.nn.Module has; rename it"
+                )
             if graph.params[name].trainable:
                 self.register_parameter(name, torch.nn.Parameter(_tensor(array)))
             else:
                 self.register_buffer(name, _tensor(array))
 
-    def forward(self, **given: Any) -> dict[str, torch.Tensor]:
+    @torch.compiler.disable  # what is compiled already is not to be traced
+    def forward(self, *unnamed: Any, **given: Any) -> dict[str, torch.Tensor]:
         """The outputs by name."""
-        tensors = {name: self._input(name, given) for name in self.graph.inputs}
-        tensors |= {name: getattr(self, name) for name in self.graph.params}
-        lengths = {name: length for name, length in given.items() if name not in self.graph.inputs}
-        unknown = [name for name in lengths if name not in self.graph.axes]
+        tensors = {name: self._input(name, unnamed, given) for name in self._graph.inputs}
+        tensors |= {name: getattr(self, name) for name in self._graph.params}
+        for name in self._graph.params:
+            _check_param(name, tensors[name], self._graph)
+        lengths = {name: length for name, length in given.items() if name not in self._graph.inputs}
+        unknown = [name for name in lengths if name not in self._graph.axes]
         if unknown:
-            known = (*self.graph.inputs, *self.graph.axes)
+            known = (*self._graph.inputs, *self._graph.axes)
             raise ArgumentError(
-                f"graph {self.graph.name!r} has no input or axis {unknown[0]!r}{meant(unknown[0], known)}; "
+                f"graph {self._graph.name!r} has no input or axis {unknown[0]!r}{meant(unknown[0], known)}; "
                 f"it has {', '.join(known)}"
             )
         wanted = torch.is_grad_enabled()
         wrt = tuple(name for name, tensor in tensors.items() if wanted and tensor.requires_grad)
         key = self.training, wrt
         if key not in self._made:
-            graph = self.graph if self.training else inference(self.graph)
-            self._made[key] = _Made(graph, wrt, self.threads)
+            graph = self._graph if self.training else inference(self._graph)
+            self._made[key] = _Made(graph, wrt, self._threads)
         outputs = _Call.apply(self._made[key], lengths, *tensors.values())
-        return dict(zip(self.graph.outputs, outputs, strict=True))
+        return dict(zip(self._graph.outputs, outputs, strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_made": {}}  # a copy compiles for itself
 
     def extra_repr(self) -> str:
-        return f"{self.graph.name}: {', '.join(self.graph.inputs)} -> {', '.join(self.graph.outputs)}"
+        return f"{self._graph.name}: {', '.join(self._graph.inputs)} -> {', '.join(self._graph.outputs)}"
 
-    def _input(self, name: str, given: Mapping[str, Any]) -> torch.Tensor:
-        if not isinstance(given.get(name), torch.Tensor):
-            names = ", ".join(f"{n}=…" for n in self.graph.inputs)
-            found = f"no {name}" if name not in given else f"{name} is a {type(given[name]).__name__}"
-            raise ArgumentError(f"a module of graph {self.graph.name!r} takes tensors by name, ({names}); {found}")
+    def _input(self, name: str, unnamed: Sequence[Any], given: Mapping[str, Any]) -> torch.Tensor:
+        if unnamed or not isinstance(given.get(name), torch.Tensor):
+            names = ", ".join(f"{n}=…" for n in self._graph.inputs)
+            found = f"{name} is a {type(given[name]).__name__}" if name in given else f"no {name}"
+            found = "one was given without its name" if unnamed else found
+            raise ArgumentError(f"a module of graph {self._graph.name!r} takes tensors by name, ({names}); {found}")
         return given[name]
 
 
@@ -144,7 +155,7 @@ class _Call(torch.autograd.Function):
         arrays = {name: _array(name, tensor, made.declared[name]) for name, tensor in tensors.items()}
         lengths = made.lengths(tensors, given)
         found = made.forward(arrays, lengths)
-        results = {name: _tensor(array) for name, array in found.items()}
+        results = _apart(found)
         for name in made.updated:  # in the memory of the tensor: PyTorch is told, which did not see it
             torch.autograd.graph.increment_version(tensors[name])
         if made.wrt:
@@ -155,8 +166,12 @@ class _Call(torch.autograd.Function):
         return tuple(results[name] for name in made.outputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if torch.is_grad_enabled():  # with create_graph=True
+            raise UnsupportedError(
+                "gradients of gradients do not go through a graphc.torch.Module; "
+                "make a module of the graph that has the gradient as an output (gc.grad, gc.vjp)"
+            )
         made: _Made = ctx.made
         names = (*ctx.kept, *made.residuals)
         arrays = {name: _plain(tensor) for name, tensor in zip(names, ctx.saved_tensors, strict=True)}
@@ -167,7 +182,7 @@ class _Call(torch.autograd.Function):
                 arrays[name] = _plain(tensor).astype(declared[name].dtype, copy=False)
         found = made.backward(arrays, ctx.lengths)
         dtypes = {name: made.declared[name].dtype for name in made.wrt}
-        grads = {name: _tensor(found[f"grad_{name}"].astype(dtype, copy=False)) for name, dtype in dtypes.items()}
+        grads = _apart({name: found[f"grad_{name}"].astype(dtype, copy=False) for name, dtype in dtypes.items()})
         return (None, None, *(grads.get(name) for name in made.names))
 
 
@@ -182,11 +197,32 @@ def _array(name: str, tensor: torch.Tensor, declared: Node) -> np.ndarray:
     return _plain(tensor)
 
 
+def _check_param(name: str, tensor: torch.Tensor, graph: Graph) -> None:
+    """Check that the module was not moved or cast as a whole: its code is the graph's."""
+    declared = graph.params[name].node.dtype
+    if tensor.dtype is not getattr(torch, declared) or tensor.device.type != "cpu":
+        found = f"{tensor.dtype} on {tensor.device}".removeprefix("torch.")
+        raise ArgumentError(
+            f"param {name} of the module is {found}, but graph {graph.name!r} computes with {declared} on the CPU; "
+            f"keep the module there, and declare other dtypes in the graph: gc.Graph(…, dtype=…)"
+        )
+
+
 def _plain(tensor: torch.Tensor) -> np.ndarray:
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()
     if tensor.dtype is torch.bfloat16:  # which numpy has from another package
         return np.asarray(tensor.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
     return np.asarray(tensor.numpy())
+
+
+def _apart(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Tensors, each with memory of its own: equal results of a call are one array, and tensors are changed in place."""
+    seen: set[int] = set()
+    made = {}
+    for name, array in arrays.items():
+        made[name] = _tensor(array.copy() if id(array) in seen else array)
+        seen.add(id(array))
+    return made
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

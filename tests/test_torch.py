@@ -86,7 +86,7 @@ def test_without_gradients_it_is_the_function_alone() -> None:
     module, x = Module(network()), torch.randn(4, 3, 2)
     with torch.no_grad():
         found = module(x=x)
-    expected = gc.interpret(module.graph, x=x.numpy(), **{n: p.detach().numpy() for n, p in module.named_parameters()})
+    expected = gc.interpret(network(), x=x.numpy(), **{n: p.detach().numpy() for n, p in module.named_parameters()})
     for name in expected:
         assert not found[name].requires_grad
         np.testing.assert_allclose(found[name].numpy(), expected[name], rtol=1e-5, atol=1e-6)
@@ -150,6 +150,56 @@ def test_a_change_between_the_passes_is_noticed() -> None:
         r["h"].sum().backward()
 
 
+def test_equal_results_do_not_share_memory() -> None:
+    """Gradients are added up in place, and outputs may be changed: that of one must not change another."""
+    g = gc.Graph("twice", dtype="float64")
+    a, p, q = g.input("a", (2,)), g.param("p", (2,)), g.param("q", (2,))
+    y = gc.tanh(a + p + q)
+    g.output("y", y)
+    g.output("again", y)
+    module, zero = Module(g), torch.zeros(2, dtype=torch.float64)
+    for _ in range(2):
+        module(a=zero)["y"].sum().backward()
+    assert torch.equal(module.p.grad, torch.full_like(zero, 2))
+    assert torch.equal(module.q.grad, module.p.grad)
+    r = module(a=zero + 1)
+    before = r["again"].detach().clone()
+    r["y"].mul_(3)
+    assert torch.equal(r["again"], before)
+    module.zero_grad()
+    r["again"].sum().backward()
+    np.testing.assert_allclose(module.p.grad.numpy(), 1 - before.numpy() ** 2)
+
+
+def test_an_output_may_be_called_as_an_input_or_a_param_is() -> None:
+    """As where a state is carried from call to call: h0 in, h0 out."""
+    g = gc.Graph("carry", dtype="float64")
+    t, n = g.axis("t"), g.axis("n")
+    x, h0, W = g.input("x", (3,), over=(t, n)), g.input("h0", (3,), over=n), g.param("W", (3, 3), init="orthogonal")
+    h = g.state("h", (3,), over=(t, n), initial=h0)
+    h[t] = gc.tanh(W @ h[t - 1] + x[t])
+    g.output("h", h)
+    g.output("h0", h[t.last])
+    g.output("W", gc.exp(W))
+    module = Module(g)
+    given = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((4, 2, 3), (2, 3))]
+    assert torch.autograd.gradcheck(lambda x, h0, *_: tuple(module(x=x, h0=h0).values()), (*given, module.W))
+
+
+def test_what_pytorch_computes_lazily() -> None:
+    """Negative bits, of an input and of a cotangent; and a compiled model around the module."""
+    module = Module(network())
+    x = torch.randn(4, 3, 2)
+    lazy = torch.complex(x, -x).conj().imag
+    expected = module(x=x)["h"]
+    assert torch.equal(module(x=lazy)["h"], expected)
+    torch.complex(expected, expected).conj().imag.sum().backward()
+    negative = next(module.parameters()).grad.clone()
+    module.zero_grad()
+    module(x=x)["h"].sum().backward()
+    assert torch.equal(next(module.parameters()).grad, -negative)
+
+
 def test_modules_are_copied_and_pickled_without_their_code() -> None:
     module, x = Module(network(), seed=3), torch.randn(4, 3, 2)
     expected = module(x=x)["h"]
@@ -192,6 +242,15 @@ def test_mistakes_are_named() -> None:
     trained.update(w, 0.9 * w)
     with pytest.raises(UnsupportedError, match="updates w itself"):
         Module(trained)
-    (grad,) = torch.autograd.grad(module(x=x.requires_grad_())["h"].sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="does not require grad"):
-        grad.sum().backward()
+    with pytest.raises(UnsupportedError, match="gradients of gradients"):
+        torch.autograd.grad(module(x=x.requires_grad_())["h"].sum(), x, create_graph=True)
+    with pytest.raises(ArgumentError, match="computes with float32 on the CPU"):
+        Module(network()).double()(x=x.double())
+    named = gc.Graph("named")
+    named.output("y", named.param("type", ()))
+    with pytest.raises(UnsupportedError, match="'type'"):
+        Module(named)
+    with pytest.raises(ArgumentError, match="without its name") as caught:
+        torch.nn.Sequential(module)(x)
+    assert caught.value.location is not None
+    assert caught.value.location.file == __file__  # not PyTorch's, which calls the module
