@@ -67,18 +67,10 @@ class Module(torch.nn.Module):
     @torch.compiler.disable  # what is compiled already is not to be traced
     def forward(self, *unnamed: Any, **given: Any) -> dict[str, torch.Tensor]:
         """The outputs by name."""
-        tensors = {name: self._input(name, unnamed, given) for name in self._graph.inputs}
+        self._check(unnamed, given)
+        tensors = {name: given[name] for name in self._graph.inputs}
         tensors |= {name: getattr(self, name) for name in self._graph.params}
-        for name in self._graph.params:
-            _check_param(name, tensors[name], self._graph)
         lengths = {name: length for name, length in given.items() if name not in self._graph.inputs}
-        unknown = [name for name in lengths if name not in self._graph.axes]
-        if unknown:
-            known = (*self._graph.inputs, *self._graph.axes)
-            raise ArgumentError(
-                f"graph {self._graph.name!r} has no input or axis {unknown[0]!r}{meant(unknown[0], known)}; "
-                f"it has {', '.join(known)}"
-            )
         wanted = torch.is_grad_enabled()
         wrt = tuple(name for name, tensor in tensors.items() if wanted and tensor.requires_grad)
         key = self.training, wrt
@@ -94,13 +86,26 @@ class Module(torch.nn.Module):
     def extra_repr(self) -> str:
         return f"{self._graph.name}: {', '.join(self._graph.inputs)} -> {', '.join(self._graph.outputs)}"
 
-    def _input(self, name: str, unnamed: Sequence[Any], given: Mapping[str, Any]) -> torch.Tensor:
-        if unnamed or not isinstance(given.get(name), torch.Tensor):
-            names = ", ".join(f"{n}=…" for n in self._graph.inputs)
-            found = f"{name} is a {type(given[name]).__name__}" if name in given else f"no {name}"
-            found = "one was given without its name" if unnamed else found
-            raise ArgumentError(f"a module of graph {self._graph.name!r} takes tensors by name, ({names}); {found}")
-        return given[name]
+    def _check(self, unnamed: Sequence[Any], given: Mapping[str, Any]) -> None:
+        graph = self._graph
+        known = (*graph.inputs, *graph.axes)
+        found = [
+            f"{name} is a {type(given[name]).__name__}" if name in given else f"no {name}"
+            for name in graph.inputs
+            if not isinstance(given.get(name), torch.Tensor)
+        ]
+        found = ["one was given without its name"] if unnamed else found
+        if found:
+            names = ", ".join(f"{name}=…" for name in graph.inputs)
+            raise ArgumentError(f"a module of graph {graph.name!r} takes tensors by name, ({names}); {found[0]}")
+        for name in given:
+            if name not in known:
+                close = meant(name, known)
+                raise ArgumentError(
+                    f"graph {graph.name!r} has no input or axis {name!r}{close}; it has {listed(known)}"
+                )
+        for name in graph.params:
+            _check_param(name, getattr(self, name), graph)
 
 
 class _Made:
