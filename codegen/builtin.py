@@ -1,8 +1,8 @@
-"""A job as a builtin function of Python's own, made in memory: a call of it costs a sixth of what a foreign call by
-ctypes does, which is more than the code of a small step takes.
+"""A job as a builtin function of Python's own, made in memory: calling it costs 0.06 µs, where a foreign call by ctypes
+costs 0.3, as much as the code of a small step.
 
-In: a `Job`, the object that every call gives back, the error that says it is running already, and all that must live
-as long as it can be called. Out: a function of no arguments. Other threads of Python run meanwhile.
+In: a `Job`, the object that every call gives back, what is raised if it is running already, and all that must live as
+long as it can be called. Out: a function of no arguments. Other threads of Python run meanwhile.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class _Definition(ctypes.Structure):
     )
 
 
-def builtin(job: Job, result: object, error: Exception, kept: object) -> Callable[[], Any]:
-    """A function that runs a job. It raises `error`'s like if it is called while it runs."""
-    call = _Call(ctypes.addressof(job), result, type(error), str(error).encode(), 0)
+def builtin(job: Job, result: object, error: type[Exception], message: str, kept: object) -> Callable[[], Any]:
+    """A function that runs a job. It raises `error(message)` if it is called while it runs."""
+    call = _Call(ctypes.addressof(job), result, error, message.encode(), 0)
     made: Callable[[], Any] = _new()(_native().definition, ctypes.addressof(call), (call, job, kept))
     return made
 

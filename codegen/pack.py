@@ -135,8 +135,8 @@ def _turned_buffer(turn: _Turn, source: Buffer) -> Buffer:
 
 
 def _apart(rows: tuple[Scalar | Ring, ...]) -> tuple[Scalar | Ring, ...]:
-    """The rows of a panel, and up to three more: the lines from one panel to the next are then 2 in 4, and panels that
-    are walked side by side never lie in the same sets of a cache."""
+    """The rows of a panel, and up to three more, if that makes them 2 in 4: of panels that are walked side by side, a
+    line each, none then lies in the sets of another's. Open extents, and rows in fours, stay as they are."""
     if not all(isinstance(extent, Const) for extent in rows):
         return rows
     counts = [int(extent.value) for extent in rows if isinstance(extent, Const)]

@@ -33,9 +33,7 @@ from graphc.results import Results
 
 _CYCLES_A_SLEEP = 2e6  # a call may lose a tenth of its time to threads that sleep at barriers
 _FEWEST_SLEEPS = 8  # that any call may have
-_RUNNING = GraphError(
-    "this bound call is running on another thread, in the memory that it has; bind one for each thread"
-)
+_RUNNING = "this bound call is running on another thread, in the memory that it has; bind one for each thread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +250,7 @@ class BoundCall:
 
     def __init__(self, job: Job, results: Results, workspace: np.ndarray, kept: object) -> None:
         """`kept`: what the code reads and writes, beside results and workspace."""
-        self.__call__ = builtin(job, results, _RUNNING, (workspace, kept))  # type: ignore[method-assign]
+        self.__call__ = builtin(job, results, GraphError, _RUNNING, (workspace, kept))  # type: ignore[method-assign]
         self.results = results
         self.workspace = workspace
 

@@ -178,7 +178,7 @@ def test_large_operands_are_read_from_panels(steps: int, rows: int, units: int, 
 @given(st.integers(43, 300), st.integers(1, 3))
 def test_panels_side_by_side_lie_in_different_sets_of_a_cache(rows: int, taps: int) -> None:
     """A tile walks up to sixteen at once, a line of each at a time: of the 64 sets of a first-level cache, the lines
-    must take different ones. Only rows in fours by a multiple of four cannot be told apart."""
+    must take different ones."""
     w, x = Load("W", (u, Index("tap"), k), F32), Load("x", (n, Index("tap"), k), F32)
     total = Accumulate("a", "sum", call("mul", w, x))
     reduce = Reduce((Dim("tap", index(taps)), Dim("k", index(rows))), (total,))

@@ -96,7 +96,7 @@ def test_a_bound_call_serves_one_thread_at_a_time() -> None:
             try:
                 call()
             except GraphError as error:
-                refused.append(str(error))
+                refused.append(error)
 
     callers = [threading.Thread(target=calls) for _ in range(2)]
     for caller in callers:
@@ -104,7 +104,9 @@ def test_a_bound_call_serves_one_thread_at_a_time() -> None:
     for caller in callers:
         caller.join()
     assert refused
-    assert "bind one for each thread" in refused[0]
+    assert refused[0].reason.startswith("this bound call is running on another thread")
+    assert str(refused[0]).startswith(f"{__file__}:")
+    assert str(refused[0]).splitlines()[1:] == ["    call()", refused[0].reason]
     np.testing.assert_array_equal(call()["h"], np.cumsum(x, axis=0))
 
 
