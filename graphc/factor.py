@@ -8,7 +8,7 @@ where a varies neither over the axes nor over the dimensions that are summed. Th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
 
 from graphc.ir import Node
 from graphc.ops.elementwise import DIV, MUL, div, mul
@@ -25,30 +25,28 @@ def factor_node(node: Node) -> Node:
     (value,) = node.inputs
     if value.op is DIV and _is_same(value.inputs[1], value, node) and _spans(value.inputs[0], value, node):
         return _like(div(factor_node(_sum(value.inputs[0], node)), _one(value.inputs[1], value, node)), node)
-    factors = list(_factors(value))
-    outside = [f for f in factors if _is_same(f, value, node)]
-    inside = [f for f in factors if f not in outside]
-    if not outside or not inside or not _spans(_product(inside), value, node):
+    rest, outside = _parted(value, value, node)
+    if not outside or rest is None or not _spans(rest, value, node):
         return node
-    result = _sum(_product(inside), node)
+    result = _sum(rest, node)
     for factor in outside:
         result = mul(result, _one(factor, value, node))
     return _like(result, node)
 
 
-def _factors(value: Node, levels: int = LEVELS) -> Iterator[Node]:
-    if value.op is MUL and levels:
-        for operand in value.inputs:
-            yield from _factors(operand, levels - 1)
-    else:
-        yield value
-
-
-def _product(factors: Sequence[Node]) -> Node:
-    result = factors[0]
-    for factor in factors[1:]:
-        result = mul(result, factor)
-    return result
+def _parted(part: Node, value: Node, node: Node, levels: int = LEVELS) -> tuple[Node | None, list[Node]]:
+    """What stays of a part of a value that is summed, if anything does, and the factors that leave it. A product that
+    none leaves stays as it is: it may be computed already."""
+    if _is_same(part, value, node):
+        return None, [part]
+    if part.op is not MUL or not levels:
+        return part, []
+    parted = [_parted(operand, value, node, levels - 1) for operand in part.inputs]
+    outside = [factor for _, factors in parted for factor in factors]
+    inside = [rest for rest, _ in parted if rest is not None]
+    if not outside:
+        return part, []
+    return functools.reduce(mul, inside) if inside else None, outside
 
 
 def _is_same(factor: Node, value: Node, node: Node) -> bool:

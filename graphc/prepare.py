@@ -1,6 +1,6 @@
 """prepare: the graph in the few ops that kernels are made of. Composite ops are replaced by their formulas, products
-with concatenations are distributed (`graphc.distribute`), factors leave sums (`graphc.factor`), and what that leaves
-is simplified."""
+with concatenations are distributed (`graphc.distribute`), factors leave sums (`graphc.factor`), divisors that many
+points share are inverted (`graphc.reciprocal`), and what that leaves is simplified."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from graphc.factor import factor_node
 from graphc.graph import Graph
 from graphc.ir import Node
 from graphc.ops.reduction import broadcast
+from graphc.reciprocal import reciprocal_node
 from graphc.rewrite import map_nodes, rewrite
 from graphc.simplify import like, simplify_node
 
@@ -29,7 +30,7 @@ def _as_declared(body: Node, state: Node) -> Node:
 
 
 def _prepare_node(node: Node) -> Node:
-    node = factor_node(distribute_node(simplify_node(node)))
+    node = reciprocal_node(factor_node(distribute_node(simplify_node(node))))
     if node.op.expand is None:
         return node
     formula = node.op.expand(node)

@@ -2,9 +2,11 @@
 
 In: a Program. Out: a Program with fewer buffers that computes the same. A kernel stores in the place of a value that it
 is the last to read, if each of its points reads of that value only the element in whose place it stores: an LSTM's
-gates take the place of their input products, and the gates' adjoints take that of the gates. In a loop over chunks
-(`graphc.chunk`), what is needed at different times of an iteration shares a place too. Everything else is left to
-`graphc.arena`, which knows the sizes.
+gates take the place of their input products, and the gates' adjoints take that of the gates. Kernels that stand before
+it in the same step of a loop may have read more of that step: what is centred takes the place of what its mean is of.
+
+In a loop over chunks (`graphc.chunk`), what is needed at different times of an iteration shares a place too. Everything
+else is left to `graphc.arena`, which knows the sizes.
 """
 
 from __future__ import annotations
@@ -64,9 +66,11 @@ def reuse(program: Program) -> Program:
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """A load or store of a buffer by a kernel, and the loops around that inside its unit."""
+    """A load or store of a buffer by a kernel, which stands at this `position` in its unit, and the loops around that
+    inside its unit."""
 
     kernel: Kernel
+    position: int
     at: tuple[Scalar, ...]
     store: bool
     loops: tuple[str, ...]
@@ -91,11 +95,11 @@ def _units(body: tuple[Statement, ...]) -> Iterator[Unit]:
 
 def _unit(statement: Statement, around: Loop | None) -> Unit:
     touches: dict[str, list[Touch]] = {}
-    for kernel, loops in _nested((statement,), ()):
+    for position, (kernel, loops) in enumerate(_nested((statement,), ())):
         for load in loads(kernel):
-            touches.setdefault(load.buffer, []).append(Touch(kernel, load.at, False, loops))
+            touches.setdefault(load.buffer, []).append(Touch(kernel, position, load.at, False, loops))
         for store in kernel.stores:
-            touches.setdefault(store.buffer, []).append(Touch(kernel, store.at, True, loops))
+            touches.setdefault(store.buffer, []).append(Touch(kernel, position, store.at, True, loops))
     return Unit(touches, around)
 
 
@@ -161,14 +165,24 @@ def _fits(buffer: Buffer, place: Place, lives: Mapping[str, list[Life]], units: 
 
 
 def _in_place(old: str, new: str, unit: Unit) -> bool:
-    """Whether one kernel, at every point, loads of one buffer no more than the element that it stores to the other."""
+    """Whether one kernel stores to one buffer, and at every point loads of the other no more than the element that it
+    stores; and all else that loads of that one has done so, in the same step, before."""
     reads = unit.touches[old]
     writes = [touch for touch in unit.touches[new] if touch.store]
     if not writes or any(touch.store for touch in reads):
         return False
-    kernel, at = writes[0].kernel, writes[0].at
-    own = all(touch.kernel is kernel and touch.at == at for touch in (*reads, *writes))
-    return own and all(Index(loop) in at for loop in writes[0].loops)
+    store = writes[0]
+    one = all(touch.position == store.position and touch.at == store.at for touch in writes)
+    own = [touch for touch in reads if touch.position == store.position]
+    kept = all(touch.at == store.at for touch in own) and all(Index(loop) in store.at for loop in store.loops)
+    return one and bool(own) and kept and all(touch in own or _is_before(touch, store) for touch in reads)
+
+
+def _is_before(load: Touch, store: Touch) -> bool:
+    """Whether a load is made before a store, and of elements of the same step of each loop around the two."""
+    steps = [dim for dim, part in enumerate(store.at) if any(part == Index(loop) for loop in store.loops)]
+    same = load.loops == store.loops and all(load.at[dim] == store.at[dim] for dim in steps)
+    return same and load.position < store.position
 
 
 def _renamed(statement: Statement, names: Mapping[str, str]) -> Statement:

@@ -104,6 +104,29 @@ def test_what_every_step_reads_stays() -> None:
     assert {"a", "b"} <= set(buffers_of(reuse(p)))
 
 
+def in_steps(*body: Kernel) -> list[str]:
+    """What is left of `a`, made of x for all t and n, and `b` when a loop along t runs these kernels and copies b."""
+    made = copy("a", (t, n), "x", (t, n), *GRID)
+    last = copy("y", (t, n), "b", (t, n), Dim("n", N))
+    return buffers_of(reuse(program(made, Loop("t", T, False, (*body, last)))))
+
+
+def test_what_a_step_has_read_before_is_overwritten() -> None:
+    """All of the step's elements, as for their mean; then each in whose place its own result lies."""
+    mirrored = call("sub", call("sub", N, index(1)), n)
+    whole = copy("c", (t, n), "a", (t, mirrored), Dim("n", N))
+    own = copy("b", (t, n), "a", (t, n), Dim("n", N))
+    assert "b" not in in_steps(whole, own)
+    assert "b" in in_steps(own, whole)  # read after it
+
+
+def test_what_another_step_reads_is_not_overwritten() -> None:
+    before = call("max", call("sub", t, index(1)), index(0))
+    other = copy("c", (t, n), "a", (before, n), Dim("n", N))
+    own = copy("b", (t, n), "a", (t, n), Dim("n", N))
+    assert "b" in in_steps(other, own)
+
+
 def test_sums_run_before_copies_of_what_they_read() -> None:
     at = (t, n)
     p = program(copy("a", at, "x", at, *GRID), copy("b", at, "a", at, *GRID), copy("y", at, "a", at, *GRID))

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from graphc.cells.recurrence import Options, Recurrence
-from graphc.functions import mean, sigmoid, sqrt, tanh, var
+from graphc.functions import sigmoid, tanh
 from graphc.graph import Graph
+from graphc.image_functions import standardize
 from graphc.ir import Axis
 from graphc.value import State, Value
 
@@ -133,8 +134,7 @@ def layer_norm_lstm(
     (h, h_before), (c, c_before) = cell.states(h=units, c=units)
 
     def normalised(gate: str, a: Value, bias: float = 0.0) -> Value:
-        spread = sqrt(var(a, dim=-1, keepdims=True) + epsilon)
-        scaled = (a - mean(a, dim=-1, keepdims=True)) / spread
+        scaled = standardize(a, eps=epsilon)
         return cell.param(f"gain_{gate}", units, init=1.0) * scaled + cell.param(f"b_{gate}", units, init=bias)
 
     def gate(letter: str, bias: float = 0.0) -> Value:
