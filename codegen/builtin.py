@@ -48,8 +48,8 @@ class _Definition(ctypes.Structure):
 
 def builtin(job: Job, result: object, error: type[Exception], message: str, kept: object) -> Callable[[], Any]:
     """A function that runs a job. It raises `error(message)` if it is called while it runs."""
-    call = _Call(ctypes.addressof(job), result, error, message.encode(), 0)
-    made: Callable[[], Any] = _new()(_native().definition, ctypes.addressof(call), (call, job, kept))
+    call, code = _Call(ctypes.addressof(job), result, error, message.encode(), 0), _native()
+    made: Callable[[], Any] = _new()(code.definition, ctypes.addressof(call), (call, code, job, kept))
     return made
 
 
