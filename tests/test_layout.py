@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "use": (
         "gradient_check", "testing", "testing.*", "checkpoint", "export", "fit", "datasets", "datasets.*", "demo",
         "curve", "user_file", "training_data", "training_command", "predictions", "confusion", "prediction_sheet",
-        "image_model", "image_training", "image_command", "torch", "cli", "__main__", "",
+        "image_model", "image_training", "image_command", "tensors", "torch", "cli", "__main__", "",
     ),
 }  # fmt: skip
 
