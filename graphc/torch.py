@@ -20,7 +20,7 @@ from graphc.errors import ArgumentError, UnsupportedError, listed, meant
 from graphc.graph import Graph
 from graphc.inference import inference
 from graphc.initialize import initialize
-from graphc.ir import Node
+from graphc.ir import FLOATS, Node
 from graphc.passes import passes
 from graphc.tensors import Place, place_on, tensor_of
 from graphc.verify import verify
@@ -40,8 +40,8 @@ class Module(torch.nn.Module):
     current stream; `precision` there is as in `gc.compile`. The graph is compiled when it is first called, once for
     each device and each set of tensors that require gradients, for training and for evaluation. Gradients of gradients
     are refused: make a module of the graph that has the gradient as an output (`gc.grad`). Dtypes are the graph's: a
-    module is not cast (`double()`). Raises `ArgumentError` for tensors that do not fit the graph, and
-    `UnsupportedError` for a graph that trains itself.
+    module is not cast (`double()`), and under autocast its inputs are cast to them. Raises `ArgumentError` for tensors
+    that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Module(torch.nn.Module):
     def forward(self, *unnamed: Any, **given: Any) -> dict[str, torch.Tensor]:
         """The outputs by name."""
         self._check_names(unnamed, given)
+        given = _as_declared(given, self._graph)
         device = self._device(given)
         tensors = {name: given[name] for name in self._graph.inputs}
         tensors |= {name: getattr(self, name) for name in self._graph.params}
@@ -198,6 +199,20 @@ class _Call(torch.autograd.Function):
         found = made.backward(tensors, ctx.lengths)
         grads = {name: found[f"grad_{name}"].to(getattr(torch, made.declared[name].dtype)) for name in made.wrt}
         return (None, None, *(grads.get(name) for name in made.names))
+
+
+def _as_declared(given: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
+    """What is given, with numbers of the declared precision where autocast has chosen that of others."""
+    found = dict(given)
+    for name, node in graph.inputs.items():
+        tensor: torch.Tensor = given[name]
+        if node.dtype in FLOATS and tensor.is_floating_point() and _is_autocast(tensor.device.type):
+            found[name] = tensor.to(getattr(torch, node.dtype))
+    return found
+
+
+def _is_autocast(device: str) -> bool:
+    return bool(torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
 
 
 def _check_tensor(name: str, tensor: torch.Tensor, declared: Node, device: torch.device) -> None:

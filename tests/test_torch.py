@@ -140,6 +140,21 @@ def test_tensors_of_small_dtypes(dtype: str) -> None:
     np.testing.assert_allclose(module.W.grad.numpy(), w.grad.numpy(), rtol=1e-4)
 
 
+def test_autocast_chooses_no_dtypes_of_the_graph() -> None:
+    """As of PyTorch's own layers that are sensitive: what comes in bfloat16 is cast, and so is the gradient back."""
+    module, linear = Module(network()), torch.nn.Linear(2, 2)
+    x = torch.randn(4, 3, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inner = linear(x)
+        h = module(x=inner)["h"]
+    assert (inner.dtype, h.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(h, module(x=inner.float())["h"])
+    h.sum().backward()
+    assert linear.weight.grad.dtype is torch.float32
+    with pytest.raises(ArgumentError, match="x is a tensor of bfloat16"):
+        module(x=inner)
+
+
 def test_a_change_between_the_passes_is_noticed() -> None:
     """As in PyTorch itself: gradients would be those of another point."""
     module, x = Module(network()), torch.randn(4, 3, 2)
