@@ -17,7 +17,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
-from graphc.arguments import call_lengths, check_by_name
+from graphc.arguments import call_lengths, check_by_name, check_calls, is_whole
 from graphc.budget import choose, parse_bytes
 from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen import prologue
@@ -207,8 +207,7 @@ class Compiled:
 
         The call is made `calls` times and once more. Nothing of the caller's changes: what a call updates are copies.
         """
-        if not _is_whole(calls):
-            check_by_name(self.stages.graph, [calls])
+        check_calls(self.stages.graph, calls)
         return profile(self.stages, self._runner, with_fixed(self.fixed, arrays), calls)
 
     @property
@@ -275,17 +274,11 @@ def compile(
     if target == "cuda":
         if threads is not None or memory is not None:
             raise UnsupportedError("threads= and memory= are for target='cpu'")
-        made = stages(graph)
-        found = device or nvidia_device()
-        return CompiledCuda(graph, made.planned, made.lowered, index_checks(graph), found, precision)
+        return CompiledCuda(stages(graph), device or nvidia_device(), precision)
     _check_exact(precision)
-    if threads is not None and not (_is_whole(threads) and 1 <= threads <= MOST_THREADS):
+    if threads is not None and not (is_whole(threads) and 1 <= threads <= MOST_THREADS):
         raise GraphError(f"threads is a whole number from 1 to {MOST_THREADS}, or None for one a core; got {threads!r}")
     return Compiled(stages(graph), threads, None if memory is None else parse_bytes(memory))
-
-
-def _is_whole(number: object) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def load(program: Program) -> Loaded:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
-from graphc.arguments import call_lengths, check_by_name
+from graphc.arguments import call_lengths, check_by_name, check_calls
 from graphc.codegen import prologue
 from graphc.codegen.cuda.arch import Arch, arch_of_device
 from graphc.codegen.cuda.driver import Device
@@ -32,24 +32,31 @@ from graphc.codegen.program import Program
 from graphc.codegen.split import split
 from graphc.codegen.verify_program import verify
 from graphc.cuda_bound import BoundCudaCall
+from graphc.cuda_profile import CudaProfile, profile_cuda
 from graphc.cuda_runtime import CudaRunner
 from graphc.early import early
 from graphc.errors import no_copy
 from graphc.freeze import fixed_arrays, prologue_results, with_fixed
-from graphc.graph import Graph
-from graphc.index_checks import IndexCheck
-from graphc.lower import Lowered
+from graphc.index_checks import index_checks
 from graphc.results import DeviceResults, Results
 from graphc.reuse import reuse
+
+if TYPE_CHECKING:
+    from graphc.compile import Stages
 
 __all__ = ["CompiledCuda", "cuda_code"]
 
 
 def cuda_code(planned: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
     """The code of a program. `precision` is what the operands of products are rounded to."""
-    program = reuse(early(split_sums(split(join(planned)), arch)))
+    program = reuse(_arranged(planned, arch))
     verify(program)
     return emit_ptx(program, arch, precision)
+
+
+def _arranged(planned: Program, arch: Arch) -> Program:
+    """The program as its kernels are; each value has a place of its own."""
+    return early(split_sums(split(join(planned)), arch))
 
 
 class CompiledCuda:
@@ -61,20 +68,17 @@ class CompiledCuda:
 
     def __init__(
         self,
-        graph: Graph,
-        planned: Program,
-        lowered: Lowered,
-        checks: tuple[IndexCheck, ...],
+        made: Stages,
         device: Device,
         precision: Precision = "float32",
         fixed: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        self.code = cuda_code(planned, arch_of_device(device.arch, device.sms), precision)
+        self.stages = made
+        self.code = cuda_code(made.planned, arch_of_device(device.arch, device.sms), precision)
         self.precision = precision
         self.fixed = dict(fixed or {})
-        self._planned = planned
         self._device = device
-        self.runner = CudaRunner(graph, lowered, self.code, checks, device)
+        self.runner = CudaRunner(made.graph, made.lowered, self.code, index_checks(made.graph), device)
 
     def __call__(self, *unnamed: Any, **arrays: Any) -> Results | DeviceResults:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
@@ -112,16 +116,15 @@ class CompiledCuda:
         They lie on the GPU from then on, and no call copies them there; what a call makes of them alone is made once,
         here. `arrays` are params, or inputs over no axes, that no call updates, and may be the host's or the GPU's.
         """
-        graph, lowered = self.runner.graph, self.runner.lowered
+        graph, lowered = self.stages.graph, self.stages.lowered
         check_by_name(graph, unnamed)
         fixed = fixed_arrays(graph, self.runner.fetch(arrays))
         constants = {**lowered.constants, **fixed}
-        before, rest = prologue.split(self._planned, frozenset(constants))
+        before, rest = prologue.split(self.stages.planned, frozenset(constants))
         verify(before)
         constants |= prologue_results(load(before), before, constants)
-        frozen = replace(lowered, constants=constants)
-        fixed = {**self.fixed, **fixed}
-        return CompiledCuda(graph, rest, frozen, self.runner.checks, self._device, self.precision, fixed)
+        frozen = replace(self.stages, planned=rest, lowered=replace(lowered, constants=constants))
+        return CompiledCuda(frozen, self._device, self.precision, {**self.fixed, **fixed})
 
     __reduce__ = no_copy
 
@@ -136,6 +139,17 @@ class CompiledCuda:
         Raises `AxisError` unless the length of every axis that the graph leaves open is given.
         """
         return memory_use(self.code.program, call_lengths(self.runner.graph, lengths))
+
+    def profile(self, calls: int = 20, /, **arrays: Any) -> CudaProfile:
+        """Where the time of a call with these arrays goes: `print(f.profile(**arrays))` is a table of its launches,
+        with what the cost model counted for each, and how fast its products are.
+
+        The call is made `calls` times and once more, and its launches as often. Nothing of the caller's changes: what a
+        call updates are copies.
+        """
+        check_calls(self.stages.graph, calls)
+        arranged = _arranged(self.stages.planned, self.code.arch)
+        return profile_cuda(self.stages, arranged, self.runner, with_fixed(self.fixed, arrays), calls)
 
     @property
     def program(self) -> Program:

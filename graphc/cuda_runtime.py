@@ -23,7 +23,7 @@ from graphc.arguments import Arguments, check_apart, check_arguments, check_boun
 from graphc.codegen.cuda.driver import Device, Prepared
 from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, Foreign, foreign
 from graphc.codegen.cuda.groups import Grouping
-from graphc.codegen.cuda.launches import COUNTERS, Launch, counter_bytes, launches
+from graphc.codegen.cuda.launches import COUNTERS, Launch, Launched, counter_bytes, launched, launches
 from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
 from graphc.codegen.cuda.streams import PER_THREAD, stream_handle
 from graphc.codegen.program import Buffer
@@ -70,6 +70,28 @@ class _Queue:
     told: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """A call with memory of its own: launches of a module's kernels, and what they read and write."""
+
+    module: Any
+    launches: tuple[Prepared, ...]
+    memory: Memory
+    results: Results | DeviceResults
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A call to be measured: its code, sizes and launches; the whole `call`; and, once that was made, what makes the
+    same launches again and gives the seconds of each."""
+
+    code: CudaCode
+    sizes: Mapping[str, int]
+    launched: tuple[Launched, ...]
+    call: BoundCudaCall
+    timed: Callable[[], Callable[[], list[float]]]
+
+
 class CudaRunner:
     """One program on one device."""
 
@@ -112,7 +134,25 @@ class CudaRunner:
         with self._lock:
             taken = self._taken(given, _Queue(stream, False))
             check_bound([name for name in self._declared if name not in taken.there], given)
-            return self._bound(taken, self._layout(taken.sizes), stream)
+            return self._bound(self._fixed(taken, self._layout(taken.sizes), stream))
+
+    def measured(self, given: Mapping[str, Any]) -> Measured:
+        """A call with these arrays and memory of its own; what it updates are copies."""
+        stream = self.device.stream
+        updated = {name: given[name] for name in self.graph.updates if name in given}
+        copies: dict[str, Any] = {name: np.array(array) for name, array in self.fetch(updated).items()}
+        there = {n for n, array in updated.items() if foreign(n, array, stream) is not None}
+        copies |= {name: DeviceArray.copy_of(copies[name], self.device, stream) for name in there}
+        with self._lock:
+            taken = self._taken({**given, **copies}, _Queue(stream, False))
+            fixed = self._fixed(taken, self._layout(taken.sizes), stream)
+
+        def timed() -> Callable[[], list[float]]:
+            run = self.device.timed(fixed.module, fixed.launches)
+            return lambda: run(stream)
+
+        made = tuple(launched(self.code, taken.sizes))
+        return Measured(self.code, taken.sizes, made, self._bound(fixed), timed)
 
     def fetch(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arrays; copies of those that lie on the GPU."""
@@ -225,7 +265,11 @@ class CudaRunner:
         self._before = None
         return Results(found)
 
-    def _bound(self, given: _Given, layout: Layout, stream: int) -> BoundCudaCall:
+    def _bound(self, fixed: _Fixed) -> BoundCudaCall:
+        launch = self.device.launcher(fixed.module, fixed.launches)
+        return BoundCudaCall(self.device, launch, fixed.memory, fixed.results)
+
+    def _fixed(self, given: _Given, layout: Layout, stream: int) -> _Fixed:
         kinds = {buffer.name: buffer.kind for buffer in self.code.program.buffers}
         there = {name: array.address for name, array in given.there.items()}
         there |= {name: self._blocks[name][1] for name in self.lowered.constants}
@@ -238,7 +282,6 @@ class CudaRunner:
         counters = DeviceArray.copy_of(np.zeros(counter_bytes(self.code.arch), np.uint8), self.device, stream)
         addresses = {name: workspace.address + offset for name, offset in layout.arena.offsets.items()}
         addresses |= there | {name: array.address for name, array in own.items()} | {COUNTERS: counters.address}
-        launch = self.device.launcher(self._module_for(given), _prepared(layout, addresses))
         hosts = [(given.arguments.arrays[name], own[name].address) for name in own if kinds[name] != "output"]
         back = [(given.arguments.arrays[name], own[name].address) for name in self.graph.updates if name in own]
         results: Results | DeviceResults
@@ -250,7 +293,7 @@ class CudaRunner:
             results = Results(outputs)
         owners = [array.owner for array in given.there.values()]
         memory = Memory(hosts, back, [*own.values(), workspace, counters], owners)
-        return BoundCudaCall(self.device, launch, memory, results)
+        return _Fixed(self._module_for(given), _prepared(layout, addresses), memory, results)
 
     def _module_for(self, given: _Given) -> Any:
         """The code for arguments at these addresses of the GPU's memory."""

@@ -16,11 +16,11 @@ from graphc.codegen.cuda.groups import Grouping, groupings
 from graphc.codegen.cuda.meeting import COUNTER_STRIDE
 from graphc.codegen.cuda.points import owned_dims
 from graphc.codegen.cuda.ptx import CudaCode
-from graphc.codegen.cuda.units import LoopUnit, PointsUnit
+from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
 from graphc.codegen.program import Dim, Program, Reduce, kernels
 from graphc.errors import ArgumentError
 
-__all__ = ["COUNTERS", "Launch", "counter_bytes", "launches"]
+__all__ = ["COUNTERS", "Launch", "Launched", "counter_bytes", "launched", "launches"]
 
 COUNTERS = "(counters)"  # stands among the arguments for the address of the barriers' counters
 _MOST_POINTS = 2**31 - 1
@@ -43,6 +43,15 @@ class Launch:
     arguments: tuple[str | int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A launch, with the unit whose work it is and the sizes that it was made for."""
+
+    unit: Unit
+    sizes: Mapping[str, int]
+    launch: Launch
+
+
 def counter_bytes(arch: Arch) -> int:
     """The memory of the barriers' counters, which must be 0 before the first launch."""
     return 4 * COUNTER_STRIDE * arch.sms
@@ -53,22 +62,30 @@ def launches(
 ) -> tuple[Launch, ...]:
     """The launches of a call with these lengths. `groupings_of` chooses how loops are grouped, by symbol; else the cost
     model does."""
+    return tuple(one.launch for one in launched(code, sizes, groupings_of))
+
+
+def launched(
+    code: CudaCode, sizes: Mapping[str, int], groupings_of: Mapping[str, Grouping] | None = None
+) -> Iterator[Launched]:
+    """The same, each with what it is of."""
     _check_points(code.program, sizes)
-    return tuple(_launches(code, sizes, groupings_of or {}))
-
-
-def _launches(code: CudaCode, sizes: Mapping[str, int], chosen: Mapping[str, Grouping]) -> Iterator[Launch]:
-    lengths = tuple(sizes[name] for name in code.program.sizes)
     for unit in code.units:
-        given: tuple[str | int, ...] = (*unit.buffers, *lengths)
-        if isinstance(unit, PointsUnit):
-            grid = _grid(unit, code.arch, sizes)
-            if grid:
-                shared = 0 if unit.product is None else unit.product[1].shared
-                yield Launch(unit.symbol, grid, unit.threads, 1, shared, False, given)
-        elif evaluate(unit.loop.extent, sizes):
-            grouping = chosen.get(unit.symbol) or groupings(unit, code.program, code.arch, sizes)[0]
-            yield _persistent(unit, grouping, given)
+        launch = _launch(unit, code, sizes, groupings_of or {})
+        if launch is not None:
+            yield Launched(unit, sizes, launch)
+
+
+def _launch(unit: Unit, code: CudaCode, sizes: Mapping[str, int], chosen: Mapping[str, Grouping]) -> Launch | None:
+    given: tuple[str | int, ...] = (*unit.buffers, *(sizes[name] for name in code.program.sizes))
+    if isinstance(unit, PointsUnit):
+        grid = _grid(unit, code.arch, sizes)
+        shared = 0 if unit.product is None else unit.product[1].shared
+        return Launch(unit.symbol, grid, unit.threads, 1, shared, False, given) if grid else None
+    if not evaluate(unit.loop.extent, sizes):
+        return None
+    grouping = chosen.get(unit.symbol) or groupings(unit, code.program, code.arch, sizes)[0]
+    return _persistent(unit, grouping, given)
 
 
 def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
