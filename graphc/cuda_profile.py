@@ -1,7 +1,7 @@
 """profile on a GPU: where the time of a call goes, launch by launch.
 
-In: a graph's stages, its runner, and the arrays of a call. Out: a `CudaProfile`: each launch's time between two events
-of the driver, beside the time that the cost model counted.
+In: a call to be measured, and words for its statements. Out: a `CudaProfile`: each launch's time between two events of
+the driver, beside the time that the cost model counted.
 """
 
 from __future__ import annotations
@@ -9,19 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from graphc.codegen.cuda.counting import count
 from graphc.codegen.cuda.launches import Launched
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import PointsUnit, Unit
-from graphc.codegen.program import Program
-from graphc.cuda_runtime import CudaRunner, Measured
+from graphc.cuda_runtime import Measured
+from graphc.graph import Graph
 from graphc.profile_table import Line, duration, table, title
 from graphc.profile_words import Words
-
-if TYPE_CHECKING:
-    from graphc.compile import Stages
 
 __all__ = ["CudaPart", "CudaProfile", "profile_cuda"]
 
@@ -75,12 +71,8 @@ def _figures(part: CudaPart) -> str:
     return f"{duration(part.counted):>10}{rate * 1e-9:9.1f}" if rate else f"{duration(part.counted):>10}{'':9}"
 
 
-def profile_cuda(
-    made: Stages, arranged: Program, runner: CudaRunner, given: Mapping[str, Any], calls: int
-) -> CudaProfile:
-    """Measure so many calls, after one that is not counted. What they update are copies. `arranged` is the program with
-    a place of its own for each value."""
-    measured = runner.measured(given)
+def profile_cuda(graph: Graph, words: Words, measured: Measured, calls: int) -> CudaProfile:
+    """Measure so many calls, after one that is not counted."""
     measured.call()
     whole, runs = [], []
     for _ in range(calls):
@@ -90,13 +82,14 @@ def profile_cuda(
     timed = measured.timed()
     for _ in range(calls):
         runs.append(timed())
+    code, sizes = measured.chosen.code, measured.chosen.sizes
     return CudaProfile(
-        made.graph.name,
-        measured.code.arch.name,
-        measured.code.arch.sms,
-        {axis.name: measured.sizes[axis.name] for axis in made.graph.axes.values() if not isinstance(axis.length, int)},
+        graph.name,
+        code.arch.name,
+        code.arch.sms,
+        {name: sizes[name] for name, axis in graph.axes.items() if not isinstance(axis.length, int)},
         _median(whole),
-        tuple(_parts(Words(made, arranged), measured, [_median(each) for each in zip(*runs, strict=True)])),
+        tuple(_parts(words, measured, [_median(each) for each in zip(*runs, strict=True)])),
     )
 
 
@@ -110,13 +103,13 @@ def _parts(words: Words, measured: Measured, seconds: Sequence[float]) -> Iterat
     for launched, spent in zip(measured.launched, seconds, strict=True):
         of_unit.setdefault(launched.unit.symbol, []).append((launched, spent))
     for runs in of_unit.values():
-        yield _part(words, measured.code, runs)
+        yield _part(words, measured.chosen.code, runs)
 
 
 def _part(words: Words, code: CudaCode, runs: Sequence[tuple[Launched, float]]) -> CudaPart:
     first = runs[0][0]
     exchange, ctas = _exchange(first.unit, first.launch.symbol)
-    statement = first.unit.kernel if isinstance(first.unit, PointsUnit) else first.unit.loop
+    statement = first.unit.statement
     return CudaPart(
         words.statement(statement),
         sum(spent for _, spent in runs),

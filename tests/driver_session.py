@@ -100,6 +100,22 @@ def profiles(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
     assert len(f.profile(1, **f.upload(arrays)).parts) == len(made.parts)
 
 
+def limited_memory(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """Chunks are launches of one graph, and leave nothing more on the GPU than the limit says."""
+    longer = arrays_of(g, t=60, n=2)
+    limit = gc.compile(g, target="cuda").memory(t=60, n=2).peak // 2
+    f = gc.compile(g, target="cuda", memory=limit)
+    expected, before = gc.compile(g)(**longer), driver.free
+    driver.called.clear()
+    for _ in range(2):
+        close(f(**longer), expected)
+    assert driver.called.count("cuGraphLaunch") == 1
+    assert driver.called.count("cuModuleLoadData") == 1
+    assert before - driver.free <= limit + sum(array.nbytes for array in longer.values())
+    close(f(**arrays), gc.compile(g)(**arrays))  # in one piece
+    assert driver.called.count("cuModuleLoadData") == 2
+
+
 def pinned_memory(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
     """The driver reads pinned memory later, so that a call waits before its caller may change it."""
     device = nvidia_device()
@@ -151,6 +167,7 @@ def main(folder: str) -> None:
         arrays_there,
         bound_calls,
         profiles,
+        limited_memory,
         pinned_memory,
         memory_comes_back,
         errors,
