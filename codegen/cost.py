@@ -15,7 +15,7 @@ from graphc.codegen.core import Core
 from graphc.codegen.program import Call, Const, Dim, Index, Kernel, Let, Load, Scalar, Size
 from graphc.scalar import FUNCTIONS, walk
 
-__all__ = ["Cost", "Operand", "cost", "evaluate"]
+__all__ = ["Cost", "Operand", "cost", "evaluate", "step_name"]
 
 _PER_CYCLE = 2
 _STORE = 2
@@ -80,15 +80,20 @@ def _instructions(scalars: Sequence[Scalar]) -> float:
     return max(1.0, total)
 
 
+def step_name(index: str) -> str:
+    """The name under which sizes have the step at which a loop is."""
+    return f"step of {index}"
+
+
 def evaluate(extent: Scalar, sizes: Mapping[str, int]) -> int:
-    """A length, given those that come with the data; in a loop, that at its first step."""
+    """A length, given those that come with the data; in a loop, that at the step that `sizes` have, or at step 0."""
     match extent:
         case Const(value):
             return int(value)
         case Size(name):
             return sizes[name]
-        case Index():
-            return 0
+        case Index(name):
+            return sizes.get(step_name(name), 0)
         case Call(fn, args):
             return int(FUNCTIONS[fn].numpy(*(evaluate(a, sizes) for a in args)))
     raise TypeError(f"a length made of numbers and sizes was expected, not {extent}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -57,6 +57,18 @@ def check_by_name(graph: Graph, given: Sequence[object]) -> None:
         names = ", ".join(f"{name}=…" for name in (*graph.inputs, *graph.params))
         unpacked = "; a dict of them is given as f(**arrays)" if isinstance(given[0], Mapping) else ""
         raise ArgumentError(f"arrays are given by name, f({names}){unpacked}")
+
+
+def check_calls(graph: Graph, calls: object) -> None:
+    """Check how many calls a profile is to make; arrays that are given without names come in that place."""
+    if not is_whole(calls):
+        check_by_name(graph, [calls])
+    elif calls < 1:
+        raise ArgumentError(f"a profile takes at least one call, got {calls}")
+
+
+def is_whole(number: object) -> TypeGuard[int]:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:

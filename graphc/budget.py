@@ -3,7 +3,8 @@
 In: a graph's program, its versions in chunks (`graphc.chunk`), a limit in bytes and the lengths of a call. Out: the
 program to run and all of its sizes. It is the one that is not in chunks, if that fits. Short chunks compute no more
 than long ones, and stay in the cache between the kernel that makes a value and the one that reads it; but sums over the
-axis are taken up and put down with every chunk. So chunks are as long as the cache allows, if the limit does.
+axis are taken up and put down with every chunk. So chunks are as long as the cache allows, if the limit does; where no
+cache is named, as on a GPU, whose every chunk takes launches of its own, they are as long as the limit allows.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def parse_bytes(memory: str | int) -> int:
     return size
 
 
-def choose(program: Program, chunked: Sequence[Chunked], limit: int, lengths: Mapping[str, int]) -> Choice:
+def choose(
+    program: Program, chunked: Sequence[Chunked], limit: int, lengths: Mapping[str, int], cache: int | None = CACHE
+) -> Choice:
     """What to run within a limit. Raises `ArgumentError` that says what it takes, if nothing fits."""
     whole = Choice(program, lengths, memory_use(program, lengths))
     if whole.use.peak <= limit:
@@ -57,7 +60,7 @@ def choose(program: Program, chunked: Sequence[Chunked], limit: int, lengths: Ma
         choices = list(_choices(version, lengths))
         fitting = [c for c in choices if c.use.peak <= limit]
         if fitting:
-            short = [c for c in fitting if _of_a_chunk(c) <= CACHE]
+            short = [c for c in fitting if cache is None or _of_a_chunk(c) <= cache]
             return (short or fitting[-1:])[0]
         least = min([least, *choices], key=lambda c: c.use.peak)
     raise ArgumentError(_complaint(least, whole, chunked, limit))

@@ -234,10 +234,15 @@ class _Writer:
         return (*rest[:place], step, *rest[place:])
 
     def _keep(self, name: str, side: Side) -> Kernel:
-        """The last steps of the chunk for the next one, or its first ones for the one before."""
+        """The last steps of the chunk for the next one, or its first ones for the one before: as many as it has."""
         dims, (step, *rest) = self._copied(name, side)
-        first = self.length if side == "before" else index(self.halos[name][0])
-        value = Load(name, self._at(name, call("add", step, first), tuple(rest)), computed(self.buffers[name].dtype))
+        dtype, (before, after) = computed(self.buffers[name].dtype), self.halos[name]
+        first = self.length if side == "before" else index(before)
+        load = Load(name, self._at(name, call("add", step, first), tuple(rest)), dtype)
+        value: Scalar = load
+        if side == "after" and after > 1:
+            exists = call("lt", step, self.length)
+            value = call("select", exists, replace(load, when=exists), zero(dtype))
         store = Store(f"{name}.{side}", (self.chunk, step, *rest), value)
         return Kernel(fresh(f"{name}.{side}.keep", self.names), dims, (), (store,))
 

@@ -158,6 +158,7 @@ def profile(
     grad: Grad = None,
     threads: Annotated[int | None, typer.Option(min=1, help="At most so many: one for each core.")] = None,
     calls: Annotated[int, typer.Option(min=1, help="That are measured.")] = 20,
+    target: Annotated[str, typer.Option(help="Where to run it: cpu, or cuda for an NVIDIA GPU.")] = "cpu",
     seed: Seed = 0,
     function: Function = "",
 ) -> None:
@@ -169,7 +170,8 @@ def profile(
     if grad:
         graph = gc.grad(graph, grad)
     arrays = random_arrays(graph, seed, **_lengths(graph, _numbers("--length", "LENGTH", length or [])))
-    typer.echo(gc.compile(graph, threads=threads).profile(calls, **arrays))
+    compiled: Any = gc.compile(graph, target=target, threads=threads)  # type: ignore[call-overload]
+    typer.echo(compiled.profile(calls, **arrays))
 
 
 def _lengths(graph: gc.Graph, given: Mapping[str, int]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
-from graphc.arguments import call_lengths, check_by_name
+from graphc.arguments import call_lengths, check_by_name, check_calls, is_whole
 from graphc.budget import choose, parse_bytes
 from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen import prologue
@@ -43,10 +43,11 @@ from graphc.codegen.split import split
 from graphc.codegen.subtotal import subtotal
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
-from graphc.cuda_compile import CompiledCuda, cuda_code
+from graphc.cuda_code import cuda_code
+from graphc.cuda_compile import CompiledCuda
 from graphc.early import early
 from graphc.errors import GraphError, UnsupportedError, no_copy
-from graphc.freeze import fixed_arrays, prologue_results, with_fixed
+from graphc.freeze import check_unlimited, fixed_arrays, prologue_results, with_fixed
 from graphc.grad import grad
 from graphc.graph import Graph
 from graphc.index_checks import index_checks
@@ -174,8 +175,7 @@ class Compiled:
         which takes longer than one step with them. `arrays` are params, or inputs over no axes, that no call updates.
         """
         check_by_name(self.stages.graph, unnamed)
-        if self.limit is not None:
-            raise UnsupportedError("a function with a memory limit cannot be frozen; compile without memory=")
+        check_unlimited(self.limit)
         fixed = fixed_arrays(self.stages.graph, arrays)
         constants = self.stages.lowered.constants
         before, rest = prologue.split(self.program, frozenset({*fixed, *self.fixed, *constants}))
@@ -207,8 +207,7 @@ class Compiled:
 
         The call is made `calls` times and once more. Nothing of the caller's changes: what a call updates are copies.
         """
-        if not _is_whole(calls):
-            check_by_name(self.stages.graph, [calls])
+        check_calls(self.stages.graph, calls)
         return profile(self.stages, self._runner, with_fixed(self.fixed, arrays), calls)
 
     @property
@@ -240,7 +239,12 @@ def compile(
 
 @overload
 def compile(
-    graph: Graph, target: Literal["cuda"], *, device: Device | None = ..., precision: Precision = ...
+    graph: Graph,
+    target: Literal["cuda"],
+    *,
+    memory: str | int | None = ...,
+    device: Device | None = ...,
+    precision: Precision = ...,
 ) -> CompiledCuda: ...
 
 
@@ -263,29 +267,25 @@ def compile(
     memory and results of its own, and runs without Python's lock. After a fork the child may call it, too, with threads
     of its own.
 
-    `memory` limits what a call takes beside the arrays that it is given: "64 MiB", or a number of bytes. A call that
-    would take more goes through a recurrent axis in chunks of about √T steps, keeps the states between them, and
-    computes a chunk's values again when the gradient comes to it. Gradients are those of the call in one piece, up to
-    the order in which they are summed. A call that cannot keep to the limit says so before it takes any memory.
+    `memory` limits what a call takes beside the arrays that it is given, of the GPU's memory on one: "64 MiB", or a
+    number of bytes. A call that would take more goes through a recurrent axis in chunks (of about √T steps, on a GPU as
+    long as the limit allows), keeps the states between them, and computes a chunk's values again when the gradient
+    comes to it. Gradients are those of the call in one piece, up to the order in which they are summed. A call that
+    cannot keep to the limit says so before it takes any memory.
 
     `precision`, on a GPU, is what float32 operands of products are rounded to, so that its tensor cores make them:
     "bf16", "f16" or "tf32". Params, sums and everything else stay float32.
     """
     _check_target(target)
+    limit = None if memory is None else parse_bytes(memory)
     if target == "cuda":
-        if threads is not None or memory is not None:
-            raise UnsupportedError("threads= and memory= are for target='cpu'")
-        made = stages(graph)
-        found = device or nvidia_device()
-        return CompiledCuda(graph, made.planned, made.lowered, index_checks(graph), found, precision)
+        if threads is not None:
+            raise UnsupportedError("threads= is for target='cpu'")
+        return CompiledCuda(stages(graph), device or nvidia_device(), precision, limit)
     _check_exact(precision)
-    if threads is not None and not (_is_whole(threads) and 1 <= threads <= MOST_THREADS):
+    if threads is not None and not (is_whole(threads) and 1 <= threads <= MOST_THREADS):
         raise GraphError(f"threads is a whole number from 1 to {MOST_THREADS}, or None for one a core; got {threads!r}")
-    return Compiled(stages(graph), threads, None if memory is None else parse_bytes(memory))
-
-
-def _is_whole(number: object) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+    return Compiled(stages(graph), threads, limit)
 
 
 def load(program: Program) -> Loaded:

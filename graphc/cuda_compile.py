@@ -1,55 +1,42 @@
-"""A graph on a GPU: the passes of this back end, the code, and what runs it.
+"""A graph on a GPU: its code, and what runs it.
 
-In: the planned Program of a graph. Out: PTX (`cuda_code`), and a `CompiledCuda` that is called with arrays by name.
-
-    … → plan → join → split → split_sums → early → reuse → LLVM → PTX
-
-Of the passes for the CPU those stay that shorten sums and save memory; those that lay out memory for vectors do not.
+In: a graph's stages. Out: a `CompiledCuda` that is called with arrays by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
-from graphc.arguments import call_lengths, check_by_name
+from graphc.arguments import call_lengths, check_by_name, check_calls
 from graphc.codegen import prologue
-from graphc.codegen.cuda.arch import Arch, arch_of_device
+from graphc.codegen.cuda.arch import arch_of_device
 from graphc.codegen.cuda.driver import Device
 from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.codegen.cuda.mma import Precision
 from graphc.codegen.cuda.ptx import CudaCode
-from graphc.codegen.cuda.ptx import emit as emit_ptx
 from graphc.codegen.cuda.streams import stream_handle
-from graphc.codegen.cuda.units import split_sums
 from graphc.codegen.jit import load
-from graphc.codegen.join import join
 from graphc.codegen.program import Program
-from graphc.codegen.split import split
 from graphc.codegen.verify_program import verify
 from graphc.cuda_bound import BoundCudaCall
+from graphc.cuda_code import CudaVersions, arranged
+from graphc.cuda_profile import CudaProfile, profile_cuda
 from graphc.cuda_runtime import CudaRunner
-from graphc.early import early
 from graphc.errors import no_copy
-from graphc.freeze import fixed_arrays, prologue_results, with_fixed
-from graphc.graph import Graph
-from graphc.index_checks import IndexCheck
-from graphc.lower import Lowered
+from graphc.freeze import check_unlimited, fixed_arrays, prologue_results, with_fixed
+from graphc.index_checks import index_checks
+from graphc.profile_words import Words
 from graphc.results import DeviceResults, Results
-from graphc.reuse import reuse
 
-__all__ = ["CompiledCuda", "cuda_code"]
+if TYPE_CHECKING:
+    from graphc.compile import Stages
 
-
-def cuda_code(planned: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
-    """The code of a program. `precision` is what the operands of products are rounded to."""
-    program = reuse(early(split_sums(split(join(planned)), arch)))
-    verify(program)
-    return emit_ptx(program, arch, precision)
+__all__ = ["CompiledCuda"]
 
 
 class CompiledCuda:
@@ -61,20 +48,21 @@ class CompiledCuda:
 
     def __init__(
         self,
-        graph: Graph,
-        planned: Program,
-        lowered: Lowered,
-        checks: tuple[IndexCheck, ...],
+        made: Stages,
         device: Device,
         precision: Precision = "float32",
+        limit: int | None = None,
         fixed: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        self.code = cuda_code(planned, arch_of_device(device.arch, device.sms), precision)
+        self.stages = made
         self.precision = precision
+        self.limit = limit
         self.fixed = dict(fixed or {})
-        self._planned = planned
         self._device = device
-        self.runner = CudaRunner(graph, lowered, self.code, checks, device)
+        self._arch = arch_of_device(device.arch, device.sms)
+        self._versions = CudaVersions(made.planned, self._arch, precision, device, limit)
+        checks = index_checks(made.graph)
+        self.runner = CudaRunner(made.graph, made.lowered, self._versions.choose, checks, device, self._arch)
 
     def __call__(self, *unnamed: Any, **arrays: Any) -> Results | DeviceResults:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
@@ -112,16 +100,16 @@ class CompiledCuda:
         They lie on the GPU from then on, and no call copies them there; what a call makes of them alone is made once,
         here. `arrays` are params, or inputs over no axes, that no call updates, and may be the host's or the GPU's.
         """
-        graph, lowered = self.runner.graph, self.runner.lowered
+        graph, lowered = self.stages.graph, self.stages.lowered
         check_by_name(graph, unnamed)
+        check_unlimited(self.limit)
         fixed = fixed_arrays(graph, self.runner.fetch(arrays))
         constants = {**lowered.constants, **fixed}
-        before, rest = prologue.split(self._planned, frozenset(constants))
+        before, rest = prologue.split(self.stages.planned, frozenset(constants))
         verify(before)
         constants |= prologue_results(load(before), before, constants)
-        frozen = replace(lowered, constants=constants)
-        fixed = {**self.fixed, **fixed}
-        return CompiledCuda(graph, rest, frozen, self.runner.checks, self._device, self.precision, fixed)
+        frozen = replace(self.stages, planned=rest, lowered=replace(lowered, constants=constants))
+        return CompiledCuda(frozen, self._device, self.precision, None, {**self.fixed, **fixed})
 
     __reduce__ = no_copy
 
@@ -133,9 +121,28 @@ class CompiledCuda:
     def memory(self, **lengths: int) -> MemoryUse:
         """The bytes that a call takes on the GPU when axes have these lengths: `f.memory(t=128, n=32).peak`.
 
-        Raises `AxisError` unless the length of every axis that the graph leaves open is given.
+        Raises `AxisError` unless the length of every axis that the graph leaves open is given, and `ArgumentError` if
+        the call would take more than it was compiled for.
         """
-        return memory_use(self.code.program, call_lengths(self.runner.graph, lengths))
+        chosen = self._versions.choose(call_lengths(self.stages.graph, lengths))
+        return memory_use(chosen.code.program, chosen.sizes)
+
+    def profile(self, calls: int = 20, /, **arrays: Any) -> CudaProfile:
+        """Where the time of a call with these arrays goes: `print(f.profile(**arrays))` is a table of its launches,
+        with what the cost model counted for each, and how fast its products are.
+
+        The call is made `calls` times and once more, and its launches as often. Nothing of the caller's changes: what a
+        call updates are copies.
+        """
+        check_calls(self.stages.graph, calls)
+        measured = self.runner.measured(with_fixed(self.fixed, arrays))
+        words = Words(self.stages, arranged(measured.chosen.loaded.planned, self._arch))
+        return profile_cuda(self.stages.graph, words, measured, calls)
+
+    @property
+    def code(self) -> CudaCode:
+        """The code; with a limit on memory, that in chunks."""
+        return self._versions.main
 
     @property
     def program(self) -> Program:

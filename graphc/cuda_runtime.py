@@ -20,13 +20,14 @@ import numpy as np
 
 from graphc.arena import Arena, arena, buffer_bytes, buffer_shape
 from graphc.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated
+from graphc.codegen.cuda.arch import Arch
 from graphc.codegen.cuda.driver import Device, Prepared
 from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, Foreign, foreign
 from graphc.codegen.cuda.groups import Grouping
-from graphc.codegen.cuda.launches import COUNTERS, Launch, counter_bytes, launches
+from graphc.codegen.cuda.launches import COUNTERS, Launch, Launched, counter_bytes, launched, launches
 from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
 from graphc.codegen.cuda.streams import PER_THREAD, stream_handle
-from graphc.codegen.program import Buffer
+from graphc.codegen.program import Buffer, Program
 from graphc.cuda_bound import BoundCudaCall, Memory
 from graphc.errors import ArgumentError
 from graphc.graph import Graph
@@ -52,10 +53,42 @@ class _Given:
         return {axis.name: extent for axis, extent in self.arguments.sizes.items()}
 
 
+class LoadedCode:
+    """Code on a device, where it is loaded when it is first needed."""
+
+    def __init__(self, planned: Program, code: CudaCode, device: Device) -> None:
+        """`planned` is the program that it was made of."""
+        self.planned = planned
+        self.code = code
+        self._device = device
+        self._modules: dict[bool, Any] = {}
+
+    def module(self, aligned: bool) -> Any:
+        """The module for arguments that begin at multiples of `ALIGNMENT`, or the one for those that begin anywhere."""
+        if aligned not in self._modules:
+            code = self.code if aligned else self.code.unaligned
+            self._modules[aligned] = self._device.load(code.ptx)
+        return self._modules[aligned]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a call runs: code, and its sizes: the axes' lengths, and those of chunks if it has them."""
+
+    loaded: LoadedCode
+    sizes: Mapping[str, int]
+
+    @property
+    def code(self) -> CudaCode:
+        return self.loaded.code
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What follows from the lengths of a call alone: its launches, where its temporaries lie, shapes of all buffers."""
+    """What follows from the lengths of a call alone: what it runs, its launches, where its temporaries lie, shapes of
+    all buffers."""
 
+    chosen: Chosen
     launches: tuple[Launch, ...]
     arena: Arena
     shapes: Mapping[str, tuple[int, ...]]
@@ -70,26 +103,52 @@ class _Queue:
     told: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """A call with memory of its own: launches of a module's kernels, and what they read and write."""
+
+    module: Any
+    launches: tuple[Prepared, ...]
+    memory: Memory
+    results: Results | DeviceResults
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A call to be measured: what it runs, its launches; the whole `call`; and, once that was made, what makes the same
+    launches again and gives the seconds of each."""
+
+    chosen: Chosen
+    launched: tuple[Launched, ...]
+    call: BoundCudaCall
+    timed: Callable[[], Callable[[], list[float]]]
+
+
 class CudaRunner:
-    """One program on one device."""
+    """Programs on one device. `choose` has one for any lengths of axes; all have been made for one architecture."""
 
     def __init__(
-        self, graph: Graph, lowered: Lowered, code: CudaCode, checks: tuple[IndexCheck, ...], device: Device
+        self,
+        graph: Graph,
+        lowered: Lowered,
+        choose: Callable[[Mapping[str, int]], Chosen],
+        checks: tuple[IndexCheck, ...],
+        device: Device,
+        arch: Arch,
     ) -> None:
         self.graph = graph
         self.lowered = lowered
-        self.code = code
+        self.choose = choose
         self.checks = checks
         self.device = device
         self._declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
         self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
         self._before: tuple[int, Any] | None = None  # the stream of the call before and a mark behind it, if unended
         self._layouts: dict[tuple[int, ...], Layout] = {}
-        self._launchers: dict[tuple[bool, tuple[Prepared, ...]], Callable[[int], None]] = {}
+        self._launchers: dict[tuple[LoadedCode, bool, tuple[Prepared, ...]], Callable[[int], None]] = {}
         self._lock = threading.Lock()
-        self._module = device.load(code.ptx)
-        self._unaligned: Any = None  # a module for arguments that begin anywhere, once a call has needed it
-        size, stream = counter_bytes(code.arch), device.stream
+        self._counters = counter_bytes(arch)
+        size, stream = self._counters, device.stream
         device.clear(self._block(COUNTERS, size, stream), size, stream)
         for name, array in lowered.constants.items():
             device.write(self._block(name, array.nbytes, stream), np.ascontiguousarray(array), stream)
@@ -112,7 +171,26 @@ class CudaRunner:
         with self._lock:
             taken = self._taken(given, _Queue(stream, False))
             check_bound([name for name in self._declared if name not in taken.there], given)
-            return self._bound(taken, self._layout(taken.sizes), stream)
+            return self._bound(self._fixed(taken, self._layout(taken.sizes), stream))
+
+    def measured(self, given: Mapping[str, Any]) -> Measured:
+        """A call with these arrays and memory of its own; what it updates are copies."""
+        stream = self.device.stream
+        updated = {name: given[name] for name in self.graph.updates if name in given}
+        copies: dict[str, Any] = {name: np.array(array) for name, array in self.fetch(updated).items()}
+        there = {n for n, array in updated.items() if foreign(n, array, stream) is not None}
+        copies |= {name: DeviceArray.copy_of(copies[name], self.device, stream) for name in there}
+        with self._lock:
+            taken = self._taken({**given, **copies}, _Queue(stream, False))
+            fixed = self._fixed(taken, self._layout(taken.sizes), stream)
+
+        def timed() -> Callable[[], list[float]]:
+            run = self.device.timed(fixed.module, fixed.launches)
+            return lambda: run(stream)
+
+        chosen = self._layout(taken.sizes).chosen
+        made = tuple(launched(chosen.code, chosen.sizes))
+        return Measured(chosen, made, self._bound(fixed), timed)
 
     def fetch(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arrays; copies of those that lie on the GPU."""
@@ -125,18 +203,20 @@ class CudaRunner:
 
     def _layout(self, sizes: Mapping[str, int]) -> Layout:
         """Made once for each lengths of a call; the cost model takes longer than a short sequence."""
-        key = tuple(sizes[name] for name in self.code.program.sizes)
+        key = tuple(sizes[name] for name in self.graph.axes)
         if key not in self._layouts:
             if len(self._layouts) == _MOST_LAYOUTS:
                 self._layouts.pop(next(iter(self._layouts)))
             self._layouts[key] = self._laid(sizes, None)
         return self._layouts[key]
 
-    def _laid(self, sizes: Mapping[str, int], chosen: Mapping[str, Grouping] | None) -> Layout:
-        program = self.code.program
-        made = launches(self.code, sizes, chosen)
+    def _laid(self, lengths: Mapping[str, int], groupings: Mapping[str, Grouping] | None) -> Layout:
+        chosen = self.choose(lengths)
+        program, sizes = chosen.code.program, chosen.sizes
+        made = launches(chosen.code, sizes, groupings)
         shapes = {b.name: buffer_shape(b, sizes) for b in program.buffers}
-        return Layout(made, arena(program, sizes), shapes, {b.name: buffer_bytes(b, sizes) for b in program.buffers})
+        bytes_ = {b.name: buffer_bytes(b, sizes) for b in program.buffers}
+        return Layout(chosen, made, arena(program, sizes), shapes, bytes_)
 
     def __del__(self) -> None:
         """Give the memory back, behind the last call."""
@@ -206,7 +286,7 @@ class CudaRunner:
     def _run(self, given: _Given, layout: Layout, queue: _Queue) -> Results | DeviceResults:
         addresses, outputs = {COUNTERS: self._blocks[COUNTERS][1]}, {}
         base = self._block(_WORKSPACE, layout.arena.size, queue.stream)
-        for buffer in self.code.program.buffers:
+        for buffer in layout.chosen.code.program.buffers:
             if buffer.kind == "temp":
                 addresses[buffer.name] = base + layout.arena.offsets[buffer.name]
             elif buffer.kind == "output" and given.there:
@@ -214,7 +294,7 @@ class CudaRunner:
                 addresses[buffer.name] = outputs[buffer.name].address
             else:
                 addresses[buffer.name] = self._address(buffer, given, layout, queue.stream)
-        self._launcher(self._module_for(given), _prepared(layout, addresses))(queue.stream)
+        self._launcher(layout.chosen.loaded, _is_aligned(given), _prepared(layout, addresses))(queue.stream)
         for name in self.graph.updates:
             if name not in given.there:
                 self.device.read(given.arguments.arrays[name], addresses[name], queue.stream)
@@ -225,20 +305,24 @@ class CudaRunner:
         self._before = None
         return Results(found)
 
-    def _bound(self, given: _Given, layout: Layout, stream: int) -> BoundCudaCall:
-        kinds = {buffer.name: buffer.kind for buffer in self.code.program.buffers}
+    def _bound(self, fixed: _Fixed) -> BoundCudaCall:
+        launch = self.device.launcher(fixed.module, fixed.launches)
+        return BoundCudaCall(self.device, launch, fixed.memory, fixed.results)
+
+    def _fixed(self, given: _Given, layout: Layout, stream: int) -> _Fixed:
+        buffers = layout.chosen.code.program.buffers
+        kinds = {buffer.name: buffer.kind for buffer in buffers}
         there = {name: array.address for name, array in given.there.items()}
         there |= {name: self._blocks[name][1] for name in self.lowered.constants}
         own = {
             b.name: DeviceArray(self.device, layout.shapes[b.name], b.dtype, stream)
-            for b in self.code.program.buffers
+            for b in buffers
             if b.kind != "temp" and b.name not in there
         }
         workspace = DeviceArray(self.device, (layout.arena.size,), "uint8", stream)
-        counters = DeviceArray.copy_of(np.zeros(counter_bytes(self.code.arch), np.uint8), self.device, stream)
+        counters = DeviceArray.copy_of(np.zeros(self._counters, np.uint8), self.device, stream)
         addresses = {name: workspace.address + offset for name, offset in layout.arena.offsets.items()}
         addresses |= there | {name: array.address for name, array in own.items()} | {COUNTERS: counters.address}
-        launch = self.device.launcher(self._module_for(given), _prepared(layout, addresses))
         hosts = [(given.arguments.arrays[name], own[name].address) for name in own if kinds[name] != "output"]
         back = [(given.arguments.arrays[name], own[name].address) for name in self.graph.updates if name in own]
         results: Results | DeviceResults
@@ -250,23 +334,15 @@ class CudaRunner:
             results = Results(outputs)
         owners = [array.owner for array in given.there.values()]
         memory = Memory(hosts, back, [*own.values(), workspace, counters], owners)
-        return BoundCudaCall(self.device, launch, memory, results)
+        return _Fixed(layout.chosen.loaded.module(_is_aligned(given)), _prepared(layout, addresses), memory, results)
 
-    def _module_for(self, given: _Given) -> Any:
-        """The code for arguments at these addresses of the GPU's memory."""
-        if all(array.address % ALIGNMENT == 0 for array in given.there.values()):
-            return self._module
-        if self._unaligned is None:
-            self._unaligned = self.device.load(self.code.unaligned.ptx)
-        return self._unaligned
-
-    def _launcher(self, module: Any, made: tuple[Prepared, ...]) -> Callable[[int], None]:
+    def _launcher(self, loaded: LoadedCode, aligned: bool, made: tuple[Prepared, ...]) -> Callable[[int], None]:
         """Calls with the same arrays have the same."""
-        key = (module is self._module, made)
+        key = (loaded, aligned, made)
         if key not in self._launchers:
             if len(self._launchers) == _MOST_LAUNCHERS:
                 self._launchers.pop(next(iter(self._launchers)))
-            self._launchers[key] = self.device.launcher(module, made)
+            self._launchers[key] = self.device.launcher(loaded.module(aligned), made)
         return self._launchers[key]
 
     def _leave(self, arrays: Iterable[object], queue: _Queue) -> None:
@@ -294,7 +370,7 @@ class CudaRunner:
         return address
 
     def _fetched(self, buffer: str, layout: Layout, stream: int) -> np.ndarray:
-        array = np.empty(layout.shapes[buffer], self.code.program.buffer(buffer).dtype)
+        array = np.empty(layout.shapes[buffer], layout.chosen.code.program.buffer(buffer).dtype)
         self.device.read(array, self._blocks[buffer][1], stream)
         return array
 
@@ -308,6 +384,11 @@ class CudaRunner:
             address = self.device.allocate(size, stream)
             self._blocks[name] = (size, address)
         return address
+
+
+def _is_aligned(given: _Given) -> bool:
+    """Whether all arrays that lie on the GPU begin at multiples of `ALIGNMENT`."""
+    return all(array.address % ALIGNMENT == 0 for array in given.there.values())
 
 
 def _prepared(layout: Layout, addresses: Mapping[str, int]) -> tuple[Prepared, ...]:

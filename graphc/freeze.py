@@ -12,9 +12,15 @@ from graphc.arena import buffer_shape
 from graphc.arguments import check_arguments
 from graphc.codegen.jit import Loaded
 from graphc.codegen.program import Program
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, UnsupportedError
 from graphc.graph import Graph, Param
 from graphc.runtime import aligned_empty
+
+
+def check_unlimited(limit: int | None) -> None:
+    """Check that a function to be frozen has no limit on memory."""
+    if limit is not None:
+        raise UnsupportedError("a function with a memory limit cannot be frozen; compile without memory=")
 
 
 def fixed_arrays(graph: Graph, given: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -8,6 +8,8 @@ so whatever runs in it is checked for them.
 from __future__ import annotations
 
 import functools
+import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +92,17 @@ class EmulatedDevice:
                 shared_bytes=launch.shared,
                 cooperative=launch.cooperative,
             )
+
+    def timed(self, module: ptx.Module, launches: Sequence[Prepared]) -> Callable[[int], list[float]]:
+        def run(stream: int) -> list[float]:
+            moments = [time.perf_counter()]
+            for launch in launches:
+                self._launch(module, [launch], stream)
+                moments.append(time.perf_counter())
+            self.finish(stream)
+            return [end - start for start, end in itertools.pairwise(moments)]
+
+        return run
 
     def mark(self, stream: int) -> dict[int, int]:
         return self.order.mark(stream)

@@ -10,8 +10,9 @@ import ctypes
 import functools
 import inspect
 import subprocess
+import time
 from collections.abc import Callable
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_void_p
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ MAJOR, MINOR, SM_COUNT = 75, 76, 16  # CUdevice_attribute
 LARGEST_SHARED, LARGE_CLUSTERS = 8, 13  # CUfunction_attribute
 RELEASE_THRESHOLD = 4  # CUmemPool_attribute
 MEMORY_TYPE, HOST_MEMORY = 2, 1  # CUpointer_attribute, CUmemorytype
+DISABLE_TIMING, RECORD_EXTERNAL = 2, 1  # CUevent_flags, CUevent_record_flags
 DYNAMIC_SHARED = 16 * 1024  # what a kernel that is not told gets at least: 48 KiB, less what it declares
 NAMES = {OUT_OF_MEMORY: b"out of memory", INVALID_VALUE: b"invalid argument"}
 
@@ -58,7 +60,8 @@ class Stream:
 
 @dataclass
 class Event:
-    recorded: bool = False
+    timing: bool
+    recorded: float | None = None  # when
 
 
 class Pool:
@@ -265,13 +268,28 @@ class DriverLibrary:
 
     def cuEventCreate(self, event: POINTER(c_void_p), flags: c_uint) -> None:
         self._in_context()
-        event[0] = self._new(Event())
+        event[0] = self._new(Event(timing=not flags & DISABLE_TIMING))
 
     def cuEventRecord(self, event: c_void_p, stream: c_void_p) -> None:
-        self._found(event, Event).recorded = True
+        assert stream not in self.capturing
+        self._queue(stream, functools.partial(self._record, self._found(event, Event)))
+
+    def cuEventRecordWithFlags(self, event: c_void_p, stream: c_void_p, flags: c_uint) -> None:
+        if flags != RECORD_EXTERNAL or stream not in self.capturing:
+            raise Refused(INVALID_VALUE)
+        self._queue(stream, functools.partial(self._record, self._found(event, Event)))
+
+    def _record(self, event: Event) -> None:
+        event.recorded = time.perf_counter()
+
+    def cuEventElapsedTime(self, milliseconds: POINTER(c_float), start: c_void_p, end: c_void_p) -> None:
+        first, last = (self._found(event, Event) for event in (start, end))
+        if not (first.timing and last.timing and first.recorded and last.recorded):
+            raise Refused(INVALID_HANDLE)
+        milliseconds[0] = 1e3 * (last.recorded - first.recorded)
 
     def cuStreamWaitEvent(self, stream: c_void_p, event: c_void_p, flags: c_uint) -> None:
-        assert self._found(event, Event).recorded
+        assert self._found(event, Event).recorded is not None
         assert flags == 0
 
     def cuEventDestroy(self, event: c_void_p) -> None:

@@ -87,6 +87,35 @@ def bound_calls(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
     close(f.bind(**arrays)(), expected)
 
 
+def profiles(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """Events with timing between the launches of a graph, and arrays that stay as they are."""
+    f = gc.compile(g, target="cuda")
+    before = {name: array.copy() for name, array in arrays.items()}
+    driver.called.clear()
+    made = f.profile(2, **arrays)
+    assert driver.called.count("cuEventRecordWithFlags") == len(made.parts) + 1
+    assert driver.called.count("cuEventElapsedTime") == 2 * len(made.parts)
+    assert all(part.seconds > 0 for part in made.parts)
+    close(arrays, before)
+    assert len(f.profile(1, **f.upload(arrays)).parts) == len(made.parts)
+
+
+def limited_memory(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """Chunks are launches of one graph, and leave nothing more on the GPU than the limit says."""
+    longer = arrays_of(g, t=60, n=2)
+    limit = gc.compile(g, target="cuda").memory(t=60, n=2).peak // 2
+    f = gc.compile(g, target="cuda", memory=limit)
+    expected, before = gc.compile(g)(**longer), driver.free
+    driver.called.clear()
+    for _ in range(2):
+        close(f(**longer), expected)
+    assert driver.called.count("cuGraphLaunch") == 1
+    assert driver.called.count("cuModuleLoadData") == 1
+    assert before - driver.free <= limit + sum(array.nbytes for array in longer.values())
+    close(f(**arrays), gc.compile(g)(**arrays))  # in one piece
+    assert driver.called.count("cuModuleLoadData") == 2
+
+
 def pinned_memory(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
     """The driver reads pinned memory later, so that a call waits before its caller may change it."""
     device = nvidia_device()
@@ -131,7 +160,18 @@ def main(folder: str) -> None:
     driver = DriverLibrary(Path(folder))
     g = recurrent("gru", 8)
     arrays = arrays_of(g, t=4, n=2)
-    for step in (calls, longer_batches, groupings, arrays_there, bound_calls, pinned_memory, memory_comes_back, errors):
+    for step in (
+        calls,
+        longer_batches,
+        groupings,
+        arrays_there,
+        bound_calls,
+        profiles,
+        limited_memory,
+        pinned_memory,
+        memory_comes_back,
+        errors,
+    ):
         step(driver, g, arrays)
         assert not driver.mistakes, driver.mistakes
         print(f"{step.__name__}: as on the CPU", flush=True)

@@ -11,7 +11,7 @@ from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.errors import UnsupportedError
 from tests import test_ops
-from tests.cuda_emulated import recurrent
+from tests.cuda_emulated import EmulatedDevice, recurrent
 from tests.ptx import ptxas
 
 needs_ptxas = pytest.mark.skipif(ptxas.find() is None, reason="no ptxas on the PATH")
@@ -63,6 +63,15 @@ def test_sweeps_over_images_do_not_spill() -> None:
     swept = gc.cells.spatial_rnn(g, image, units=256, size=2, cell=gc.cells.gru).image
     g.output("loss", gc.mean(gc.mean(swept * swept), over=n))
     check_loops(gc.emit(gc.grad(g, "loss"), target="cuda", precision="bf16"))
+
+
+@needs_ptxas
+def test_chunks_assemble() -> None:
+    for cell, precision in (("lstm", "float32"), ("gru", "bf16")):
+        g = recurrent(cell, 128, 64)
+        f = gc.compile(g, target="cuda", device=EmulatedDevice(), precision=precision, memory="64 MiB")  # type: ignore[call-overload]
+        assert any(unit.around for unit in f.code.units)
+        check_loops(f.code)
 
 
 def check_loops(code: CudaCode) -> None:

@@ -75,6 +75,9 @@ def test_layers_are_measured(problem: Problem, work: Work) -> None:
     row = measure.layer(problem, work, Own(EmulatedDevice()), [], ONCE)
     assert set(row.timings) == {"graphc"}
     assert "µs a step" in str(row)
+    assert row.profile is not None
+    assert any(part.what.startswith("loop along t") for part in row.profile.parts)
+    assert "% of graphc's is " in str(row)
 
 
 @pytest.mark.parametrize("name", sorted(peers.MODULES))
@@ -127,6 +130,10 @@ def test_the_command_writes_what_it_measured(
     assert written["command"].endswith(" ".join(arguments))
     assert [(row["name"], row["work"]) for row in written["times"]] == [("LEM 8", work) for work in WORKS]
     assert written["times"][0]["timings"]["graphc"]["median"] > 0
+    for row in written["times"]:
+        parts = row["profile"]["parts"]
+        assert all(part["seconds"] > 0 and part["counted"] > 0 for part in parts)
+        assert any(part["what"].startswith("loop along t") and part["exchange"] for part in parts)
 
 
 def test_nothing_is_measured_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

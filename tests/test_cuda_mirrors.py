@@ -14,7 +14,7 @@ from graphc.codegen.cuda.groups import Grouping, groupings
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.cuda_compile import CompiledCuda
 from tests import ptx
-from tests.cuda_emulated import EmulatedDevice, arrays_of, recurrent
+from tests.cuda_emulated import EmulatedDevice, arrays_of, check, recurrent
 from tests.ptx import PtxError, Race, UninitialisedRead
 
 SIZES = {"t": 5, "n": 3}
@@ -40,6 +40,19 @@ def test_a_mirror_holds_two_steps_of_a_groups_slice() -> None:
     (mirror,) = cluster.mirrors
     assert mirror.bytes([10], [1]) == 2 * 10 * 8 * 4
     assert mirror.bytes([10], [4]) == 2 * 3 * 8 * 4
+
+
+def test_what_lies_in_the_place_of_another_value_is_not_filled_with_it() -> None:
+    """A state takes the place of its input product, which others stored; before the first step there is nothing."""
+    g = gc.Graph("reversed")
+    t, n = g.axis("t"), g.axis("n")
+    h = gc.cells.elman(g, g.input("x", (3,), over=(t, n)), 8, over=t, name="cell", reverse=True).h
+    g.output("total", gc.sum(gc.sum(h * h), over=(t, n)))
+    (loop,) = loops_of(g)
+    assert loop.versions[0].mirrors[0].filled
+    check(g, arrays_of(g, **SIZES), SIZES, 2e-5)
+    forward, _ = loops_of(recurrent("elman", 8))
+    assert not forward.versions[0].mirrors[0].filled
 
 
 def test_groups_are_so_many_that_their_mirrors_fit() -> None:

@@ -31,8 +31,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "back ends": ("codegen", "codegen.*"),
     "compile": (
-        "index_checks", "results", "runtime", "freeze", "cuda_bound", "cuda_runtime", "cuda_compile",
-        "cuda_explanation", "profile", "compile", "alternatives", "explanation", "anatomy", "explain",
+        "index_checks", "results", "runtime", "freeze", "cuda_bound", "cuda_runtime", "cuda_code", "cuda_compile",
+        "cuda_explanation", "profile", "profile_table", "profile_words", "cuda_profile", "compile", "alternatives",
+        "explanation", "anatomy", "explain",
     ),
     "use": (
         "gradient_check", "testing", "testing.*", "checkpoint", "export", "fit", "datasets", "datasets.*", "demo",

@@ -1,16 +1,14 @@
 """What the benchmarks of the GPU should take, by counting: `python -m benchmarks.cuda.estimate --help`. Needs no GPU.
 
-A loop takes what the compiler's own cost model says of the grouping it chooses; any other kernel as long as its
-operations take at the full rate of the chip, or its arrays to come from memory, whichever is longer, and its launch. No
-device has confirmed any of it: the products outside of loops will be slower than this, and the figures of barriers are
-from the literature. NVIDIA's assembler, if it is installed, adds what it makes of the loops' kernels.
+Counted is as the compiler counts (`graphc.codegen.cuda.counting`). No device has confirmed any of it: the products
+outside of loops will be slower than this, and the figures of barriers are from the literature. NVIDIA's assembler, if
+it is installed, adds what it makes of the loops' kernels.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,20 +24,16 @@ import graphc as gc
 from benchmarks.cuda.problems import IMAGE_PRECISION, IMAGES, PROBLEMS, WORKS, Problem, Work
 from benchmarks.images import Images
 from benchmarks.report.table import significant
-from graphc.arena import buffer_bytes
 from graphc.codegen.cost import evaluate
 from graphc.codegen.cuda.arch import ARCHS, Arch
-from graphc.codegen.cuda.groups import TENSOR, Grouping, groupings, step_of
+from graphc.codegen.cuda.counting import count
+from graphc.codegen.cuda.groups import groupings, step_of
 from graphc.codegen.cuda.ptx import CudaCode
-from graphc.codegen.cuda.search import Search
-from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
-from graphc.codegen.program import Dim, Kernel, Program, Reduce, kernels
-from graphc.plan import loads
+from graphc.codegen.cuda.units import PointsUnit, Unit
 from tests.ptx import ptxas
 
 RESULTS = Path(__file__).parents[1] / "results"
 _WIDTH = 200  # of a table that is not for a terminal
-LAUNCH = 2e-6  # seconds from one kernel of a CUDA graph to the next
 
 # Microseconds a step that have been published, on an H100: Pöppel, Beck and Hochreiter, "FlashRNN: I/O-aware
 # optimization of traditional RNNs on modern hardware", 2024; of cuDNN's persistent kernel, and of JAX's scan, the same.
@@ -107,61 +101,27 @@ def estimate(problem: Problem | Images, work: Work, arch: Arch, assembled: bool 
 
 def _part(unit: Unit, code: CudaCode, sizes: Mapping[str, int], reports: Mapping[str, ptxas.Report]) -> Part | None:
     if isinstance(unit, PointsUnit):
-        flops = _operations(unit.kernel, sizes) if unit.search is None else _searching(unit.kernel, unit.search, sizes)
-        touched = _touched((unit.kernel,), code.program, sizes)
-        rate = code.arch.flops * code.arch.sms * (TENSOR if unit.fragments is not None else 1)
-        return Part(unit.symbol, LAUNCH + max(flops / rate, touched / code.arch.memory), flops, touched)
+        counted = count(unit, code, sizes)
+        return Part(unit.symbol, counted.seconds, counted.flops, counted.bytes)
     if not evaluate(unit.loop.extent, sizes):
         return None
-    best = groupings(unit, code.program, code.arch, sizes)[0]
-    return _loop(unit, best, code, sizes, reports.get(unit.symbol_of(best.version)))
-
-
-def _loop(
-    unit: LoopUnit, best: Grouping, code: CudaCode, sizes: Mapping[str, int], report: ptxas.Report | None
-) -> Part:
-    step, touched = step_of(unit, code.program, sizes), _touched(kernels((unit.loop,)), code.program, sizes)
+    counted, best = count(unit, code, sizes), groupings(unit, code.program, code.arch, sizes)[0]
+    symbol, steps = unit.symbol_of(best.version), step_of(unit, code.program, sizes).steps
+    report = reports.get(symbol)
     return Part(
-        unit.symbol_of(best.version),
-        LAUNCH + max(best.seconds, touched / code.arch.memory),
-        step.flops * step.steps,
-        touched,
-        step.steps,
+        symbol,
+        counted.seconds,
+        counted.flops,
+        counted.bytes,
+        steps,
         best.version.kind,
         best.version.ctas,
         best.groups,
-        best.waiting * step.steps,
+        best.waiting * steps,
         best.shared,
         None if report is None else report.registers,
         None if report is None else report.spills,
     )
-
-
-def _operations(kernel: Kernel, sizes: Mapping[str, int]) -> int:
-    """Two for each multiply-add of the kernel's products, one for each point besides."""
-    points = _extent(kernel.dims, sizes)
-    terms = sum(len(r.sums) * _extent(r.dims, sizes) for r in kernel.body if isinstance(r, Reduce))
-    return points * (2 * terms + 1)
-
-
-def _searching(kernel: Kernel, search: Search, sizes: Mapping[str, int]) -> int:
-    """A comparison for each term and row, and an addition for each term and column."""
-    terms, columns = _extent(search.choice.reduce.dims, sizes), _extent((search.column,), sizes)
-    return terms * (_extent(kernel.dims, sizes) // columns + columns)
-
-
-def _extent(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:
-    return math.prod(evaluate(dim.extent, sizes) for dim in dims)
-
-
-def _touched(inside: Iterable[Kernel], program: Program, sizes: Mapping[str, int]) -> int:
-    """The bytes of all arrays that kernels load or store, each once: the caches do the rest."""
-    names = {
-        name
-        for kernel in inside
-        for name in ({load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores})
-    }
-    return sum(buffer_bytes(program.buffer(name), sizes) for name in names)
 
 
 # What is printed and written.

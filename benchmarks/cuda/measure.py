@@ -1,7 +1,7 @@
 """One problem on the GPU: every peer's results are compared with the CPU's, and only then are times taken.
 
 In: a problem and peers. Out: a `Row`: seconds of a call by peer, the peers that could not be compared and why, and the
-kernels that cuDNN took.
+kernels that cuDNN took, and the launches that graphc made, each with its time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from benchmarks.peers.peer import Call
 from benchmarks.problems import Arrays
 from benchmarks.timing import Effort, Timing, interleaved
 from graphc.codegen.cuda.mma import Precision
+from graphc.cuda_profile import CudaProfile
 
 
 @dataclass(frozen=True)
 class Row:
     """A problem and what was measured. A call makes `steps`; `failed` says why a peer was not timed; `kernels` are
-    those that took most of a peer's time, where it can tell."""
+    those that took most of a peer's time, where it can tell; `profile` is graphc's."""
 
     name: str
     work: Work
@@ -34,6 +35,7 @@ class Row:
     timings: Mapping[str, Timing]
     failed: Mapping[str, str] = field(default_factory=dict)
     kernels: Mapping[str, list[str]] = field(default_factory=dict)
+    profile: CudaProfile | None = None
 
     def __str__(self) -> str:
         own = self.timings["graphc"].median
@@ -44,6 +46,9 @@ class Row:
         lines = [f"{self.name}, {self.sizes}, {self.work}: {'; '.join(times)}"]
         lines += [f"  {name} is not timed: {why}" for name, why in self.failed.items()]
         lines += [f"  {name} ran {', '.join(names)}" for name, names in self.kernels.items()]
+        if self.profile is not None and self.profile.parts:
+            most = max(self.profile.parts, key=lambda part: part.seconds)
+            lines.append(f"  {most.seconds / self.profile.seconds:.0%} of graphc's is {most.what}")
         return "\n".join(lines)
 
 
@@ -111,4 +116,6 @@ def _row(
                 raise
             failed[peer.name] = f"{type(error).__name__}: {error}".splitlines()[0]
     timings = interleaved({name: call.run for name, call in calls.items()}, effort)
-    return Row(row.name, row.work, row.sizes, row.steps, timings, failed, kernels)
+    ask = calls[peers[0].name].profile
+    profile = None if ask is None else ask(effort.rounds)
+    return Row(row.name, row.work, row.sizes, row.steps, timings, failed, kernels, profile)

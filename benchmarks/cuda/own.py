@@ -28,7 +28,7 @@ class Own:
     def prepare(self, problem: Problem, work: Work) -> Call:
         f = gc.compile(problem.graph(work), target="cuda", device=self.device, precision=problem.precision)
         there = f.upload({"x": problem.x, **problem.params})
-        return Call(lambda: f(**there), lambda: _fetched(f(**there)))
+        return Call(lambda: f(**there), lambda: _fetched(f(**there)), lambda calls: f.profile(calls, **there))
 
     def image_training(self, problem: Images, precision: Precision) -> Call:
         """The step moves the params on; `results` begins at the start."""
@@ -43,7 +43,7 @@ class Own:
             found = {"loss": np.asarray(float(f(**own)["loss"]))}
             return found | {name: own[name].numpy() for name in start if name.endswith("_mean")}
 
-        return Call(lambda: f(**there), results)
+        return Call(lambda: f(**there), results, lambda calls: f.profile(calls, **there))
 
 
 def _fetched(found: Any) -> Arrays:

@@ -14,10 +14,12 @@ Work = Literal["forward", "training", "step"]
 
 @dataclass(frozen=True)
 class Call:
-    """`run` does the work once and returns when it is done; `results` does it too, and gives numpy arrays by name."""
+    """`run` does the work once and returns when it is done; `results` does it too, and gives numpy arrays by name;
+    `profile`, for a peer that can tell, says where the time of so many calls goes."""
 
     run: Callable[[], Any]
     results: Callable[[], Arrays]
+    profile: Callable[[int], Any] | None = None
 
 
 Calls = dict[str, Call]

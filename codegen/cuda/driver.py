@@ -8,6 +8,7 @@ goes to streams, by their handles: in one it is done in order; between two only 
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _UNSUPPORTED_PTX = 222  # CUDA_ERROR_UNSUPPORTED_PTX_VERSION
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not synchronised with the legacy default stream
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
+_TIMING = 0  # CU_EVENT_DEFAULT
+_EXTERNAL = 1  # CU_EVENT_RECORD_EXTERNAL: a graph records the event each time it runs
 _PORTABLE_CLUSTER = 8  # CTAs: for more, a function must be told first
 _ALL_MEMORY = 2**64 - 1
 
@@ -80,6 +83,10 @@ class Device(Protocol):
 
     def launcher(self, module: Any, launches: Sequence[Prepared]) -> Callable[[int], None]:
         """What makes launches of the module's kernels, one after another, in the stream that it is called with."""
+
+    def timed(self, module: Any, launches: Sequence[Prepared]) -> Callable[[int], list[float]]:
+        """What makes launches, of kernels that have been launched before, one after another in the stream that it is
+        called with, waits for them, and gives the seconds that each took."""
 
     def mark(self, stream: int) -> Any:
         """A mark behind all that the stream holds."""
@@ -201,10 +208,18 @@ class NvidiaDevice:
         self.finish(stream)
 
     def mark(self, stream: int) -> _Event:
-        self._enter()
-        event = _Event(self, self._call("cuEventCreate", _NO_TIMING))
+        event = self.event(_NO_TIMING)
         self._call("cuEventRecord", event.handle, stream)
         return event
+
+    def event(self, flags: int) -> _Event:
+        self._enter()
+        return _Event(self, self._call("cuEventCreate", flags))
+
+    def elapsed(self, start: _Event, end: _Event) -> float:
+        """The seconds between two events that have been recorded, and have timing."""
+        self._enter()
+        return 1e-3 * float(self._call("cuEventElapsedTime", start.handle, end.handle))
 
     def wait(self, stream: int, mark: _Event) -> None:
         self._enter()
@@ -226,36 +241,43 @@ class NvidiaDevice:
     def launcher(self, module: _Module, launches: Sequence[Prepared]) -> _Launcher:
         return _Launcher(self, module, tuple(launches))
 
+    def timed(self, module: _Module, launches: Sequence[Prepared]) -> _Timed:
+        return _Timed(self, module, tuple(launches))
+
     def launch(self, module: _Module, launches: Sequence[Prepared], stream: int) -> None:
         """One call of the driver for each."""
         self._enter()
         for launch in launches:
             self._launch(module, launch, stream)
 
-    def captured(self, module: _Module, launches: Sequence[Prepared]) -> Any:
-        """A graph of launches that have been made once, which any stream can run."""
+    def captured(self, module: _Module, launches: Sequence[Prepared], events: Sequence[_Event] = ()) -> _Graph:
+        """A graph of launches that have been made once, which any stream can run. If there are `events`, one more than
+        launches, it records the first before all launches, and one behind each."""
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._enter()
         with self._recording:
             self._call("cuStreamBeginCapture", self._recorder, mode)
             try:
-                for launch in launches:
-                    self._launch(module, launch, self._recorder)
+                for launch, event in itertools.zip_longest(launches, events):
+                    if event is not None:
+                        self._call("cuEventRecordWithFlags", event.handle, self._recorder, _EXTERNAL)
+                    if launch is not None:
+                        self._launch(module, launch, self._recorder)
             finally:
                 result = self._driver.cuStreamEndCapture(self._recorder)
             graph = self._checked("cuStreamEndCapture", result)
         made = self._call("cuGraphInstantiate", graph, 0)
         self._call("cuGraphDestroy", graph)
-        return made
+        return _Graph(self, module, made)
 
-    def run(self, graph: Any, stream: int) -> None:
+    def run(self, graph: _Graph, stream: int) -> None:
         self._enter()
-        self._call("cuGraphLaunch", graph, stream)
+        self._call("cuGraphLaunch", graph.handle, stream)
 
-    def discard(self, graph: Any) -> None:
+    def discard(self, graph: _Graph) -> None:
         """Give a graph back when all that was launched has ended."""
         self.synchronize()
-        self._call("cuGraphExecDestroy", graph)
+        self._call("cuGraphExecDestroy", graph.handle)
 
     def _launch(self, module: _Module, launch: Prepared, stream: int) -> None:
         config = self._driver.CUlaunchConfig()
@@ -334,7 +356,7 @@ class _Launcher:
     def __init__(self, device: NvidiaDevice, module: _Module, launches: tuple[Prepared, ...]) -> None:
         self._device, self._module, self._launches = device, module, launches
         self._made = False
-        self._graph: Any = None
+        self._graph: _Graph | None = None
 
     def __call__(self, stream: int) -> None:
         if not self._made or len(self._launches) < 2:
@@ -345,9 +367,31 @@ class _Launcher:
             self._graph = self._device.captured(self._module, self._launches)
         self._device.run(self._graph, stream)
 
+
+class _Timed:
+    """Launches as one graph with events between them, so that no time of the host's is counted."""
+
+    def __init__(self, device: NvidiaDevice, module: _Module, launches: tuple[Prepared, ...]) -> None:
+        self._device = device
+        self._events = [device.event(_TIMING) for _ in range(len(launches) + 1)]
+        self._graph = device.captured(module, launches, self._events)
+
+    def __call__(self, stream: int) -> list[float]:
+        self._device.run(self._graph, stream)
+        self._device.finish(stream)
+        return [self._device.elapsed(start, end) for start, end in itertools.pairwise(self._events)]
+
+
+class _Graph:
+    """A graph of launches of a module's kernels, which goes with the last that knows it."""
+
+    def __init__(self, device: NvidiaDevice, module: _Module, handle: Any) -> None:
+        self.handle = handle
+        self._device, self._module = device, module
+
     def __del__(self) -> None:
-        if self._graph is not None and not sys.is_finalizing():
-            self._device.discard(self._graph)
+        if not sys.is_finalizing():
+            self._device.discard(self)
 
 
 class _Event:

@@ -6,21 +6,23 @@ can make them. What would compute nothing is left out.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from graphc.codegen.cost import evaluate
+from graphc.codegen.cost import evaluate, step_name
 from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.groups import Grouping, groupings
 from graphc.codegen.cuda.meeting import COUNTER_STRIDE
 from graphc.codegen.cuda.points import owned_dims
 from graphc.codegen.cuda.ptx import CudaCode
-from graphc.codegen.cuda.units import LoopUnit, PointsUnit
+from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
+from graphc.codegen.cuda.walk import extents, steps
 from graphc.codegen.program import Dim, Program, Reduce, kernels
 from graphc.errors import ArgumentError
 
-__all__ = ["COUNTERS", "Launch", "counter_bytes", "launches"]
+__all__ = ["COUNTERS", "Launch", "Launched", "counter_bytes", "launched", "launches"]
 
 COUNTERS = "(counters)"  # stands among the arguments for the address of the barriers' counters
 _MOST_POINTS = 2**31 - 1
@@ -43,6 +45,15 @@ class Launch:
     arguments: tuple[str | int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A launch, with the unit whose work it is and the sizes that it was made for."""
+
+    unit: Unit
+    sizes: Mapping[str, int]
+    launch: Launch
+
+
 def counter_bytes(arch: Arch) -> int:
     """The memory of the barriers' counters, which must be 0 before the first launch."""
     return 4 * COUNTER_STRIDE * arch.sms
@@ -53,22 +64,59 @@ def launches(
 ) -> tuple[Launch, ...]:
     """The launches of a call with these lengths. `groupings_of` chooses how loops are grouped, by symbol; else the cost
     model does."""
+    return tuple(one.launch for one in launched(code, sizes, groupings_of))
+
+
+def launched(
+    code: CudaCode, sizes: Mapping[str, int], groupings_of: Mapping[str, Grouping] | None = None
+) -> Iterator[Launched]:
+    """The same, each with what it is of. A loop that the host walks is written out."""
     _check_points(code.program, sizes)
-    return tuple(_launches(code, sizes, groupings_of or {}))
+    chosen = _Chosen(code, groupings_of or {})
+    for unit, at in _in_order(code.units, 0, sizes):
+        launch = _launch(unit, code, at, chosen)
+        if launch is not None:
+            yield Launched(unit, at, launch)
 
 
-def _launches(code: CudaCode, sizes: Mapping[str, int], chosen: Mapping[str, Grouping]) -> Iterator[Launch]:
-    lengths = tuple(sizes[name] for name in code.program.sizes)
-    for unit in code.units:
-        given: tuple[str | int, ...] = (*unit.buffers, *lengths)
-        if isinstance(unit, PointsUnit):
-            grid = _grid(unit, code.arch, sizes)
-            if grid:
-                shared = 0 if unit.product is None else unit.product[1].shared
-                yield Launch(unit.symbol, grid, unit.threads, 1, shared, False, given)
-        elif evaluate(unit.loop.extent, sizes):
-            grouping = chosen.get(unit.symbol) or groupings(unit, code.program, code.arch, sizes)[0]
-            yield _persistent(unit, grouping, given)
+def _in_order(units: Iterable[Unit], depth: int, sizes: Mapping[str, int]) -> Iterator[tuple[Unit, Mapping[str, int]]]:
+    """Units as often as they run, with the sizes at each step of the loops that the host walks around them, of which
+    `depth` are around all."""
+    for loop, inside in itertools.groupby(units, lambda unit: unit.around[depth] if unit.around[depth:] else None):
+        if loop is None:
+            yield from ((unit, sizes) for unit in inside)
+            continue
+        own = tuple(inside)
+        for at in steps(loop, sizes):
+            yield from _in_order(own, depth + 1, at)
+
+
+class _Chosen:
+    """How loops are grouped in one call: the cost model is asked once for any lengths of a loop."""
+
+    def __init__(self, code: CudaCode, given: Mapping[str, Grouping]) -> None:
+        self._code, self._given = code, given
+        self._found: dict[tuple[str | int, ...], Grouping] = {}
+
+    def of(self, unit: LoopUnit, sizes: Mapping[str, int]) -> Grouping:
+        if unit.symbol in self._given:
+            return self._given[unit.symbol]
+        key: tuple[str | int, ...] = (unit.symbol, *(evaluate(extent, sizes) for extent in extents(unit.loop)))
+        if key not in self._found:
+            self._found[key] = groupings(unit, self._code.program, self._code.arch, sizes)[0]
+        return self._found[key]
+
+
+def _launch(unit: Unit, code: CudaCode, sizes: Mapping[str, int], chosen: _Chosen) -> Launch | None:
+    lengths = (sizes[name] for name in (*code.program.sizes, *(step_name(loop.index) for loop in unit.around)))
+    given: tuple[str | int, ...] = (*unit.buffers, *lengths)
+    if isinstance(unit, PointsUnit):
+        grid = _grid(unit, code.arch, sizes)
+        shared = 0 if unit.product is None else unit.product[1].shared
+        return Launch(unit.symbol, grid, unit.threads, 1, shared, False, given) if grid else None
+    if not evaluate(unit.loop.extent, sizes):
+        return None
+    return _persistent(unit, chosen.of(unit, sizes), given)
 
 
 def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:

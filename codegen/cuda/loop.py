@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from graphc.codegen.access import Access
 from graphc.codegen.cuda.device import SHARED, DeviceFunction
+from graphc.codegen.cuda.filling import fill
 from graphc.codegen.cuda.geometry import Geometry
 from graphc.codegen.cuda.held import DYNAMIC
 from graphc.codegen.cuda.meeting import counter_of, meet
@@ -22,7 +23,7 @@ from graphc.codegen.cuda.points import compute_points
 from graphc.codegen.cuda.products import Product
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.cuda.tile import Tile
-from graphc.codegen.cuda.units import LoopUnit, counters_value, parts_value
+from graphc.codegen.cuda.units import LoopUnit, counters_value, parts_value, unit_steps
 from graphc.codegen.cuda.versions import Version
 from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Kernel, Program, Statement, kernels
@@ -62,7 +63,7 @@ class LoopEmitter:
             meet(
                 f, self.version.kind, self.place, self.counter
             )  # all have begun, and cleared what others will store to
-        self._statement(self.unit.loop, {})
+        self._statement(self.unit.loop, unit_steps(self.unit))
         if self.mirrors:
             meet(f, self.version.kind, self.place, self.counter)  # none ends while others may still store to its memory
 
@@ -83,6 +84,8 @@ class LoopEmitter:
         for mirror in self.version.mirrors:
             mirrored = made[mirror.buffer.name] = Mirrored(f, mirror, self.parts, self.version.ctas, base)
             mirrored.clear(self.place.thread, self.place.threads)
+            if mirror.filled:
+                fill(self._scalars(None, {}), mirrored, self.place)
             base = mirrored.end
         return made
 
@@ -107,8 +110,8 @@ class LoopEmitter:
 
     def _scalars(self, kernel: Kernel | None, indices: Mapping[str, Value]) -> Scalars:
         access = Access(kernel or Kernel("", (), (), ()), self.program)
-        if not indices:
-            return Scalars(self.function, access, self.target, indices)
+        if self.unit.loop.index not in indices:  # before the first step
+            return Scalars(self.function, access, self.target, {**unit_steps(self.unit), **indices})
         near = kernel.name if kernel is not None and kernel.name in self.tiles else None
         return Scalars(self.function, access, self.target, indices, self.following, self.mirrors, near)
 

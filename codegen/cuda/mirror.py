@@ -5,13 +5,14 @@ reads a step later, or in the same one. Whoever stores an element of one stores 
 of the group as well (distributed shared memory), and products read it from that of their own, where it is as near as
 can be. Two steps lie there, the even and the odd ones. A step's elements are overwritten two steps later, and in each
 step all CTAs meet before a product reads what others have stored: so nothing is overwritten that is still to be read.
+Where the first step reads what was stored before the loop, as in a chunk, that comes from memory beforehand.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
 from graphc.codegen.access import loads as loads_of
@@ -19,12 +20,13 @@ from graphc.codegen.cost import evaluate
 from graphc.codegen.cpu_functions import STORAGE, constant
 from graphc.codegen.cpu_memory import write
 from graphc.codegen.cuda.device import DeviceFunction
-from graphc.codegen.cuda.place import Part
+from graphc.codegen.cuda.place import Part, digits
 from graphc.codegen.cuda.products import Product
 from graphc.codegen.cuda.slices import Slicing
 from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Buffer, Const, Index, Kernel, Loop, Program, Scalar, Store, kernels
-from graphc.scalar import FLOATS, STORED, offset_from
+from graphc.plan import loads
+from graphc.scalar import FLOATS, STORED, call, index, offset_from
 
 __all__ = ["Mirror", "Mirrored", "mirrors"]
 
@@ -33,15 +35,17 @@ _STEPS = 2  # that lie in a mirror
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A buffer, its dim that runs along the loop, which of its other dims are sliced, by which slicing; and the kernels
-    that come later in a step than the one that stores it."""
+    """A buffer, its dim that runs along the loop and how far ahead of the loop's index it is stored there, which of its
+    other dims are sliced, by which slicing; the kernels that come later in a step than the one that stores it; and
+    whether the step before the first was stored by others."""
 
     buffer: Buffer
-    loop: str
-    descending: bool
+    loop: Loop
     place: int
+    ahead: int
     sliced: Mapping[int, int]
     later: frozenset[str]
+    filled: bool
 
     def holds(self, at: Sequence[Scalar], kernel: str) -> bool:
         """Whether the element with these subscripts lies in the mirror when a kernel reads it."""
@@ -49,9 +53,15 @@ class Mirror:
         return age is not None and (age == 1 or (age == 0 and kernel in self.later))
 
     def age(self, at: Sequence[Scalar]) -> int | None:
-        """How many steps ago these subscripts were the loop's own; None if that is not known."""
-        offset = offset_from(at[self.place], self.loop)
-        return None if offset is None else offset if self.descending else -offset
+        """How many steps ago the element with these subscripts was stored; None if that is not known."""
+        offset = offset_from(at[self.place], self.loop.index)
+        return None if offset is None else offset - self.ahead if self.loop.reverse else self.ahead - offset
+
+    @property
+    def before(self) -> Scalar:
+        """The place along the loop of what the step before the first would have stored."""
+        first = self.loop.extent if self.loop.reverse else index(-1)
+        return call("add", first, index(self.ahead))
 
     @property
     def others(self) -> tuple[int, ...]:
@@ -76,10 +86,13 @@ def mirrors(
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
     read = {(name, *load) for name, p in products.items() for load in _others(inside[name], p, program)}
     found = []
+    others = {s.buffer for k in kernels(program.body) if k.name not in inside for s in k.stores}
     for name in sorted({buffer for _, buffer, _ in read}):
         mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings)
         if mirror is not None and any(mirror.holds(at, kernel) for kernel, buffer, at in read if buffer == name):
-            found.append(mirror)
+            back = any(mirror.age(x.at) == 1 for k in inside.values() for x in loads(k) if x.buffer == name)
+            exists = loop.reverse or mirror.ahead > 0  # a place before the first step
+            found.append(replace(mirror, filled=back and exists and name in others))
     return tuple(found)
 
 
@@ -91,18 +104,20 @@ def _others(kernel: Kernel, product: Product, program: Program) -> set[tuple[str
 
 
 def _mirror(buffer: Buffer, loop: Loop, inside: Sequence[Kernel], slicings: Sequence[Slicing]) -> Mirror | None:
-    """One kernel stores it, its own step in each."""
+    """One kernel stores it, a step in each."""
     stores = [(kernel, store) for kernel in inside for store in kernel.stores if store.buffer == buffer.name]
     if len(stores) != 1 or stores[0][1].accumulate or buffer.dtype not in (*STORED, *FLOATS):
         return None
     kernel, store = stores[0]
-    places = [k for k, subscript in enumerate(store.at) if subscript == Index(loop.index)]
+    offsets = [(k, offset_from(subscript, loop.index)) for k, subscript in enumerate(store.at)]
+    places = [(k, ahead) for k, ahead in offsets if ahead is not None]
     if len(places) != 1:
         return None
+    ((place, ahead),) = places
     sliced = _sliced(kernel, store, slicings)
-    known = all(k in sliced or k == places[0] or isinstance(dim, Const) for k, dim in enumerate(buffer.dims))
+    known = all(k in sliced or k == place or isinstance(dim, Const) for k, dim in enumerate(buffer.dims))
     later = frozenset(other.name for other in inside[inside.index(kernel) + 1 :])
-    return Mirror(buffer, loop.index, loop.reverse, places[0], sliced, later) if known else None
+    return Mirror(buffer, loop, place, ahead, sliced, later, filled=False) if known else None
 
 
 def _sliced(kernel: Kernel, store: Store, slicings: Sequence[Slicing]) -> dict[int, int]:
@@ -136,9 +151,10 @@ class Mirrored:
                 self.starts[k], self.lengths[k] = first, f.binary("sub nsw", end, first)
             else:
                 self.lengths[k] = i64(_extent(mirror.buffer, k))
-        self.count = i64(_STEPS)  # of its elements
+        self.step = i64(1)  # the elements of one
         for length in self.lengths.values():
-            self.count = f.binary("mul nsw", self.count, length)
+            self.step = f.binary("mul nsw", self.step, length)
+        self.count = f.binary("mul nsw", self.step, i64(_STEPS))
 
     @property
     def end(self) -> Value:
@@ -153,6 +169,15 @@ class Mirrored:
         zero = constant(0, self.mirror.buffer.dtype)
         with f.loop(thread, self.count, i64(threads), "clear", unroll=False) as (number, _):
             f.put(zero, f.offset(self.base, self.element, number))
+
+    def at(self, place: Value, number: Value) -> list[Value]:
+        """The subscripts in the buffer of an element, given its place along the loop and its number in its step."""
+        f = self.function
+        found = dict(zip(self.mirror.others, digits(f, number, list(self.lengths.values())), strict=True))
+        moved = {
+            k: own if self.starts[k] == i64(0) else f.binary("add nsw", self.starts[k], own) for k, own in found.items()
+        }
+        return [moved.get(k, place) for k in range(len(self.mirror.buffer.dims))]
 
     def pointer(self, at: Sequence[Value]) -> Value:
         """Where an element lies in the CTA's own shared memory, given its subscripts in the buffer."""

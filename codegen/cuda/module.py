@@ -1,8 +1,9 @@
 """The text of a program's LLVM module for the GPU: one device function for each unit, and for each version of a loop.
 
 In: a Program and its units. Out: LLVM IR. Its length depends on the program's text only, never on sizes. Each function
-takes the addresses of the buffers that its unit touches, in the program's order, then all sizes; that of a loop, after
-these, the parts of each slicing, and for the grid's barrier the address of the counters.
+takes the addresses of the buffers that its unit touches, in the program's order, then all sizes, and the steps of the
+loops around it that the host walks; that of a loop, after these, the parts of each slicing, and for the grid's barrier
+the address of the counters.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from graphc.codegen.cuda.place import place
 from graphc.codegen.cuda.points import PARTIALS, compute_points
 from graphc.codegen.cuda.scalars import NOWHERE, NOWHERE_BYTES, Scalars, buffer_value, size_value
 from graphc.codegen.cuda.search import compute_search
-from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit, counters_value, parts_value
+from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit, counters_value, parts_value, unit_steps
 from graphc.codegen.cuda.versions import Version
 from graphc.codegen.math import definitions
 from graphc.codegen.program import Program, kernels
@@ -83,7 +84,7 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
     # products alone: three elements that lie together LLVM would elsewhere load as four.
     aligned = aligned and unit.product is not None
     f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned))
-    scalars = Scalars(f, Access(unit.kernel, program), arch.target, {})
+    scalars = Scalars(f, Access(unit.kernel, program), arch.target, unit_steps(unit))
     cta, ctas = f.wide(f.register("ctaid.x")), f.wide(f.register("nctaid.x"))
     where = place(f, unit.threads, cta, ctas)
     if unit.search is not None:
@@ -113,17 +114,17 @@ def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) 
 
 
 def _parameters(unit: Unit, program: Program, stored: str, aligned: bool) -> list[str]:
-    """Buffers, then sizes. `stored` are the attributes of buffers that the unit stores to. What is no argument
+    """Buffers, sizes, steps. `stored` are the attributes of buffers that the unit stores to. What is no argument
     of a call begins at a multiple of `ALIGNMENT`, and that too if `aligned`."""
-    statement = unit.kernel if isinstance(unit, PointsUnit) else unit.loop
-    written = {store.buffer for kernel in kernels((statement,)) for store in kernel.stores}
+    written = {store.buffer for kernel in kernels((unit.statement,)) for store in kernel.stores}
     placed = {b.name for b in program.buffers if aligned or b.kind in ("temp", "output")}
     pointers = []
     for name in unit.buffers:
         attributes = stored if name in written else "noalias readonly "
         attributes += f"align {ALIGNMENT} " if name in placed else ""
         pointers.append(f"{GLOBAL} {attributes}{buffer_value(name).text}")
-    return pointers + [str(size_value(name)) for name in program.sizes]
+    sizes = [str(size_value(name)) for name in program.sizes]
+    return pointers + sizes + [str(step) for step in unit_steps(unit).values()]
 
 
 def _attributes(unit: Unit) -> str:

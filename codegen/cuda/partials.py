@@ -12,10 +12,11 @@ all steps and examples, are such sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.cost import evaluate
+from graphc.codegen.cuda.walk import is_walked
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -25,6 +26,7 @@ from graphc.codegen.program import (
     Kernel,
     Let,
     Load,
+    Loop,
     Program,
     Reduce,
     Ref,
@@ -32,7 +34,7 @@ from graphc.codegen.program import (
     Statement,
     Store,
 )
-from graphc.scalar import call, index, replaced
+from graphc.scalar import call, index, replaced, walk
 
 __all__ = ["partials"]
 
@@ -42,17 +44,24 @@ _FEWEST = 4  # points of the dim that is split, in each part
 
 def partials(program: Program, ctas: Callable[[Kernel], int], sms: int, sizes: Mapping[str, int]) -> Program:
     """`ctas` says on how many CTAs a kernel would run, `sizes` are the lengths to count with."""
-    body: list[Statement] = []
     buffers: list[Buffer] = []
-    for statement in program.body:
-        split = _split(statement, ctas(statement), sms, sizes) if isinstance(statement, Kernel) else None
-        if split is None or not isinstance(statement, Kernel):
-            body.append(statement)
-            continue
-        made = [_buffer(statement, split, total) for total in split.reduce.sums]
-        body += [_parts(statement, split, made), _whole(statement, split, made)]
-        buffers += made
-    return replace(program, buffers=(*program.buffers, *buffers), body=tuple(body))
+
+    def parts(statements: tuple[Statement, ...]) -> Iterator[Statement]:
+        for statement in statements:
+            if isinstance(statement, Loop):
+                walked = is_walked(statement)
+                yield replace(statement, body=tuple(parts(statement.body))) if walked else statement
+                continue
+            split = _split(statement, ctas(statement), sms, sizes)
+            if split is None:
+                yield statement
+                continue
+            made = [_buffer(statement, split, total) for total in split.reduce.sums]
+            yield from (_parts(statement, split, made), _whole(statement, split, made))
+            buffers.extend(made)
+
+    body = tuple(parts(program.body))
+    return replace(program, buffers=(*program.buffers, *buffers), body=body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,8 @@ def _split(kernel: Kernel, ctas: int, sms: int, sizes: Mapping[str, int]) -> _Sp
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     if len(reduces) != 1 or any(store.accumulate for store in kernel.stores) or not reduces[0].dims:
         return None
+    if any(isinstance(part, Index) for dim in kernel.dims for part in walk(dim.extent)):
+        return None  # the parts lie in a buffer, whose dims are known before the first step of any loop
     (reduce,) = reduces
     dim = max(reduce.dims, key=lambda d: evaluate(d.extent, sizes))
     parts = min(_MOST_PARTS, sms // max(1, ctas), evaluate(dim.extent, sizes) // _FEWEST)

@@ -3,13 +3,14 @@
 In: a Program. Out: its units, in order. A kernel at the top becomes a grid of its own. A loop becomes one persistent
 kernel, however many steps it has, in a version for each kind of group that its CTAs may form
 (`graphc.codegen.cuda.meeting`); which of them runs is chosen when lengths are known (`graphc.codegen.cuda.launches`).
+Of a loop that the host walks (`graphc.codegen.cuda.walk`) the statements inside are such units, launched in each step.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.cost import evaluate
 from graphc.codegen.cuda.arch import WARP, Arch
@@ -25,11 +26,22 @@ from graphc.codegen.cuda.points import owned_dims
 from graphc.codegen.cuda.search import Search, search_of
 from graphc.codegen.cuda.slices import Slicing, slicings
 from graphc.codegen.cuda.versions import NOMINAL, Version, held_products, versions
-from graphc.codegen.llvm import Value
+from graphc.codegen.cuda.walk import is_walked
+from graphc.codegen.llvm import Value, quoted
 from graphc.codegen.program import Dim, Kernel, Loop, Program, Reduce, Statement, kernels
 from graphc.plan import loads
 
-__all__ = ["THREADS", "LoopUnit", "PointsUnit", "Unit", "counters_value", "parts_value", "split_sums", "units"]
+__all__ = [
+    "THREADS",
+    "LoopUnit",
+    "PointsUnit",
+    "Unit",
+    "counters_value",
+    "parts_value",
+    "split_sums",
+    "unit_steps",
+    "units",
+]
 
 THREADS = 256  # of a CTA
 _SHORT = 4  # terms: too few to bring to shared memory
@@ -50,8 +62,8 @@ def counters_value() -> Value:
 
 @dataclass(frozen=True)
 class PointsUnit:
-    """A kernel at the top of the program. `lanes` threads compute each of its points together; or it is a product,
-    computed in tiles, or a sum whose terms each row searches for."""
+    """A kernel at the top of the program, or in loops `around` it that the host walks. `lanes` threads compute each of
+    its points together; or it is a product, computed in tiles, or a sum whose terms each row searches for."""
 
     symbol: str
     kernel: Kernel
@@ -60,14 +72,19 @@ class PointsUnit:
     product: tuple[Factors, Blocking] | None = None
     fragments: Fragments | None = None
     search: Search | None = None
+    around: tuple[Loop, ...] = ()
     threads: int = THREADS
+
+    @property
+    def statement(self) -> Statement:
+        return self.kernel
 
 
 @dataclass(frozen=True)
 class LoopUnit:
-    """A loop: its slicings, the kernels that need a barrier before them, the lanes that compute a point of each, and
-    the versions of its code. `visited` are kernels whose points are computed by the threads that end with a product's
-    sums at those points, by that product's kernel."""
+    """A loop, with those `around` it that the host walks: its slicings, the kernels that need a barrier before them,
+    the lanes that compute a point of each, and the versions of its code. `visited` are kernels whose points are
+    computed by the threads that end with a product's sums at those points, by that product's kernel."""
 
     symbol: str
     loop: Loop
@@ -77,13 +94,23 @@ class LoopUnit:
     lanes: Mapping[str, int]
     visited: Mapping[str, str]
     versions: tuple[Version, ...]
+    around: tuple[Loop, ...] = ()
     threads: int = THREADS
+
+    @property
+    def statement(self) -> Statement:
+        return self.loop
 
     def symbol_of(self, version: Version) -> str:
         return f"{self.symbol}_{version.kind}{version.ctas}"
 
 
 Unit = PointsUnit | LoopUnit
+
+
+def unit_steps(unit: Unit) -> dict[str, Value]:
+    """The parameters that hold the steps of the loops around a unit, by their indices."""
+    return {loop.index: Value(quoted("%", f"step.{loop.index}"), "i64") for loop in unit.around}
 
 
 def split_sums(program: Program, arch: Arch) -> Program:
@@ -105,22 +132,37 @@ def split_sums(program: Program, arch: Arch) -> Program:
 
 def units(program: Program, arch: Arch, fragments: Fragments | None) -> tuple[Unit, ...]:
     """`fragments`: how the tensor cores are to round operands of products; None leaves them alone."""
-    return tuple(
-        _unit(position, statement, program, arch, fragments) for position, statement in enumerate(program.body)
-    )
+    return tuple(_units(program.body, "", (), program, arch, fragments))
 
 
-def _unit(position: int, statement: Statement, program: Program, arch: Arch, fragments: Fragments | None) -> Unit:
+def _units(
+    body: tuple[Statement, ...],
+    numbers: str,
+    around: tuple[Loop, ...],
+    program: Program,
+    arch: Arch,
+    fragments: Fragments | None,
+) -> Iterator[Unit]:
+    """`numbers` are the places of the loops around the body, which begin the names of what is inside."""
+    for position, statement in enumerate(body):
+        place = f"{numbers}{position}_"
+        if isinstance(statement, Loop) and is_walked(statement):
+            yield from _units(statement.body, place, (*around, statement), program, arch, fragments)
+        else:
+            yield replace(_unit(place, statement, program, arch, fragments), around=around)
+
+
+def _unit(place: str, statement: Statement, program: Program, arch: Arch, fragments: Fragments | None) -> Unit:
     touched = {name for kernel in kernels((statement,)) for name in _touched(kernel)}
     buffers = tuple(b.name for b in program.buffers if b.name in touched)
     if isinstance(statement, Kernel):
-        symbol = _symbol(position, statement.name)
+        symbol = _symbol(place, statement.name)
         alone = _lanes(statement, program, alone=True)
         product = _product(statement, program, arch, fragments)
         rounded = product is not None and product[0].dtype == "float32"
         search = search_of(statement, program, dict.fromkeys(program.sizes, NOMINAL))
         return PointsUnit(symbol, statement, buffers, alone, product, fragments if rounded else None, search)
-    symbol = _symbol(position, f"loop_{statement.index}")
+    symbol = _symbol(place, f"loop_{statement.index}")
     sliced = slicings(statement, program)
     products = held_products(statement, sliced, program)
     lanes = {k.name: WARP if k.name in products else _lanes(k, program, alone=False) for k in kernels((statement,))}
@@ -129,9 +171,9 @@ def _unit(position: int, statement: Statement, program: Program, arch: Arch, fra
     return LoopUnit(symbol, statement, buffers, sliced, dealt.barriers, lanes, dealt.visited, made)
 
 
-def _symbol(position: int, name: str) -> str:
+def _symbol(place: str, name: str) -> str:
     """A name that PTX accepts, and that no other kernel of the module has."""
-    return f"k{position}_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
+    return f"k{place}" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 
 def _touched(kernel: Kernel) -> Iterator[str]:

@@ -1,0 +1,75 @@
+"""The code of a graph for a GPU: the passes of this back end, in one piece and in chunks.
+
+In: the planned Program of a graph. Out: PTX (`cuda_code`); and `CudaVersions`, which has code for every call.
+
+    … → plan → [chunk] → join → split → split_sums → early → reuse → LLVM → PTX
+
+Of the passes for the CPU those stay that shorten sums and save memory; those that lay out memory for vectors do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from graphc.budget import choose
+from graphc.chunk import chunk, loop_axes
+from graphc.codegen.cuda.arch import Arch
+from graphc.codegen.cuda.driver import Device
+from graphc.codegen.cuda.mma import Precision
+from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.cuda.ptx import emit as emit_ptx
+from graphc.codegen.cuda.units import split_sums
+from graphc.codegen.join import join
+from graphc.codegen.program import Program
+from graphc.codegen.split import split
+from graphc.codegen.verify_program import verify
+from graphc.cuda_runtime import Chosen, LoadedCode
+from graphc.early import early
+from graphc.reuse import reuse
+
+__all__ = ["CudaVersions", "arranged", "cuda_code"]
+
+
+def cuda_code(planned: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
+    """The code of a program. `precision` is what the operands of products are rounded to."""
+    program = reuse(arranged(planned, arch))
+    verify(program)
+    return emit_ptx(program, arch, precision)
+
+
+def arranged(planned: Program, arch: Arch) -> Program:
+    """The program as its kernels are; each value has a place of its own."""
+    return early(split_sums(split(join(planned)), arch))
+
+
+class CudaVersions:
+    """The code of a program in one piece; and, if there is a limit on memory, in chunks of each axis that it loops
+    over."""
+
+    def __init__(self, planned: Program, arch: Arch, precision: Precision, device: Device, limit: int | None) -> None:
+        self.limit = limit
+        chunked = () if limit is None else tuple(chunk(planned, axis) for axis in loop_axes(planned))
+        self.whole, *parts = (
+            LoadedCode(program, cuda_code(program, arch, precision), device)
+            for program in (planned, *(version.program for version in chunked))
+        )
+        self.chunked = {
+            loaded: replace(version, program=loaded.code.program)
+            for loaded, version in zip(parts, chunked, strict=True)
+        }
+        if limit is None:  # no length leads to another code
+            self.whole.module(aligned=True)
+
+    @property
+    def main(self) -> CudaCode:
+        """With a limit that in chunks, if there are any."""
+        return next(iter(self.chunked), self.whole).code
+
+    def choose(self, lengths: Mapping[str, int]) -> Chosen:
+        """What a call with these lengths runs. Raises `ArgumentError` if it cannot keep to the limit."""
+        if self.limit is None:
+            return Chosen(self.whole, lengths)
+        choice = choose(self.whole.code.program, tuple(self.chunked.values()), self.limit, lengths, cache=None)
+        loaded = (loaded for loaded, version in self.chunked.items() if version.program is choice.program)
+        return Chosen(next(loaded, self.whole), choice.sizes)

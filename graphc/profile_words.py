@@ -1,0 +1,55 @@
+"""What a profile says of the statements of a program, by the names that its values had before they shared memory.
+
+In: a compiled graph's stages, and its Program with a place of its own for each value. Out: words for a statement, and
+the operations of its products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from graphc.anatomy import Anatomy, anatomy
+from graphc.causality import components
+from graphc.codegen.cost import evaluate
+from graphc.codegen.program import Kernel, Loop, Program, Reduce, Statement, kernels
+from graphc.ops.leaves import STATE
+
+if TYPE_CHECKING:
+    from graphc.compile import Stages
+
+
+class Words:
+    """The words for one program."""
+
+    def __init__(self, made: Stages, arranged: Program) -> None:
+        graph, names = made.scheduled.graph, made.lowered.names
+        lines = {buffer: graph.locations[node] for node, buffer in names.items() if node in graph.locations}
+        self.anatomy: Anatomy = anatomy(arranged, lines)
+        self.kernels = {kernel.name: kernel for kernel in kernels(arranged.body)}
+        self.states: dict[str, list[str]] = {}  # of the cycle that a buffer is part of
+        for part in components(graph):
+            if part.axis is not None:
+                states = sorted(node["name"] for node in part.nodes if node.op is STATE)
+                self.states |= {names[node]: states for node in part.nodes if node in names}
+
+    def statement(self, statement: Statement) -> str:
+        """What it does."""
+        inside = [self.kernels.get(kernel.name, kernel) for kernel in kernels((statement,))]
+        if isinstance(statement, Kernel):
+            return str(self.anatomy.work(inside[0]))
+        stored = [store.buffer for kernel in inside for store in kernel.stores]
+        states = dict.fromkeys(state for name in stored for state in self.states.get(name, ()))
+        where = "end" if statement.reverse else "start"
+        return f"loop along {statement.index} from its {where}: {', '.join(states or dict.fromkeys(stored))}"
+
+    def operations(self, statement: Statement, sizes: Mapping[str, int]) -> float:
+        """Of its products; a multiply-add is two."""
+        if isinstance(statement, Loop):
+            return evaluate(statement.extent, sizes) * sum(self.operations(s, sizes) for s in statement.body)
+        points = math.prod(evaluate(dim.extent, sizes) for dim in statement.dims)
+        reduces = [step for step in statement.body if isinstance(step, Reduce)]
+        products = self.anatomy.work(statement).products
+        lengths = [math.prod(evaluate(dim.extent, sizes) for dim in reduce.dims) for reduce in reduces]
+        return 2.0 * points * sum(p.count * length for p, length in zip(products, lengths, strict=True))
