@@ -1,6 +1,7 @@
 """prepare: the graph in the few ops that kernels are made of. Composite ops are replaced by their formulas, products
 with concatenations are distributed (`graphc.distribute`), factors leave sums (`graphc.factor`), divisors that many
-points share are inverted (`graphc.reciprocal`), and what that leaves is simplified."""
+points share are inverted (`graphc.reciprocal`), what that leaves is simplified, and outer products become elementwise
+(`graphc.outer`)."""
 
 from __future__ import annotations
 
@@ -11,13 +12,14 @@ from graphc.factor import factor_node
 from graphc.graph import Graph
 from graphc.ir import Node
 from graphc.ops.reduction import broadcast
+from graphc.outer import without_outer
 from graphc.reciprocal import reciprocal_node
 from graphc.rewrite import map_nodes, rewrite
 from graphc.simplify import like, simplify_node
 
 
 def prepare(graph: Graph) -> Graph:
-    prepared = rewrite(graph, _prepare_node)
+    prepared = without_outer(rewrite(graph, _prepare_node))
     for name, equation in prepared.states.items():
         if equation.body is not None:
             prepared.states[name] = replace(equation, body=_as_declared(equation.body, equation.node))

@@ -10,7 +10,7 @@ Values without a task are computed inside those that use them. A value gets a ta
 - a result;
 - a sum over many elements, or an operand of a product that is not simply somewhere in memory;
 - read by a later step of its loop: that is stored, rather than what it is made of;
-- used in several places, or over a larger domain, and not cheap to compute again. What a later loop can compute by one
+- used in several places, or over a larger domain, if only through views, and not cheap to compute again. What a later loop can compute by one
   operation from values that are stored anyway is cheap enough: that takes no longer than to store it at every step;
 - the end of a long chain of operations: kernels are walked by recursion, which must not go as deep as a graph can be;
 - where very many ways through views meet.
@@ -133,12 +133,17 @@ def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
         single = (1 if i in anchors or len(users.get(i, ())) > 1 else cost.get(i, 1) for i in operands)
         cost[node] = node.op.cost + sum(single)
     homes: dict[Node, set[tuple[Node, ...]]] = {}
+    spread: dict[Node, tuple[int, int]] = {}  # of a view what uses it, at most: elements, axes
     dear: list[Node] = []
     for node in reversed(nodes):
         if node in anchors or node.op is STATE or in_memory(node):
             continue
         homes[node] = {h for user in users.get(node, ()) for h in _homes_through(user, anchors, homes)}
-        wider = any(size(user.shape) > size(node.shape) or len(user.axes) > len(node.axes) for user in users[node])
+        elements, axes = size(node.shape), len(node.axes)
+        reach = [spread.get(user, (size(user.shape), len(user.axes))) for user in users[node]]
+        wider = any(k > elements for k, _ in reach) or any(k > axes for _, k in reach)
+        if node.op.view:
+            spread[node] = max(elements, *(k for k, _ in reach)), max(axes, *(k for _, k in reach))
         if cost[node] > CHEAP and not node.op.view and (len(homes[node]) > 1 or wider):
             anchors.add(node)
             dear.append(node)
@@ -238,12 +243,17 @@ def _carried(graph: Graph, tree: Iterable[Component]) -> Iterator[Node]:
 
 
 def _sources(graph: Graph, node: Node) -> Iterator[Node]:
-    """What a value is a view of, unless that lies in memory."""
-    stack = [node]
+    """What a value is a view of, unless that lies in memory; the value itself, if it is a view of an earlier step's."""
+    start = resolve(graph, node)
+    stack, seen = [start], {start}
     while stack:
-        node = resolve(graph, stack.pop())
+        node = stack.pop()
         if node.op.view:
-            stack += node.inputs
+            below = [resolve(graph, i) for i in node.inputs]
+            if start in below:
+                yield start
+            stack += [n for n in below if n not in seen]
+            seen.update(below)
         elif not in_memory(node):
             yield node
 

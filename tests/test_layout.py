@@ -23,8 +23,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "graph", "functions", "probabilities", "randomness", "geometry", "image_functions", "image_blocks", "layers",
     ),
     "passes": (
-        "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "reciprocal", "grad",
-        "unroll", "interpreter", "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "arena",
+        "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "reciprocal", "outer",
+        "grad", "unroll", "interpreter", "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "arena",
         "partial", "sweeps", "chunk",
         "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
         "precision", "jacobian", "inference", "feeds", "lookahead", "passes", "drawing", "drawing.*",
