@@ -4,6 +4,9 @@ In: a Program. Out: a Program that computes the same. Contractions over one doma
 the others' results; that pays where they share operands, of which a tile then loads fewer, and costs where they do not,
 as a tile holds fewer rows and vectors of each. What each needs is counted for its tile, and the kernel is parted where
 that saves cycles. In a loop every kernel waits for the one before it, so there they stay together.
+
+Sums along rows of what they read and sums along columns are parted everywhere: in one kernel all would have the same
+lanes, and one of them would gather what it reads, element by element.
 """
 
 from __future__ import annotations
@@ -15,9 +18,21 @@ from dataclasses import dataclass, replace
 import networkx
 
 from graphc.codegen.access import Access, loads
-from graphc.codegen.program import Kernel, Let, Program, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
+from graphc.codegen.program import (
+    Kernel,
+    Let,
+    Loop,
+    Program,
+    Reduce,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+    kernels,
+    scalars,
+)
 from graphc.codegen.target import Target
-from graphc.codegen.vectorize import cycles
+from graphc.codegen.vectorize import cycles, vector_index
 from graphc.scalar import walk
 
 __all__ = ["part"]
@@ -42,19 +57,56 @@ def part(program: Program) -> Program:
 
 def _parts(statement: Statement, program: Program, taken: set[str]) -> Sequence[Statement]:
     """The statement, or its parts, with names that are added to those `taken`."""
-    if not isinstance(statement, Kernel) or sum(len(s.sums) for s in _reduces(statement)) < 2:
-        return (statement,)
-    groups = _independent(statement, program)
-    whole = cycles(statement, program, _TARGET)
-    if len(groups) < 2 or whole is None:
-        return (statement,)
-    parts = _merged([_of(statement, stores, program) for stores in groups], statement, program)
-    if len(parts) == 1 or sum(p.cycles for p in parts) > _WORTH * whole:
-        return (statement,)
-    fresh = (name for k in itertools.count(1) if (name := f"{statement.name}.{k}") not in taken)
-    named = [replace(p.kernel, name=name) for p, name in zip(parts, fresh, strict=False)]
-    taken |= {kernel.name for kernel in named}
+    if isinstance(statement, Loop):
+        return (_inside(statement, program, taken),)
+    parts = [part for turned in _turned(statement, program) for part in _smaller(turned, program)]
+    return _named(statement, parts, taken)
+
+
+def _inside(loop: Loop, program: Program, taken: set[str]) -> Loop:
+    body: list[Statement] = []
+    for inner in loop.body:
+        if isinstance(inner, Loop):
+            body.append(_inside(inner, program, taken))
+        else:
+            body += _named(inner, _turned(inner, program), taken)
+    return replace(loop, body=tuple(body))
+
+
+def _named(kernel: Kernel, parts: Sequence[Kernel], taken: set[str]) -> Sequence[Kernel]:
+    if len(parts) == 1:
+        return parts
+    fresh = (name for k in itertools.count(1) if (name := f"{kernel.name}.{k}") not in taken)
+    named = [replace(part, name=name) for part, name in zip(parts, fresh, strict=False)]
+    taken |= {part.name for part in named}
     return named
+
+
+def _turned(kernel: Kernel, program: Program) -> list[Kernel]:
+    """The kernel's sums along rows, and its others, where it has both and neither need the other."""
+    if sum(len(s.sums) for s in _reduces(kernel)) < 2 or len(groups := _independent(kernel, program)) < 2:
+        return [kernel]
+    found: dict[bool, list[Store]] = {}
+    for stores in groups:
+        alone = _restricted(kernel, stores)
+        found.setdefault(vector_index(alone, program, whole=kernel) is None, []).extend(stores)
+    if len(found) == 1:
+        return [kernel]
+    return [_restricted(kernel, tuple(s for s in kernel.stores if s in own)) for own in found.values()]
+
+
+def _smaller(kernel: Kernel, program: Program) -> list[Kernel]:
+    """The kernel, or parts of it that take fewer cycles."""
+    if sum(len(s.sums) for s in _reduces(kernel)) < 2:
+        return [kernel]
+    groups = _independent(kernel, program)
+    whole = cycles(kernel, program, _TARGET)
+    if len(groups) < 2 or whole is None:
+        return [kernel]
+    parts = _merged([_of(kernel, stores, program) for stores in groups], kernel, program)
+    if len(parts) == 1 or sum(p.cycles for p in parts) > _WORTH * whole:
+        return [kernel]
+    return [p.kernel for p in parts]
 
 
 def _reduces(kernel: Kernel) -> list[Reduce]:

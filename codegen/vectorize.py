@@ -60,8 +60,11 @@ class Schedule:
     inside: tuple[str, ...] = ()
 
 
-def vector_index(kernel: Kernel, program: Program, access: Access | None = None) -> str | None:
-    """The dimension whose neighbouring points share a vector, or None.
+def vector_index(
+    kernel: Kernel, program: Program, access: Access | None = None, whole: Kernel | None = None
+) -> str | None:
+    """The dimension whose neighbouring points share a vector, or None. A kernel that is not in the program is a part of
+    a `whole` one.
 
     With None, the kernel's points run one by one and each reduction has its own last dimension in lanes.
     """
@@ -82,7 +85,9 @@ def vector_index(kernel: Kernel, program: Program, access: Access | None = None)
         return max(dims, key=lambda dim: _contiguity(kernel, access, dim.index)).index
     last_index = dims[-1].index
     varying = [r for r in reduces if last_index in access.reduce_dependence(r)]
-    if varying and all(_runs_along_itself(r, kernel, program, access, last_index) for r in varying):
+    around = {dim.index for dim in kernel.dims if dim.extent != Const(1, "index")}
+    around |= _enclosing(whole or kernel, program.body)
+    if varying and all(_runs_along_itself(r, access, last_index, around) for r in varying):
         return None
     return last_index
 
@@ -238,15 +243,14 @@ def _reduce_loads(reduce: Reduce, access: Access) -> list[Load]:
     return [load for load in every if not bound.isdisjoint(access.dependence(load))]
 
 
-def _runs_along_itself(reduce: Reduce, kernel: Kernel, program: Program, access: Access, vector: str) -> bool:
-    """Whether what a reduction reads lies along its own last dimension and is read only once, so that turning it
-    round to lie along the kernel's dimension would cost as much as the reduction."""
+def _runs_along_itself(reduce: Reduce, access: Access, vector: str, around: set[str]) -> bool:
+    """Whether what a reduction reads lies along its own last dimension and is read only once in all that is `around`,
+    so that turning it round to lie along the kernel's dimension would cost as much as the reduction."""
     own = horizontal_index(reduce).index
     every = _reduce_loads(reduce, access)
     strided = [x for x in every if access.lane_step(x.buffer, x.at, vector, 1) not in (0, 1)]
     if not strided or not all(access.lane_step(x.buffer, x.at, own, 1) in (0, 1) for x in every):
         return False
-    around = {dim.index for dim in kernel.dims if dim.extent != Const(1, "index")} | _enclosing(kernel, program.body)
     return any(around <= access.dependence(load) for load in strided)
 
 

@@ -18,7 +18,7 @@ import networkx
 from graphc.errors import CausalityError, Location
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, dependencies, topological
-from graphc.ops.leaves import STATE
+from graphc.ops.leaves import CONST, INPUT, PARAM, STATE
 
 Delay = tuple[tuple[Axis, int | None], ...]
 
@@ -80,6 +80,20 @@ def edges_of(graph: Graph, node: Node) -> list[Edge]:
         result.append(Edge(node, operand, tuple(delays.items())))
     result += [Edge(node, lengths, ()) for lengths in dependencies(node)[len(node.inputs) :]]
     return result
+
+
+def resolve(graph: Graph, node: Node) -> Node:
+    """A state is its equation: the node that computes a value."""
+    while node.op is STATE:
+        body = graph.states[node["name"]].body
+        assert body is not None
+        node = body
+    return node
+
+
+def in_memory(node: Node) -> bool:
+    """Whether a value lies in an array of the caller's, or is a constant."""
+    return node.op in (INPUT, PARAM, CONST)
 
 
 def components(graph: Graph, start: Iterable[Node] | None = None) -> tuple[Component, ...]:

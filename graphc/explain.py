@@ -15,7 +15,7 @@ import numpy as np
 from graphc.alternatives import Beside, Facts, alternatives
 from graphc.anatomy import anatomy
 from graphc.arena import buffer_bytes
-from graphc.causality import Component, components
+from graphc.causality import Component, components, resolve
 from graphc.codegen.core import TYPICAL, Core
 from graphc.codegen.cost import evaluate
 from graphc.codegen.measure import this_core
@@ -36,7 +36,6 @@ from graphc.ops.axis import SHIFT
 from graphc.ops.leaves import STATE
 from graphc.plan import loads
 from graphc.prepare import prepare
-from graphc.schedule import resolve
 
 THREADS = 2  # that estimates of wavefronts are for
 STEPS, POINTS = 128, 32  # the lengths assumed of an axis that a loop walks, and of another

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from graphc.causality import in_memory, resolve
 from graphc.codegen.program import Accumulate, Dim, Kernel, Let, Reduce, Store
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, merge_axes, ragged_within
@@ -34,7 +35,7 @@ from graphc.scalar import (
     replaced,
     zero,
 )
-from graphc.schedule import Task, in_memory, resolve
+from graphc.schedule import Task
 
 Place = Mapping[Axis, Scalar]
 Event = tuple[Scalar, ...]

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graphc.causality import Component, components
+from graphc.causality import Component, components, in_memory
 from graphc.graph import Equation, Graph
 from graphc.ir import Axis, Node, rebuild, size
 from graphc.jacobian import equation, jacobian
@@ -32,7 +32,7 @@ from graphc.ops.elementwise import DIV, ELEMENTWISE, MUL, NEG, add, mul
 from graphc.ops.leaves import STATE, const, leaf
 from graphc.ops.reduction import BROADCAST, broadcast
 from graphc.rewrite import map_nodes, rewrite
-from graphc.schedule import CHEAP, in_memory
+from graphc.schedule import CHEAP
 from graphc.simplify import simplify_node
 
 MOST_BYTES = 32  # of a state at one step: more take longer to combine than to wait for

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from graphc.causality import resolve
 from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, fresh
 from graphc.fuse import FusedLoop, Group, fuse
 from graphc.graph import Graph
@@ -18,7 +19,7 @@ from graphc.ir import Node
 from graphc.kernel import KernelBuilder, Memory, extent
 from graphc.ops.leaves import STATE
 from graphc.scalar import Scalar, index
-from graphc.schedule import LoopNest, Schedule, Task, resolve
+from graphc.schedule import LoopNest, Schedule, Task
 
 
 @dataclass(frozen=True, slots=True)

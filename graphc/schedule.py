@@ -3,15 +3,16 @@
 In goes a prepared graph, out comes a tree: loops over the axes of cycles, with tasks inside. A task computes one
 value, or one part of a value that is put together, at all points of the axes that no loop around it walks. What lies
 outside every cycle is outside every loop, over its whole domain at once: input products and weight gradients leave
-the loop by this alone.
+the loop by this alone. Only what sums up large values of a loop goes back to it (`graphc.sink`).
 
 Values without a task are computed inside those that use them. A value gets a task of its own when it is
 
 - a result;
 - a sum over many elements, or an operand of a product that is not simply somewhere in memory;
 - read by a later step of its loop: that is stored, rather than what it is made of;
-- used in several places, or over a larger domain, if only through views, and not cheap to compute again. What a later loop can compute by one
-  operation from values that are stored anyway is cheap enough: that takes no longer than to store it at every step;
+- used in several places, or over a larger domain, if only through views, and not cheap to compute again. What a later
+  loop can compute by one operation from values that are stored anyway is cheap enough: that takes no longer than to
+  store it at every step;
 - the end of a long chain of operations: kernels are walked by recursion, which must not go as deep as a graph can be;
 - where very many ways through views meet.
 """
@@ -21,13 +22,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from graphc.causality import Component, components, roots
+from graphc.causality import Component, components, in_memory, resolve, roots
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, Shape, dependencies, size, topological
 from graphc.ops.axis import SHIFT, STACK
 from graphc.ops.contraction import CONTRACT
 from graphc.ops.event import CONCAT
-from graphc.ops.leaves import CONST, INPUT, PARAM, STATE
+from graphc.ops.leaves import STATE
+from graphc.sink import sink
 
 CHEAP = 4  # additions and loads: what costs no more is computed again rather than stored
 DEEPEST = 48  # operations one on the other in a kernel; those of cells, unrolled ones too, have up to 28
@@ -83,23 +85,9 @@ class Schedule:
 def schedule(graph: Graph) -> Schedule:
     tree = components(graph)
     anchors = _anchors(graph, tree)
-    body = [*_tasks(tree, anchors)]
+    body = [*_tasks(sink(graph, tree, anchors), anchors)]
     body += [Task(resolve(graph, node), into=name) for name, node in graph.updates.items()]
     return Schedule(graph, tuple(body))
-
-
-def resolve(graph: Graph, node: Node) -> Node:
-    """A state is its equation: the node that computes a value."""
-    while node.op is STATE:
-        body = graph.states[node["name"]].body
-        assert body is not None
-        node = body
-    return node
-
-
-def in_memory(node: Node) -> bool:
-    """Whether a value lies in an array of the caller's, or is a constant."""
-    return node.op in (INPUT, PARAM, CONST)
 
 
 def _tasks(tree: Iterable[Component], anchors: set[Node]) -> Iterator[Task | LoopNest]:

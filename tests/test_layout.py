@@ -24,8 +24,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "reciprocal", "outer",
-        "grad", "unroll", "interpreter", "notation.*", "prepare", "schedule", "kernel", "plan", "fuse", "lower", "arena",
-        "partial", "sweeps", "chunk",
+        "grad", "unroll", "interpreter", "notation.*", "prepare", "sink", "schedule", "kernel", "plan", "fuse", "lower",
+        "arena", "partial", "sweeps", "chunk",
         "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
         "precision", "jacobian", "inference", "feeds", "lookahead", "passes", "drawing", "drawing.*",
     ),
