@@ -110,6 +110,33 @@ def min_lstm(p, x, s):
     return {"h": f / (f + i) * s["h"] + i / (f + i) * (x @ p["W_n"].T + p["b_n"])}
 
 
+def heads(p, k, x, size=2):
+    return (x @ p[f"W_{k}"].T).reshape(len(x), size, -1)
+
+
+def mlstm(p, x, s):
+    """Without the stabiliser: the true memory is C · e^m, and so is the normaliser."""
+    q, k, v = heads(p, "q", x), heads(p, "k", x) / np.sqrt(H / 2), heads(p, "v", x)
+    q, k, v = (a + p[f"b_{letter}"].reshape(2, -1) for a, letter in ((q, "q"), (k, "k"), (v, "v")))
+    i, f = np.exp(x @ p["W_i"].T + p["b_i"]), sigmoid(x @ p["W_f"].T + p["b_f"])
+    m = np.maximum(np.log(f) + s["m"], np.log(i))
+    C = (f * np.exp(s["m"]))[..., None, None] * s["C"] + i[..., None, None] * np.einsum("nhi,nhj->nhij", v, k)
+    n = (f * np.exp(s["m"]))[..., None] * s["n"] + i[..., None] * k
+    read = np.einsum("nhij,nhj->nhi", C, q) / np.maximum(np.abs((n * q).sum(-1)), 1)[..., None]
+    o = sigmoid(x @ p["W_o"].T + p["b_o"])
+    scaled = {"C": C / np.exp(m)[..., None, None], "n": n / np.exp(m)[..., None], "m": m}
+    return {"h": o * read.reshape(len(x), -1), **scaled}
+
+
+def delta_net(p, x, s, gated=True):
+    q, k = (a / np.sqrt((a * a).sum(-1, keepdims=True) + 1e-6) for a in (heads(p, "q", x), heads(p, "k", x)))
+    rate = sigmoid(x @ p["W_beta"].T + p["b_beta"])[..., None, None]
+    decay = np.exp(-np.exp(p["a"]) * np.log1p(np.exp(x @ p["W_alpha"].T + p["b_alpha"]))) if gated else np.ones((1, 2))
+    erased = np.eye(H // 2) - rate * np.einsum("nhi,nhj->nhij", k, k)
+    S = decay[..., None, None] * s["S"] @ erased + rate * np.einsum("nhi,nhj->nhij", heads(p, "v", x), k)
+    return {"h": np.einsum("nhij,nhj->nhi", S, q).reshape(len(x), -1), "S": S}
+
+
 def lem(p, x, s):
     a, b = (sigmoid(affine(p, k, x, s["h"])) for k in "ab")
     z = (1 - a) * s["z"] + a * np.tanh(affine(p, "z", x, s["h"]))
@@ -141,6 +168,12 @@ CELLS: dict[str, tuple[Any, Step]] = {
 } | {
     "jordan": (functools.partial(gc.cells.jordan, outputs=2), jordan),
     "projected_lstm": (functools.partial(gc.cells.projected_lstm, outputs=2), projected_lstm),
+    "mlstm": (functools.partial(gc.cells.mlstm, heads=2), mlstm),
+    "gated_delta_net": (functools.partial(gc.cells.delta_net, heads=2), delta_net),
+    "delta_net": (
+        functools.partial(gc.cells.delta_net, heads=2, gated=False),
+        functools.partial(delta_net, gated=False),
+    ),
     **{
         f"gru_{reset}_{update}": (
             functools.partial(gc.cells.gru, reset=reset, update=update),
@@ -153,27 +186,34 @@ CELLS: dict[str, tuple[Any, Step]] = {
 every_cell = pytest.mark.parametrize("name", CELLS)
 
 
-def states_of(name: str) -> dict[str, int]:
-    """The names of a cell's states and their lengths."""
-    letters = {"jordan": "y", "lem": "hz", "cornn": "hz", "slstm": "hcnm"}.get(name, "hc" if "lstm" in name else "h")
-    letters = "h" if name == "min_lstm" else letters
-    return {k: 2 if k == "y" or (name == "projected_lstm" and k == "h") else H for k in letters}
+SHAPES = {"jordan y": (2,), "projected_lstm h": (2,), "mlstm C": (2, 2, 2), "mlstm n": (2, 2), "mlstm m": (2,)}
+
+
+def states_of(name: str) -> dict[str, tuple[int, ...]]:
+    """The names of a cell's states and their shapes."""
+    letters = {"jordan": "y", "lem": "hz", "cornn": "hz", "slstm": "hcnm", "mlstm": "Cnm", "min_lstm": "h"}
+    own = letters.get(name, "S" if "delta" in name else "hc" if "lstm" in name else "h")
+    return {k: (2, 2, 2) if k == "S" else SHAPES.get(f"{name} {k}", (H,)) for k in own}
+
+
+def outputs_of(name: str) -> dict[str, tuple[int, ...]]:
+    """The states, and h where that is none."""
+    return states_of(name) if name == "jordan" else {"h": (H,), **states_of(name)}
 
 
 def build(name: str, initial: bool = True, loss: bool = True, **options: Any) -> gc.Graph:
-    """One cell over (t, n): its states as outputs, and a weighted sum of them as the loss."""
+    """One cell over (t, n): its states and its output as outputs, and a weighted sum of them as the loss."""
     g = gc.Graph("one", dtype="float64")
     t, n = g.axis("t"), g.axis("n")
     x = g.input("x", (I,), over=(t, n))
-    sizes = states_of(name)
     if initial:
-        options["initial"] = {k: g.input(f"{k}0", (s,), over=n) for k, s in sizes.items()}
+        options["initial"] = {k: g.input(f"{k}0", shape, over=n) for k, shape in states_of(name).items()}
     cell = CELLS[name][0](g, x, H, over=t, name="cell", **options)
     total = gc.sum(x) * 0
-    for k, size in sizes.items():
+    for k, shape in outputs_of(name).items():
         g.output(k, getattr(cell, k))
         if loss:
-            total = total + gc.sum(getattr(cell, k) * g.input(f"weight_{k}", (size,), over=(t, n)))
+            total = total + gc.sum(getattr(cell, k) * g.input(f"weight_{k}", shape, over=(t, n)))
     if loss:
         g.output("loss", gc.sum(total, over=(t, n)))
     return g
@@ -193,7 +233,7 @@ def numpy_run(name: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
     step = CELLS[name][1]
     p = {k.removeprefix("cell_"): a for k, a in arrays.items() if k.startswith("cell_")}
     x = arrays["x"]
-    states = {k: arrays.get(f"{k}0", np.zeros((N, size))) for k, size in states_of(name).items()}
+    states = {k: arrays.get(f"{k}0", np.zeros((N, *shape))) for k, shape in states_of(name).items()}
     history = []
     for t in range(len(x)):
         states = step(p, x[t], states)
@@ -272,7 +312,7 @@ def test_a_restart_begins_a_new_sequence(name: str, reverse: bool) -> None:
     parts = (slice(0, 2), slice(2, 5)) if not reverse else (slice(0, 3), slice(3, 5))
     found = run(gc.grad(g, "loss"), **{**arrays, "flag": starts})
     alone = build(name, loss=False, reverse=reverse)
-    half = {f"{k}0": np.full((N, size), 0.5) for k, size in states_of(name).items()}
+    half = {f"{k}0": np.full((N, *shape), 0.5) for k, shape in states_of(name).items()}
     params = {k: a for k, a in arrays.items() if k in g.params}
     pieces = [gc.interpret(alone, x=arrays["x"][p], **half, **params)["h"] for p in parts]
     np.testing.assert_allclose(found["h"], np.concatenate(pieces), rtol=1e-12)
@@ -378,10 +418,12 @@ def test_a_stack_takes_a_cell_of_the_users_own_and_drops_between_layers_only() -
     assert (twice != through(layers=3, dropout=0.5, seed=4)).any()
 
 
-def test_slstm_does_not_overflow() -> None:
-    g = build("slstm", initial=False, loss=False)
+@pytest.mark.parametrize("name", ["slstm", "mlstm"])
+def test_exponential_gates_do_not_overflow(name: str) -> None:
+    g = build(name, initial=False, loss=False)
     arrays = arrays_for(g)
-    large = {**arrays, "cell_b_i": np.full(H, 2000.0), "cell_b_f": np.full(H, -2000.0)}
+    gates = arrays["cell_b_i"].shape
+    large = {**arrays, "cell_b_i": np.full(gates, 2000.0), "cell_b_f": np.full(gates, -2000.0)}
     assert np.isfinite(run(g, **large)["h"]).all()
 
 
@@ -402,6 +444,7 @@ def test_mistakes_are_refused_where_the_cell_is_made() -> None:
         ("see also restart=", lambda: gru_(g, x, H, over=t, reset=x[0] > 0)),
         (".new. or the .old.", lambda: gru_(g, x, H, over=t, update="both")),
         ("no U_init", lambda: gc.cells.min_gru(g, x, H, over=t, U_init="zeros")),
+        ("4 units evenly among its heads, got 3", lambda: gc.cells.mlstm(g, x, H, over=t, heads=3)),
         ("at least one layer", lambda: gc.cells.stack(g, x, lstm_, H, 0, over=t)),
         ("one item a layer", lambda: gc.cells.stack(g, x, lstm_, H, 2, over=t, initial=[0.0])),
         ("a pair", lambda: gc.cells.bidirectional(g, x, lstm_, H, over=t, initial=[0.0])),

@@ -42,6 +42,7 @@ def test_every_architecture_assembles(arch: str) -> None:
         ("lstm", 256, "float32"),
         ("gru", 256, "float32"),
         ("slstm", 128, "float32"),
+        ("mlstm", 64, "float32"),
         ("lstm", 64, "bf16"),
         ("lstm", 512, "bf16"),
         ("gru", 128, "f16"),

@@ -9,8 +9,8 @@ import graphc as gc
 from tests.cuda_emulated import arrays_of, check, compiled, recurrent
 
 CELLS = (
-    "cornn", "elman", "gru", "indrnn", "jordan", "layer_norm_lstm", "lem", "lstm", "mgu", "min_gru", "min_lstm",
-    "peephole_lstm", "projected_lstm", "slstm", "ugrnn",
+    "cornn", "delta_net", "elman", "gru", "indrnn", "jordan", "layer_norm_lstm", "lem", "lstm", "mgu", "min_gru",
+    "min_lstm", "mlstm", "peephole_lstm", "projected_lstm", "slstm", "ugrnn",
 )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ from graphc.scalar import Call, Index, Load, Scalar, call, index
 
 # No vectors, so that every dim can be cut at every point.
 SCALAR = Target("riscv64-unknown-linux-gnu")
-CELLS = ("elman", "lstm", "gru", "peephole_lstm", "slstm", "lem", "min_gru", "jordan")
+CELLS = ("elman", "lstm", "gru", "peephole_lstm", "slstm", "lem", "min_gru", "jordan", "mlstm")
 
 
 needs_team = pytest.mark.skipif(not SUPPORTED, reason="this system has no futex")

@@ -12,6 +12,7 @@ from graphc.cells.convert import from_torch, to_torch
 from graphc.cells.elman import Jordan, elman, indrnn, jordan
 from graphc.cells.gru import gru, mgu, ugrnn
 from graphc.cells.lstm import LSTM, layer_norm_lstm, lstm, peephole_lstm, projected_lstm
+from graphc.cells.matrix import MLSTM, DeltaNet, delta_net, mlstm
 from graphc.cells.minimal import min_gru, min_lstm
 from graphc.cells.oscillator import Oscillator, cornn, lem
 from graphc.cells.recurrence import Hidden, Options
@@ -20,8 +21,10 @@ from graphc.cells.spatial import Spatial, spatial_rnn
 
 __all__ = [
     "LSTM",
+    "MLSTM",
     "SLSTM",
     "Bidirectional",
+    "DeltaNet",
     "Hidden",
     "Jordan",
     "Options",
@@ -30,6 +33,7 @@ __all__ = [
     "Stack",
     "bidirectional",
     "cornn",
+    "delta_net",
     "elman",
     "from_torch",
     "gru",
@@ -41,6 +45,7 @@ __all__ = [
     "mgu",
     "min_gru",
     "min_lstm",
+    "mlstm",
     "peephole_lstm",
     "projected_lstm",
     "slstm",

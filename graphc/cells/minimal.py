@@ -23,7 +23,7 @@ def min_gru(g: Graph, x: Value, units: int, over: Axis, name: str = "min_gru", *
     n = W_n x + b_n
     h = (1 − z) ⊙ h′ + z ⊙ n
     """
-    cell = _stateless(g, x, units, over, name, options)
+    cell = stateless(g, x, units, over, name, options)
     ((h, h_before),) = cell.states(h=units)
     z = sigmoid(cell.of_x("z"))
     h[over] = (1 - z) * h_before + z * cell.of_x("n")
@@ -45,7 +45,7 @@ def min_lstm(
     n = W_n x + b_n
     h = (f ⊙ h′ + i ⊙ n) / (f + i)
     """
-    cell = _stateless(g, x, units, over, name, options)
+    cell = stateless(g, x, units, over, name, options)
     ((h, h_before),) = cell.states(h=units)
     f, i = sigmoid(cell.of_x("f", bias=forget_bias)), sigmoid(cell.of_x("i"))
     total = f + i
@@ -53,7 +53,8 @@ def min_lstm(
     return Hidden(h)
 
 
-def _stateless(g: Graph, x: Value, units: int, over: Axis, name: str, options: Options) -> Recurrence:
+def stateless(g: Graph, x: Value, units: int, over: Axis, name: str, options: Options) -> Recurrence:
+    """A cell that reads x alone."""
     if "U_init" in options:
         raise DefinitionError(f"cell {name!r} has no matrix on its state, so no U_init")
     return Recurrence(g, x, units, over, name, **options)

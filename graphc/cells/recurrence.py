@@ -78,21 +78,22 @@ class Recurrence:
         """Of the states and the params."""
         return computed(self.x.dtype)
 
-    def states(self, **sizes: int) -> list[tuple[State, Value]]:
-        """For each state, given its letter and its length: the state to define, and its value at the step before."""
+    def states(self, **shapes: int | tuple[int, ...]) -> list[tuple[State, Value]]:
+        """For each state, given its letter and its length or shape: the state to define, and its value at the step
+        before."""
         mapping = isinstance(self.initial, Mapping)
-        if mapping and not set(self.initial) <= set(sizes):
-            unknown = ", ".join(sorted(set(self.initial) - set(sizes)))
-            raise DefinitionError(f"cell {self.name!r} has no state {unknown}; its states are {', '.join(sizes)}")
-        starts = {k: self.initial.get(k, 0.0) if mapping else self.initial for k in sizes}
+        if mapping and not set(self.initial) <= set(shapes):
+            unknown = ", ".join(sorted(set(self.initial) - set(shapes)))
+            raise DefinitionError(f"cell {self.name!r} has no state {unknown}; its states are {', '.join(shapes)}")
+        starts = {k: self.initial.get(k, 0.0) if mapping else self.initial for k in shapes}
         values = {k: as_value(v, self.graph, dtype=self.dtype) for k, v in starts.items()}
         own = self.x.axes if self.over in self.x.axes else (self.over, *self.x.axes)
         given = self.restart.axes if self.restart is not None else ()
         axes = merge_axes(own, given, *(v.axes for v in values.values()))
         step = self.over + 1 if self.reverse else self.over - 1
         states = [
-            self.graph.state(f"{self.name}_{k}", (n,), axes, values[k], self.restart, dtype=self.dtype)
-            for k, n in sizes.items()
+            self.graph.state(f"{self.name}_{k}", shape, axes, values[k], self.restart, dtype=self.dtype)
+            for k, shape in ((k, (n,) if isinstance(n, int) else n) for k, n in shapes.items())
         ]
         return [(s, s[step]) for s in states]
 
@@ -100,10 +101,14 @@ class Recurrence:
         """The param `{name}_{letters}`."""
         return self.graph.param(f"{self.name}_{letters}", shape, init=init, dtype=self.dtype)
 
-    def of_x(self, gate: str, bias: float = 0.0) -> Value:
-        """W_k x + b_k, with b_k filled with `bias` at first."""
-        W = self.param(f"W_{gate}", self.units, self.x.shape[0], init=self.W_init)
-        b = self.param(f"b_{gate}", self.units, init=bias)
+    def W(self, gate: str, size: int | None = None) -> Value:
+        """The param W_k (units, inputs), or of another size."""
+        return self.param(f"W_{gate}", size or self.units, self.x.shape[0], init=self.W_init)
+
+    def of_x(self, gate: str, bias: float = 0.0, size: int | None = None) -> Value:
+        """W_k x + b_k, with b_k filled with `bias` at first; of so many units, or of another size."""
+        W = self.W(gate, size)
+        b = self.param(f"b_{gate}", size or self.units, init=bias)
         return W @ self.x + b
 
     def of_state(self, gate: str, h: Value) -> Value:
@@ -112,7 +117,7 @@ class Recurrence:
 
     def affine(self, gate: str, h: Value, bias: float = 0.0) -> Value:
         """W_k x + U_k h + b_k, with b_k filled with `bias` at first. What does not pass the cycle is added first."""
-        W = self.param(f"W_{gate}", self.units, self.x.shape[0], init=self.W_init)
+        W = self.W(gate)
         U = self.param(f"U_{gate}", self.units, h.shape[0], init=self.U_init)
         b = self.param(f"b_{gate}", self.units, init=bias)
         return W @ self.x + b + U @ h

@@ -1,0 +1,123 @@
+"""Cells that remember in matrices: what a key k is answered with, v, is kept as v kᵀ, and read with a query q.
+
+The units are shared out among heads, each with a matrix of its own (d, d), where d = units / heads. Nothing here reads
+h′: what comes of x is computed for all steps at once. For k in q, k and v there are `{name}_W_k` (units, inputs); gates
+are numbers of a head, with `{name}_W_g` (heads, inputs) and `{name}_b_g` (heads,).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Unpack
+
+from graphc.cells.minimal import stateless
+from graphc.cells.recurrence import Options, Recurrence
+from graphc.errors import ShapeError
+from graphc.functions import abs as absolute
+from graphc.functions import einsum, exp, maximum, sigmoid, softplus, sqrt
+from graphc.functions import sum as total
+from graphc.graph import Graph
+from graphc.ir import Axis
+from graphc.value import State, Value
+
+
+@dataclass(frozen=True, eq=False)
+class MLSTM:
+    """The output h (units,); the memory C (heads, d, d) and its normaliser n (heads, d), both scaled by e^-m; the
+    stabiliser m (heads,)."""
+
+    h: Value
+    C: State
+    n: State
+    m: State
+
+
+@dataclass(frozen=True, eq=False)
+class DeltaNet:
+    """The output h (units,), and the memory S (heads, d, d)."""
+
+    h: Value
+    S: State
+
+
+def mlstm(
+    g: Graph,
+    x: Value,
+    units: int,
+    over: Axis,
+    name: str = "mlstm",
+    heads: int = 1,
+    forget_bias: float = 3.0,
+    **options: Unpack[Options],
+) -> MLSTM:
+    """An LSTM with a matrix memory and exponential gates (Beck et al. 2024, "xLSTM", section 2.3). Of each head:
+
+        q, v = W_k x + b_k      k = W_k x / √d + b_k
+        ĩ, f̃ = W_g x + b_g
+        m = max(log σ(f̃) + m′, ĩ)                    so that no exponent is positive
+        f, i = exp(log σ(f̃) + m′ − m), exp(ĩ − m)
+        C = f C′ + i v kᵀ
+        n = f n′ + i k
+        h = σ(W_o x + b_o) ⊙ C q / max(|nᵀ q|, e^-m)
+
+    Params besides: `{name}_b_k` (units,) for k in q, k, v and o, and `{name}_W_o` (units, inputs). The forget gate is
+    the sigmoid of the two that the paper allows.
+    """
+    cell = stateless(g, x, units, over, name, options)
+    d = _of_head(cell, heads)
+    (C, C_before), (n, n_before), (m, m_before) = cell.states(C=(heads, d, d), n=(heads, d), m=heads)
+    q, v = (cell.of_x(k).reshape(heads, d) for k in "qv")
+    k = (cell.W("k") @ x / math.sqrt(d) + cell.param("b_k", units)).reshape(heads, d)
+    log_write = cell.of_x("i", size=heads)
+    log_forget = m_before - softplus(-cell.of_x("f", forget_bias, heads))
+    m[over] = maximum(log_forget, log_write)
+    forget, write = exp(log_forget - m), exp(log_write - m)
+    C[over] = forget[:, None, None] * C_before + einsum("hi,hj->hij", write[:, None] * v, k)
+    n[over] = forget[:, None] * n_before + write[:, None] * k
+    norm = maximum(absolute(total(n * q, dim=-1)), exp(-m))
+    read = einsum("hij,hj->hi", C, q) / norm[:, None]
+    return MLSTM(sigmoid(cell.of_x("o")) * read.reshape(units), C, n, m)
+
+
+def delta_net(
+    g: Graph,
+    x: Value,
+    units: int,
+    over: Axis,
+    name: str = "delta_net",
+    heads: int = 1,
+    gated: bool = True,
+    **options: Unpack[Options],
+) -> DeltaNet:
+    """A memory that is corrected by what it would have answered, and forgets (Yang et al. 2024, "Gated delta networks";
+    Schlag et al. 2021). Of each head:
+
+        q, k = W_k x / |W_k x|      v = W_v x
+        β = σ(W_β x + b_β)
+        α = exp(−e^a softplus(W_α x + b_α))
+        S = α S′ + β (v − α S′ k) kᵀ
+        h = S q
+
+    Params besides: `{name}_a` (heads,). The letters of the gates are `beta` and `alpha`; where it is not `gated`, α
+    is 1, and has no params.
+    """
+    cell = stateless(g, x, units, over, name, options)
+    d = _of_head(cell, heads)
+    ((S, S_before),) = cell.states(S=(heads, d, d))
+    q, k, v = ((cell.W(letter) @ x).reshape(heads, d) for letter in "qkv")
+    q, k = (a / sqrt(total(a * a, dim=-1) + 1e-6)[:, None] for a in (q, k))
+    rate = sigmoid(cell.of_x("beta", size=heads))
+    if gated:
+        decay = exp(-exp(cell.param("a", heads)) * softplus(cell.of_x("alpha", size=heads)))
+        S_before = decay[:, None, None] * S_before
+    change = rate[:, None] * (v - einsum("hij,hj->hi", S_before, k))
+    S[over] = S_before + einsum("hi,hj->hij", change, k)
+    return DeltaNet(einsum("hij,hj->hi", S, q).reshape(units), S)
+
+
+def _of_head(cell: Recurrence, heads: int) -> int:
+    """The units of a head."""
+    if isinstance(heads, bool) or int(heads) != heads or heads < 1 or cell.units % heads:
+        raise ShapeError(f"cell {cell.name!r} shares out {cell.units} units evenly among its heads, got {heads!r}")
+    return cell.units // heads
