@@ -26,23 +26,29 @@ def sink(graph: Graph, tree: tuple[Component, ...], anchors: Collection[Node]) -
     """The components in order of computation, given those nodes that have tasks of their own."""
     place = {node: k for k, component in enumerate(tree) for node in _inside(component)}
     kept = {resolve(graph, node) for node in roots(graph)}
+    large = {
+        k: {n for n in _inside(loop) if n in anchors and n not in kept and _is_large(n, loop.axis)}
+        for k, loop in enumerate(tree)
+        if loop.axis is not None
+    }
+    if not any(large.values()):
+        return tree
+    reads = [list(_reads(graph, _inside(component), anchors)) for component in tree]
+    readers: dict[Node, set[int]] = {}  # the components that read each value
+    for k, found in enumerate(reads):
+        for source, _ in found:
+            readers.setdefault(source, set()).add(k)
     moved: dict[int, list[Component]] = {}
-    for k, loop in enumerate(tree):
-        axis = loop.axis
-        large = {n for n in _inside(loop) if n in anchors and _is_large(n, axis)} - kept
-        if axis is None or not large:
-            continue
-        readers: dict[Node, set[int]] = {node: set() for node in large}  # the components that read each
-        fitting: set[int] = set()
-        for later in range(k + 1, len(tree)):
-            reads = [read for node in _inside(tree[later]) if node in anchors for read in _reads(graph, node, anchors)]
-            found = {source for source, _ in reads} & large
-            for source in found:
-                readers[source].add(later)
-            at_hand = all(in_memory(s) or place[s] < k or (place[s] == k and axis not in along) for s, along in reads)
-            if found and at_hand and _sums_up(tree[later], axis, found):
-                fitting.add(later)
-        chosen = {later for own in readers.values() if own <= fitting for later in own}
+    for k, values in large.items():
+        axis = tree[k].axis
+        outside = {value: readers.get(value, set()) - {k} for value in values}
+        fitting = {
+            later
+            for later in set().union(*outside.values())
+            if _sums_up(tree[later], axis, values & {source for source, _ in reads[later]})
+            and all(in_memory(s) or place[s] < k or (place[s] == k and axis not in along) for s, along in reads[later])
+        }
+        chosen = {later for own in outside.values() if own <= fitting for later in own}
         moved[k] = [tree[later] for later in sorted(chosen)]
     gone = {component.nodes for own in moved.values() for component in own}
     return tuple(
@@ -56,7 +62,7 @@ def _is_large(node: Node, axis: Axis | None) -> bool:
     return axis in node.axes and size(node.shape) >= LARGE
 
 
-def _sums_up(component: Component, axis: Axis, values: Iterable[Node]) -> bool:
+def _sums_up(component: Component, axis: Axis | None, values: Iterable[Node]) -> bool:
     """Whether this is one reduction at each step, to much less than the values that it reads."""
     if component.axis is not None:
         return False
@@ -65,10 +71,10 @@ def _sums_up(component: Component, axis: Axis, values: Iterable[Node]) -> bool:
     return node.op.reduces and node.op is not STACK and axis in node.axes and smaller
 
 
-def _reads(graph: Graph, node: Node, anchors: Collection[Node]) -> Iterator[tuple[Node, frozenset[Axis]]]:
-    """What a task reads, and along which axes at other points than its own."""
-    start: tuple[Node, frozenset[Axis]] = (node, frozenset())
-    stack, seen = [start], {start}
+def _reads(graph: Graph, nodes: Iterable[Node], anchors: Collection[Node]) -> Iterator[tuple[Node, frozenset[Axis]]]:
+    """What the tasks among some nodes read, and along which axes at other points than their own."""
+    stack: list[tuple[Node, frozenset[Axis]]] = [(node, frozenset()) for node in nodes if node in anchors]
+    seen = set(stack)
     while stack:
         above, along = stack.pop()
         for edge in edges_of(graph, above):
