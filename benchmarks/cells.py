@@ -7,7 +7,8 @@ packed W x + b of a step, (N, gates · units).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -29,7 +30,10 @@ class Ops(Protocol):
     def exp(self, a: Array) -> Array: ...
     def softplus(self, a: Array) -> Array: ...
     def maximum(self, a: Array, b: Array) -> Array: ...
-    def split(self, a: Array, parts: int) -> Any: ...
+    def einsum(self, formula: str, a: Array, b: Array) -> Array: ...
+    def split(self, a: Array, parts: int | tuple[int, ...]) -> Any:
+        """So many equal parts of the last dimension, or parts of these sizes."""
+
     def affine(self, a: Array, h: Array, U: Array) -> Array:
         """a + h Uᵀ."""
 
@@ -42,11 +46,13 @@ class Cell:
     """One cell.
 
     build      the function of `gc.cells`, with the options that the step below implements
-    states     how many states it has; the first is h
+    states     how many vectors of the units it hands on; the first is h
     gates      the gates whose W and b are packed, in this order
     recurrent  the gates whose U are packed: those that read h′
     step       (ops, weights, a, states) → states
     biased     whether b is a part of a; if not, the step adds it
+    memory     the shapes of further states, given the units
+    heads      the gates that are numbers of a head, not of a unit, and how many heads there are
     """
 
     build: Callable[..., Any]
@@ -55,6 +61,8 @@ class Cell:
     recurrent: str
     step: Callable[[Ops, Weights, Array, States], States]
     biased: bool = True
+    memory: Callable[[int], tuple[tuple[int, ...], ...]] = lambda units: ()
+    heads: tuple[str, int] = ("", 0)
 
     def add(self, g: gc.Graph, x: Any, units: int, over: Any) -> Any:
         """Add the cell to a graph, under the name "cell"; its state h."""
@@ -72,9 +80,21 @@ class Cell:
         rows = {
             name: part
             for key, names in packed.items()
-            for name, part in zip(names, np.split(weights[key], len(names)), strict=True)
+            for name, part in zip(names, np.split(weights[key], self._ends(names, len(weights[key]))), strict=True)
         }
         return rows | {key: a for key, a in weights.items() if key not in packed}
+
+    def zeros(self, batch: int, units: int) -> list[np.ndarray]:
+        """The states before the first step."""
+        shapes = [(units,)] * self.states + list(self.memory(units))
+        return [np.zeros((batch, *shape), np.float32) for shape in shapes]
+
+    def _ends(self, names: Sequence[str], rows: int) -> list[int]:
+        """Where the rows of each but the last of some packed params end."""
+        letters, heads = self.heads
+        few = [name[-1] in letters for name in names]
+        of_units = (rows - heads * sum(few)) // max(1, few.count(False))
+        return list(itertools.accumulate(heads if own else of_units for own in few))[:-1]
 
     def _packed(self) -> dict[str, list[str]]:
         gates = {"W": self.gates, "b": self.gates if self.biased else "", "U": self.recurrent}
@@ -138,6 +158,29 @@ def min_gru(m: Ops, w: Weights, a: Array, states: States) -> States:
     return (h + m.sigmoid(z) * (n - h),)
 
 
+def mlstm(m: Ops, w: Weights, a: Array, states: States) -> States:
+    h, C, n, before = states
+    heads, d = n.shape[1:]
+    units = heads * d
+    sizes = (units, units, units, units, heads, heads)
+    q, k, v, o, i, f = m.split(a, sizes)
+    bias = m.split(w["b"], sizes)[1]
+    q, k, v = (part.reshape(-1, heads, d) for part in (q, (k - bias) * d**-0.5 + bias, v))
+    keep = before - m.softplus(-f)
+    most = m.maximum(keep, i)
+    forget, write = m.exp(keep - most), m.exp(i - most)
+    C = forget[..., None, None] * C + (write[..., None] * v)[..., None] * k[..., None, :]
+    n = forget[..., None] * n + write[..., None] * k
+    norm = m.maximum(abs((n * q).sum(-1)), m.exp(-most))
+    read = m.einsum("nhij,nhj->nhi", C, q) / norm[..., None]
+    return m.sigmoid(o) * read.reshape(h.shape), C, n, most
+
+
+def _heads(units: int) -> tuple[tuple[int, ...], ...]:
+    return (HEADS, units // HEADS, units // HEADS), (HEADS, units // HEADS), (HEADS,)
+
+
+HEADS = 4
 CELLS = {
     "LSTM": Cell(gc.cells.lstm, 2, "ifgo", "ifgo", lstm),
     "GRU": Cell(partial(gc.cells.gru, reset="after", update="old"), 1, "rzn", "rzn", gru),
@@ -145,5 +188,6 @@ CELLS = {
     "LayerNorm LSTM": Cell(gc.cells.layer_norm_lstm, 2, "ifgo", "ifgo", layer_norm_lstm, biased=False),
     "sLSTM": Cell(gc.cells.slstm, 4, "ifgo", "ifgo", slstm),
     "LEM": Cell(gc.cells.lem, 2, "abzh", "abz", lem),
+    "mLSTM": Cell(partial(gc.cells.mlstm, heads=HEADS), 1, "qkvoif", "", mlstm, memory=_heads, heads=("if", HEADS)),
     "minGRU": Cell(gc.cells.min_gru, 1, "zn", "", min_gru),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +24,11 @@ class Ops:
     softplus = staticmethod(jax.nn.softplus)
     maximum = staticmethod(jnp.maximum)
 
+    einsum = staticmethod(jnp.einsum)
+
     @staticmethod
-    def split(a: Any, parts: int) -> Any:
-        return jnp.split(a, parts, -1)
+    def split(a: Any, parts: int | tuple[int, ...]) -> Any:
+        return jnp.split(a, parts if isinstance(parts, int) else list(itertools.accumulate(parts))[:-1], -1)
 
     @staticmethod
     def affine(a: Any, h: Any, U: Any) -> Any:
@@ -58,7 +61,7 @@ class Jax(Peer):
 
     def step(self, problem: Sequence) -> Calls:
         weights = _device(problem.kind.pack(problem.params))
-        zeros = tuple(jnp.zeros((problem.batch, problem.units)) for _ in range(problem.kind.states))
+        zeros = tuple(jnp.asarray(zero) for zero in problem.kind.zeros(problem.batch, problem.units))
         step = _compiled(lambda w, x, states: problem.kind.step(Ops, w, _of_x(w, x), states), weights, zeros[0], zeros)
         states, frame = zeros, jnp.asarray(problem.x[0])
 
@@ -99,7 +102,7 @@ def _scan(problem: Sequence, weights: Any, x: Any) -> Any:
         states = problem.kind.step(Ops, weights, a, states)
         return states, states[0]
 
-    zeros = tuple(jnp.zeros(x.shape[1:]) for _ in range(problem.kind.states))
+    zeros = tuple(jnp.asarray(zero) for zero in problem.kind.zeros(*x.shape[1:]))
     return lax.scan(body, zeros, _of_x(weights, x))[1]
 
 

@@ -25,9 +25,11 @@ class _Ops:
     softplus = staticmethod(F.softplus)
     maximum = staticmethod(torch.maximum)
 
+    einsum = staticmethod(torch.einsum)
+
     @staticmethod
-    def split(a: Any, parts: int) -> Any:
-        return a.chunk(parts, -1)
+    def split(a: Any, parts: int | tuple[int, ...]) -> Any:
+        return a.chunk(parts, -1) if isinstance(parts, int) else a.split(parts, -1)
 
     @staticmethod
     def affine(a: Any, h: Any, U: Any) -> Any:
@@ -162,7 +164,7 @@ def _module(problem: Sequence) -> Any:
 def _loop(cell: Cell, weights: dict[str, Any], x: Any) -> Any:
     """h at every step."""
     a = F.linear(x, weights["W"], weights.get("b"))
-    states = tuple(torch.zeros_like(x[0]) for _ in range(cell.states))
+    states = tuple(torch.from_numpy(zero) for zero in cell.zeros(*x.shape[1:]))
     h = []
     for row in a.unbind():
         states = cell.step(_Ops, weights, row, states)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.compare import Comparison
 from benchmarks.problems import Sequence
 
-CELLS = ("peephole LSTM", "LayerNorm LSTM", "sLSTM", "LEM", "minGRU")
+CELLS = ("peephole LSTM", "LayerNorm LSTM", "sLSTM", "mLSTM", "LEM", "minGRU")
 
 
 def comparisons(quick: bool) -> list[Comparison]:
