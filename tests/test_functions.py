@@ -43,6 +43,21 @@ CASES: dict[str, tuple[Function, Callable[[np.ndarray], np.ndarray]]] = {
     "logaddexp of equals": (lambda x, t, n: gc.logaddexp(x, x), lambda a: np.logaddexp(a, a)),
     "prod": (lambda x, t, n: gc.prod(x), lambda a: a.prod((2, 3))),
     "prod of a dim": (lambda x, t, n: gc.prod(x, dim=-1), lambda a: a.prod(3)),
+    "einsum of one": (lambda x, t, n: gc.einsum("ij->j", x), lambda a: a.sum(2)),
+    "einsum of one, transposed": (lambda x, t, n: gc.einsum("ij->ji", x), lambda a: a.swapaxes(2, 3)),
+    "einsum of three": (
+        lambda x, t, n: gc.einsum("i,ij,kj->k", x[:, 0], x, x),
+        lambda a: np.einsum("tni,tnij,tnkj->tnk", a[..., 0], a, a),
+    ),
+    "einsum of four": (
+        lambda x, t, n: gc.einsum("i,i,kj,l->jl", x[:, 0], x[:, 1], x, x[0]),
+        lambda a: np.einsum("tni,tni,tnkj,tnl->tnjl", a[..., 0], a[..., 1], a, a[:, :, 0]),
+    ),
+    "transpose": (lambda x, t, n: gc.transpose(x), lambda a: a.swapaxes(2, 3)),
+    "transpose by a tuple": (
+        lambda x, t, n: gc.transpose(x[None], (2, 0, 1)),
+        lambda a: np.moveaxis(a, 3, 2)[:, :, :, None],
+    ),
     "flip": (lambda x, t, n: gc.flip(x), lambda a: a[:, :, ::-1, ::-1]),
     "flip of a dim": (lambda x, t, n: gc.flip(x, 1), lambda a: a[..., ::-1]),
 }
