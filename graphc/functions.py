@@ -92,6 +92,11 @@ def gelu(x: Any) -> Value:
     return binary(ew.mul, x, 0.5 * (1.0 + erf(binary(ew.mul, x, 1 / math.sqrt(2)))))
 
 
+def log_sigmoid(x: Any) -> Value:
+    """log σ(x) = -log(1 + e^-x), without overflow."""
+    return -softplus(-promote(x, floating=True)[0])
+
+
 def elu(x: Any, alpha: float = 1.0) -> Value:
     """x where it is positive, else α (eˣ - 1) (Clevert et al. 2016)."""
     positive = binary(ew.lt, 0, x)
@@ -327,6 +332,21 @@ def flip(x: Any, dim: Dims = None) -> Value:
     (value,) = promote(x)
     dims = reduced_dims(value, dim, None)
     return value[tuple(slice(None, None, -1 if d in dims else 1) for d in range(len(value.shape)))]
+
+
+@by_dim
+def roll(x: Any, shift: int, dim: int = -1) -> Value:
+    """The event with its elements `shift` places further along a dimension; those beyond its end come back at its
+    beginning. Along an axis, and without a way back, `x.shift(t, -1)` moves values."""
+    (value,) = promote(x)
+    if isinstance(shift, bool) or not isinstance(shift, int | np.integer):
+        raise ShapeError(f"roll takes a whole number of places, fixed when the graph is built, got {shift!r}")
+    (d,) = reduced_dims(value, dim, None)
+    extent = value.shape[d]
+    if shift % extent == 0:
+        return value
+    before, after = split(value, [extent - shift % extent, shift % extent], d)
+    return concat([after, before], d)
 
 
 def transpose(x: Any, *perm: Any) -> Value:
