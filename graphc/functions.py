@@ -392,7 +392,9 @@ def _einsum_letters(formula: str, shapes: Sequence[Shape]) -> tuple[list[str], s
         raise ShapeError(f"einsum of {len(shapes)} operands takes a formula of as many, got {formula!r}")
     for letters, shape in zip(named, shapes, strict=True):
         if len(letters) != len(shape):
-            raise ShapeError(f"einsum names an event of shape {shape} by {letters!r}")
+            raise ShapeError(
+                f"einsum names an event of shape {shape} by {letters!r}; axes, such as time, have no letter"
+            )
         if len(set(letters)) < len(letters):
             raise ShapeError(
                 f"einsum names each dimension of an operand by a letter of its own, got {letters!r}; the diagonal of a "

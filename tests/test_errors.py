@@ -436,7 +436,7 @@ def einsum_with_an_ellipsis() -> None:
     gc.einsum("...i->...", x)  # here
 
 
-@refused(ShapeError, "(3,) by 'ij'")
+@refused(ShapeError, "(3,) by 'ij'; axes, such as time, have no letter")
 def einsum_of_a_wrong_rank() -> None:
     _, _, _, x = graph()
     gc.einsum("ij->i", x)  # here
