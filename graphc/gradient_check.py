@@ -101,8 +101,7 @@ def random_arrays(graph: Graph, seed: int = 0, **sizes: int) -> Arrays:
 def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The array with each element moved a little, its sign kept: a rate that begins positive stays so."""
     scale = np.where(array == 0, 1.0, np.abs(array.astype(np.float64)))
-    moved = array + 0.1 * scale * rng.normal(size=array.shape)
-    return moved.astype(array.dtype)
+    return np.array(array + 0.1 * scale * rng.normal(size=array.shape), array.dtype)
 
 
 def _extent(axis: Axis, k: int, sizes: Mapping[str, int]) -> int:

@@ -67,16 +67,18 @@ def test_random_params_are_near_those_of_initialize() -> None:
     for name, init in {"tau": "uniform(1, 2)", "rate": 1e-4, "bias": "zeros", "begun": np.array([1.0, 0, -2])}.items():
         g.param(name, (3,), init=init)
     g.param("fixed", (3,), init="normal", trainable=False)
+    g.param("number", (), init=0.5)
     g.param("places", (), init=2, dtype="int32")
     g.output("y", gc.sum(g.value("tau")))
     initial, moved = gc.initialize(g, 5), random_arrays(g, 5)
     assert initial.keys() == moved.keys()
     assert moved["places"] == 2
-    for name in ("tau", "rate", "bias", "begun", "fixed"):
+    for name in ("tau", "rate", "bias", "begun", "fixed", "number"):
         assert (moved[name] != initial[name]).all(), name
         scale = np.where(initial[name] == 0, 1, np.abs(initial[name]))
         assert (np.abs(moved[name] - initial[name]) < 0.5 * scale).all(), name
         assert moved[name].dtype == np.float32
+        assert isinstance(moved[name], np.ndarray)
 
 
 @pytest.mark.parametrize("seed", range(4))
