@@ -50,6 +50,7 @@ from graphc.functions import (
     length,
     log,
     log1p,
+    log_sigmoid,
     max,
     maximum,
     mean,
@@ -59,6 +60,7 @@ from graphc.functions import (
     outer,
     prod,
     relu,
+    roll,
     sigmoid,
     sign,
     silu,
@@ -79,7 +81,7 @@ from graphc.grad import grad, jvp, vjp
 from graphc.graph import Graph
 from graphc.habits import missing_function
 from graphc.image_blocks import blocks, image
-from graphc.image_functions import avg_pool, batch_norm, conv, conv_transpose, max_pool, standardize
+from graphc.image_functions import avg_pool, batch_norm, conv, conv_transpose, max_pool, rms_norm, standardize
 from graphc.inference import inference
 from graphc.initialize import initialize
 from graphc.interpreter import interpret
@@ -165,6 +167,7 @@ __all__ = [
     "load",
     "log",
     "log1p",
+    "log_sigmoid",
     "log_softmax",
     "logaddexp",
     "logsumexp",
@@ -181,6 +184,8 @@ __all__ = [
     "prod",
     "random",
     "relu",
+    "rms_norm",
+    "roll",
     "save",
     "select",
     "sigmoid",

@@ -117,10 +117,10 @@ def listed(names: Collection[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """What ends a message about a name that is unknown: the one that it is most like, if there is one."""
     by_letters = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), by_letters, n=1)
+    close = difflib.get_close_matches(name.lower(), by_letters, n=1, cutoff=likeness)
     return f"; did you mean {by_letters[close[0]]!r}?" if close else ""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
 from graphc.habits import by_dim
-from graphc.ir import FLOATS, Axis, Node, check_dtype, topological
+from graphc.ir import FLOATS, Axis, Node, Shape, check_dtype, topological
 from graphc.ops import axis as axis_ops
 from graphc.ops import composite, gradient, leaves, reduction, table
 from graphc.ops import contraction as product
@@ -92,6 +92,11 @@ def gelu(x: Any) -> Value:
     return binary(ew.mul, x, 0.5 * (1.0 + erf(binary(ew.mul, x, 1 / math.sqrt(2)))))
 
 
+def log_sigmoid(x: Any) -> Value:
+    """log σ(x) = -log(1 + e^-x), without overflow."""
+    return -softplus(-promote(x, floating=True)[0])
+
+
 def elu(x: Any, alpha: float = 1.0) -> Value:
     """x where it is positive, else α (eˣ - 1) (Clevert et al. 2016)."""
     positive = binary(ew.lt, 0, x)
@@ -120,7 +125,9 @@ def cast(x: Any, dtype: str) -> Value:
 
 
 def reduced_axes(over: Over) -> tuple[Axis, ...]:
-    axes = () if over is None else (over,) if isinstance(over, Axis) else tuple(over)
+    if over is None:
+        return ()
+    axes = tuple(over) if isinstance(over, Iterable) and not isinstance(over, Value) else (over,)
     for axis in axes:
         if not isinstance(axis, Axis):
             raise AxisError(f"over= takes axes, such as over=t; event dimensions are named by dim=. Got {axis!r}")
@@ -131,11 +138,13 @@ def reduced_dims(value: Value, dim: Dims, over: Over) -> tuple[int, ...]:
     rank = len(value.shape)
     if dim is None:
         return tuple(range(rank)) if over is None else ()
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    dims = tuple(dim) if isinstance(dim, Iterable) and not isinstance(dim, Value) else (dim,)
     for d in dims:
+        if isinstance(d, bool) or not isinstance(d, int | np.integer):
+            raise ShapeError(f"dim= takes event dimensions, such as dim=0; axes are named by over=. Got {d!r}")
         if not -rank <= d < rank:
             raise ShapeError(f"dim={d} is outside an event of shape {value.shape}")
-    return tuple(sorted({d % rank for d in dims}))
+    return tuple(sorted({int(d) % rank for d in dims}))
 
 
 def _reduce(op: Any, x: Any, over: Over, dim: Dims, keepdims: bool, floating: bool) -> Value:
@@ -163,13 +172,23 @@ def sum(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> 
 @by_dim
 def max(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The largest element over axes or event dimensions; equal ones share the gradient."""
+    _check_no_operand(over, "the larger of two values is gc.maximum(x, y)")
     return _reduce(reduction.max_, x, over, dim, keepdims, floating=False)
 
 
 @by_dim
 def min(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The smallest element over axes or event dimensions; equal ones share the gradient."""
+    _check_no_operand(over, "the smaller of two values is gc.minimum(x, y)")
     return -max(-promote(x)[0], over, dim, keepdims)
+
+
+def _check_no_operand(over: Over, meant: str) -> None:
+    """Check that the second argument of a reduction is not a second operand, as Python's max and min take."""
+    try:
+        reduced_axes(over)
+    except AxisError as error:
+        raise AxisError(f"{error.reason}; {meant}") from None
 
 
 @by_dim
@@ -315,10 +334,28 @@ def flip(x: Any, dim: Dims = None) -> Value:
     return value[tuple(slice(None, None, -1 if d in dims else 1) for d in range(len(value.shape)))]
 
 
-def transpose(x: Any, *perm: int) -> Value:
-    """The event with its dimensions in another order."""
+@by_dim
+def roll(x: Any, shift: int, dim: int = -1) -> Value:
+    """The event with its elements `shift` places further along a dimension; those beyond its end come back at its
+    beginning. Along an axis, and without a way back, `x.shift(t, -1)` moves values."""
     (value,) = promote(x)
-    return Value(value.graph, event_ops.transpose(value.node, tuple(perm)))
+    if isinstance(shift, bool) or not isinstance(shift, int | np.integer):
+        raise ShapeError(f"roll takes a whole number of places, fixed when the graph is built, got {shift!r}")
+    (d,) = reduced_dims(value, dim, None)
+    extent = value.shape[d]
+    if shift % extent == 0:
+        return value
+    before, after = split(value, [extent - shift % extent, shift % extent], d)
+    return concat([after, before], d)
+
+
+def transpose(x: Any, *perm: Any) -> Value:
+    """The event with its dimensions in another order, by default the reverse."""
+    (value,) = promote(x)
+    order = tuple(perm[0]) if len(perm) == 1 and isinstance(perm[0], tuple | list) else perm
+    if not all(isinstance(d, int | np.integer) for d in order):
+        raise ShapeError(f"transpose takes event dimensions in their new order, gc.transpose(x, 1, 0), got {order}")
+    return Value(value.graph, event_ops.transpose(value.node, tuple(map(int, order)))) if order else value.T
 
 
 def outer(a: Any, b: Any) -> Value:
@@ -326,23 +363,50 @@ def outer(a: Any, b: Any) -> Value:
     return einsum("i,j->ij", a, b)
 
 
-def einsum(formula: str, left: Any, right: Any) -> Value:
-    """The product of two events, summed over the letters that the result does not name: `einsum("ij,j->i", W, x)`."""
-    a, b = promote(left, right, floating=True)
-    try:
-        operands, out = formula.replace(" ", "").split("->")
-        first, second = operands.split(",")
-    except ValueError:
-        raise ShapeError(f"einsum takes a formula of two operands, such as 'ij,j->i', got {formula!r}") from None
-    x, first = _sum_lonely(a.node, first, second + out)
-    y, second = _sum_lonely(b.node, second, first + out)
-    return Value(a.graph, product.contract(x, y, first, second, out))
+def einsum(formula: str, *operands: Any) -> Value:
+    """The product of events, summed over the letters that the result does not name: `einsum("ij,j->i", W, x)`.
+
+    Of three or more events the first two are multiplied, then their product with the next; give first what makes the
+    smallest product.
+    """
+    values = promote(*operands, floating=True)
+    named, out = _einsum_letters(formula, [value.shape for value in values])
+    node, letters = values[0].node, named[0]
+    for k, (value, own) in enumerate(zip(values[1:], named[1:], strict=True), start=2):
+        later = "".join((*named[k:], out))
+        left, a = _sum_lonely(node, letters, own + later)
+        right, b = _sum_lonely(value.node, own, letters + later)
+        letters = "".join(letter for letter in dict.fromkeys(a + b) if letter in later) if k < len(values) else out
+        node = product.contract(left, right, a, b, letters)
+    node, letters = _sum_lonely(node, letters, out)
+    return Value(values[0].graph, event_ops.transpose(node, tuple(letters.index(letter) for letter in out)))
+
+
+def _einsum_letters(formula: str, shapes: Sequence[Shape]) -> tuple[list[str], str]:
+    """The letters of the dimensions of each operand, and of the result."""
+    arrow = formula.replace(" ", "").split("->") if isinstance(formula, str) else []
+    if len(arrow) != 2 or not all(letter.isalpha() or letter == "," for letter in arrow[0]):
+        raise ShapeError(f"einsum takes a formula, such as 'ij,j->i', and then its operands; got {formula!r}")
+    named, out = arrow[0].split(","), arrow[1]
+    if len(named) != len(shapes):
+        raise ShapeError(f"einsum of {len(shapes)} operands takes a formula of as many, got {formula!r}")
+    for letters, shape in zip(named, shapes, strict=True):
+        if len(letters) != len(shape):
+            raise ShapeError(
+                f"einsum names an event of shape {shape} by {letters!r}; axes, such as time, have no letter"
+            )
+        if len(set(letters)) < len(letters):
+            raise ShapeError(
+                f"einsum names each dimension of an operand by a letter of its own, got {letters!r}; the diagonal of a "
+                "matrix A of n rows is gc.sum(A * np.eye(n), dim=1)"
+            )
+    if len(set(out)) < len(out) or not set(out) <= set(arrow[0].replace(",", "")):
+        raise ShapeError(f"the result of einsum has letters of its operands, each once; got {out!r} of {arrow[0]!r}")
+    return named, out
 
 
 def _sum_lonely(node: Node, letters: str, others: str) -> tuple[Node, str]:
     """Sum the dimensions that only this operand names."""
-    if len(letters) != len(node.shape):
-        raise ShapeError(f"einsum names an event of shape {node.shape} by {letters!r}")
     lonely = [d for d, letter in enumerate(letters) if letter not in others]
     return reduction.sum_(node, lonely), "".join(letter for letter in letters if letter in others)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from graphc import network
 from graphc.errors import AxisError, DefinitionError, DtypeError, Location, ShapeError, user_location
+from graphc.initialisers import initialiser
 from graphc.ir import FLOATING, FLOATS, Axis, Node, Shape, check_dtype, check_shape
 from graphc.notation import text
 from graphc.ops.leaves import INPUT, PARAM, STATE, leaf
@@ -112,14 +113,16 @@ class Graph:
     ) -> Value:
         """A learned array of `shape`; it varies over no axis.
 
-        `init` names what `gc.initialize` fills it with (see there); by default matrices get "glorot_uniform" and
-        everything else zeros. A number is that constant, and an array of the param's shape its elements; the graph's
-        text has them, too.
+        `init` names what `gc.initialize` fills it with (see there); by default matrices get "glorot_uniform",
+        vectors, numbers and integers zeros. A number is that constant, and an array of the param's shape its elements;
+        the graph's text has them, too.
         """
         node = leaf(PARAM, self._name(name), (), check_shape(shape), check_dtype(dtype or self.dtype))
         if init is None:
-            init = "glorot_uniform" if len(node.shape) >= 2 else "zeros"
+            init = "glorot_uniform" if len(node.shape) >= 2 and node.dtype in FLOATING else "zeros"
         chosen = init if isinstance(init, str) else _constant_init(name, init, node)
+        if isinstance(chosen, str):
+            initialiser(name, chosen, node)  # raises if there is none
         self.params[name] = Param(node, chosen, trainable and node.dtype in FLOATING)
         return Value(self, node)
 

@@ -10,6 +10,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
@@ -24,32 +25,87 @@ NO_ARRAY = (
     "take values"
 )
 _CALL = "a value has numbers in a call alone: name it by g.output, and run gc.compile(g) or gc.interpret(g, …)"
-_CONSTANT = "numbers and numpy arrays are constants as they are: x + np.ones(3)"
+_CONSTANT = "x + np.ones(3): numbers and numpy arrays are constants as they are"
 _CAST = 'gc.cast(x, "float32")'
 _GRAD = 'gc.grad(g, "loss", wrt=["x"])'
+_OPERATOR = "operators: x + y, x < y, a & b, ~a"
+_LOOP = "the equation of a state: h[t] = f(h[t - 1], x)"
 INSTEAD = {  # of a method or a function that numpy or PyTorch has, and graphc has not by that name
     **dict.fromkeys(("dot", "matmul", "mm", "bmm", "mv"), "x @ y"),
+    **dict.fromkeys(("tensordot", "baddbmm", "addmm"), 'gc.einsum("ij,j->i", W, x)'),
+    **dict.fromkeys(("add", "subtract", "multiply", "divide", "true_divide", "floor_divide", "negative"), _OPERATOR),
+    **dict.fromkeys(("equal", "not_equal", "greater", "less", "greater_equal", "less_equal"), _OPERATOR),
+    **dict.fromkeys(("eq", "ne", "lt", "gt", "le", "ge", "logical_and", "logical_or", "logical_not"), _OPERATOR),
+    **dict.fromkeys(("pow", "power"), "x ** y"),
+    **dict.fromkeys(("mod", "fmod", "remainder"), "x % y"),
     **dict.fromkeys(("astype", "to", "type", "float", "double", "int", "long", "half"), _CAST),
     **dict.fromkeys(("item", "numpy", "tolist", "cpu", "cuda", "eval", "data"), _CALL),
     **dict.fromkeys(("array", "asarray", "tensor", "constant", "zeros", "ones", "full", "eye"), _CONSTANT),
+    **dict.fromkeys(("zeros_like", "ones_like", "full_like", "linspace"), _CONSTANT),
+    "arange": "gc.index(t), the position along an axis; np.arange(3) is a constant",
     **dict.fromkeys(("backward", "grad", "gradients"), _GRAD),
     **dict.fromkeys(("view", "flatten", "ravel"), "x.reshape(-1)"),
     **dict.fromkeys(("permute", "swapaxes", "t"), "x.T, or gc.transpose(x, 1, 0)"),
     **dict.fromkeys(("unsqueeze", "expand_dims"), "x[None]"),
     **dict.fromkeys(("ndim", "size", "numel"), "x.shape, the event's, and x.axes"),
-    **dict.fromkeys(("cumsum", "scan"), "a state: s[t] = s[t - 1] + x"),
+    "cumsum": "a state: s[t] = s[t - 1] + x",
+    "cumprod": "a state that begins with 1: p[t] = p[t - 1] * x",
+    **dict.fromkeys(("scan", "associative_scan", "fori_loop", "while_loop"), _LOOP),
+    "vmap": 'an axis: what is computed of g.input("x", (3,), over=n) is computed at each of its points',
+    **dict.fromkeys(("cond", "switch"), "gc.where(condition, then, otherwise)"),
+    **dict.fromkeys(("gather", "take", "index_select", "embed", "lookup"), "gc.embedding(table, index)"),
+    "take_along_axis": "gc.sum(x * gc.one_hot(index, 3)), where 3 is the length of x",
+    "tril": "A * np.tril(np.ones((3, 3)))",
+    "triu": "A * np.triu(np.ones((3, 3)))",
+    "diag": "x[:, None] * np.eye(3), or for the diagonal of a matrix gc.sum(A * np.eye(3), dim=1)",
+    "diagonal": "gc.sum(A * np.eye(3), dim=1)",
+    "trace": "gc.sum(A * np.eye(3))",
+    **dict.fromkeys(("concatenate", "cat", "hstack", "append"), "gc.concat([x, y])"),
+    "vstack": "gc.stack([x, y])",
+    **dict.fromkeys(("unstack", "unbind"), "a, b = x"),
+    **dict.fromkeys(("chunk", "array_split"), "gc.split(x, 2)"),
+    "tile": "gc.concat([x, x])",
+    **dict.fromkeys(("repeat", "repeat_interleave"), "gc.concat([x, x]), or gc.stack([x, x], -1).reshape(-1)"),
+    **dict.fromkeys(("broadcast_to", "expand"), "x[None] + np.zeros((2, 1))"),
+    "pad": "gc.concat([np.zeros(2), x])",
     "squeeze": "x[0], where the dimension has length 1",
     "detach": "gc.stop_gradient(x)",
     "requires_grad": "g.param(…, trainable=True)",
     "std": "gc.sqrt(gc.var(x))",
     "norm": "gc.sqrt(gc.sum(x * x))",
     "round": "gc.floor(x + 0.5)",
-    "pow": "x ** y",
+    "ceil": "-gc.floor(-x)",
+    "trunc": "gc.sign(x) * gc.floor(gc.abs(x))",
+    "rsqrt": "1 / gc.sqrt(x)",
+    "reciprocal": "1 / x",
+    "exp2": "2 ** x",
+    "log2": "gc.log(x) / np.log(2)",
+    "log10": "gc.log(x) / np.log(10)",
+    "tan": "gc.sin(x) / gc.cos(x)",
+    "sinh": "(gc.exp(x) - gc.exp(-x)) / 2",
+    "cosh": "(gc.exp(x) + gc.exp(-x)) / 2",
+    "isnan": "x != x",
+    "isinf": "gc.abs(x) == np.inf",
+    "isfinite": "gc.abs(x) < np.inf",
+    "any": "gc.sum(x) > 0",
+    "all": "gc.sum(~x) == 0",
+    "clamp": "gc.clip(x, low, high)",
+    **dict.fromkeys(("relu6", "hardtanh", "hard_tanh"), "gc.clip(x, low, high)"),
     "swish": "gc.silu(x)",
+    "mish": "x * gc.tanh(gc.softplus(x))",
+    "softsign": "x / (1 + gc.abs(x))",
+    "logit": "gc.log(x / (1 - x))",
+    "glu": "a * gc.sigmoid(b), where a, b = gc.split(x, 2)",
+    **dict.fromkeys(("normalize", "l2_normalize"), "x / gc.sqrt(gc.sum(x * x) + 1e-12)"),
+    **dict.fromkeys(("layer_norm", "LayerNorm"), "gc.standardize(x), and scale and shift it"),
+    **dict.fromkeys(("instance_norm", "group_norm"), "gc.standardize(x, dim=(1, 2))"),
+    "RMSNorm": "gc.rms_norm(x)",
+    **dict.fromkeys(("linear", "dense", "Linear", "Dense"), 'g.param("W", (8, 3)) @ x + g.param("b", (8,))'),
+    "optimizer": "gc.optim.Adam(lr=1e-3)",
+    **dict.fromkeys(("mse", "mse_loss"), "gc.mean(gc.square(x - y))"),
+    "nll_loss": "gc.cross_entropy(logits, label)",
     "amax": "gc.max(x)",
     "amin": "gc.min(x)",
-    "concatenate": "gc.concat([x, y])",
-    "cat": "gc.concat([x, y])",
 }
 
 
@@ -95,17 +151,39 @@ class Symbolic:
 def missing_function(name: str) -> str:
     """The message about a function that graphc has not."""
     public = sys.modules["graphc"]
-    return f"module 'graphc' has no attribute {name!r}{_advice(name, dir(public))}"
+    place = "" if name in INSTEAD else _elsewhere(name)
+    return f"module 'graphc' has no attribute {name!r}{place or _advice(name, dir(public))}"
+
+
+def _elsewhere(name: str) -> str:
+    """Where it is, if it is a method of values or graphs, or in a module below: as Adam is in gc.optim."""
+    public = sys.modules["graphc"]
+    for owner, kind in (("x", public.Value), ("g", public.Graph)):
+        if name in dir(kind):
+            return f"; write {owner}.{name}{'(…)' if callable(getattr(kind, name)) else ''}"
+    for module in (public.cells, public.layers, public.optim):
+        made = sorted(known for known, thing in vars(module).items() if callable(thing) and _is_of(thing, module))
+        there = {known.lower(): known for known in made if not known.startswith("_")}  # of LSTM and lstm, the function
+        if name.lower() in there:
+            return f"; write {module.__name__.replace('graphc', 'gc')}.{there[name.lower()]}(…)"
+    return ""
+
+
+def _is_of(thing: object, module: ModuleType) -> bool:
+    return getattr(thing, "__module__", "").startswith(module.__name__)
 
 
 def _advice(name: str, known: list[str]) -> str:
     """What to write instead, and if nothing is known, which name is like it."""
     if name in INSTEAD:
         return f"; write {INSTEAD[name]}"
-    function = getattr(sys.modules["graphc"], name, None) if name in dir(sys.modules["graphc"]) else None
-    if inspect.isfunction(function):
+    public = sys.modules["graphc"]
+    if name in dir(public) and inspect.isfunction(getattr(public, name)):
         return f"; write gc.{name}(x, …)"
-    return meant(name, [other for other in known if not other.startswith("_")])
+    if name in dir(np):  # no misspelling, but something that graphc has not
+        return ""
+    classes = name[0].isupper()  # a name in small letters is no class
+    return meant(name, [other for other in known if other[0].islower() or (classes and other[0].isupper())], 0.75)
 
 
 def by_dim(function: Callable[P, R]) -> Callable[P, R]:

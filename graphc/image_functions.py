@@ -15,6 +15,7 @@ from graphc import functions
 from graphc.errors import ShapeError
 from graphc.functions import Dims, Over
 from graphc.geometry import Sizes, after, check_groups, check_kernel, pooling, sliding, spatial_rank, spreading
+from graphc.habits import by_dim
 from graphc.ir import Node
 from graphc.ops import normalization
 from graphc.ops.contraction import contract
@@ -129,6 +130,17 @@ def standardize(x: Any, over: Over = None, dim: Dims = None, eps: float = 1e-5) 
     dims, axes = functions.reduced_dims(value, dim, over), functions.reduced_axes(over)
     each = of_each_length(value.node, axes)
     return Value(value.graph, normalization.standardize(each, dims, axes, eps))
+
+
+@by_dim
+def rms_norm(x: Any, dim: Dims = -1, eps: float | None = None) -> Value:
+    """x / √(mean(x²) + ε), with the mean over event dimensions (Zhang & Sennrich 2019).
+
+    ε is by default, as in PyTorch, the distance from 1 to the next number of the dtype: 1.2 · 10⁻⁷ in float32.
+    """
+    (value,) = promote(x, floating=True)
+    least = float(np.finfo(value.dtype).eps) if eps is None else eps
+    return value / functions.sqrt(functions.mean(functions.square(value), dim=dim, keepdims=True) + least)
 
 
 def _elements(image: Value) -> tuple[int, ...]:

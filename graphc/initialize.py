@@ -8,19 +8,14 @@ and a float32 graph starts where its float64 twin does.
 from __future__ import annotations
 
 import hashlib
-import math
-import re
-from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from graphc.errors import DefinitionError, DtypeError
+from graphc.errors import DtypeError
 from graphc.graph import Graph, Param, check_graph
-from graphc.ir import FLOATING, Node, Shape
+from graphc.initialisers import initialiser
+from graphc.ir import Node
 from graphc.ops.leaves import array_of
-
-Draw = Callable[[np.random.Generator, Shape], np.ndarray]
-"""A random array of a shape, in float64."""
 
 
 def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
@@ -48,114 +43,9 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _array(g: Graph, name: str, param: Param, seed: int) -> np.ndarray:
-    node = param.node
-    location = g.locations.get(node)
     if isinstance(param.init, Node):
         return array_of(param.init).copy()
-    try:
-        constant = float(param.init)
-    except ValueError:
-        pass
-    else:
-        return np.full(node.shape, constant, node.dtype)
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", param.init)
-    if match is None or match[1] not in INITIALISERS:
-        known = ", ".join(INITIALISERS)
-        message = f"param {name!r} names the initialiser {param.init!r}; it is a number or one of {known}"
-        raise DefinitionError(message, location)
-    if node.dtype not in FLOATING and match[1] not in ("zeros", "ones"):
-        message = f"param {name!r} is {node.dtype}; only a number can initialise it, not {param.init!r}"
-        raise DtypeError(message, location)
+    draw = initialiser(name, param.init, param.node, g.locations.get(param.node))
     digest = hashlib.sha256(name.encode()).digest()
     generator = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
-    try:
-        draw = INITIALISERS[match[1]](*(float(a) for a in (match[2] or "").split(",") if a.strip()))
-        return np.array(draw(generator, node.shape), node.dtype, order="C")
-    except (TypeError, ValueError) as error:
-        message = f"param {name!r} of shape {node.shape}: initialiser {param.init!r} does not work: {error}"
-        raise DefinitionError(message, location) from None
-
-
-def _fans(shape: Shape) -> tuple[int, int]:
-    """How many elements one output is made of, and how many one input reaches."""
-    if len(shape) < 2:
-        return math.prod(shape), math.prod(shape)
-    window = math.prod(shape[2:])
-    return shape[1] * window, shape[0] * window
-
-
-def _normal(std: float = 1.0) -> Draw:
-    if not std >= 0:
-        raise ValueError(f"the standard deviation is {std}")
-    return lambda generator, shape: generator.normal(0.0, std, shape)
-
-
-def _uniform(low: float, high: float | None = None) -> Draw:
-    a, b = (-low, low) if high is None else (low, high)
-    if not a <= b:
-        raise ValueError(f"the interval from {a} to {b} is empty")
-    return lambda generator, shape: generator.uniform(a, b, shape)
-
-
-def _scaled(variance: Callable[[int, int], float], uniform: bool) -> Callable[[], Draw]:
-    """Zero mean and a variance that follows from (fan_in, fan_out)."""
-
-    def draw(generator: np.random.Generator, shape: Shape) -> np.ndarray:
-        std = math.sqrt(variance(*_fans(shape)))
-        if uniform:
-            return generator.uniform(-math.sqrt(3) * std, math.sqrt(3) * std, shape)
-        return generator.normal(0.0, std, shape)
-
-    return lambda: draw
-
-
-def _orthogonal(gain: float = 1.0) -> Draw:
-    def draw(generator: np.random.Generator, shape: Shape) -> np.ndarray:
-        if len(shape) < 2:
-            raise ValueError("an orthogonal param is a matrix")
-        rows, columns = shape[0], math.prod(shape[1:])
-        q, r = np.linalg.qr(generator.normal(size=(max(rows, columns), min(rows, columns))))
-        q = q * np.sign(np.diag(r))  # makes the distribution uniform (Mezzadri 2007)
-        return gain * (q if rows >= columns else q.T).reshape(shape)
-
-    return draw
-
-
-def _identity(gain: float = 1.0) -> Draw:
-    def draw(_: np.random.Generator, shape: Shape) -> np.ndarray:
-        if len(shape) != 2:
-            raise ValueError("an identity is a matrix")
-        return gain * np.eye(*shape)
-
-    return draw
-
-
-def _glorot(fan_in: int, fan_out: int) -> float:
-    return 2 / (fan_in + fan_out)
-
-
-def _kaiming(fan_in: int, _: int) -> float:
-    return 2 / fan_in
-
-
-def _lecun(fan_in: int, _: int) -> float:
-    return 1 / fan_in
-
-
-INITIALISERS: Mapping[str, Callable[..., Draw]] = {
-    "zeros": lambda: lambda _, shape: np.zeros(shape),
-    "ones": lambda: lambda _, shape: np.ones(shape),
-    "normal": _normal,
-    "uniform": _uniform,
-    "glorot_uniform": _scaled(_glorot, uniform=True),
-    "glorot_normal": _scaled(_glorot, uniform=False),
-    "kaiming": _scaled(_kaiming, uniform=False),
-    "kaiming_uniform": _scaled(_kaiming, uniform=True),
-    "kaiming_normal": _scaled(_kaiming, uniform=False),
-    "he_uniform": _scaled(_kaiming, uniform=True),
-    "he_normal": _scaled(_kaiming, uniform=False),
-    "lecun_uniform": _scaled(_lecun, uniform=True),
-    "lecun_normal": _scaled(_lecun, uniform=False),
-    "orthogonal": _orthogonal,
-    "identity": _identity,
-}
+    return np.array(draw(generator), param.node.dtype, order="C")

@@ -193,7 +193,13 @@ class Value(Symbolic):
 
     @property
     def T(self) -> Value:
-        """The event with its dimensions in reverse order."""
+        """The event with its dimensions in reverse order: the transpose of a matrix. Vectors and numbers have none."""
+        if len(self.shape) < 2:
+            kind = "vector" if self.shape else "number"
+            raise ShapeError(
+                f"x.T of a {kind}, {self.node.type}, would be the {kind} itself: of vectors v and k, write "
+                "gc.outer(v, k) for the matrix v kᵀ, and v @ k for the number vᵀ k"
+            )
         return Value(self.graph, event_ops.transpose(self.node, tuple(reversed(range(len(self.shape))))))
 
     def reshape(self, *shape: Any) -> Value:

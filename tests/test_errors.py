@@ -159,6 +159,12 @@ def init_by_a_function() -> None:
     g.param("W", (2, 3), init=np.zeros)  # type: ignore[arg-type] # here
 
 
+@refused(DefinitionError, "param 'W' names the initialiser 'xavier'", "one of zeros, ones, normal")
+def init_by_an_unknown_name() -> None:
+    g, *_ = graph()
+    g.param("W", (3, 2), init="xavier")  # here
+
+
 @refused(AxisError, "'h' varies over no axis")
 def state_without_axes() -> None:
     g, *_ = graph()
@@ -358,6 +364,30 @@ def reduction_over_a_dimension() -> None:
     gc.sum(x, over=(0,))  # type: ignore[arg-type] # here
 
 
+@refused(AxisError, "Got 0.0", "the larger of two values is gc.maximum(x, y)")
+def larger_than_a_number() -> None:
+    _, _, _, x = graph()
+    gc.max(x, 0.0)  # type: ignore[arg-type] # here
+
+
+@refused(AxisError, "Got <value input", "the smaller of two values is gc.minimum(x, y)")
+def smaller_of_two_values() -> None:
+    _, _, _, x = graph()
+    gc.min(x, x)  # type: ignore[arg-type] # here
+
+
+@refused(AxisError, "over= takes axes", "dim=", "Got 0")
+def sum_of_a_dimension_by_its_place() -> None:
+    _, _, _, x = graph()
+    gc.sum(x, 0)  # type: ignore[arg-type] # here
+
+
+@refused(ShapeError, "dim= takes event dimensions", "over=", "Got <axis t>")
+def dimension_that_is_an_axis() -> None:
+    _, t, _, x = graph()
+    gc.sum(x, dim=t)  # here
+
+
 @refused(ShapeError, "dim=1 is outside an event of shape (3,)")
 def reduction_of_a_missing_dimension() -> None:
     _, _, _, x = graph()
@@ -380,6 +410,60 @@ def impossible_split() -> None:
 def einsum_without_a_result() -> None:
     _, _, _, x = graph()
     gc.einsum("i,j", x, x)  # here
+
+
+@refused(ShapeError, "takes a formula", "and then its operands", "got <value input")
+def einsum_without_a_formula() -> None:
+    _, _, _, x = graph()
+    gc.einsum(x, x)  # type: ignore[arg-type] # here
+
+
+@refused(ShapeError, "einsum of 2 operands", "'i,ij,j->'")
+def einsum_of_too_few_operands() -> None:
+    _, _, _, x = graph()
+    gc.einsum("i,ij,j->", x, x)  # here
+
+
+@refused(ShapeError, "got 'ii'", "gc.sum(A * np.eye(n), dim=1)")
+def einsum_of_a_diagonal() -> None:
+    g, _, _, _ = graph()
+    gc.einsum("ii->i", g.param("A", (3, 3)))  # here
+
+
+@refused(ShapeError, "takes a formula", "'...i->...'")
+def einsum_with_an_ellipsis() -> None:
+    _, _, _, x = graph()
+    gc.einsum("...i->...", x)  # here
+
+
+@refused(ShapeError, "(3,) by 'ij'; axes, such as time, have no letter")
+def einsum_of_a_wrong_rank() -> None:
+    _, _, _, x = graph()
+    gc.einsum("ij->i", x)  # here
+
+
+@refused(ShapeError, "got 'ik' of 'i,j'")
+def einsum_with_an_unknown_letter() -> None:
+    _, _, _, x = graph()
+    gc.einsum("i,j->ik", x, x)  # here
+
+
+@refused(ShapeError, "x.T of a vector, float32[3] over t, n", "gc.outer(v, k) for the matrix", "v @ k for the number")
+def transpose_of_a_vector() -> None:
+    _, _, _, x = graph()
+    x @ x.T  # here
+
+
+@refused(ShapeError, "x.T of a number, float32[] over t, n")
+def transpose_of_a_number() -> None:
+    _, _, _, x = graph()
+    gc.transpose(x[0])  # here
+
+
+@refused(ShapeError, "gc.transpose(x, 1, 0), got (1.0, 0)")
+def transpose_by_floats() -> None:
+    g, _, _, _ = graph()
+    gc.transpose(g.param("A", (3, 3)), 1.0, 0)  # here
 
 
 @refused(DtypeError, "int32 number of a class, got float32")

@@ -15,6 +15,7 @@ from graphc.errors import AxisError, DtypeError, ShapeError
 
 T, N = 4, 3
 INF = np.inf
+EPS = np.finfo(np.float64).eps
 X = np.random.default_rng(0).normal(size=(T, N, 2, 5))
 
 
@@ -43,6 +44,31 @@ CASES: dict[str, tuple[Function, Callable[[np.ndarray], np.ndarray]]] = {
     "logaddexp of equals": (lambda x, t, n: gc.logaddexp(x, x), lambda a: np.logaddexp(a, a)),
     "prod": (lambda x, t, n: gc.prod(x), lambda a: a.prod((2, 3))),
     "prod of a dim": (lambda x, t, n: gc.prod(x, dim=-1), lambda a: a.prod(3)),
+    "einsum of one": (lambda x, t, n: gc.einsum("ij->j", x), lambda a: a.sum(2)),
+    "einsum of one, transposed": (lambda x, t, n: gc.einsum("ij->ji", x), lambda a: a.swapaxes(2, 3)),
+    "einsum of three": (
+        lambda x, t, n: gc.einsum("i,ij,kj->k", x[:, 0], x, x),
+        lambda a: np.einsum("tni,tnij,tnkj->tnk", a[..., 0], a, a),
+    ),
+    "einsum of four": (
+        lambda x, t, n: gc.einsum("i,i,kj,l->jl", x[:, 0], x[:, 1], x, x[0]),
+        lambda a: np.einsum("tni,tni,tnkj,tnl->tnjl", a[..., 0], a[..., 1], a, a[:, :, 0]),
+    ),
+    "transpose": (lambda x, t, n: gc.transpose(x), lambda a: a.swapaxes(2, 3)),
+    "transpose by a tuple": (
+        lambda x, t, n: gc.transpose(x[None], (2, 0, 1)),
+        lambda a: np.moveaxis(a, 3, 2)[:, :, :, None],
+    ),
+    "log_sigmoid": (lambda x, t, n: gc.log_sigmoid(9 * x), lambda a: -np.logaddexp(0, -9 * a)),
+    "rms_norm": (lambda x, t, n: gc.rms_norm(x), lambda a: a / np.sqrt((a * a).mean(3, keepdims=True) + EPS)),
+    "rms_norm of two dims": (
+        lambda x, t, n: gc.rms_norm(x, dim=(0, 1), eps=0.1),
+        lambda a: a / np.sqrt((a * a).mean((2, 3), keepdims=True) + 0.1),
+    ),
+    "roll": (lambda x, t, n: gc.roll(x, 2), lambda a: np.roll(a, 2, 3)),
+    "roll back": (lambda x, t, n: gc.roll(x, -1), lambda a: np.roll(a, -1, 3)),
+    "roll far": (lambda x, t, n: gc.roll(x, 7, dim=0), lambda a: np.roll(a, 7, 2)),
+    "roll around": (lambda x, t, n: gc.roll(x, -10), lambda a: np.roll(a, -10, 3)),
     "flip": (lambda x, t, n: gc.flip(x), lambda a: a[:, :, ::-1, ::-1]),
     "flip of a dim": (lambda x, t, n: gc.flip(x, 1), lambda a: a[..., ::-1]),
 }
@@ -200,6 +226,29 @@ def test_labels_that_do_not_count() -> None:
         assert r["grad_x"][[0, 2]].any(axis=1).all()
 
 
+def test_log_sigmoid_is_accurate_far_from_zero() -> None:
+    x = np.array([-1e4, -100, -20, -1e-3, 20, 100, 1e4], np.float32)
+    g = gc.Graph("far")
+    g.output("y", gc.log_sigmoid(g.input("x", (7,))))
+    g = gc.vjp(g, "y", ["x"])
+    exact = x.astype(np.float64)
+    arrays = {"x": x, "cotangent_y": np.ones(7, np.float32)}
+    for r in (gc.interpret(g, **arrays), gc.compile(g)(**arrays)):
+        np.testing.assert_allclose(r["y"], -np.logaddexp(0, -exact), rtol=1e-6, atol=1e-40)
+        np.testing.assert_allclose(r["grad_x"], np.exp(-np.logaddexp(0, exact)), rtol=1e-5, atol=1e-38)
+
+
+def test_rms_norm_is_pytorchs() -> None:
+    torch = pytest.importorskip("torch")
+    x = X[0, 0].astype(np.float32) * np.float32(1e-3)  # so small that ε shows
+    g = gc.Graph("normalised")
+    g.output("y", gc.rms_norm(g.input("x", (2, 5))))
+    g.output("whole", gc.rms_norm(g.value("x"), dim=(0, 1)))
+    r, given = gc.compile(g)(x=x), torch.from_numpy(x)
+    np.testing.assert_allclose(r["y"], torch.nn.functional.rms_norm(given, (5,)).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(r["whole"], torch.nn.functional.rms_norm(given, (2, 5)).numpy(), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("kind", "use"),
     [
@@ -207,6 +256,10 @@ def test_labels_that_do_not_count() -> None:
         (ShapeError, lambda x, t: gc.logsumexp(x, dim=1)),
         (ShapeError, lambda x, t: gc.prod(x, dim=3)),
         (ShapeError, lambda x, t: gc.flip(x, 3)),
+        (ShapeError, lambda x, t: gc.roll(x, 1, dim=1)),
+        (ShapeError, lambda x, t: gc.roll(x[0], 1)),
+        (ShapeError, lambda x, t: gc.roll(x, gc.index(t))),
+        (ShapeError, lambda x, t: gc.rms_norm(x[0])),
         (ShapeError, lambda x, t: gc.argmin(x[0])),
         (ShapeError, lambda x, t: gc.argmax(x, dim=1)),
         (ShapeError, lambda x, t: gc.argmax(x, over=t, dim=0)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +77,31 @@ def misspelt_function() -> None:
 @refused(MissingAttributeError, "'graphc' has no attribute 'matmul'", "x @ y")
 def function_of_numpy() -> None:
     gc.matmul  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "no attribute 'reshape'; write x.reshape(…)")
+def method_as_a_function() -> None:
+    gc.reshape  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "no attribute 'input'; write g.input(…)")
+def declaration_as_a_function() -> None:
+    gc.input  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "write gc.cells.lstm(…)")
+def cell_as_a_function() -> None:
+    gc.LSTM  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "write gc.embedding(table, index)")
+def rows_of_a_table() -> None:
+    gc.gather  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "did you mean 'log_sigmoid'?")
+def function_by_pytorchs_name() -> None:
+    gc.logsigmoid  # noqa: B018 # here
 
 
 @refused(ProtocolError, "x.shape", "gc.length(t)")
@@ -330,3 +357,21 @@ def test_advice_names_what_there_is_not() -> None:
     """A habit whose name graphc has is none."""
     for name in INSTEAD:
         assert not hasattr(gc.Value, name), name
+
+
+def test_advice_names_what_there_is() -> None:
+    for name, advice in INSTEAD.items():
+        for used in re.findall(r"\bgc\.([\w.]+)", advice):
+            assert operator.attrgetter(used)(gc), name
+
+
+def test_what_is_known_is_no_misspelling() -> None:
+    """Other libraries' functions are not taken for classes, or for what is spelled a little like them."""
+    far = ["argsort", "cov", "cross", "fft", "histogram", "inner", "interp", "inv", "less_", "map", "median", "scatter"]
+    for name in far:
+        with pytest.raises(MissingAttributeError) as error:
+            getattr(gc, name)
+        assert error.value.reason == f"module 'graphc' has no attribute {name!r}"
+    for name, instead in {"sigmod": "sigmoid", "tahn": "tanh", "Grpah": "Graph", "onehot": "one_hot"}.items():
+        with pytest.raises(MissingAttributeError, match=f"did you mean '{instead}'"):
+            getattr(gc, name)

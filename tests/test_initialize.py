@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc.errors import GraphError
-from graphc.initialize import INITIALISERS
+from graphc.initialisers import INITIALISERS
 
 
 def array(init: str | float | None, shape: tuple[int, ...], seed: int = 0, **options: str) -> np.ndarray:
@@ -73,6 +73,7 @@ def test_constants() -> None:
 def test_the_default_is_glorot_for_matrices_and_zero_for_the_rest() -> None:
     np.testing.assert_array_equal(array(None, (4, 3)), array("glorot_uniform", (4, 3)))
     assert (array(None, (4,)) == 0).all()
+    assert (array(None, (4, 3), dtype="int32") == 0).all()
 
 
 names = st.sampled_from(["U", "W", "V", "lstm_W_f", "lstm_W_i", "b"])
@@ -117,12 +118,18 @@ def test_arrays_are_new_contiguous_writable_and_of_the_params_dtype(init: str) -
         ("identity", (2, 2, 2), "matrix"),
     ],
 )
-def test_what_does_not_work_is_refused_with_the_param_and_the_line(
-    init: str, shape: tuple[int, ...], message: str
-) -> None:
+def test_what_does_not_work_is_refused_where_it_is_declared(init: str, shape: tuple[int, ...], message: str) -> None:
+    g = gc.Graph("one")
     with pytest.raises(GraphError, match=message) as error:
-        array(init, shape)
+        g.param("W", shape, init=init)
     assert 'g.param("W", shape' in str(error.value)
+    assert not g.params
+
+
+def test_what_a_text_names_is_refused_when_it_is_drawn() -> None:
+    g = gc.parse("graph g float32\nparam W: float32[3] init orthogonal\noutput y = W\n")
+    with pytest.raises(GraphError, match="matrix"):
+        gc.initialize(g)
 
 
 def test_random_integers_and_bad_seeds_are_refused() -> None:

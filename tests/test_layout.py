@@ -20,7 +20,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "ops": ("ops", "ops.*"),
     "expressions": (
         "notation", "notation.text", "notation.literals", "notation.declarations", "habits", "network", "value",
-        "graph", "functions", "probabilities", "randomness", "geometry", "image_functions", "image_blocks", "layers",
+        "initialisers", "graph",
+        "functions", "probabilities", "randomness", "geometry", "image_functions", "image_blocks", "layers",
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "reciprocal", "outer",
