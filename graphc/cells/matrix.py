@@ -15,7 +15,7 @@ from graphc.cells.minimal import stateless
 from graphc.cells.recurrence import Options, Recurrence
 from graphc.errors import ShapeError
 from graphc.functions import abs as absolute
-from graphc.functions import einsum, exp, maximum, sigmoid, softplus, sqrt
+from graphc.functions import einsum, exp, log_sigmoid, maximum, sigmoid, softplus, sqrt
 from graphc.functions import sum as total
 from graphc.graph import Graph
 from graphc.ir import Axis
@@ -70,7 +70,7 @@ def mlstm(
     q, v = (cell.of_x(k).reshape(heads, d) for k in "qv")
     k = (cell.W("k") @ x / math.sqrt(d) + cell.param("b_k", units)).reshape(heads, d)
     log_write = cell.of_x("i", size=heads)
-    log_forget = m_before - softplus(-cell.of_x("f", forget_bias, heads))
+    log_forget = m_before + log_sigmoid(cell.of_x("f", forget_bias, heads))
     m[over] = maximum(log_forget, log_write)
     forget, write = exp(log_forget - m), exp(log_write - m)
     C[over] = forget[:, None, None] * C_before + einsum("hi,hj->hij", write[:, None] * v, k)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from graphc.cells.recurrence import Options, Recurrence
-from graphc.functions import exp, maximum, sigmoid, softplus, tanh
+from graphc.functions import exp, log_sigmoid, maximum, sigmoid, tanh
 from graphc.graph import Graph
 from graphc.ir import Axis
 from graphc.value import State, Value
@@ -44,7 +44,7 @@ def slstm(
     """
     cell = Recurrence(g, x, units, over, name, **options)
     (h, h_before), (c, c_before), (n, n_before), (m, m_before) = cell.states(h=units, c=units, n=units, m=units)
-    log_forget = m_before - softplus(-cell.affine("f", h_before, bias=forget_bias))
+    log_forget = m_before + log_sigmoid(cell.affine("f", h_before, bias=forget_bias))
     log_write = cell.affine("i", h_before)
     content = tanh(cell.affine("g", h_before))
     read = sigmoid(cell.affine("o", h_before))
