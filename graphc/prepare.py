@@ -1,7 +1,7 @@
 """prepare: the graph in the few ops that kernels are made of. Composite ops are replaced by their formulas, products
 with concatenations are distributed (`graphc.distribute`), factors leave sums (`graphc.factor`), divisors that many
 points share are inverted (`graphc.reciprocal`), what that leaves is simplified, and outer products become elementwise
-(`graphc.outer`)."""
+(`graphc.outer_products`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphc.factor import factor_node
 from graphc.graph import Graph
 from graphc.ir import Node
 from graphc.ops.reduction import broadcast
-from graphc.outer import without_outer
+from graphc.outer_products import without_outer
 from graphc.reciprocal import reciprocal_node
 from graphc.rewrite import map_nodes, rewrite
 from graphc.simplify import like, simplify_node

@@ -24,9 +24,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "functions", "probabilities", "randomness", "geometry", "image_functions", "image_blocks", "layers",
     ),
     "passes": (
-        "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "reciprocal", "outer",
-        "grad", "unroll", "interpreter", "notation.*", "prepare", "sink", "schedule", "kernel", "plan", "fuse", "lower",
-        "arena", "partial", "sweeps", "chunk",
+        "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "reciprocal",
+        "outer_products", "grad", "unroll", "interpreter", "notation.*", "prepare", "sink", "schedule", "kernel",
+        "plan", "fuse", "lower", "arena", "partial", "sweeps", "chunk",
         "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
         "precision", "jacobian", "inference", "feeds", "lookahead", "passes", "drawing", "drawing.*",
     ),

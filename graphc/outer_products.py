@@ -1,4 +1,4 @@
-"""outer: a product that sums over nothing is elementwise.
+"""outer products: a product that sums over nothing is elementwise.
 
     v kᵀ = v[:, None] * k[None, :]
 
