@@ -31,16 +31,18 @@ class Emitted:
 
     @functools.cached_property
     def assembly(self) -> str:
-        return str(_machine(self.target).emit_assembly(self.module()))
+        machine = _machine(self.target)
+        return str(machine.emit_assembly(self.module(machine)))
 
     @functools.cached_property
     def object(self) -> bytes:
-        return bytes(_machine(self.target).emit_object(self.module()))
+        machine = _machine(self.target)
+        return bytes(machine.emit_object(self.module(machine)))
 
-    def module(self) -> llvm.ModuleRef:
+    def module(self, machine: llvm.TargetMachine) -> llvm.ModuleRef:
         """The optimised module, a new one each time: LLVM takes it apart as it makes code of it."""
-        module = _parse(self.llvm_ir)
-        _optimize(module, _machine(self.target))
+        module = _parse(self.llvm_ir, machine)
+        _optimize(module, machine)
         return module
 
 
@@ -75,7 +77,8 @@ def load(program: Program, target: Target | None = None) -> Loaded:
 def native(text: str, target: Target, *functions: str, optimized: bool = False) -> llvm.ResourceTracker:
     """LLVM IR as machine code in this process: the address of each of its `functions`, by name, for as long as the
     result lives."""
-    module, machine = _parse(text), _machine(target)
+    machine = _machine(target)
+    module = _parse(text, machine)
     if optimized:
         _optimize(module, machine)
     return _link(bytes(machine.emit_object(module)), target, *functions)
@@ -104,8 +107,10 @@ def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
     passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2)))
 
 
-def _parse(text: str) -> llvm.ModuleRef:
+def _parse(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+    """A module for a machine. Without its data layout, pointers would have 64 bits on every machine."""
     module = llvm.parse_assembly(text)
+    module.data_layout = str(machine.target_data)
     module.verify()
     return module
 

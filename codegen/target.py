@@ -25,13 +25,25 @@ _X86_LEVELS = {
 }
 
 
+_SYSTEMS = ("none", "linux", "freebsd", "netbsd", "openbsd", "windows", "darwin")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An LLVM triple, processor and feature string ("+avx2,+fma"), and the vector unit that follows from them."""
+    """An LLVM triple, processor and feature string ("+avx2,+fma"), and the vector unit that follows from them.
+
+    A triple may leave out the vendor, as compilers' do: in "thumbv7em-none-eabihf" LLVM itself would take the system
+    for the vendor, and overlook that numbers are passed in registers.
+    """
 
     triple: str
     cpu: str = ""
     features: str = ""
+
+    def __post_init__(self) -> None:
+        architecture, *rest = self.triple.split("-")
+        if rest and rest[0] in _SYSTEMS:
+            object.__setattr__(self, "triple", "-".join([architecture, "unknown", *rest]))
 
     @staticmethod
     @functools.cache

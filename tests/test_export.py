@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -187,6 +188,30 @@ def test_objects_ask_for_nothing_but_their_arrays(graph: gc.Graph, processor: st
     assert asked.stdout == ""
     brought = subprocess.run(["nm", "--extern-only", code], capture_output=True, text=True, check=True, timeout=60)
     assert [line.split()[-1] for line in brought.stdout.splitlines()] == [exported.name]
+
+
+@pytest.mark.parametrize(
+    ("triple", "second"),
+    [
+        ("thumbv7em-none-eabihf", r"ldr\S*\s+r\d+, \[r0, #4\]|ldrd?\s+r\d+, r\d+, \[r0\]|ldm\S*\s+r0"),
+        ("wasm32", r"i32.load\s+4|i32.const\s+4\s+i32.add\s+i32.load"),
+    ],
+)
+def test_pointers_are_as_wide_as_the_processor_has_them(triple: str, second: str) -> None:
+    """The second array's address stands right after the first's."""
+    g = gc.Graph("sum")
+    g.output("y", g.input("a", ()) + g.input("b", ()))
+    assert re.search(second, gc.export(g, triple=triple).assembly)
+
+
+def test_a_triple_without_a_vendor_is_what_compilers_take_it_for() -> None:
+    """In Arm's, that numbers are passed in registers: a linker refuses an object that says otherwise."""
+    assert Target("thumbv7em-none-eabihf").triple == "thumbv7em-unknown-none-eabihf"
+    assert Target("aarch64-linux-gnu").triple == "aarch64-unknown-linux-gnu"
+    for triple in ("wasm32", "wasm32-unknown-unknown", "x86_64-pc-windows-msvc", "arm64-apple-darwin23.1.0"):
+        assert Target(triple).triple == triple
+    hard = ".eabi_attribute\t28, 1"  # Tag_ABI_VFP_args
+    assert hard in gc.export(listener(), {"t": 1, "n": 1}, triple="thumbv7em-none-eabihf", arch="cortex-m4").assembly
 
 
 def test_web_assembly_imports_nothing() -> None:
