@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _MOST_CHAINS = 4  # accumulators of a horizontal reduction, to overlap the latency of an addition
-_LOWEST = {"float32": float("-inf"), "float64": float("-inf"), "int32": -(2**31), "index": -(2**63), "bool": False}
+_LOWEST = {"float32": float("-inf"), "float64": float("-inf"), "int32": -(2**31), "index": -(2**63)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +217,7 @@ def _plus(values: Values, sum: Value, scalar: Scalar, cell: Cell) -> Value:
 def combine(values: Values, total: Accumulate, a: Value, b: Value) -> Value:
     """What two parts of a reduction come to."""
     dtype = total.value.dtype
-    if total.op == "sum":
-        return values.functions.apply("add", [a, b], dtype, dtype)
-    return values.functions.apply("or" if dtype == "bool" else "max", [a, b], dtype, dtype)
+    return values.functions.apply("add" if total.op == "sum" else "max", [a, b], dtype, dtype)
 
 
 def _fold(values: Values, total: Accumulate, parts: list[Value]) -> Value:
