@@ -75,11 +75,10 @@ def _wishes(kernel: Kernel, program: Program) -> Iterator[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Windowed:
-    """What moves a kernel's windows: its dims that share subscripts with a reduction's, its other dims, and the
-    reductions' dims in the order of their subscripts."""
+    """What moves a kernel's windows: its dims that share subscripts with a reduction's, and the reductions' dims in the
+    order of their subscripts."""
 
     places: frozenset[str]
-    beside: frozenset[str]
     inside: tuple[str, ...]
 
 
@@ -88,9 +87,8 @@ def _windowed(kernel: Kernel, program: Program) -> Windowed:
     seen = [a for a in _accesses(kernel, access) if a.windowed]
     places = frozenset().union(*(a.windowed for a in seen))
     moving = [sorted(access.dependence(s)) for a in seen for s in a.at]
-    beside = {name for names in moving for name in names if name in own}
     inside = tuple(dict.fromkeys(name for names in moving for name in names if name not in own))
-    return Windowed(places, frozenset(beside - places), inside)
+    return Windowed(places, inside)
 
 
 @dataclass(frozen=True, slots=True)

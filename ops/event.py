@@ -10,7 +10,6 @@ import numpy as np
 
 from graphc.errors import DtypeError, ShapeError
 from graphc.ir import Node, Op, Shape, Type, make, merge_axes, size
-from graphc.ops.leaves import const
 from graphc.ops.site import Event, Site
 from graphc.scalar import Const, Scalar, call, index
 
@@ -256,10 +255,6 @@ CONCAT = Op(
 
 def concat(values: Sequence[Node], dim: int) -> Node:
     return values[0] if len(values) == 1 else make(CONCAT, values, dim=dim)
-
-
-def zeros_like(node: Node) -> Node:
-    return const(0, node.dtype)
 
 
 EVENT = (RESHAPE, TRANSPOSE, SLICE, PLACE, CONCAT)

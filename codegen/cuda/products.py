@@ -59,11 +59,6 @@ class Product:
     def sums(self) -> tuple[Accumulate, ...]:
         return tuple(total for part in self.parts for total in part.sums)
 
-    @property
-    def words(self) -> int:
-        """The held operands of one unit."""
-        return sum(part.length * len(part.terms) for part in self.parts)
-
 
 def length_of(dims: Sequence[Dim]) -> int:
     """How many points dims of known length have."""
