@@ -34,6 +34,7 @@ from graphc.codegen.program import (
     Store,
     kernels,
 )
+from graphc.codegen.uses import stored
 from graphc.scalar import call, holds, index, replaced
 
 __all__ = ["halo"]
@@ -81,10 +82,10 @@ def halo(program: Program) -> Program:
     body: list[Statement] = []
     filled: set[str] = set()
     for statement in program.body:
-        stored = {s.buffer for kernel in kernels((statement,)) for s in kernel.stores} & set(chosen)
-        for name in sorted(stored - filled):
+        here = stored((statement,)) & set(chosen)
+        for name in sorted(here - filled):
             body += _fills(program.buffer(name), chosen[name])
-        filled |= stored
+        filled |= here
         body.append(_statement(statement, chosen, free))
     buffers = tuple(_widened(b, chosen[b.name]) if b.name in chosen else b for b in program.buffers)
     return replace(program, buffers=buffers, body=tuple(body))

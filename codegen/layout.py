@@ -30,8 +30,8 @@ from graphc.codegen.program import (
     Store,
     kernels,
     map_kernel,
-    scalars,
 )
+from graphc.codegen.uses import loaded, stored
 from graphc.scalar import replaced, walk
 
 __all__ = ["layout"]
@@ -145,10 +145,7 @@ def _turned(buffer: Buffer, last: Mapping[str, int]) -> Buffer:
 def _statement(statement: Statement, last: Mapping[str, int], program: Program) -> Statement:
     if isinstance(statement, Loop):
         return replace(statement, body=tuple(_statement(s, last, program) for s in statement.body))
-    touched = {store.buffer for store in statement.stores} | {
-        part.buffer for scalar in scalars(statement) for part in walk(scalar) if isinstance(part, Load)
-    }
-    if touched.isdisjoint(last):
+    if (loaded((statement,)) | stored((statement,))).isdisjoint(last):
         return statement
     turned = map_kernel(statement, lambda scalar: _moved(scalar, last))
     stores = tuple(replace(s, at=_subscripts(s, last)) for s in turned.stores)

@@ -38,8 +38,8 @@ from graphc.codegen.program import (
     Scalar,
     Statement,
     Store,
-    kernels,
 )
+from graphc.codegen.uses import stored
 from graphc.codegen.vectorize import vector_index
 from graphc.scalar import call, computed, index
 
@@ -121,13 +121,9 @@ def _body(
             body.append(_copy(turn, program.buffer(turn.buffer), copies[turn]))
         body.append(turned)
         outside |= {want for want in wanted if want.depth < len(around)}
-        written = _written(statement)
+        written = stored((statement,))
         current = {turn for turn in current | needed if turn.buffer not in written}
     return tuple(body), outside
-
-
-def _written(statement: Statement) -> frozenset[str]:
-    return frozenset(store.buffer for kernel in kernels((statement,)) for store in kernel.stores)
 
 
 def _turned_buffer(turn: _Turn, source: Buffer) -> Buffer:
@@ -180,7 +176,7 @@ def _depth(load: Load, kernel: Kernel, around: tuple[Loop, ...], access: Access)
     moving = access.dependence(load)
     nest: tuple[Statement, ...] = (*around, kernel)
     for depth, statement in enumerate(nest):
-        if load.buffer not in _written(statement):
+        if load.buffer not in stored((statement,)):
             indices = {loop.index for loop in around[depth:]} | {d.index for d in kernel.dims if d.extent != index(1)}
             return depth if not indices <= moving else None  # else each element is read once
         if isinstance(statement, Loop) and statement.index in moving:

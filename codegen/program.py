@@ -25,7 +25,7 @@ bfloat16 buffer are float32 where they are loaded, and are rounded to the neares
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -163,7 +163,7 @@ class Program:
         return "\n".join(lines) + "\n"
 
 
-def kernels(statements: tuple[Statement, ...]) -> Iterator[Kernel]:
+def kernels(statements: Iterable[Statement]) -> Iterator[Kernel]:
     """Every kernel, in the order of the text."""
     for statement in statements:
         if isinstance(statement, Loop):

@@ -39,7 +39,7 @@ from graphc.codegen.program import (
     kernels,
     scalars,
 )
-from graphc.plan import used_steps
+from graphc.codegen.uses import used_steps
 from graphc.scalar import call, index, replaced, walk, zero
 
 __all__ = ["scatter"]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from graphc.codegen.program import Buffer, Call, Const, Index, Kernel, Loop, Program, Ring, Scalar, Statement, kernels
-from graphc.plan import loads
+from graphc.codegen.uses import loads
 from graphc.scalar import index, offset_from
 
 __all__ = ["Stage", "Wavefront", "wavefronts"]

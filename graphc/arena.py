@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.codegen.program import Buffer, Program, Ring, kernels
-from graphc.plan import loads
+from graphc.codegen.program import Buffer, Program, Ring
+from graphc.codegen.uses import loaded, stored
 from graphc.scalar import FUNCTIONS, Call, Const, Scalar, Size
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
@@ -58,10 +58,9 @@ def _lives(program: Program, moments: Moments) -> dict[str, tuple[int, int]]:
     """The first and the last moment at which a statement touches each buffer."""
     lives: dict[str, tuple[int, int]] = {}
     for moment, positions in enumerate(moments):
-        for kernel in kernels(tuple(program.body[k] for k in positions)):
-            touched = {load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores}
-            for name in touched:
-                lives[name] = (lives.get(name, (moment, moment))[0], moment)
+        statements = [program.body[k] for k in positions]
+        for name in loaded(statements) | stored(statements):
+            lives[name] = (lives.get(name, (moment, moment))[0], moment)
     return lives
 
 

@@ -23,6 +23,7 @@ from graphc.codegen.partition import partition
 from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels
 from graphc.codegen.shares import in_rounds, picks, shares
 from graphc.codegen.target import Target
+from graphc.codegen.uses import loaded, stored
 from graphc.compile import Stages, emit, stages
 from graphc.cuda_explanation import CudaExplanation, explain_cuda
 from graphc.errors import ArgumentError, Location
@@ -34,7 +35,6 @@ from graphc.jacobian import Entry, Jacobian, jacobian
 from graphc.lookahead import lookahead
 from graphc.ops.axis import SHIFT
 from graphc.ops.leaves import STATE
-from graphc.plan import loads
 from graphc.prepare import prepare
 
 THREADS = 2  # that estimates of wavefronts are for
@@ -199,11 +199,8 @@ class _Explainer:
 
     def _moved(self, loop: Loop) -> float:
         """Bytes of the values that the loop walks through once, from its first step to its last."""
-        inside = tuple(kernels(loop.body))
-        touched = {load.buffer for kernel in inside for load in loads(kernel)}
-        touched |= {store.buffer for kernel in inside for store in kernel.stores}
-        long = [self.program.buffer(name) for name in touched]
-        walked = [b for b in long if loop.extent in b.dims and not any(isinstance(d, Ring) for d in b.dims)]
+        touched = [self.program.buffer(name) for name in loaded(loop.body) | stored(loop.body)]
+        walked = [b for b in touched if loop.extent in b.dims and not any(isinstance(d, Ring) for d in b.dims)]
         return float(sum(buffer_bytes(b, self.sizes) for b in walked))
 
 

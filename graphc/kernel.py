@@ -14,12 +14,12 @@ import numpy as np
 
 from graphc.causality import in_memory, resolve
 from graphc.codegen.program import Accumulate, Dim, Kernel, Let, Reduce, Store
+from graphc.codegen.uses import reduce_references
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, merge_axes, ragged_within
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT, concat_starts
 from graphc.ops.leaves import CONST, array_of
-from graphc.plan import reduce_references
 from graphc.scalar import (
     Call,
     Index,

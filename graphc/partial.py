@@ -25,7 +25,7 @@ from graphc.codegen.program import (
     fresh,
     map_kernel,
 )
-from graphc.plan import loads, reduce_references, references, used_steps
+from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps
 from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk, zero
 
 NUMBERS = ("float32", "float64", "int32")
@@ -70,7 +70,7 @@ def is_piecewise(statement: Statement, axis: str) -> bool:
     if isinstance(statement, Loop) and statement.index == axis:
         return True
     inside = [kernel for kernel, _ in _placed((statement,), ())]
-    own = {store.buffer for kernel in inside for store in kernel.stores}
+    own = stored((statement,))
     apart = all(Index(axis) in load.at for kernel in inside for load in loads(kernel) if load.buffer in own)
     return apart and all(any(d.index == axis for d in kernel.dims) for kernel in inside)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, map_kernel
-from graphc.plan import loads
+from graphc.codegen.uses import loads
 from graphc.scalar import Index, Load, Scalar, replaced, walk
 
 

@@ -17,8 +17,8 @@ from graphc.codegen.cuda.groups import TENSOR, groupings, step_of
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.search import Search
 from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
-from graphc.codegen.program import Dim, Kernel, Program, Reduce, kernels
-from graphc.plan import loads
+from graphc.codegen.program import Dim, Kernel, Program, Reduce, Statement
+from graphc.codegen.uses import loaded, stored
 
 __all__ = ["LAUNCH", "Count", "count"]
 
@@ -43,13 +43,13 @@ def count(unit: Unit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
 
 def _loop(unit: LoopUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
     best, step = groupings(unit, code.program, code.arch, sizes)[0], step_of(unit, code.program, sizes)
-    touched = _touched(kernels((unit.loop,)), code.program, sizes)
+    touched = _touched(unit.loop, code.program, sizes)
     return Count(LAUNCH + max(best.seconds, touched / code.arch.memory), step.flops * step.steps, touched)
 
 
 def _points(unit: PointsUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
     flops = _operations(unit.kernel, sizes) if unit.search is None else _searching(unit.kernel, unit.search, sizes)
-    touched = _touched((unit.kernel,), code.program, sizes)
+    touched = _touched(unit.kernel, code.program, sizes)
     rate = code.arch.flops * code.arch.sms * (TENSOR if unit.fragments is not None else 1)
     return Count(LAUNCH + max(flops / rate, touched / code.arch.memory), flops, touched)
 
@@ -71,10 +71,6 @@ def _extent(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:
     return math.prod(evaluate(dim.extent, sizes) for dim in dims)
 
 
-def _touched(inside: Iterable[Kernel], program: Program, sizes: Mapping[str, int]) -> int:
-    names = {
-        name
-        for kernel in inside
-        for name in ({load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores})
-    }
+def _touched(statement: Statement, program: Program, sizes: Mapping[str, int]) -> int:
+    names = loaded((statement,)) | stored((statement,))
     return sum(buffer_bytes(program.buffer(name), sizes) for name in names)

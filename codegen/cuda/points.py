@@ -19,7 +19,7 @@ from graphc.codegen.cuda.place import Place, digits
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref
-from graphc.plan import loads
+from graphc.codegen.uses import loaded, stored
 
 __all__ = ["PARTIALS", "compute_points", "end_point", "lowest", "owned_dims"]
 
@@ -83,8 +83,7 @@ def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
         for store, value in zip(kernel.stores, values, strict=True):
             s.store(store.buffer, store.at, value, store.accumulate)
         return
-    stored = {store.buffer for store in kernel.stores}
-    if any(load.buffer in stored for load in loads(kernel)):  # by the other lanes, too
+    if loaded((kernel,)) & stored((kernel,)):  # by the other lanes, too
         f.meet_warp() if lanes == WARP else f.meet_cta()
     with f.when(f.compare("icmp eq", place.among(lanes), i64(0))), s.scope({}):
         for store, value in zip(kernel.stores, values, strict=True):

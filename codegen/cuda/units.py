@@ -29,7 +29,7 @@ from graphc.codegen.cuda.versions import NOMINAL, Version, held_products, versio
 from graphc.codegen.cuda.walk import is_walked
 from graphc.codegen.llvm import Value, quoted
 from graphc.codegen.program import Dim, Kernel, Loop, Program, Reduce, Statement, kernels
-from graphc.plan import loads
+from graphc.codegen.uses import loaded, stored
 
 __all__ = [
     "THREADS",
@@ -153,7 +153,7 @@ def _units(
 
 
 def _unit(place: str, statement: Statement, program: Program, arch: Arch, fragments: Fragments | None) -> Unit:
-    touched = {name for kernel in kernels((statement,)) for name in _touched(kernel)}
+    touched = loaded((statement,)) | stored((statement,))
     buffers = tuple(b.name for b in program.buffers if b.name in touched)
     if isinstance(statement, Kernel):
         symbol = _symbol(place, statement.name)
@@ -174,11 +174,6 @@ def _unit(place: str, statement: Statement, program: Program, arch: Arch, fragme
 def _symbol(place: str, name: str) -> str:
     """A name that PTX accepts, and that no other kernel of the module has."""
     return f"k{place}" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
-
-
-def _touched(kernel: Kernel) -> Iterator[str]:
-    yield from (load.buffer for load in loads(kernel))
-    yield from (store.buffer for store in kernel.stores)
 
 
 def _lanes(kernel: Kernel, program: Program, alone: bool) -> int:
