@@ -19,7 +19,8 @@ from graphc.codegen.cuda.geometry import Geometry
 from graphc.codegen.cuda.mma_tile import MmaGeometry
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.codegen.cuda.versions import RESERVED, Version
-from graphc.codegen.program import Call, Dim, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement, kernels
+from graphc.codegen.program import Call, Dim, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement
+from graphc.codegen.uses import stored
 from graphc.scalar import walk
 
 __all__ = ["TENSOR", "Grouping", "Step", "groupings", "step_of"]
@@ -29,8 +30,8 @@ _BESIDE = 3  # instructions for each term of a reduction: two loads and a multip
 TENSOR = 16  # how many times as fast tensor cores are, where the other operand is still to be rounded
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
-_NEAR = 250e-9  # of one whose product reads from shared memory instead
 _LATENCY = 400e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+_NEAR = 250e-9  # of one whose product reads from shared memory instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def _tile_seconds(tile: Geometry | MmaGeometry, compute: float, points: int, thr
 
 def step_of(unit: LoopUnit, program: Program, sizes: Mapping[str, int]) -> Step:
     """What one step of the unit's loop does."""
-    made = {store.buffer for kernel in kernels((unit.loop,)) for store in kernel.stores}
+    made = stored((unit.loop,))
     works = tuple(
         (times, _work(kernel, unit.lanes[kernel.name], made, program, sizes))
         for times, kernel in _repeated(unit.loop.body, 1, sizes)
