@@ -26,8 +26,8 @@ import graphc as gc
 from benchmarks.images import Images
 from benchmarks.report.table import significant
 from graphc.arena import buffer_bytes
-from graphc.codegen.cost import evaluate
 from graphc.codegen.jit import load, native
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.llvm import vector_type
 from graphc.codegen.program import Call, Kernel, Loop, Program, Reduce, Statement, kernels
 from graphc.codegen.target import Target

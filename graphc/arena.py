@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.program import Buffer, Program, Ring
 from graphc.codegen.uses import loaded, stored
-from graphc.scalar import FUNCTIONS, Call, Const, Scalar, Size
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 # Buffers that start at the same place of a page compete for the same lines of the first-level cache, and a load seems
@@ -65,7 +65,7 @@ def _lives(program: Program, moments: Moments) -> dict[str, tuple[int, int]]:
 
 
 def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(_length(d, sizes) for d in buffer.dims)
+    return tuple(d.slots if isinstance(d, Ring) else evaluate(d, sizes) for d in buffer.dims)
 
 
 def buffer_bytes(buffer: Buffer, sizes: Mapping[str, int]) -> int:
@@ -74,19 +74,6 @@ def buffer_bytes(buffer: Buffer, sizes: Mapping[str, int]) -> int:
     for extent in buffer_shape(buffer, sizes):
         total *= extent
     return total
-
-
-def _length(dim: Scalar | Ring, sizes: Mapping[str, int]) -> int:
-    match dim:
-        case Ring(slots):
-            return slots
-        case Const(value):
-            return int(value)
-        case Size(name):
-            return sizes[name]
-        case Call(fn, args):
-            return int(FUNCTIONS[fn].numpy(*(_length(a, sizes) for a in args)))
-    raise TypeError(f"the length of a buffer is made of numbers and sizes, not {dim}")
 
 
 # What a call takes.

@@ -17,7 +17,7 @@ from graphc.anatomy import anatomy
 from graphc.arena import buffer_bytes
 from graphc.causality import Component, components, resolve
 from graphc.codegen.core import TYPICAL, Core
-from graphc.codegen.cost import evaluate
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.measure import this_core
 from graphc.codegen.partition import partition
 from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels

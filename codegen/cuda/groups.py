@@ -12,14 +12,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cpu_functions import STORAGE
 from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.geometry import Geometry
 from graphc.codegen.cuda.mma_tile import MmaGeometry
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.codegen.cuda.versions import RESERVED, Version
-from graphc.codegen.program import Call, Dim, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement
+from graphc.codegen.lengths import evaluate, points_of
+from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement
 from graphc.codegen.uses import stored
 from graphc.scalar import walk
 
@@ -203,8 +203,8 @@ def _work(kernel: Kernel, lanes: int, made: set[str], program: Program, sizes: M
     }
     return Work(
         kernel.name,
-        _product(kernel.dims, sizes),
-        max((_product(reduce.dims, sizes) for reduce in reduces), default=1),
+        points_of(kernel.dims, sizes),
+        max((points_of(reduce.dims, sizes) for reduce in reduces), default=1),
         max(1, sum(isinstance(part, Call) and part.fn == "mul" for value in inside for part in walk(value))),
         lanes,
         sum(held.values()),
@@ -223,7 +223,3 @@ def _stays(load: Load, extents: Mapping[str, int]) -> bool:
 def _count(load: Load, extents: Mapping[str, int]) -> int:
     """The elements that a load touches over all points."""
     return math.prod(extents[name] for name in {p.name for s in load.at for p in walk(s) if isinstance(p, Index)})
-
-
-def _product(dims: tuple[Dim, ...], sizes: Mapping[str, int]) -> int:
-    return math.prod(evaluate(dim.extent, sizes) for dim in dims)

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
 from graphc.codegen.access import loads as loads_of
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cpu_functions import STORAGE, constant
 from graphc.codegen.cpu_memory import write
 from graphc.codegen.cuda.device import DeviceFunction
 from graphc.codegen.cuda.place import Part, digits
 from graphc.codegen.cuda.products import Product
 from graphc.codegen.cuda.slices import Slicing
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Buffer, Const, Index, Kernel, Loop, Program, Scalar, Store, kernels
 from graphc.codegen.uses import loads, stored

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cuda.walk import is_walked
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
