@@ -19,7 +19,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 from graphc.codegen.program import (
-    Accumulate,
     Buffer,
     Call,
     Const,
@@ -32,10 +31,10 @@ from graphc.codegen.program import (
     Reduce,
     Scalar,
     Statement,
-    Store,
+    map_kernel,
 )
 from graphc.codegen.vectorize import vector_index
-from graphc.scalar import call, walk
+from graphc.scalar import call, replaced, walk
 
 __all__ = ["collapse"]
 
@@ -92,7 +91,7 @@ def _is_row(kernel: Kernel, dim: Dim) -> bool:
 def _reduce(reduce: Reduce, buffers: Mapping[str, Buffer]) -> Reduce:
     for first, second in pairwise(reduce.dims):
         if _together(first, second, _reduce_scalars(reduce), buffers):
-            return _collapsed_reduce(reduce, first, second, _one(reduce.dims, first, second))
+            return _collapsed_reduce(reduce, first, second)
     return reduce
 
 
@@ -163,37 +162,19 @@ def _places(first: Dim, second: Dim) -> dict[str, Scalar]:
 
 
 def _collapsed(kernel: Kernel, first: Dim, second: Dim) -> Kernel:
-    places = _places(first, second)
-    body = tuple(
-        Let(step.name, _moved(step.value, places))
-        if isinstance(step, Let)
-        else _collapsed_reduce(step, first, second, step.dims)
-        for step in kernel.body
-    )
-    stores = tuple(
-        Store(s.buffer, tuple(_moved(a, places) for a in s.at), _moved(s.value, places), s.accumulate)
-        for s in kernel.stores
-    )
-    return Kernel(kernel.name, _one(kernel.dims, first, second), body, stores)
+    moved = map_kernel(kernel, lambda scalar: _moved(scalar, _places(first, second)))
+    return replace(moved, dims=_one(kernel.dims, first, second))
 
 
-def _collapsed_reduce(reduce: Reduce, first: Dim, second: Dim, dims: tuple[Dim, ...]) -> Reduce:
+def _collapsed_reduce(reduce: Reduce, first: Dim, second: Dim) -> Reduce:
     places = _places(first, second)
     return Reduce(
-        dims,
-        tuple(Accumulate(s.name, s.op, _moved(s.value, places)) for s in reduce.sums),
+        _one(reduce.dims, first, second),
+        tuple(replace(total, value=_moved(total.value, places)) for total in reduce.sums),
         tuple(Let(let.name, _moved(let.value, places)) for let in reduce.body),
         None if reduce.when is None else _moved(reduce.when, places),
     )
 
 
 def _moved(scalar: Scalar, places: Mapping[str, Scalar]) -> Scalar:
-    match scalar:
-        case Index(name):
-            return places.get(name, scalar)
-        case Call(fn, args, dtype):
-            return Call(fn, tuple(_moved(a, places) for a in args), dtype)
-        case Load(buffer, at, dtype, when):
-            condition = None if when is None else _moved(when, places)
-            return Load(buffer, tuple(_moved(a, places) for a in at), dtype, condition)
-    return scalar
+    return replaced(scalar, lambda part: places.get(part.name) if isinstance(part, Index) else None)

@@ -16,14 +16,12 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
 from graphc.codegen.program import (
-    Accumulate,
     Buffer,
     Call,
     Const,
     Dim,
     Index,
     Kernel,
-    Let,
     Load,
     Loop,
     Program,
@@ -33,9 +31,10 @@ from graphc.codegen.program import (
     Statement,
     Store,
     kernels,
+    map_kernel,
 )
 from graphc.codegen.uses import stored
-from graphc.scalar import call, holds, index, replaced
+from graphc.scalar import call, holds, index, replaced, replaced_inside
 
 __all__ = ["halo"]
 
@@ -241,24 +240,8 @@ def _statement(
 ) -> Statement:
     if isinstance(statement, Loop):
         return replace(statement, body=tuple(_statement(s, borders, free) for s in statement.body))
-    name = statement.name
-
-    def rule(scalar: Scalar) -> Scalar:
-        return _shifted(scalar, name, borders, free)
-
-    body: list[Let | Reduce] = []
-    for step in statement.body:
-        if isinstance(step, Let):
-            body.append(Let(step.name, rule(step.value)))
-            continue
-        lets = tuple(Let(let.name, rule(let.value)) for let in step.body)
-        sums = tuple(Accumulate(total.name, total.op, rule(total.value)) for total in step.sums)
-        body.append(Reduce(step.dims, sums, lets, None if step.when is None else rule(step.when)))
-    stores = tuple(
-        Store(s.buffer, _moved(s.buffer, tuple(map(rule, s.at)), borders), rule(s.value), s.accumulate)
-        for s in statement.stores
-    )
-    return Kernel(statement.name, statement.dims, tuple(body), stores)
+    kernel = map_kernel(statement, lambda scalar: _shifted(scalar, statement.name, borders, free))
+    return replace(kernel, stores=tuple(replace(s, at=_moved(s.buffer, s.at, borders)) for s in kernel.stores))
 
 
 def _shifted(
@@ -273,9 +256,8 @@ def _shifted(
             moved = _shifted(load, kernel, borders, free)
             return moved if guarded.rest is None else call("select", guarded.rest, moved, guarded.border.fill)
         if isinstance(part, Load) and part.buffer in borders:
-            at = tuple(_shifted(s, kernel, borders, free) for s in part.at)
-            when = None if part.when is None else _shifted(part.when, kernel, borders, free)
-            return replace(part, at=_moved(part.buffer, at, borders), when=when)
+            shifted = replaced_inside(part, rule)
+            return replace(shifted, at=_moved(part.buffer, shifted.at, borders))
         return None
 
     return replaced(scalar, rule)

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from graphc.codegen.access import Access, loads
 from graphc.codegen.program import (
@@ -32,9 +33,11 @@ from graphc.codegen.program import (
     map_kernel,
 )
 from graphc.codegen.uses import loaded, stored
-from graphc.scalar import replaced, walk
+from graphc.scalar import replaced, replaced_inside, walk
 
 __all__ = ["layout"]
+
+_Item = TypeVar("_Item")
 
 LONG = 16  # elements: a dim that fills a vector
 
@@ -134,7 +137,7 @@ def _work(kernel: Kernel) -> int:
 # Turning.
 
 
-def _to_end(items: Sequence[Scalar | Ring], dim: int) -> tuple[Scalar | Ring, ...]:
+def _to_end(items: Sequence[_Item], dim: int) -> tuple[_Item, ...]:
     return (*items[:dim], *items[dim + 1 :], items[dim])
 
 
@@ -157,19 +160,14 @@ def _moved(scalar: Scalar, last: Mapping[str, int]) -> Scalar:
     def rule(part: Scalar) -> Scalar | None:
         if not isinstance(part, Load) or part.buffer not in last:
             return None
-        at = tuple(_moved(s, last) for s in part.at)
-        when = None if part.when is None else _moved(part.when, last)
-        return replace(part, at=_subscript_order(at, last[part.buffer]), when=when)
+        moved = replaced_inside(part, rule)
+        return replace(moved, at=_to_end(moved.at, last[part.buffer]))
 
     return replaced(scalar, rule)
 
 
-def _subscript_order(at: tuple[Scalar, ...], dim: int) -> tuple[Scalar, ...]:
-    return (*at[:dim], *at[dim + 1 :], at[dim])
-
-
 def _subscripts(store: Store, last: Mapping[str, int]) -> tuple[Scalar, ...]:
-    return _subscript_order(store.at, last[store.buffer]) if store.buffer in last else store.at
+    return _to_end(store.at, last[store.buffer]) if store.buffer in last else store.at
 
 
 def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Kernel:

@@ -24,7 +24,6 @@ from graphc.codegen.access import Access, coefficient, loads
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
-    Call,
     Const,
     Dim,
     Index,
@@ -41,7 +40,7 @@ from graphc.codegen.program import (
 )
 from graphc.codegen.uses import stored
 from graphc.codegen.vectorize import vector_index
-from graphc.scalar import call, computed, index
+from graphc.scalar import call, computed, index, replaced, replaced_inside
 
 __all__ = ["pack"]
 
@@ -167,7 +166,7 @@ def _turn_kernel(kernel: Kernel, around: tuple[Loop, ...], program: Program) -> 
         if turn is not None and depth is not None:
             turns[load] = turn
             wanted.add(_Wanted(turn, depth))
-    body = tuple(_replace_in_reduce(step, turns) if isinstance(step, Reduce) else step for step in kernel.body)
+    body = tuple(_reading(step, turns) if isinstance(step, Reduce) else step for step in kernel.body)
     return replace(kernel, body=body), wanted
 
 
@@ -230,25 +229,18 @@ def _scalars(reduce: Reduce) -> list[Scalar]:
     return [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
 
 
-def _replace_in_reduce(reduce: Reduce, turns: Mapping[Load, _Turn]) -> Reduce:
+def _reading(reduce: Reduce, turns: Mapping[Load, _Turn]) -> Reduce:
+    """The reduction with every load that has a turn reading the copy instead."""
+
+    def rule(part: Scalar) -> Scalar | None:
+        turn = turns.get(part) if isinstance(part, Load) else None
+        if turn is None or not isinstance(part, Load):
+            return None
+        inside = replaced_inside(part, rule)
+        return replace(inside, buffer=turn.copy, at=turn.at(inside.at))
+
     return replace(
         reduce,
-        body=tuple(Let(let.name, _replace(let.value, turns)) for let in reduce.body),
-        sums=tuple(Accumulate(s.name, s.op, _replace(s.value, turns)) for s in reduce.sums),
+        body=tuple(Let(let.name, replaced(let.value, rule)) for let in reduce.body),
+        sums=tuple(Accumulate(s.name, s.op, replaced(s.value, rule)) for s in reduce.sums),
     )
-
-
-def _replace(scalar: Scalar, turns: Mapping[Load, _Turn]) -> Scalar:
-    """The scalar with every load that has a turn reading the copy instead."""
-    match scalar:
-        case Load(buffer, at, dtype, when):
-            inner = tuple(_replace(subscript, turns) for subscript in at)
-            condition = None if when is None else _replace(when, turns)
-            turn = turns.get(scalar)
-            if turn is None:
-                return Load(buffer, inner, dtype, condition)
-            return Load(turn.copy, turn.at(inner), dtype, condition)
-        case Call(fn, args, dtype):
-            return Call(fn, tuple(_replace(argument, turns) for argument in args), dtype)
-        case _:
-            return scalar

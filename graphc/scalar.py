@@ -295,8 +295,12 @@ def walk(scalar: Scalar | None) -> Iterator[Scalar]:
             waiting += (part.when, *part.at[::-1])
 
 
-def replaced(scalar: Scalar, rule: Callable[[Scalar], Scalar | None]) -> Scalar:
-    """A scalar with other parts: `rule` gives what takes a part's place, or None to go on inside it."""
+Rule = Callable[["Scalar"], "Scalar | None"]
+"""What takes the place of a part of a scalar; None: it stays, and its own parts are asked about."""
+
+
+def replaced(scalar: Scalar, rule: Rule) -> Scalar:
+    """A scalar with other parts."""
     found = rule(scalar)
     if found is not None:
         return found
@@ -305,10 +309,15 @@ def replaced(scalar: Scalar, rule: Callable[[Scalar], Scalar | None]) -> Scalar:
             return call(fn, *(replaced(a, rule) for a in args))
         case Call(fn, args, dtype):
             return Call(fn, tuple(replaced(a, rule) for a in args), dtype)
-        case Load(buffer, at, dtype, when):
-            condition = None if when is None else replaced(when, rule)
-            return Load(buffer, tuple(replaced(a, rule) for a in at), dtype, condition)
+        case Load():
+            return replaced_inside(scalar, rule)
     return scalar
+
+
+def replaced_inside(load: Load, rule: Rule) -> Load:
+    """A load with other parts in its subscripts and its condition: for rules that change loads, which may nest."""
+    when = None if load.when is None else replaced(load.when, rule)
+    return Load(load.buffer, tuple(replaced(a, rule) for a in load.at), load.dtype, when)
 
 
 def offset_from(scalar: Scalar, loop: str) -> int | None:
