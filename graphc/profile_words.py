@@ -13,7 +13,6 @@ from graphc.anatomy import Anatomy, anatomy
 from graphc.causality import components
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.program import Kernel, Loop, Program, Reduce, Statement, kernels
-from graphc.ops.leaves import STATE
 
 if TYPE_CHECKING:
     from graphc.compile import Stages
@@ -30,7 +29,7 @@ class Words:
         self.states: dict[str, list[str]] = {}  # of the cycle that a buffer is part of
         for part in components(graph):
             if part.axis is not None:
-                states = sorted(node["name"] for node in part.nodes if node.op is STATE)
+                states = sorted(part.states)
                 self.states |= {names[node]: states for node in part.nodes if node in names}
 
     def statement(self, statement: Statement) -> str:
