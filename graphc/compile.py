@@ -1,7 +1,7 @@
 """compile: a graph to machine code, stage by stage.
 
     verify → prepare → lookahead → schedule → fuse → lower → plan → [chunk]
-        → join → regroup → split → layout → halo → guard → subtotal → part → pack → collapse → early
+        → scatter → join → regroup → split → layout → halo → guard → subtotal → part → pack → collapse → early
         → reuse → LLVM → machine code
 
 Each stage is a pure function of the one before, each has a printed form (`emit_stage`), and the Program is checked
