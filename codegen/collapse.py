@@ -43,16 +43,15 @@ LONGEST = 16  # rows that one tile can have
 
 
 def collapse(program: Program) -> Program:
-    buffers = {buffer.name: buffer for buffer in program.buffers}
-    return replace(program, body=tuple(_statement(s, program, buffers) for s in program.body))
+    return replace(program, body=tuple(_statement(s, program) for s in program.body))
 
 
-def _statement(statement: Statement, program: Program, buffers: Mapping[str, Buffer]) -> Statement:
+def _statement(statement: Statement, program: Program) -> Statement:
     if not isinstance(statement, Kernel):
-        return replace(statement, body=tuple(_statement(s, program, buffers) for s in statement.body))
+        return replace(statement, body=tuple(_statement(s, program) for s in statement.body))
     if not any(isinstance(step, Reduce) for step in statement.body):
         return statement
-    vector = vector_index(statement, program)
+    vector, buffers = vector_index(statement, program), program.declared
     for first, second in pairwise(statement.dims):
         if vector not in (first.index, second.index) and _together(first, second, _scalars(statement), buffers):
             statement = _collapsed(statement, first, second)

@@ -52,7 +52,7 @@ class ProgramError(InternalError):
 
 def verify(program: Program) -> None:
     """Raise ProgramError at the first invariant that does not hold."""
-    scope = _Scope({b.name: b for b in program.buffers}, frozenset(program.sizes), frozenset())
+    scope = _Scope(program.declared, frozenset(program.sizes), frozenset())
     _require(len(scope.sizes) == len(program.sizes), f"a size is named twice: {program.sizes}")
     _require(len(scope.buffers) == len(program.buffers), "a buffer is named twice\n" + str(program))
     names = [kernel.name for kernel in kernels(program.body)]

@@ -96,7 +96,7 @@ class _Search:
 
     def __init__(self, program: Program, grain: Grain) -> None:
         self.body, self.grain = program.body, grain
-        self.buffers = {buffer.name: buffer for buffer in program.buffers}
+        self.buffers = program.declared
         self.accesses = [tuple(dict.fromkeys(_accesses(statement))) for statement in program.body]
         self.touched = [frozenset(access.buffer for access in accesses) for accesses in self.accesses]
         self.stored = [frozenset(a.buffer for a in accesses if a.store) for accesses in self.accesses]
