@@ -53,6 +53,15 @@ class Access:
             scalar = self.lets[scalar.name]
         return scalar
 
+    def terms(self, scalar: Scalar) -> Iterator[Scalar]:
+        """What a value adds up."""
+        match self.resolve(scalar):
+            case Call("add", (a, b)):
+                yield from self.terms(a)
+                yield from self.terms(b)
+            case term:
+                yield term
+
     def stored(self, store: Store) -> Scalar:
         """The value of a store, which rounds it to what its buffer holds, without a rounding of its own to the same."""
         value = self.resolve(store.value)

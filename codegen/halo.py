@@ -34,7 +34,7 @@ from graphc.codegen.program import (
     map_kernel,
 )
 from graphc.codegen.uses import stored
-from graphc.scalar import call, holds, index, replaced, replaced_inside
+from graphc.scalar import call, conjunction, holds, index, replaced, replaced_inside
 
 __all__ = ["halo"]
 
@@ -100,23 +100,13 @@ def _guarded(kernel: Kernel, program: Program) -> Iterator[Guarded]:
     for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
         inside = extents | {dim.index: dim.extent for dim in reduce.dims}
         for total in reduce.sums:
-            for part in _terms(total.value, access):
+            for part in access.terms(total.value):
                 match part:
                     case Call("mul", factors, dtype) if dtype.startswith("float"):
                         for factor in factors:
                             found = _guarded_load(access.resolve(factor), access, inside)
                             if found is not None:
                                 yield found
-
-
-def _terms(scalar: Scalar, access: Access) -> Iterator[Scalar]:
-    """What a sum adds up."""
-    match access.resolve(scalar):
-        case Call("add", (a, b)):
-            yield from _terms(a, access)
-            yield from _terms(b, access)
-        case term:
-            yield term
 
 
 def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar]) -> Guarded | None:
@@ -145,7 +135,7 @@ def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar])
                 assert size is not None
                 before[dim], after[dim] = max(0, -span[0]), max(0, span[1] - size + 1)
             border = Border(tuple(before), tuple(after), fill)
-            return Guarded(scalar, load, border, _all(rest)) if isinstance(scalar, Call) else None
+            return Guarded(scalar, load, border, conjunction(rest)) if isinstance(scalar, Call) else None
     return None
 
 
@@ -156,13 +146,6 @@ def _conjuncts(condition: Scalar, access: Access) -> Iterator[Scalar]:
             yield from _conjuncts(b, access)
         case part:
             yield part
-
-
-def _all(conditions: list[Scalar]) -> Scalar | None:
-    result: Scalar | None = None
-    for condition in conditions:
-        result = condition if result is None else call("and", result, condition)
-    return result
 
 
 def _bounds_check(condition: Scalar, load: Load, sizes: list[int | None]) -> int | None:

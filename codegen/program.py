@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size
+from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, lowest, zero
 
 __all__ = [
     "Accumulate",
@@ -104,6 +104,11 @@ class Accumulate:
     name: str
     op: Literal["sum", "max"]
     value: Scalar
+
+    @property
+    def identity(self) -> Const:
+        """What it comes to over no points."""
+        return zero(self.value.dtype) if self.op == "sum" else lowest(self.value.dtype)
 
 
 @dataclass(frozen=True, slots=True)

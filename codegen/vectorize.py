@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from graphc.codegen.access import Access, loads
-from graphc.codegen.program import Call, Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Ref, Scalar, Statement
+from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Ref, Scalar, Statement
 from graphc.codegen.target import Target
 from graphc.codegen.tile import MOST_VECTORS, Step, best_tile, row_sizes
 
@@ -297,7 +297,7 @@ def _step(
     """What a step of the kernel's reductions asks of a tile; where the length of a dimension is not known, typical."""
     return Step(
         max(len(reduce.sums) for reduce in reduces),
-        max(sum(_terms(total.value, access) for total in reduce.sums) for reduce in reduces),
+        max(sum(1 for total in reduce.sums for _ in access.terms(total.value)) for reduce in reduces),
         tuple(
             sorted(
                 (row in access.dependence(load), vector in access.dependence(load))
@@ -311,14 +311,6 @@ def _step(
         target.vector_registers,
         target.vector_bits // 8,
     )
-
-
-def _terms(scalar: Scalar, access: Access) -> int:
-    """How many terms a value adds up."""
-    match access.resolve(scalar):
-        case Call("add", (a, b)):
-            return _terms(a, access) + _terms(b, access)
-    return 1
 
 
 def _depth(reduce: Reduce, vector: str, row: str | None, lanes: int, rows: int, vectors: int, access: Access) -> int:

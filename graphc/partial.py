@@ -203,19 +203,12 @@ def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], ma
     body = [step for step in kernel.body if step in ready or not _is_over(step, made.axis)]
     for total in (total for step in ready for total in step.sums):
         home = homes[total.name]
-        begin.append(Store(home.buffer, home.at, _neutral(total)))
+        begin.append(Store(home.buffer, home.at, total.identity))
         more = call("add" if total.op == "sum" else "max", home, Ref(total.name, home.dtype))
         go_on.append(Store(home.buffer, home.at, more))
     staged = [_staged(step, kernel, made) for step in body]
     first = Kernel(fresh(f"{kernel.name}.begin", made.names), kernel.dims, (), tuple(begin))
     return Piecewise(Kernel(kernel.name, kernel.dims, used_steps(staged, go_on), tuple(go_on)), (first,))
-
-
-def _neutral(total: Accumulate) -> Const:
-    dtype = total.value.dtype
-    if total.op == "sum":
-        return Const(0 if dtype == "int32" else 0.0, dtype)
-    return Const(-(2**31) if dtype == "int32" else float("-inf"), dtype)
 
 
 def _staged(step: Let | Reduce, kernel: Kernel, made: Split) -> Let | Reduce:

@@ -16,7 +16,7 @@ rounded where it is stored; so no scalar has such a dtype, and nothing is ever c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -279,6 +279,19 @@ def index(value: int) -> Const:
 
 def zero(dtype: str) -> Const:
     return Const(False if dtype == "bool" else 0 if dtype in ("int32", "index") else 0.0, dtype)
+
+
+def lowest(dtype: str) -> Const:
+    """The lowest number of a dtype."""
+    return Const({"int32": -(2**31), "index": -(2**63)}.get(dtype, -math.inf), dtype)
+
+
+def conjunction(conditions: Iterable[Scalar]) -> Scalar | None:
+    """Whether all conditions hold; None if there are none."""
+    result: Scalar | None = None
+    for condition in conditions:
+        result = condition if result is None else call("and", result, condition)
+    return result
 
 
 def walk(scalar: Scalar | None) -> Iterator[Scalar]:

@@ -96,18 +96,12 @@ def _pairs(reduce: Reduce, access: Access) -> Iterator[_Pair | None]:
     for number, total in enumerate(reduce.sums):
         if total.op != "sum" or not total.value.dtype.startswith("float"):
             yield None
-        yield from _products(number, total.value, access)
-
-
-def _products(number: int, scalar: Scalar, access: Access) -> Iterator[_Pair | None]:
-    match access.resolve(scalar):
-        case Call("add", (a, b)):
-            yield from _products(number, a, access)
-            yield from _products(number, b, access)
-        case Call("mul", (a, b)):
-            yield number, a, b
-        case _:
-            yield None
+        for term in access.terms(total.value):
+            match term:
+                case Call("mul", (a, b)):
+                    yield number, a, b
+                case _:
+                    yield None
 
 
 def _turned(pair: _Pair, left: frozenset[str], right: frozenset[str], access: Access) -> _Pair | None:

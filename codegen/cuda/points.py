@@ -21,7 +21,7 @@ from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref
 from graphc.codegen.uses import loaded, stored
 
-__all__ = ["PARTIALS", "compute_points", "end_point", "lowest", "owned_dims"]
+__all__ = ["PARTIALS", "compute_points", "end_point", "owned_dims"]
 
 PARTIALS = "graphc_partials"  # shared memory: one word for each warp
 
@@ -98,7 +98,7 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
     f = s.function
     totals = [(total, f.variable(REGISTER[total.value.dtype])) for total in reduce.sums]
     for total, variable in totals:
-        f.put(lowest(total), variable)
+        f.put(constant(total.identity.value, total.value.dtype), variable)
     lengths = [s.value(dim.extent) for dim in reduce.dims]
     with ExitStack() as stack:
         if lanes == 1:
@@ -121,14 +121,6 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
         if lanes > 1:
             result = _combined(s, total, result, lanes, place)
         s.bind(Ref(total.name, total.value.dtype), result)
-
-
-def lowest(total: Accumulate) -> Value:
-    """What a reduction over no points gives."""
-    dtype = total.value.dtype
-    if total.op == "sum":
-        return constant(0, dtype)
-    return constant({"float32": -float("inf"), "float64": -float("inf"), "int32": -(2**31)}.get(dtype, -(2**63)), dtype)
 
 
 def _include(s: Scalars, total: Accumulate, variable: Value) -> None:

@@ -12,7 +12,7 @@ all. Such operands can stay on the chip from the first step to the last.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.access import MEMORY, Access
@@ -101,27 +101,16 @@ def _part(reduce: Reduce, kernel: Kernel, made: set[str], access: Access, before
     for number, total in enumerate(reduce.sums):
         if total.op != "sum" or not total.value.dtype.startswith("float"):
             return None
-        for pair in _pairs(total.value, access):
-            held = None if pair is None else next((x for x in pair if _is_held(x, inside, made, access)), None)
-            if pair is None or held is None:
+        for product in access.terms(total.value):
+            pair = product.args if isinstance(product, Call) and product.fn == "mul" else ()
+            held = next((x for x in pair if _is_held(x, inside, made, access)), None)
+            if held is None:
                 return None
             other = pair[1] if held is pair[0] else pair[0]
             if not access.dependence(other).isdisjoint(access.sums):
                 return None
             terms.append(Term(before + number, held, other))
     return Part(reduce.dims, length, reduce.sums, tuple(terms))
-
-
-def _pairs(scalar: Scalar, access: Access) -> Iterator[tuple[Scalar, Scalar] | None]:
-    """The factors of every product of a sum of products; None for a term that is no product."""
-    match access.resolve(scalar):
-        case Call("add", (a, b)):
-            yield from _pairs(a, access)
-            yield from _pairs(b, access)
-        case Call("mul", (a, b)):
-            yield a, b
-        case _:
-            yield None
 
 
 def _is_held(scalar: Scalar, inside: frozenset[str], made: set[str], access: Access) -> bool:
