@@ -184,7 +184,9 @@ def test_channels_lie_last_and_run_in_lanes(program: Program) -> None:
 
 
 def test_positions_are_not_taken_apart_inside_reductions(program: Program) -> None:
-    for kernel, reduce, access in products(program):
+    found = products(program)
+    assert found
+    for kernel, reduce, access in found:
         for total in reduce.sums:
             for load in loads(total.value, access):
                 own = {Index(d.index) for d in reduce.dims}
