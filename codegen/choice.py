@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.access import Access
 from graphc.codegen.program import Accumulate, Call, Const, Dim, Index, Kernel, Reduce, Scalar
+from graphc.scalar import cast
 
 __all__ = ["Choice", "choices"]
 
@@ -39,12 +40,22 @@ def choices(kernel: Kernel, access: Access) -> Iterator[Choice]:
 
 def _selected(kernel: Kernel, reduce: Reduce, total: Accumulate, access: Access) -> Choice | None:
     """A sum of select(chosen = row, term, 0)."""
-    rows = {dim.index: dim for dim in kernel.dims}
     match total.op, access.resolve(total.value):
         case "sum", Call("select", (condition, term, Const(0))):
             match access.resolve(condition):
-                case Call("eq", (chosen, Index(name)) | (Index(name), chosen)) if name in rows:
-                    return Choice(reduce, total, rows[name], chosen, term)
+                case Call("eq", (a, b)):
+                    for chosen, named in ((a, b), (b, a)):
+                        row = _row(kernel, access.resolve(named))
+                        if row is not None:
+                            return Choice(reduce, total, row, cast(chosen, "index"), term)
+    return None
+
+
+def _row(kernel: Kernel, scalar: Scalar) -> Dim | None:
+    """The dim whose index a scalar is, perhaps as an int32."""
+    match scalar:
+        case Index(name) | Call("cast", (Index(name),), "int32"):
+            return next((dim for dim in kernel.dims if dim.index == name), None)
     return None
 
 

@@ -36,7 +36,7 @@ _WORTH = 0.9  # of the cycles of both: two parts that take more together than th
 _TARGET = Target("x86_64-unknown-linux-gnu", "x86-64-v4")  # to count for: the same Program is made for every target
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Part:
     """A kernel of some of the stores, and what a step of its reductions costs at each point."""
 
@@ -131,12 +131,14 @@ def _of(kernel: Kernel, stores: Iterable[Store], program: Program) -> _Part:
 
 def _merged(parts: list[_Part], kernel: Kernel, program: Program) -> list[_Part]:
     """Parts put together again, two by two, as long as that saves cycles."""
+    joined: dict[tuple[_Part, _Part], _Part] = {}
     while len(parts) > 1:
-        pairs = [
-            (_of(kernel, (*a.kernel.stores, *b.kernel.stores), program), a, b)
-            for a, b in itertools.combinations(parts, 2)
-        ]
-        best, a, b = min(pairs, key=lambda pair: pair[0].cycles - pair[1].cycles - pair[2].cycles)
+        pairs = list(itertools.combinations(parts, 2))
+        for a, b in pairs:
+            if (a, b) not in joined:
+                joined[a, b] = _of(kernel, (*a.kernel.stores, *b.kernel.stores), program)
+        a, b = min(pairs, key=lambda pair: joined[pair].cycles - pair[0].cycles - pair[1].cycles)
+        best = joined[a, b]
         if best.cycles > (a.cycles + b.cycles) / _WORTH:
             break
         parts = [best if p is a else p for p in parts if p is not b]

@@ -73,13 +73,12 @@ def is_whole(number: object) -> TypeGuard[int]:
 
 def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
     """The lengths of all axes, given those that the graph leaves open."""
-    fixed = {name: axis.length for name, axis in graph.axes.items() if isinstance(axis.length, int)}
-    wanted = [name for name in graph.axes if name not in fixed]
+    wanted = [name for name, axis in graph.axes.items() if axis.is_open]
     if set(lengths) != set(wanted) or any(length < 0 for length in lengths.values()):
         expected = ", ".join(f"{name}=…" for name in wanted) or "none"
         given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
         raise AxisError(f"the lengths of a call were expected, {expected}, each at least 0; given: {given}")
-    return {**fixed, **lengths}
+    return {n: a.length if isinstance(a.length, int) else lengths[a.root.name] for n, a in graph.axes.items()}
 
 
 def check_bound(names: Iterable[str], given: Mapping[str, Any]) -> None:
@@ -169,10 +168,10 @@ def _expected(node: Node) -> str:
 def _sizes(
     graph: Graph, declared: Mapping[str, Node], arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]
 ) -> dict[Axis, int]:
-    sizes: dict[Axis, int] = {a: a.length for a in graph.axes.values() if isinstance(a.length, int)}
+    sizes: dict[Axis, int] = {a.root: a.length for a in graph.axes.values() if isinstance(a.length, int)}
     source = dict.fromkeys(sizes, "the graph")
     for name, node in declared.items():
-        for axis, extent in zip(node.axes, arrays[name].shape, strict=False):
+        for axis, extent in zip((a.root for a in node.axes), arrays[name].shape, strict=False):
             if sizes.setdefault(axis, extent) != extent:
                 raise ArgumentError(
                     f"axis {axis.name!r} is {extent} long in {name} (shape {arrays[name].shape}), "
@@ -186,14 +185,14 @@ def _sizes(
                 raise ArgumentError(f"the length of axis {axis.name!r} is a whole number, got {extent!r}")
             if extent > LONGEST:
                 raise ArgumentError(f"axis {axis.name!r} cannot be {extent} long; the longest is {LONGEST}")
-            if extent < 0 or sizes.setdefault(axis, int(extent)) != extent:
-                raise ArgumentError(f"axis {axis.name!r} is {sizes.get(axis, 'at least 0')} long, not {extent}")
-        elif axis not in sizes and isinstance(axis.length, Node):
+            if extent < 0 or sizes.setdefault(axis.root, int(extent)) != extent:
+                raise ArgumentError(f"axis {axis.name!r} is {sizes.get(axis.root, 'at least 0')} long, not {extent}")
+        elif axis.root not in sizes and isinstance(axis.length, Node):
             lengths = arrays[str(axis.length["name"])]
             sizes[axis] = int(lengths.max(initial=0))
-        elif axis not in sizes:
+        elif axis.root not in sizes:
             raise ArgumentError(f"no array shows how long axis {axis.name!r} is; pass {axis.name}=… as a number")
-    return sizes
+    return {axis: sizes[axis.root] for axis in graph.axes.values()}
 
 
 def _check_lengths(axis: Axis, lengths: Node, arrays: Mapping[str, np.ndarray], sizes: Mapping[Axis, int]) -> None:

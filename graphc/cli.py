@@ -176,7 +176,7 @@ def profile(
 
 def _lengths(graph: gc.Graph, given: Mapping[str, int]) -> dict[str, int]:
     """The length of each axis whose does not stand in the graph."""
-    open_axes = [axis.name for axis in graph.axes.values() if not isinstance(axis.length, int)]
+    open_axes = [axis.name for axis in graph.axes.values() if axis.is_open]
     wrong = [name for name in given if name not in open_axes]
     if wrong:
         known = ", ".join(open_axes) or "none"

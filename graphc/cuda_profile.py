@@ -87,7 +87,7 @@ def profile_cuda(graph: Graph, words: Words, measured: Measured, calls: int) -> 
         graph.name,
         code.arch.name,
         code.arch.sms,
-        {name: sizes[name] for name, axis in graph.axes.items() if not isinstance(axis.length, int)},
+        {name: sizes[name] for name, axis in graph.axes.items() if axis.is_open},
         _median(whole),
         tuple(_parts(words, measured, [_median(each) for each in zip(*runs, strict=True)])),
     )

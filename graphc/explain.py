@@ -167,7 +167,7 @@ class _Explainer:
         return math.prod(self._length(a) for a in state.axes if a.name != loop.index)
 
     def _length(self, axis: Axis) -> int:
-        return axis.length if isinstance(axis.length, int) else self.sizes[axis.name]
+        return axis.length if isinstance(axis.length, int) else self.sizes[axis.root.name]
 
     def _cycles(self, statement: Statement) -> float:
         """Counted cycles of a statement, with what loops inside it repeat."""

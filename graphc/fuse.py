@@ -179,7 +179,8 @@ def _can_join(
         return False
     if any(facts[t].elsewhere(first.loops) & made for t in tasks) or _depth(tasks, first.loops, facts) > DEEPEST:
         return False
-    if any(t.into in facts[u].strays for t in tasks for u in tasks):
+    overwritten = {t.into for t in tasks}
+    if any(facts[t].strays & overwritten for t in tasks):
         return False
     return not _passes(first, second, order)
 

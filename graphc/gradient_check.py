@@ -80,7 +80,9 @@ def random_arrays(graph: Graph, seed: int = 0, **sizes: int) -> Arrays:
     `sizes` gives the lengths of axes by name; the others are small.
     """
     rng = np.random.default_rng(seed)
-    extents = {axis: _extent(axis, k, sizes) for k, axis in enumerate(graph.axes.values())}
+    roots = dict.fromkeys(axis.root for axis in graph.axes.values())
+    own = {axis: _extent(axis, k, sizes) for k, axis in enumerate(roots)}
+    extents = {axis: own[axis.root] for axis in graph.axes.values()}
     bounds = _bounds(graph)
     longest = {a.length["name"]: extents[a] for a in extents if isinstance(a.length, Node) and a.length.op is INPUT}
     arrays: Arrays = {}
@@ -94,8 +96,8 @@ def random_arrays(graph: Graph, seed: int = 0, **sizes: int) -> Arrays:
             arrays[name] = rng.integers(0, bounds.get(name, 2), shape).astype(node.dtype)
     for name, array in initialize(graph, seed).items():
         arrays[name] = _moved(array, rng) if array.dtype.name in FLOATING else array
-    shown = {axis for node in graph.inputs.values() for axis in node.axes}
-    return arrays | {axis.name: n for axis, n in extents.items() if axis.length is None and axis not in shown}
+    shown = {axis.root for node in graph.inputs.values() for axis in node.axes}
+    return arrays | {axis.name: n for axis, n in own.items() if axis.length is None and axis not in shown}
 
 
 def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:

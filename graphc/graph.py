@@ -79,14 +79,21 @@ class Graph:
 
     # Declarations.
 
-    def axis(self, name: str, length: int | Value | None = None) -> Axis:
-        """An axis: its length comes with the data (None), is fixed (an int), or differs per example.
+    def axis(self, name: str, length: int | Value | Axis | None = None) -> Axis:
+        """An axis: its length comes with the data (None), is fixed (an int), differs per example, or is another's.
 
-        The last is an int32 value without this axis, such as `g.input("lengths", (), over=(n,), dtype="int32")`.
+        One that differs is an int32 value without this axis, such as
+        `g.input("lengths", (), over=(n,), dtype="int32")`. With another axis in its place, `s = g.axis("s", t)`, the
+        two are indices of the same points: `k[s]` is the value k, which varies over t, at each of them.
         """
         _check_name(name)
         if name in self.axes:
             raise DefinitionError(f"axis {name!r} is declared twice")
+        if isinstance(length, Axis):
+            if self.axes.get(length.name) != length:
+                raise AxisError(f"axis {name!r} is to be as long as {length.name!r}, which graph {self.name!r} lacks")
+            self.axes[name] = Axis(name, length.length, self.dtype, length.root)
+            return self.axes[name]
         if isinstance(length, Value):
             if length.dtype != "int32" or length.shape:
                 raise DtypeError(f"the lengths of axis {name!r} are one int32 per example, got {length.node.type}")

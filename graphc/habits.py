@@ -30,6 +30,7 @@ _CAST = 'gc.cast(x, "float32")'
 _GRAD = 'gc.grad(g, "loss", wrt=["x"])'
 _OPERATOR = "operators: x + y, x < y, a & b, ~a"
 _LOOP = "the equation of a state: h[t] = f(h[t - 1], x)"
+_ATTENTION = 'a second index of the axis: s = g.axis("s", t); gc.softmax(gc.sum(q * k[s]), over=s)'
 INSTEAD = {  # of a method or a function that numpy or PyTorch has, and graphc has not by that name
     **dict.fromkeys(("dot", "matmul", "mm", "bmm", "mv"), "x @ y"),
     **dict.fromkeys(("tensordot", "baddbmm", "addmm"), 'gc.einsum("ij,j->i", W, x)'),
@@ -53,8 +54,12 @@ INSTEAD = {  # of a method or a function that numpy or PyTorch has, and graphc h
     **dict.fromkeys(("scan", "associative_scan", "fori_loop", "while_loop"), _LOOP),
     "vmap": 'an axis: what is computed of g.input("x", (3,), over=n) is computed at each of its points',
     **dict.fromkeys(("cond", "switch"), "gc.where(condition, then, otherwise)"),
-    **dict.fromkeys(("gather", "take", "index_select", "embed", "lookup"), "gc.embedding(table, index)"),
-    "take_along_axis": "gc.sum(x * gc.one_hot(index, 3)), where 3 is the length of x",
+    **dict.fromkeys(("embed", "lookup"), "gc.embedding(table, index)"),
+    **dict.fromkeys(
+        ("gather", "take", "index_select"), "gc.embedding(table, index), or along an axis x[t.at(position)]"
+    ),
+    "take_along_axis": "x[t.at(position)]; in the event gc.sum(x * gc.one_hot(index, 3)), where 3 is the length of x",
+    **dict.fromkeys(("attention", "scaled_dot_product_attention", "MultiheadAttention"), _ATTENTION),
     "tril": "A * np.tril(np.ones((3, 3)))",
     "triu": "A * np.triu(np.ones((3, 3)))",
     "diag": "x[:, None] * np.eye(3), or for the diagonal of a matrix gc.sum(A * np.eye(3), dim=1)",

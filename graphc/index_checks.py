@@ -21,6 +21,7 @@ from graphc.ops.composite import CROSS_ENTROPY
 from graphc.ops.event import CONCAT, RESHAPE, SLICE, TRANSPOSE
 from graphc.ops.leaves import INPUT
 from graphc.ops.table import GATHER
+from graphc.ops.take import TAKE
 
 __all__ = ["IndexCheck", "check_indices", "index_checks"]
 
@@ -55,7 +56,7 @@ def _sources(index: Node) -> Iterator[tuple[Node, tuple[Node, ...]]]:
     elif index.op in (STACK, CONCAT):
         for part in index.inputs:
             yield from _sources(part)
-    elif index.op in (SHIFT, AT, SLICE, RESHAPE, TRANSPOSE):
+    elif index.op in (SHIFT, AT, TAKE, SLICE, RESHAPE, TRANSPOSE):
         for given, views in _sources(index.inputs[0]):
             yield given, (*views, index)
 
@@ -82,18 +83,21 @@ def _within(array: np.ndarray, bound: int) -> bool:
 
 
 def _seen(view: Node, axes: Sequence[Axis], array: np.ndarray, exists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The elements that a view reads, and whether they exist. Axes of which one point is read keep their place."""
+    """The elements that a view reads, and whether they exist. Axes of which one point is read keep their place. Which
+    point a position names is known inside the call only, so it may be any."""
     rank = len(axes)
+    if view.op is TAKE:
+        return array, exists
     if view.op is SHIFT:
         for axis, offset in view["offsets"]:
             chosen = slice(offset, None) if offset > 0 else slice(None, offset)
-            array, exists = (a[(*[slice(None)] * axes.index(axis), chosen)] for a in (array, exists))
+            array, exists = (a[(*[slice(None)] * _place(axes, axis), chosen)] for a in (array, exists))
     elif view.op is AT and view["position"] == "last":
-        axis = axes.index(view["axis"])
+        axis = _place(axes, view["axis"])
         last = np.maximum(exists.sum(axis, keepdims=True) - 1, 0)  # points exist from the first on
         array, exists = (np.take_along_axis(a, last, axis) for a in (array, exists))
     elif view.op is AT:
-        axis, position = axes.index(view["axis"]), 0 if view["position"] == "first" else view["position"]
+        axis, position = _place(axes, view["axis"]), 0 if view["position"] == "first" else view["position"]
         chosen = slice(position, position + 1)
         array, exists = (a[(*[slice(None)] * axis, chosen)] for a in (array, exists))
     elif view.op is SLICE:
@@ -105,6 +109,11 @@ def _seen(view: Node, axes: Sequence[Axis], array: np.ndarray, exists: np.ndarra
         order = (*range(rank), *(rank + dim for dim in view["perm"]))
         array, exists = array.transpose(order), exists.transpose(order)
     return array, exists
+
+
+def _place(axes: Sequence[Axis], axis: Axis) -> int:
+    """Which dimension of an array an axis is, or the axis that it is a second index of."""
+    return axes.index(axis) if axis in axes else [a.root for a in axes].index(axis.root)
 
 
 def _existing(node: Node, arguments: Arguments) -> np.ndarray:

@@ -66,13 +66,25 @@ class Axis:
     """A named axis: time, batch, image rows.
 
     `length` is an int (fixed), None (it comes with the data), or an int32 node without this axis (it differs
-    per example; points past it do not exist). `t - 1` names a neighbouring point, `t.last` the end. `dtype`, that of
-    numbers beside its positions, is its graph's, and no part of its identity.
+    per example; points past it do not exist). `t - 1` names a neighbouring point, `t.last` the end. An axis that is
+    `like` another is a second index of it, of the same length, so that `q[t]` and `k[s]` meet at all pairs of points.
+    `dtype`, that of numbers beside its positions, is its graph's, and no part of its identity.
     """
 
     name: str
     length: int | Node | None = None
     dtype: str = field(default="float32", compare=False, repr=False)
+    like: Axis | None = None
+
+    @property
+    def root(self) -> Axis:
+        """The axis that this is an index of: itself, unless it is like another."""
+        return self.like or self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its length is known by a call only, and no other axis's."""
+        return not isinstance(self.length, int) and self.like is None
 
     def __add__(self, offset: int) -> AxisPoint:
         return AxisPoint(self, _steps(self, offset))
@@ -91,11 +103,13 @@ class Axis:
     def last(self) -> AxisEdge:
         return AxisEdge(self, "last")
 
-    def at(self, position: int) -> AxisEdge:
-        """The point at a fixed position, counted from 0."""
+    def at(self, position: Any) -> AxisEdge:
+        """The point at a position counted from 0: a fixed one, or that which an int32 value says."""
+        if isinstance(getattr(position, "node", None), Node):
+            return AxisEdge(self, position)
         if isinstance(position, bool) or not isinstance(position, int | np.integer) or position < 0:
             raise AxisError(
-                f"{self.name}.at takes a position counted from 0, fixed when the graph is built, got {position!r}; "
+                f"{self.name}.at takes a position counted from 0, a whole number or an int32 value, got {position!r}; "
                 f"{self.name}.last is the last point, and x[{self.name} - 1][{self.name}.last] reads the one before it"
             )
         return AxisEdge(self, int(position))
@@ -123,10 +137,11 @@ class AxisPoint:
 
 @dataclass(frozen=True, slots=True)
 class AxisEdge:
-    """One point of an axis, whatever the current one: its first, its last, or the one at a position."""
+    """One point of an axis, whatever the current one: its first, its last, or the one at a position, which may be a
+    value."""
 
     axis: Axis
-    position: str | int
+    position: Any
 
     def __add__(self, offset: int) -> NoReturn:
         t = self.axis.name

@@ -44,7 +44,7 @@ Event = tuple[Scalar, ...]
 
 def extent(axis: Axis) -> Scalar:
     """The length of arrays along an axis."""
-    return index(axis.length) if isinstance(axis.length, int) else Size(axis.name)
+    return index(axis.length) if isinstance(axis.length, int) else Size(axis.root.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def lower(scheduled: Schedule) -> Lowered:
     body = tuple(_statement(memory, item) for item in fuse(memory, scheduled.body))
     outputs = {name: memory.names[resolve(graph, node)] for name, node in graph.outputs.items()}
     buffers = _buffers(graph, memory, set(outputs.values()))
-    sizes = tuple(a.name for a in graph.axes.values() if not isinstance(a.length, int))
+    sizes = tuple(a.name for a in graph.axes.values() if a.is_open)
     return Lowered(Program(graph.name, sizes, buffers, body), outputs, memory.constants, memory.names)
 
 

@@ -82,7 +82,7 @@ def profile(made: Stages, runner: Runner, given: Mapping[str, Any], calls: int) 
     core = this_core()
     return Profile(
         made.graph.name,
-        {axis.name: extent for axis, extent in layout.sizes.items() if not isinstance(axis.length, int)},
+        {axis.name: extent for axis, extent in layout.sizes.items() if axis.is_open},
         seconds,
         layout.shares.threads,
         2 * core.products * Target.host().lanes(4) * core.clock,

@@ -34,7 +34,7 @@ def without_unused(graph: Graph) -> Graph:
     """The graph without the inputs, states and axes that no output and no update needs."""
     alive = set(reachable(graph))
     inputs = {name: node for name, node in graph.inputs.items() if node in alive or name in graph.updates}
-    axes = {axis for node in {*alive, *inputs.values()} for axis in _axes_of(node)}
+    axes = {a for node in {*alive, *inputs.values()} for axis in _axes_of(node) for a in (axis, axis.root)}
     return replace(
         without_dead_states(graph),
         inputs=inputs,

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.graph import Graph
 from graphc.ir import FLOATS, Node, make, rebuild
-from graphc.ops.axis import AT, STACK
+from graphc.ops.axis import AT, STACK, at
 from graphc.ops.contraction import CONTRACT, contract, sum_over
 from graphc.ops.elementwise import (
     ADD,
@@ -33,6 +33,7 @@ from graphc.ops.elementwise import (
 from graphc.ops.event import CONCAT, PLACE, RESHAPE, SLICE, TRANSPOSE, concat_starts, reshape, transpose
 from graphc.ops.leaves import CONST, array_of, const, is_const
 from graphc.ops.reduction import BROADCAST, SUM, broadcast, sum_
+from graphc.ops.take import TAKE, second_index
 from graphc.rewrite import rewrite
 
 Simplification = Callable[[Node], Node | None]
@@ -247,6 +248,19 @@ def _point_of_stack(node: Node) -> Node | None:
     return stacked.inputs[int(position)]
 
 
+def _take_at_constant(node: Node) -> Node | None:
+    """At a constant position it is an `at`; what was read by a second index, read by the first again, is the value"""
+    value, position, fill = node.inputs
+    if position.op is CONST:
+        place, length = int(array_of(position)), node["axis"].length
+        outside = place < 0 or (isinstance(length, int) and place >= length)
+        return fill if outside else at(value, node["axis"], place, fill)
+    other = second_index(node)
+    if other is None or value.op is not TAKE or second_index(value) != node["axis"]:
+        return None
+    return value.inputs[0] if value["axis"] == other and other in value.inputs[0].axes else None
+
+
 RULES: dict[str, tuple[Simplification, ...]] = {
     ADD.name: (_sum_of_zero, _sum_with_negative),
     SUB.name: (_difference_with_zero,),
@@ -263,4 +277,5 @@ RULES: dict[str, tuple[Simplification, ...]] = {
     SUM.name: (_sum_of_sum,),
     CONTRACT.name: (_product_of_transposed,),
     AT.name: (_point_of_stack,),
+    TAKE.name: (_take_at_constant,),
 }

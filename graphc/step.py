@@ -269,6 +269,11 @@ def _axis(graph: Graph, over: Axis | str) -> Axis:
     if axis is None or (isinstance(over, Axis) and over != axis):
         raise AxisError(f"graph {graph.name!r} has no axis {name!r}; it has {', '.join(graph.axes) or 'none'}")
     for other in graph.axes.values():
+        if other.like == axis:
+            raise UnsupportedError(
+                f"axis {other.name!r} is a second index of axis {name!r}: at each step it would be as long as the "
+                "steps so far; gc.select outputs without it, or keep what is looked back at in a state"
+            )
         if isinstance(other.length, Node) and (other == axis or axis in other.length.axes):
             raise UnsupportedError(
                 f"the lengths of axis {other.name!r} differ per example, which a graph of one step along {name!r} "

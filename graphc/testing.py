@@ -46,7 +46,8 @@ class Example:
     def lengths(self) -> dict[str, int]:
         """How long its recurrent axes are in these arrays: what `gc.unroll` takes."""
         x = self.graph.inputs["x"]
-        return {a.name: n for a, n in zip(x.axes, self.arrays["x"].shape, strict=False) if a.name != "n"}
+        known = dict(zip(x.axes, self.arrays["x"].shape, strict=False))
+        return {name: known[a.root] for name, a in self.graph.axes.items() if name != "n"}
 
     def __repr__(self) -> str:
         arrays = "\n".join(f"{name} = {array!r}" for name, array in self.arrays.items())
@@ -302,6 +303,21 @@ class _Author:
             lambda: fn.sum(a * a, over=axis),
         )
 
+    def _paired(self, a: Value, b: Value) -> Value:
+        """Values at two points of one axis, or at a computed one."""
+        if self.t not in a.axes or self.is_causal(self.t):
+            return a
+        t, u = self.t, self.g.axes.get("u") or self.g.axis("u", self.t)
+        b = self._fit(b, a.shape)
+        position = self.one_of(lambda: fn.index(self.n) - 1, lambda: fn.length(t) - 1)
+        return self.one_of(
+            lambda: fn.sum(fn.sin(a[u]) * fn.where(fn.index(u) <= fn.index(t), b, 0.5), over=u),
+            lambda: fn.sum(probabilities.softmax(fn.sum(a[u] * b), over=u) * a[u - 1], over=u),
+            lambda: fn.tanh(a[u] * 2)[t],
+            lambda: a[t.at(position)],
+            lambda: a[t.at(self.label[u] - 1)][t],
+        )
+
     def results(self) -> None:
         """The outputs: some values as they are, and a number made of all that was written."""
         for k, value in enumerate(self.closed[-3:]):
@@ -331,4 +347,5 @@ def _sorted(axes: set[Axis]) -> list[Axis]:
 _Rule = Callable[[_Author, Value, Value], Value]
 _RULES: tuple[_Rule, ...] = (_Author._elementwise, _Author._rearranged, _Author._classified)
 _KINKED: tuple[_Rule, ...] = (_Author._kinked,)
-_ANYWHERE: tuple[_Rule, ...] = (_Author._shifted, _Author._reduced)  # reads of other points: not of what is still open
+# These read other points: not of what is still open.
+_ANYWHERE: tuple[_Rule, ...] = (_Author._shifted, _Author._reduced, _Author._paired)

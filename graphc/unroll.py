@@ -9,24 +9,25 @@ graph as masks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from graphc.causality import roots
+from graphc.causality import reachable, roots
 from graphc.errors import AxisError, UnsupportedError
 from graphc.graph import Equation, Graph
 from graphc.ir import Axis, Node, make, merge_axes, ragged_within, rebuild, topological
 from graphc.ops.axis import AS_AXIS, AS_DIM, AT, SHIFT, STACK, at, shift, stack
 from graphc.ops.contraction import CONTRACT
-from graphc.ops.elementwise import balanced_sum, lt, where
+from graphc.ops.elementwise import balanced_sum, eq, lt, where
 from graphc.ops.event import concat, reshape, slice_
 from graphc.ops.gradient import CUSTOM_GRADIENT, custom_gradient
 from graphc.ops.leaves import COTANGENT, EXTENT, INDEX, INPUT, STATE, const, leaf
 from graphc.ops.reduction import BROADCAST, MAX, SUM, broadcast, lowest, max_, measured_by, sum_
 from graphc.ops.table import SCATTER
+from graphc.ops.take import TAKE
 from graphc.rewrite import rewrite
 from graphc.simplify import simplify
 from graphc.verify import verify
@@ -40,8 +41,8 @@ def unroll(graph: Graph, **lengths: int) -> Graph:
     """
     verify(graph)
     for name, count in lengths.items():
-        _check(graph, name, count)
-    waiting = list(lengths)
+        _check(graph, name, count, lengths)
+    waiting = sorted(lengths, key=lambda name: graph.axes[name].like is None)  # second indices before their axes
     while waiting:
         name = next((a for a in waiting if not _measured_by(graph, a)), waiting[0])
         waiting.remove(name)
@@ -49,7 +50,7 @@ def unroll(graph: Graph, **lengths: int) -> Graph:
     return graph
 
 
-def _check(graph: Graph, name: str, count: int) -> None:
+def _check(graph: Graph, name: str, count: int, lengths: Mapping[str, int]) -> None:
     axis = graph.axes.get(name)
     if axis is None:
         known = ", ".join(graph.axes) or "none"
@@ -58,6 +59,8 @@ def _check(graph: Graph, name: str, count: int) -> None:
         raise AxisError(f"axis {name!r} is unrolled to a number of steps of at least 1, got {count!r}")
     if isinstance(axis.length, int) and axis.length != count:
         raise AxisError(f"axis {name!r} is {axis.length} long and cannot be unrolled to {count} steps")
+    if axis.like is not None and lengths.get(axis.like.name, count) != count:
+        raise AxisError(f"axis {name!r} is as long as axis {axis.like.name!r}; unroll both to the same number of steps")
 
 
 def _measured_by(graph: Graph, name: str) -> list[str]:
@@ -67,6 +70,9 @@ def _measured_by(graph: Graph, name: str) -> list[str]:
 
 
 def _unroll_axis(graph: Graph, axis: Axis, count: int) -> Graph:
+    second = next((a for node in reachable(graph) for a in node.axes if a.like == axis), None)
+    if second is not None:
+        raise AxisError(f"axis {second.name!r} is a second index of axis {axis.name!r}; unroll {second.name!r} as well")
     measured = _measured_by(graph, axis.name)
     if measured:
         raise AxisError(
@@ -81,7 +87,7 @@ def _unroll_axis(graph: Graph, axis: Axis, count: int) -> Graph:
     fixed = Axis(axis.name, count, axis.dtype)
     result = replace(
         graph,
-        axes={name: fixed if a == axis else a for name, a in graph.axes.items()},
+        axes={name: fixed if a == axis else a for name, a in graph.axes.items() if a.like != axis},
         inputs={name: steps.input(node) for name, node in graph.inputs.items()},
         states=dict(steps.equations()),
         outputs={name: steps.output(node) for name, node in graph.outputs.items()},
@@ -251,6 +257,17 @@ class Steps:
         position = 0 if node["position"] == "first" else int(node["position"])
         return self._masked(values[position], position, axes, result) if position < self.count else result
 
+    def _take(self, node: Node, k: int | None) -> Node | None:
+        """Each step where the position is its own."""
+        if node["axis"] != self.axis:
+            return None
+        position, result = (self._operand(i, k) for i in node.inputs[1:])
+        axes = (*node.axes, self.axis)
+        for step, value in enumerate(self.instances[node.inputs[0]]):
+            taken = self._masked(value, step, axes, result)
+            result = where(eq(position, const(step, "int32")), taken, result)
+        return result
+
     def _stack(self, node: Node, k: int | None) -> Node | None:
         if k is None or node["axis"] != self.axis:
             return None
@@ -355,6 +372,7 @@ RULES: dict[str, Rule] = {
     BROADCAST.name: Steps._broadcast,
     SHIFT.name: Steps._shift,
     AT.name: Steps._at,
+    TAKE.name: Steps._take,
     STACK.name: Steps._stack,
     AS_AXIS.name: Steps._as_axis,
     AS_DIM.name: Steps._as_dim,

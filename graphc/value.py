@@ -15,6 +15,7 @@ from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.ops.contraction import matmul
 from graphc.ops.leaves import const
+from graphc.ops.take import along, take
 from graphc.scalar import STORED, computed
 
 if TYPE_CHECKING:
@@ -236,16 +237,13 @@ class Value(Symbolic):
         return (self[k] for k in range(self.shape[0]))
 
     def _delayed(self, points: Sequence[AxisPoint]) -> Value:
-        for point in points:
-            if point.axis not in self.axes:
-                raise AxisError(
-                    f"a value indexed by axis {point.axis.name!r} that does not vary over it: {self.node.type}"
-                )
         offsets = {p.axis: p.offset for p in points}
-        return Value(self.graph, axis_ops.shift(self.node, offsets, const(0, self.dtype)))
+        return Value(self.graph, axis_ops.shift(_along(self.node, points), offsets, const(0, self.dtype)))
 
-    def _at(self, edge: AxisEdge) -> Value:
-        return Value(self.graph, axis_ops.at(self.node, edge.axis, edge.position))
+    def _at(self, edge: AxisEdge, fill: Node | None = None) -> Value:
+        if isinstance(edge.position, Value):
+            return Value(home(self, edge.position), take(self.node, edge.position.node, edge.axis, fill))
+        return Value(self.graph, axis_ops.at(self.node, edge.axis, edge.position, fill))
 
 
 class State(Value):
@@ -278,16 +276,21 @@ class State(Value):
                     f"state {self.name!r} is delayed along {axis.name!r}, so its initial value cannot vary over it; "
                     f"use h.shift({axis.name}, {offsets[axis]}, fill=…) if you mean that"
                 )
-            if axis not in self.axes:
-                raise AxisError(f"state {self.name!r} does not vary over axis {axis.name!r}")
-        delayed = Value(self.graph, axis_ops.shift(self.node, offsets, self.initial))
+        delayed = Value(self.graph, axis_ops.shift(_along(self.node, points), offsets, self.initial))
         if self.reset is None or not offsets:
             return delayed
-        return Value(self.graph, ew.where(_crossed(self.reset, offsets), self.initial, delayed.node))
+        reset = _along(self.reset, [p for p in points if p.axis.root in {a.root for a in self.reset.axes}])
+        return Value(self.graph, ew.where(_crossed(reset, offsets), self.initial, delayed.node))
 
-    def _at(self, edge: AxisEdge) -> Value:
-        fill = None if edge.axis in self.initial.axes else self.initial
-        return Value(self.graph, axis_ops.at(self.node, edge.axis, edge.position, fill))
+    def _at(self, edge: AxisEdge, fill: Node | None = None) -> Value:
+        return super()._at(edge, fill or (None if edge.axis in self.initial.axes else self.initial))
+
+
+def _along(value: Node, points: Sequence[AxisPoint]) -> Node:
+    """The value read by the axes of these points, where they are second indices of its own."""
+    for point in points:
+        value = along(value, point.axis)
+    return value
 
 
 def _crossed(reset: Node, offsets: dict[Axis, int]) -> Node:
@@ -394,6 +397,10 @@ def _is_int32(numbers: np.ndarray) -> bool:
 
 def home(*values: Value) -> Home:
     """Where what is made of values belongs: to the graph of any, or wherever their axes are."""
+    owners = [value.owner for value in values if value.owner is not None]
+    for owner in owners:
+        if owner is not owners[0]:
+            raise DefinitionError(f"values of two graphs do not mix: {owners[0].name!r} and {owner.name!r}")
     found = [value.graph for value in values if value.graph is not None]
     return next((graph for graph in found if not isinstance(graph, Positions)), next(iter(found), None))
 
@@ -403,11 +410,6 @@ def promote(*items: Any, floating: bool = False, beside: Home = None) -> list[Va
     float16 and bfloat16 count as float32, also among themselves. Constants alone are of the dtype of the graph that
     they stand `beside`."""
     given = [i for i in items if isinstance(i, Value)]
-    owner = next((i.owner for i in given if i.owner is not None), None)
-    for item in given:
-        if item.owner is not None and item.owner is not owner:
-            assert owner is not None
-            raise DefinitionError(f"values of two graphs do not mix: {owner.name!r} and {item.owner.name!r}")
     graph = home(*given) or beside
     default = graph.dtype if graph is not None else "float32"
     ranks = [DTYPES.index(computed(i.dtype)) for i in given]

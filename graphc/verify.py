@@ -32,7 +32,7 @@ def verify(graph: Graph) -> Graph:
             raise DefinitionError(f"state {node['name']!r} belongs to another graph", location)
         if node.op is COTANGENT:
             continue
-        for axis in node.axes:
+        for axis in (a for own in node.axes for a in (own, own.root)):
             if graph.axes.get(axis.name) != axis:
                 raise AxisError(f"a value varies over axis {axis.name!r}, which graph {graph.name!r} lacks", location)
     components(graph)

@@ -12,6 +12,7 @@ from graphc.ops.normalization import NORMALIZATION
 from graphc.ops.random import HASH
 from graphc.ops.reduction import REDUCTION
 from graphc.ops.table import GATHER, SCATTER
+from graphc.ops.take import TAKE
 from graphc.ops.window import FOLD, WINDOW
 
 TABLE: dict[str, Op] = {
@@ -28,6 +29,7 @@ TABLE: dict[str, Op] = {
         CONTRACT,
         WINDOW,
         FOLD,
+        TAKE,
         GATHER,
         SCATTER,
         SOFTMAX,

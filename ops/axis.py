@@ -22,7 +22,7 @@ def _spread(node: Node, arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.broadcast_to(arrays[0], node.shape)  # a fill may be smaller than the value
 
 
-def _check_lengths(value: Node, axis: Axis) -> None:
+def check_lengths(value: Node, axis: Axis) -> None:
     for ragged in measured_by(value.axes, (axis,)):
         raise AxisError(
             f"a point of axis {axis.name!r} of a value over {ragged.name!r}, whose length differs along "
@@ -38,7 +38,7 @@ def _shift_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
             raise AxisError(f"a shift along {axis.name!r} of a value that does not vary over it ({value.type})")
         if offset == 0:
             raise AxisError(f"a shift along {axis.name!r} by 0")
-        _check_lengths(value, axis)
+        check_lengths(value, axis)
     if value.dtype != fill.dtype:
         raise DtypeError(f"a shift fills a value of dtype {value.dtype} with one of dtype {fill.dtype}")
     if broadcast_shapes([value.shape, fill.shape], "the fill of a shift") != value.shape:
@@ -124,7 +124,7 @@ def _at_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     (value, fill), axis, position = inputs, attrs["axis"], attrs["position"]
     if axis not in value.axes:
         raise AxisError(f"a point of axis {axis.name!r} of a value that does not vary over it ({value.type})")
-    _check_lengths(value, axis)
+    check_lengths(value, axis)
     if value.dtype != fill.dtype or broadcast_shapes([value.shape, fill.shape], "at") != value.shape:
         raise ShapeError(f"a fill of type {fill.type} does not fit a value of type {value.type}")
     if isinstance(position, int) and isinstance(axis.length, int) and not 0 <= position < axis.length:
@@ -277,7 +277,7 @@ def _as_dim_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
         raise AxisError(f"as_dim along axis {axis.name!r} of a value that does not vary over it ({value.type})")
     if not isinstance(axis.length, int):
         raise AxisError(f"axis {axis.name!r} has no fixed length, and an event has one; give it: g.axis(…, 8)")
-    _check_lengths(value, axis)
+    check_lengths(value, axis)
     if not 0 <= dim <= len(value.shape):
         raise ShapeError(f"an event of shape {value.shape} cannot get a further dimension {dim}")
     rest = tuple(a for a in value.axes if a != axis)

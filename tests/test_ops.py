@@ -15,7 +15,7 @@ import graphc as gc
 from graphc import testing
 from graphc.errors import ArgumentError, AxisError, DtypeError, GraphError, ShapeError
 from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, Node, make, widen
-from graphc.ops import TABLE, axis, composite, contraction, event, leaves, normalization, random, reduction, table
+from graphc.ops import TABLE, axis, composite, contraction, event, leaves, normalization, random, reduction, table, take
 from graphc.ops import elementwise as ew
 from graphc.ops import window as windows
 from graphc.scalar import STORED, computed, nearest
@@ -165,6 +165,11 @@ def seen(a: np.ndarray, fill: float = 0.0) -> np.ndarray:
         if 0 <= row < a.shape[1] and column in range(a.shape[3]):
             result[:, o, :, p, s, k] = a[:, row, :, int(column)]
     return result
+
+
+def positions(start: Node) -> Node:
+    """From a place, every second point, along the fixed axis."""
+    return ew.add(ew.mul(leaves.index(FIXED), leaves.const(2, "int32")), start)
 
 
 def folded(a: np.ndarray) -> np.ndarray:
@@ -332,6 +337,13 @@ ROWS: dict[str, Row] = {
                    scattered,
                    {ShapeError: lambda c: make(TABLE["scatter"], c.nodes[::-1], rows=4, over=()),
                     DtypeError: lambda c: make(TABLE["scatter"], (c.nodes[0], c.nodes[0]), rows=4, over=())}),
+    "take": Row((normal(2, 3), Operand((), "int", 2, over=False), param(3)),
+                lambda c: take.take(c.nodes[0], positions(c.nodes[1]), c.t, c.nodes[2]),
+                lambda a, start, fill: np.stack([a[p] if p < T else np.broadcast_to(fill, (2, 3))
+                                                 for p in (start, start + 2)]),
+                {AxisError: lambda c: take.take(c.nodes[0], leaves.index(c.t), c.t),
+                 DtypeError: lambda c: take.take(c.nodes[0], c.nodes[2], c.t),
+                 ShapeError: lambda c: take.take(c.nodes[0], c.nodes[1], c.t, leaves.const(True, "bool"))}),
     "softmax": Row((normal(2, 3),), lambda c: composite.softmax(c.nodes[0]), softmax_reference,
                    {ShapeError: lambda c: composite.softmax(leaves.const(1, "float64"))}),
     "log_softmax": Row((normal(2, 3),), lambda c: composite.log_softmax(c.nodes[0]),

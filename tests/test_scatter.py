@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
+from graphc import testing
 from graphc.codegen.interpret_program import allocate, interpret
 from graphc.codegen.jit import load
 from graphc.codegen.program import (
@@ -145,6 +146,34 @@ def test_a_memory_that_is_read_in_a_loop() -> None:
     for threads in (1, 2):
         found = gc.compile(dg, threads=threads)(**arrays)
         np.testing.assert_allclose(found["grad_a"], expected["grad_a"], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_points_of_an_axis_that_are_read_at_computed_positions(ragged: bool, threads: int) -> None:
+    """The gradient by what a permutation reads goes to the points it names, each term in one step."""
+    g, position = words(STEPS, ragged=ragged)
+    t, _ = position.axes
+    s = g.axis("s", t)
+    x = g.input("x", (3,), over=position.axes)
+    g.output("loss", gc.sum(gc.sum(gc.sin(x[t.at(position[s])])), over=(s, *position.axes[1:])))
+    dg = gc.grad(g, "loss", wrt="x")
+    assert scattering(kernels(stages(dg).program.body))
+    arrays = testing.random_arrays(dg, t=STEPS, n=BATCH) | {
+        "x": np.random.default_rng(1).normal(size=(STEPS, BATCH, 3))
+    }
+    arrays["word"] = np.random.default_rng(2).integers(-1, STEPS + 1, (STEPS, BATCH)).astype(np.int32)
+    expected, found = gc.interpret(dg, **arrays), gc.compile(dg, threads=threads)(**arrays)
+    np.testing.assert_allclose(found["grad_x"], expected["grad_x"], rtol=1e-12, atol=1e-12)
+
+
+def test_a_row_that_is_named_by_a_float_is_not_rounded() -> None:
+    g = gc.Graph("g", dtype="float64")
+    t, n = g.axis("t"), g.axis("n")
+    named = g.input("named", (), over=n)
+    g.output("counts", gc.sum(gc.where(named == gc.cast(gc.index(t), "float64"), 1.0, 0.0), over=n))
+    counts = gc.compile(g)(t=40, named=np.array([0.0, 0.5, 2.0, 2.0, 39.25]))["counts"]
+    assert counts.nonzero()[0].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("memory", [None, "200 KiB"])

@@ -11,6 +11,7 @@ from graphc.ops.axis import AS_AXIS, AS_DIM
 from graphc.ops.elementwise import CAST, MUL
 from graphc.ops.event import CONCAT, SLICE
 from graphc.ops.reduction import BROADCAST, MAX, SUM
+from graphc.ops.take import TAKE
 from graphc.ops.window import FOLD, WINDOW, frames
 
 INFIX = {
@@ -64,6 +65,8 @@ def op_label(node: Node, operands: Sequence[Node]) -> str:
         return f"dim {node['dim']} → {node['axis'].name}"
     if node.op is AS_DIM:
         return f"{node['axis'].name} → dim {node['dim']}"
+    if node.op is TAKE:
+        return f"{node['axis'].name}.at(·)"
     if node.op is CONTRACT:
         constants = [constant_label(o) for o in operands if is_constant(o)]
         return " ".join(filter(None, [_product(node), *constants, _over(node["over"])]))

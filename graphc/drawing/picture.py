@@ -22,6 +22,7 @@ from graphc.ops.elementwise import ADD, CAST
 from graphc.ops.event import RESHAPE
 from graphc.ops.gradient import CUSTOM_GRADIENT
 from graphc.ops.reduction import BROADCAST
+from graphc.ops.take import TAKE
 from graphc.ops.window import WINDOW
 
 Step = tuple[int, ...]
@@ -218,7 +219,7 @@ class _Builder:
             key = subscript(node, self.initials)
             if node.op is SHIFT and key is not None:
                 delays += node["offsets"]
-            elif node.op is AT and key is not None:
+            elif node.op in (AT, TAKE) and key is not None:
                 edges.append(key)
             node = node.inputs[0]
         return _Source(node, tuple(delays), tuple(edges))

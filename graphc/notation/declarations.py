@@ -58,8 +58,10 @@ def declaration_order(graph: Graph) -> tuple[list[Item], list[str]]:
 def _needs(graph: Graph, item: Item) -> set[Item]:
     kind, name = item
     if kind == "axis":
-        length = graph.axes[name].length
-        return _made_of([length]) if isinstance(length, Node) else set()
+        axis = graph.axes[name]
+        if axis.like is not None:
+            return _of_axes((axis.like,))
+        return _made_of([axis.length]) if isinstance(axis.length, Node) else set()
     if kind == "state":
         return _made_of([graph.states[name].initial]) | _of_axes(graph.states[name].node.axes)
     node = graph.inputs[name] if kind == "input" else graph.params[name].node

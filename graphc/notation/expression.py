@@ -19,6 +19,7 @@ from graphc.notation.text import DEFAULTS, implied_fill
 from graphc.ops import CONST, TABLE
 from graphc.ops.axis import at, shift
 from graphc.ops.contraction import matmul
+from graphc.ops.take import along
 
 MAX_DEPTH = 100
 BINARY: Mapping[type[ast.operator], str] = {
@@ -177,7 +178,10 @@ class _Reader:
         if keys and isinstance(keys[0], AxisEdge):
             axis, position = keys[0].axis, keys[0].position
             return at(value, axis, position, implied_fill(value, self.scope.initials, axis))
-        return shift(value, offsets, implied_fill(value, self.scope.initials))
+        fill = implied_fill(value, self.scope.initials)
+        for axis in offsets:
+            value = along(value, axis)
+        return shift(value, offsets, fill)
 
     def point(self, tree: ast.expr) -> AxisPoint | AxisEdge:
         match tree:

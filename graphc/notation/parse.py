@@ -21,6 +21,7 @@ _NAME = r"[^\W\d]\w*"
 _TYPE = rf"(?P<dtype>\w+)\[(?P<shape>[\d, ]*)\](?: over (?P<over>{_NAME}(?:, *{_NAME})*))?"
 _DECLARATION = re.compile(rf"(?P<keyword>axis|input|param|state|initial|output|update)\s+(?P<name>{_NAME})(?P<rest>.*)")
 _EQUATION = re.compile(rf"(?P<name>{_NAME})(?:\s*\[(?P<axes>[^\]=]*)\])?\s*=(?!=)(?P<rest>.*)")
+_LIKE = re.compile(r"like\s+(\S+)")
 _DEFINED = re.compile(r"\s*=(?!=)(.*)")
 _INPUT = re.compile(rf":\s*{_TYPE}")
 _PARAM = re.compile(rf":\s*{_TYPE}(?: init (?P<init>.+?))?(?P<fixed> fixed)?")
@@ -99,6 +100,11 @@ class _Parser:
         if key in self.scope.axes:
             raise ParseError(f"axis {name!r} is declared twice")
         length: int | Node | None = None
+        like = _LIKE.fullmatch(rest)
+        if like is not None:
+            (other,) = self.over(like[1])
+            self.graph.axes[name] = self.scope.axes[key] = Axis(name, other.length, self.graph.dtype, other.root)
+            return
         if re.fullmatch(r"\d{1,10}", rest):
             length = int(rest)
         elif rest:

@@ -32,6 +32,7 @@ from graphc.ops import CONST, CONTRACT
 from graphc.ops.axis import AT, SHIFT, at, shift
 from graphc.ops.contraction import matmul
 from graphc.ops.leaves import const
+from graphc.ops.take import TAKE, reads_along
 
 if TYPE_CHECKING:
     from graphc.graph import Graph
@@ -102,6 +103,9 @@ def subscript(node: Node, initials: Initials) -> str | None:
         axis, position = node["axis"], node["position"]
         if at(value, axis, position, implied_fill(value, initials, axis)) is node:
             return f"{axis.name}.{position}" if isinstance(position, str) else f"{axis.name}.at({position})"
+    elif node.op is TAKE:
+        other = reads_along(node)
+        return None if other is None else other.name
     return None
 
 
@@ -265,6 +269,8 @@ class _Printer:
 
 
 def _axis_line(axis: Axis) -> _Line:
+    if axis.like is not None:
+        return _Line(f"axis {axis.name} like {axis.like.name}")
     if axis.length is None:
         return _Line(f"axis {axis.name}")
     if isinstance(axis.length, int):
