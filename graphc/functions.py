@@ -21,6 +21,7 @@ from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.scalar import computed
 from graphc.value import Positions, Value, as_value, binary, home, promote
+from graphc.whole import is_whole
 
 Dims = int | Sequence[int] | None
 Over = Axis | Iterable[Axis] | None
@@ -139,7 +140,7 @@ def reduced_dims(value: Value, dim: Dims, over: Over) -> tuple[int, ...]:
         return tuple(range(rank)) if over is None else ()
     dims = tuple(dim) if isinstance(dim, Iterable) and not isinstance(dim, Value) else (dim,)
     for d in dims:
-        if isinstance(d, bool) or not isinstance(d, int | np.integer):
+        if not is_whole(d):
             raise ShapeError(f"dim= takes event dimensions, such as dim=0; axes are named by over=. Got {d!r}")
         if not -rank <= d < rank:
             raise ShapeError(f"dim={d} is outside an event of shape {value.shape}")
@@ -338,7 +339,7 @@ def roll(x: Any, shift: int, dim: int = -1) -> Value:
     """The event with its elements `shift` places further along a dimension; those beyond its end come back at its
     beginning. Along an axis, and without a way back, `x.shift(t, -1)` moves values."""
     (value,) = promote(x)
-    if isinstance(shift, bool) or not isinstance(shift, int | np.integer):
+    if not is_whole(shift):
         raise ShapeError(f"roll takes a whole number of places, fixed when the graph is built, got {shift!r}")
     (d,) = reduced_dims(value, dim, None)
     extent = value.shape[d]

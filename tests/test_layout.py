@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up. A module imports from its own layer and those above it in this list, never from below.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "types": ("errors", "machine", "scalar", "codegen.program", "codegen.lengths", "codegen.uses"),
+    "types": ("errors", "machine", "whole", "scalar", "codegen.program", "codegen.lengths", "codegen.uses"),
     "ir": ("ir",),
     "ops": ("ops", "ops.*"),
     "expressions": (
