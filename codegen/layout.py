@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from graphc.codegen.access import Access, loads
+from graphc.codegen.access import Access
 from graphc.codegen.program import (
     Buffer,
     Const,
@@ -113,7 +113,7 @@ def _accesses(kernel: Kernel, access: Access) -> list[_Access]:
     for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
         bound = {dim.index for dim in reduce.dims}
         values = [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
-        for load in {load for value in values for load in loads(value, access)}:
+        for load in {load for value in values for load in access.loads(value)}:
             shared = [access.dependence(s) for s in load.at]
             mixed = [names & own for names in shared if names & own and names & bound]
             found.append(_Access(load.buffer, load.at, frozenset().union(*mixed)))

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from graphc.codegen.access import Access, coefficient, loads
+from graphc.codegen.access import Access, coefficient
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -160,7 +160,7 @@ def _turn_kernel(kernel: Kernel, around: tuple[Loop, ...], program: Program) -> 
     access = Access(kernel, program)
     turns: dict[Load, _Turn] = {}
     wanted: set[_Wanted] = set()
-    for reduce, load in {(r, load) for r in reduces for scalar in _scalars(r) for load in loads(scalar, access)}:
+    for reduce, load in {(r, load) for r in reduces for scalar in _scalars(r) for load in access.loads(scalar)}:
         depth = _depth(load, kernel, around, access)
         turn = None if depth is None else _panels(load, reduce, kernel, access) or _turn(load, reduce, vector, access)
         if turn is not None and depth is not None:

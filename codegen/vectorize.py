@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from graphc.codegen.access import Access, loads
+from graphc.codegen.access import Access
 from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Ref, Scalar, Statement
 from graphc.codegen.target import Target
 from graphc.codegen.tile import MOST_VECTORS, Step, best_tile, row_sizes
@@ -233,7 +233,7 @@ def _loads(values: Iterable[Scalar], access: Access) -> Iterator[Load]:
     """What several values load; names that they share are followed once."""
     seen: set[Ref] = set()
     for value in values:
-        yield from loads(value, access, seen)
+        yield from access.loads(value, seen)
 
 
 def _reduce_loads(reduce: Reduce, access: Access) -> list[Load]:

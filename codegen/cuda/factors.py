@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from graphc.codegen.access import Access, coefficient, loads, substitute
+from graphc.codegen.access import Access, coefficient, substitute
 from graphc.codegen.program import Call, Const, Dim, Kernel, Load, Program, Reduce, Ring, Scalar
 from graphc.scalar import index
 
@@ -120,7 +120,7 @@ def _is_of_terms(when: Scalar | None, sides: frozenset[str], access: Access) -> 
 
 
 def _factor(value: Scalar, points: Sequence[Dim], reduce: Reduce, access: Access) -> Factor:
-    found = list(loads(value, access))
+    found = list(access.loads(value))
     dims = points if found and _moves_along(found[0], points, access) else reduce.dims
     run = next((n for n in _RUNS if dims and _runs(found, dims[-1], n, reduce.when, access)), 1)
     return Factor(value, "points" if dims is points else "terms", run)

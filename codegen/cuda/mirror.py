@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
-from graphc.codegen.access import loads as loads_of
 from graphc.codegen.cpu_functions import STORAGE, constant
 from graphc.codegen.cpu_memory import write
 from graphc.codegen.cuda.device import DeviceFunction
@@ -99,7 +98,7 @@ def mirrors(
 def _others(kernel: Kernel, product: Product, program: Program) -> set[tuple[str, tuple[Scalar, ...]]]:
     access = Access(kernel, program)
     return {
-        (load.buffer, load.at) for part in product.parts for term in part.terms for load in loads_of(term.other, access)
+        (load.buffer, load.at) for part in product.parts for term in part.terms for load in access.loads(term.other)
     }
 
 

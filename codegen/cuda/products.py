@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.access import MEMORY, Access
-from graphc.codegen.access import loads as loads_of
 from graphc.codegen.program import Accumulate, Call, Const, Dim, Kernel, Program, Reduce, Scalar
 
 __all__ = ["Part", "Product", "Term", "length_of", "product_of"]
@@ -118,4 +117,4 @@ def _is_held(scalar: Scalar, inside: frozenset[str], made: set[str], access: Acc
     dependence = access.dependence(scalar)
     if MEMORY not in dependence or not dependence <= inside | {MEMORY}:
         return False
-    return not any(load.buffer in made for load in loads_of(scalar, access))
+    return not any(load.buffer in made for load in access.loads(scalar))
