@@ -140,8 +140,7 @@ def _scalars(kernel: Kernel) -> Iterator[Scalar]:
 
 def _reduce_scalars(reduce: Reduce) -> Iterator[Scalar]:
     yield from (dim.extent for dim in reduce.dims)
-    yield from (let.value for let in reduce.body)
-    yield from (total.value for total in reduce.sums)
+    yield from reduce.values
     if reduce.when is not None:
         yield reduce.when
 

@@ -57,9 +57,8 @@ def cost(kernel: Kernel, lanes: int) -> Cost:
         if isinstance(step, Let):
             each += _instructions([step.value])
             continue
-        values = [*(let.value for let in step.body), *(total.value for total in step.sums)]
-        inside.append(Cost(step.dims, _instructions(values) / lanes))
-        operands |= {_operand(p) for value in values for p in walk(value) if isinstance(p, Load)}
+        inside.append(Cost(step.dims, _instructions(step.values) / lanes))
+        operands |= {_operand(p) for value in step.values for p in walk(value) if isinstance(p, Load)}
     return Cost(kernel.dims, each / lanes, tuple(inside), frozenset(operands))
 
 

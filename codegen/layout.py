@@ -112,8 +112,7 @@ def _accesses(kernel: Kernel, access: Access) -> list[_Access]:
     found = []
     for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
         bound = {dim.index for dim in reduce.dims}
-        values = [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
-        for load in {load for value in values for load in access.loads(value)}:
+        for load in {load for value in reduce.values for load in access.loads(value)}:
             shared = [access.dependence(s) for s in load.at]
             mixed = [names & own for names in shared if names & own and names & bound]
             found.append(_Access(load.buffer, load.at, frozenset().union(*mixed)))

@@ -160,7 +160,7 @@ def _turn_kernel(kernel: Kernel, around: tuple[Loop, ...], program: Program) -> 
     access = Access(kernel, program)
     turns: dict[Load, _Turn] = {}
     wanted: set[_Wanted] = set()
-    for reduce, load in {(r, load) for r in reduces for scalar in _scalars(r) for load in access.loads(scalar)}:
+    for reduce, load in {(r, load) for r in reduces for scalar in r.values for load in access.loads(scalar)}:
         depth = _depth(load, kernel, around, access)
         turn = None if depth is None else _panels(load, reduce, kernel, access) or _turn(load, reduce, vector, access)
         if turn is not None and depth is not None:
@@ -223,10 +223,6 @@ def _strided_dim(load: Load, vector: str, access: Access) -> int | None:
     if any(isinstance(dim, Ring) for dim in access.buffers[load.buffer].dims):
         return None
     return moving[0] if coefficient(load.at[moving[0]], vector, access) == index(1) else None
-
-
-def _scalars(reduce: Reduce) -> list[Scalar]:
-    return [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
 
 
 def _reading(reduce: Reduce, turns: Mapping[Load, _Turn]) -> Reduce:

@@ -118,6 +118,11 @@ class Reduce:
     body: tuple[Let, ...] = ()
     when: Scalar | None = None
 
+    @property
+    def values(self) -> tuple[Scalar, ...]:
+        """All that is computed at each point where `when` holds."""
+        return (*(let.value for let in self.body), *(total.value for total in self.sums))
+
 
 @dataclass(frozen=True, slots=True)
 class Store:
@@ -191,8 +196,7 @@ def scalars(kernel: Kernel) -> Iterator[Scalar]:
         if isinstance(step, Let):
             yield step.value
             continue
-        yield from (let.value for let in step.body)
-        yield from (total.value for total in step.sums)
+        yield from step.values
         if step.when is not None:
             yield step.when
     for store in kernel.stores:

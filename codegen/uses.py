@@ -39,8 +39,8 @@ def references(scalar: Scalar | None) -> set[str]:
 
 def reduce_references(reduce: Reduce) -> set[str]:
     """The names from outside that a reduction uses."""
-    scalars = (reduce.when, *(let.value for let in reduce.body), *(total.value for total in reduce.sums))
-    return {name for scalar in scalars for name in references(scalar)} - {let.name for let in reduce.body}
+    used = {name for scalar in (reduce.when, *reduce.values) for name in references(scalar)}
+    return used - {let.name for let in reduce.body}
 
 
 def used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:

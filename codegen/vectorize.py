@@ -208,8 +208,7 @@ def _values(kernel: Kernel) -> Iterator[Scalar]:
         if isinstance(step, Let):
             yield step.value
         else:
-            yield from (let.value for let in step.body)
-            yield from (total.value for total in step.sums)
+            yield from step.values
     yield from (store.value for store in kernel.stores)
 
 

@@ -19,7 +19,7 @@ from graphc.codegen.cuda.mma_tile import MmaGeometry
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.codegen.cuda.versions import RESERVED, Version
 from graphc.codegen.lengths import evaluate, points_of
-from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement
+from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Reduce, Statement
 from graphc.codegen.uses import stored
 from graphc.scalar import walk
 
@@ -193,7 +193,7 @@ def _repeated(body: tuple[Statement, ...], times: int, sizes: Mapping[str, int])
 
 def _work(kernel: Kernel, lanes: int, made: set[str], program: Program, sizes: Mapping[str, int]) -> Work:
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    inside = [value for reduce in reduces for value in _values(reduce)]
+    inside = [value for reduce in reduces for value in reduce.values]
     extents = {d.index: evaluate(d.extent, sizes) for d in (*kernel.dims, *(d for r in reduces for d in r.dims))}
     held = {
         (part.buffer, part.at): _count(part, extents) * STORAGE[program.buffer(part.buffer).dtype][1]
@@ -209,10 +209,6 @@ def _work(kernel: Kernel, lanes: int, made: set[str], program: Program, sizes: M
         lanes,
         sum(held.values()),
     )
-
-
-def _values(reduce: Reduce) -> list[Scalar]:
-    return [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
 
 
 def _stays(load: Load, extents: Mapping[str, int]) -> bool:
