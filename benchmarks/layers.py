@@ -26,13 +26,13 @@ import graphc as gc
 from benchmarks.images import Images
 from benchmarks.report.table import significant
 from graphc.arena import buffer_bytes
-from graphc.codegen.cost import evaluate
 from graphc.codegen.jit import load, native
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.llvm import vector_type
 from graphc.codegen.program import Call, Kernel, Loop, Program, Reduce, Statement, kernels
 from graphc.codegen.target import Target
+from graphc.codegen.uses import loaded, stored
 from graphc.compile import Stages, stages
-from graphc.plan import loads
 from graphc.scalar import walk
 
 REPEATS = 3
@@ -55,15 +55,15 @@ def layers(made: Stages, sizes: dict[str, int]) -> dict[str, Layer]:
     own: dict[str, str] = {}  # the layer that stored a buffer
     found: dict[str, Layer] = {}
     for statement in track(program.body, "kernels", transient=True):
-        read, stored = _touched(statement)
+        read, written = loaded((statement,)), stored((statement,))
         sized = Counter[str]()
-        for layer_name, size in (params[buffer] for buffer in sorted(read | stored) if buffer in params):
+        for layer_name, size in (params[buffer] for buffer in sorted(read | written) if buffer in params):
             sized[layer_name] += size
         earlier = sorted(own[buffer] for buffer in read if buffer in own)
         name = next(iter([*(name for name, _ in sized.most_common()), *earlier]), "input")
-        if read and read <= set(params) and not stored & set(params):
-            params |= dict.fromkeys(stored, (name, sized[name]))  # weights in another order
-        own |= {buffer: name for buffer in stored if buffer not in params}
+        if read and read <= set(params) and not written & set(params):
+            params |= dict.fromkeys(written, (name, sized[name]))  # weights in another order
+        own |= {buffer: name for buffer in written if buffer not in params}
         layer = found.setdefault(name, Layer())
         layer.seconds += _seconds(replace(program, body=(statement,)), arrays, sizes)
         layer.operations += operations(statement, sizes)
@@ -74,11 +74,6 @@ def layers(made: Stages, sizes: dict[str, int]) -> dict[str, Layer]:
 def _layer_of(param: str) -> str:
     """Params are named LAYER_NUMBER_…, and what an optimiser keeps of them after them."""
     return "_".join(param.removeprefix("momentum_").split("_")[:2])
-
-
-def _touched(statement: Statement) -> tuple[set[str], set[str]]:
-    inner = list(kernels((statement,)))
-    return {load.buffer for k in inner for load in loads(k)}, {store.buffer for k in inner for store in k.stores}
 
 
 def operations(statement: Statement, sizes: dict[str, int]) -> float:
@@ -99,8 +94,7 @@ def operations(statement: Statement, sizes: dict[str, int]) -> float:
 def touched(kernel: Kernel, program: Program, sizes: dict[str, int]) -> float:
     """Bytes of the buffers that a kernel loads or stores; of one that it has fewer points than elements of, so many."""
     points = _points(kernel, sizes) * max([_points(s, sizes) for s in kernel.body if isinstance(s, Reduce)], default=1)
-    buffers = {load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores}
-    found = [program.buffer(name) for name in buffers]
+    found = [program.buffer(name) for name in loaded((kernel,)) | stored((kernel,))]
     return sum(min(buffer_bytes(b, sizes), points * np.dtype(b.dtype).itemsize) for b in found)
 
 

@@ -22,12 +22,11 @@ from graphc.codegen.program import (
     Ref,
     Ring,
     Scalar,
-    Size,
     Store,
 )
 from graphc.scalar import call, index
 
-__all__ = ["MEMORY", "Access", "coefficient", "loads", "offset", "substitute"]
+__all__ = ["MEMORY", "Access", "coefficient", "offset", "substitute"]
 
 # Stands among the indices a scalar depends on when computing it reads memory.
 MEMORY = "(memory)"
@@ -52,6 +51,32 @@ class Access:
         while isinstance(scalar, Ref) and scalar.name in self.lets:
             scalar = self.lets[scalar.name]
         return scalar
+
+    def terms(self, scalar: Scalar) -> Iterator[Scalar]:
+        """What a value adds up."""
+        match self.resolve(scalar):
+            case Call("add", (a, b)):
+                yield from self.terms(a)
+                yield from self.terms(b)
+            case term:
+                yield term
+
+    def loads(self, scalar: Scalar, seen: set[Ref] | None = None) -> Iterator[Load]:
+        """Every load that computing a scalar makes, those in subscripts and conditions too; names are followed once,
+        and those that were `seen` not at all."""
+        seen = set() if seen is None else seen
+        if isinstance(scalar, Ref):
+            if scalar in seen:
+                return
+            seen.add(scalar)
+        match self.resolve(scalar):
+            case Load(_, at, _, when) as load:
+                yield load
+                for part in at if when is None else (*at, when):
+                    yield from self.loads(part, seen)
+            case Call(_, args):
+                for argument in args:
+                    yield from self.loads(argument, seen)
 
     def stored(self, store: Store) -> Scalar:
         """The value of a store, which rounds it to what its buffer holds, without a rounding of its own to the same."""
@@ -177,22 +202,3 @@ def substitute(scalar: Scalar, values: dict[str, Scalar], access: Access) -> Sca
             condition = None if when is None else substitute(when, values, access)
             return Load(buffer, tuple(substitute(a, values, access) for a in at), dtype, condition)
     return scalar
-
-
-def loads(scalar: Scalar, access: Access, seen: set[Ref] | None = None) -> Iterator[Load]:
-    """Every load that computing a scalar makes, those in subscripts and conditions too; names are followed once."""
-    seen = set() if seen is None else seen
-    if isinstance(scalar, Ref):
-        if scalar in seen:
-            return
-        seen.add(scalar)
-    match access.resolve(scalar):
-        case Load(_, at, _, when) as load:
-            yield load
-            for part in at if when is None else (*at, when):
-                yield from loads(part, access, seen)
-        case Call(_, args):
-            for argument in args:
-                yield from loads(argument, access, seen)
-        case Const() | Index() | Size() | Ref():
-            return

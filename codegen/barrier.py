@@ -1,13 +1,13 @@
 """The barrier at which the threads of one call meet, as text of the module whose code they run.
 
-Memory that the threads share lies in a `Team`, a block whose fields have a cache line each. Each thread tells another
-that it is here, and then looks whether a third has told it so, in as many rounds as it takes until all have heard of
-all: log2 of the threads, and no line has two writers (Hensgen, Finkel and Manber, "Two algorithms for barrier
-synchronization", 1988). For two threads that is one round, the time a line takes from core to core. They look in two
-ways: for a short while they only do that, which is fast when all cores are ours, and then they sleep, so that a thread
-whose core another process took gets one of theirs. To see a sleeper without fail, a thread would have to wait until its
-own flag has reached memory, which takes as long as the rest of the barrier; so it may miss one, who wakes by itself
-after a while. Sleeping and waking need the operating system, so they go through
+Memory that the threads share lies in a team, a block of the fields in `TEAM`, of which those that change during a call
+have a cache line each. Each thread tells another that it is here, and then looks whether a third has told it so, in as
+many rounds as it takes until all have heard of all: log2 of the threads, and no line has two writers (Hensgen, Finkel
+and Manber, "Two algorithms for barrier synchronization", 1988). For two threads that is one round, the time a line
+takes from core to core. They look in two ways: for a short while they only do that, which is fast when all cores are
+ours, and then they sleep, so that a thread whose core another process took gets one of theirs. To see a sleeper without
+fail, a thread would have to wait until its own flag has reached memory, which takes as long as the rest of the barrier;
+so it may miss one, who wakes by itself after a while. Sleeping and waking need the operating system, so they go through
 two addresses in the team and the module itself calls nothing.
 """
 

@@ -17,9 +17,9 @@ import numpy as np
 from graphc.codegen.cpu import attributes_of, llvm_ir
 from graphc.codegen.llvm import Function, Value, i64, quoted
 from graphc.codegen.partition import partition
-from graphc.codegen.program import Buffer, Program, kernels
+from graphc.codegen.program import Buffer, Program
 from graphc.codegen.target import Target
-from graphc.plan import loads
+from graphc.codegen.uses import loaded, stored
 
 __all__ = ["ALIGNMENT", "built_in", "c_function", "fields"]
 
@@ -39,8 +39,7 @@ def built_in(program: Program, constants: Mapping[str, np.ndarray]) -> tuple[Buf
 
 
 def _touched(program: Program) -> Iterator[Buffer]:
-    names = {store.buffer for kernel in kernels(program.body) for store in kernel.stores}
-    names |= {load.buffer for kernel in kernels(program.body) for load in loads(kernel)}
+    names = loaded(program.body) | stored(program.body)
     return (buffer for buffer in program.buffers if buffer.name in names)
 
 

@@ -19,7 +19,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 from graphc.codegen.program import (
-    Accumulate,
     Buffer,
     Call,
     Const,
@@ -32,10 +31,10 @@ from graphc.codegen.program import (
     Reduce,
     Scalar,
     Statement,
-    Store,
+    map_kernel,
 )
 from graphc.codegen.vectorize import vector_index
-from graphc.scalar import call, walk
+from graphc.scalar import call, replaced, walk
 
 __all__ = ["collapse"]
 
@@ -44,16 +43,15 @@ LONGEST = 16  # rows that one tile can have
 
 
 def collapse(program: Program) -> Program:
-    buffers = {buffer.name: buffer for buffer in program.buffers}
-    return replace(program, body=tuple(_statement(s, program, buffers) for s in program.body))
+    return replace(program, body=tuple(_statement(s, program) for s in program.body))
 
 
-def _statement(statement: Statement, program: Program, buffers: Mapping[str, Buffer]) -> Statement:
+def _statement(statement: Statement, program: Program) -> Statement:
     if not isinstance(statement, Kernel):
-        return replace(statement, body=tuple(_statement(s, program, buffers) for s in statement.body))
+        return replace(statement, body=tuple(_statement(s, program) for s in statement.body))
     if not any(isinstance(step, Reduce) for step in statement.body):
         return statement
-    vector = vector_index(statement, program)
+    vector, buffers = vector_index(statement, program), program.declared
     for first, second in pairwise(statement.dims):
         if vector not in (first.index, second.index) and _together(first, second, _scalars(statement), buffers):
             statement = _collapsed(statement, first, second)
@@ -92,7 +90,7 @@ def _is_row(kernel: Kernel, dim: Dim) -> bool:
 def _reduce(reduce: Reduce, buffers: Mapping[str, Buffer]) -> Reduce:
     for first, second in pairwise(reduce.dims):
         if _together(first, second, _reduce_scalars(reduce), buffers):
-            return _collapsed_reduce(reduce, first, second, _one(reduce.dims, first, second))
+            return _collapsed_reduce(reduce, first, second)
     return reduce
 
 
@@ -142,8 +140,7 @@ def _scalars(kernel: Kernel) -> Iterator[Scalar]:
 
 def _reduce_scalars(reduce: Reduce) -> Iterator[Scalar]:
     yield from (dim.extent for dim in reduce.dims)
-    yield from (let.value for let in reduce.body)
-    yield from (total.value for total in reduce.sums)
+    yield from reduce.values
     if reduce.when is not None:
         yield reduce.when
 
@@ -163,37 +160,19 @@ def _places(first: Dim, second: Dim) -> dict[str, Scalar]:
 
 
 def _collapsed(kernel: Kernel, first: Dim, second: Dim) -> Kernel:
-    places = _places(first, second)
-    body = tuple(
-        Let(step.name, _moved(step.value, places))
-        if isinstance(step, Let)
-        else _collapsed_reduce(step, first, second, step.dims)
-        for step in kernel.body
-    )
-    stores = tuple(
-        Store(s.buffer, tuple(_moved(a, places) for a in s.at), _moved(s.value, places), s.accumulate)
-        for s in kernel.stores
-    )
-    return Kernel(kernel.name, _one(kernel.dims, first, second), body, stores)
+    moved = map_kernel(kernel, lambda scalar: _moved(scalar, _places(first, second)))
+    return replace(moved, dims=_one(kernel.dims, first, second))
 
 
-def _collapsed_reduce(reduce: Reduce, first: Dim, second: Dim, dims: tuple[Dim, ...]) -> Reduce:
+def _collapsed_reduce(reduce: Reduce, first: Dim, second: Dim) -> Reduce:
     places = _places(first, second)
     return Reduce(
-        dims,
-        tuple(Accumulate(s.name, s.op, _moved(s.value, places)) for s in reduce.sums),
+        _one(reduce.dims, first, second),
+        tuple(replace(total, value=_moved(total.value, places)) for total in reduce.sums),
         tuple(Let(let.name, _moved(let.value, places)) for let in reduce.body),
         None if reduce.when is None else _moved(reduce.when, places),
     )
 
 
 def _moved(scalar: Scalar, places: Mapping[str, Scalar]) -> Scalar:
-    match scalar:
-        case Index(name):
-            return places.get(name, scalar)
-        case Call(fn, args, dtype):
-            return Call(fn, tuple(_moved(a, places) for a in args), dtype)
-        case Load(buffer, at, dtype, when):
-            condition = None if when is None else _moved(when, places)
-            return Load(buffer, tuple(_moved(a, places) for a in at), dtype, condition)
-    return scalar
+    return replaced(scalar, lambda part: places.get(part.name) if isinstance(part, Index) else None)

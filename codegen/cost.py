@@ -7,15 +7,15 @@ products in one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.core import Core
-from graphc.codegen.program import Call, Const, Dim, Index, Kernel, Let, Load, Scalar, Size
-from graphc.scalar import FUNCTIONS, walk
+from graphc.codegen.lengths import points_of
+from graphc.codegen.program import Call, Dim, Index, Kernel, Let, Load, Scalar
+from graphc.scalar import walk
 
-__all__ = ["Cost", "Operand", "cost", "evaluate", "step_name"]
+__all__ = ["Cost", "Operand", "cost"]
 
 _PER_CYCLE = 2
 _STORE = 2
@@ -43,12 +43,9 @@ class Cost:
 
     def cycles(self, sizes: Mapping[str, int], core: Core) -> tuple[float, float]:
         """Of all points, given the lengths that come with the data: their own, and those of their reductions."""
-        points = self.points(sizes)
-        inside = sum(reduce.points(sizes) * reduce.each for reduce in self.inside)
-        return points * self.each / _PER_CYCLE, points * inside / core.products
-
-    def points(self, sizes: Mapping[str, int]) -> int:
-        return math.prod(evaluate(dim.extent, sizes) for dim in self.dims)
+        count = points_of(self.dims, sizes)
+        inside = sum(points_of(reduce.dims, sizes) * reduce.each for reduce in self.inside)
+        return count * self.each / _PER_CYCLE, count * inside / core.products
 
 
 def cost(kernel: Kernel, lanes: int) -> Cost:
@@ -60,9 +57,8 @@ def cost(kernel: Kernel, lanes: int) -> Cost:
         if isinstance(step, Let):
             each += _instructions([step.value])
             continue
-        values = [*(let.value for let in step.body), *(total.value for total in step.sums)]
-        inside.append(Cost(step.dims, _instructions(values) / lanes))
-        operands |= {_operand(p) for value in values for p in walk(value) if isinstance(p, Load)}
+        inside.append(Cost(step.dims, _instructions(step.values) / lanes))
+        operands |= {_operand(p) for value in step.values for p in walk(value) if isinstance(p, Load)}
     return Cost(kernel.dims, each / lanes, tuple(inside), frozenset(operands))
 
 
@@ -78,22 +74,3 @@ def _instructions(scalars: Sequence[Scalar]) -> float:
             if isinstance(part, Call) and part.dtype != "index":
                 total += _INSTRUCTIONS.get(part.fn, 1)
     return max(1.0, total)
-
-
-def step_name(index: str) -> str:
-    """The name under which sizes have the step at which a loop is."""
-    return f"step of {index}"
-
-
-def evaluate(extent: Scalar, sizes: Mapping[str, int]) -> int:
-    """A length, given those that come with the data; in a loop, that at the step that `sizes` have, or at step 0."""
-    match extent:
-        case Const(value):
-            return int(value)
-        case Size(name):
-            return sizes[name]
-        case Index(name):
-            return sizes.get(step_name(name), 0)
-        case Call(fn, args):
-            return int(FUNCTIONS[fn].numpy(*(evaluate(a, sizes) for a in args)))
-    raise TypeError(f"a length made of numbers and sizes was expected, not {extent}")

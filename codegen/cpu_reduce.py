@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 _MOST_CHAINS = 4  # accumulators of a horizontal reduction, to overlap the latency of an addition
-_LOWEST = {"float32": float("-inf"), "float64": float("-inf"), "int32": -(2**31), "index": -(2**63), "bool": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +164,7 @@ def _guard(values: Values, when: Scalar | None, vectors: int, own: str | None) -
 
 def identity(values: Values, total: Accumulate, lanes: int) -> Value:
     """What a reduction over no points gives, in every lane."""
-    dtype = total.value.dtype
-    return values.function.splat(constant(_LOWEST[dtype] if total.op == "max" else 0, dtype), lanes)
+    return values.function.splat(constant(total.identity.value, total.value.dtype), lanes)
 
 
 def start(values: Values, total: Accumulate, lanes: int) -> Accumulator:
@@ -179,16 +177,8 @@ def start(values: Values, total: Accumulate, lanes: int) -> Accumulator:
 
 def terms(values: Values, total: Accumulate) -> list[Scalar]:
     """What a reduction takes in at each point, one after another."""
-
-    def parts(scalar: Scalar) -> Iterator[Scalar]:
-        match values.access.resolve(scalar):
-            case Call("add", (a, b), dtype) if dtype.startswith("float"):
-                yield from parts(a)
-                yield from parts(b)
-            case resolved:
-                yield resolved
-
-    return list(parts(total.value)) if total.op == "sum" else [total.value]
+    several = total.op == "sum" and total.value.dtype.startswith("float")
+    return list(values.access.terms(total.value)) if several else [total.value]
 
 
 def add(values: Values, accumulator: Accumulator, term: Scalar, cell: Cell, masked: bool) -> None:
@@ -217,9 +207,7 @@ def _plus(values: Values, sum: Value, scalar: Scalar, cell: Cell) -> Value:
 def combine(values: Values, total: Accumulate, a: Value, b: Value) -> Value:
     """What two parts of a reduction come to."""
     dtype = total.value.dtype
-    if total.op == "sum":
-        return values.functions.apply("add", [a, b], dtype, dtype)
-    return values.functions.apply("or" if dtype == "bool" else "max", [a, b], dtype, dtype)
+    return values.functions.apply("add" if total.op == "sum" else "max", [a, b], dtype, dtype)
 
 
 def _fold(values: Values, total: Accumulate, parts: list[Value]) -> Value:

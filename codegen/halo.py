@@ -16,14 +16,12 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
 from graphc.codegen.program import (
-    Accumulate,
     Buffer,
     Call,
     Const,
     Dim,
     Index,
     Kernel,
-    Let,
     Load,
     Loop,
     Program,
@@ -33,8 +31,10 @@ from graphc.codegen.program import (
     Statement,
     Store,
     kernels,
+    map_kernel,
 )
-from graphc.scalar import call, holds, index, replaced
+from graphc.codegen.uses import stored
+from graphc.scalar import call, conjunction, holds, index, replaced, replaced_inside
 
 __all__ = ["halo"]
 
@@ -81,10 +81,10 @@ def halo(program: Program) -> Program:
     body: list[Statement] = []
     filled: set[str] = set()
     for statement in program.body:
-        stored = {s.buffer for kernel in kernels((statement,)) for s in kernel.stores} & set(chosen)
-        for name in sorted(stored - filled):
+        here = stored((statement,)) & set(chosen)
+        for name in sorted(here - filled):
             body += _fills(program.buffer(name), chosen[name])
-        filled |= stored
+        filled |= here
         body.append(_statement(statement, chosen, free))
     buffers = tuple(_widened(b, chosen[b.name]) if b.name in chosen else b for b in program.buffers)
     return replace(program, buffers=buffers, body=tuple(body))
@@ -100,23 +100,13 @@ def _guarded(kernel: Kernel, program: Program) -> Iterator[Guarded]:
     for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
         inside = extents | {dim.index: dim.extent for dim in reduce.dims}
         for total in reduce.sums:
-            for part in _terms(total.value, access):
+            for part in access.terms(total.value):
                 match part:
                     case Call("mul", factors, dtype) if dtype.startswith("float"):
                         for factor in factors:
                             found = _guarded_load(access.resolve(factor), access, inside)
                             if found is not None:
                                 yield found
-
-
-def _terms(scalar: Scalar, access: Access) -> Iterator[Scalar]:
-    """What a sum adds up."""
-    match access.resolve(scalar):
-        case Call("add", (a, b)):
-            yield from _terms(a, access)
-            yield from _terms(b, access)
-        case term:
-            yield term
 
 
 def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar]) -> Guarded | None:
@@ -145,7 +135,7 @@ def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar])
                 assert size is not None
                 before[dim], after[dim] = max(0, -span[0]), max(0, span[1] - size + 1)
             border = Border(tuple(before), tuple(after), fill)
-            return Guarded(scalar, load, border, _all(rest)) if isinstance(scalar, Call) else None
+            return Guarded(scalar, load, border, conjunction(rest)) if isinstance(scalar, Call) else None
     return None
 
 
@@ -156,13 +146,6 @@ def _conjuncts(condition: Scalar, access: Access) -> Iterator[Scalar]:
             yield from _conjuncts(b, access)
         case part:
             yield part
-
-
-def _all(conditions: list[Scalar]) -> Scalar | None:
-    result: Scalar | None = None
-    for condition in conditions:
-        result = condition if result is None else call("and", result, condition)
-    return result
 
 
 def _bounds_check(condition: Scalar, load: Load, sizes: list[int | None]) -> int | None:
@@ -240,24 +223,8 @@ def _statement(
 ) -> Statement:
     if isinstance(statement, Loop):
         return replace(statement, body=tuple(_statement(s, borders, free) for s in statement.body))
-    name = statement.name
-
-    def rule(scalar: Scalar) -> Scalar:
-        return _shifted(scalar, name, borders, free)
-
-    body: list[Let | Reduce] = []
-    for step in statement.body:
-        if isinstance(step, Let):
-            body.append(Let(step.name, rule(step.value)))
-            continue
-        lets = tuple(Let(let.name, rule(let.value)) for let in step.body)
-        sums = tuple(Accumulate(total.name, total.op, rule(total.value)) for total in step.sums)
-        body.append(Reduce(step.dims, sums, lets, None if step.when is None else rule(step.when)))
-    stores = tuple(
-        Store(s.buffer, _moved(s.buffer, tuple(map(rule, s.at)), borders), rule(s.value), s.accumulate)
-        for s in statement.stores
-    )
-    return Kernel(statement.name, statement.dims, tuple(body), stores)
+    kernel = map_kernel(statement, lambda scalar: _shifted(scalar, statement.name, borders, free))
+    return replace(kernel, stores=tuple(replace(s, at=_moved(s.buffer, s.at, borders)) for s in kernel.stores))
 
 
 def _shifted(
@@ -272,9 +239,8 @@ def _shifted(
             moved = _shifted(load, kernel, borders, free)
             return moved if guarded.rest is None else call("select", guarded.rest, moved, guarded.border.fill)
         if isinstance(part, Load) and part.buffer in borders:
-            at = tuple(_shifted(s, kernel, borders, free) for s in part.at)
-            when = None if part.when is None else _shifted(part.when, kernel, borders, free)
-            return replace(part, at=_moved(part.buffer, at, borders), when=when)
+            shifted = replaced_inside(part, rule)
+            return replace(shifted, at=_moved(part.buffer, shifted.at, borders))
         return None
 
     return replaced(scalar, rule)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from graphc.codegen.program import Buffer, Kernel, Loop, Ring, Scalar, Statement
-from graphc.plan import loads
+from graphc.codegen.uses import loads
 from graphc.scalar import offset_from
 
 __all__ = ["Access", "barriers"]

@@ -13,8 +13,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from graphc.codegen.access import Access, loads
+from graphc.codegen.access import Access
 from graphc.codegen.program import (
     Buffer,
     Const,
@@ -30,11 +31,13 @@ from graphc.codegen.program import (
     Store,
     kernels,
     map_kernel,
-    scalars,
 )
-from graphc.scalar import replaced, walk
+from graphc.codegen.uses import loaded, stored
+from graphc.scalar import replaced, replaced_inside, walk
 
 __all__ = ["layout"]
+
+_Item = TypeVar("_Item")
 
 LONG = 16  # elements: a dim that fills a vector
 
@@ -75,11 +78,10 @@ def _wishes(kernel: Kernel, program: Program) -> Iterator[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Windowed:
-    """What moves a kernel's windows: its dims that share subscripts with a reduction's, its other dims, and the
-    reductions' dims in the order of their subscripts."""
+    """What moves a kernel's windows: its dims that share subscripts with a reduction's, and the reductions' dims in the
+    order of their subscripts."""
 
     places: frozenset[str]
-    beside: frozenset[str]
     inside: tuple[str, ...]
 
 
@@ -88,9 +90,8 @@ def _windowed(kernel: Kernel, program: Program) -> Windowed:
     seen = [a for a in _accesses(kernel, access) if a.windowed]
     places = frozenset().union(*(a.windowed for a in seen))
     moving = [sorted(access.dependence(s)) for a in seen for s in a.at]
-    beside = {name for names in moving for name in names if name in own}
     inside = tuple(dict.fromkeys(name for names in moving for name in names if name not in own))
-    return Windowed(places, frozenset(beside - places), inside)
+    return Windowed(places, inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,7 @@ def _accesses(kernel: Kernel, access: Access) -> list[_Access]:
     found = []
     for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
         bound = {dim.index for dim in reduce.dims}
-        values = [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
-        for load in {load for value in values for load in loads(value, access)}:
+        for load in {load for value in reduce.values for load in access.loads(value)}:
             shared = [access.dependence(s) for s in load.at]
             mixed = [names & own for names in shared if names & own and names & bound]
             found.append(_Access(load.buffer, load.at, frozenset().union(*mixed)))
@@ -136,7 +136,7 @@ def _work(kernel: Kernel) -> int:
 # Turning.
 
 
-def _to_end(items: Sequence[Scalar | Ring], dim: int) -> tuple[Scalar | Ring, ...]:
+def _to_end(items: Sequence[_Item], dim: int) -> tuple[_Item, ...]:
     return (*items[:dim], *items[dim + 1 :], items[dim])
 
 
@@ -147,10 +147,7 @@ def _turned(buffer: Buffer, last: Mapping[str, int]) -> Buffer:
 def _statement(statement: Statement, last: Mapping[str, int], program: Program) -> Statement:
     if isinstance(statement, Loop):
         return replace(statement, body=tuple(_statement(s, last, program) for s in statement.body))
-    touched = {store.buffer for store in statement.stores} | {
-        part.buffer for scalar in scalars(statement) for part in walk(scalar) if isinstance(part, Load)
-    }
-    if touched.isdisjoint(last):
+    if (loaded((statement,)) | stored((statement,))).isdisjoint(last):
         return statement
     turned = map_kernel(statement, lambda scalar: _moved(scalar, last))
     stores = tuple(replace(s, at=_subscripts(s, last)) for s in turned.stores)
@@ -162,19 +159,14 @@ def _moved(scalar: Scalar, last: Mapping[str, int]) -> Scalar:
     def rule(part: Scalar) -> Scalar | None:
         if not isinstance(part, Load) or part.buffer not in last:
             return None
-        at = tuple(_moved(s, last) for s in part.at)
-        when = None if part.when is None else _moved(part.when, last)
-        return replace(part, at=_subscript_order(at, last[part.buffer]), when=when)
+        moved = replaced_inside(part, rule)
+        return replace(moved, at=_to_end(moved.at, last[part.buffer]))
 
     return replaced(scalar, rule)
 
 
-def _subscript_order(at: tuple[Scalar, ...], dim: int) -> tuple[Scalar, ...]:
-    return (*at[:dim], *at[dim + 1 :], at[dim])
-
-
 def _subscripts(store: Store, last: Mapping[str, int]) -> tuple[Scalar, ...]:
-    return _subscript_order(store.at, last[store.buffer]) if store.buffer in last else store.at
+    return _to_end(store.at, last[store.buffer]) if store.buffer in last else store.at
 
 
 def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Kernel:

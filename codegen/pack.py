@@ -20,11 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from graphc.codegen.access import Access, coefficient, loads
+from graphc.codegen.access import Access, coefficient
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
-    Call,
     Const,
     Dim,
     Index,
@@ -38,10 +37,10 @@ from graphc.codegen.program import (
     Scalar,
     Statement,
     Store,
-    kernels,
 )
+from graphc.codegen.uses import stored
 from graphc.codegen.vectorize import vector_index
-from graphc.scalar import call, computed, index
+from graphc.scalar import call, computed, index, replaced, replaced_inside
 
 __all__ = ["pack"]
 
@@ -121,13 +120,9 @@ def _body(
             body.append(_copy(turn, program.buffer(turn.buffer), copies[turn]))
         body.append(turned)
         outside |= {want for want in wanted if want.depth < len(around)}
-        written = _written(statement)
+        written = stored((statement,))
         current = {turn for turn in current | needed if turn.buffer not in written}
     return tuple(body), outside
-
-
-def _written(statement: Statement) -> frozenset[str]:
-    return frozenset(store.buffer for kernel in kernels((statement,)) for store in kernel.stores)
 
 
 def _turned_buffer(turn: _Turn, source: Buffer) -> Buffer:
@@ -165,13 +160,13 @@ def _turn_kernel(kernel: Kernel, around: tuple[Loop, ...], program: Program) -> 
     access = Access(kernel, program)
     turns: dict[Load, _Turn] = {}
     wanted: set[_Wanted] = set()
-    for reduce, load in {(r, load) for r in reduces for scalar in _scalars(r) for load in loads(scalar, access)}:
+    for reduce, load in {(r, load) for r in reduces for scalar in r.values for load in access.loads(scalar)}:
         depth = _depth(load, kernel, around, access)
         turn = None if depth is None else _panels(load, reduce, kernel, access) or _turn(load, reduce, vector, access)
         if turn is not None and depth is not None:
             turns[load] = turn
             wanted.add(_Wanted(turn, depth))
-    body = tuple(_replace_in_reduce(step, turns) if isinstance(step, Reduce) else step for step in kernel.body)
+    body = tuple(_reading(step, turns) if isinstance(step, Reduce) else step for step in kernel.body)
     return replace(kernel, body=body), wanted
 
 
@@ -180,7 +175,7 @@ def _depth(load: Load, kernel: Kernel, around: tuple[Loop, ...], access: Access)
     moving = access.dependence(load)
     nest: tuple[Statement, ...] = (*around, kernel)
     for depth, statement in enumerate(nest):
-        if load.buffer not in _written(statement):
+        if load.buffer not in stored((statement,)):
             indices = {loop.index for loop in around[depth:]} | {d.index for d in kernel.dims if d.extent != index(1)}
             return depth if not indices <= moving else None  # else each element is read once
         if isinstance(statement, Loop) and statement.index in moving:
@@ -230,29 +225,18 @@ def _strided_dim(load: Load, vector: str, access: Access) -> int | None:
     return moving[0] if coefficient(load.at[moving[0]], vector, access) == index(1) else None
 
 
-def _scalars(reduce: Reduce) -> list[Scalar]:
-    return [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
+def _reading(reduce: Reduce, turns: Mapping[Load, _Turn]) -> Reduce:
+    """The reduction with every load that has a turn reading the copy instead."""
 
+    def rule(part: Scalar) -> Scalar | None:
+        turn = turns.get(part) if isinstance(part, Load) else None
+        if turn is None or not isinstance(part, Load):
+            return None
+        inside = replaced_inside(part, rule)
+        return replace(inside, buffer=turn.copy, at=turn.at(inside.at))
 
-def _replace_in_reduce(reduce: Reduce, turns: Mapping[Load, _Turn]) -> Reduce:
     return replace(
         reduce,
-        body=tuple(Let(let.name, _replace(let.value, turns)) for let in reduce.body),
-        sums=tuple(Accumulate(s.name, s.op, _replace(s.value, turns)) for s in reduce.sums),
+        body=tuple(Let(let.name, replaced(let.value, rule)) for let in reduce.body),
+        sums=tuple(Accumulate(s.name, s.op, replaced(s.value, rule)) for s in reduce.sums),
     )
-
-
-def _replace(scalar: Scalar, turns: Mapping[Load, _Turn]) -> Scalar:
-    """The scalar with every load that has a turn reading the copy instead."""
-    match scalar:
-        case Load(buffer, at, dtype, when):
-            inner = tuple(_replace(subscript, turns) for subscript in at)
-            condition = None if when is None else _replace(when, turns)
-            turn = turns.get(scalar)
-            if turn is None:
-                return Load(buffer, inner, dtype, condition)
-            return Load(turn.copy, turn.at(inner), dtype, condition)
-        case Call(fn, args, dtype):
-            return Call(fn, tuple(_replace(argument, turns) for argument in args), dtype)
-        case _:
-            return scalar

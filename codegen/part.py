@@ -17,23 +17,18 @@ from dataclasses import dataclass, replace
 
 import networkx
 
-from graphc.codegen.access import Access, loads
 from graphc.codegen.program import (
     Kernel,
-    Let,
     Loop,
     Program,
     Reduce,
-    Ref,
-    Scalar,
     Statement,
     Store,
     kernels,
-    scalars,
 )
 from graphc.codegen.target import Target
+from graphc.codegen.uses import loaded, stored, used_steps
 from graphc.codegen.vectorize import cycles, vector_index
-from graphc.scalar import walk
 
 __all__ = ["part"]
 
@@ -84,7 +79,7 @@ def _named(kernel: Kernel, parts: Sequence[Kernel], taken: set[str]) -> Sequence
 
 def _turned(kernel: Kernel, program: Program) -> list[Kernel]:
     """The kernel's sums along rows, and its others, where it has both and neither need the other."""
-    if sum(len(s.sums) for s in _reduces(kernel)) < 2 or len(groups := _independent(kernel, program)) < 2:
+    if sum(len(s.sums) for s in _reduces(kernel)) < 2 or len(groups := _independent(kernel)) < 2:
         return [kernel]
     found: dict[bool, list[Store]] = {}
     for stores in groups:
@@ -99,7 +94,7 @@ def _smaller(kernel: Kernel, program: Program) -> list[Kernel]:
     """The kernel, or parts of it that take fewer cycles."""
     if sum(len(s.sums) for s in _reduces(kernel)) < 2:
         return [kernel]
-    groups = _independent(kernel, program)
+    groups = _independent(kernel)
     whole = cycles(kernel, program, _TARGET)
     if len(groups) < 2 or whole is None:
         return [kernel]
@@ -113,16 +108,14 @@ def _reduces(kernel: Kernel) -> list[Reduce]:
     return [step for step in kernel.body if isinstance(step, Reduce)]
 
 
-def _independent(kernel: Kernel, program: Program) -> list[tuple[Store, ...]]:
+def _independent(kernel: Kernel) -> list[tuple[Store, ...]]:
     """The kernel's stores, in groups of which none computes anything or touches memory that another group needs."""
-    access = Access(kernel, program)
     needs: dict[Store, set[str]] = {}
     for store in kernel.stores:
-        names = _needed(kernel, (store,))
-        sums = {total.name for reduce in _reduces(kernel) for total in reduce.sums} & names
-        read = {load.buffer for scalar in scalars(_restricted(kernel, (store,))) for load in loads(scalar, access)}
-        written = {s.buffer for s in kernel.stores}
-        needs[store] = sums | {f"memory {buffer}" for buffer in (read & written) | {store.buffer}}
+        alone = _restricted(kernel, (store,))
+        sums = {total.name for reduce in _reduces(alone) for total in reduce.sums}
+        read = loaded((alone,)) & stored((kernel,))
+        needs[store] = sums | {f"memory {buffer}" for buffer in read | {store.buffer}}
     together: networkx.Graph[Store | str] = networkx.Graph()
     together.add_edges_from((store, need) for store, found in needs.items() for need in found)
     groups = networkx.connected_components(together)
@@ -152,34 +145,6 @@ def _merged(parts: list[_Part], kernel: Kernel, program: Program) -> list[_Part]
     return parts
 
 
-def _needed(kernel: Kernel, stores: tuple[Store, ...]) -> set[str]:
-    """The names of lets and sums that some stores need."""
-    values: dict[str, list[Scalar | None]] = {}
-    for step in kernel.body:
-        if isinstance(step, Let):
-            values[step.name] = [step.value]
-        else:
-            values |= {let.name: [let.value] for let in step.body}
-            values |= {total.name: [total.value, step.when] for total in step.sums}
-    found: set[str] = set()
-    waiting: list[Scalar | None] = [scalar for store in stores for scalar in (*store.at, store.value)]
-    while waiting:
-        for inner in walk(waiting.pop()):
-            if isinstance(inner, Ref) and inner.name not in found:
-                found.add(inner.name)
-                waiting += values[inner.name]
-    return found
-
-
 def _restricted(kernel: Kernel, stores: tuple[Store, ...]) -> Kernel:
     """The kernel with these stores alone, and no more than they need."""
-    names = _needed(kernel, stores)
-    body: list[Let | Reduce] = []
-    for step in kernel.body:
-        if isinstance(step, Let):
-            body += [step] if step.name in names else []
-            continue
-        sums = tuple(total for total in step.sums if total.name in names)
-        if sums:
-            body.append(replace(step, sums=sums, body=tuple(let for let in step.body if let.name in names)))
-    return replace(kernel, body=tuple(body), stores=stores)
+    return replace(kernel, body=used_steps(kernel.body, stores), stores=stores)

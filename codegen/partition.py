@@ -112,8 +112,7 @@ def partition(program: Program, target: Target) -> Partition:
     schedules = {kernel.name: schedule(kernel, program, target) for kernel in kernels(program.body)}
     costs = {kernel.name: cost(kernel, schedules[kernel.name].lanes) for kernel in kernels(program.body)}
     cuts = {kernel.name: tuple(_cuts(kernel, schedules[kernel.name])) for kernel in kernels(program.body)}
-    buffers = {buffer.name: buffer for buffer in program.buffers}
-    strategies = tuple(tuple(_strategies(statement, cuts, buffers)) for statement in program.body)
+    strategies = tuple(tuple(_strategies(statement, cuts, program.declared)) for statement in program.body)
     grains = {(kernel, cut.index): cut.grain for kernel, own in cuts.items() for cut in own}
     beside = wavefronts(program, lambda kernel, dim: grains.get((kernel.name, dim)))
     return Partition(schedules, costs, cuts, strategies, beside)

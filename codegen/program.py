@@ -25,11 +25,11 @@ bfloat16 buffer are float32 where they are loaded, and are rounded to the neares
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size
+from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, lowest, zero
 
 __all__ = [
     "Accumulate",
@@ -105,6 +105,11 @@ class Accumulate:
     op: Literal["sum", "max"]
     value: Scalar
 
+    @property
+    def identity(self) -> Const:
+        """What it comes to over no points."""
+        return zero(self.value.dtype) if self.op == "sum" else lowest(self.value.dtype)
+
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
@@ -112,6 +117,11 @@ class Reduce:
     sums: tuple[Accumulate, ...]
     body: tuple[Let, ...] = ()
     when: Scalar | None = None
+
+    @property
+    def values(self) -> tuple[Scalar, ...]:
+        """All that is computed at each point where `when` holds."""
+        return (*(let.value for let in self.body), *(total.value for total in self.sums))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +173,7 @@ class Program:
         return "\n".join(lines) + "\n"
 
 
-def kernels(statements: tuple[Statement, ...]) -> Iterator[Kernel]:
+def kernels(statements: Iterable[Statement]) -> Iterator[Kernel]:
     """Every kernel, in the order of the text."""
     for statement in statements:
         if isinstance(statement, Loop):
@@ -186,8 +196,7 @@ def scalars(kernel: Kernel) -> Iterator[Scalar]:
         if isinstance(step, Let):
             yield step.value
             continue
-        yield from (let.value for let in step.body)
-        yield from (total.value for total in step.sums)
+        yield from step.values
         if step.when is not None:
             yield step.when
     for store in kernel.stores:

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from graphc.codegen.program import Buffer, Kind, Loop, Program, Reduce, Ring, Scalar, Statement, kernels, scalars
-from graphc.plan import loads
+from graphc.codegen.program import Buffer, Kind, Loop, Program, Reduce, Ring, Scalar, Statement, scalars
+from graphc.codegen.uses import loaded, stored
 from graphc.scalar import Size, walk
 
 __all__ = ["split"]
@@ -21,29 +21,30 @@ __all__ = ["split"]
 def split(program: Program, fixed: frozenset[str]) -> tuple[Program, Program]:
     """The part of the program that needs the `fixed` buffers alone, and the rest. `fixed` are never stored to."""
     temps = {b.name for b in program.buffers if b.kind == "temp" and not any(isinstance(d, Ring) for d in b.dims)}
-    writers = Counter(name for statement in program.body for name in _stored(statement))
-    known, first, rest = set(fixed), [], []
+    writers = Counter(name for statement in program.body for name in stored((statement,)))
+    known = set(fixed)
+    first: list[Statement] = []
+    rest: list[Statement] = []
     for statement in program.body:
-        made = _stored(statement)
+        made = stored((statement,))
         alone = made <= temps and all(writers[name] == 1 for name in made)
-        if alone and _loaded(statement) - made <= known and not _measured(statement):
+        if alone and loaded((statement,)) - made <= known and not _measured(statement):
             known |= made
             first.append(statement)
         else:
             rest.append(statement)
-    needed = {name for statement in rest for name in _loaded(statement)}
-    results = {name for statement in first for name in _stored(statement)} & needed
+    results = stored(first) & loaded(rest)
     return _prologue(program, tuple(first), results), _remainder(program, tuple(rest), results)
 
 
 def _prologue(program: Program, body: tuple[Statement, ...], results: set[str]) -> Program:
-    touched = {name for statement in body for name in _loaded(statement) | _stored(statement)}
+    touched = loaded(body) | stored(body)
     buffers = tuple(_of_kind(b, "output") if b.name in results else b for b in program.buffers if b.name in touched)
     return Program(f"{program.name}_prologue", (), buffers, body)
 
 
 def _remainder(program: Program, body: tuple[Statement, ...], results: set[str]) -> Program:
-    touched = {name for statement in body for name in _loaded(statement) | _stored(statement)}
+    touched = loaded(body) | stored(body)
     buffers = tuple(
         _of_kind(b, "input") if b.name in results else b
         for b in program.buffers
@@ -54,14 +55,6 @@ def _remainder(program: Program, body: tuple[Statement, ...], results: set[str])
 
 def _of_kind(buffer: Buffer, kind: Kind) -> Buffer:
     return replace(buffer, kind=kind)
-
-
-def _stored(statement: Statement) -> set[str]:
-    return {store.buffer for kernel in kernels((statement,)) for store in kernel.stores}
-
-
-def _loaded(statement: Statement) -> set[str]:
-    return {load.buffer for kernel in kernels((statement,)) for load in loads(kernel)}
 
 
 def _measured(statement: Statement) -> bool:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.access import MEMORY, Access, loads, substitute
+from graphc.codegen.access import MEMORY, Access, substitute
 from graphc.codegen.program import (
     Buffer,
     Const,
@@ -100,8 +100,7 @@ def _views(kernel: Kernel, settled: set[str], program: Program) -> dict[Load, tu
     found = {}
     for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
         extents = {dim.index: dim.extent for dim in (*kernel.dims, *reduce.dims)}
-        values = [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
-        for load in dict.fromkeys(load for value in values for load in loads(value, access)):
+        for load in dict.fromkeys(load for value in reduce.values for load in access.loads(value)):
             order = _order(load, extents, access) if set(extents) > access.dependence(load) - {MEMORY} else []
             if (
                 load.buffer in settled

@@ -39,8 +39,8 @@ from graphc.codegen.program import (
     kernels,
     scalars,
 )
-from graphc.plan import used_steps
-from graphc.scalar import call, index, replaced, walk, zero
+from graphc.codegen.uses import used_steps
+from graphc.scalar import call, index, replaced, replaced_inside, walk, zero
 
 __all__ = ["scatter"]
 
@@ -156,7 +156,7 @@ def _where(scalar: Scalar, when: Scalar | None) -> Scalar:
         if not isinstance(part, Load) or when is None:
             return None
         asked = when if part.when is None else call("and", when, part.when)
-        return replace(part, at=tuple(replaced(s, rule) for s in part.at), when=asked)
+        return replace(replaced_inside(part, rule), when=asked)
 
     return replaced(scalar, rule)
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from graphc.arena import buffer_bytes
 from graphc.codegen.core import Core
-from graphc.codegen.cost import evaluate
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.partition import SKIPPED, THREAD, Cut, Partition, Strategy
 from graphc.codegen.program import Kernel, Program, Statement, kernels
 from graphc.codegen.rounds import Rounds, rounds, whole

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from graphc.codegen.access import Access, loads
+from graphc.codegen.access import Access
 from graphc.codegen.program import (
     Call,
     Const,
@@ -72,7 +72,7 @@ def _parts(kernel: Kernel, program: Program) -> dict[str, _Parts]:
     """The dims that are taken apart, by name."""
     access = Access(kernel, program)
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    subscripts = {s for r in reduces for total in r.sums for load in loads(total.value, access) for s in load.at}
+    subscripts = {s for r in reduces for total in r.sums for load in access.loads(total.value) for s in load.at}
     found: dict[str, _Parts] = {}
     for dim in (*kernel.dims, *(d for r in reduces for d in r.dims)):
         if isinstance(dim.extent, Const):

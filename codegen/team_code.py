@@ -47,6 +47,13 @@ _FIELD = {name: f"getelementptr i8, ptr %team, i64 {offset}" for name, offset in
 _JOB = {name: f"getelementptr i8, ptr %job, i64 {getattr(Job, name).offset}" for name, _ in Job._fields_}
 
 
+def _of_job(**types: str) -> str:
+    """The lines that read fields of a job, each to a register of its name."""
+    return "\n".join(
+        f"  %at.{name} = {_JOB[name]}\n  %{name} = load {type}, ptr %at.{name}" for name, type in types.items()
+    )
+
+
 def module(target: Target) -> str:
     """The whole text."""
     declaration, wait = pause(target)
@@ -189,16 +196,7 @@ def _share() -> str:
     """Run one thread's share of a job."""
     return f"""\
 define internal void @share(ptr %team, ptr %job, i64 %index) {{
-  %at.function = {_JOB["function"]}
-  %function = load ptr, ptr %at.function
-  %at.args = {_JOB["args"]}
-  %args = load ptr, ptr %at.args
-  %at.sizes = {_JOB["sizes"]}
-  %sizes = load ptr, ptr %at.sizes
-  %at.shares = {_JOB["shares"]}
-  %shares = load ptr, ptr %at.shares
-  %at.stride = {_JOB["stride"]}
-  %stride = load i64, ptr %at.stride
+{_of_job(function="ptr", args="ptr", sizes="ptr", shares="ptr", stride="i64")}
   %bytes = mul i64 %stride, %index
   %row = getelementptr i8, ptr %shares, i64 %bytes
   call void %function(ptr %args, ptr %sizes, ptr %row, ptr %team)
@@ -212,15 +210,13 @@ def _run(sign: str) -> str:
     return f"""\
 define void @run(ptr %team, ptr %job) {{
 entry:
-  %at.threads = {_JOB["threads"]}
-  %threads = load i64, ptr %at.threads
+{_of_job(threads="i64")}
   %one = icmp eq i64 %threads, 1
   %none = icmp eq ptr %team, null
   %single = or i1 %one, %none
   br i1 %single, label %alone, label %recall
 recall:
-  %at.patience = {_JOB["patience"]}
-  %patience = load ptr, ptr %at.patience
+{_of_job(patience="ptr")}
   %patience.last = getelementptr i64, ptr %patience, i64 1
   %calls = load i64, ptr %patience
   %patient = icmp sgt i64 %calls, 0
@@ -280,8 +276,7 @@ unfinished:
 over:
   %slept = load i64, ptr %at.slept
   store atomic i32 0, ptr %busy release, align 4
-  %at.tolerance = {_JOB["tolerance"]}
-  %tolerance = load i64, ptr %at.tolerance
+{_of_job(tolerance="i64")}
   %setback = icmp sgt i64 %slept, %tolerance
   %last = load i64, ptr %patience.last
   %twice = mul i64 %last, 2
@@ -292,12 +287,7 @@ over:
   store i64 %alone.calls, ptr %patience.last
   ret void
 alone:
-  %at.function = {_JOB["function"]}
-  %function = load ptr, ptr %at.function
-  %at.args = {_JOB["args"]}
-  %args = load ptr, ptr %at.args
-  %at.sizes = {_JOB["sizes"]}
-  %sizes = load ptr, ptr %at.sizes
+{_of_job(function="ptr", args="ptr", sizes="ptr")}
   %at.alone = {_JOB["alone"]}
   %row = load ptr, ptr %at.alone
   call void %function(ptr %args, ptr %sizes, ptr %row, ptr null)
@@ -338,8 +328,7 @@ next:
   br i1 %ends, label %end, label %begin
 begin:
   %job = load ptr, ptr %team.job
-  %at.threads = {_JOB["threads"]}
-  %threads = load i64, ptr %at.threads
+{_of_job(threads="i64")}
   %mine = icmp slt i64 %index, %threads
   br i1 %mine, label %work, label %answer.enter
 work:

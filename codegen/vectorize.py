@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from graphc.codegen.access import Access, loads
-from graphc.codegen.program import Call, Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Ref, Scalar, Statement
+from graphc.codegen.access import Access
+from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Ref, Scalar, Statement
 from graphc.codegen.target import Target
 from graphc.codegen.tile import MOST_VECTORS, Step, best_tile, row_sizes
 
@@ -208,8 +208,7 @@ def _values(kernel: Kernel) -> Iterator[Scalar]:
         if isinstance(step, Let):
             yield step.value
         else:
-            yield from (let.value for let in step.body)
-            yield from (total.value for total in step.sums)
+            yield from step.values
     yield from (store.value for store in kernel.stores)
 
 
@@ -233,7 +232,7 @@ def _loads(values: Iterable[Scalar], access: Access) -> Iterator[Load]:
     """What several values load; names that they share are followed once."""
     seen: set[Ref] = set()
     for value in values:
-        yield from loads(value, access, seen)
+        yield from access.loads(value, seen)
 
 
 def _reduce_loads(reduce: Reduce, access: Access) -> list[Load]:
@@ -297,7 +296,7 @@ def _step(
     """What a step of the kernel's reductions asks of a tile; where the length of a dimension is not known, typical."""
     return Step(
         max(len(reduce.sums) for reduce in reduces),
-        max(sum(_terms(total.value, access) for total in reduce.sums) for reduce in reduces),
+        max(sum(1 for total in reduce.sums for _ in access.terms(total.value)) for reduce in reduces),
         tuple(
             sorted(
                 (row in access.dependence(load), vector in access.dependence(load))
@@ -311,14 +310,6 @@ def _step(
         target.vector_registers,
         target.vector_bits // 8,
     )
-
-
-def _terms(scalar: Scalar, access: Access) -> int:
-    """How many terms a value adds up."""
-    match access.resolve(scalar):
-        case Call("add", (a, b)):
-            return _terms(a, access) + _terms(b, access)
-    return 1
 
 
 def _depth(reduce: Reduce, vector: str, row: str | None, lanes: int, rows: int, vectors: int, access: Access) -> int:

@@ -37,8 +37,8 @@ from graphc.codegen.program import (
     Store,
     kernels,
 )
+from graphc.codegen.uses import loads, stored
 from graphc.errors import InternalError
-from graphc.plan import loads
 from graphc.scalar import DTYPES, FUNCTIONS, STORED, Call, Const, Index, Load, Ref, Scalar, Size, computed, walk
 
 __all__ = ["ProgramError", "verify"]
@@ -52,7 +52,7 @@ class ProgramError(InternalError):
 
 def verify(program: Program) -> None:
     """Raise ProgramError at the first invariant that does not hold."""
-    scope = _Scope({b.name: b for b in program.buffers}, frozenset(program.sizes), frozenset())
+    scope = _Scope(program.declared, frozenset(program.sizes), frozenset())
     _require(len(scope.sizes) == len(program.sizes), f"a size is named twice: {program.sizes}")
     _require(len(scope.buffers) == len(program.buffers), "a buffer is named twice\n" + str(program))
     names = [kernel.name for kernel in kernels(program.body)]
@@ -74,7 +74,7 @@ def _stored_before_loaded(
 ) -> None:
     """`filled` are the buffers stored so far, to which this adds; `carried` those that a loop in `around` stores."""
     for statement in statements:
-        made = {store.buffer for kernel in kernels((statement,)) for store in kernel.stores}
+        made = stored((statement,))
         if isinstance(statement, Loop):
             _stored_before_loaded(statement.body, set(filled), around | {statement.index}, carried | made)
         else:
@@ -248,9 +248,9 @@ def _signature(call: Call) -> None:
 
 def _no_races(kernel: Kernel, loops: frozenset[str]) -> None:
     lets = {let.name: let.value for step in kernel.body for let in ((step,) if isinstance(step, Let) else step.body)}
-    stored = {store.buffer for store in kernel.stores}
+    own = stored((kernel,))
     for load in loads(kernel):
-        if load.buffer not in stored:
+        if load.buffer not in own:
             continue
         for store in kernel.stores:
             if store.buffer == load.buffer and load.at != store.at:

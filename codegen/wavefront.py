@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from graphc.codegen.program import Buffer, Call, Const, Index, Kernel, Loop, Program, Ring, Scalar, Statement, kernels
-from graphc.plan import loads
+from graphc.codegen.uses import loads
 from graphc.scalar import index, offset_from
 
 __all__ = ["Stage", "Wavefront", "wavefronts"]
@@ -96,7 +96,7 @@ class _Search:
 
     def __init__(self, program: Program, grain: Grain) -> None:
         self.body, self.grain = program.body, grain
-        self.buffers = {buffer.name: buffer for buffer in program.buffers}
+        self.buffers = program.declared
         self.accesses = [tuple(dict.fromkeys(_accesses(statement))) for statement in program.body]
         self.touched = [frozenset(access.buffer for access in accesses) for accesses in self.accesses]
         self.stored = [frozenset(a.buffer for a in accesses if a.store) for accesses in self.accesses]

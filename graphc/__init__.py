@@ -20,6 +20,7 @@ from graphc import cells, layers, optim
 from graphc.checkpoint import load, save
 from graphc.compile import compile, emit
 from graphc.drawing.draw import Drawing, draw
+from graphc.einsum import einsum, outer
 from graphc.errors import GraphError, MissingAttributeError
 from graphc.explain import explain
 from graphc.export import Exported, export
@@ -35,7 +36,6 @@ from graphc.functions import (
     concat,
     cos,
     custom_gradient,
-    einsum,
     elu,
     embedding,
     erf,
@@ -57,7 +57,6 @@ from graphc.functions import (
     min,
     minimum,
     one_hot,
-    outer,
     prod,
     relu,
     roll,

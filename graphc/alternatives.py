@@ -20,7 +20,6 @@ from graphc.causality import Component
 from graphc.feeds import Feed
 from graphc.jacobian import Jacobian
 from graphc.lookahead import MOST_BYTES
-from graphc.ops.leaves import STATE
 
 MEMORY = 8.0  # bytes a cycle that come from memory
 ROUND_TRIP = 12.0  # cycles until a stored state has come back and gone through a multiply-add
@@ -84,7 +83,7 @@ def alternatives(facts: Facts, beside: Beside | None, feeds: Sequence[Feed]) -> 
     if beside is not None and beside.made:
         return (_wavefront(beside), *(way for way in alone if way.name != "loop"))
     inside = beside.others if beside is not None else ()
-    apart = [_apart(feed) for feed in feeds if not set(_names(feed.maker)) <= set(inside)]
+    apart = [_apart(feed) for feed in feeds if not set(feed.maker.states) <= set(inside)]
     return (*alone, *([_wavefront(beside)] if beside is not None else []), *apart)
 
 
@@ -126,7 +125,7 @@ def _wavefront(beside: Beside) -> Alternative:
 
 
 def _apart(feed: Feed) -> Alternative:
-    name = ", ".join(_names(feed.maker))
+    name = ", ".join(feed.maker.states)
     if None in feed.distances:
         reason = f"it reads all steps of {name} at once"
     elif not feed.alike:
@@ -134,7 +133,3 @@ def _apart(feed: Feed) -> Alternative:
     else:
         reason = f"what is computed between it and the loop of {name} needs all steps at once"
     return Alternative("wavefront", None, reason)
-
-
-def _names(cycle: Component) -> list[str]:
-    return [node["name"] for node in cycle.nodes if node.op is STATE]

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.program import Kernel, Let, Loop, Program, Reduce, Ring, Scalar, Statement, Store, kernels
+from graphc.codegen.uses import loads, stored
 from graphc.errors import Location
 from graphc.explanation import Kept, KernelWork, Products
-from graphc.plan import loads
 from graphc.scalar import Call, Load, Ref, Size, walk
 
 
@@ -29,17 +29,17 @@ class Anatomy:
         """The outermost loop in which these buffers are stored."""
         wanted = set(names)
         loops = (s for s in self.program.body if isinstance(s, Loop))
-        return next(loop for loop in loops if wanted & _stored((loop,)))
+        return next(loop for loop in loops if wanted & stored((loop,)))
 
     def before(self, loop: Loop) -> tuple[Kernel, ...]:
         """The kernels outside of loops that make what the loop reads."""
         read = {self.source(load.buffer) for kernel in kernels(loop.body) for load in loads(kernel)}
         position = self.program.body.index(loop)
-        return tuple(k for k in self._alone(self.program.body[:position]) if read & _stored((k,)))
+        return tuple(k for k in self._alone(self.program.body[:position]) if read & stored((k,)))
 
     def after(self, loop: Loop) -> tuple[Kernel, ...]:
         """The kernels outside of loops that read what the loop makes."""
-        made = _stored(loop.body)
+        made = stored(loop.body)
         position = self.program.body.index(loop)
         following = self._alone(self.program.body[position + 1 :])
         return tuple(k for k in following if made & {self.source(load.buffer) for load in loads(k)})
@@ -48,7 +48,7 @@ class Anatomy:
         return (s for s in body if isinstance(s, Kernel) and not self._copies_only(s))
 
     def _copies_only(self, kernel: Kernel) -> bool:
-        return not _stored((kernel,)).isdisjoint(self.copies)
+        return not stored((kernel,)).isdisjoint(self.copies)
 
     def source(self, buffer: str) -> str:
         while buffer in self.copies:
@@ -101,10 +101,6 @@ def _copies(program: Program) -> Iterator[tuple[str, str]]:
                 whole = sorted(str(subscript) for subscript in at) == sorted(dim.index for dim in dims)
                 if whole and stores[copy] == 1 and program.buffer(copy).kind == "temp":
                     yield copy, source
-
-
-def _stored(body: Sequence[Statement]) -> set[str]:
-    return {store.buffer for kernel in kernels(tuple(body)) for store in kernel.stores}
 
 
 def _is_operation(part: Scalar) -> bool:

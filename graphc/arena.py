@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.codegen.program import Buffer, Program, Ring, kernels
-from graphc.plan import loads
-from graphc.scalar import FUNCTIONS, Call, Const, Scalar, Size
+from graphc.codegen.lengths import evaluate
+from graphc.codegen.program import Buffer, Program, Ring
+from graphc.codegen.uses import loaded, stored
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 # Buffers that start at the same place of a page compete for the same lines of the first-level cache, and a load seems
@@ -58,15 +58,14 @@ def _lives(program: Program, moments: Moments) -> dict[str, tuple[int, int]]:
     """The first and the last moment at which a statement touches each buffer."""
     lives: dict[str, tuple[int, int]] = {}
     for moment, positions in enumerate(moments):
-        for kernel in kernels(tuple(program.body[k] for k in positions)):
-            touched = {load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores}
-            for name in touched:
-                lives[name] = (lives.get(name, (moment, moment))[0], moment)
+        statements = [program.body[k] for k in positions]
+        for name in loaded(statements) | stored(statements):
+            lives[name] = (lives.get(name, (moment, moment))[0], moment)
     return lives
 
 
 def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(_length(d, sizes) for d in buffer.dims)
+    return tuple(d.slots if isinstance(d, Ring) else evaluate(d, sizes) for d in buffer.dims)
 
 
 def buffer_bytes(buffer: Buffer, sizes: Mapping[str, int]) -> int:
@@ -75,19 +74,6 @@ def buffer_bytes(buffer: Buffer, sizes: Mapping[str, int]) -> int:
     for extent in buffer_shape(buffer, sizes):
         total *= extent
     return total
-
-
-def _length(dim: Scalar | Ring, sizes: Mapping[str, int]) -> int:
-    match dim:
-        case Ring(slots):
-            return slots
-        case Const(value):
-            return int(value)
-        case Size(name):
-            return sizes[name]
-        case Call(fn, args):
-            return int(FUNCTIONS[fn].numpy(*(_length(a, sizes) for a in args)))
-    raise TypeError(f"the length of a buffer is made of numbers and sizes, not {dim}")
 
 
 # What a call takes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from graphc.errors import ArgumentError, AxisError, UnsupportedError, meant
 from graphc.graph import Graph
 from graphc.ir import FLOATING, Axis, Node
 from graphc.ops.leaves import INPUT
+from graphc.whole import is_whole
 
 _SPELLED = {"bool": "np.bool_", "bfloat16": "ml_dtypes.bfloat16"}  # other dtypes: np. and their names
 LONGEST = 2**48  # points of an axis: more bytes than any machine addresses
@@ -65,10 +66,6 @@ def check_calls(graph: Graph, calls: object) -> None:
         check_by_name(graph, [calls])
     elif calls < 1:
         raise ArgumentError(f"a profile takes at least one call, got {calls}")
-
-
-def is_whole(number: object) -> TypeGuard[int]:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
@@ -181,7 +178,7 @@ def _sizes(
     for axis in graph.axes.values():
         if axis.name in given and axis.name not in declared:
             extent = given[axis.name]
-            if isinstance(extent, bool) or not isinstance(extent, int | np.integer):
+            if not is_whole(extent):
                 raise ArgumentError(f"the length of axis {axis.name!r} is a whole number, got {extent!r}")
             if extent > LONGEST:
                 raise ArgumentError(f"axis {axis.name!r} cannot be {extent} long; the longest is {LONGEST}")

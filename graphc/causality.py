@@ -47,6 +47,11 @@ class Component:
     reverse: bool = False
     body: tuple[Component, ...] = ()
 
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of the states among its nodes."""
+        return tuple(node["name"] for node in self.nodes if node.op is STATE)
+
 
 def roots(graph: Graph) -> list[Node]:
     """Everything that a call must compute."""

@@ -29,9 +29,10 @@ from graphc.codegen.program import (
     kernels,
     map_kernel,
 )
+from graphc.codegen.uses import loaded, stored
 from graphc.errors import InternalError, UnsupportedError
 from graphc.partial import Piecewise, split
-from graphc.plan import loads, rings, with_stores
+from graphc.plan import rings, with_stores
 from graphc.scalar import Index, Load, Scalar, Size, call, computed, index, offset_from, replaced, zero
 from graphc.sweeps import Scheduled, Sweeps, reads_along, sweeps
 
@@ -86,8 +87,8 @@ def chunk(program: Program, axis: str) -> Chunked:
             homes = {b for b in found.along if found.home(b) == sweep}
             body.append(writer.sweep(runs[sweep], homes, found.descending[sweep]))
     sizes = (*program.sizes, writer.steps.name, writer.count.name)
-    stored = _touched(body)
-    buffers = tuple(b for b in writer.all_buffers() if b.kind != "temp" or b.name in stored)
+    touched = loaded(body) | stored(body)
+    buffers = tuple(b for b in writer.all_buffers() if b.kind != "temp" or b.name in touched)
     _check_params(found, runs, {b.name for b in program.buffers if b.kind == "param"})
     least = max((k for halo in writer.halos.values() for k in halo), default=1)
     return Chunked(rings(Program(program.name, sizes, buffers, tuple(body))), axis, max(1, least))
@@ -135,8 +136,8 @@ def _run(found: Sweeps, axis: str, sweep: int, saved: set[str]) -> Run:
 def _check_params(found: Sweeps, runs: Sequence[Run], params: set[str]) -> None:
     """No sweep reads a param that has been overwritten by then."""
     for scheduled in (s for s in found.order if s.stores & params):
-        later = [load.buffer for run in runs[scheduled.sweep :] for k in kernels(run.statements) for load in loads(k)]
-        if both := scheduled.stores & params & set(later):
+        later = loaded(statement for run in runs[scheduled.sweep :] for statement in run.statements)
+        if both := scheduled.stores & params & later:
             names = ", ".join(sorted(both))
             raise UnsupportedError(
                 f"memory cannot be limited here: {names} is updated as soon as its new value is known, but values "
@@ -300,8 +301,3 @@ class _Writer:
             assert offset is not None
             result[place] = call("add", Index(self.axis), index(offset + self.halos.get(name, (0, 0))[0]))
         return tuple(result)
-
-
-def _touched(body: Sequence[Statement]) -> set[str]:
-    every = list(kernels(tuple(body)))
-    return {s.buffer for k in every for s in k.stores} | {load.buffer for k in every for load in loads(k)}

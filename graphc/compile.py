@@ -1,7 +1,7 @@
 """compile: a graph to machine code, stage by stage.
 
     verify → prepare → lookahead → schedule → fuse → lower → plan → [chunk]
-        → join → regroup → split → layout → halo → guard → subtotal → part → pack → collapse → early
+        → scatter → join → regroup → split → layout → halo → guard → subtotal → part → pack → collapse → early
         → reuse → LLVM → machine code
 
 Each stage is a pure function of the one before, each has a printed form (`emit_stage`), and the Program is checked
@@ -17,7 +17,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from graphc.arena import MemoryUse, memory_use
-from graphc.arguments import call_lengths, check_by_name, check_calls, is_whole
+from graphc.arguments import call_lengths, check_by_name, check_calls
 from graphc.budget import choose, parse_bytes
 from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen import prologue
@@ -61,6 +61,7 @@ from graphc.reuse import reuse
 from graphc.runtime import BoundCall, Code, Runner
 from graphc.schedule import Schedule, schedule
 from graphc.verify import verify
+from graphc.whole import is_whole
 
 MOST_THREADS = 1024
 DEFAULT_ARCH = "sm_90"  # of GPUs

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.program import Loop, Program, Ring, Statement, kernels
-from graphc.plan import loads
+from graphc.codegen.program import Loop, Program, Ring, Statement
+from graphc.codegen.uses import loaded, stored
 from graphc.scalar import Scalar, Size, walk
 
 
@@ -36,21 +36,19 @@ def _ordered(body: tuple[Statement, ...], large: set[str]) -> tuple[Statement, .
     for statement in body:
         if isinstance(statement, Loop) and any(isinstance(inner, Loop) for inner in statement.body):
             statement = replace(statement, body=_ordered(statement.body, large))
-        inside = list(kernels((statement,)))
-        loaded = frozenset(load.buffer for kernel in inside for load in loads(kernel))
-        stored = frozenset(store.buffer for kernel in inside for store in kernel.stores)
+        placed = _Placed(statement, frozenset(loaded((statement,))), frozenset(stored((statement,))))
         position = len(order)
-        if loaded & large and not stored & large:
-            first = _earliest(loaded, stored, order)
+        if placed.loaded & large and not placed.stored & large:
+            first = _earliest(placed, order)
             position = next((k for k in range(first, len(order)) if order[k].stored & large), len(order))
-        order.insert(position, _Placed(statement, loaded, stored))
+        order.insert(position, placed)
     return tuple(placed.statement for placed in order)
 
 
-def _earliest(loaded: frozenset[str], stored: frozenset[str], order: Sequence[_Placed]) -> int:
+def _earliest(placed: _Placed, order: Sequence[_Placed]) -> int:
     """The place after the last statement that must come before."""
     for position in range(len(order), 0, -1):
         before = order[position - 1]
-        if loaded & before.stored or stored & (before.stored | before.loaded):
+        if placed.loaded & before.stored or placed.stored & (before.stored | before.loaded):
             return position
     return 0

@@ -17,12 +17,13 @@ from graphc.anatomy import anatomy
 from graphc.arena import buffer_bytes
 from graphc.causality import Component, components, resolve
 from graphc.codegen.core import TYPICAL, Core
-from graphc.codegen.cost import evaluate
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.measure import this_core
 from graphc.codegen.partition import partition
 from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels
 from graphc.codegen.shares import in_rounds, picks, shares
 from graphc.codegen.target import Target
+from graphc.codegen.uses import loaded, stored
 from graphc.compile import Stages, emit, stages
 from graphc.cuda_explanation import CudaExplanation, explain_cuda
 from graphc.errors import ArgumentError, Location
@@ -33,8 +34,6 @@ from graphc.ir import Axis, Node, size
 from graphc.jacobian import Entry, Jacobian, jacobian
 from graphc.lookahead import lookahead
 from graphc.ops.axis import SHIFT
-from graphc.ops.leaves import STATE
-from graphc.plan import loads
 from graphc.prepare import prepare
 
 THREADS = 2  # that estimates of wavefronts are for
@@ -125,8 +124,8 @@ class _Explainer:
 
     def _loop(self, part: Component) -> Loop:
         """The loop that computes a cycle, by its own states or by the one that carries it two steps at once."""
-        names, states = self.made.lowered.names, _states(part)
-        made = next(w for w in self.walked if states & {self.carriers.get(name, name) for name in _states(w)})
+        names, states = self.made.lowered.names, set(part.states)
+        made = next(w for w in self.walked if states & {self.carriers.get(name, name) for name in w.states})
         return self.anatomy.loop_of(names[node] for node in made.nodes if node in names)
 
     def _read(self, part: Component, entry: Entry) -> StateRead:
@@ -161,7 +160,7 @@ class _Explainer:
             units=sum(units),
             points=max(points),
             lanes=self.target.lanes(max(bytes_each)),
-            ahead=not _states(part).isdisjoint(self.carriers.values()),
+            ahead=not set(part.states).isdisjoint(self.carriers.values()),
         )
 
     def _points(self, state: Node, loop: Loop) -> int:
@@ -189,7 +188,7 @@ class _Explainer:
             picked = picks(program, self.partition, sizes, THREADS, self.core)
             apart = sum(picked[s.position][1] for s in wave.stages)
             others = {s.position for s in wave.stages} - {position}
-            names = tuple(n for part in self.cycles if self._position(part) in others for n in sorted(_states(part)))
+            names = tuple(n for part in self.cycles if self._position(part) in others for n in sorted(part.states))
             if way is not None:
                 return Beside(names, way.block, way.lags[stage], way.cycles, apart, made is not None)
         return None
@@ -199,11 +198,8 @@ class _Explainer:
 
     def _moved(self, loop: Loop) -> float:
         """Bytes of the values that the loop walks through once, from its first step to its last."""
-        inside = tuple(kernels(loop.body))
-        touched = {load.buffer for kernel in inside for load in loads(kernel)}
-        touched |= {store.buffer for kernel in inside for store in kernel.stores}
-        long = [self.program.buffer(name) for name in touched]
-        walked = [b for b in long if loop.extent in b.dims and not any(isinstance(d, Ring) for d in b.dims)]
+        touched = [self.program.buffer(name) for name in loaded(loop.body) | stored(loop.body)]
+        walked = [b for b in touched if loop.extent in b.dims and not any(isinstance(d, Ring) for d in b.dims)]
         return float(sum(buffer_bytes(b, self.sizes) for b in walked))
 
 
@@ -215,10 +211,6 @@ def _sizes(program: Program, cycles: Sequence[Component], lengths: Mapping[str, 
         raise ArgumentError(f"no length of axis {wrong[0]!r} comes with the data; the axes whose does are: {known}")
     walked = {axis.name for part in cycles for axis, _ in _walks(part)}
     return {name: int(lengths.get(name, STEPS if name in walked else POINTS)) for name in program.sizes}
-
-
-def _states(part: Component) -> set[str]:
-    return {node["name"] for node in part.nodes if node.op is STATE}
 
 
 def _walks(part: Component) -> Iterator[tuple[Axis, bool]]:

@@ -13,7 +13,8 @@ import functools
 from graphc.ir import Node
 from graphc.ops.elementwise import DIV, MUL, div, mul
 from graphc.ops.event import reshape
-from graphc.ops.reduction import SUM, broadcast, sum_
+from graphc.ops.reduction import SUM, sum_
+from graphc.simplify import like
 
 LEVELS = 4  # of products in products; all of a long chain, written out anew for each sum, would be a larger graph
 
@@ -24,14 +25,14 @@ def factor_node(node: Node) -> Node:
         return node
     (value,) = node.inputs
     if value.op is DIV and _is_same(value.inputs[1], value, node) and _spans(value.inputs[0], value, node):
-        return _like(div(factor_node(_sum(value.inputs[0], node)), _one(value.inputs[1], value, node)), node)
+        return like(div(factor_node(_sum(value.inputs[0], node)), _one(value.inputs[1], value, node)), node)
     rest, outside = _parted(value, value, node)
     if not outside or rest is None or not _spans(rest, value, node):
         return node
     result = _sum(rest, node)
     for factor in outside:
         result = mul(result, _one(factor, value, node))
-    return _like(result, node)
+    return like(result, node)
 
 
 def _parted(part: Node, value: Node, node: Node, levels: int = LEVELS) -> tuple[Node | None, list[Node]]:
@@ -73,7 +74,3 @@ def _one(factor: Node, value: Node, node: Node) -> Node:
     """A factor without the dimensions that are summed."""
     lead = len(value.shape) - len(factor.shape)
     return reshape(factor, tuple(s for d, s in enumerate(factor.shape) if d + lead not in node["dims"]))
-
-
-def _like(value: Node, node: Node) -> Node:
-    return value if value.type == node.type else broadcast(value, node.axes, node.shape)

@@ -14,14 +14,14 @@ import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
 from graphc.habits import by_dim
-from graphc.ir import FLOATS, Axis, Node, Shape, check_dtype, topological
+from graphc.ir import FLOATS, Axis, Node, check_dtype, topological
 from graphc.ops import axis as axis_ops
 from graphc.ops import composite, gradient, leaves, reduction, table
-from graphc.ops import contraction as product
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.scalar import computed
 from graphc.value import Positions, Value, as_value, binary, home, promote
+from graphc.whole import is_whole
 
 Dims = int | Sequence[int] | None
 Over = Axis | Iterable[Axis] | None
@@ -140,7 +140,7 @@ def reduced_dims(value: Value, dim: Dims, over: Over) -> tuple[int, ...]:
         return tuple(range(rank)) if over is None else ()
     dims = tuple(dim) if isinstance(dim, Iterable) and not isinstance(dim, Value) else (dim,)
     for d in dims:
-        if isinstance(d, bool) or not isinstance(d, int | np.integer):
+        if not is_whole(d):
             raise ShapeError(f"dim= takes event dimensions, such as dim=0; axes are named by over=. Got {d!r}")
         if not -rank <= d < rank:
             raise ShapeError(f"dim={d} is outside an event of shape {value.shape}")
@@ -339,7 +339,7 @@ def roll(x: Any, shift: int, dim: int = -1) -> Value:
     """The event with its elements `shift` places further along a dimension; those beyond its end come back at its
     beginning. Along an axis, and without a way back, `x.shift(t, -1)` moves values."""
     (value,) = promote(x)
-    if isinstance(shift, bool) or not isinstance(shift, int | np.integer):
+    if not is_whole(shift):
         raise ShapeError(f"roll takes a whole number of places, fixed when the graph is built, got {shift!r}")
     (d,) = reduced_dims(value, dim, None)
     extent = value.shape[d]
@@ -356,59 +356,6 @@ def transpose(x: Any, *perm: Any) -> Value:
     if not all(isinstance(d, int | np.integer) for d in order):
         raise ShapeError(f"transpose takes event dimensions in their new order, gc.transpose(x, 1, 0), got {order}")
     return Value(value.graph, event_ops.transpose(value.node, tuple(map(int, order)))) if order else value.T
-
-
-def outer(a: Any, b: Any) -> Value:
-    """The outer product of two vectors."""
-    return einsum("i,j->ij", a, b)
-
-
-def einsum(formula: str, *operands: Any) -> Value:
-    """The product of events, summed over the letters that the result does not name: `einsum("ij,j->i", W, x)`.
-
-    Of three or more events the first two are multiplied, then their product with the next; give first what makes the
-    smallest product.
-    """
-    values = promote(*operands, floating=True)
-    named, out = _einsum_letters(formula, [value.shape for value in values])
-    node, letters = values[0].node, named[0]
-    for k, (value, own) in enumerate(zip(values[1:], named[1:], strict=True), start=2):
-        later = "".join((*named[k:], out))
-        left, a = _sum_lonely(node, letters, own + later)
-        right, b = _sum_lonely(value.node, own, letters + later)
-        letters = "".join(letter for letter in dict.fromkeys(a + b) if letter in later) if k < len(values) else out
-        node = product.contract(left, right, a, b, letters)
-    node, letters = _sum_lonely(node, letters, out)
-    return Value(values[0].graph, event_ops.transpose(node, tuple(letters.index(letter) for letter in out)))
-
-
-def _einsum_letters(formula: str, shapes: Sequence[Shape]) -> tuple[list[str], str]:
-    """The letters of the dimensions of each operand, and of the result."""
-    arrow = formula.replace(" ", "").split("->") if isinstance(formula, str) else []
-    if len(arrow) != 2 or not all(letter.isalpha() or letter == "," for letter in arrow[0]):
-        raise ShapeError(f"einsum takes a formula, such as 'ij,j->i', and then its operands; got {formula!r}")
-    named, out = arrow[0].split(","), arrow[1]
-    if len(named) != len(shapes):
-        raise ShapeError(f"einsum of {len(shapes)} operands takes a formula of as many, got {formula!r}")
-    for letters, shape in zip(named, shapes, strict=True):
-        if len(letters) != len(shape):
-            raise ShapeError(
-                f"einsum names an event of shape {shape} by {letters!r}; axes, such as time, have no letter"
-            )
-        if len(set(letters)) < len(letters):
-            raise ShapeError(
-                f"einsum names each dimension of an operand by a letter of its own, got {letters!r}; the diagonal of a "
-                "matrix A of n rows is gc.sum(A * np.eye(n), dim=1)"
-            )
-    if len(set(out)) < len(out) or not set(out) <= set(arrow[0].replace(",", "")):
-        raise ShapeError(f"the result of einsum has letters of its operands, each once; got {out!r} of {arrow[0]!r}")
-    return named, out
-
-
-def _sum_lonely(node: Node, letters: str, others: str) -> tuple[Node, str]:
-    """Sum the dimensions that only this operand names."""
-    lonely = [d for d, letter in enumerate(letters) if letter not in others]
-    return reduction.sum_(node, lonely), "".join(letter for letter in letters if letter in others)
 
 
 # Axes.

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import networkx
 
 from graphc.codegen.program import Dim, Reduce
+from graphc.codegen.uses import loaded, loads
 from graphc.ir import Axis, Node
 from graphc.kernel import KernelBuilder, Memory, Read
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT
-from graphc.plan import loads
 from graphc.schedule import DEEPEST, LoopNest, Task
 
 MOST_SUMS = 8  # accumulators in one reduction: more would not fit the vector registers
@@ -103,7 +103,7 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
     kernel = builder.kernel("alone")
     return Facts(
         reads=frozenset(r for r in builder.reads if r.node is not task.node or task.into),
-        buffers=frozenset(load.buffer for load in loads(kernel)),
+        buffers=frozenset(loaded((kernel,))),
         strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)),
         sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
         depth=max(builder.depth.values(), default=0),

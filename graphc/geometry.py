@@ -15,6 +15,7 @@ import numpy as np
 from graphc.errors import ShapeError
 from graphc.ir import Shape
 from graphc.ops.window import Frame
+from graphc.whole import is_whole
 
 Sizes = int | Sequence[int]
 """A whole number, the same along each dimension, or one for each."""
@@ -24,20 +25,16 @@ def each(value: Any, rank: int, what: str, least: int = 0) -> tuple[int, ...]:
     """A number for each dimension. `what` names the argument in the message."""
     several = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
     items = tuple(value) if several else (value,) * rank
-    if len(items) != rank or any(not _is_whole(v) or v < least for v in items):
+    if len(items) != rank or any(not is_whole(v) or v < least for v in items):
         raise ShapeError(
             f"{what} is one whole number of at least {least}, or one for each of {rank} dimensions; got {value!r}"
         )
     return tuple(int(v) for v in items)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
 def check_groups(groups: Any, channels: int, what: str) -> int:
     """A number of groups that the channels split into."""
-    if not _is_whole(groups) or groups < 1 or channels % groups:
+    if not is_whole(groups) or groups < 1 or channels % groups:
         raise ShapeError(f"{what} of {channels} channels is in groups of equal size; got groups={groups!r}")
     return int(groups)
 

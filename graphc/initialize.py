@@ -16,6 +16,7 @@ from graphc.graph import Graph, Param, check_graph
 from graphc.initialisers import initialiser
 from graphc.ir import Node
 from graphc.ops.leaves import array_of
+from graphc.whole import is_whole
 
 
 def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
@@ -37,7 +38,7 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     vector has its length for both fans.
     """
     check_graph(g)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+    if not is_whole(seed) or seed < 0:
         raise DtypeError(f"a seed is an int of at least 0, got {seed!r}")
     return {name: _array(g, name, param, int(seed)) for name, param in g.params.items()}
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from graphc.causality import in_memory, resolve
 from graphc.codegen.program import Accumulate, Dim, Kernel, Let, Reduce, Store
+from graphc.codegen.uses import reduce_references
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, merge_axes, ragged_within
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT, concat_starts
-from graphc.ops.leaves import CONST, array_of
-from graphc.plan import reduce_references
+from graphc.ops.leaves import CONST
 from graphc.scalar import (
     Call,
     Index,
@@ -30,6 +30,7 @@ from graphc.scalar import (
     call,
     cast,
     computed,
+    conjunction,
     index,
     offset_from,
     replaced,
@@ -268,10 +269,7 @@ class KernelBuilder:
                 assert isinstance(axis.length, Node)
                 if axis in over or any(a in over for a in axis.length.axes):
                     conditions.append(call("lt", point[axis], self.length(axis, axes, point, None)))
-        result: Scalar | None = None
-        for condition in conditions:
-            result = condition if result is None else call("and", result, condition)
-        return result
+        return conjunction(conditions)
 
     def _place(self, new: Reduce) -> None:
         """Append a reduction, or join it to an earlier one over the same points that comes after all it uses."""
@@ -355,7 +353,7 @@ class KernelSite:
         return self.builder.reduce(self.node, self.point, op, over, extents, value, self)
 
     def constant(self, array: np.ndarray) -> Scalar:
-        name = self.builder.memory.constant(array_of(self.node))
+        name = self.builder.memory.constant(array)
         return Load(name, _broadcast(self.event, array.shape), computed(self.node.dtype))
 
     def let(self, value: Scalar) -> Scalar:

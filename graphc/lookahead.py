@@ -67,7 +67,7 @@ class Ahead:
 def lookahead(graph: Graph) -> Ahead:
     carriers: dict[str, str] = {}
     while True:
-        parts = [part for part in components(graph) if not any(name in carriers for name in _states(part))]
+        parts = [part for part in components(graph) if not any(name in carriers for name in part.states)]
         found = [linear for part in parts if (linear := linear_cycle(graph, part)) is not None]
         chosen = next((linear for linear in found if pays(graph, linear)), None)
         if chosen is None:
@@ -75,10 +75,6 @@ def lookahead(graph: Graph) -> Ahead:
         first = next(node["name"] for node in chosen.steps if node.op is STATE)
         graph, carrier = _combined(graph, chosen)
         carriers[carrier] = first
-
-
-def _states(part: Component) -> list[str]:
-    return [node["name"] for node in part.nodes if node.op is STATE]
 
 
 def linear_cycle(graph: Graph, part: Component) -> Linear | None:

@@ -25,7 +25,7 @@ from graphc.codegen.program import (
     fresh,
     map_kernel,
 )
-from graphc.plan import loads, reduce_references, references, used_steps
+from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps
 from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk, zero
 
 NUMBERS = ("float32", "float64", "int32")
@@ -70,7 +70,7 @@ def is_piecewise(statement: Statement, axis: str) -> bool:
     if isinstance(statement, Loop) and statement.index == axis:
         return True
     inside = [kernel for kernel, _ in _placed((statement,), ())]
-    own = {store.buffer for kernel in inside for store in kernel.stores}
+    own = stored((statement,))
     apart = all(Index(axis) in load.at for kernel in inside for load in loads(kernel) if load.buffer in own)
     return apart and all(any(d.index == axis for d in kernel.dims) for kernel in inside)
 
@@ -203,19 +203,12 @@ def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], ma
     body = [step for step in kernel.body if step in ready or not _is_over(step, made.axis)]
     for total in (total for step in ready for total in step.sums):
         home = homes[total.name]
-        begin.append(Store(home.buffer, home.at, _neutral(total)))
+        begin.append(Store(home.buffer, home.at, total.identity))
         more = call("add" if total.op == "sum" else "max", home, Ref(total.name, home.dtype))
         go_on.append(Store(home.buffer, home.at, more))
     staged = [_staged(step, kernel, made) for step in body]
     first = Kernel(fresh(f"{kernel.name}.begin", made.names), kernel.dims, (), tuple(begin))
     return Piecewise(Kernel(kernel.name, kernel.dims, used_steps(staged, go_on), tuple(go_on)), (first,))
-
-
-def _neutral(total: Accumulate) -> Const:
-    dtype = total.value.dtype
-    if total.op == "sum":
-        return Const(0 if dtype == "int32" else 0.0, dtype)
-    return Const(-(2**31) if dtype == "int32" else float("-inf"), dtype)
 
 
 def _staged(step: Let | Reduce, kernel: Kernel, made: Split) -> Let | Reduce:

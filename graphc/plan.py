@@ -9,28 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.program import Buffer, Kernel, Let, Loop, Program, Reduce, Ring, Statement, Store, kernels, scalars
-from graphc.scalar import Index, Load, Ref, Scalar, offset_from, walk
+from graphc.codegen.program import Buffer, Loop, Program, Ring, Statement
+from graphc.codegen.uses import loaded, loads, stored, used_steps
+from graphc.scalar import Index, Scalar, offset_from
 
 
 def plan(program: Program) -> Program:
     return rings(_without_unread(program))
-
-
-def loads(kernel: Kernel) -> Iterator[Load]:
-    """Every load of a kernel, those inside subscripts and conditions too."""
-    return (part for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Load))
-
-
-def references(scalar: Scalar | None) -> set[str]:
-    """The names that a scalar uses."""
-    return {part.name for part in walk(scalar) if isinstance(part, Ref)}
-
-
-def reduce_references(reduce: Reduce) -> set[str]:
-    """The names from outside that a reduction uses."""
-    scalars = (reduce.when, *(let.value for let in reduce.body), *(total.value for total in reduce.sums))
-    return {name for scalar in scalars for name in references(scalar)} - {let.name for let in reduce.body}
 
 
 # Unread values.
@@ -39,14 +24,14 @@ def reduce_references(reduce: Reduce) -> set[str]:
 def _without_unread(program: Program) -> Program:
     """Drop stores to temporaries that nothing loads, what was computed for them alone, and empty kernels."""
     while True:
-        read = {load.buffer for kernel in kernels(program.body) for load in loads(kernel)}
+        read = loaded(program.body)
         keep = read | {b.name for b in program.buffers if b.kind != "temp"}
         body = tuple(s for s in (with_stores(s, keep) for s in program.body) if s is not None)
         if body == program.body:
             break
         program = replace(program, body=body)
-    read |= {store.buffer for kernel in kernels(program.body) for store in kernel.stores}
-    buffers = tuple(b for b in program.buffers if b.kind != "temp" or b.name in read)
+    touched = read | stored(program.body)
+    buffers = tuple(b for b in program.buffers if b.kind != "temp" or b.name in touched)
     return replace(program, buffers=buffers)
 
 
@@ -57,28 +42,6 @@ def with_stores(statement: Statement, keep: set[str]) -> Statement | None:
         return replace(statement, body=body) if body else None
     stores = tuple(s for s in statement.stores if s.buffer in keep)
     return replace(statement, stores=stores, body=used_steps(statement.body, stores)) if stores else None
-
-
-def used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:
-    """The steps whose names the stores need, directly or through other steps."""
-    used = {name for store in stores for scalar in (*store.at, store.value) for name in references(scalar)}
-    kept: list[Let | Reduce] = []
-    for step in reversed(body):
-        if isinstance(step, Let):
-            if step.name in used:
-                used |= references(step.value)
-                kept.append(step)
-            continue
-        sums = tuple(a for a in step.sums if a.name in used)
-        if sums:
-            used |= {name for a in sums for name in references(a.value)} | references(step.when)
-            inner: list[Let] = []
-            for let in reversed(step.body):
-                if let.name in used:
-                    used |= references(let.value)
-                    inner.append(let)
-            kept.append(replace(step, sums=sums, body=tuple(reversed(inner))))
-    return tuple(reversed(kept))
 
 
 # Rings.

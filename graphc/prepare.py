@@ -11,7 +11,6 @@ from graphc.distribute import distribute_node
 from graphc.factor import factor_node
 from graphc.graph import Graph
 from graphc.ir import Node
-from graphc.ops.reduction import broadcast
 from graphc.outer_products import without_outer
 from graphc.reciprocal import reciprocal_node
 from graphc.rewrite import map_nodes, rewrite
@@ -21,14 +20,9 @@ from graphc.simplify import like, simplify_node
 def prepare(graph: Graph) -> Graph:
     prepared = without_outer(rewrite(graph, _prepare_node))
     for name, equation in prepared.states.items():
-        if equation.body is not None:
-            prepared.states[name] = replace(equation, body=_as_declared(equation.body, equation.node))
+        if equation.body is not None:  # over the axes of its state, in their order: it is stored as the state's array
+            prepared.states[name] = replace(equation, body=like(equation.body, equation.node))
     return prepared
-
-
-def _as_declared(body: Node, state: Node) -> Node:
-    """An equation over the axes of its state, in their order: what it computes is stored as the state's array."""
-    return broadcast(body, state.axes, state.shape)
 
 
 def _prepare_node(node: Node) -> Node:

@@ -10,8 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from graphc.errors import DtypeError, ShapeError
 from graphc.functions import Dims, Over, abs, exp, log, max, reduced_dims, softplus, stop_gradient, sum, where
 from graphc.habits import by_dim
@@ -19,6 +17,7 @@ from graphc.ir import Node
 from graphc.ops import composite
 from graphc.ops import event as event_ops
 from graphc.value import Value, as_value, home, promote
+from graphc.whole import is_whole
 
 
 @by_dim
@@ -84,7 +83,7 @@ def cross_entropy(logits: Any, label: Any, dim: int = -1, ignore_index: int | No
     graph = home(a, b)
     if ignore_index is None:
         return Value(graph, composite.cross_entropy(last, b.node))
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | np.integer):
+    if not is_whole(ignore_index):
         raise DtypeError(f"ignore_index is the number of a class or None, got {ignore_index!r}")
     counts = b != int(ignore_index)
     return where(counts, Value(graph, composite.cross_entropy(last, where(counts, b, 0).node)), 0.0)

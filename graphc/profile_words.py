@@ -6,15 +6,13 @@ the operations of its products.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from graphc.anatomy import Anatomy, anatomy
 from graphc.causality import components
-from graphc.codegen.cost import evaluate
+from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.program import Kernel, Loop, Program, Reduce, Statement, kernels
-from graphc.ops.leaves import STATE
 
 if TYPE_CHECKING:
     from graphc.compile import Stages
@@ -31,7 +29,7 @@ class Words:
         self.states: dict[str, list[str]] = {}  # of the cycle that a buffer is part of
         for part in components(graph):
             if part.axis is not None:
-                states = sorted(node["name"] for node in part.nodes if node.op is STATE)
+                states = sorted(part.states)
                 self.states |= {names[node]: states for node in part.nodes if node in names}
 
     def statement(self, statement: Statement) -> str:
@@ -48,8 +46,8 @@ class Words:
         """Of its products; a multiply-add is two."""
         if isinstance(statement, Loop):
             return evaluate(statement.extent, sizes) * sum(self.operations(s, sizes) for s in statement.body)
-        points = math.prod(evaluate(dim.extent, sizes) for dim in statement.dims)
+        points = points_of(statement.dims, sizes)
         reduces = [step for step in statement.body if isinstance(step, Reduce)]
         products = self.anatomy.work(statement).products
-        lengths = [math.prod(evaluate(dim.extent, sizes) for dim in reduce.dims) for reduce in reduces]
+        lengths = [points_of(reduce.dims, sizes) for reduce in reduces]
         return 2.0 * points * sum(p.count * length for p, length in zip(products, lengths, strict=True))

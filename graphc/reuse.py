@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, map_kernel
-from graphc.plan import loads
-from graphc.scalar import Index, Load, Scalar, replaced, walk
+from graphc.codegen.uses import loads
+from graphc.scalar import Index, Load, Scalar, replaced, replaced_inside, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +191,7 @@ def _renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
 
     def rule(scalar: Scalar) -> Scalar | None:
         if isinstance(scalar, Load) and scalar.buffer in names:
-            at = tuple(replaced(s, rule) for s in scalar.at)
-            when = None if scalar.when is None else replaced(scalar.when, rule)
-            return Load(names[scalar.buffer], at, scalar.dtype, when)
+            return replace(replaced_inside(scalar, rule), buffer=names[scalar.buffer])
         return None
 
     kernel = map_kernel(statement, lambda scalar: replaced(scalar, rule))

@@ -16,7 +16,7 @@ rounded where it is stored; so no scalar has such a dtype, and nothing is ever c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -281,6 +281,19 @@ def zero(dtype: str) -> Const:
     return Const(False if dtype == "bool" else 0 if dtype in ("int32", "index") else 0.0, dtype)
 
 
+def lowest(dtype: str) -> Const:
+    """The lowest number of a dtype."""
+    return Const({"int32": -(2**31), "index": -(2**63)}.get(dtype, -math.inf), dtype)
+
+
+def conjunction(conditions: Iterable[Scalar]) -> Scalar | None:
+    """Whether all conditions hold; None if there are none."""
+    result: Scalar | None = None
+    for condition in conditions:
+        result = condition if result is None else call("and", result, condition)
+    return result
+
+
 def walk(scalar: Scalar | None) -> Iterator[Scalar]:
     """A scalar and all its parts, subscripts and conditions of loads too."""
     waiting = [scalar]
@@ -295,8 +308,12 @@ def walk(scalar: Scalar | None) -> Iterator[Scalar]:
             waiting += (part.when, *part.at[::-1])
 
 
-def replaced(scalar: Scalar, rule: Callable[[Scalar], Scalar | None]) -> Scalar:
-    """A scalar with other parts: `rule` gives what takes a part's place, or None to go on inside it."""
+Rule = Callable[["Scalar"], "Scalar | None"]
+"""What takes the place of a part of a scalar; None: it stays, and its own parts are asked about."""
+
+
+def replaced(scalar: Scalar, rule: Rule) -> Scalar:
+    """A scalar with other parts."""
     found = rule(scalar)
     if found is not None:
         return found
@@ -305,10 +322,15 @@ def replaced(scalar: Scalar, rule: Callable[[Scalar], Scalar | None]) -> Scalar:
             return call(fn, *(replaced(a, rule) for a in args))
         case Call(fn, args, dtype):
             return Call(fn, tuple(replaced(a, rule) for a in args), dtype)
-        case Load(buffer, at, dtype, when):
-            condition = None if when is None else replaced(when, rule)
-            return Load(buffer, tuple(replaced(a, rule) for a in at), dtype, condition)
+        case Load():
+            return replaced_inside(scalar, rule)
     return scalar
+
+
+def replaced_inside(load: Load, rule: Rule) -> Load:
+    """A load with other parts in its subscripts and its condition: for rules that change loads, which may nest."""
+    when = None if load.when is None else replaced(load.when, rule)
+    return Load(load.buffer, tuple(replaced(a, rule) for a in load.at), load.dtype, when)
 
 
 def offset_from(scalar: Scalar, loop: str) -> int | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from graphc.codegen.program import Loop, Statement, kernels
+from graphc.codegen.uses import loads, stored
 from graphc.partial import Piecewise, Split
-from graphc.plan import loads
 from graphc.scalar import Index, offset_from
 
 When = Literal["before", "in parts", "after"]
@@ -66,7 +66,7 @@ def sweeps(split: Split) -> Sweeps:
     order: list[Scheduled] = []
     for item in split.body:
         statement = item.statement if isinstance(item, Piecewise) else item
-        stores = frozenset(store.buffer for kernel in kernels((statement,)) for store in kernel.stores)
+        stores = frozenset(stored((statement,)))
         reads = reads_along(statement, split.axis)
         if isinstance(item, Piecewise):
             steps = isinstance(statement, Loop) and statement.index == split.axis

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from graphc import functions as fn
 from graphc import probabilities, randomness
+from graphc.einsum import outer
 from graphc.gradient_check import Arrays, GradientError, check_gradients, random_arrays
 from graphc.graph import Graph
 from graphc.ir import Axis, Node, topological
@@ -261,7 +262,7 @@ class _Author:
         return self.one_of(
             lambda: fn.concat([a, b[1:]]),
             lambda: fn.stack([a, b]).T.reshape(4)[0:4:2],
-            lambda: fn.outer(a, b)[1],
+            lambda: outer(a, b)[1],
             lambda: probabilities.softmax(a * b),
             lambda: probabilities.log_softmax(fn.concat([a, b]))[:3],
             lambda: self.param((3, 2)) @ a,

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from graphc.causality import reachable, roots
 from graphc.errors import AxisError, UnsupportedError
 from graphc.graph import Equation, Graph
@@ -31,6 +29,7 @@ from graphc.ops.take import TAKE
 from graphc.rewrite import rewrite
 from graphc.simplify import simplify
 from graphc.verify import verify
+from graphc.whole import is_whole
 
 
 def unroll(graph: Graph, **lengths: int) -> Graph:
@@ -55,7 +54,7 @@ def _check(graph: Graph, name: str, count: int, lengths: Mapping[str, int]) -> N
     if axis is None:
         known = ", ".join(graph.axes) or "none"
         raise AxisError(f"graph {graph.name!r} has no axis {name!r} to unroll; it has {known}")
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+    if not is_whole(count) or count < 1:
         raise AxisError(f"axis {name!r} is unrolled to a number of steps of at least 1, got {count!r}")
     if isinstance(axis.length, int) and axis.length != count:
         raise AxisError(f"axis {name!r} is {axis.length} long and cannot be unrolled to {count} steps")

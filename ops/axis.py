@@ -14,7 +14,7 @@ from graphc.ops.elementwise import eq, logical_and, logical_not, lt, sub, where
 from graphc.ops.leaves import const, index, length
 from graphc.ops.reduction import measured_by, sum_to
 from graphc.ops.site import Site
-from graphc.scalar import Scalar, call
+from graphc.scalar import Scalar, call, conjunction
 from graphc.scalar import index as at_index
 
 
@@ -82,14 +82,14 @@ def _shift_gradient(node: Node, d: Node) -> Sequence[Node | None]:
 def _shift_lower(node: Node, site: Site) -> Scalar:
     value = node.inputs[0]
     moved = dict(site.point)
-    inside: Scalar | None = None
+    conditions = []
     for axis, offset in node["offsets"]:
         moved[axis] = call("add", site.point[axis], at_index(offset))
         if offset < 0:
-            condition = call("le", at_index(0), moved[axis])
+            conditions.append(call("le", at_index(0), moved[axis]))
         else:
-            condition = call("lt", moved[axis], site.length(axis, value.axes))
-        inside = condition if inside is None else call("and", inside, condition)
+            conditions.append(call("lt", moved[axis], site.length(axis, value.axes)))
+    inside = conjunction(conditions)
     assert inside is not None
     inside = site.let(inside)
     outside = site.let(call("not", inside))

@@ -16,7 +16,7 @@ from graphc.errors import DtypeError
 from graphc.ir import FLOATING, FLOATS, WIDEN, Node, Op, Type, broadcast_shapes, make, merge_axes, widen
 from graphc.ops.leaves import CONST, array_of, const
 from graphc.ops.site import Site
-from graphc.scalar import FUNCTIONS, STORED, Const, Scalar, call, converted, nearest
+from graphc.scalar import FUNCTIONS, STORED, Const, Scalar, call, converted, nearest, zero
 from graphc.scalar import cast as scalar_cast
 
 NUMBERS = ("int32", *FLOATS)
@@ -139,16 +139,12 @@ ERF = _primitive(
 FLOOR = _primitive("floor", FLOATS, lambda d, y, a: (None,))
 
 
-def _zero(x: Scalar) -> Scalar:
-    return Const(0 if x.dtype == "int32" else 0.0, x.dtype)
-
-
 def _one(x: Scalar, value: int = 1) -> Scalar:
     return Const(value if x.dtype == "int32" else float(value), x.dtype)
 
 
 def _relu_formula(x: Scalar) -> Scalar:
-    return call("max", x, _zero(x))
+    return call("max", x, zero(x.dtype))
 
 
 RELU = _elementwise(
@@ -163,7 +159,7 @@ RELU = _elementwise(
 
 def _softplus_formula(x: Scalar) -> Scalar:
     """log(1 + eˣ) = max(x, 0) + log1p(e^-|x|)."""
-    return call("add", call("max", x, _zero(x)), call("log1p", call("exp", call("neg", call("abs", x)))))
+    return call("add", call("max", x, zero(x.dtype)), call("log1p", call("exp", call("neg", call("abs", x)))))
 
 
 SOFTPLUS = _elementwise(
@@ -179,8 +175,8 @@ SOFTPLUS = _elementwise(
 
 def _sign_formula(x: Scalar) -> Scalar:
     """The sign; a zero or a NaN is returned as it is."""
-    negative = call("select", call("lt", x, _zero(x)), _one(x, -1), x)
-    return call("select", call("lt", _zero(x), x), _one(x), negative)
+    negative = call("select", call("lt", x, zero(x.dtype)), _one(x, -1), x)
+    return call("select", call("lt", zero(x.dtype), x), _one(x), negative)
 
 
 SIGN = _elementwise("sign", 1, NUMBERS, _sign_formula, np.sign, lambda d, y, a: (None,), cost=2)

@@ -10,9 +10,8 @@ import numpy as np
 
 from graphc.errors import DtypeError, ShapeError
 from graphc.ir import Node, Op, Shape, Type, make, merge_axes, size
-from graphc.ops.leaves import const
 from graphc.ops.site import Event, Site
-from graphc.scalar import Const, Scalar, call, index
+from graphc.scalar import Scalar, call, index, zero
 
 
 # reshape(value; shape): the same elements in row-major order.
@@ -186,8 +185,7 @@ def _place_lower(node: Node, site: Site) -> Scalar:
     if step > 1:
         inside = call("and", inside, call("eq", call("mod", distance, index(step)), index(0)))
     inside = site.let(inside)
-    zero = Const(0 if node.dtype == "int32" else 0.0, node.dtype)
-    return call("select", inside, site.read(0, event=tuple(event), when=inside), zero)
+    return call("select", inside, site.read(0, event=tuple(event), when=inside), zero(node.dtype))
 
 
 PLACE = Op("place", _place_infer, _place_compute, _place_gradient, _place_lower, cost=3)
@@ -256,10 +254,6 @@ CONCAT = Op(
 
 def concat(values: Sequence[Node], dim: int) -> Node:
     return values[0] if len(values) == 1 else make(CONCAT, values, dim=dim)
-
-
-def zeros_like(node: Node) -> Node:
-    return const(0, node.dtype)
 
 
 EVENT = (RESHAPE, TRANSPOSE, SLICE, PLACE, CONCAT)

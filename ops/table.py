@@ -11,7 +11,7 @@ from graphc.errors import ArgumentError, DtypeError, ShapeError
 from graphc.ir import Node, Op, Point, Reads, Type, make, merge_axes
 from graphc.ops.reduction import broadcast, over_delays, reduced_points
 from graphc.ops.site import Event, Site
-from graphc.scalar import Const, Scalar, call, cast
+from graphc.scalar import Scalar, call, cast, zero
 from graphc.scalar import index as at_index
 
 
@@ -93,7 +93,7 @@ def _scatter_lower(node: Node, site: Site) -> Scalar:
     def element(inner: Site, events: Event) -> Scalar:
         here = call("eq", cast(inner.read(1, event=events), "index"), row)
         value = inner.read(0, event=(*events, *rest))
-        return call("select", here, value, Const(0.0, node.dtype))
+        return call("select", here, value, zero(node.dtype))
 
     return site.reduce("sum", node["over"], index.shape, element)
 

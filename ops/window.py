@@ -25,7 +25,7 @@ from graphc.ops.event import reshape
 from graphc.ops.leaves import CONST, const
 from graphc.ops.reduction import BROADCAST, broadcast, sum_
 from graphc.ops.site import Event, Site
-from graphc.scalar import Const, Scalar, call, index
+from graphc.scalar import Scalar, call, conjunction, index, zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,7 @@ class Frame:
             conditions.append(call("le", index(0), position))
         if highest // self.divisor >= extent:
             conditions.append(call("lt", position, index(extent)))
-        return position, _all(conditions)
-
-
-def _all(conditions: Sequence[Scalar]) -> Scalar | None:
-    result: Scalar | None = None
-    for condition in conditions:
-        result = condition if result is None else call("and", result, condition)
-    return result
+        return position, conjunction(conditions)
 
 
 _FIELDS = ("dims", "sizes", "counts", "strides", "dilations", "starts", "divisors")
@@ -130,7 +123,7 @@ def _window_lower(node: Node, site: Site) -> Scalar:
         extent = node.inputs[0].shape[frame.dim]
         event[frame.dim], exists = frame.position(event[frame.dim], element, extent)
         conditions += [] if exists is None else [exists]
-    inside = _all(conditions)
+    inside = conjunction(conditions)
     if inside is None:
         return site.read(0, event=tuple(event))
     inside = site.let(inside)
@@ -191,12 +184,11 @@ def _fold_lower(node: Node, site: Site) -> Scalar:
         for frame, k, s in zip(frames(dict(node.attrs)), node["dims"], elements, strict=True):
             event[k], exists = frame.transposed(node.shape[k]).position(event[k], s, counted[k])
             conditions += [] if exists is None else [exists]
-        inside, at = _all(conditions), (*event, *elements)
+        inside, at = conjunction(conditions), (*event, *elements)
         if inside is None:
             return inner.read(0, event=at)
         inside = inner.let(inside)
-        zero = Const(0 if node.dtype == "int32" else 0.0, node.dtype)
-        return call("select", inside, inner.read(0, event=at, when=inside), zero)
+        return call("select", inside, inner.read(0, event=at, when=inside), zero(node.dtype))
 
     return site.reduce("sum", (), node["sizes"], element)
 

@@ -16,7 +16,9 @@ def explained(units: int, t: int = 1024, n: int = 16, arch: str = "sm_90") -> Cu
 
 @pytest.mark.parametrize(("units", "kind"), [(64, "cta"), (256, "cluster"), (768, "grid")])
 def test_the_group_is_the_smallest_that_holds_the_weights(units: int, kind: str) -> None:
-    for loop in explained(units).loops:
+    loops = explained(units).loops
+    assert len(loops) == 2
+    for loop in loops:
         assert loop.ways[0].version.kind == kind
         assert loop.ways[0].version.holds
         smaller = [way for way in loop.ways if way.version.ctas < loop.ways[0].version.ctas]
@@ -24,7 +26,9 @@ def test_the_group_is_the_smallest_that_holds_the_weights(units: int, kind: str)
 
 
 def test_without_clusters_there_are_two_kinds() -> None:
-    for loop in explained(256, arch="sm_80").loops:
+    loops = explained(256, arch="sm_80").loops
+    assert len(loops) == 2
+    for loop in loops:
         assert {way.version.kind for way in loop.ways} == {"cta", "grid"}
 
 

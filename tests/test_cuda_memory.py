@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 import graphc as gc
 from graphc import testing
 from graphc.arena import memory_use
-from graphc.codegen.cost import evaluate, step_name
 from graphc.codegen.cuda.launches import launched
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.codegen.cuda.walk import is_walked
+from graphc.codegen.lengths import evaluate, step_name
 from graphc.codegen.program import Index, Loop
 from graphc.cuda_compile import CompiledCuda
 from graphc.cuda_runtime import Chosen

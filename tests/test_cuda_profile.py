@@ -49,6 +49,7 @@ def test_it_says_how_ctas_exchange() -> None:
     g = recurrent("lstm", 256)
     parts = compiled(g).profile(1, **arrays_of(g, t=1, n=1)).parts
     loops = [part for part in parts if part.what.startswith("loop")]
+    assert loops
     assert all(part.exchange in ("cluster", "grid") and part.ctas > 1 for part in loops)
     assert all(part.grid == f"{part.exchange} {part.groups} × {part.ctas}" for part in loops)
     assert all((part.exchange, part.ctas) == ("", 1) and part.groups for part in parts if part not in loops)
@@ -82,8 +83,8 @@ def test_its_memory_is_given_back() -> None:
 def test_arrays_that_a_call_takes_a_copy_of() -> None:
     """Not only those that could be bound."""
     f = compiled(counted())
-    f.profile(1, x=[[1.0, 2.0, 3.0]], total=np.zeros(3, np.float32))
-    f.profile(1, x=np.ones((3, 4), np.float32).T, total=np.zeros(3, np.float32))
+    assert f.profile(1, x=[[1.0, 2.0, 3.0]], total=np.zeros(3, np.float32)).lengths == {"n": 1}
+    assert f.profile(1, x=np.ones((3, 4), np.float32).T, total=np.zeros(3, np.float32)).lengths == {"n": 4}
 
 
 def test_a_frozen_function_is_profiled_by_the_same_words() -> None:

@@ -15,13 +15,13 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up. A module imports from its own layer and those above it in this list, never from below.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "types": ("errors", "machine", "scalar", "codegen.program"),
+    "types": ("errors", "machine", "whole", "scalar", "codegen.program", "codegen.lengths", "codegen.uses"),
     "ir": ("ir",),
     "ops": ("ops", "ops.*"),
     "expressions": (
         "notation", "notation.text", "notation.literals", "notation.declarations", "habits", "network", "value",
         "initialisers", "graph",
-        "functions", "probabilities", "randomness", "geometry", "image_functions", "image_blocks", "layers",
+        "functions", "einsum", "probabilities", "randomness", "geometry", "image_functions", "image_blocks", "layers",
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "reciprocal",

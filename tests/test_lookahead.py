@@ -116,7 +116,9 @@ def test_it_is_not_taken_for_other_cycles() -> None:
 
 def test_the_explanation_says_so() -> None:
     graph = gc.grad(linear(()), "loss", wrt="b")
-    for cycle in gc.explain(graph).cycles:
+    cycles = gc.explain(graph).cycles
+    assert len(cycles) == 2
+    for cycle in cycles:
         scan, loop = cycle.schedules[:2]
         assert (scan.name, loop.name) == ("scan", "loop")
         assert scan.cycles is not None

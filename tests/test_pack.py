@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphc.codegen.access import Access, loads
+from graphc.codegen.access import Access
 from graphc.codegen.interpret_program import allocate, interpret
 from graphc.codegen.pack import pack
 from graphc.codegen.program import Accumulate, Buffer, Dim, Kernel, Loop, Program, Reduce, Statement, Store, kernels
@@ -79,7 +79,7 @@ def test_every_contraction_loads_along_its_vector_dimension() -> None:
         access, vector = Access(kernel, packed), vector_index(kernel, packed)
         for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
             assert vector == "u"
-            found = [load for total in reduce.sums for load in loads(total.value, access)]
+            found = [load for total in reduce.sums for load in access.loads(total.value)]
             steps += [access.lane_step(load.buffer, load.at, vector, 1) for load in found]
     assert len(steps) == 5
     assert set(steps) == {0, 1}

@@ -21,8 +21,8 @@ import graphc as gc
 from graphc import runtime, testing
 from graphc.codegen import shares as sharing
 from graphc.codegen.core import TYPICAL
-from graphc.codegen.cost import evaluate
 from graphc.codegen.interpret_program import allocate, interpret
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.partition import SKIPPED, Partition, Strategy, partition
 from graphc.codegen.program import Dim, Kernel, Let, Loop, Program, Reduce, Statement, Store
 from graphc.codegen.rounds import Rounds, in_blocks

@@ -20,9 +20,9 @@ from graphc.codegen.program import Loop, Program, kernels
 from graphc.codegen.rounds import in_blocks
 from graphc.codegen.target import Target
 from graphc.codegen.team import SUPPORTED
+from graphc.codegen.uses import loads
 from graphc.codegen.wavefront import Wavefront
 from graphc.compile import stages
-from graphc.plan import loads
 from graphc.value import Value
 
 SCALAR = Target("riscv64-unknown-linux-gnu")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.codegen.access import Access, loads
+from graphc.codegen.access import Access
 from graphc.codegen.guard import guard
 from graphc.codegen.halo import halo
 from graphc.codegen.interpret_program import allocate, interpret
@@ -165,7 +165,7 @@ def test_no_product_of_a_temporary_asks_where_the_border_is(program: Program) ->
         load.buffer
         for _, reduce, access in products(program)
         for total in reduce.sums
-        for load in loads(total.value, access)
+        for load in access.loads(total.value)
         if load.when is not None
     }
     assert asking <= {"x"}  # an input lies as the caller has it
@@ -184,9 +184,11 @@ def test_channels_lie_last_and_run_in_lanes(program: Program) -> None:
 
 
 def test_positions_are_not_taken_apart_inside_reductions(program: Program) -> None:
-    for kernel, reduce, access in products(program):
+    found = products(program)
+    assert found
+    for kernel, reduce, access in found:
         for total in reduce.sums:
-            for load in loads(total.value, access):
+            for load in access.loads(total.value):
                 own = {Index(d.index) for d in reduce.dims}
                 for subscript in load.at:
                     for inside in walk(subscript):

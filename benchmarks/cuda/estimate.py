@@ -24,12 +24,12 @@ import graphc as gc
 from benchmarks.cuda.problems import IMAGE_PRECISION, IMAGES, PROBLEMS, WORKS, Problem, Work
 from benchmarks.images import Images
 from benchmarks.report.table import significant
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cuda.arch import ARCHS, Arch
 from graphc.codegen.cuda.counting import count
 from graphc.codegen.cuda.groups import groupings, step_of
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import PointsUnit, Unit
+from graphc.codegen.lengths import evaluate
 from tests.ptx import ptxas
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -7,18 +7,17 @@ its arrays to come from memory, whichever is longer; and each its launch. Produc
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphc.arena import buffer_bytes
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cuda.groups import TENSOR, groupings, step_of
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.search import Search
 from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
-from graphc.codegen.program import Dim, Kernel, Program, Reduce, kernels
-from graphc.plan import loads
+from graphc.codegen.lengths import points_of
+from graphc.codegen.program import Kernel, Program, Reduce, Statement
+from graphc.codegen.uses import loaded, stored
 
 __all__ = ["LAUNCH", "Count", "count"]
 
@@ -43,38 +42,30 @@ def count(unit: Unit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
 
 def _loop(unit: LoopUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
     best, step = groupings(unit, code.program, code.arch, sizes)[0], step_of(unit, code.program, sizes)
-    touched = _touched(kernels((unit.loop,)), code.program, sizes)
+    touched = _touched(unit.loop, code.program, sizes)
     return Count(LAUNCH + max(best.seconds, touched / code.arch.memory), step.flops * step.steps, touched)
 
 
 def _points(unit: PointsUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
     flops = _operations(unit.kernel, sizes) if unit.search is None else _searching(unit.kernel, unit.search, sizes)
-    touched = _touched((unit.kernel,), code.program, sizes)
+    touched = _touched(unit.kernel, code.program, sizes)
     rate = code.arch.flops * code.arch.sms * (TENSOR if unit.fragments is not None else 1)
     return Count(LAUNCH + max(flops / rate, touched / code.arch.memory), flops, touched)
 
 
 def _operations(kernel: Kernel, sizes: Mapping[str, int]) -> int:
     """Two for each multiply-add of the kernel's products, one for each point besides."""
-    points = _extent(kernel.dims, sizes)
-    terms = sum(len(r.sums) * _extent(r.dims, sizes) for r in kernel.body if isinstance(r, Reduce))
+    points = points_of(kernel.dims, sizes)
+    terms = sum(len(r.sums) * points_of(r.dims, sizes) for r in kernel.body if isinstance(r, Reduce))
     return points * (2 * terms + 1)
 
 
 def _searching(kernel: Kernel, search: Search, sizes: Mapping[str, int]) -> int:
     """A comparison for each term and row, and an addition for each term and column."""
-    terms, columns = _extent(search.choice.reduce.dims, sizes), _extent((search.column,), sizes)
-    return terms * (_extent(kernel.dims, sizes) // columns + columns)
+    terms, columns = points_of(search.choice.reduce.dims, sizes), points_of((search.column,), sizes)
+    return terms * (points_of(kernel.dims, sizes) // columns + columns)
 
 
-def _extent(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:
-    return math.prod(evaluate(dim.extent, sizes) for dim in dims)
-
-
-def _touched(inside: Iterable[Kernel], program: Program, sizes: Mapping[str, int]) -> int:
-    names = {
-        name
-        for kernel in inside
-        for name in ({load.buffer for load in loads(kernel)} | {store.buffer for store in kernel.stores})
-    }
+def _touched(statement: Statement, program: Program, sizes: Mapping[str, int]) -> int:
+    names = loaded((statement,)) | stored((statement,))
     return sum(buffer_bytes(program.buffer(name), sizes) for name in names)

@@ -92,7 +92,7 @@ def _barriers(
         product = visited.get(kernel.name, kernel.name if kernel.name in visited.values() else "")
         in_order = bool(owned_dims(kernel)[1])
         owners[kernel.name] = _Owner(kernel.dims, _shape(kernel, sliced), lanes[kernel.name], in_order, product)
-    return barriers(loop, owners, {b.name: b for b in program.buffers}, _same_thread)
+    return barriers(loop, owners, program.declared, _same_thread)
 
 
 def _same_thread(a: Access[_Owner], b: Access[_Owner], buffer: Buffer) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from graphc.codegen.access import Access, coefficient, loads, substitute
+from graphc.codegen.access import Access, coefficient, substitute
 from graphc.codegen.program import Call, Const, Dim, Kernel, Load, Program, Reduce, Ring, Scalar
 from graphc.scalar import index
 
@@ -96,18 +96,12 @@ def _pairs(reduce: Reduce, access: Access) -> Iterator[_Pair | None]:
     for number, total in enumerate(reduce.sums):
         if total.op != "sum" or not total.value.dtype.startswith("float"):
             yield None
-        yield from _products(number, total.value, access)
-
-
-def _products(number: int, scalar: Scalar, access: Access) -> Iterator[_Pair | None]:
-    match access.resolve(scalar):
-        case Call("add", (a, b)):
-            yield from _products(number, a, access)
-            yield from _products(number, b, access)
-        case Call("mul", (a, b)):
-            yield number, a, b
-        case _:
-            yield None
+        for term in access.terms(total.value):
+            match term:
+                case Call("mul", (a, b)):
+                    yield number, a, b
+                case _:
+                    yield None
 
 
 def _turned(pair: _Pair, left: frozenset[str], right: frozenset[str], access: Access) -> _Pair | None:
@@ -126,7 +120,7 @@ def _is_of_terms(when: Scalar | None, sides: frozenset[str], access: Access) -> 
 
 
 def _factor(value: Scalar, points: Sequence[Dim], reduce: Reduce, access: Access) -> Factor:
-    found = list(loads(value, access))
+    found = list(access.loads(value))
     dims = points if found and _moves_along(found[0], points, access) else reduce.dims
     run = next((n for n in _RUNS if dims and _runs(found, dims[-1], n, reduce.when, access)), 1)
     return Factor(value, "points" if dims is points else "terms", run)

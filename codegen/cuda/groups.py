@@ -12,14 +12,15 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cpu_functions import STORAGE
 from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.geometry import Geometry
 from graphc.codegen.cuda.mma_tile import MmaGeometry
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.codegen.cuda.versions import RESERVED, Version
-from graphc.codegen.program import Call, Dim, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement, kernels
+from graphc.codegen.lengths import evaluate, points_of
+from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Reduce, Statement
+from graphc.codegen.uses import stored
 from graphc.scalar import walk
 
 __all__ = ["TENSOR", "Grouping", "Step", "groupings", "step_of"]
@@ -29,8 +30,8 @@ _BESIDE = 3  # instructions for each term of a reduction: two loads and a multip
 TENSOR = 16  # how many times as fast tensor cores are, where the other operand is still to be rounded
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
-_NEAR = 250e-9  # of one whose product reads from shared memory instead
 _LATENCY = 400e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+_NEAR = 250e-9  # of one whose product reads from shared memory instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def _tile_seconds(tile: Geometry | MmaGeometry, compute: float, points: int, thr
 
 def step_of(unit: LoopUnit, program: Program, sizes: Mapping[str, int]) -> Step:
     """What one step of the unit's loop does."""
-    made = {store.buffer for kernel in kernels((unit.loop,)) for store in kernel.stores}
+    made = stored((unit.loop,))
     works = tuple(
         (times, _work(kernel, unit.lanes[kernel.name], made, program, sizes))
         for times, kernel in _repeated(unit.loop.body, 1, sizes)
@@ -192,7 +193,7 @@ def _repeated(body: tuple[Statement, ...], times: int, sizes: Mapping[str, int])
 
 def _work(kernel: Kernel, lanes: int, made: set[str], program: Program, sizes: Mapping[str, int]) -> Work:
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    inside = [value for reduce in reduces for value in _values(reduce)]
+    inside = [value for reduce in reduces for value in reduce.values]
     extents = {d.index: evaluate(d.extent, sizes) for d in (*kernel.dims, *(d for r in reduces for d in r.dims))}
     held = {
         (part.buffer, part.at): _count(part, extents) * STORAGE[program.buffer(part.buffer).dtype][1]
@@ -202,16 +203,12 @@ def _work(kernel: Kernel, lanes: int, made: set[str], program: Program, sizes: M
     }
     return Work(
         kernel.name,
-        _product(kernel.dims, sizes),
-        max((_product(reduce.dims, sizes) for reduce in reduces), default=1),
+        points_of(kernel.dims, sizes),
+        max((points_of(reduce.dims, sizes) for reduce in reduces), default=1),
         max(1, sum(isinstance(part, Call) and part.fn == "mul" for value in inside for part in walk(value))),
         lanes,
         sum(held.values()),
     )
-
-
-def _values(reduce: Reduce) -> list[Scalar]:
-    return [*(let.value for let in reduce.body), *(total.value for total in reduce.sums)]
 
 
 def _stays(load: Load, extents: Mapping[str, int]) -> bool:
@@ -222,7 +219,3 @@ def _stays(load: Load, extents: Mapping[str, int]) -> bool:
 def _count(load: Load, extents: Mapping[str, int]) -> int:
     """The elements that a load touches over all points."""
     return math.prod(extents[name] for name in {p.name for s in load.at for p in walk(s) if isinstance(p, Index)})
-
-
-def _product(dims: tuple[Dim, ...], sizes: Mapping[str, int]) -> int:
-    return math.prod(evaluate(dim.extent, sizes) for dim in dims)

@@ -7,11 +7,9 @@ can make them. What would compute nothing is left out.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from graphc.codegen.cost import evaluate, step_name
 from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.groups import Grouping, groupings
 from graphc.codegen.cuda.meeting import COUNTER_STRIDE
@@ -19,7 +17,8 @@ from graphc.codegen.cuda.points import owned_dims
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
 from graphc.codegen.cuda.walk import extents, steps
-from graphc.codegen.program import Dim, Program, Reduce, kernels
+from graphc.codegen.lengths import evaluate, points_of, step_name
+from graphc.codegen.program import Program, Reduce, kernels
 from graphc.errors import ArgumentError
 
 __all__ = ["COUNTERS", "Launch", "Launched", "counter_bytes", "launched", "launches"]
@@ -122,14 +121,14 @@ def _launch(unit: Unit, code: CudaCode, sizes: Mapping[str, int], chosen: _Chose
 def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
     """Enough CTAs for all points, up to as many as the chip holds; each then computes several."""
     own, walked = owned_dims(unit.kernel)
-    points = _product(own, sizes) if _product(walked, sizes) else 0
+    points = points_of(own, sizes) if points_of(walked, sizes) else 0
     ctas = -(-points * unit.lanes // unit.threads)
     if unit.search is not None:
         ctas = -(-unit.search.warps(unit.kernel, sizes) * WARP // unit.threads)
     if unit.product is not None:
         factors, block = unit.product
-        counts = (_product(dims, sizes) for dims in (factors.left, factors.right))
-        ctas = block.tiles(*counts) * _product(factors.both, sizes)
+        counts = (points_of(dims, sizes) for dims in (factors.left, factors.right))
+        ctas = block.tiles(*counts) * points_of(factors.both, sizes)
     return min(ctas, arch.sms * _CTAS_AN_SM)
 
 
@@ -147,15 +146,11 @@ def _persistent(unit: LoopUnit, grouping: Grouping, given: tuple[str | int, ...]
     )
 
 
-def _product(dims: tuple[Dim, ...], sizes: Mapping[str, int]) -> int:
-    return math.prod(evaluate(dim.extent, sizes) for dim in dims)
-
-
 def _check_points(program: Program, sizes: Mapping[str, int]) -> None:
     """Threads number points, and terms of reductions, in 32 bits."""
     for kernel in kernels(program.body):
         counts = [kernel.dims, *(step.dims for step in kernel.body if isinstance(step, Reduce))]
-        if any(_product(dims, sizes) > _MOST_POINTS for dims in counts):
+        if any(points_of(dims, sizes) > _MOST_POINTS for dims in counts):
             raise ArgumentError(
                 f"kernel {kernel.name} has more than {_MOST_POINTS} points; call it with shorter arrays"
             )

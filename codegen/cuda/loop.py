@@ -59,13 +59,15 @@ class LoopEmitter:
         self.parts = self._parts(group)
         self._load_operands()
         self.mirrors = self._mirrors()
-        if self.mirrors:
-            meet(
-                f, self.version.kind, self.place, self.counter
-            )  # all have begun, and cleared what others will store to
+        if self.mirrors:  # all have begun, and cleared what others will store to
+            self._meet()
         self._statement(self.unit.loop, unit_steps(self.unit))
-        if self.mirrors:
-            meet(f, self.version.kind, self.place, self.counter)  # none ends while others may still store to its memory
+        if self.mirrors:  # none ends while others may still store to its memory
+            self._meet()
+
+    def _meet(self) -> None:
+        """All threads of the group wait for each other."""
+        meet(self.function, self.version.kind, self.place, self.counter)
 
     def _load_operands(self) -> None:
         """What products read in every step comes onto the chip before the first."""
@@ -134,7 +136,7 @@ class LoopEmitter:
 
     def _kernel(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
         if kernel.name in self.unit.barriers:
-            meet(self.function, self.version.kind, self.place, self.counter)
+            self._meet()
         scalars = self._scalars(kernel, indices)
         if kernel.name in self.tiles:
             self.tiles[kernel.name].compute(scalars)

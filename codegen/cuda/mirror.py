@@ -15,17 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
-from graphc.codegen.access import loads as loads_of
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cpu_functions import STORAGE, constant
 from graphc.codegen.cpu_memory import write
 from graphc.codegen.cuda.device import DeviceFunction
 from graphc.codegen.cuda.place import Part, digits
 from graphc.codegen.cuda.products import Product
 from graphc.codegen.cuda.slices import Slicing
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Buffer, Const, Index, Kernel, Loop, Program, Scalar, Store, kernels
-from graphc.plan import loads
+from graphc.codegen.uses import loads, stored
 from graphc.scalar import FLOATS, STORED, call, index, offset_from
 
 __all__ = ["Mirror", "Mirrored", "mirrors"]
@@ -86,7 +85,7 @@ def mirrors(
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
     read = {(name, *load) for name, p in products.items() for load in _others(inside[name], p, program)}
     found = []
-    others = {s.buffer for k in kernels(program.body) if k.name not in inside for s in k.stores}
+    others = stored(kernel for kernel in kernels(program.body) if kernel.name not in inside)
     for name in sorted({buffer for _, buffer, _ in read}):
         mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings)
         if mirror is not None and any(mirror.holds(at, kernel) for kernel, buffer, at in read if buffer == name):
@@ -99,7 +98,7 @@ def mirrors(
 def _others(kernel: Kernel, product: Product, program: Program) -> set[tuple[str, tuple[Scalar, ...]]]:
     access = Access(kernel, program)
     return {
-        (load.buffer, load.at) for part in product.parts for term in part.terms for load in loads_of(term.other, access)
+        (load.buffer, load.at) for part in product.parts for term in part.terms for load in access.loads(term.other)
     }
 
 

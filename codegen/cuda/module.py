@@ -26,7 +26,8 @@ from graphc.codegen.cuda.search import compute_search
 from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit, counters_value, parts_value, unit_steps
 from graphc.codegen.cuda.versions import Version
 from graphc.codegen.math import definitions
-from graphc.codegen.program import Program, kernels
+from graphc.codegen.program import Program
+from graphc.codegen.uses import stored
 
 __all__ = ["ALIGNMENT", "llvm_ir"]
 
@@ -101,9 +102,8 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
 
 
 def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) -> Piece:
-    parameters = _parameters(
-        unit, program, "", False
-    )  # what the loop stores, other threads change between two barriers
+    # What the loop stores, other threads change between two barriers: of that nothing is promised.
+    parameters = _parameters(unit, program, "", aligned=False)
     parameters += [str(parts_value(k)) for k in range(len(unit.slicings))]
     if version.kind == "grid":
         parameters.append(str(counters_value()))
@@ -113,14 +113,14 @@ def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) 
     return Piece(f.text(_attributes(unit)), frozenset(f.declarations), frozenset(emitter.elementary))
 
 
-def _parameters(unit: Unit, program: Program, stored: str, aligned: bool) -> list[str]:
-    """Buffers, sizes, steps. `stored` are the attributes of buffers that the unit stores to. What is no argument
+def _parameters(unit: Unit, program: Program, of_stored: str, aligned: bool) -> list[str]:
+    """Buffers, sizes, steps. `of_stored` are the attributes of buffers that the unit stores to. What is no argument
     of a call begins at a multiple of `ALIGNMENT`, and that too if `aligned`."""
-    written = {store.buffer for kernel in kernels((unit.statement,)) for store in kernel.stores}
+    written = stored((unit.statement,))
     placed = {b.name for b in program.buffers if aligned or b.kind in ("temp", "output")}
     pointers = []
     for name in unit.buffers:
-        attributes = stored if name in written else "noalias readonly "
+        attributes = of_stored if name in written else "noalias readonly "
         attributes += f"align {ALIGNMENT} " if name in placed else ""
         pointers.append(f"{GLOBAL} {attributes}{buffer_value(name).text}")
     sizes = [str(size_value(name)) for name in program.sizes]

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cuda.walk import is_walked
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -34,7 +34,7 @@ from graphc.codegen.program import (
     Statement,
     Store,
 )
-from graphc.scalar import call, index, replaced, walk
+from graphc.scalar import call, index, replaced, replaced_inside, walk
 
 __all__ = ["partials"]
 
@@ -146,9 +146,8 @@ def _loading(scalar: Scalar, exists: Scalar) -> Scalar:
     def rule(part: Scalar) -> Scalar | None:
         if not isinstance(part, Load):
             return None
-        at = tuple(_loading(s, exists) for s in part.at)
-        when = exists if part.when is None else call("and", exists, _loading(part.when, exists))
-        return Load(part.buffer, at, part.dtype, when)
+        moved = replaced_inside(part, rule)
+        return replace(moved, when=exists if moved.when is None else call("and", exists, moved.when))
 
     return replaced(scalar, rule)
 

@@ -19,9 +19,9 @@ from graphc.codegen.cuda.place import Place, digits
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref
-from graphc.plan import loads
+from graphc.codegen.uses import loaded, stored
 
-__all__ = ["PARTIALS", "compute_points", "end_point", "lowest", "owned_dims"]
+__all__ = ["PARTIALS", "compute_points", "end_point", "owned_dims"]
 
 PARTIALS = "graphc_partials"  # shared memory: one word for each warp
 
@@ -83,8 +83,7 @@ def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
         for store, value in zip(kernel.stores, values, strict=True):
             s.store(store.buffer, store.at, value, store.accumulate)
         return
-    stored = {store.buffer for store in kernel.stores}
-    if any(load.buffer in stored for load in loads(kernel)):  # by the other lanes, too
+    if loaded((kernel,)) & stored((kernel,)):  # by the other lanes, too
         f.meet_warp() if lanes == WARP else f.meet_cta()
     with f.when(f.compare("icmp eq", place.among(lanes), i64(0))), s.scope({}):
         for store, value in zip(kernel.stores, values, strict=True):
@@ -99,7 +98,7 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
     f = s.function
     totals = [(total, f.variable(REGISTER[total.value.dtype])) for total in reduce.sums]
     for total, variable in totals:
-        f.put(lowest(total), variable)
+        f.put(constant(total.identity.value, total.value.dtype), variable)
     lengths = [s.value(dim.extent) for dim in reduce.dims]
     with ExitStack() as stack:
         if lanes == 1:
@@ -122,14 +121,6 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
         if lanes > 1:
             result = _combined(s, total, result, lanes, place)
         s.bind(Ref(total.name, total.value.dtype), result)
-
-
-def lowest(total: Accumulate) -> Value:
-    """What a reduction over no points gives."""
-    dtype = total.value.dtype
-    if total.op == "sum":
-        return constant(0, dtype)
-    return constant({"float32": -float("inf"), "float64": -float("inf"), "int32": -(2**31)}.get(dtype, -(2**63)), dtype)
 
 
 def _include(s: Scalars, total: Accumulate, variable: Value) -> None:

@@ -12,11 +12,10 @@ all. Such operands can stay on the chip from the first step to the last.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.access import MEMORY, Access
-from graphc.codegen.access import loads as loads_of
 from graphc.codegen.program import Accumulate, Call, Const, Dim, Kernel, Program, Reduce, Scalar
 
 __all__ = ["Part", "Product", "Term", "length_of", "product_of"]
@@ -58,11 +57,6 @@ class Product:
     @property
     def sums(self) -> tuple[Accumulate, ...]:
         return tuple(total for part in self.parts for total in part.sums)
-
-    @property
-    def words(self) -> int:
-        """The held operands of one unit."""
-        return sum(part.length * len(part.terms) for part in self.parts)
 
 
 def length_of(dims: Sequence[Dim]) -> int:
@@ -106,9 +100,10 @@ def _part(reduce: Reduce, kernel: Kernel, made: set[str], access: Access, before
     for number, total in enumerate(reduce.sums):
         if total.op != "sum" or not total.value.dtype.startswith("float"):
             return None
-        for pair in _pairs(total.value, access):
-            held = None if pair is None else next((x for x in pair if _is_held(x, inside, made, access)), None)
-            if pair is None or held is None:
+        for product in access.terms(total.value):
+            pair = product.args if isinstance(product, Call) and product.fn == "mul" else ()
+            held = next((x for x in pair if _is_held(x, inside, made, access)), None)
+            if held is None:
                 return None
             other = pair[1] if held is pair[0] else pair[0]
             if not access.dependence(other).isdisjoint(access.sums):
@@ -117,21 +112,9 @@ def _part(reduce: Reduce, kernel: Kernel, made: set[str], access: Access, before
     return Part(reduce.dims, length, reduce.sums, tuple(terms))
 
 
-def _pairs(scalar: Scalar, access: Access) -> Iterator[tuple[Scalar, Scalar] | None]:
-    """The factors of every product of a sum of products; None for a term that is no product."""
-    match access.resolve(scalar):
-        case Call("add", (a, b)):
-            yield from _pairs(a, access)
-            yield from _pairs(b, access)
-        case Call("mul", (a, b)):
-            yield a, b
-        case _:
-            yield None
-
-
 def _is_held(scalar: Scalar, inside: frozenset[str], made: set[str], access: Access) -> bool:
     """Whether a value is read from memory, and every step reads it again."""
     dependence = access.dependence(scalar)
     if MEMORY not in dependence or not dependence <= inside | {MEMORY}:
         return False
-    return not any(load.buffer in made for load in loads_of(scalar, access))
+    return not any(load.buffer in made for load in access.loads(scalar))

@@ -22,15 +22,13 @@ __all__ = ["ALIGNMENT", "CudaCode", "emit"]
 
 @dataclass(frozen=True)
 class CudaCode:
-    """A program's code for one architecture. Its arguments begin at multiples of `ALIGNMENT` bytes, or, not `aligned`,
-    at any element."""
+    """A program's code for one architecture, whose arguments begin at multiples of `ALIGNMENT` bytes."""
 
     program: Program
     arch: Arch
     precision: Precision
     units: tuple[Unit, ...]
     llvm_ir: str
-    aligned: bool = True
 
     @functools.cached_property
     def ptx(self) -> str:
@@ -47,7 +45,7 @@ class CudaCode:
     @functools.cached_property
     def unaligned(self) -> CudaCode:
         """The same for arguments that begin at any element, which it loads one by one."""
-        return replace(self, llvm_ir=llvm_ir(self.program, self.units, self.arch, aligned=False), aligned=False)
+        return replace(self, llvm_ir=llvm_ir(self.program, self.units, self.arch, aligned=False))
 
 
 def emit(program: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:

@@ -18,7 +18,7 @@ from graphc.codegen.cuda.mirror import Mirrored
 from graphc.codegen.llvm import Value, i64, quoted
 from graphc.codegen.program import Call, Const, Index, Kernel, Load, Scalar, Size
 from graphc.codegen.target import Target
-from graphc.plan import loads
+from graphc.codegen.uses import loads
 from graphc.scalar import index, walk
 
 __all__ = ["NOWHERE", "NOWHERE_BYTES", "Scalars", "buffer_value", "size_value"]

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from graphc.codegen.access import Access
 from graphc.codegen.choice import Choice, choices
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cpu_functions import REGISTER, constant
 from graphc.codegen.cuda.arch import WARP
 from graphc.codegen.cuda.device import i32
@@ -24,6 +23,7 @@ from graphc.codegen.cuda.odometer import Odometer
 from graphc.codegen.cuda.place import Place, digits
 from graphc.codegen.cuda.points import end_point
 from graphc.codegen.cuda.scalars import Scalars
+from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.llvm import Value, i64
 from graphc.codegen.program import Const, Dim, Index, Kernel, Program, Reduce, Ref
 from graphc.scalar import call
@@ -44,10 +44,7 @@ class Search:
 
     def warps(self, kernel: Kernel, sizes: Mapping[str, int]) -> int:
         """How many are busy."""
-        count = -(-evaluate(self.column.extent, sizes) // (WARP * self.places))
-        for dim in kernel.dims[:-1]:
-            count *= evaluate(dim.extent, sizes)
-        return count
+        return points_of(kernel.dims[:-1], sizes) * -(-evaluate(self.column.extent, sizes) // (WARP * self.places))
 
 
 def search_of(kernel: Kernel, program: Program, sizes: Mapping[str, int]) -> Search | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from graphc.codegen.program import Dim, Index, Kernel, Loop, Program, Ring, Scalar, kernels
-from graphc.plan import loads
+from graphc.codegen.uses import loads, stored
 from graphc.scalar import walk
 
 __all__ = ["Slicing", "slicings"]
@@ -31,7 +31,7 @@ class Slicing:
 def slicings(loop: Loop, program: Program) -> tuple[Slicing, ...]:
     """All of a loop's slicings; they hold together as well."""
     inside = list(kernels((loop,)))
-    made = {store.buffer for kernel in inside for store in kernel.stores}
+    made = stored((loop,))
     accesses = {kernel.name: list(_accesses(kernel, made)) for kernel in inside}
     rings = {b.name: {k for k, d in enumerate(b.dims) if isinstance(d, Ring)} for b in program.buffers}
     found: list[Slicing] = []

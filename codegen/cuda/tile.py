@@ -127,11 +127,10 @@ class Tile(HeldProduct):
     @contextmanager
     def _unit_tiles(self, s: Scalars) -> Iterator[Value]:
         """The first unit of each tile that is this warp's: of one, where operands are in registers."""
-        _f, g = self.function, self.geometry
+        g, start = self.geometry, self._first_unit()
         if g.home == "registers":
-            yield self._first_unit()
+            yield start
             return
-        start = self._first_unit()
         with s.counting(start, i64(g.per_cta), i64(g.across * g.tall), "units") as first:
             yield first
 

@@ -8,11 +8,9 @@ Of a loop that the host walks (`graphc.codegen.cuda.walk`) the statements inside
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.blocks import Blocking
 from graphc.codegen.cuda.dealing import deal
@@ -27,9 +25,10 @@ from graphc.codegen.cuda.search import Search, search_of
 from graphc.codegen.cuda.slices import Slicing, slicings
 from graphc.codegen.cuda.versions import NOMINAL, Version, held_products, versions
 from graphc.codegen.cuda.walk import is_walked
+from graphc.codegen.lengths import points_of
 from graphc.codegen.llvm import Value, quoted
-from graphc.codegen.program import Dim, Kernel, Loop, Program, Reduce, Statement, kernels
-from graphc.plan import loads
+from graphc.codegen.program import Kernel, Loop, Program, Reduce, Statement, kernels
+from graphc.codegen.uses import loaded, stored
 
 __all__ = [
     "THREADS",
@@ -123,9 +122,10 @@ def split_sums(program: Program, arch: Arch) -> Program:
         if search is not None:
             return -(-search.warps(kernel, sizes) * WARP // THREADS)
         if product is None:
-            return -(-_points(kernel.dims, sizes) * _lanes(kernel, program, alone=True) // THREADS)
+            return -(-points_of(kernel.dims, sizes) * _lanes(kernel, program, alone=True) // THREADS)
         factors, block = product
-        return block.tiles(_points(factors.left, sizes), _points(factors.right, sizes)) * _points(factors.both, sizes)
+        left, right, both = (points_of(dims, sizes) for dims in (factors.left, factors.right, factors.both))
+        return block.tiles(left, right) * both
 
     return partials(program, ctas, arch.sms, sizes)
 
@@ -153,7 +153,7 @@ def _units(
 
 
 def _unit(place: str, statement: Statement, program: Program, arch: Arch, fragments: Fragments | None) -> Unit:
-    touched = {name for kernel in kernels((statement,)) for name in _touched(kernel)}
+    touched = loaded((statement,)) | stored((statement,))
     buffers = tuple(b.name for b in program.buffers if b.name in touched)
     if isinstance(statement, Kernel):
         symbol = _symbol(place, statement.name)
@@ -176,17 +176,12 @@ def _symbol(place: str, name: str) -> str:
     return f"k{place}" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 
-def _touched(kernel: Kernel) -> Iterator[str]:
-    yield from (load.buffer for load in loads(kernel))
-    yield from (store.buffer for store in kernel.stores)
-
-
 def _lanes(kernel: Kernel, program: Program, alone: bool) -> int:
     """How many threads compute a point of a kernel together: the fewer points, the more."""
     sizes = dict.fromkeys(program.sizes, NOMINAL)
     own, walked = owned_dims(kernel)
-    terms = sum(_points(step.dims, sizes) for step in kernel.body if isinstance(step, Reduce))
-    points = _points(own, sizes)
+    terms = sum(points_of(step.dims, sizes) for step in kernel.body if isinstance(step, Reduce))
+    points = points_of(own, sizes)
     if walked or terms < _LONG or points >= _MANY:
         return 1
     return THREADS if alone and points < _FEW and terms >= 2 * THREADS else WARP
@@ -200,14 +195,10 @@ def _product(
     if factors is None:
         return None
     sizes = dict.fromkeys(program.sizes, NOMINAL)
-    left, right = _points(factors.left, sizes), _points(factors.right, sizes)
-    both, terms = _points(factors.both, sizes), _points(factors.reduce.dims, sizes)
+    left, right = points_of(factors.left, sizes), points_of(factors.right, sizes)
+    both, terms = points_of(factors.both, sizes), points_of(factors.reduce.dims, sizes)
     if min(left, right) < SIDE or terms < _SHORT:
         return None
     if fragments is not None and factors.dtype == "float32":
         return factors, mma_blocking(factors, fragments, Points(left, right, both, terms), THREADS, arch)
     return factors, fma_blocking(factors, left, right)
-
-
-def _points(dims: tuple[Dim, ...], sizes: Mapping[str, int]) -> int:
-    return math.prod(evaluate(dim.extent, sizes) for dim in dims)

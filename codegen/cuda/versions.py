@@ -7,11 +7,9 @@ is as small as holds all operands on the chip, or in registers; over the grid, a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.cost import evaluate
 from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.geometry import Geometry, geometry
 from graphc.codegen.cuda.meeting import Kind
@@ -20,7 +18,9 @@ from graphc.codegen.cuda.mma import ROWS, Fragments
 from graphc.codegen.cuda.mma_tile import MmaGeometry, mma_geometry
 from graphc.codegen.cuda.products import Product, length_of, product_of
 from graphc.codegen.cuda.slices import Slicing
+from graphc.codegen.lengths import points_of
 from graphc.codegen.program import Const, Loop, Program, kernels
+from graphc.codegen.uses import stored
 
 __all__ = ["NOMINAL", "RESERVED", "Version", "held_products", "versions"]
 
@@ -60,7 +60,7 @@ class Version:
 def held_products(loop: Loop, slicings: Sequence[Slicing], program: Program) -> dict[str, Product]:
     """The kernels of a loop whose products can be computed in tiles. Where both operands vary with a dim, as with
     heads, a group must have one point of it; so the loop must fall apart along it."""
-    made = {store.buffer for kernel in kernels((loop,)) for store in kernel.stores}
+    made = stored((loop,))
     found = {kernel.name: product_of(kernel, made, program) for kernel in kernels((loop,))}
     sliced = {name: {s.dims[name] for s in slicings if isinstance(s.extent, Const)} for name in found}
     products = {n: p for n, p in found.items() if p is not None and p.shared <= sliced[n]}
@@ -151,4 +151,4 @@ def _units(products: Mapping[str, Product]) -> Iterator[int]:
 
 def _points(loop: Loop, program: Program) -> Iterator[int]:
     sizes = dict.fromkeys(program.sizes, NOMINAL)
-    return (math.prod(evaluate(dim.extent, sizes) for dim in kernel.dims) for kernel in kernels((loop,)))
+    return (points_of(kernel.dims, sizes) for kernel in kernels((loop,)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from graphc.codegen.cost import evaluate, step_name
+from graphc.codegen.lengths import evaluate, step_name
 from graphc.codegen.program import Index, Loop, Reduce, Scalar, Statement
 from graphc.scalar import walk
 

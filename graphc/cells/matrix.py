@@ -13,9 +13,10 @@ from typing import Unpack
 
 from graphc.cells.minimal import stateless
 from graphc.cells.recurrence import Options, Recurrence
+from graphc.einsum import einsum
 from graphc.errors import ShapeError
 from graphc.functions import abs as absolute
-from graphc.functions import einsum, exp, log_sigmoid, maximum, sigmoid, softplus, sqrt
+from graphc.functions import exp, log_sigmoid, maximum, sigmoid, softplus, sqrt
 from graphc.functions import sum as total
 from graphc.graph import Graph
 from graphc.ir import Axis

@@ -1,0 +1,35 @@
+"""How long a Program's dims are in one call, whose sizes are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from graphc.codegen.program import Call, Const, Dim, Index, Scalar, Size
+from graphc.scalar import FUNCTIONS
+
+__all__ = ["evaluate", "points_of", "step_name"]
+
+
+def step_name(index: str) -> str:
+    """The name under which sizes have the step at which a loop is."""
+    return f"step of {index}"
+
+
+def evaluate(extent: Scalar, sizes: Mapping[str, int]) -> int:
+    """A length, given those that come with the data; in a loop, that at the step that `sizes` have, or at step 0."""
+    match extent:
+        case Const(value):
+            return int(value)
+        case Size(name):
+            return sizes[name]
+        case Index(name):
+            return sizes.get(step_name(name), 0)
+        case Call(fn, args):
+            return int(FUNCTIONS[fn].numpy(*(evaluate(a, sizes) for a in args)))
+    raise TypeError(f"a length made of numbers and sizes was expected, not {extent}")
+
+
+def points_of(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:
+    """How many points so many dims have."""
+    return math.prod(evaluate(dim.extent, sizes) for dim in dims)

@@ -1,0 +1,65 @@
+"""What the parts of a Program use of each other: the buffers that statements load and store, the names in a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from graphc.codegen.program import Kernel, Let, Load, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
+from graphc.scalar import walk
+
+__all__ = ["loaded", "loads", "reduce_references", "references", "stored", "used_steps"]
+
+
+# Buffers.
+
+
+def loads(kernel: Kernel) -> Iterator[Load]:
+    """Every load of a kernel, those inside subscripts and conditions too."""
+    return (part for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Load))
+
+
+def loaded(body: Iterable[Statement]) -> set[str]:
+    """The buffers that statements load."""
+    return {load.buffer for kernel in kernels(body) for load in loads(kernel)}
+
+
+def stored(body: Iterable[Statement]) -> set[str]:
+    """The buffers that statements store to."""
+    return {store.buffer for kernel in kernels(body) for store in kernel.stores}
+
+
+# Names.
+
+
+def references(scalar: Scalar | None) -> set[str]:
+    """The names that a scalar uses."""
+    return {part.name for part in walk(scalar) if isinstance(part, Ref)}
+
+
+def reduce_references(reduce: Reduce) -> set[str]:
+    """The names from outside that a reduction uses."""
+    used = {name for scalar in (reduce.when, *reduce.values) for name in references(scalar)}
+    return used - {let.name for let in reduce.body}
+
+
+def used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:
+    """The steps whose names the stores need, directly or through other steps."""
+    used = {name for store in stores for scalar in (*store.at, store.value) for name in references(scalar)}
+    kept: list[Let | Reduce] = []
+    for step in reversed(body):
+        if isinstance(step, Let):
+            if step.name in used:
+                used |= references(step.value)
+                kept.append(step)
+            continue
+        sums = tuple(a for a in step.sums if a.name in used)
+        if sums:
+            used |= {name for a in sums for name in references(a.value)} | references(step.when)
+            inner: list[Let] = []
+            for let in reversed(step.body):
+                if let.name in used:
+                    used |= references(let.value)
+                    inner.append(let)
+            kept.append(replace(step, sums=sums, body=tuple(reversed(inner))))
+    return tuple(reversed(kept))

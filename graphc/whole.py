@@ -1,0 +1,14 @@
+"""Whole numbers, as callers give them: sizes, positions, counts."""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+import numpy as np
+
+__all__ = ["is_whole"]
+
+
+def is_whole(number: object) -> TypeGuard[int]:
+    """Whether this is an integer, of Python's or of numpy's; a bool is none."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
