@@ -179,7 +179,7 @@ class Values:
         """Make a value in the innermost scope that it varies with, unless it stands there already."""
         i = cell[0] if self.row in dependence else 0
         j = cell[1] if self.lanes is not None and self.lanes.index in dependence else 0
-        home = max((d for d, s in enumerate(self.scopes) if not s.names.isdisjoint(dependence)), default=0)
+        home = self._home(dependence)
         innermost = home == len(self.scopes) - 1
         inner = self.scopes[home if innermost else home + 1]
         for known in (self.scopes[home].values, inner.hoisted):
@@ -191,6 +191,10 @@ class Values:
             with self.function.at(inner.before):
                 made = inner.hoisted[key, i, j] = make()
         return made
+
+    def _home(self, dependence: frozenset[str]) -> int:
+        """The level of the innermost scope that a value of this dependence varies with."""
+        return max((d for d, s in enumerate(self.scopes) if not s.names.isdisjoint(dependence)), default=0)
 
     # Scalars
 
@@ -439,14 +443,13 @@ class Values:
     def _move(self, address: Address, element: str, cell: Cell) -> Value:
         """From the base of an address to where the running reduction stands."""
         pointer, dependence = address.base, address.dependence
-        loops = list(self.moving)
         for name, stride in address.strides:
             dependence |= {name}
             start = pointer
 
             def make(start: Value = start, name: str = name, stride: Value = stride) -> Value:
                 f, index = self.function, self._index(name, cell, vector=False)
-                known = address.dependence.isdisjoint(loops[loops.index(name) :])  # the stride, before the loop
+                known = self._home(address.dependence) < self._home(frozenset({name}))  # the stride, before the loop
                 step = f.multiple(index, stride) if known else f.binary("mul nsw", index, stride)
                 return f.offset(start, element, step)
 

@@ -209,12 +209,17 @@ def map_kernel(kernel: Kernel, rule: Callable[[Scalar], Scalar]) -> Kernel:
     def step(part: Let | Reduce) -> Let | Reduce:
         if isinstance(part, Let):
             return Let(part.name, rule(part.value))
-        body = tuple(Let(let.name, rule(let.value)) for let in part.body)
-        sums = tuple(Accumulate(total.name, total.op, rule(total.value)) for total in part.sums)
-        return Reduce(part.dims, sums, body, None if part.when is None else rule(part.when))
+        return map_reduce(part, rule)
 
     stores = tuple(Store(s.buffer, tuple(map(rule, s.at)), rule(s.value), s.accumulate) for s in kernel.stores)
     return Kernel(kernel.name, kernel.dims, tuple(map(step, kernel.body)), stores)
+
+
+def map_reduce(reduce: Reduce, rule: Callable[[Scalar], Scalar]) -> Reduce:
+    """A reduction with a rule applied to all that it computes; what it runs over stays."""
+    body = tuple(Let(let.name, rule(let.value)) for let in reduce.body)
+    sums = tuple(Accumulate(total.name, total.op, rule(total.value)) for total in reduce.sums)
+    return Reduce(reduce.dims, sums, body, None if reduce.when is None else rule(reduce.when))
 
 
 def _statement_lines(statement: Statement, indent: str) -> Iterator[str]:

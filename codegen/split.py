@@ -20,13 +20,14 @@ from graphc.codegen.program import (
     Const,
     Dim,
     Index,
-    Kernel,
+    Let,
     Loop,
     Program,
     Reduce,
     Scalar,
     Statement,
     map_kernel,
+    map_reduce,
 )
 from graphc.scalar import call, index, replaced, walk
 
@@ -40,8 +41,17 @@ def split(program: Program) -> Program:
 def _statement(statement: Statement, program: Program) -> Statement:
     if isinstance(statement, Loop):
         return replace(statement, body=tuple(_statement(s, program) for s in statement.body))
-    parts = _parts(statement, program)
-    return _split(statement, parts) if parts else statement
+    access = Access(statement, program)
+    around = _parts(statement.dims, [step for step in statement.body if isinstance(step, Reduce)], access)
+
+    def step(part: Let | Reduce) -> Let | Reduce:
+        if isinstance(part, Let):
+            return Let(part.name, _taken_apart(part.value, around))
+        own = around | _parts(part.dims, [part], access)  # another's dim of the same name may be of another length
+        return replace(map_reduce(part, lambda scalar: _taken_apart(scalar, own)), dims=_dims(part.dims, own))
+
+    stored = map_kernel(replace(statement, body=()), lambda scalar: _taken_apart(scalar, around))
+    return replace(stored, dims=_dims(statement.dims, around), body=tuple(map(step, statement.body)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +78,11 @@ class _Parts:
         return self.places[0] * int(first.value)
 
 
-def _parts(kernel: Kernel, program: Program) -> dict[str, _Parts]:
-    """The dims that are taken apart, by name."""
-    access = Access(kernel, program)
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+def _parts(dims: Sequence[Dim], reduces: Sequence[Reduce], access: Access) -> dict[str, _Parts]:
+    """The dims that reductions take apart, by name."""
     subscripts = {s for r in reduces for total in r.sums for load in access.loads(total.value) for s in load.at}
     found: dict[str, _Parts] = {}
-    for dim in (*kernel.dims, *(d for r in reduces for d in r.dims)):
+    for dim in dims:
         if isinstance(dim.extent, Const):
             apart = {cut for s in subscripts for cut in cuts(s, Index(dim.index))}
             places = sorted({1, int(dim.extent.value)} | apart)
@@ -94,11 +102,6 @@ def cuts(scalar: Scalar, own: Index) -> Iterator[int]:
                 yield int(place)
 
 
-def _split(kernel: Kernel, parts: Mapping[str, _Parts]) -> Kernel:
-    body = tuple(replace(s, dims=_dims(s.dims, parts)) if isinstance(s, Reduce) else s for s in kernel.body)
-    return map_kernel(replace(kernel, dims=_dims(kernel.dims, parts), body=body), lambda s: _taken_apart(s, parts))
-
-
 def _dims(dims: Sequence[Dim], parts: Mapping[str, _Parts]) -> tuple[Dim, ...]:
     return tuple(new for dim in dims for new in (parts[dim.index].dims if dim.index in parts else (dim,)))
 
@@ -116,4 +119,4 @@ def _taken_apart(scalar: Scalar, parts: Mapping[str, _Parts]) -> Scalar:
                 return parts[name].digits(1, parts[name].extent)
         return None
 
-    return replaced(scalar, rule)
+    return replaced(scalar, rule) if parts else scalar

@@ -121,11 +121,18 @@ def _terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
 
 
 def _loads(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Load]:
-    for part in walk(scalar):
-        if isinstance(part, Load):
-            yield part
-        elif isinstance(part, Ref) and part.name in lets:
-            yield from _loads(lets[part.name], lets)
+    """The loads of a scalar, and of what its names stand for, each name once: written out, it could be endless."""
+    seen: set[str] = set()
+
+    def found(scalar: Scalar) -> Iterator[Load]:
+        for part in walk(scalar):
+            if isinstance(part, Load):
+                yield part
+            elif isinstance(part, Ref) and part.name in lets and part.name not in seen:
+                seen.add(part.name)
+                yield from found(lets[part.name])
+
+    return found(scalar)
 
 
 def _words(extent: Scalar) -> str:

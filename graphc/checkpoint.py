@@ -21,6 +21,7 @@ from safetensors.numpy import save as serialize
 from graphc.errors import ArgumentError
 
 LARGEST_HEADER = 100_000_000  # bytes: the format's own bound
+_METADATA = "__metadata__"  # the header's entry that is no array
 # The format's names of dtypes, and numpy's.
 _DTYPES = {
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
@@ -39,12 +40,14 @@ def save(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[s
     """
     if not isinstance(arrays, Mapping) or not all(isinstance(name, str) for name in arrays):
         raise ArgumentError(f"a file takes a dict of arrays by name, not {type(arrays).__name__}; Fit has one, .state")
+    if _METADATA in arrays:
+        raise ArgumentError(f"a file keeps the name {_METADATA} for its strings; give the array another")
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray | np.generic) or array.dtype.name not in _DTYPES.values():
             what = f"{array.dtype} array" if isinstance(array, np.ndarray) else type(array).__name__
             raise ArgumentError(f"a file takes numpy arrays of numbers; {name} is a {what}")
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    write_whole(path, serialize(contiguous, metadata=dict(metadata or {})))
+    write_whole(path, serialize(contiguous, metadata=dict(metadata) if metadata else None))
 
 
 def write_whole(path: Path | str, data: bytes) -> None:
@@ -104,7 +107,7 @@ def _metadata(path: Path) -> dict[str, str]:
         if not 2 <= length <= min(size - 8, LARGEST_HEADER):
             raise ValueError(f"its header claims {length} bytes of a file of {size}")
         header = json.loads(file.read(length))
-    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    metadata = header.get(_METADATA, {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("its metadata holds something else than text")
     return dict(metadata)

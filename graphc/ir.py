@@ -9,6 +9,7 @@ of the Graph (`graphc.graph`), as do the user's source lines; neither is part of
 from __future__ import annotations
 
 import math
+import operator
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,10 @@ def check_dtype(dtype: Any) -> str:
 def check_shape(shape: Any) -> Shape:
     if isinstance(shape, int | np.integer):
         raise ShapeError(f"a shape is a tuple: write ({shape},) instead of {shape}")
-    result = tuple(int(s) for s in shape)
+    try:
+        result = tuple(operator.index(s) for s in shape)
+    except TypeError:
+        raise ShapeError(f"a shape is a tuple of whole numbers, got {shape!r}") from None
     if any(s < 1 for s in result):
         raise ShapeError(f"every length of a shape is at least 1, got {result}")
     return result

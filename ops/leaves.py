@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.errors import AxisError
 from graphc.ir import Axis, Node, Op, Reads, Type, check_dtype, make
 from graphc.ops.site import Site
 from graphc.scalar import Const as ScalarConst
@@ -78,13 +79,19 @@ INDEX = Op(
 
 
 # extent: how long the arrays are along an axis; for a ragged axis, the longest that fits.
+def _extent_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
+    if not isinstance(attrs["axis"], Axis):
+        raise AxisError(f"the extent of an axis, not of {attrs['axis']!r}")
+    return Type((), (), "int32")
+
+
 def _extent_reads(node: Node, point: Mapping[Axis, int], domain: Any) -> Reads:
     return ()
 
 
 EXTENT = Op(
     "extent",
-    lambda inputs, attrs: Type((), (), "int32"),
+    _extent_infer,
     compute=None,
     gradient=None,
     lower=lambda node, site: cast(site.extent(node["axis"]), "int32"),

@@ -1,4 +1,5 @@
-"""regroup, subtotal, part and same: what is copied, added up, computed and called together, and that values stay."""
+"""regroup, split, subtotal, part and same: what is copied, taken apart, added up, computed and called together, and
+that values stay."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ from graphc.codegen.program import (
     kernels,
 )
 from graphc.codegen.regroup import regroup
+from graphc.codegen.split import split
 from graphc.codegen.subtotal import subtotal
 from graphc.codegen.verify_program import verify
 from graphc.compile import stages
@@ -238,6 +240,29 @@ def test_windows_that_overlap_are_not_copied() -> None:
     g.output("y", gc.conv(gc.tanh(g.input("x", (3, 6, 8), over=n)), g.param("W", (4, 3, 3, 3))))
     program = stages(g).planned
     assert regroup(program) == program
+
+
+# Splitting.
+
+SHAPES = ((12,), (3, 4), (4, 3), (2, 3, 2), (2, 6), (12, 1))
+
+
+@settings(max_examples=20)
+@given(st.sampled_from(SHAPES), st.lists(st.sampled_from(SHAPES), min_size=2, max_size=4, unique=True))
+def test_sums_in_one_kernel_are_taken_apart_each_by_itself(own: tuple[int, ...], read: list[tuple[int, ...]]) -> None:
+    """Their dims may have one name and different lengths."""
+    g = gc.Graph("sums", dtype="float64")
+    x = g.input("x", own, over=g.axis("n"))
+    for k, shape in enumerate(read):
+        weights = np.sin(np.arange(prod(shape)) + k).reshape(shape)
+        g.output(f"sum{k}", gc.sum(x.reshape(*shape) * weights))
+    made = stages(g)
+    assert count(made.planned) == 1
+    arrays = {"x": np.random.default_rng(0).normal(size=(2, *own))}
+    expected = gc.interpret(g, **arrays)
+    found = results(split(made.planned), arrays | made.lowered.constants, {"n": 2})
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=1e-12)
 
 
 # One function for kernels of one form.

@@ -147,12 +147,24 @@ def test_params_are_saved_and_loaded_by_name(tmp_path: Path) -> None:
     assert gc.compile(g)(**loaded)["y"].tolist() == gc.compile(g)(**params)["y"].tolist()
 
 
+@pytest.mark.parametrize("strings", [{}, {"step": "3"}])
+@pytest.mark.parametrize("names", [(), ("W",)])
+def test_a_file_may_hold_nothing(tmp_path: Path, names: tuple[str, ...], strings: dict[str, str]) -> None:
+    """As of a graph without params."""
+    path = tmp_path / "a.safetensors"
+    save(path, {name: np.ones(2) for name in names}, strings)
+    arrays, found = read(path)
+    assert tuple(arrays) == names
+    assert found == strings
+
+
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
         ([np.ones(2)], "dict of arrays by name"),
         ({0: np.ones(2)}, "dict of arrays by name"),
         ({"W": [1.0]}, "W is a list"),
+        ({"__metadata__": np.ones(2)}, "keeps the name __metadata__"),
         ({"W": np.array([None])}, "W is a object array"),
     ],
 )

@@ -283,6 +283,21 @@ def limited() -> Program:
     )
 
 
+def chosen(by: Scalar) -> Program:
+    """A sum under a condition, of what lies at an address that memory chooses, or of a constant in its place."""
+    where = call("le", index(3), cast(at("limits", n, dtype="int32"), "index"))
+    value = call("select", where, at("x", k, n, u), f32(0))
+    reduce = one_sum(value, call("le", by, k), k=K)
+    return program(
+        [
+            ("input", "limits", "int32", (U,)),
+            ("input", "x", "float32", (K, U, U)),
+            ("output", "y", "float32", (U, U)),
+        ],
+        Kernel("chosen", dims(n=U, u=U), (reduce,), (Store("y", (n, u), Ref("s", "float32")),)),
+    )
+
+
 def convolution() -> Program:
     position = call("sub", call("add", k, t), index(1))
     inside = call("and", call("le", index(0), position), call("lt", position, K))
@@ -405,6 +420,9 @@ PROGRAMS = {
     "triangle by column": triangle(u),
     "triangle by row": triangle(n),
     "limited": limited(),
+    "chosen, by a constant": chosen(index(2)),
+    "chosen, by row": chosen(n),
+    "chosen, by column": chosen(u),
     "convolution": convolution(),
     "ragged weights": ragged(scalar=False),
     "ragged sum": ragged(scalar=True),

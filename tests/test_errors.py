@@ -118,6 +118,18 @@ def shape_as_a_number() -> None:
     g.param("W", 3)  # type: ignore[arg-type] # here
 
 
+@refused(ShapeError, "whole numbers, got (2.5,)")
+def half_of_an_odd_number() -> None:
+    g, *_ = graph()
+    g.param("W", (5 / 2,))  # type: ignore[arg-type] # here
+
+
+@refused(ShapeError, "whole numbers, got 'units'")
+def shape_as_a_word() -> None:
+    g, *_ = graph()
+    g.param("W", "units")  # type: ignore[arg-type] # here
+
+
 @refused(ShapeError, "at least 1, got (3, 0)")
 def empty_event() -> None:
     g, *_ = graph()

@@ -180,6 +180,17 @@ def test_estimates_follow_the_lengths() -> None:
         steps(q=3)
 
 
+def test_a_sum_of_random_numbers_is_explained_at_once() -> None:
+    """Their formula has names that are used several times each: written out, it would have more parts than can be."""
+    g = gc.Graph("dropped")
+    t, n = g.axis("t"), g.axis("n")
+    h = g.state("h", (3,), over=(t, n))
+    h[t] = gc.tanh(h[t - 1] + g.input("x", (3,), over=(t, n)))
+    g.output("loss", gc.mean(gc.sum(gc.dropout(h, 0.5, seed=3)), over=(t, n)))
+    (cycle,) = gc.explain(g).cycles
+    assert cycle.states == ("h",)
+
+
 def test_a_graph_without_cycles_says_so() -> None:
     g = gc.Graph("plain")
     g.output("y", gc.tanh(g.input("x", (3,))))

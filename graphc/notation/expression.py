@@ -21,6 +21,7 @@ from graphc.ops.axis import at, shift
 from graphc.ops.contraction import matmul
 from graphc.ops.take import along
 
+LONGEST_INT = 64  # bits of a whole number: Python refuses to print one of thousands of digits
 MAX_DEPTH = 100
 BINARY: Mapping[type[ast.operator], str] = {
     ast.Add: "add",
@@ -67,11 +68,15 @@ def read_expression(source: str, scope: Scope) -> Node:
 def syntax(source: str) -> ast.expr:
     """The syntax tree of one expression."""
     try:
-        return ast.parse(source.strip(), mode="eval").body
+        tree = ast.parse(source.strip(), mode="eval").body
     except SyntaxError as error:
         raise ParseError(f"expected an expression, found {_short(source)}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError):
         raise ParseError(f"an expression that is nested too deeply or holds a null byte: {_short(source)}") from None
+    for part in ast.walk(tree):
+        if isinstance(part, ast.Constant) and isinstance(part.value, int) and part.value.bit_length() > LONGEST_INT:
+            raise ParseError(f"a whole number that is too large in {_short(source)}")
+    return tree
 
 
 def _short(text: str) -> str:
@@ -209,8 +214,14 @@ def build(op: Op, inputs: Sequence[Node], attributes: Mapping[str, Any] | None =
     except GraphError:
         raise
     except Exception as error:  # an op trusts its callers to give it the attributes that it has
-        given = ", ".join([*(str(i.type) for i in inputs), *(f"{k}={v!r}" for k, v in attributes.items())])
-        raise ParseError(f"{op.name} cannot be applied to ({given:.200}): {type(error).__name__}: {error}") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise ParseError(f"{op.name} cannot be applied to {_given(inputs, attributes)}: {reason}") from None
     if not sound:
-        raise ParseError(f"{op.name} with these attributes is no value: {node!r:.200}")
+        raise ParseError(f"{op.name} with these attributes is no value: {_given(inputs, attributes)}")
     return node
+
+
+def _given(inputs: Sequence[Node], attributes: Mapping[str, Any]) -> str:
+    """What an op was to be applied to, for a message."""
+    given = ", ".join([*(str(i.type) for i in inputs), *(f"{k}={v!r}" for k, v in attributes.items())])
+    return f"({given:.200})"

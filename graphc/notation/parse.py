@@ -18,7 +18,8 @@ from graphc.ops.leaves import CONST, INPUT, PARAM, STATE, leaf
 
 MAX_TEXT = 1 << 27  # characters
 _NAME = r"[^\W\d]\w*"
-_TYPE = rf"(?P<dtype>\w+)\[(?P<shape>[\d, ]*)\](?: over (?P<over>{_NAME}(?:, *{_NAME})*))?"
+_SHAPE = r" *(?:\d{1,10} *(?:, *\d{1,10} *)*,? *)?"
+_TYPE = rf"(?P<dtype>\w+)\[(?P<shape>{_SHAPE})\](?: over (?P<over>{_NAME}(?:, *{_NAME})*))?"
 _DECLARATION = re.compile(rf"(?P<keyword>axis|input|param|state|initial|output|update)\s+(?P<name>{_NAME})(?P<rest>.*)")
 _EQUATION = re.compile(rf"(?P<name>{_NAME})(?:\s*\[(?P<axes>[^\]=]*)\])?\s*=(?!=)(?P<rest>.*)")
 _LIKE = re.compile(r"like\s+(\S+)")
@@ -191,7 +192,7 @@ class _Parser:
         found = pattern.fullmatch(rest)
         if found is None:
             raise ParseError(f"expected a declaration like '{example}', found {rest[:60]!r}")
-        shape = check_shape([s for s in found["shape"].replace(" ", "").split(",") if s])
+        shape = check_shape(map(int, re.findall(r"\d+", found["shape"])))
         node = leaf(op, name, self.over(found["over"] or ""), shape, check_dtype(found["dtype"]))
         self.declare(name, node)
         return node, found
