@@ -78,6 +78,7 @@ from graphc.functions import (
     where,
 )
 from graphc.grad import grad, jvp, vjp
+from graphc.gradient import gradient
 from graphc.graph import Graph
 from graphc.habits import missing_function
 from graphc.image_blocks import blocks, image
@@ -153,6 +154,7 @@ __all__ = [
     "floor",
     "gelu",
     "grad",
+    "gradient",
     "hard_sigmoid",
     "image",
     "index",

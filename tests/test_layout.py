@@ -25,8 +25,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "reciprocal",
-        "outer_products", "grad", "unroll", "interpreter", "notation.*", "prepare", "sink", "schedule", "kernel",
-        "plan", "fuse", "lower", "arena", "partial", "sweeps", "chunk",
+        "outer_products", "grad", "gradient", "unroll", "interpreter", "notation.*", "prepare", "sink", "schedule",
+        "kernel", "plan", "fuse", "lower", "arena", "partial", "sweeps", "chunk",
         "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
         "precision", "jacobian", "inference", "feeds", "lookahead", "passes", "drawing", "drawing.*",
     ),
