@@ -14,12 +14,14 @@ from graphc.ops import axis as axis_ops
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.ops.contraction import matmul
-from graphc.ops.leaves import const
+from graphc.ops.leaves import INPUT, PARAM, STATE, const
 from graphc.scalar import STORED, computed
 
 if TYPE_CHECKING:
     from graphc.graph import Graph
 
+
+NAMED = (INPUT, PARAM, STATE)
 
 # What numpy calls for an array's operator, and the value's that takes the array from the other side.
 _REFLECTED = {
@@ -97,7 +99,10 @@ class Value(Symbolic):
             raise DefinitionError(f"this value is not an input, a param or a state, but {self.node!r}") from None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__.lower()} {self.node.op.name}: {self.node.type}>"
+        kind = self.node.op.name
+        return (
+            f"<{kind} {self.name}: {self.node.type}>" if self.node.op in NAMED else f"<value {kind}: {self.node.type}>"
+        )
 
     def __add__(self, other: Any) -> Value:
         return binary(ew.add, self, other)
@@ -143,6 +148,9 @@ class Value(Symbolic):
 
     def __rmatmul__(self, other: Any) -> Value:
         return binary(matmul, other, self, floating=True)
+
+    def __pos__(self) -> Value:
+        return self
 
     def __neg__(self) -> Value:
         return Value(self.graph, ew.neg(self.node))
@@ -368,8 +376,10 @@ def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:
         if (dtype or own) == "int32" and array.size and not _is_int32(array):
             raise DtypeError(f"integers are int32 here, -2147483648 to 2147483647; got {item!r}")
         return Value(None, const(array, dtype or own))
-    place = f"; the position along it is gc.index({item.name})" if isinstance(item, Axis) else ""
-    raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}{place}")
+    instead = f"; the position along it is gc.index({item.name})" if isinstance(item, Axis) else ""
+    if hasattr(item, "__array__"):  # a tensor of PyTorch's, for one
+        instead = "; np.asarray makes an array of it, which is a constant"
+    raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}{instead}")
 
 
 def assigned(item: Any, graph: Home, dtype: str) -> Value:
