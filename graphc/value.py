@@ -379,6 +379,8 @@ def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:
     instead = f"; the position along it is gc.index({item.name})" if isinstance(item, Axis) else ""
     if hasattr(item, "__array__"):  # a tensor of PyTorch's, for one
         instead = "; np.asarray makes an array of it, which is a constant"
+    if isinstance(getattr(item, "h", None), Value):  # a cell's
+        instead = "; a cell has several values, and .h is its output"
     raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}{instead}")
 
 

@@ -240,6 +240,12 @@ def rounded_value() -> None:
     round(x[0])  # type: ignore[call-overload] # here
 
 
+@refused(DtypeError, "got LSTM", "a cell has several values, and .h is its output")
+def cell_as_a_value() -> None:
+    g, t, x = network()
+    g.param("V", (2, 4)) @ gc.cells.lstm(g, x, 4, over=t)  # here
+
+
 @refused(AxisError, "a whole number of steps", "got 0.5")
 def delay_by_a_part_of_a_step() -> None:
     _, t, x = network()
