@@ -19,6 +19,7 @@ from types import ModuleType
 from graphc import cells, layers, optim
 from graphc.checkpoint import load, save
 from graphc.compile import compile, emit
+from graphc.ctc import ctc_loss
 from graphc.drawing.draw import Drawing, draw
 from graphc.errors import GraphError, MissingAttributeError
 from graphc.explain import explain
@@ -137,6 +138,7 @@ __all__ = [
     "conv_transpose",
     "cos",
     "cross_entropy",
+    "ctc_loss",
     "custom_gradient",
     "draw",
     "dropout",

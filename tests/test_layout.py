@@ -21,7 +21,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "expressions": (
         "notation", "notation.text", "notation.literals", "notation.declarations", "habits", "network", "value",
         "initialisers", "graph",
-        "functions", "probabilities", "randomness", "geometry", "image_functions", "image_blocks", "layers",
+        "functions", "probabilities", "ctc", "randomness", "geometry", "image_functions", "image_blocks", "layers",
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "reciprocal",
