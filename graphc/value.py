@@ -309,6 +309,12 @@ def _crossed(reset: Node, offsets: dict[Axis, int]) -> Node:
     return flag
 
 
+_NAMED_BY_A_VALUE = (
+    "; gc.embedding(table, x) is the row of a table that a value names, and "
+    "gc.sum(gc.where(gc.index(t) == x, v, 0), over=t) the point of an axis"
+)
+
+
 def split_key(key: Any) -> tuple[list[AxisPoint], list[AxisEdge], list[Any]]:
     """The parts of a subscript: points of axes first, then ints and slices of the event."""
     points: list[AxisPoint] = []
@@ -328,7 +334,7 @@ def split_key(key: Any) -> tuple[list[AxisPoint], list[AxisEdge], list[Any]]:
         elif isinstance(item, int | np.integer | slice) or item is Ellipsis or item is None:
             events.append(item)
         else:
-            row = "; gc.embedding(table, x) is the row that a value names" if isinstance(item, Value) else ""
+            row = _NAMED_BY_A_VALUE if isinstance(item, Value) else ""
             raise DtypeError(f"a subscript is a point of an axis (t - 1), an int or a slice, not {item!r}{row}")
     return points, edges, events
 
