@@ -19,6 +19,7 @@ from types import ModuleType
 from graphc import cells, layers, optim
 from graphc.checkpoint import load, save
 from graphc.compile import compile, emit
+from graphc.ctc import ctc_loss
 from graphc.drawing.draw import Drawing, draw
 from graphc.einsum import einsum, outer
 from graphc.errors import GraphError, MissingAttributeError
@@ -77,6 +78,7 @@ from graphc.functions import (
     where,
 )
 from graphc.grad import grad, jvp, vjp
+from graphc.gradient import gradient
 from graphc.graph import Graph
 from graphc.habits import missing_function
 from graphc.image_blocks import blocks, image
@@ -135,6 +137,7 @@ __all__ = [
     "conv_transpose",
     "cos",
     "cross_entropy",
+    "ctc_loss",
     "custom_gradient",
     "draw",
     "dropout",
@@ -152,6 +155,7 @@ __all__ = [
     "floor",
     "gelu",
     "grad",
+    "gradient",
     "hard_sigmoid",
     "image",
     "index",

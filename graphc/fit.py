@@ -35,6 +35,11 @@ class Fit:
     state: dict[str, np.ndarray]
     history: list[Record]
 
+    def __repr__(self) -> str:
+        """Not the arrays, which would fill a screen."""
+        last = f", the last {self.history[-1]}" if self.history else ""
+        return f"<fit: {len(self.state)} arrays, {len(self.history)} epochs{last}>"
+
 
 def fit(
     step: Graph,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
+from graphc.errors import AxisError, DefinitionError, DtypeError, ProtocolError, ShapeError
 from graphc.habits import by_dim
 from graphc.ir import FLOATS, Axis, Node, check_dtype, topological
 from graphc.ops import axis as axis_ops
@@ -230,6 +230,7 @@ def argmin(x: Any, over: Axis | None = None, dim: int | None = None) -> Value:
 
 def _position(extreme: Callable[..., Value], x: Any, over: Axis | None, dim: int | None) -> Value:
     (value,) = promote(x)
+    reduced_axes(over)
     if over is not None:
         if dim is not None:
             raise ShapeError("argmax and argmin take over=, an axis, or dim=, not both")
@@ -291,9 +292,7 @@ def embedding(table_: Any, index: Any) -> Value:
 @by_dim
 def concat(values: Sequence[Any], dim: int = -1) -> Value:
     """The events joined along a dimension."""
-    if not values:
-        raise ShapeError("concat of no values")
-    parts = promote(*values)
+    parts = _listed(concat, values)
     rank = len(parts[0].shape)
     if not -rank <= dim < rank:
         raise ShapeError(f"dim={dim} is outside an event of shape {parts[0].shape}")
@@ -303,10 +302,20 @@ def concat(values: Sequence[Any], dim: int = -1) -> Value:
 @by_dim
 def stack(values: Sequence[Any], dim: int = 0) -> Value:
     """The events of equal shape joined along a new dimension."""
-    parts = promote(*values)
+    parts = _listed(stack, values)
     rank = len(parts[0].shape) + 1
     at = dim % rank
     return concat([p.reshape(*p.shape[:at], 1, *p.shape[at:]) for p in parts], at)
+
+
+def _listed(function: Callable[..., Value], values: Sequence[Any]) -> list[Value]:
+    """The values of a list, of which there is at least one."""
+    name = function.__name__
+    if isinstance(values, Value):
+        raise ProtocolError(f"gc.{name} takes its values in a list: gc.{name}([x, y])")
+    if not values:
+        raise ShapeError(f"{name} of no values")
+    return promote(*values)
 
 
 @by_dim
@@ -315,6 +324,8 @@ def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...
     (value,) = promote(x)
     at = dim % len(value.shape) if value.shape else 0
     extent = value.shape[at] if value.shape else 0
+    if isinstance(parts, Value) or not isinstance(parts, int | Iterable):
+        raise ShapeError(f"split takes a number of equal parts or a list of their lengths, got {parts!r}")
     if isinstance(parts, int) and (parts < 1 or extent % parts):
         raise ShapeError(f"an event dimension of {extent} does not split into {parts} equal parts")
     lengths = [extent // parts] * parts if isinstance(parts, int) else list(parts)

@@ -169,7 +169,7 @@ def adjoint(graph: Graph, seeds: Mapping[Node, Node], targets: Sequence[Node]) -
             contributions[body].append(sum_to(bar[state], body))
     for node in reversed(topological(active)):
         if node in contributions and node.op is not STATE and contributions[node]:
-            _propagate(graph, node, balanced_sum(contributions[node]), contributions)
+            propagate(graph, node, balanced_sum(contributions[node]), contributions)
     for state in states:
         name = bar[state]["name"]
         body = balanced_sum(contributions[state]) if contributions[state] else zeros(state)
@@ -177,17 +177,17 @@ def adjoint(graph: Graph, seeds: Mapping[Node, Node], targets: Sequence[Node]) -
     return {t: balanced_sum(contributions[t]) if contributions.get(t) else zeros(t) for t in targets}
 
 
-def _propagate(graph: Graph, node: Node, total: Node, contributions: dict[Node, list[Node]]) -> None:
+def propagate(graph: Graph | None, node: Node, total: Node, contributions: dict[Node, list[Node]]) -> None:
     """Pass the adjoint of a node on to its operands."""
     if node.op.gradient is None:
         return
-    location = graph.locations.get(node)
+    location = graph.locations.get(node) if graph is not None else None
     for operand, contribution in zip(node.inputs, node.op.gradient(node, total), strict=True):
         if contribution is None or operand not in contributions:
             continue
         made = sum_to(contribution, operand)
         contributions[operand].append(made)
-        if location is not None:
+        if graph is not None and location is not None:
             graph.locations.setdefault(made, location)
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
 
-from graphc.errors import GraphError, MissingAttributeError, ProtocolError, meant
+from graphc.errors import GraphError, MissingAttributeError, ProtocolError, ShapeError, meant
+from graphc.ir import Axis
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +30,7 @@ _CONSTANT = "x + np.ones(3): numbers and numpy arrays are constants as they are"
 _CAST = 'gc.cast(x, "float32")'
 _GRAD = 'gc.grad(g, "loss", wrt=["x"])'
 _OPERATOR = "operators: x + y, x < y, a & b, ~a"
+_PAIR = "two values, the real and the imaginary part; a product is a * c - b * d, a * d + b * c"
 _LOOP = "the equation of a state: h[t] = f(h[t - 1], x)"
 _ATTENTION = 'a second index of the axis: s = g.axis("s", t); gc.softmax(gc.sum(q * k[s]), over=s)'
 INSTEAD = {  # of a method or a function that numpy or PyTorch has, and graphc has not by that name
@@ -51,6 +53,9 @@ INSTEAD = {  # of a method or a function that numpy or PyTorch has, and graphc h
     **dict.fromkeys(("ndim", "size", "numel"), "x.shape, the event's, and x.axes"),
     "cumsum": "a state: s[t] = s[t - 1] + x",
     "cumprod": "a state that begins with 1: p[t] = p[t - 1] * x",
+    "logcumsumexp": "a state that begins with -np.inf: s[t] = gc.logaddexp(s[t - 1], x)",
+    "delay": "x[t - 1]",
+    "unfold": "gc.stack([x[t - k] for k in range(3)])",
     **dict.fromkeys(("scan", "associative_scan", "fori_loop", "while_loop"), _LOOP),
     "vmap": 'an axis: what is computed of g.input("x", (3,), over=n) is computed at each of its points',
     **dict.fromkeys(("cond", "switch"), "gc.where(condition, then, otherwise)"),
@@ -74,7 +79,13 @@ INSTEAD = {  # of a method or a function that numpy or PyTorch has, and graphc h
     **dict.fromkeys(("broadcast_to", "expand"), "x[None] + np.zeros((2, 1))"),
     "pad": "gc.concat([np.zeros(2), x])",
     "squeeze": "x[0], where the dimension has length 1",
-    "detach": "gc.stop_gradient(x)",
+    **dict.fromkeys(("detach", "no_grad"), "gc.stop_gradient(x)"),
+    "masked_fill": "gc.where(mask, -np.inf, x)",
+    **dict.fromkeys(("movedim", "moveaxis"), "gc.transpose(x, 1, 0)"),
+    "kron": 'gc.einsum("ij,kl->ikjl", A, B).reshape(6, 6)',
+    "bilinear": 'gc.einsum("i,kij,j->k", x, W, y)',
+    "lerp": "x + w * (y - x)",
+    **dict.fromkeys(("complex", "real", "imag", "conj", "polar"), _PAIR),
     "requires_grad": "g.param(…, trainable=True)",
     "std": "gc.sqrt(gc.var(x))",
     "norm": "gc.sqrt(gc.sum(x * x))",
@@ -97,6 +108,9 @@ INSTEAD = {  # of a method or a function that numpy or PyTorch has, and graphc h
     "clamp": "gc.clip(x, low, high)",
     **dict.fromkeys(("relu6", "hardtanh", "hard_tanh"), "gc.clip(x, low, high)"),
     "swish": "gc.silu(x)",
+    "softmin": "gc.softmax(-x)",
+    "selu": "1.0507009873554805 * gc.elu(x, 1.6732632423543772)",
+    **dict.fromkeys(("softshrink", "soft_threshold"), "gc.sign(x) * gc.relu(gc.abs(x) - 0.5)"),
     "mish": "x * gc.tanh(gc.softplus(x))",
     "softsign": "x / (1 + gc.abs(x))",
     "logit": "gc.log(x / (1 - x))",
@@ -108,7 +122,13 @@ INSTEAD = {  # of a method or a function that numpy or PyTorch has, and graphc h
     **dict.fromkeys(("linear", "dense", "Linear", "Dense"), 'g.param("W", (8, 3)) @ x + g.param("b", (8,))'),
     "optimizer": "gc.optim.Adam(lr=1e-3)",
     **dict.fromkeys(("mse", "mse_loss"), "gc.mean(gc.square(x - y))"),
+    **dict.fromkeys(("l1_loss", "mae"), "gc.mean(gc.abs(x - y))"),
+    **dict.fromkeys(("huber_loss", "smooth_l1_loss"), "gc.where(gc.abs(d) < 1, 0.5 * d**2, gc.abs(d) - 0.5)"),
     "nll_loss": "gc.cross_entropy(logits, label)",
+    **dict.fromkeys(("binary_cross_entropy_with_logits", "sigmoid_cross_entropy"), "gc.softplus(x) - y * x"),
+    "binary_cross_entropy": "gc.softplus(x) - y * x, of the x that p = gc.sigmoid(x) is made of",
+    "kl_div": "gc.sum(p * (gc.log(p) - gc.log(q)))",
+    "cosine_similarity": "x @ y / gc.sqrt((x @ x) * (y @ y))",
     "amax": "gc.max(x)",
     "amin": "gc.min(x)",
 }
@@ -137,6 +157,14 @@ class Symbolic:
 
     def __int__(self) -> NoReturn:
         raise ProtocolError(f'int takes numbers; gc.cast(x, "int32") computes on values, and {_CALL}')
+
+    def __round__(self, *_: object) -> NoReturn:
+        raise ProtocolError("round takes numbers; gc.floor(x + 0.5) computes on values, and its derivative is 0")
+
+    @classmethod
+    def __torch_function__(cls, function: Callable[..., object], *_: object) -> NoReturn:
+        name = function.__name__
+        raise GraphError(f"torch.{name} {NO_ARRAY}")
 
     def __index__(self) -> NoReturn:
         raise ProtocolError(
@@ -192,13 +220,20 @@ def _advice(name: str, known: list[str]) -> str:
 
 
 def by_dim(function: Callable[P, R]) -> Callable[P, R]:
-    """A function whose dimensions are called `dim`, which tells so when they are called `axis`, as numpy does."""
+    """A function whose dimensions are called `dim`, which tells so when they are called `axis`, as numpy does, or are
+    axes."""
+    names = list(inspect.signature(function).parameters)
+    place, over = names.index("dim"), "over" in names
 
     @functools.wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> R:
         if "axis" in options:
-            over = ", and axes, such as time, by over=t" if "over" in inspect.signature(function).parameters else ""
-            raise ProtocolError(f"gc.{function.__name__} takes no axis=; dimensions of the event go by dim=0{over}")
+            axes = ", and axes, such as time, by over=t" if over else ""
+            raise ProtocolError(f"gc.{function.__name__} takes no axis=; dimensions of the event go by dim=0{axes}")
+        dim = args[place] if len(args) > place else options.get("dim")
+        if isinstance(dim, Axis):
+            axes = f"; axes are named by over=, gc.{function.__name__}(x, over={dim.name})" if over else ""
+            raise ShapeError(f"dim= takes event dimensions, such as dim=0{axes}. Got {dim!r}")
         return function(*args, **options)
 
     return checked

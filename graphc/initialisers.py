@@ -116,6 +116,8 @@ INITIALISERS: Mapping[str, Callable[..., Callable[[Shape], Draw]]] = {
     "uniform": _uniform,
     "glorot_uniform": _scaled(_glorot, uniform=True),
     "glorot_normal": _scaled(_glorot, uniform=False),
+    "xavier_uniform": _scaled(_glorot, uniform=True),
+    "xavier_normal": _scaled(_glorot, uniform=False),
     "kaiming": _scaled(_kaiming, uniform=False),
     "kaiming_uniform": _scaled(_kaiming, uniform=True),
     "kaiming_normal": _scaled(_kaiming, uniform=False),

@@ -28,7 +28,7 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     | an array | its elements |
     | "normal(std)" | N(0, std²); std is 1 by default |
     | "uniform(low, high)" | U(low, high); "uniform(a)" is U(-a, a) |
-    | "glorot_uniform", "glorot_normal" | variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010) |
+    | "glorot_uniform", "glorot_normal" (also "xavier_…") | variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010) |
     | "kaiming_uniform", "kaiming_normal" (also "he_…", "kaiming") | variance 2 / fan_in (He et al. 2015) |
     | "lecun_uniform", "lecun_normal" | variance 1 / fan_in (LeCun et al. 1998) |
     | "orthogonal(gain)" | gain · a random matrix with orthonormal rows or columns (Saxe et al. 2014) |

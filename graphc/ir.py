@@ -38,6 +38,8 @@ def check_dtype(dtype: Any) -> str:
 def check_shape(shape: Any) -> Shape:
     if isinstance(shape, int | np.integer):
         raise ShapeError(f"a shape is a tuple: write ({shape},) instead of {shape}")
+    if any(isinstance(s, Axis) for s in shape):
+        raise ShapeError(f"a shape is that of the event at one point; axes go by over=. Got {shape}")
     try:
         result = tuple(operator.index(s) for s in shape)
     except TypeError:

@@ -11,7 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import DtypeError, ShapeError
-from graphc.functions import Dims, Over, abs, exp, log, max, reduced_dims, softplus, stop_gradient, sum, where
+from graphc.functions import (
+    Dims,
+    Over,
+    abs,
+    exp,
+    log,
+    max,
+    reduced_axes,
+    reduced_dims,
+    softplus,
+    stop_gradient,
+    sum,
+    where,
+)
 from graphc.habits import by_dim
 from graphc.ir import Node
 from graphc.ops import composite
@@ -48,6 +61,7 @@ def logsumexp(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = Fals
     Where all elements are -inf it is -inf, and the gradient is 0; so it is over no points at all.
     """
     (value,) = promote(x, floating=True)
+    reduced_axes(over)
     largest = stop_gradient(max(value, over, dim, keepdims=True))
     nothing = largest == -math.inf
     finite = abs(largest) < math.inf

@@ -135,7 +135,10 @@ class Runner:
         layout = self._layouts.get(key) if key is not None else None
         if layout is None:
             arguments = check_arguments(self.graph, given)
-            layout = self._layout(arguments)
+            key = self._key({**given, **arguments.arrays})  # what made an array, such as a number, is one now
+            layout = self._layouts.get(key) if key is not None else None
+            if layout is None:
+                layout = self._layout(arguments)
             if key is not None:
                 self._layouts[key] = layout
         else:

@@ -84,14 +84,12 @@ def _fold(node: Node) -> Node | None:
 
 
 def _without_broadcasts(node: Node) -> Node | None:
-    """f(broadcast(x), y) = f(x, y), where y varies as far"""
+    """f(broadcast(x), y) = f(x, y), broadcast where y varies less far"""
     if node.op.name not in _POINTWISE or not any(i.op is BROADCAST for i in node.inputs):
         return None
     for k, operand in enumerate(node.inputs):
         if operand.op is BROADCAST:
-            bare = rebuild(node, [*node.inputs[:k], operand.inputs[0], *node.inputs[k + 1 :]])
-            if bare.axes == node.axes and bare.shape == node.shape:
-                return bare
+            return simplify_node(rebuild(node, [*node.inputs[:k], operand.inputs[0], *node.inputs[k + 1 :]]))
     return None
 
 

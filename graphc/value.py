@@ -14,13 +14,15 @@ from graphc.ops import axis as axis_ops
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.ops.contraction import matmul
-from graphc.ops.leaves import const
+from graphc.ops.leaves import INPUT, PARAM, STATE, const
 from graphc.ops.take import along, take
 from graphc.scalar import STORED, computed
 
 if TYPE_CHECKING:
     from graphc.graph import Graph
 
+
+NAMED = (INPUT, PARAM, STATE)
 
 # What numpy calls for an array's operator, and the value's that takes the array from the other side.
 _REFLECTED = {
@@ -98,7 +100,10 @@ class Value(Symbolic):
             raise DefinitionError(f"this value is not an input, a param or a state, but {self.node!r}") from None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__.lower()} {self.node.op.name}: {self.node.type}>"
+        kind = self.node.op.name
+        return (
+            f"<{kind} {self.name}: {self.node.type}>" if self.node.op in NAMED else f"<value {kind}: {self.node.type}>"
+        )
 
     def __add__(self, other: Any) -> Value:
         return binary(ew.add, self, other)
@@ -144,6 +149,9 @@ class Value(Symbolic):
 
     def __rmatmul__(self, other: Any) -> Value:
         return binary(matmul, other, self, floating=True)
+
+    def __pos__(self) -> Value:
+        return self
 
     def __neg__(self) -> Value:
         return Value(self.graph, ew.neg(self.node))
@@ -304,6 +312,12 @@ def _crossed(reset: Node, offsets: dict[Axis, int]) -> Node:
     return flag
 
 
+_NAMED_BY_A_VALUE = (
+    "; gc.embedding(table, x) is the row of a table that a value names, and "
+    "gc.sum(gc.where(gc.index(t) == x, v, 0), over=t) the point of an axis"
+)
+
+
 def split_key(key: Any) -> tuple[list[AxisPoint], list[AxisEdge], list[Any]]:
     """The parts of a subscript: points of axes first, then ints and slices of the event."""
     points: list[AxisPoint] = []
@@ -323,7 +337,7 @@ def split_key(key: Any) -> tuple[list[AxisPoint], list[AxisEdge], list[Any]]:
         elif isinstance(item, int | np.integer | slice) or item is Ellipsis or item is None:
             events.append(item)
         else:
-            row = "; gc.embedding(table, x) is the row that a value names" if isinstance(item, Value) else ""
+            row = _NAMED_BY_A_VALUE if isinstance(item, Value) else ""
             raise DtypeError(f"a subscript is a point of an axis (t - 1), an int or a slice, not {item!r}{row}")
     return points, edges, events
 
@@ -371,8 +385,12 @@ def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:
         if (dtype or own) == "int32" and array.size and not _is_int32(array):
             raise DtypeError(f"integers are int32 here, -2147483648 to 2147483647; got {item!r}")
         return Value(None, const(array, dtype or own))
-    place = f"; the position along it is gc.index({item.name})" if isinstance(item, Axis) else ""
-    raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}{place}")
+    instead = f"; the position along it is gc.index({item.name})" if isinstance(item, Axis) else ""
+    if hasattr(item, "__array__"):  # a tensor of PyTorch's, for one
+        instead = "; np.asarray makes an array of it, which is a constant"
+    if isinstance(getattr(item, "h", None), Value):  # a cell's
+        instead = "; a cell has several values, and .h is its output"
+    raise DtypeError(f"expected a value or a number, got {type(item).__name__}: {item!r}{instead}")
 
 
 def assigned(item: Any, graph: Home, dtype: str) -> Value:

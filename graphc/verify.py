@@ -5,7 +5,8 @@ Types are checked as nodes are made; what only the whole graph shows is checked 
 1. every state that is reached is defined;
 2. every cycle passes a delay, and the delays of a component agree on a direction (`graphc.causality`);
 3. no value varies over an axis that the graph does not have;
-4. there is something to compute.
+4. no argument of a function that `gc.gradient` has differentiated is left;
+5. there is something to compute.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from graphc.causality import components, reachable, roots
 from graphc.errors import AxisError, DefinitionError
 from graphc.graph import Graph, check_graph
+from graphc.ops.gradient import CUSTOM_GRADIENT
 from graphc.ops.leaves import COTANGENT, STATE
 
 
@@ -26,12 +28,20 @@ def verify(graph: Graph) -> Graph:
             location = graph.locations.get(equation.node)
             axes = ", ".join(a.name for a in equation.node.axes)
             raise DefinitionError(f"state {name!r} is never defined; write {name}[{axes}] = …", location)
-    for node in reachable(graph):
+    nodes = reachable(graph)
+    replaced = {node.inputs[1] for node in nodes if node.op is CUSTOM_GRADIENT}
+    for node in nodes:
         location = graph.locations.get(node)
         if node.op is STATE and node["name"] not in graph.states:
             raise DefinitionError(f"state {node['name']!r} belongs to another graph", location)
-        if node.op is COTANGENT:
+        if node in replaced:
             continue
+        if node.op is COTANGENT:
+            raise DefinitionError(
+                "an argument of a function that gc.gradient differentiates is read outside of it; nothing may keep "
+                "what it computes: call the function again, on values of the graph",
+                location,
+            )
         for axis in (a for own in node.axes for a in (own, own.root)):
             if graph.axes.get(axis.name) != axis:
                 raise AxisError(f"a value varies over axis {axis.name!r}, which graph {graph.name!r} lacks", location)

@@ -200,7 +200,8 @@ def _concat_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     dim, first = attrs["dim"], inputs[0]
     shapes = [i.shape for i in inputs]
     if not all(len(s) == len(first.shape) for s in shapes) or not 0 <= dim < len(first.shape):
-        raise ShapeError(f"concat along dimension {dim} of events {', '.join(map(str, shapes))}")
+        number = "; the event (1,) of a number x is x[None]" if () in shapes else ""
+        raise ShapeError(f"concat along dimension {dim} of events {', '.join(map(str, shapes))}{number}")
     if any(s[:dim] + s[dim + 1 :] != first.shape[:dim] + first.shape[dim + 1 :] for s in shapes):
         raise ShapeError(f"concat along dimension {dim}: events {', '.join(map(str, shapes))} differ elsewhere")
     if any(i.dtype != first.dtype for i in inputs):

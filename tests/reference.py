@@ -21,7 +21,7 @@ arrays do (`+ - * / // % ** @`, comparisons, `& | ~` on bools), slices of their 
 # In the order of the page: a heading, and what it is about: names of graphc's, or a module whose all it is.
 SECTIONS: tuple[tuple[str, tuple[str, ...] | ModuleType], ...] = (
     ("Graphs", ("Graph", "verify", "parse", "select", "step", "initial_carry", "unroll", "inference")),
-    ("Derivatives", ("grad", "vjp", "jvp", "stop_gradient", "custom_gradient")),
+    ("Derivatives", ("grad", "vjp", "jvp", "gradient", "stop_gradient", "custom_gradient")),
     ("Running", ("compile", "interpret", "emit", "export", "explain", "draw", "initialize")),
     ("Training", ("training_step", "fit", "save", "load")),
     ("Optimisers", gc.optim),

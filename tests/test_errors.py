@@ -382,7 +382,7 @@ def larger_than_a_number() -> None:
     gc.max(x, 0.0)  # type: ignore[arg-type] # here
 
 
-@refused(AxisError, "Got <value input", "the smaller of two values is gc.minimum(x, y)")
+@refused(AxisError, "Got <input x", "the smaller of two values is gc.minimum(x, y)")
 def smaller_of_two_values() -> None:
     _, _, _, x = graph()
     gc.min(x, x)  # type: ignore[arg-type] # here
@@ -424,7 +424,7 @@ def einsum_without_a_result() -> None:
     gc.einsum("i,j", x, x)  # here
 
 
-@refused(ShapeError, "takes a formula", "and then its operands", "got <value input")
+@refused(ShapeError, "takes a formula", "and then its operands", "got <input x")
 def einsum_without_a_formula() -> None:
     _, _, _, x = graph()
     gc.einsum(x, x)  # type: ignore[arg-type] # here

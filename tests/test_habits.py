@@ -21,6 +21,7 @@ from graphc.errors import (
     GraphError,
     MissingAttributeError,
     ProtocolError,
+    ShapeError,
 )
 from graphc.habits import INSTEAD
 from tests.mistakes import Mistake, Mistakes, check
@@ -128,7 +129,7 @@ def value_as_an_index() -> None:
     [1, 2, 3][x[0]]  # here
 
 
-@refused(DtypeError, "gc.embedding(table, x)")
+@refused(DtypeError, "gc.embedding(table, x)", "gc.sum(gc.where(gc.index(t) == x, v, 0), over=t) the point of an axis")
 def value_as_a_subscript() -> None:
     g, _, x = network()
     x[g.input("k", (), dtype="int32")]  # here
@@ -174,16 +175,75 @@ def point_at_half_the_distance() -> None:
     g.value("h")[(t - 1) // 2]  # here
 
 
-@refused(AxisError, "fixed when the graph is built", "gc.index(t); got <value input: int32[]>")
+@refused(AxisError, "fixed when the graph is built", "gc.index(t); got <input k: int32[]>")
 def delay_by_a_value() -> None:
     g, t, _ = network()
     g.value("h")[t - g.input("k", (), dtype="int32")]  # here
 
 
-@refused(AxisError, "a whole number of steps", "got <value input: int32[]>")
+@refused(AxisError, "a whole number of steps", "got <input k: int32[]>")
 def shift_by_a_value() -> None:
     g, t, x = network()
     x.shift(t, g.input("k", (), dtype="int32"))  # here
+
+
+@refused(ShapeError, "dim= takes event dimensions", "axes are named by over=, gc.softmax(x, over=t)", "Got <axis t>")
+def axis_as_a_dimension() -> None:
+    _, t, x = network()
+    gc.softmax(x, t)  # type: ignore[arg-type] # here
+
+
+@refused(ShapeError, "dim= takes event dimensions, such as dim=0. Got <axis t>")
+def axis_to_join_along() -> None:
+    _, t, x = network()
+    gc.concat([x, x], dim=t)  # type: ignore[arg-type] # here
+
+
+@refused(AxisError, "event dimensions are named by dim=. Got 0")
+def dimension_as_an_axis() -> None:
+    _, _, x = network()
+    gc.argmax(x, 0)  # type: ignore[arg-type] # here
+
+
+@refused(ShapeError, "axes go by over=. Got (<axis t>, 3)")
+def axis_in_a_shape() -> None:
+    g, t, _ = network()
+    g.input("z", (t, 3))  # type: ignore[arg-type] # here
+
+
+@refused(ProtocolError, "gc.concat takes its values in a list: gc.concat([x, y])")
+def values_one_by_one() -> None:
+    _, _, x = network()
+    gc.concat(x, x)  # type: ignore[arg-type] # here
+
+
+@refused(ShapeError, "stack of no values")
+def stack_of_nothing() -> None:
+    gc.stack([])  # here
+
+
+@refused(ShapeError, "of events (3,), ()", "the event (1,) of a number x is x[None]")
+def number_joined_to_a_vector() -> None:
+    _, _, x = network()
+    gc.concat([x, 1.0])  # here
+
+
+@refused(ShapeError, "a number of equal parts or a list of their lengths, got 3.0")
+def part_of_a_part() -> None:
+    _, _, x = network()
+    gc.split(x, 3.0)  # type: ignore[arg-type] # here
+
+
+@refused(ProtocolError, "gc.floor(x + 0.5)")
+def rounded_value() -> None:
+    _, _, x = network()
+    round(x[0])  # type: ignore[call-overload] # here
+
+
+@refused(DtypeError, "got LSTM", "a cell has several values, and .h is its output")
+def cell_as_a_value() -> None:
+    g, t, x = network()
+    g.param("V", (2, 4)) @ gc.cells.lstm(g, x, 4, over=t)  # here
 
 
 @refused(AxisError, "a whole number of steps", "got 0.5")
@@ -350,7 +410,16 @@ def test_protocols_go_on_working() -> None:
     assert copy.deepcopy(x).node is x.node
     assert copy.copy(g.value("h")).initial is g.value("h").initial
     assert "shape" in dir(x)
-    assert repr(x) == "<value input: float32[3] over t>"
+    assert repr(x) == "<input x: float32[3] over t>"
+    assert repr(g.value("h")) == "<state h: float32[3] over t>"
+    assert repr(gc.tanh(x)) == "<value tanh: float32[3] over t>"
+    assert (+x).node is x.node
+
+
+def test_a_fit_shows_no_arrays() -> None:
+    g, _, _ = network()
+    made = gc.fit(gc.training_step(g, "loss", SGD), [{"x": X}], epochs=2, quiet=True)
+    assert repr(made) == f"<fit: 2 arrays, 2 epochs, the last {made.history[-1]}>"
 
 
 def test_advice_names_what_there_is_not() -> None:

@@ -27,6 +27,7 @@ def array(init: str | float | None, shape: tuple[int, ...], seed: int = 0, **opt
         ("uniform(0.6)", 0.6 / math.sqrt(3)),
         ("glorot_uniform", math.sqrt(2 / (300 + 200))),
         ("glorot_normal", math.sqrt(2 / (300 + 200))),
+        ("xavier_normal", math.sqrt(2 / (300 + 200))),
         ("kaiming", math.sqrt(2 / 300)),
         ("kaiming_normal", math.sqrt(2 / 300)),
         ("kaiming_uniform", math.sqrt(2 / 300)),

@@ -21,12 +21,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "expressions": (
         "notation", "notation.text", "notation.literals", "notation.declarations", "habits", "network", "value",
         "initialisers", "graph",
-        "functions", "einsum", "probabilities", "randomness", "geometry", "image_functions", "image_blocks", "layers",
+        "functions", "einsum", "probabilities", "ctc", "randomness", "geometry", "image_functions", "image_blocks",
+        "layers",
     ),
     "passes": (
         "arguments", "causality", "verify", "rewrite", "simplify", "distribute", "factor", "reciprocal",
-        "outer_products", "grad", "unroll", "interpreter", "notation.*", "prepare", "sink", "schedule", "kernel",
-        "plan", "fuse", "lower", "arena", "partial", "sweeps", "chunk",
+        "outer_products", "grad", "gradient", "unroll", "interpreter", "notation.*", "prepare", "sink", "schedule",
+        "kernel", "plan", "fuse", "lower", "arena", "partial", "sweeps", "chunk",
         "budget", "early", "reuse", "cells", "cells.*", "initialize", "optim", "training", "select", "step",
         "precision", "jacobian", "inference", "feeds", "lookahead", "passes", "drawing", "drawing.*",
     ),

@@ -11,6 +11,7 @@ import pytest
 
 import graphc as gc
 from graphc.errors import ArgumentError, DtypeError, GraphError
+from graphc.runtime import Runner
 
 
 def counter() -> gc.Graph:
@@ -37,6 +38,20 @@ def test_any_layout_of_an_input_gives_the_same() -> None:
         np.testing.assert_array_equal(r["again"], r["h"])
         np.testing.assert_array_equal(total, x.sum(axis=0))
     assert f(x=x.tolist(), total=np.zeros(3, np.float32))["h"][-1, 0] == 18
+
+
+def test_what_becomes_an_array_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number is as good as an array of it, at every call: nothing is planned again."""
+    g = gc.Graph("decay")
+    t = g.axis("t")
+    h, rate = g.state("h", (), over=t, initial=1.0), g.input("rate", ())
+    h[t] = rate * h[t - 1]
+    g.output("h", h)
+    f = gc.compile(g)
+    first = f(rate=np.float32(0.5), t=3)["h"]
+    monkeypatch.setattr(Runner, "_layout", lambda *_: pytest.fail("laid out again"))
+    for same in (0.5, np.float32(0.5), np.array(0.5, np.float32)):
+        np.testing.assert_array_equal(f(rate=same, t=3)["h"], first)
 
 
 def test_lengths_change_from_call_to_call() -> None:

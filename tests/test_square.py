@@ -45,6 +45,14 @@ def test_printed_graphs_read_back(example: testing.Example) -> None:
         assert str(gc.parse(str(graph))) == str(graph)
 
 
+def test_what_is_made_of_broadcasts_is_broadcast() -> None:
+    """A constant that varies over axes is folded as one that does not: here 1 · 0.5, the seed of a derivative."""
+    g = gc.Graph("halves")
+    x = g.input("x", (3,), over=(g.axis("t"), g.axis("n")))
+    g.output("d", gc.gradient(lambda v: 0.5 * gc.sum(v * x), x))
+    assert str(simplify(g)).endswith("output d = 0.5 * x\n")
+
+
 @settings(max_examples=40)
 @given(testing.graphs())
 def test_simplify_keeps_values(example: testing.Example) -> None:

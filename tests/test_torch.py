@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.errors import ArgumentError, UnsupportedError
+from graphc.errors import ArgumentError, GraphError, UnsupportedError
 
 torch = pytest.importorskip("torch")
 Module = pytest.importorskip("graphc.torch").Module
@@ -269,3 +269,13 @@ def test_mistakes_are_named() -> None:
         torch.nn.Sequential(module)(x)
     assert caught.value.location is not None
     assert caught.value.location.file == __file__  # not PyTorch's, which calls the module
+
+
+def test_functions_of_pytorch_do_not_take_values() -> None:
+    x = network().value("x")
+    for function in (torch.tanh, lambda v: torch.cat([v, v]), lambda v: torch.matmul(torch.ones(2), v)):
+        with pytest.raises(GraphError, match=r"torch.* computes arrays, not values of a graph.*gc\.tanh"):
+            function(x)
+    for made in (lambda: x * torch.ones(2), lambda: torch.ones(2) * x):
+        with pytest.raises(GraphError, match=r"computes arrays|np.asarray makes an array of it"):
+            made()
