@@ -249,6 +249,16 @@ def test_code_is_made_for_the_device() -> None:
 # Arrays.
 
 
+def test_an_array_that_begins_inside_of_an_element() -> None:
+    """A GPU would end the process's work at the first load."""
+    device = EmulatedDevice()
+    f, whole = gc.compile(counted(), target="cuda", device=device), Theirs(np.ones((3, 3), np.float32), device)
+    moved = whole.__cuda_array_interface__
+    moved |= {"data": (moved["data"][0] + 2, False), "shape": (2, 3)}
+    with pytest.raises(ArgumentError, match=r"x begins at .* no multiple of its elements' 4 bytes"):
+        f(x=whole, total=np.zeros(3, np.float32))
+
+
 class Theirs:
     """Another library's array on the device."""
 
