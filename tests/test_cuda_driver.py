@@ -285,6 +285,18 @@ def counted() -> gc.Graph:
     return g
 
 
+def test_what_is_updated_shares_memory_with_nothing_that_is_read() -> None:
+    """Code takes what it only reads for something that stays as it is."""
+    device = EmulatedDevice()
+    f, whole = gc.compile(counted(), target="cuda", device=device), Theirs(np.ones((2, 3), np.float32), device)
+    row = Theirs(np.ones(3, np.float32), device)
+    f(x=whole, total=row)
+    for start in (0, 12, 8):
+        row.__cuda_array_interface__["data"] = (whole.__cuda_array_interface__["data"][0] + start, False)
+        with pytest.raises(ArgumentError, match="total is updated in place, but shares memory with x"):
+            f(x=whole, total=row)
+
+
 def test_arrays_on_the_device_are_not_copied() -> None:
     device = EmulatedDevice()
     f = gc.compile(counted(), target="cuda", device=device)
