@@ -23,19 +23,25 @@ _REBIASED = 112 << 23  # between the exponents of float32 and of float16
 
 def widened(f: Function, bits: Value, dtype: str) -> Value:
     """Elements as they lie in memory (i16) as float32."""
-    if dtype == "float16" and f.halves:
-        return f.convert("fpext", f.convert("bitcast", bits, "half"), "float")
+    native = _native(f, dtype)
+    if native is not None:
+        return f.convert("fpext", f.convert("bitcast", bits, native), "float")
     formula = _from_float16 if dtype == "float16" else _from_bfloat16
     return _value(formula(_vector(f, f.convert("zext", bits, "i32"))).as_float())
 
 
 def rounded(f: Function, value: Value, dtype: str) -> Value:
     """float32 values as they lie in memory."""
-    native = {"float16": "half" if f.halves else None, "bfloat16": "bfloat" if f.bfloats else None}[dtype]
+    native = _native(f, dtype)
     if native is not None:
         return f.convert("bitcast", f.convert("fptrunc", value, native), "i16")
     formula = _to_float16 if dtype == "float16" else _to_bfloat16
     return f.convert("trunc", _value(formula(_vector(f, value).bits())), "i16")
+
+
+def _native(f: Function, dtype: str) -> str | None:
+    """LLVM's name for the dtype, where the machine has instructions for it."""
+    return {"float16": "half" if f.halves else None, "bfloat16": "bfloat" if f.bfloats else None}[dtype]
 
 
 def _from_bfloat16(word: Vector) -> Vector:

@@ -5,9 +5,8 @@ Every way of running a graph, interpreted or compiled, begins here, so all of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from graphc.ops.leaves import INPUT
 from graphc.whole import is_whole
 
 _SPELLED = {"bool": "np.bool_", "bfloat16": "ml_dtypes.bfloat16"}  # other dtypes: np. and their names
+Span = tuple[int, int, str]  # an array's address, its bytes, and its name
 LONGEST = 2**48  # points of an axis: more bytes than any machine addresses
 
 
@@ -104,12 +104,22 @@ def check_updated(names: Iterable[str], given: Mapping[str, Any]) -> None:
     check_apart(spans)
 
 
-def check_apart(spans: Iterable[tuple[int, int, str]]) -> None:
-    """Check that what is updated, given as addresses, bytes and names, does not overlap."""
-    ordered = sorted(span for span in spans if span[1])
-    for (first, size, name), (second, _, other) in pairwise(ordered):
-        if second < first + size:
-            raise ArgumentError(f"{name} and {other} are both updated in place, but share memory; copy one of them")
+def check_apart(updated: Sequence[Span], read: Sequence[Span] = ()) -> None:
+    """Check that what is updated overlaps with nothing: with nothing else that is, and with nothing that is read."""
+    changed = {name for _, _, name in updated}
+    spans = sorted(span for span in (*updated, *read) if span[1])
+    for k, (first, size, name) in enumerate(spans, start=1):
+        while k < len(spans) and spans[k][0] < first + size:
+            _check_shared(name, spans[k][2], changed)
+            k += 1
+
+
+def _check_shared(one: str, other: str, changed: Container[str]) -> None:
+    if one in changed and other in changed:
+        raise ArgumentError(f"{one} and {other} are both updated in place, but share memory; copy one of them")
+    for name, beside in ((one, other), (other, one)):
+        if name in changed:
+            raise ArgumentError(f"{name} is updated in place, but shares memory with {beside}; copy one of them")
 
 
 def _names_message(graph: Graph, missing: list[str], extra: list[str], declared: Mapping[str, Node]) -> str:

@@ -40,7 +40,9 @@ File = Annotated[
 Function = Annotated[str, typer.Option(help="The function of FILE that returns the graph.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")]
 Grad = Annotated[str | None, typer.Option(help="Differentiate this output first; loss, where no name follows.")]
-
+Memory = Annotated[
+    str | None, typer.Option(help="The most that a call takes beside its arrays, such as '64 MiB': no limit.")
+]
 
 _LENGTH = 64  # of axes, where none is named
 
@@ -159,6 +161,7 @@ def profile(
     threads: Annotated[int | None, typer.Option(min=1, help="At most so many: one for each core.")] = None,
     calls: Annotated[int, typer.Option(min=1, help="That are measured.")] = 20,
     target: Annotated[str, typer.Option(help="Where to run it: cpu, or cuda for an NVIDIA GPU.")] = "cpu",
+    memory: Memory = None,
     seed: Seed = 0,
     function: Function = "",
 ) -> None:
@@ -170,7 +173,7 @@ def profile(
     if grad:
         graph = gc.grad(graph, grad)
     arrays = random_arrays(graph, seed, **_lengths(graph, _numbers("--length", "LENGTH", length or [])))
-    compiled: Any = gc.compile(graph, target=target, threads=threads)  # type: ignore[call-overload]
+    compiled: Any = gc.compile(graph, target=target, threads=threads, memory=memory)  # type: ignore[call-overload]
     typer.echo(compiled.profile(calls, **arrays))
 
 
@@ -256,6 +259,7 @@ def train(
         typer.Option("-o", "--output", help="Checkpoint; for photographs a folder. Training resumes from it."),
     ] = None,
     target: Annotated[str, typer.Option(help="Where to train: cpu, or cuda for an NVIDIA GPU.")] = "cpu",
+    memory: Memory = None,
     function: Function = "",
 ) -> None:
     """Train the params of a graph.
@@ -267,7 +271,7 @@ def train(
 
     Example: `graphc train examples/reseg.py --images FOLDER -o out/faces`
     """
-    given = Given(epochs, batch_size, optimizer, lr, clip, loss, seed, output, target)
+    given = Given(epochs, batch_size, optimizer, lr, clip, loss, seed, output, target, memory)
     photographs = PhotographOptions(images, data, image_size, held_out, augment, skip_unreadable)
     if photographs.named and batch_axis:
         raise ArgumentError("--batch-axis is for arrays; photographs lie along the axis of input image")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from graphc.budget import choose
-from graphc.chunk import chunk, loop_axes
+from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen.cuda.arch import Arch
 from graphc.codegen.cuda.driver import Device
 from graphc.codegen.cuda.mma import Precision
@@ -28,14 +28,33 @@ from graphc.cuda_runtime import Chosen, LoadedCode
 from graphc.early import early
 from graphc.reuse import reuse
 
-__all__ = ["CudaVersions", "arranged", "cuda_code"]
+__all__ = ["CudaVersions", "arranged", "code_within", "cuda_code"]
 
 
 def cuda_code(planned: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
     """The code of a program. `precision` is what the operands of products are rounded to."""
+    return emit_ptx(_placed(planned, arch), arch, precision)
+
+
+def code_within(
+    limit: int, lengths: Mapping[str, int], planned: Program, arch: Arch, precision: Precision = "float32"
+) -> tuple[CudaCode, Mapping[str, int]]:
+    """The code of a call with these lengths and a limit on its memory, and its sizes: the lengths, and those of chunks
+    if it has them. Raises `ArgumentError` if it cannot keep to the limit."""
+    versions = [replace(part, program=_placed(part.program, arch)) for part in _in_chunks(planned)]
+    choice = choose(_placed(planned, arch), versions, limit, lengths, cache=None)
+    return emit_ptx(choice.program, arch, precision), choice.sizes
+
+
+def _in_chunks(planned: Program) -> tuple[Chunked, ...]:
+    """The program in chunks of each axis that it loops over."""
+    return tuple(chunk(planned, axis) for axis in loop_axes(planned))
+
+
+def _placed(planned: Program, arch: Arch) -> Program:
     program = reuse(arranged(planned, arch))
     verify(program)
-    return emit_ptx(program, arch, precision)
+    return program
 
 
 def arranged(planned: Program, arch: Arch) -> Program:
@@ -49,7 +68,7 @@ class CudaVersions:
 
     def __init__(self, planned: Program, arch: Arch, precision: Precision, device: Device, limit: int | None) -> None:
         self.limit = limit
-        chunked = () if limit is None else tuple(chunk(planned, axis) for axis in loop_axes(planned))
+        chunked = () if limit is None else _in_chunks(planned)
         self.whole, *parts = (
             LoadedCode(program, cuda_code(program, arch, precision), device)
             for program in (planned, *(version.program for version in chunked))

@@ -279,7 +279,9 @@ class CudaRunner:
         for name in updated:
             if name in there and not there[name].writeable:
                 raise ArgumentError(f"{name} is updated in place, but its array on the GPU is read-only; pass a copy")
-        check_apart((there[name].address, there[name].bytes, name) for name in updated if name in there)
+        spans = {name: (array.address, array.bytes, name) for name, array in there.items()}
+        apart = [span for name, span in spans.items() if name not in updated]
+        check_apart([spans[name] for name in updated if name in spans], apart)
 
     # A call.
 

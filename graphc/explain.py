@@ -15,8 +15,10 @@ import numpy as np
 from graphc.alternatives import Beside, Facts, alternatives
 from graphc.anatomy import anatomy
 from graphc.arena import buffer_bytes
+from graphc.budget import parse_bytes
 from graphc.causality import Component, components, resolve
 from graphc.codegen.core import TYPICAL, Core
+from graphc.codegen.cuda.arch import arch_named
 from graphc.codegen.lengths import evaluate
 from graphc.codegen.measure import this_core
 from graphc.codegen.partition import partition
@@ -24,9 +26,10 @@ from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kerne
 from graphc.codegen.shares import in_rounds, picks, shares
 from graphc.codegen.target import Target
 from graphc.codegen.uses import loaded, stored
-from graphc.compile import Stages, emit, stages
+from graphc.compile import DEFAULT_ARCH, Stages, stages
+from graphc.cuda_code import code_within, cuda_code
 from graphc.cuda_explanation import CudaExplanation, explain_cuda
-from graphc.errors import ArgumentError, Location
+from graphc.errors import ArgumentError, Location, UnsupportedError
 from graphc.explanation import CycleExplanation, Explanation, StateRead
 from graphc.feeds import Feed, feeds
 from graphc.graph import Graph
@@ -34,7 +37,6 @@ from graphc.ir import Axis, Node, size
 from graphc.jacobian import Entry, Jacobian, jacobian
 from graphc.lookahead import lookahead
 from graphc.ops.axis import SHIFT
-from graphc.prepare import prepare
 
 THREADS = 2  # that estimates of wavefronts are for
 STEPS, POINTS = 128, 32  # the lengths assumed of an axis that a loop walks, and of another
@@ -53,7 +55,12 @@ def explain(
 
 @overload
 def explain(
-    graph: Graph, lengths: Mapping[str, int] | None = ..., *, arch: str = ..., target: Literal["cuda"]
+    graph: Graph,
+    lengths: Mapping[str, int] | None = ...,
+    *,
+    arch: str = ...,
+    target: Literal["cuda"],
+    memory: str | int | None = ...,
 ) -> CudaExplanation: ...
 
 
@@ -64,6 +71,7 @@ def explain(
     arch: str = "",
     features: str = "",
     target: str = "cpu",
+    memory: str | int | None = None,
 ) -> Explanation | CudaExplanation:
     """What the compiler makes of each cycle: its edges, its Jacobian, what left its loop, what is kept, how it runs.
 
@@ -72,14 +80,24 @@ def explain(
     `features` name as in `gc.emit`. Raises `ArgumentError` if a length is given for no such axis.
 
     With `target="cuda"` it is said instead how loops and products run on a GPU: which CTAs meet in each step, and where
-    the weights stay, with the estimates that decided it.
+    the weights stay, with the estimates that decided it; of what runs with `memory` as in `gc.compile`, if it is given.
     """
     if target == "cuda":
-        code = emit(graph, target="cuda", arch=arch)
-        return explain_cuda(code, _sizes(code.program, components(prepare(graph)), lengths or {}))
+        return _on_a_gpu(stages(graph), arch or DEFAULT_ARCH, lengths or {}, memory)
+    if memory is not None:
+        raise UnsupportedError("memory= is explained for target='cuda'")
     machine = Target.host() if triple is None else Target(triple, arch, features)
     core = this_core() if triple is None else TYPICAL
     return _Explainer(stages(graph), machine, core, lengths or {}).explanation()
+
+
+def _on_a_gpu(made: Stages, arch: str, lengths: Mapping[str, int], memory: str | int | None) -> CudaExplanation:
+    sizes = _sizes(made.planned, components(made.prepared), lengths)
+    if memory is None:
+        return explain_cuda(cuda_code(made.planned, arch_named(arch)), sizes)
+    limit = parse_bytes(memory)
+    code, chosen = code_within(limit, sizes, made.planned, arch_named(arch))
+    return explain_cuda(code, chosen, limit)
 
 
 class _Explainer:

@@ -54,6 +54,7 @@ def fit(
     settings: Mapping[str, str] | None = None,
     quiet: bool = False,
     target: str = "cpu",
+    memory: str | int | None = None,
 ) -> Fit:
     """Run a training step (see `gc.training_step`) on every batch of every epoch.
 
@@ -67,7 +68,8 @@ def fit(
     training step or seed, or was begun with other `settings`, such as the batches' size, and then leaves it alone. A
     terminal shows progress; elsewhere each epoch is a line, and with `quiet` there is nothing.
 
-    With `target="cuda"` steps run on the GPU, where the state stays from one to the next.
+    With `target="cuda"` steps run on the GPU, where the state stays from one to the next. `memory` limits what a step
+    takes, as in `gc.compile`; a run may be resumed with another limit, by which sums are added up in another order.
     """
     check_graph(step)
     if not step.updates:
@@ -76,7 +78,7 @@ def fit(
             'gc.training_step(g, "loss", gc.optim.Adam()) makes it'
         )
     _check_given(step, batches, state or {})
-    run: Compiled | CompiledCuda = compile(step, target="cuda") if target == "cuda" else compile(step)
+    run = _compiled(step, target, memory)
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
     owner = {**(settings or {}), "graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
@@ -100,6 +102,10 @@ def fit(
                 _write(checkpoint, arrays, history, owner)
             console.print(_line(record, epochs), highlight=False, soft_wrap=True)
     return Fit(arrays, history)
+
+
+def _compiled(step: Graph, target: str, memory: str | int | None) -> Compiled | CompiledCuda:
+    return compile(step, target="cuda", memory=memory) if target == "cuda" else compile(step, memory=memory)
 
 
 def _check_given(step: Graph, batches: object, state: Mapping[str, object]) -> None:

@@ -20,7 +20,7 @@ from graphc.ops import composite, gradient, leaves, reduction, table
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.scalar import computed
-from graphc.value import Positions, Value, as_value, binary, home, promote
+from graphc.value import Positions, Value, alike, as_value, binary, home, promote
 from graphc.whole import is_whole
 
 Dims = int | Sequence[int] | None
@@ -315,13 +315,13 @@ def _listed(function: Callable[..., Value], values: Sequence[Any]) -> list[Value
         raise ProtocolError(f"gc.{name} takes its values in a list: gc.{name}([x, y])")
     if not values:
         raise ShapeError(f"{name} of no values")
-    return promote(*values)
+    return alike(*values)
 
 
 @by_dim
 def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...]:
     """The event cut along a dimension into equal parts, or into parts of the given lengths."""
-    (value,) = promote(x)
+    (value,) = alike(x)
     at = dim % len(value.shape) if value.shape else 0
     extent = value.shape[at] if value.shape else 0
     if isinstance(parts, Value) or not isinstance(parts, int | Iterable):
@@ -340,7 +340,7 @@ def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...
 def flip(x: Any, dim: Dims = None) -> Value:
     """The event with the elements along dimensions, all by default, in reverse order. Sequences run backwards by
     `h[t + 1]`, not by this."""
-    (value,) = promote(x)
+    (value,) = alike(x)
     dims = reduced_dims(value, dim, None)
     return value[tuple(slice(None, None, -1 if d in dims else 1) for d in range(len(value.shape)))]
 
@@ -349,7 +349,7 @@ def flip(x: Any, dim: Dims = None) -> Value:
 def roll(x: Any, shift: int, dim: int = -1) -> Value:
     """The event with its elements `shift` places further along a dimension; those beyond its end come back at its
     beginning. Along an axis, and without a way back, `x.shift(t, -1)` moves values."""
-    (value,) = promote(x)
+    (value,) = alike(x)
     if not is_whole(shift):
         raise ShapeError(f"roll takes a whole number of places, fixed when the graph is built, got {shift!r}")
     (d,) = reduced_dims(value, dim, None)
@@ -362,7 +362,7 @@ def roll(x: Any, shift: int, dim: int = -1) -> Value:
 
 def transpose(x: Any, *perm: Any) -> Value:
     """The event with its dimensions in another order, by default the reverse."""
-    (value,) = promote(x)
+    (value,) = alike(x)
     order = tuple(perm[0]) if len(perm) == 1 and isinstance(perm[0], tuple | list) else perm
     if not all(isinstance(d, int | np.integer) for d in order):
         raise ShapeError(f"transpose takes event dimensions in their new order, gc.transpose(x, 1, 0), got {order}")

@@ -61,6 +61,7 @@ def train_on_photographs(file: Path, function: str, given: Given, options: Photo
         loss=given.loss,
         seed=given.seed,
         target=given.target,
+        memory=given.memory,
     )
     train(graph, data, how)
 

@@ -50,6 +50,7 @@ class ImageTraining:
     seed: int = 0
     quiet: bool = False
     target: str = "cpu"
+    memory: str | int | None = None
 
 
 def batch_size(photographs: int) -> int:
@@ -97,6 +98,7 @@ def _fit(
         settings={"photographs": data.fingerprint, "batch_size": str(size), "augment": str(how.augment)},
         quiet=how.quiet,
         target=how.target,
+        memory=how.memory,
     )
     return result.history, predict(result.state) if predict else None
 

@@ -38,10 +38,11 @@ def check_dtype(dtype: Any) -> str:
 def check_shape(shape: Any) -> Shape:
     if isinstance(shape, int | np.integer):
         raise ShapeError(f"a shape is a tuple: write ({shape},) instead of {shape}")
-    if any(isinstance(s, Axis) for s in shape):
-        raise ShapeError(f"a shape is that of the event at one point; axes go by over=. Got {shape}")
     try:
-        result = tuple(operator.index(s) for s in shape)
+        lengths = tuple(shape)
+        if any(isinstance(s, Axis) for s in lengths):
+            raise ShapeError(f"a shape is that of the event at one point; axes go by over=. Got {shape}")
+        result = tuple(operator.index(s) for s in lengths)
     except TypeError:
         raise ShapeError(f"a shape is a tuple of whole numbers, got {shape!r}") from None
     if any(s < 1 for s in result):

@@ -36,6 +36,7 @@ class Given:
     seed: int
     output: Path | None
     target: str = "cpu"
+    memory: str | None = None
 
     def optimizer_or(self, default: SGD | Momentum | Adam) -> SGD | Momentum | Adam:
         """The optimiser that the user named, else the default one, with the user's learning rate and bound."""
@@ -69,6 +70,7 @@ def train_on_arrays(file: Path, function: str, given: Given, data: str, batch_ax
         seed=given.seed,
         checkpoint=given.output,
         target=given.target,
+        memory=given.memory,
         settings=settings,
     )
     if given.output is not None:

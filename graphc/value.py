@@ -441,6 +441,14 @@ def promote(*items: Any, floating: bool = False, beside: Home = None) -> list[Va
     return [Value(graph or v.graph, ew.cast(v.node, dtype)) for v in values]
 
 
+def alike(*items: Any) -> list[Value]:
+    """The same for what only rearranges elements: values of one dtype keep it, float16 and bfloat16 too."""
+    values, dtypes = promote(*items), {item.dtype if isinstance(item, Value) else "" for item in items}
+    if len(dtypes) > 1 or not dtypes <= set(STORED):
+        return values
+    return [Value(value.graph, item.node) for value, item in zip(values, items, strict=True)]
+
+
 def binary(op: Any, left: Any, right: Any, floating: bool = False) -> Value:
     a, b = promote(left, right, floating=floating)
     return Value(a.graph, op(a.node, b.node))

@@ -1,5 +1,5 @@
 """Ops that rearrange the event: reshape, transpose, slice, place, concat. None of them computes anything; a
-lowering rule says where an element comes from."""
+lowering rule says where an element comes from. So what they are given is carried on in its own dtype."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DtypeError, ShapeError
-from graphc.ir import Node, Op, Shape, Type, make, merge_axes, size
+from graphc.ir import Node, Op, Shape, Type, make, merge_axes, size, widen
 from graphc.ops.site import Event, Site
 from graphc.scalar import Scalar, call, index, zero
 
@@ -75,6 +75,7 @@ RESHAPE = Op(
     _reshape_lower,
     cost=0,
     view=True,
+    stored=True,
 )
 
 
@@ -103,6 +104,7 @@ TRANSPOSE = Op(
     _transpose_lower,
     cost=0,
     view=True,
+    stored=True,
 )
 
 
@@ -145,6 +147,7 @@ SLICE = Op(
     _slice_lower,
     cost=0,
     view=True,
+    stored=True,
 )
 
 
@@ -250,10 +253,13 @@ CONCAT = Op(
     _concat_gradient,
     _concat_lower,
     cost=2,
+    stored=True,
 )
 
 
 def concat(values: Sequence[Node], dim: int) -> Node:
+    if len({value.dtype for value in values}) > 1:
+        values = [widen(value) for value in values]
     return values[0] if len(values) == 1 else make(CONCAT, values, dim=dim)
 
 

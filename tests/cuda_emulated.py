@@ -36,9 +36,10 @@ class EmulatedDevice:
 
     stream = 1000  # the handle of its own
 
-    def __init__(self, arch: str = "sm_90", size: int = 1 << 30, sms: int = 132) -> None:
+    def __init__(self, arch: str = "sm_90", size: int = 1 << 30, sms: int = 132, cluster: int = 16) -> None:
         self.arch = arch
         self.sms = sms
+        self.cluster = cluster
         self.memory = ptx.Memory()
         self.launched: list[Prepared] = []
         self.order = StreamOrder()
@@ -81,6 +82,7 @@ class EmulatedDevice:
 
     def _launch(self, module: ptx.Module, launches: Sequence[Prepared], stream: int) -> None:
         for launch in launches:
+            assert launch.cluster <= self.cluster
             self.launched.append(launch)
             self.order.work(stream, self._blocks(launch.arguments))
             module.launch(

@@ -1,12 +1,16 @@
 """What streams may do at once: a vector clock for each, and who touched each block of memory last.
 
 In: a device's work, marks and waits, as they are queued. Out: an `AssertionError` when two streams, or a stream and the
-host, touch a block without an order between them. Every touch counts as a write.
+host, touch a block without an order between them. Every touch counts as a write. The default stream of a thread is
+another in every thread.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
+
+from graphc.codegen.cuda.streams import PER_THREAD
 
 HOST = 0  # stands for the host among the streams, whose handles are positive
 
@@ -26,6 +30,7 @@ class StreamOrder:
         """Something on a stream touches blocks; it begins when all that the host waited for has ended."""
         self._learn(stream, self._clock(HOST))
         clock = self._clock(stream)
+        stream = _own(stream)
         clock[stream] = clock.get(stream, 0) + 1
         for block in blocks:
             other, time = self._last.get(block, (stream, 0))
@@ -52,9 +57,14 @@ class StreamOrder:
             self._learn(HOST, clock)
 
     def _clock(self, stream: int) -> Clock:
-        return self._clocks.setdefault(stream, {})
+        return self._clocks.setdefault(_own(stream), {})
 
     def _learn(self, stream: int, told: Clock) -> None:
         clock = self._clock(stream)
         for other, time in told.items():
             clock[other] = max(time, clock.get(other, 0))
+
+
+def _own(stream: int) -> int:
+    """The stream that a handle means in this thread."""
+    return -threading.get_ident() if stream == PER_THREAD else stream

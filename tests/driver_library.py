@@ -2,8 +2,8 @@
 
 So what graphc says to the driver goes through the real bindings, as C's arguments and structures, and comes out of them
 here, with the signatures of CUDA's `cuda.h`; kernels run in the emulator with the arguments that arrived. Streams do
-their work at once; a stream that captures keeps it instead. Loading the library takes the driver's place for the whole
-process, so that this is for a process of its own (`tests/driver_session.py`).
+their work at once, and a graph that of its nodes when it is launched. Loading the library takes the driver's place for
+the whole process, so that this is for a process of its own (`tests/driver_session.py`).
 """
 
 import ctypes
@@ -22,15 +22,15 @@ import numpy as np
 from tests import ptx
 
 SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, INVALID_CONTEXT, INVALID_HANDLE, MISTAKE = 0, 1, 2, 201, 400, 999
-CAPTURE_UNSUPPORTED = 900
+INVALID_CLUSTER_SIZE = 912
 
 CONTEXT = 77
 CLUSTER_DIMENSION, COOPERATIVE = 4, 2  # CUlaunchAttributeID
-MAJOR, MINOR, SM_COUNT = 75, 76, 16  # CUdevice_attribute
-LARGEST_SHARED, LARGE_CLUSTERS = 8, 13  # CUfunction_attribute
+MAJOR, MINOR, SM_COUNT, CLUSTER_LAUNCH, OPT_IN_SHARED = 75, 76, 16, 120, 97  # CUdevice_attribute
+LARGEST_SHARED, LARGE_CLUSTERS = 8, 14  # CUfunction_attribute
 RELEASE_THRESHOLD = 4  # CUmemPool_attribute
 MEMORY_TYPE, HOST_MEMORY = 2, 1  # CUpointer_attribute, CUmemorytype
-DISABLE_TIMING, RECORD_EXTERNAL = 2, 1  # CUevent_flags, CUevent_record_flags
+DISABLE_TIMING = 2  # CUevent_flags
 DYNAMIC_SHARED = 16 * 1024  # what a kernel that is not told gets at least: 48 KiB, less what it declares
 NAMES = {OUT_OF_MEMORY: b"out of memory", INVALID_VALUE: b"invalid argument"}
 
@@ -51,6 +51,21 @@ class Config(ctypes.Structure):
         ("stream", c_void_p),
         ("attributes", POINTER(Attribute)),
         ("count", c_uint),
+    )
+
+
+class KernelNode(ctypes.Structure):
+    """CUDA_KERNEL_NODE_PARAMS, version 2."""
+
+    _fields_ = (
+        ("function", c_void_p),
+        ("grid", c_uint * 3),
+        ("block", c_uint * 3),
+        ("shared", c_uint),
+        ("parameters", POINTER(c_void_p)),
+        ("extra", c_void_p),
+        ("kernel", c_void_p),
+        ("context", c_void_p),
     )
 
 
@@ -82,8 +97,39 @@ class Kernel:
 
 
 @dataclass
+class Launch:
+    """A kernel with its arguments, and how its CTAs hang together."""
+
+    kernel: Kernel
+    grid: list[int]
+    block: list[int]
+    shared: int
+    arguments: list[int] = field(default_factory=list)
+    cluster: list[int] = field(default_factory=lambda: [1, 1, 1])
+    cooperative: bool = False
+
+    def run(self) -> None:
+        self.kernel.module.launch(
+            self.kernel.name,
+            grid=self.grid,
+            block=self.block,
+            cluster=self.cluster,
+            args=self.arguments,
+            shared_bytes=self.shared,
+            cooperative=self.cooperative,
+        )
+
+
+@dataclass
+class Graph:
+    """Its nodes, by their handles."""
+
+    nodes: list[int] = field(default_factory=list)
+
+
+@dataclass
 class Executable:
-    work: list[Callable[[], None]]
+    work: list[Launch | Callable[[], None]]
 
 
 def _host(address: int, size: int) -> np.ndarray:
@@ -104,7 +150,9 @@ class DriverLibrary:
     `called` are the names of the functions that were called; `mistakes` what they would not have survived.
     """
 
-    def __init__(self, folder: Path, memory: int = 1 << 26) -> None:
+    def __init__(self, folder: Path, memory: int = 1 << 26, side_by_side: int = 16) -> None:
+        """`side_by_side`: the SMs that one cluster can have."""
+        self.side_by_side = side_by_side
         self.called: list[str] = []
         self.mistakes: list[BaseException] = []
         self.memory = ptx.Memory()
@@ -112,7 +160,6 @@ class DriverLibrary:
         self.sizes: dict[int, int] = {}
         self.current: int | None = None
         self.handles: dict[int, Any] = {}
-        self.capturing: dict[int, list[Callable[[], None]]] = {}  # by stream
         self.launched: list[tuple[str, int, bool, int]] = []  # kernel, CTAs of a cluster, cooperative, stream
         self.pinned: set[int] = set()  # addresses of the host's memory
         self.threshold = 0
@@ -169,13 +216,10 @@ class DriverLibrary:
             raise Refused(INVALID_CONTEXT)
 
     def _queue(self, stream: int | None, work: Callable[[], None]) -> None:
-        """Do it now; or keep it for the graph, if the stream captures."""
+        """Do it now."""
         self._in_context()
         self._found(stream, Stream)
-        if stream in self.capturing:
-            self.capturing[stream].append(work)
-        else:
-            work()
+        work()
 
     # The machine.
 
@@ -196,7 +240,8 @@ class DriverLibrary:
         device[0] = 0
 
     def cuDeviceGetAttribute(self, value: POINTER(c_int), attribute: c_int, device: c_int) -> None:
-        value[0] = {MAJOR: 9, MINOR: 0, SM_COUNT: 132}[attribute]
+        known = {MAJOR: 9, MINOR: 0, SM_COUNT: 132, CLUSTER_LAUNCH: 1, OPT_IN_SHARED: 227 * 1024}
+        value[0] = known[attribute]
 
     def cuDeviceGetDefaultMemPool(self, pool: POINTER(c_void_p), device: c_int) -> None:
         pool[0] = self._new(Pool())
@@ -214,14 +259,12 @@ class DriverLibrary:
 
     def cuCtxSynchronize(self) -> None:
         self._in_context()
-        assert not self.capturing
 
     # Memory.
 
     def cuMemAllocAsync(self, address: POINTER(c_uint64), size: c_size_t, stream: c_void_p) -> None:
         self._queue(stream, lambda: None)
         assert size > 0
-        assert stream not in self.capturing
         if size > self.free:
             raise Refused(OUT_OF_MEMORY)
         self.free -= size
@@ -264,19 +307,13 @@ class DriverLibrary:
 
     def cuStreamSynchronize(self, stream: c_void_p) -> None:
         self._in_context()
-        assert stream not in self.capturing
+        self._found(stream, Stream)
 
     def cuEventCreate(self, event: POINTER(c_void_p), flags: c_uint) -> None:
         self._in_context()
         event[0] = self._new(Event(timing=not flags & DISABLE_TIMING))
 
     def cuEventRecord(self, event: c_void_p, stream: c_void_p) -> None:
-        assert stream not in self.capturing
-        self._queue(stream, functools.partial(self._record, self._found(event, Event)))
-
-    def cuEventRecordWithFlags(self, event: c_void_p, stream: c_void_p, flags: c_uint) -> None:
-        if flags != RECORD_EXTERNAL or stream not in self.capturing:
-            raise Refused(INVALID_VALUE)
         self._queue(stream, functools.partial(self._record, self._found(event, Event)))
 
     def _record(self, event: Event) -> None:
@@ -316,44 +353,97 @@ class DriverLibrary:
     def cuLaunchKernelEx(
         self, config: POINTER(Config), function: c_void_p, parameters: POINTER(c_void_p), extra: c_void_p
     ) -> None:
-        kernel, given = self._found(function, Kernel), config.contents
         assert not extra
-        clusters = [a.value.cluster[:] for a in given.attributes[: given.count] if a.id == CLUSTER_DIMENSION]
-        together = [a.value.cooperative for a in given.attributes[: given.count] if a.id == COOPERATIVE]
-        cluster = clusters[0] if clusters else [1, 1, 1]
-        if given.shared > kernel.attributes.get(LARGEST_SHARED, DYNAMIC_SHARED):
+        launch = self._configured(function, config.contents)
+        launch.arguments = _arguments(launch.kernel, parameters)
+        self._check(launch)
+        self._run(launch, config.contents.stream)
+
+    def cuOccupancyMaxActiveClusters(
+        self, clusters: POINTER(c_int), function: c_void_p, config: POINTER(Config)
+    ) -> None:
+        """Each CTA has an SM of its own here, and so many of them lie side by side."""
+        launch = self._configured(function, config.contents)
+        self._check(launch)
+        clusters[0] = self.side_by_side // launch.cluster[0] * 8
+
+    def _configured(self, function: int, given: Config) -> Launch:
+        attributes = {a.id: a.value for a in given.attributes[: given.count]}
+        assert attributes.keys() <= {CLUSTER_DIMENSION, COOPERATIVE}
+        launch = Launch(self._found(function, Kernel), given.grid[:], given.block[:], given.shared)
+        if CLUSTER_DIMENSION in attributes:
+            launch.cluster = attributes[CLUSTER_DIMENSION].cluster[:]
+        if COOPERATIVE in attributes:
+            launch.cooperative = attributes[COOPERATIVE].cooperative == 1
+        return launch
+
+    def _check(self, launch: Launch) -> None:
+        """What a kernel was not told, or the machine cannot run."""
+        told = launch.kernel.attributes
+        if launch.shared > told.get(LARGEST_SHARED, DYNAMIC_SHARED):
             raise Refused(INVALID_VALUE)
-        if cluster[0] > 8 and not kernel.attributes.get(LARGE_CLUSTERS):
-            raise Refused(INVALID_VALUE)
-        work = functools.partial(
-            kernel.module.launch,
-            kernel.name,
-            grid=given.grid[:],
-            block=given.block[:],
-            cluster=cluster,
-            args=[ctypes.cast(parameters[k], POINTER(c_uint64))[0] for k in range(kernel.parameters)],
-            shared_bytes=given.shared,
-            cooperative=together == [1],
-        )
-        self.launched.append((kernel.name, cluster[0], together == [1], given.stream))
-        self._queue(given.stream, work)
+        most = self.side_by_side if told.get(LARGE_CLUSTERS) else min(8, self.side_by_side)
+        if launch.cluster[0] > most:
+            raise Refused(INVALID_CLUSTER_SIZE)
+
+    def _run(self, launch: Launch, stream: int | None) -> None:
+        self.launched.append((launch.kernel.name, launch.cluster[0], launch.cooperative, stream))
+        self._queue(stream, launch.run)
 
     # Graphs of launches.
 
-    def cuStreamBeginCapture(self, stream: c_void_p, mode: c_int) -> None:
-        self._found(stream, Stream)
-        assert stream not in self.capturing
-        assert mode == 1
-        self.capturing[stream] = []
+    def cuGraphCreate(self, graph: POINTER(c_void_p), flags: c_uint) -> None:
+        self._in_context()
+        graph[0] = self._new(Graph())
 
-    def cuStreamEndCapture(self, stream: c_void_p, graph: POINTER(c_void_p)) -> None:
-        graph[0] = self._new(self.capturing.pop(stream))
+    def _add(
+        self, node: POINTER(c_void_p), graph: int, behind: POINTER(c_void_p), count: int, work: Callable[[], None]
+    ) -> None:
+        """A node at the end of a graph, which so far is a chain."""
+        nodes = self._found(graph, Graph).nodes
+        assert [behind[k] for k in range(count)] == nodes[-1:]
+        node[0] = self._new(work)
+        nodes.append(node[0])
+
+    def cuGraphAddKernelNode(
+        self,
+        node: POINTER(c_void_p),
+        graph: c_void_p,
+        behind: POINTER(c_void_p),
+        count: c_size_t,
+        parameters: POINTER(KernelNode),
+    ) -> None:
+        given = parameters.contents
+        assert not given.extra
+        kernel = self._found(given.function, Kernel)
+        arguments = _arguments(kernel, given.parameters)
+        self._add(node, graph, behind, count, Launch(kernel, given.grid[:], given.block[:], given.shared, arguments))
+
+    def cuGraphKernelNodeSetAttribute(self, node: c_void_p, attribute: c_int, value: POINTER(AttributeValue)) -> None:
+        launch = self._found(node, Launch)
+        if attribute == CLUSTER_DIMENSION:
+            launch.cluster = value.contents.cluster[:]
+        elif attribute == COOPERATIVE:
+            launch.cooperative = value.contents.cooperative == 1
+        else:
+            raise Refused(INVALID_VALUE)
+
+    def cuGraphAddEventRecordNode(
+        self, node: POINTER(c_void_p), graph: c_void_p, behind: POINTER(c_void_p), count: c_size_t, event: c_void_p
+    ) -> None:
+        self._add(node, graph, behind, count, functools.partial(self._record, self._found(event, Event)))
 
     def cuGraphInstantiateWithFlags(self, made: POINTER(c_void_p), graph: c_void_p, flags: c_uint64) -> None:
-        made[0] = self._new(Executable(self._found(graph, list)))
+        self._in_context()
+        work = [self.handles[node] for node in self._found(graph, Graph).nodes]
+        for launch in work:
+            if isinstance(launch, Launch):
+                self._check(launch)
+        made[0] = self._new(Executable(work))
 
     def cuGraphDestroy(self, graph: c_void_p) -> None:
-        self._found(graph, list)
+        for node in self._found(graph, Graph).nodes:
+            self._gone(node)
         self._gone(graph)
 
     def cuGraphExecDestroy(self, made: c_void_p) -> None:
@@ -362,4 +452,8 @@ class DriverLibrary:
 
     def cuGraphLaunch(self, made: c_void_p, stream: c_void_p) -> None:
         for work in self._found(made, Executable).work:
-            self._queue(stream, work)
+            self._run(work, stream) if isinstance(work, Launch) else self._queue(stream, work)
+
+
+def _arguments(kernel: Kernel, parameters: Any) -> list[int]:
+    return [ctypes.cast(parameters[k], POINTER(c_uint64))[0] for k in range(kernel.parameters)]

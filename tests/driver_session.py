@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda.driver import nvidia_device
+from graphc.codegen.cuda.driver import NvidiaDevice, nvidia_device
 from graphc.codegen.cuda.exchange import DeviceArray
 from graphc.cuda_compile import CompiledCuda
 from graphc.results import DeviceResults
@@ -31,7 +31,7 @@ def close(found: object, expected: object) -> None:
 
 
 def calls(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
-    """The first call launches, the second captures, the third is one graph; a longer sequence launches again."""
+    """The first call launches, the second makes a graph, the third runs it; a longer sequence launches again."""
     f = gc.compile(g, target="cuda")
     expected = gc.compile(g)(**arrays)
     for graphs in (0, 1, 2):
@@ -59,6 +59,21 @@ def groupings(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
         close(f.runner(arrays, chosen), expected)
     assert any(cluster > 1 for _, cluster, _, _ in driver.launched)
     assert any(together for _, _, together, _ in driver.launched)
+
+
+def few_sms_side_by_side(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """A GPU may have fewer SMs for a cluster than its architecture allows; larger ones are an error of the driver's."""
+    assert nvidia_device().cluster == 16
+    driver.side_by_side = 5
+    device = NvidiaDevice(nvidia_device()._driver, 0)
+    assert device.cluster == 4
+    f = gc.compile(g, target="cuda", device=device)
+    expected = gc.compile(g)(**arrays)
+    driver.launched.clear()
+    for chosen in ways(f, {"t": 4, "n": 2}):
+        close(f.runner(arrays, chosen), expected)
+    assert max(cluster for _, cluster, _, _ in driver.launched) <= 4
+    driver.side_by_side = 16
 
 
 def arrays_there(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
@@ -93,7 +108,7 @@ def profiles(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
     before = {name: array.copy() for name, array in arrays.items()}
     driver.called.clear()
     made = f.profile(2, **arrays)
-    assert driver.called.count("cuEventRecordWithFlags") == len(made.parts) + 1
+    assert driver.called.count("cuGraphAddEventRecordNode") == len(made.parts) + 1
     assert driver.called.count("cuEventElapsedTime") == 2 * len(made.parts)
     assert all(part.seconds > 0 for part in made.parts)
     close(arrays, before)
@@ -164,6 +179,7 @@ def main(folder: str) -> None:
         calls,
         longer_batches,
         groupings,
+        few_sms_side_by_side,
         arrays_there,
         bound_calls,
         profiles,

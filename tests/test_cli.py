@@ -251,6 +251,16 @@ def test_every_option_of_training_matters(graphc: Run, tmp_path: Path) -> None:
     assert len(set(losses)) == len(tried)
 
 
+def test_training_keeps_to_a_limit_on_memory(graphc: Run, cell: Path) -> None:
+    np.savez(cell.parent / "data.npz", x=np.ones((400, 4, 2), "f"), y=np.ones(4, "f"))
+    arguments = ("train", str(cell), "--data", "data.npz", "--epochs", "1")
+    free, limited = (graphc(*arguments, *more, cwd=cell.parent) for more in ((), ("--memory", "24 KiB")))
+    assert free == limited
+    said = graphc(*arguments, "--memory", "1 KiB", cwd=cell.parent, status=1)
+    assert "memory is limited to 1.0 KiB" in said
+    assert "memory is a number of bytes" in graphc(*arguments, "--memory", "much", cwd=cell.parent, status=1)
+
+
 def test_train_on_the_files_own_data(graphc: Run, tmp_path: Path) -> None:
     assert "epoch 1/1  loss" in graphc("train", LSTM, "--epochs", "1", cwd=tmp_path)
 

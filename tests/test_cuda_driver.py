@@ -17,7 +17,7 @@ from graphc.codegen.cuda.driver import NvidiaDevice, Prepared, nvidia_device
 from graphc.codegen.cuda.exchange import DeviceArray, foreign
 from graphc.errors import ArgumentError, UnsupportedError
 from graphc.results import DeviceResults
-from tests.cuda_emulated import EmulatedDevice
+from tests.cuda_emulated import EmulatedDevice, arrays_of, loops_of, recurrent, ways
 
 OWN = 1000  # the handle of the device's own stream
 
@@ -36,12 +36,12 @@ class Driver:
         self.results = {"cuDriverGetVersion": 13000, "cuDeviceGetCount": 1, "cuMemGetInfo": (100, 200)}
         self.results |= {"cuStreamCreate": OWN, "cuMemAllocAsync": 4096, **results}
         self.called: list[tuple[Any, ...]] = []
-        self.CUlaunchConfig = SimpleNamespace
-        self.CUlaunchAttribute = lambda: SimpleNamespace(value=SimpleNamespace(clusterDim=SimpleNamespace()))
+        self.CUlaunchConfig = self.CUDA_KERNEL_NODE_PARAMS = SimpleNamespace
+        self.CUkernelNodeAttrValue = lambda: SimpleNamespace(clusterDim=SimpleNamespace())
+        self.CUlaunchAttribute = lambda: SimpleNamespace(value=self.CUkernelNodeAttrValue())
         names = SimpleNamespace(
             CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION="cluster",
             CU_LAUNCH_ATTRIBUTE_COOPERATIVE="cooperative",
-            CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="local",
             CU_POINTER_ATTRIBUTE_MEMORY_TYPE="type",
             CU_MEMPOOL_ATTR_RELEASE_THRESHOLD="threshold",
             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared",
@@ -49,8 +49,10 @@ class Driver:
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="MAJOR",
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR="MINOR",
             CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT="COUNT",
+            CU_DEVICE_ATTRIBUTE_CLUSTER_LAUNCH="CLUSTERS",
+            CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN="SHARED",
         )
-        self.CUlaunchAttributeID = self.CUstreamCaptureMode = self.CUfunction_attribute = names
+        self.CUlaunchAttributeID = self.CUkernelNodeAttrID = self.CUfunction_attribute = names
         self.CUdevice_attribute = self.CUmemPool_attribute = self.CUpointer_attribute = names
 
     def cuGetErrorString(self, status: int) -> tuple[int, bytes]:
@@ -159,18 +161,66 @@ def test_a_module_goes_with_its_graphs() -> None:
     assert driver.names()[-2:] == ["cuCtxSynchronize", "cuModuleUnload"]
 
 
-def test_a_capture_ends_where_a_launch_fails() -> None:
+def test_a_graph_that_fails_is_given_back() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
     launches = device.launcher(device.load(""), [launch("a"), launch("b")])
     launches(7)
-    driver.results["cuLaunchKernelEx"] = Failure(1)
-    with pytest.raises(UnsupportedError, match="cuLaunchKernelEx failed"):
+    driver.results["cuGraphAddKernelNode"] = Failure(1)
+    with pytest.raises(UnsupportedError, match="cuGraphAddKernelNode failed"):
         launches(7)
-    assert driver.names()[-1] == "cuStreamEndCapture"
-    driver.results["cuLaunchKernelEx"] = 0
+    assert driver.names()[-1] == "cuGraphDestroy"
+    driver.results["cuGraphAddKernelNode"] = 0
     launches(7)
     assert driver.names()[-1] == "cuGraphLaunch"
+
+
+def test_nodes_of_a_graph_say_how_ctas_hang_together() -> None:
+    """One behind the other; and nothing captures, since then no thread might wait for the context."""
+    driver = Driver(cuGraphAddKernelNode="node")
+    device = NvidiaDevice(driver, 0)
+    given = [launch("a", cluster=16), launch("b", cooperative=True, shared=100_000)]
+    launches = device.launcher(device.load(""), given)
+    launches(7)
+    driver.called.clear()
+    launches(7)
+    nodes = [call[2:] for call in driver.called if call[0] == "cuGraphAddKernelNode"]
+    assert [(behind, count) for behind, count, _ in nodes] == [([], 0), (["node"], 1)]
+    assert [(p.gridDimX, p.blockDimX, p.sharedMemBytes) for _, _, p in nodes] == [(4, 256, 0), (4, 256, 100_000)]
+    told = [call[1:] for call in driver.called if call[0] == "cuGraphKernelNodeSetAttribute"]
+    assert [(node, attribute) for node, attribute, _ in told] == [("node", "cluster"), ("node", "cooperative")]
+    assert (told[0][2].clusterDim.x, told[1][2].cooperative) == (16, 1)
+    assert not [name for name in driver.names() if "Capture" in name]
+
+
+@pytest.mark.parametrize(("launches", "active", "expected"), [(0, (), 1), (1, (Failure(912), 0, 3), 4), (1, (1,), 16)])
+def test_the_largest_cluster_is_what_can_run(launches: int, active: tuple[Any, ...], expected: int) -> None:
+    """Fewer SMs may lie side by side than the architecture allows; each CTA takes one."""
+    driver, asked = Driver(), iter(active)
+    known = {"CLUSTERS": launches, "SHARED": 232_448}
+    driver.cuDeviceGetAttribute = lambda code, _: (0, known[code])  # type: ignore[attr-defined]
+
+    def occupancy(function: Any, config: Any) -> tuple[int, ...]:
+        assert config.sharedMemBytes == 232_448
+        assert config.gridDimX == config.attrs[0].value.clusterDim.x
+        found = next(asked)
+        return (found.status,) if isinstance(found, Failure) else (0, found)
+
+    driver.cuOccupancyMaxActiveClusters = occupancy  # type: ignore[attr-defined]
+    device = NvidiaDevice(driver, 0)
+    assert (device.cluster, device.cluster) == (expected, expected)
+    assert not list(asked)
+
+
+@pytest.mark.parametrize("cluster", [1, 4])
+def test_code_has_no_larger_clusters_than_the_device(cluster: int) -> None:
+    g, arrays = recurrent("lstm", 16), arrays_of(recurrent("lstm", 16), t=3, n=2)
+    device = EmulatedDevice(cluster=cluster)
+    f = gc.compile(g, target="cuda", device=device)
+    sizes = {version.ctas for unit in loops_of(f) for version in unit.versions if version.kind == "cluster"}
+    assert (max(sizes) <= cluster) if cluster > 1 else not sizes
+    for chosen in ways(f, {"t": 3, "n": 2}):
+        f.runner(arrays, chosen)
 
 
 def test_repeated_launches_become_a_graph() -> None:
@@ -181,8 +231,8 @@ def test_repeated_launches_become_a_graph() -> None:
         launches(stream)
     assert driver.names().count("cuGraphLaunch") == 3
     assert [call[-1] for call in driver.called if call[0] == "cuGraphLaunch"] == [1, 7, OWN]
-    assert [call[1] for call in driver.called if call[0] == "cuStreamBeginCapture"] == [OWN]
-    assert driver.names().count("cuLaunchKernelEx") == 4
+    assert driver.names().count("cuGraphInstantiate") == 1
+    assert (driver.names().count("cuLaunchKernelEx"), driver.names().count("cuGraphAddKernelNode")) == (2, 2)
 
 
 def test_code_is_made_for_the_device() -> None:
@@ -190,13 +240,23 @@ def test_code_is_made_for_the_device() -> None:
     device = NvidiaDevice(Driver(), 0)
     device._driver.cuDeviceGetAttribute = lambda code, _: (0, {"MAJOR": 9, "MINOR": 0, "COUNT": 114}[code])
     assert (device.arch, device.sms) == ("sm_90", 114)
-    assert arch_of_device("sm_90", 114).sms == 114
-    assert arch_of_device("sm_110", 20).name == "sm_103"
+    assert (arch_of_device("sm_90", 114, 8).sms, arch_of_device("sm_90", 114, 8).cluster) == (114, 8)
+    assert (arch_of_device("sm_110", 20, 16).name, arch_of_device("sm_120", 20, 16).cluster) == ("sm_103", 8)
     with pytest.raises(UnsupportedError, match="sm_75"):
-        arch_of_device("sm_75", 40)
+        arch_of_device("sm_75", 40, 1)
 
 
 # Arrays.
+
+
+def test_an_array_that_begins_inside_of_an_element() -> None:
+    """A GPU would end the process's work at the first load."""
+    device = EmulatedDevice()
+    f, whole = gc.compile(counted(), target="cuda", device=device), Theirs(np.ones((3, 3), np.float32), device)
+    moved = whole.__cuda_array_interface__
+    moved |= {"data": (moved["data"][0] + 2, False), "shape": (2, 3)}
+    with pytest.raises(ArgumentError, match=r"x begins at .* no multiple of its elements' 4 bytes"):
+        f(x=whole, total=np.zeros(3, np.float32))
 
 
 class Theirs:
@@ -223,6 +283,18 @@ def counted() -> gc.Graph:
     g.update("total", total + gc.sum(x, over=n))
     g.output("twice", x * 2.0)
     return g
+
+
+def test_what_is_updated_shares_memory_with_nothing_that_is_read() -> None:
+    """Code takes what it only reads for something that stays as it is."""
+    device = EmulatedDevice()
+    f, whole = gc.compile(counted(), target="cuda", device=device), Theirs(np.ones((2, 3), np.float32), device)
+    row = Theirs(np.ones(3, np.float32), device)
+    f(x=whole, total=row)
+    for start in (0, 12, 8):
+        row.__cuda_array_interface__["data"] = (whole.__cuda_array_interface__["data"][0] + start, False)
+        with pytest.raises(ArgumentError, match="total is updated in place, but shares memory with x"):
+            f(x=whole, total=row)
 
 
 def test_arrays_on_the_device_are_not_copied() -> None:

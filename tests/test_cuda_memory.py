@@ -25,7 +25,7 @@ from graphc.errors import ArgumentError, GraphError, UnsupportedError
 from graphc.gradient_check import random_arrays
 from graphc.scalar import call, index
 from graphc.user_file import load_graph
-from tests.cuda_emulated import EmulatedDevice, arrays_of, compiled, recurrent, ways
+from tests.cuda_emulated import EmulatedDevice, arrays_of, compiled, loops_of, recurrent, ways
 from tests.test_cuda_loops import CELLS
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
@@ -83,7 +83,8 @@ def test_both_directions(steps: int, chunks: int) -> None:
 
 
 def test_states_that_are_outputs() -> None:
-    """These have their full length, so that each chunk reads the one before where that has stored it."""
+    """These have their full length, so that each chunk goes on from where the one before has stored it; its steps are
+    exchanged as those of others are."""
     g = gc.Graph("kept")
     t, n = g.axis("t"), g.axis("n")
     x = g.input("x", (3,), over=(t, n))
@@ -93,6 +94,10 @@ def test_states_that_are_outputs() -> None:
         g.output(name, value)
     lengths = {"t": 8, "n": 3}
     arrays, (f, sizes) = arrays_of(g, **lengths), in_chunks(g, lengths, 3)
+    for name in ("up", "down"):
+        found = [m for unit in loops_of(f) for v in unit.versions for m in v.mirrors if m.buffer.name == name]
+        assert found
+        assert all(mirror.filled for mirror in found)
     for chosen in ways(f, sizes):
         close(f.runner(arrays, chosen), gc.interpret(g, **arrays))
 

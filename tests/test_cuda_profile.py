@@ -121,20 +121,19 @@ def test_events_with_timing_are_recorded_by_the_graph_itself() -> None:
     device = NvidiaDevice(driver, 0)
     made = device.timed(device.load(""), [launch("a"), launch("b")])
     assert [call[1] for call in driver.called if call[0] == "cuEventCreate"] == [0, 0, 0]
-    recording = [name for name in driver.names() if name in ("cuEventRecordWithFlags", "cuLaunchKernelEx")]
-    assert recording == [*("cuEventRecordWithFlags", "cuLaunchKernelEx") * 2, "cuEventRecordWithFlags"]
-    assert {call[2:] for call in driver.called if call[0] == "cuEventRecordWithFlags"} == {(1000, 1)}
+    nodes = [name for name in driver.names() if name.startswith("cuGraphAdd")]
+    assert nodes == [*("cuGraphAddEventRecordNode", "cuGraphAddKernelNode") * 2, "cuGraphAddEventRecordNode"]
     driver.called.clear()
     assert made(7) == [2e-3, 2e-3]
     assert driver.names() == ["cuGraphLaunch", "cuStreamSynchronize", *("cuEventElapsedTime",) * 2]
 
 
-def test_a_capture_with_events_ends_where_a_launch_fails() -> None:
-    driver = Driver(cuLaunchKernelEx=Failure(1))
+def test_a_graph_with_events_that_fails_is_given_back() -> None:
+    driver = Driver(cuGraphAddKernelNode=Failure(1))
     device = NvidiaDevice(driver, 0)
-    with pytest.raises(gc.errors.UnsupportedError, match="cuLaunchKernelEx failed"):
+    with pytest.raises(gc.errors.UnsupportedError, match="cuGraphAddKernelNode failed"):
         device.timed(device.load(""), [launch()])
-    assert "cuStreamEndCapture" in driver.names()
+    assert "cuGraphDestroy" in driver.names()
 
 
 # Words.

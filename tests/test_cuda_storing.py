@@ -3,6 +3,7 @@ in every way in which their CTAs may be grouped, products of every kind, and arr
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import ml_dtypes
@@ -16,7 +17,7 @@ from graphc.codegen.cuda.exchange import DeviceArray, foreign
 from graphc.codegen.cuda.mma import Precision
 from graphc.errors import ArgumentError
 from graphc.scalar import STORED, nearest
-from tests.cuda_emulated import EmulatedDevice, arrays_of, check, compiled, loops_of
+from tests.cuda_emulated import EmulatedDevice, arrays_of, check, compiled, loops_of, ways
 from tests.ptx import ptxas
 from tests.test_cuda_assembly import check_loops, needs_ptxas
 from tests.test_halves import around_boundaries, bits, every, wide
@@ -129,6 +130,52 @@ def test_products(rows: int, depth: int, n: int, left: str, right: str, result: 
         "w": rng.integers(-1, 2, (rows, depth)).astype(left),
     }
     check(g, arrays, {"n": n}, 0.0, precision=precision)
+
+
+TENSOR: list[tuple[Precision, str]] = [("bf16", "bfloat16"), ("f16", "float16")]
+
+
+def conversions(ptx: str) -> list[int]:
+    """How many there are to or from 16 bits in each kernel with products on the tensor cores."""
+    kernels = [text for text in ptx.split(".visible .entry ") if "mma.sync" in text]
+    assert kernels
+    return [len(re.findall(r"cvt\.\S*f16", text)) for text in kernels]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), TENSOR)
+def test_a_product_takes_what_is_rounded_already_as_it_lies(precision: Precision, dtype: str) -> None:
+    """The same bits as of float32 arrays of the same numbers, and nothing is converted."""
+    made = {}
+    for stored in (dtype, "float32"):
+        g = gc.Graph("product")
+        n = g.axis("n")
+        g.output("y", g.param("W", (40, 70), dtype=stored) @ g.input("x", (70,), over=n, dtype=stored))
+        made[stored] = compiled(g, precision=precision), g
+    arrays = arrays_of(made[dtype][1], n=33)
+    low = made[dtype][0](**arrays)["y"]
+    single = made["float32"][0](**{name: wide(array) for name, array in arrays.items()})["y"]
+    assert low.tobytes() == single.tobytes()
+    assert max(conversions(made[dtype][0].ptx)) == 0
+    assert min(conversions(made["float32"][0].ptx)) > 0
+
+
+@pytest.mark.parametrize(("precision", "dtype"), TENSOR)
+def test_a_loop_takes_what_is_rounded_already_as_it_lies(precision: Precision, dtype: str) -> None:
+    """The state alone is converted, where a step stores it."""
+    made = {}
+    for stored in (dtype, "float32"):
+        g = gc.Graph("fed_back")
+        t, n = g.axis("t"), g.axis("n")
+        h = g.state("h", (32,), over=(t, n), initial=g.input("start", (32,), over=n, dtype=stored), dtype=stored)
+        h[t] = gc.tanh(g.param("W", (32, 32), dtype=stored) @ h[t - 1] + g.input("x", (32,), over=(t, n)))
+        g.output("y", gc.cast(h[t.last], dtype))
+        made[stored] = compiled(g, precision=precision), g
+    arrays, sizes = arrays_of(made[dtype][1], t=3, n=5), {"t": 3, "n": 5}
+    single = made["float32"][0](**{name: wide(array) for name, array in arrays.items()})["y"]
+    for chosen in ways(made[dtype][0], sizes):
+        assert made[dtype][0].runner(arrays, chosen)["y"].tobytes() == single.tobytes()
+    assert max(conversions(made[dtype][0].ptx)) <= 2
+    assert min(conversions(made["float32"][0].ptx)) > 4
 
 
 def test_neighbouring_elements_are_loaded_together() -> None:

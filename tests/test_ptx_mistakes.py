@@ -110,6 +110,12 @@ def test_reading_what_nobody_has_written() -> None:
         module.launch("k", (1,), (1,), args=[address])
 
 
+def test_a_prefetch_is_of_memory_that_there_is() -> None:
+    run(f"{OWN_ELEMENT} prefetch.global.L2 [%rd5];", ints(64))
+    with pytest.raises(OutOfBounds):
+        run(f"{OWN_ELEMENT} prefetch.global.L2 [%rd5];", ints(63))
+
+
 def test_device_memory_by_address() -> None:
     memory = Memory()
     whole = memory.alloc(400)
@@ -179,6 +185,23 @@ def test_ctas_race_unless_they_are_atomic() -> None:
     total = np.zeros(1, np.int32)
     run(body.replace("STORE", "red.global.add.u32 [%rd1], 3;"), total, grid=5)
     assert total[0] == 15
+
+
+@pytest.mark.parametrize("grid", [2, 600])
+def test_ctas_race_whenever_they_run(grid: int) -> None:
+    """600 CTAs do not run at the same time here; which of them do on a GPU is not known."""
+    last = f"{OWN_ELEMENT} setp.ne.u32 %p1, %r1, {grid - 1}; setp.ne.u32 %p2, %r1, 0;"
+    bodies = (
+        "@!%p2 st.global.b32 [%rd1], %r1; @!%p1 ld.global.b32 %r3, [%rd1];",
+        "@!%p2 ld.global.b32 %r3, [%rd1]; @!%p1 st.global.b32 [%rd1], %r1;",
+        "@!%p2 st.global.b32 [%rd1], %r1; @!%p1 st.global.b32 [%rd1], %r1;",
+        "@!%p2 red.global.add.u32 [%rd1], 3; @!%p1 ld.global.b32 %r3, [%rd1];",
+    )
+    for body in bodies:
+        with pytest.raises(Race, match="the same bytes in line"):
+            run(last + body, ints(1), grid=grid, block=256)
+    run(last + "ld.global.b32 %r3, [%rd1]; st.global.b32 [%rd5 + 4], %r3;", ints(256 * grid + 1), grid=grid, block=256)
+    run("red.global.add.u32 [%rd1], 3; ld.relaxed.gpu.global.b32 %r3, [%rd1];", ints(1), grid=grid, block=256)
 
 
 def test_writes_of_one_launch_are_ordered_before_the_next() -> None:
@@ -403,6 +426,11 @@ def test_launches_that_do_not_fit() -> None:
         load(kernel("")).launch("k", (265,), (1024,), args=[0], cooperative=True)
     with pytest.raises(InvalidLaunch, match="1 parameters, and 2 arguments"):
         load(kernel("")).launch("k", (1,), (1,), args=[1, 2])
+    listed = ", ".join(f".param .u64 y{k}" for k in range(513))
+    many = ".version 8.6\n.target sm_90\n.address_size 64\n" + f".visible .entry k({listed}) {{ ret; }}"
+    load(many).launch("k", (1,), (1,), args=[0] * 513)
+    with pytest.raises(InvalidLaunch, match=r"4104 bytes of parameters, of which PTX 8\.0 allows 4096"):
+        load(many.replace(".version 8.6", ".version 8.0")).launch("k", (1,), (1,), args=[0] * 513)
     with pytest.raises(InvalidLaunch, match="no kernel q; it has k"):
         load(kernel("")).launch("q", (1,), (1,))
     with pytest.raises(InvalidLaunch, match="at most 128 threads"):

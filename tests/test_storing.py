@@ -19,6 +19,7 @@ from graphc.compile import stages
 from graphc.errors import ArgumentError, DtypeError, ShapeError
 from graphc.ir import FLOATING
 from graphc.scalar import STORED, computed, nearest
+from tests import cuda_emulated
 from tests.test_square import assert_same
 from tests.test_step import stepped
 
@@ -58,16 +59,55 @@ def test_what_is_computed_is_float32(dtype: str) -> None:
     t = g.axis("t")
     x, p = g.input("x", (4,), over=t, dtype=dtype), g.param("p", (4,), dtype=dtype)
     other = g.param("q", (4,), dtype="float16" if dtype == "bfloat16" else "bfloat16")
-    for value in (x + p, x + x, -x, x * 2, x * 2.5, x + other, gc.tanh(x), gc.sum(x), gc.sum(x, over=t), x[0], x[1:3]):
+    for value in (x + p, x + x, -x, x * 2, x * 2.5, x + other, gc.tanh(x), gc.sum(x), gc.sum(x, over=t)):
         assert value.dtype == "float32"
-    for value in (x @ p, x.reshape(2, 2).T, gc.concat([x, p]), gc.where(x > 0, x, p), gc.stop_gradient(x), x == p):
+    for value in (
+        x @ p,
+        gc.concat([x, other]),
+        gc.stack([x, x * 2]),
+        gc.where(x > 0, x, p),
+        gc.stop_gradient(x),
+        x == p,
+    ):
         assert value.dtype in ("float32", "bool")
     assert (x + g.param("d", (4,), dtype="float64")).dtype == "float64"
     assert (x + g.param("i", (4,), dtype="int32")).dtype == "float32"
     for value in (x, x[t - 1], x[t.last], x[t.at(2)], x.shift(t, 1, fill=p), gc.cast(p, dtype), gc.cast(x * 2, dtype)):
         assert value.dtype == dtype
+    square = x.reshape(2, 2)
+    for value in (x[0], x[1:3], square, square.T, gc.transpose(square), gc.flip(x), gc.roll(x, 1), gc.split(x, 2)[1]):
+        assert value.dtype == dtype
+    for value in (gc.concat([x, p]), gc.stack([p, p])):
+        assert value.dtype == dtype
     assert gc.cast(x, "float32").dtype == "float32"
     assert gc.cast(x, "int32").dtype == "int32"
+
+
+@pytest.mark.parametrize("dtype", STORED)
+def test_what_rearranges_a_value_stores_it_as_it_is(dtype: str) -> None:
+    """Outputs and states that are parts of others, put together anew: without a rounding, and with float32 adjoints."""
+    g = gc.Graph("parts")
+    t = g.axis("t")
+    x, p = g.input("x", (6,), over=t, dtype=dtype), g.param("p", (6,), dtype=dtype)
+    h = g.state("h", (6,), over=t, dtype=dtype)
+    h[t] = gc.concat([h[t - 1][3:], gc.flip(x[:3])])
+    g.output("turned", gc.stack([x, p]).reshape(3, 4).T)
+    g.output("h", h)
+    g.output("loss", gc.sum(gc.sum(h * h.reshape(2, 3).T.reshape(6)), over=t))
+    dg = gc.grad(g, "loss", wrt=["x", "p"])
+    arrays = testing.random_arrays(dg, 0, t=4)
+    expected = gc.interpret(dg, **arrays)
+    assert {name: array.dtype.name for name, array in expected.items() if name in g.outputs} == {
+        "turned": dtype,
+        "h": dtype,
+        "loss": "float32",
+    }
+    assert expected["grad_x"].dtype == "float32"
+    turned = np.stack([arrays["x"], np.broadcast_to(arrays["p"], (4, 6))], 1).reshape(4, 3, 4).transpose(0, 2, 1)
+    assert expected["turned"].tobytes() == turned.tobytes()
+    same(gc.compile(dg)(**arrays), expected)
+    same(cuda_emulated.compiled(dg)(**arrays), expected)
+    assert gc.parse(str(dg)) == dg
 
 
 @pytest.mark.parametrize("dtype", STORED)

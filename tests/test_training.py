@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import graphc as gc
 from graphc.checkpoint import read
 from graphc.errors import ArgumentError, DefinitionError
+from tests.cuda_emulated import EmulatedDevice
 
 
 def regression(dtype: str = "float64") -> gc.Graph:
@@ -230,6 +232,25 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path) -> None:
     assert resumed.history == whole.history
     for name, array in whole.state.items():
         assert np.array_equal(array, resumed.state[name]), name
+
+
+def test_fit_within_a_limit_on_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps to the limit and trains the same, on the CPU and on a GPU; a run is resumed with another one."""
+    device = EmulatedDevice()
+    monkeypatch.setattr(sys.modules["graphc.compile"], "nvidia_device", lambda: device)
+    step = gc.training_step(regression("float32"), "loss", gc.optim.Adam(0.05))
+    rng = np.random.default_rng(0)
+    data = [{"x": rng.normal(size=(150, 2, 3)).astype("f"), "y": rng.normal(size=(2, 2)).astype("f")}]
+    whole = gc.fit(step, data, epochs=2, quiet=True)
+    limit = gc.compile(step).memory(t=150, n=2).peak * 2 // 3
+    for target in ("cpu", "cuda"):
+        path = tmp_path / target
+        gc.fit(step, data, epochs=1, checkpoint=path, quiet=True, target=target, memory=limit)
+        found = gc.fit(step, data, epochs=2, checkpoint=path, quiet=True, target=target)
+        for name, array in whole.state.items():
+            np.testing.assert_allclose(found.state[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+        with pytest.raises(ArgumentError, match=r"limited to 1\.0 KiB"):
+            gc.fit(step, data, quiet=True, target=target, memory="1 KiB")
 
 
 def test_a_checkpoint_of_another_graph_is_refused(tmp_path: Path) -> None:

@@ -72,13 +72,14 @@ def arch_named(name: str) -> Arch:
     return ARCHS[name]
 
 
-def arch_of_device(name: str, sms: int) -> Arch:
-    """The architecture to make code for, for a GPU of this capability with so many SMs: its own, or the newest that it
-    understands. Raises `UnsupportedError` for one that is too old."""
+def arch_of_device(name: str, sms: int, cluster: int) -> Arch:
+    """The architecture to make code for, for a GPU of this capability with so many SMs and clusters no larger than it
+    can run: its own, or the newest that it understands. Raises `UnsupportedError` for one that is too old."""
     known = [arch for arch in ARCHS.values() if _number(arch.name) <= _number(name)]
     if not known:
         raise UnsupportedError(f"the GPU is an {name}; the oldest that code is made for is {next(iter(ARCHS))}")
-    return replace(max(known, key=lambda arch: _number(arch.name)), sms=sms)
+    newest = max(known, key=lambda arch: _number(arch.name))
+    return replace(newest, sms=sms, cluster=min(newest.cluster, cluster))
 
 
 def _number(name: str) -> int:

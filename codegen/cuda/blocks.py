@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from graphc.codegen.cpu_functions import REGISTER, STORAGE
+from graphc.codegen.cpu_functions import STORAGE
 from graphc.codegen.cuda.bring import Bringer, Odometers, Run, Side
 from graphc.codegen.cuda.device import SHARED
-from graphc.codegen.cuda.factors import Factors
+from graphc.codegen.cuda.factors import Factor, Factors
 from graphc.codegen.cuda.held import DYNAMIC
 from graphc.codegen.cuda.place import Place, digits
 from graphc.codegen.cuda.points import end_point
@@ -141,7 +141,9 @@ class BlockedProduct(ABC):
         left = Side(x.left, self.rows, row, b.height, self.both)
         right = Side(x.right, self.columns, column, b.width, self.both)
         return {
-            (is_left, operand): Bringer(self.s, factor, x.reduce, side, b.depth, self.place, odometers)
+            (is_left, operand): Bringer(
+                self.s, factor, x.reduce, side, b.depth, self.place, odometers, self.rounded(factor)
+            )
             for is_left, side, factors in ((True, left, x.lefts), (False, right, x.rights))
             for operand, factor in enumerate(factors)
         }
@@ -154,8 +156,12 @@ class BlockedProduct(ABC):
                 if run.exists is not None:
                     stack.enter_context(f.when(run.exists))
                     stack.enter_context(self.s.scope({}))
-                values = [f.get(variable, REGISTER[self.factors.dtype]) for variable in run.values]
+                values = [f.get(variable, bringer.type) for variable in run.values]
                 self.put(is_left, operand, stage, run, values)
+
+    def rounded(self, factor: Factor) -> str | None:
+        """The type to which a factor's elements are rounded where they are fetched; None: they are not."""
+        return None
 
     @abstractmethod
     def begin(self) -> None:

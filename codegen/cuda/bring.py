@@ -52,8 +52,17 @@ class Bringer:
     """What one thread brings of one factor."""
 
     def __init__(
-        self, s: Scalars, factor: Factor, reduce: Reduce, side: Side, depth: int, place: Place, odometers: Odometers
+        self,
+        s: Scalars,
+        factor: Factor,
+        reduce: Reduce,
+        side: Side,
+        depth: int,
+        place: Place,
+        odometers: Odometers,
+        rounded: str | None,
     ) -> None:
+        """`rounded`: the type to which elements are rounded as they are fetched; None: they are not."""
         self.s = s
         self.f = s.function
         self.factor = factor
@@ -61,7 +70,9 @@ class Bringer:
         self.side = side
         self.depth = depth
         self.lengths = [s.value(dim.extent) for dim in reduce.dims]
+        self.rounded = rounded
         self.dtype = reduce.sums[0].value.dtype
+        self.type = rounded or REGISTER[self.dtype]
         parts, rest = divmod(side.size * depth, factor.run * place.threads)
         self.partial = rest != 0
         self.parts = parts + self.partial
@@ -98,7 +109,7 @@ class Bringer:
         return self.f.compare("icmp slt", place.thread, i64(self.side.size * self.depth // self.factor.run))
 
     def _variables(self) -> tuple[Value, ...]:
-        return tuple(self.f.variable(REGISTER[self.dtype]) for _ in range(self.factor.run))
+        return tuple(self.f.variable(self.type) for _ in range(self.factor.run))
 
     def _shared(self, odometers: Odometers, place: Place) -> Odometer:
         """The number of this thread's first term, in the unit that it counts in, which other factors may count too."""
@@ -144,7 +155,8 @@ class Bringer:
 
     def fetch(self) -> None:
         """All elements of the next block, into registers; 0 for terms that do not exist."""
-        f, s, zero = self.f, self.s, constant(0, self.dtype)
+        f, s = self.f, self.s
+        zero = constant(0, self.dtype) if self.rounded is None else Value("0.0", self.rounded)
         along_terms = self.factor.along == "terms"
         numbers = self.terms.read(1 if along_terms else self.parts)
         for part, run in enumerate(self.runs):
@@ -154,6 +166,8 @@ class Bringer:
                 when = None if self.reduce.when is None else s.value(self.reduce.when)
                 for k, variable in enumerate(run.values):
                     value = self._element(k, when)
+                    if self.rounded is not None:
+                        value = f.convert("fptrunc", value, self.rounded)
                     for condition in (inside, when):
                         value = value if condition is None else f.select(condition, value, zero)
                     f.put(value, variable)

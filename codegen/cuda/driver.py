@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from graphc.codegen.cuda.launching import Arguments, Prepared, launch_config, node_attributes, node_params
 from graphc.errors import UnsupportedError
 
 __all__ = ["Device", "Prepared", "nvidia_device"]
@@ -27,22 +27,15 @@ _UNSUPPORTED_PTX = 222  # CUDA_ERROR_UNSUPPORTED_PTX_VERSION
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not synchronised with the legacy default stream
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _TIMING = 0  # CU_EVENT_DEFAULT
-_EXTERNAL = 1  # CU_EVENT_RECORD_EXTERNAL: a graph records the event each time it runs
 _PORTABLE_CLUSTER = 8  # CTAs: for more, a function must be told first
+_LARGEST_CLUSTER = 16
 _ALL_MEMORY = 2**64 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """One launch with its arguments: addresses and counts, 64 bits each."""
-
-    symbol: str
-    grid: int
-    block: int
-    cluster: int
-    shared: int
-    cooperative: bool
-    arguments: tuple[int, ...]
+_NOTHING = """\
+.version 8.0
+.target sm_90
+.address_size 64
+.visible .entry nothing() { ret; }
+"""  # a kernel that does it, to ask about launches
 
 
 class Device(Protocol):
@@ -55,6 +48,11 @@ class Device(Protocol):
     @property
     def sms(self) -> int:
         """How many SMs it has."""
+
+    @property
+    def cluster(self) -> int:
+        """The most CTAs, a power of two, of a cluster in which each takes an SM of its own. A GPU, or the part of one
+        that is there, may have fewer SMs side by side than its architecture allows."""
 
     def load(self, ptx: str) -> Any:
         """A module of PTX, ready to be launched from."""
@@ -119,8 +117,6 @@ class NvidiaDevice:
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         self._call("cuCtxSetCurrent", self._context)
         self.stream = int(self._call("cuStreamCreate", _NON_BLOCKING))
-        self._recorder = int(self._call("cuStreamCreate", _NON_BLOCKING))  # captures, since a default stream cannot
-        self._recording = threading.Lock()
         self._keep_memory()
 
     def _keep_memory(self) -> None:
@@ -150,6 +146,23 @@ class NvidiaDevice:
     @functools.cached_property
     def sms(self) -> int:
         return self._attribute("MULTIPROCESSOR_COUNT")
+
+    @functools.cached_property
+    def cluster(self) -> int:
+        if not self._attribute("CLUSTER_LAUNCH"):
+            return 1
+        module, shared = self.load(_NOTHING), self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
+        size = _LARGEST_CLUSTER
+        while size > 1 and not self._clusters(module, Prepared("nothing", size, 32, size, shared, False, ())):
+            size //= 2
+        return size
+
+    def _clusters(self, module: _Module, launch: Prepared) -> int:
+        """How many clusters of a launch can run at the same time; a size that there is not is an error here."""
+        function = self._function(module, launch)
+        config = launch_config(self._driver, launch, self.stream)
+        status, *found = self._driver.cuOccupancyMaxActiveClusters(function, config)
+        return 0 if int(status) else int(found[0])
 
     def _attribute(self, name: str) -> int:
         code = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
@@ -250,60 +263,47 @@ class NvidiaDevice:
         for launch in launches:
             self._launch(module, launch, stream)
 
-    def captured(self, module: _Module, launches: Sequence[Prepared], events: Sequence[_Event] = ()) -> _Graph:
-        """A graph of launches that have been made once, which any stream can run. If there are `events`, one more than
-        launches, it records the first before all launches, and one behind each."""
-        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+    def graph(self, module: _Module, launches: Sequence[Prepared], events: Sequence[_Event] = ()) -> _Graph:
+        """A graph of launches, one behind the other, which any stream can run. If there are `events`, one more than
+        launches, it records the first before all launches, and one behind each.
+
+        Its nodes are added one by one: while a stream captures, no thread may wait for the context.
+        """
         self._enter()
-        with self._recording:
-            self._call("cuStreamBeginCapture", self._recorder, mode)
-            try:
-                for launch, event in itertools.zip_longest(launches, events):
-                    if event is not None:
-                        self._call("cuEventRecordWithFlags", event.handle, self._recorder, _EXTERNAL)
-                    if launch is not None:
-                        self._launch(module, launch, self._recorder)
-            finally:
-                result = self._driver.cuStreamEndCapture(self._recorder)
-            graph = self._checked("cuStreamEndCapture", result)
-        made = self._call("cuGraphInstantiate", graph, 0)
-        self._call("cuGraphDestroy", graph)
+        graph = self._call("cuGraphCreate", 0)
+        try:
+            behind: list[Any] = []
+            for launch, event in itertools.zip_longest(launches, events):
+                if event is not None:
+                    behind = [self._call("cuGraphAddEventRecordNode", graph, behind, len(behind), event.handle)]
+                if launch is not None:
+                    behind = [self._node(graph, behind, module, launch)]
+            made = self._call("cuGraphInstantiate", graph, 0)
+        finally:
+            self._call("cuGraphDestroy", graph)
         return _Graph(self, module, made)
+
+    def _node(self, graph: Any, behind: list[Any], module: _Module, launch: Prepared) -> Any:
+        """A launch in a graph, behind other nodes."""
+        arguments = Arguments(launch.arguments)
+        params = node_params(self._driver, launch, self._function(module, launch), arguments)
+        node = self._call("cuGraphAddKernelNode", graph, behind, len(behind), params)
+        for attribute, value in node_attributes(self._driver, launch):
+            self._call("cuGraphKernelNodeSetAttribute", node, attribute, value)
+        return node
 
     def run(self, graph: _Graph, stream: int) -> None:
         self._enter()
         self._call("cuGraphLaunch", graph.handle, stream)
 
     def discard(self, graph: _Graph) -> None:
-        """Give a graph back when all that was launched has ended."""
-        self.synchronize()
+        """Give a graph back; where it runs, it goes on to its end."""
+        self._enter()
         self._call("cuGraphExecDestroy", graph.handle)
 
     def _launch(self, module: _Module, launch: Prepared, stream: int) -> None:
-        config = self._driver.CUlaunchConfig()
-        config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid, 1, 1
-        config.blockDimX, config.blockDimY, config.blockDimZ = launch.block, 1, 1
-        config.sharedMemBytes, config.hStream = launch.shared, stream
-        config.attrs = self._attributes(launch)
-        config.numAttrs = len(config.attrs)
-        words = np.array(launch.arguments, np.uint64)
-        addresses = words.ctypes.data + 8 * np.arange(len(words), dtype=np.uint64)
-        self._call("cuLaunchKernelEx", config, self._function(module, launch), addresses.ctypes.data, 0)
-
-    def _attributes(self, launch: Prepared) -> list[Any]:
-        kinds, attributes = self._driver.CUlaunchAttributeID, []
-        if launch.cluster > 1:
-            cluster = self._driver.CUlaunchAttribute()
-            cluster.id = kinds.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-            cluster.value.clusterDim.x = launch.cluster
-            cluster.value.clusterDim.y = cluster.value.clusterDim.z = 1
-            attributes.append(cluster)
-        if launch.cooperative:
-            together = self._driver.CUlaunchAttribute()
-            together.id = kinds.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
-            together.value.cooperative = 1
-            attributes.append(together)
-        return attributes
+        config, arguments = launch_config(self._driver, launch, stream), Arguments(launch.arguments)
+        self._call("cuLaunchKernelEx", config, self._function(module, launch), arguments.address, 0)
 
     def _function(self, module: _Module, launch: Prepared) -> Any:
         """A kernel, which is told before the first launch that asks for so much: the next call may ask for more."""
@@ -364,7 +364,7 @@ class _Launcher:
             self._made = True
             return
         if self._graph is None:
-            self._graph = self._device.captured(self._module, self._launches)
+            self._graph = self._device.graph(self._module, self._launches)
         self._device.run(self._graph, stream)
 
 
@@ -374,7 +374,7 @@ class _Timed:
     def __init__(self, device: NvidiaDevice, module: _Module, launches: tuple[Prepared, ...]) -> None:
         self._device = device
         self._events = [device.event(_TIMING) for _ in range(len(launches) + 1)]
-        self._graph = device.captured(module, launches, self._events)
+        self._graph = device.graph(module, launches, self._events)
 
     def __call__(self, stream: int) -> list[float]:
         self._device.run(self._graph, stream)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.cuda.driver import Device
-from graphc.codegen.cuda.streams import LEGACY, checked_handle
+from graphc.codegen.cuda.streams import LEGACY, PER_THREAD, checked_handle
 from graphc.errors import ArgumentError
 
 __all__ = ["UNTOLD", "DeviceArray", "Foreign", "foreign"]
@@ -55,8 +55,8 @@ class Foreign:
 
 def foreign(name: str, array: object, stream: int) -> Foreign | None:
     """What an array on a GPU is; None for anything else. `stream` is where it will be used: through DLPack its owner
-    makes that stream wait. Raises `ArgumentError` if the array is not dense and row-major, lies on another GPU than
-    the first, names no valid stream, or does not say what its elements are."""
+    makes that stream wait. Raises `ArgumentError` if the array is not dense and row-major, begins inside of an
+    element, lies on another GPU than the first, names no valid stream, or does not say what its elements are."""
     if isinstance(array, np.ndarray):
         return None
     place = getattr(array, "__dlpack_device__", None)
@@ -81,6 +81,7 @@ def _from_interface(name: str, array: object, interface: dict[str, Any], stream:
     order."""
     shape, kind = tuple(interface["shape"]), np.dtype(interface["typestr"])
     address, read_only = interface["data"]
+    _check_whole(name, int(address), kind.itemsize)
     strides = interface.get("strides")
     if strides is not None:
         _check_dense(name, shape, tuple(s // kind.itemsize for s in strides))
@@ -91,6 +92,13 @@ def _from_interface(name: str, array: object, interface: dict[str, Any], stream:
         dlpack = getattr(array, "__dlpack__", None)
         owner, after = (array, UNTOLD) if dlpack is None else ((array, dlpack(stream=stream)), None)
     return Foreign(int(address), shape, kind.name, not read_only, after, owner)
+
+
+def _check_whole(name: str, address: int, size: int) -> None:
+    if address % size:
+        raise ArgumentError(
+            f"{name} begins at {address:#x}, which is no multiple of its elements' {size} bytes; pass a copy"
+        )
 
 
 def _check_dense(name: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
@@ -143,8 +151,9 @@ def _from_dlpack(name: str, array: Any, stream: int) -> Foreign:
     if tensor.strides:
         _check_dense(name, shape, tuple(tensor.strides[k] for k in range(tensor.ndim)))
     kind = _CODES.get(tensor.code, "unknown")
-    dtype = kind if kind == "bool" else f"{kind}{tensor.bits}"
-    return Foreign((tensor.data or 0) + tensor.byte_offset, shape, dtype, True, None, (array, capsule))
+    dtype, address = kind if kind == "bool" else f"{kind}{tensor.bits}", (tensor.data or 0) + tensor.byte_offset
+    _check_whole(name, address, -(-tensor.bits // 8))
+    return Foreign(address, shape, dtype, True, None, (array, capsule))
 
 
 class DeviceArray:
@@ -158,18 +167,26 @@ class DeviceArray:
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self._device = device
-        self.queued_on(device.stream if stream is None else stream)
-        self.address = device.allocate(math.prod(shape) * self.dtype.itemsize, self._latest)
+        stream = device.stream if stream is None else stream
+        self.address = device.allocate(math.prod(shape) * self.dtype.itemsize, stream)
+        self.queued_on(stream)
 
     @classmethod
     def copy_of(cls, array: np.ndarray, device: Device, stream: int | None = None) -> DeviceArray:
         """An array of the host's memory, on the device; it is copied on the device's own stream, or the one given."""
+        stream = device.stream if stream is None else stream
         made = cls(device, array.shape, array.dtype.name, stream)
-        device.write(made.address, np.ascontiguousarray(array), made._latest)
+        device.write(made.address, np.ascontiguousarray(array), stream)
+        made.queued_on(stream)
         return made
 
     def queued_on(self, stream: int) -> None:
-        """Work on it was queued on a stream, behind all earlier work on it."""
+        """Work on it was queued on a stream, behind all earlier work on it. A thread's default stream is another
+        in every thread, and another may read the array or free it: so the device's own
+        waits for it, and takes its place."""
+        if stream == PER_THREAD:
+            self._device.wait(self._device.stream, self._device.mark(stream))
+            stream = self._device.stream
         self.stream: int | None = stream
         self._latest = stream
 
@@ -177,8 +194,15 @@ class DeviceArray:
         """All work on it has ended."""
         self.stream = None
 
+    def _settle(self) -> None:
+        """Of what another library does with it on a thread's default stream, there is no mark: wait for everything."""
+        if self._latest == PER_THREAD:
+            self._device.synchronize()
+            self.stream, self._latest = None, self._device.stream
+
     def __del__(self) -> None:
-        if hasattr(self, "address") and not sys.is_finalizing():
+        if hasattr(self, "_latest") and not sys.is_finalizing():
+            self._settle()
             self._device.free(self.address, self._latest)
 
     def __repr__(self) -> str:
@@ -189,6 +213,7 @@ class DeviceArray:
 
     def numpy(self) -> np.ndarray:
         """A copy in the memory of the host."""
+        self._settle()
         array = np.empty(self.shape, self.dtype)
         self._device.read(array, self.address, self._latest)
         self.ended()
@@ -198,6 +223,7 @@ class DeviceArray:
     def __cuda_array_interface__(self) -> dict[str, Any]:
         if self.dtype.kind == "V":  # an attribute that is not there: others go on to DLPack
             raise AttributeError("the CUDA array interface has no word for bfloat16; take the array through DLPack")
+        self._settle()
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
@@ -217,9 +243,10 @@ class DeviceArray:
         """
         if stream != _NO_WAIT:
             consumer = LEGACY if stream is None else checked_handle("the stream for __dlpack__", stream)
+            self._settle()
             if self.stream not in (None, consumer):
                 self._device.wait(consumer, self._device.mark(self._latest))
-            self.queued_on(consumer)  # whoever takes it may write to it
+            self.stream = self._latest = consumer  # whoever takes it may write to it
         return _new_capsule(_Held(self).address, _CAPSULE, _UNUSED)
 
 

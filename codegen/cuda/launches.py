@@ -24,7 +24,7 @@ from graphc.errors import ArgumentError
 __all__ = ["COUNTERS", "Launch", "Launched", "counter_bytes", "launched", "launches"]
 
 COUNTERS = "(counters)"  # stands among the arguments for the address of the barriers' counters
-_MOST_POINTS = 2**31 - 1
+_MOST_POINTS = 2**31 - 2**20  # of 32 bits with a sign, with room for what threads count past the last
 _CTAS_AN_SM = 8
 
 

@@ -23,9 +23,22 @@ from graphc.codegen.cuda.products import Product
 from graphc.codegen.cuda.slices import Slicing
 from graphc.codegen.lengths import evaluate
 from graphc.codegen.llvm import Value, i64
-from graphc.codegen.program import Buffer, Const, Index, Kernel, Loop, Program, Scalar, Store, kernels
+from graphc.codegen.program import (
+    Buffer,
+    Call,
+    Const,
+    Index,
+    Kernel,
+    Loop,
+    Program,
+    Reduce,
+    Scalar,
+    Size,
+    Store,
+    kernels,
+)
 from graphc.codegen.uses import loads, stored
-from graphc.scalar import FLOATS, STORED, call, index, offset_from
+from graphc.scalar import FLOATS, STORED, call, index, offset_from, walk
 
 __all__ = ["Mirror", "Mirrored", "mirrors"]
 
@@ -34,13 +47,15 @@ _STEPS = 2  # that lie in a mirror
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A buffer, its dim that runs along the loop and how far ahead of the loop's index it is stored there, which of its
-    other dims are sliced, by which slicing; the kernels that come later in a step than the one that stores it; and
-    whether the step before the first was stored by others."""
+    """A buffer, its dim that runs along the loop and where it is stored there: from which place on (a chunk of a buffer
+    that has its full length begins somewhere in it), and how far ahead of the loop's index; which of its other dims are
+    sliced, by which slicing; the kernels that come later in a step than the one that stores it; and whether the step
+    before the first was stored beforehand."""
 
     buffer: Buffer
     loop: Loop
     place: int
+    start: Scalar
     ahead: int
     sliced: Mapping[int, int]
     later: frozenset[str]
@@ -53,14 +68,16 @@ class Mirror:
 
     def age(self, at: Sequence[Scalar]) -> int | None:
         """How many steps ago the element with these subscripts was stored; None if that is not known."""
-        offset = offset_from(at[self.place], self.loop.index)
-        return None if offset is None else offset - self.ahead if self.loop.reverse else self.ahead - offset
+        found = _in_steps(at[self.place], self.loop)
+        if found is None or found[0] != self.start:
+            return None
+        return found[1] - self.ahead if self.loop.reverse else self.ahead - found[1]
 
     @property
     def before(self) -> Scalar:
         """The place along the loop of what the step before the first would have stored."""
         first = self.loop.extent if self.loop.reverse else index(-1)
-        return call("add", first, index(self.ahead))
+        return call("add", self.start, call("add", first, index(self.ahead)))
 
     @property
     def others(self) -> tuple[int, ...]:
@@ -90,8 +107,9 @@ def mirrors(
         mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings)
         if mirror is not None and any(mirror.holds(at, kernel) for kernel, buffer, at in read if buffer == name):
             back = any(mirror.age(x.at) == 1 for k in inside.values() for x in loads(k) if x.buffer == name)
-            exists = loop.reverse or mirror.ahead > 0  # a place before the first step
-            found.append(replace(mirror, filled=back and exists and name in others))
+            goes_on = mirror.start != index(0)  # where this very loop has ended in the chunk before
+            exists = loop.reverse or mirror.ahead > 0 or goes_on  # a place before the first step
+            found.append(replace(mirror, filled=back and exists and (goes_on or name in others)))
     return tuple(found)
 
 
@@ -108,15 +126,40 @@ def _mirror(buffer: Buffer, loop: Loop, inside: Sequence[Kernel], slicings: Sequ
     if len(stores) != 1 or stores[0][1].accumulate or buffer.dtype not in (*STORED, *FLOATS):
         return None
     kernel, store = stores[0]
-    offsets = [(k, offset_from(subscript, loop.index)) for k, subscript in enumerate(store.at)]
-    places = [(k, ahead) for k, ahead in offsets if ahead is not None]
+    steps = [(k, _in_steps(subscript, loop)) for k, subscript in enumerate(store.at)]
+    places = [(k, *found) for k, found in steps if found is not None]
     if len(places) != 1:
         return None
-    ((place, ahead),) = places
+    ((place, start, ahead),) = places
     sliced = _sliced(kernel, store, slicings)
     known = all(k in sliced or k == place or isinstance(dim, Const) for k, dim in enumerate(buffer.dims))
     later = frozenset(other.name for other in inside[inside.index(kernel) + 1 :])
-    return Mirror(buffer, loop, place, ahead, sliced, later, filled=False) if known else None
+    return Mirror(buffer, loop, place, start, ahead, sliced, later, filled=False) if known else None
+
+
+def _in_steps(subscript: Scalar, loop: Loop) -> tuple[Scalar, int] | None:
+    """A subscript as start + index + k, for the index of the loop and a start that is known before it."""
+    offset = offset_from(subscript, loop.index)
+    if offset is not None:
+        return index(0), offset
+    match subscript:
+        case Call("add", (start, Index(name))) if name == loop.index and _is_known(start, loop):
+            return start, 0
+        case Call("add", (inner, Const(k))):
+            found = _in_steps(inner, loop)
+            return None if found is None else (found[0], found[1] + int(k))
+    return None
+
+
+def _is_known(scalar: Scalar, loop: Loop) -> bool:
+    """Whether a scalar depends on nothing but sizes and the loops around."""
+    inside = {loop.index}
+    for kernel in kernels((loop,)):
+        inside |= {dim.index for dim in kernel.dims}
+        inside |= {dim.index for step in kernel.body if isinstance(step, Reduce) for dim in step.dims}
+    parts = list(walk(scalar))
+    known = all(isinstance(part, Const | Size | Call | Index) for part in parts)
+    return known and not any(isinstance(part, Index) and part.name in inside for part in parts)
 
 
 def _sliced(kernel: Kernel, store: Store, slicings: Sequence[Slicing]) -> dict[int, int]:

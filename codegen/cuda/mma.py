@@ -50,14 +50,21 @@ class Fragments:
         """The type of a rounded element."""
         return {"bf16": "bfloat", "f16": "half", "tf32": "i32"}[self.precision]
 
+    @property
+    def dtype(self) -> str | None:
+        """The dtype that elements are rounded to, if arrays can have it."""
+        return {"bf16": "bfloat16", "f16": "float16"}.get(self.precision)
+
     def rounded(self, f: DeviceFunction, value: Value) -> Value:
-        """A float32 element, rounded to the nearest."""
+        """A float32 element, rounded to the nearest; or one that is."""
+        if value.type == self.element:
+            return value
         if self.precision == "tf32":
             return f.emit("i32", f'call i32 asm "cvt.rna.tf32.f32 $0, $1;", "=r,f"({value})')
         return f.emit(self.element, f"fptrunc {value} to {self.element}")
 
     def pack(self, f: DeviceFunction, values: Sequence[Value]) -> Value:
-        """Neighbouring float32 elements, rounded, as one register."""
+        """Neighbouring elements, rounded, as one register."""
         if self.packed == 1:
             return self.rounded(f, values[0])
         type = f"<2 x {self.element}>"

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from graphc.codegen.cpu_functions import constant
 from graphc.codegen.cuda.blocks import BlockedProduct
 from graphc.codegen.cuda.bring import Run
-from graphc.codegen.cuda.factors import Factors
+from graphc.codegen.cuda.factors import Factor, Factors
 from graphc.codegen.cuda.mma import COLUMNS, ROWS, Fragments
 from graphc.codegen.cuda.mma_blocking import Lines, MmaBlocking, bytes_of, lines_of
 from graphc.codegen.cuda.place import Place
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
-from graphc.codegen.program import Kernel
+from graphc.codegen.program import Kernel, Load
 
 __all__ = ["MmaProduct"]
 
@@ -41,6 +41,13 @@ class MmaProduct(BlockedProduct):
                 self.lines[is_left, operand] = lines_of(factor, points, block.depth, fragments)
                 self._starts[is_left, operand] = start
                 start += bytes_of([factor], points, block.depth, fragments)
+
+    def rounded(self, factor: Factor) -> str | None:
+        """What lies in memory as the tensor cores take it, LLVM loads as it is: to widen and round again is nothing.
+        Anything else would have to be there to be rounded, and is to be on its way while other products are added."""
+        value = self.s.access.resolve(factor.value)
+        stored = isinstance(value, Load) and self.s.access.buffers[value.buffer].dtype == self.fragments.dtype
+        return self.fragments.element if stored else None
 
     def begin(self) -> None:
         f, b, x = self.f, self.block, self.factors

@@ -170,6 +170,14 @@ def store(g: Group, kind: Kind, addresses: Array, values: list[Array]) -> None:
         part.space.put(part.offsets, mine)
 
 
+def check_there(g: Group, kind: Kind, addresses: Array) -> None:
+    """The addresses are allocated."""
+    for part in resolve(g, kind, addresses):
+        bad = part.space.faults(part.offsets, kind.size, (*_STORED, PENDING))
+        if bad is not None:
+            raise state_error(g, kind, part, addresses, bad)
+
+
 def state_error(g: Group, kind: Kind, part: Part, addresses: Array, bad: Array) -> PtxError:
     """The error for an access whose first bad one `bad` tells."""
     first = int(np.flatnonzero(bad)[0])

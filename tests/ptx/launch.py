@@ -16,7 +16,7 @@ from tests.ptx.machine import Code, Machine
 from tests.ptx.memory import Memory
 from tests.ptx.parse import parse
 from tests.ptx.program import flatten
-from tests.ptx.races import Races, Unchecked
+from tests.ptx.races import Ended, Races, Unchecked
 from tests.ptx.syntax import Symbol, Text, Variable
 
 RESIDENT_THREADS = 1 << 16  # of one launch at the same time; more run in waves
@@ -87,11 +87,14 @@ class Module:
         buffers: list[tuple[int, Array]] = []
         values = [self._value(a, buffers) for a in args]
         parameters = _parameter_block(name, code.program.parameters, values)
+        _check_parameters(name, self.text.version, len(parameters))
         with np.errstate(all="ignore"):
+            ended = Ended()
             for first, ctas in _waves(shape, code.program.shared_bytes + shared_bytes, cooperative):
                 geometry = Geometry(shape.grid, shape.block, shape.cluster, first, ctas)
-                races = (Races if check_races else Unchecked)(geometry, code.granule)
+                races = (Races if check_races else Unchecked)(geometry, code.granule, ended)
                 Machine(code, geometry, self.memory, parameters, shared_bytes, races).run()
+                races.end(self.memory)
         for address, array in buffers:
             result = self.memory.copy_out(address, array.nbytes).view(array.dtype).reshape(array.shape)
             if array.flags.writeable:
@@ -168,6 +171,14 @@ def _check_target(name: str, target: str, cluster: Shape, shared: int) -> None:
         raise InvalidLaunch(f"kernel {name}: {shared} bytes of shared memory, of which {target} has {most} for a CTA")
     if arch < 90 and math.prod(cluster) > 1:
         raise InvalidLaunch(f"kernel {name}: {target} has no clusters, and {cluster} was asked for")
+
+
+def _check_parameters(name: str, version: str, size: int) -> None:
+    """PTX ISA, "Kernel Function Parameters": from 8.1 on there is more room for them."""
+    major, minor = map(int, version.split("."))
+    most = 32764 if (major, minor) >= (8, 1) else 4096
+    if size > most:
+        raise InvalidLaunch(f"kernel {name}: {size} bytes of parameters, of which PTX {version} allows {most}")
 
 
 def _three(shape: Sequence[int] | int) -> Shape:

@@ -7,7 +7,8 @@ Order comes from `ordering`. Accesses that are atomic, volatile, relaxed and so 
 What it reports is a race in the PTX memory model. What it does not see:
 - `bar.arrive` and cluster barriers count for a warp: lanes that reach them apart from each other are taken together.
 - Of many reads of a byte only two are remembered, so a write may race unseen with an earlier third reader.
-- CTAs that do not run at the same time (see `RESIDENT_THREADS` in `launch`) are taken as ordered.
+- CTAs that do not run at the same time (see `RESIDENT_THREADS` in `launch`) are taken as unordered, even where one
+  waits for what another has released before it ended.
 - `cp.async` is the issuing thread's own access; other proxies need no fence here.
 """
 
@@ -46,12 +47,29 @@ class Shadow:
         self.other_read = np.zeros(size, np.uint64)
 
 
-class Races(Ordering):
-    """The detector of one machine. `granule`: bytes, the smallest access of the kernel."""
+class Ended:
+    """What CTAs of a launch that have ended did to global memory: for each granule, the last write and a read. On a GPU
+    they may run beside those that follow, or after."""
 
-    def __init__(self, geometry: Geometry, granule: int) -> None:
+    def __init__(self) -> None:
+        self.write = self.read = np.zeros(0, np.uint64)
+
+    def add(self, shadow: Shadow) -> None:
+        if not len(self.write):
+            self.write, self.read = shadow.write, shadow.read
+            return
+        self.write = np.where(shadow.write, shadow.write, self.write)
+        self.read = np.where(shadow.read, shadow.read, self.read)
+
+
+class Races(Ordering):
+    """The detector of one machine. `granule`: bytes, the smallest access of the kernel. `ended`: what the CTAs of the
+    launch did that ran before those of the machine."""
+
+    def __init__(self, geometry: Geometry, granule: int, ended: Ended | None = None) -> None:
         super().__init__(geometry)
         self.granule = granule
+        self._ended = Ended() if ended is None else ended
         self._shift = granule.bit_length() - 1
         self._shadows: dict[int, Shadow] = {}
 
@@ -64,9 +82,10 @@ class Races(Ordering):
         granules = part.offsets >> self._shift
         count = kind.size // self.granule
         if len(granules) == 1 and g.count > 1 and part.lanes is None:
-            self._read_one(g, kind, shadow, int(granules[0]), count)
+            self._read_one(g, kind, part, shadow, int(granules[0]), count)
             return
         threads, granules = self._lanes(g, part, granules, count)
+        self._check_ended(g, kind, part, granules, threads, writes=False)
         written = shadow.write[granules]
         self._check(g, kind, written, threads, "writes")
         self._check_unchanged(g, kind, written, threads)
@@ -81,9 +100,10 @@ class Races(Ordering):
         if lost.any():
             shadow.other_read[granules[lost]] = tags[lost]
 
-    def _read_one(self, g: Group, kind: Kind, shadow: Shadow, granule: int, count: int) -> None:
+    def _read_one(self, g: Group, kind: Kind, part: Part, shadow: Shadow, granule: int, count: int) -> None:
         """All threads of the group read the same place."""
         threads = g.numbers
+        self._check_ended(g, kind, part, np.arange(granule, granule + count), threads, writes=False)
         ends = self._tags(kind, threads[[0, -1]])
         for place in range(granule, granule + count):
             if shadow.write[place]:
@@ -106,6 +126,7 @@ class Races(Ordering):
         if len(granules) == 1 and g.count > 1 and part.lanes is None:
             granules = np.repeat(granules, g.count)
         threads, granules = self._lanes(g, part, granules, kind.size // self.granule)
+        self._check_ended(g, kind, part, granules, threads, writes=True)
         self._check(g, kind, shadow.write[granules], threads, "writes")
         self._check(g, kind, shadow.read[granules], threads, "reads")
         self._check(g, kind, shadow.other_read[granules], threads, "reads")
@@ -130,6 +151,29 @@ class Races(Ordering):
             raise self._error(
                 g, kind, int(threads[first]), int(written[first]), "writes", "`.nc` needs memory that nothing writes"
             )
+
+    def _check_ended(self, g: Group, kind: Kind, part: Part, granules: Array, threads: Array, writes: bool) -> None:
+        """CTAs that have ended wrote here, or read what is written now."""
+        if part.space is not g.machine.memory or not len(self._ended.write):
+            return
+        for tags, verb in ((self._ended.write, "writes"), (self._ended.read, "reads"))[: 1 + writes]:
+            found = tags[granules]
+            bad = (found != 0) & ~(kind.strong & (found & _STRONG != 0))
+            if bad.any():
+                first = int(np.flatnonzero(bad)[0])
+                what = f"another CTA, which {verb} the same bytes in {self._line(g, int(found[first]))}"
+                thread = int(threads[first % len(threads)])
+                raise g.machine.error(Race, kind.instruction, thread, f"races with {what}; {_UNORDERED}")
+
+    def end(self, space: Space) -> None:
+        """All CTAs of the machine have ended."""
+        if id(space) in self._shadows:
+            self._ended.add(self._shadows[id(space)])
+
+    def _line(self, g: Group, tag: int) -> str:
+        line = tag >> _LINE_SHIFT & _LINE_MASK
+        text = next((i.text for i in g.machine.code.program.code if i.line == line), "")
+        return f"line {line} `{text}`"
 
     def _lanes(self, g: Group, part: Part, granules: Array, count: int) -> tuple[Array, Array]:
         """Threads and granules, one entry for each granule that an access covers."""
@@ -166,10 +210,8 @@ class Races(Ordering):
 
     def _error(self, g: Group, kind: Kind, thread: int, tag: int, verb: str, why: str = _UNORDERED) -> PtxError:
         other = (tag & int(_THREAD_MASK)) - 1
-        line = tag >> _LINE_SHIFT & _LINE_MASK
         machine = g.machine
-        text = next((i.text for i in machine.code.program.code if i.line == line), "")
-        what = f"races with {machine.geometry.name(other)}, which {verb} the same bytes in line {line} `{text}`; {why}"
+        what = f"races with {machine.geometry.name(other)}, which {verb} the same bytes in {self._line(g, tag)}; {why}"
         return machine.error(Race, kind.instruction, thread, what)
 
     def _shadow(self, space: Space) -> Shadow:
@@ -182,6 +224,7 @@ class Races(Ordering):
 class Unchecked(Races):
     """A detector that looks at nothing."""
 
+    def end(self, space: Space) -> None: ...
     def read(self, g: Group, kind: Kind, part: Part) -> None: ...
     def write(self, g: Group, kind: Kind, part: Part) -> None: ...
     def meet(self, threads: Array, keys: Array) -> None: ...

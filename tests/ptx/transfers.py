@@ -1,4 +1,5 @@
-"""`ld`, `st`, `ldu`, and addresses: `cvta`, `mapa`, `isspacep`, `getctarank`; prefetches do nothing."""
+"""`ld`, `st`, `ldu`, and addresses: `cvta`, `mapa`, `isspacep`, `getctarank`; prefetches, of memory that there is, do
+nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tests.ptx import kinds
-from tests.ptx.access import LOCAL_WINDOW, RANK_SHIFT, SHARED_WINDOW, Kind, load, store
+from tests.ptx.access import LOCAL_WINDOW, RANK_SHIFT, SHARED_WINDOW, Kind, check_there, load, store
 from tests.ptx.elementwise import Builder, only, type_of
 from tests.ptx.group import Group
 from tests.ptx.kinds import Array
@@ -183,6 +184,13 @@ def is_in_space(i: Instruction, d: Decoder) -> Step:
     return step
 
 
+def prefetch(i: Instruction, d: Decoder) -> Step:
+    """Brings memory nearer, which must be there; whether it has been written is all the same."""
+    address = _operand(i, d, 0)
+    kind, read = kind_of(i, d, address, 1), address_reader(d, address)
+    return lambda g: check_there(g, kind, read(g))
+
+
 def ignore(i: Instruction, d: Decoder) -> Step:
     """An instruction that has no effect here."""
     return lambda g: None
@@ -196,7 +204,7 @@ INSTRUCTIONS: dict[str, Builder] = {
     "mapa": map_address,
     "getctarank": rank_of_address,
     "isspacep": is_in_space,
-    "prefetch": ignore,
+    "prefetch": prefetch,
     "prefetchu": ignore,
     "discard": ignore,
     "applypriority": ignore,
