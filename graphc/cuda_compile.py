@@ -59,7 +59,7 @@ class CompiledCuda:
         self.limit = limit
         self.fixed = dict(fixed or {})
         self._device = device
-        self._arch = arch_of_device(device.arch, device.sms, device.cluster)
+        self._arch = arch_of_device(device.arch, device.sms, device.clusters)
         self._versions = CudaVersions(made.planned, self._arch, precision, device, limit)
         checks = index_checks(made.graph)
         self.runner = CudaRunner(made.graph, made.lowered, self._versions.choose, checks, device, self._arch)

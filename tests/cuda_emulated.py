@@ -40,6 +40,7 @@ class EmulatedDevice:
         self.arch = arch
         self.sms = sms
         self.cluster = cluster
+        self.clusters = {size: sms // size for size in (2, 4, 8, 16) if size <= cluster}
         self.memory = ptx.Memory()
         self.launched: list[Prepared] = []
         self.order = StreamOrder()

@@ -193,8 +193,15 @@ def test_nodes_of_a_graph_say_how_ctas_hang_together() -> None:
     assert not [name for name in driver.names() if "Capture" in name]
 
 
-@pytest.mark.parametrize(("launches", "active", "expected"), [(0, (), 1), (1, (Failure(912), 0, 3), 4), (1, (1,), 16)])
-def test_the_largest_cluster_is_what_can_run(launches: int, active: tuple[Any, ...], expected: int) -> None:
+@pytest.mark.parametrize(
+    ("launches", "active", "expected"),
+    [
+        (0, (), {}),
+        (1, (57, 28, 0, Failure(912)), {2: 57, 4: 28, 8: 0, 16: 0}),
+        (1, (66, 33, 14, 7), {2: 66, 4: 33, 8: 14, 16: 7}),
+    ],
+)
+def test_the_clusters_are_what_can_run(launches: int, active: tuple[Any, ...], expected: dict[int, int]) -> None:
     """Fewer SMs may lie side by side than the architecture allows; each CTA takes one."""
     driver, asked = Driver(), iter(active)
     known = {"CLUSTERS": launches, "SHARED": 232_448}
@@ -208,7 +215,7 @@ def test_the_largest_cluster_is_what_can_run(launches: int, active: tuple[Any, .
 
     driver.cuOccupancyMaxActiveClusters = occupancy  # type: ignore[attr-defined]
     device = NvidiaDevice(driver, 0)
-    assert (device.cluster, device.cluster) == (expected, expected)
+    assert (device.clusters, device.clusters) == (expected, expected)
     assert not list(asked)
 
 
@@ -240,10 +247,12 @@ def test_code_is_made_for_the_device() -> None:
     device = NvidiaDevice(Driver(), 0)
     device._driver.cuDeviceGetAttribute = lambda code, _: (0, {"MAJOR": 9, "MINOR": 0, "COUNT": 114}[code])
     assert (device.arch, device.sms) == ("sm_90", 114)
-    assert (arch_of_device("sm_90", 114, 8).sms, arch_of_device("sm_90", 114, 8).cluster) == (114, 8)
-    assert (arch_of_device("sm_110", 20, 16).name, arch_of_device("sm_120", 20, 16).cluster) == ("sm_103", 8)
+    smaller = arch_of_device("sm_90", 114, {2: 57, 4: 28, 8: 12, 16: 0})
+    assert (smaller.sms, smaller.cluster) == (114, 8)
+    assert [smaller.at_once(8, kind) for kind in ("cluster", "grid")] == [12, 14]
+    assert (arch_of_device("sm_110", 20, {}).name, arch_of_device("sm_120", 20, {8: 2, 16: 1}).cluster) == ("sm_103", 8)
     with pytest.raises(UnsupportedError, match="sm_75"):
-        arch_of_device("sm_75", 40, 1)
+        arch_of_device("sm_75", 40, {})
 
 
 # Arrays.

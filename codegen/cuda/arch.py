@@ -1,12 +1,13 @@
 """The GPUs that code can be made for: what a name like "sm_90" stands for, and the figures that estimates use.
 
 In: a name. Out: an `Arch`. The figures are those of the largest data-centre part of the architecture, from NVIDIA's
-programming guide (compute capabilities) and tuning guides; times of barriers are those measured in the literature on
-persistent kernels (Zhang et al., "A study of single and multi-device synchronization methods in Nvidia GPUs", 2020).
+programming guide (compute capabilities) and tuning guides; times of barriers are what they
+add to a loop's step on an H200 (see docs/gpu.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from graphc.codegen.target import Target
@@ -23,7 +24,8 @@ class Arch:
     """One compute capability: its name, PTX version, and resources.
 
     `shared` is the most shared memory that one CTA can have, in bytes; `cluster` the most CTAs of a cluster (1: there
-    are none). `clock` is in GHz, `lanes` are the float32 multiply-adds of one SM in a cycle, `memory` and `l2` are
+    are none), and `clusters` how many of each size have an SM for every CTA at the same time: SMs that lie too far apart
+    make none. `clock` is in GHz, `lanes` are the float32 multiply-adds of one SM in a cycle, `memory` and `l2` are
     bytes a second of the whole chip. The `*_barrier` figures are seconds.
     """
 
@@ -36,13 +38,18 @@ class Arch:
     lanes: int
     memory: float
     l2: float
-    cta_barrier: float = 30e-9
-    cluster_barrier: float = 250e-9
+    cta_barrier: float = 50e-9
+    cluster_barrier: float = 650e-9
     grid_barrier: float = 1.2e-6
+    clusters: tuple[tuple[int, int], ...] = ()
 
     @property
     def target(self) -> Target:
         return Target(TRIPLE, self.name, f"+{self.ptx}")
+
+    def at_once(self, ctas: int, kind: str) -> int:
+        """How many groups of so many CTAs can run at the same time, each CTA on an SM of its own."""
+        return dict(self.clusters).get(ctas, self.sms // ctas) if kind == "cluster" else self.sms // ctas
 
     @property
     def flops(self) -> float:
@@ -72,14 +79,15 @@ def arch_named(name: str) -> Arch:
     return ARCHS[name]
 
 
-def arch_of_device(name: str, sms: int, cluster: int) -> Arch:
-    """The architecture to make code for, for a GPU of this capability with so many SMs and clusters no larger than it
-    can run: its own, or the newest that it understands. Raises `UnsupportedError` for one that is too old."""
+def arch_of_device(name: str, sms: int, clusters: Mapping[int, int]) -> Arch:
+    """The architecture to make code for, for a GPU of this capability with so many SMs, and so many clusters of each
+    size at once: its own, or the newest that it understands. Raises `UnsupportedError` for one that is too old."""
     known = [arch for arch in ARCHS.values() if _number(arch.name) <= _number(name)]
     if not known:
         raise UnsupportedError(f"the GPU is an {name}; the oldest that code is made for is {next(iter(ARCHS))}")
     newest = max(known, key=lambda arch: _number(arch.name))
-    return replace(newest, sms=sms, cluster=min(newest.cluster, cluster))
+    found = tuple((size, count) for size, count in clusters.items() if count > 0 and size <= newest.cluster)
+    return replace(newest, sms=sms, cluster=max((size for size, _ in found), default=1), clusters=found)
 
 
 def _number(name: str) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not synchronised with the legacy de
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _TIMING = 0  # CU_EVENT_DEFAULT
 _PORTABLE_CLUSTER = 8  # CTAs: for more, a function must be told first
-_LARGEST_CLUSTER = 16
+_CLUSTERS = (2, 4, 8, 16)  # CTAs
 _ALL_MEMORY = 2**64 - 1
 _NOTHING = """\
 .version 8.0
@@ -50,9 +50,9 @@ class Device(Protocol):
         """How many SMs it has."""
 
     @property
-    def cluster(self) -> int:
-        """The most CTAs, a power of two, of a cluster in which each takes an SM of its own. A GPU, or the part of one
-        that is there, may have fewer SMs side by side than its architecture allows."""
+    def clusters(self) -> Mapping[int, int]:
+        """How many clusters of each size, a power of two, can run at the same time, each CTA on an SM of its own. A
+        GPU, or the part of one that is there, may have fewer SMs side by side than its architecture allows."""
 
     def load(self, ptx: str) -> Any:
         """A module of PTX, ready to be launched from."""
@@ -148,14 +148,12 @@ class NvidiaDevice:
         return self._attribute("MULTIPROCESSOR_COUNT")
 
     @functools.cached_property
-    def cluster(self) -> int:
+    def clusters(self) -> dict[int, int]:
         if not self._attribute("CLUSTER_LAUNCH"):
-            return 1
+            return {}
         module, shared = self.load(_NOTHING), self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
-        size = _LARGEST_CLUSTER
-        while size > 1 and not self._clusters(module, Prepared("nothing", size, 32, size, shared, False, ())):
-            size //= 2
-        return size
+        asked = {size: Prepared("nothing", size, 32, size, shared, False, ()) for size in _CLUSTERS}
+        return {size: self._clusters(module, launch) for size, launch in asked.items()}
 
     def _clusters(self, module: _Module, launch: Prepared) -> int:
         """How many clusters of a launch can run at the same time; a size that there is not is an error here."""

@@ -27,11 +27,13 @@ __all__ = ["TENSOR", "Grouping", "Step", "groupings", "step_of"]
 
 _CYCLES = 2  # a warp's instruction: 8 warps share 4 schedulers
 _BESIDE = 3  # instructions for each term of a reduction: two loads and a multiply-add
-TENSOR = 16  # how many times as fast tensor cores are, where the other operand is still to be rounded
+TENSOR = 4  # how many times as fast tensor cores are, where the other operand is still to be rounded
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
-_LATENCY = 400e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
-_NEAR = 250e-9  # of one whose product reads from shared memory instead
+# Seconds of an H200, fitted to what loops took in every grouping (docs/gpu.md).
+_LATENCY = 500e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+_NEAR = 500e-9  # of one whose product reads from shared memory instead
+_TURN = 700e-9  # of the points that a thread has one after another, each: loads, exponentials and divisions in a chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +133,9 @@ def _estimated(
     groups = math.prod(parts)
     compute = sum(times * _kernel_seconds(w, version, groups, unit.threads, arch) for times, w in step.works)
     meeting = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
-    waiting = step.barriers * meeting + sum(times * _latency(w, version) for times, w in step.works)
+    waiting = step.barriers * meeting + sum(times * (_latency(w, version) + _TURN) for times, w in step.works)
     seconds = compute + step.barriers * meeting
-    waves = -(-groups * version.ctas // arch.sms)
+    waves = -(-groups // max(1, arch.at_once(version.ctas, version.kind)))
     shared = _shared(version, lengths, parts)
     return Grouping(version, parts, shared, seconds, waiting, seconds * step.steps * waves)
 
@@ -145,10 +147,11 @@ def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arc
     rounds = -(-points * work.lanes // (ctas * threads))
     compute = rounds * (-(-work.terms * work.products // work.lanes)) * _BESIDE * _CYCLES / (arch.clock * 1e9)
     tile = version.tiles.get(work.kernel)
+    turns = -(-points // (ctas * threads))
     if tile is not None and tile[1].home != "memory":
-        return _latency(work, version) + _tile_seconds(tile[1], compute, points, threads, arch)
+        return _latency(work, version) + turns * _TURN + _tile_seconds(tile[1], compute, points, threads, arch)
     fetched = min(work.held, 4 * work.terms * work.products * -(-points // ctas))
-    return _LATENCY + max(compute, fetched * arch.sms / arch.l2)
+    return _LATENCY + rounds * _TURN + max(compute, fetched * arch.sms / arch.l2)
 
 
 def _latency(work: Work, version: Version) -> float:

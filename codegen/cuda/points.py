@@ -77,6 +77,7 @@ def _point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
 def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
     """Store what a point computed, once its reductions are known: by the first of its lanes."""
     f = s.function
+    s.load_known(kernel)
     s.fetch_ahead(kernel)
     values = [s.value(s.access.stored(store)) for store in kernel.stores]
     if lanes == 1:

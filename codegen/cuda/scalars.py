@@ -16,7 +16,7 @@ from graphc.codegen.cpu_memory import read, write
 from graphc.codegen.cuda.device import GLOBAL, DeviceFunction
 from graphc.codegen.cuda.mirror import Mirrored
 from graphc.codegen.llvm import Value, i64, quoted
-from graphc.codegen.program import Call, Const, Index, Kernel, Load, Scalar, Size
+from graphc.codegen.program import Call, Const, Index, Kernel, Load, Ref, Scalar, Size
 from graphc.codegen.target import Target
 from graphc.codegen.uses import loads
 from graphc.scalar import index, walk
@@ -154,6 +154,23 @@ class Scalars:
         write(self.function, value, pointer, dtype, None)
         if buffer in self.mirrors:
             self.mirrors[buffer].push([self.value(a) for a in at], value)
+
+    def load_known(self, kernel: Kernel) -> None:
+        """Load what this point reads at places that are known by now, before anything is computed of it: so that it
+        waits for memory once. A division, which may branch, keeps an assembler from moving later loads up."""
+        for load in dict.fromkeys(loads(kernel)):
+            if all(map(self._is_placed, load.at if load.when is None else (*load.at, load.when))):
+                self.value(load)
+
+    def _is_placed(self, scalar: Scalar) -> bool:
+        """Whether a subscript or a condition takes nothing but indices that are known by now."""
+        for part in walk(scalar):
+            named = self.access.resolve(part) if isinstance(part, Ref) else None
+            if named is not None and (named is part or not self._is_placed(named)):
+                return False
+            if isinstance(part, Load) or (isinstance(part, Index) and self._known(part) is None):
+                return False
+        return True
 
     def fetch_ahead(self, kernel: Kernel) -> None:
         """Bring nearer what this point loads in the next step: from memory, it takes as long as a step. What the steps
