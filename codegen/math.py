@@ -83,17 +83,18 @@ def intrinsic_name(fn: str, dtype: str, width: int) -> str:
     return f"{fn}.{suffix}" if width == 1 else f"{fn}.v{width}{suffix}"
 
 
-def definitions(requests: Iterable[tuple[str, str, int]], fused: bool = True) -> str:
+def definitions(requests: Iterable[tuple[str, str, int]], fused: bool = True, fast_ratio: bool = False) -> str:
     """Each requested function once, then each `declare` they need once. No function calls another.
 
-    Without `fused`, multiplications and additions stay apart: errors grow by a few ulp.
+    Without `fused`, multiplications and additions stay apart: errors grow by a few ulp. With `fast_ratio`, tanh and
+    sigmoid of float32 end in a division that may be 2 ulp off, but neither branches nor calls.
     """
     texts, declarations = [], set()
     for fn, dtype, width in sorted(set(requests)):
         formula = _FORMULAS[fn]
         arity = 2 if fn == "pow" else 1
         name = intrinsic_name(fn, dtype, width)
-        text, declared = function(name, _ELEMENTS[dtype], width, arity, fused, formula)
+        text, declared = function(name, _ELEMENTS[dtype], width, arity, fused, fast_ratio, formula)
         texts.append(text)
         declarations |= declared
     return "\n\n".join([*texts, *sorted(declarations)])
@@ -172,13 +173,13 @@ def _tanh(x: Vector) -> Vector:
     q = _expm1_reduced(doubled, whole - shift)
     scale = _power_of_two(whole.bits(), _mantissa_bits(x))
     m = fma(scale, q, scale - 1.0)
-    return copysign(m / (m + 2.0), x)
+    return copysign(m.ratio(m + 2.0), x)
 
 
 def _sigmoid(x: Vector) -> Vector:
     """1 / (1 + e) or e / (1 + e) with e = exp(-|x|), so that the lower tail keeps its digits."""
     e = _exp(-abs(x))
-    return select(x >= 0.0, x.constant(1.0), e) / (e + 1.0)
+    return select(x >= 0.0, x.constant(1.0), e).ratio(e + 1.0)
 
 
 # Logarithms

@@ -19,9 +19,11 @@ _SPLITTER = {"float": 2.0**12 + 1, "double": 2.0**27 + 1}
 
 @dataclass(slots=True)
 class Body:
-    """The instructions of one function. Where the target has no fused multiply-add, `fma` rounds twice."""
+    """The instructions of one function. Where the target has no fused multiply-add, `fma` rounds twice; with
+    `fast_ratio`, that of two float32 may be two units in the last place off."""
 
     fused: bool
+    fast_ratio: bool = False
     lines: list[str] = field(default_factory=list)
     declarations: set[str] = field(default_factory=set)
 
@@ -85,6 +87,11 @@ class Vector:
 
     def __truediv__(self, other: Vector | float) -> Vector:
         return self._binary("fdiv", other)
+
+    def ratio(self, other: Vector) -> Vector:
+        """The quotient by what lies between 1 and 2^100, where every target's fastest division is nearly right."""
+        fast = self.body.fast_ratio and self.element == "float"
+        return self._binary("fdiv afn" if fast else "fdiv", other)
 
     def __rtruediv__(self, other: float) -> Vector:
         return self.constant(other) / self
@@ -216,10 +223,10 @@ def _halves(a: Vector) -> tuple[Vector, Vector]:
 
 
 def function(
-    name: str, element: str, width: int, arity: int, fused: bool, formula: Callable[..., Vector]
+    name: str, element: str, width: int, arity: int, fused: bool, fast_ratio: bool, formula: Callable[..., Vector]
 ) -> tuple[str, set[str]]:
     """The definition of an internal function, and the lines that declare what it uses."""
-    body = Body(fused)
+    body = Body(fused, fast_ratio)
     arguments = [Vector(body, f"%x{i}", element, width) for i in range(arity)]
     result = formula(*arguments)
     header = f"define internal {result.type} @{name}({', '.join(map(str, arguments))}) alwaysinline nounwind {{"

@@ -24,7 +24,7 @@ class Arch:
     """One compute capability: its name, PTX version, and resources.
 
     `shared` is the most shared memory that one CTA can have, in bytes; `cluster` the most CTAs of a cluster (1: there
-    are none), and `clusters` how many of each size have an SM for every CTA at the same time: SMs that lie too far apart
+    are none), and `clusters` how many of each size have an SM for every CTA at the same time: SMs that lie far apart
     make none. `clock` is in GHz, `lanes` are the float32 multiply-adds of one SM in a cycle, `memory` and `l2` are
     bytes a second of the whole chip. The `*_barrier` figures are seconds.
     """
@@ -39,7 +39,7 @@ class Arch:
     memory: float
     l2: float
     cta_barrier: float = 50e-9
-    cluster_barrier: float = 650e-9
+    cluster_barrier: float = 500e-9
     grid_barrier: float = 1.2e-6
     clusters: tuple[tuple[int, int], ...] = ()
 

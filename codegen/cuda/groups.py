@@ -31,9 +31,9 @@ TENSOR = 4  # how many times as fast tensor cores are, where the other operand i
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
 # Seconds of an H200, fitted to what loops took in every grouping (docs/gpu.md).
-_LATENCY = 500e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
-_NEAR = 500e-9  # of one whose product reads from shared memory instead
-_TURN = 700e-9  # of the points that a thread has one after another, each: loads, exponentials and divisions in a chain
+_LATENCY = 400e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+_NEAR = 300e-9  # of one whose product reads from shared memory instead
+_TURN = 500e-9  # of the points that a thread has one after another, each: loads, exponentials and divisions in a chain
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ _SUMS = 32  # accumulators of a thread
 _FRAGMENT = 4  # registers
 _FETCHING = 16  # registers that fragments come through that do not stay in them
 _WIDEST = 4  # times eight rows in a pass, whose operands a thread reads ahead
+_SKEW = 4  # words: rows that are two apart begin eight banks apart
 _CROWDED = 64  # registers of fragments, beside which there is room for half as many
 
 
@@ -82,6 +83,11 @@ class MmaGeometry:
         """The units of a CTA that are computed, whether they exist or not."""
         return ROWS * self.across * self.tall
 
+    @property
+    def line(self) -> int:
+        """The words of shared memory from a row of a pass to the next, so that what a warp stores lies in all banks."""
+        return self.padded + _SKEW
+
 
 def _chunks(part: Part, depth: int, splits: int) -> int:
     """How many products along the terms each of the warps makes that share them."""
@@ -106,7 +112,7 @@ def mma_geometry(
     widest = 1 if taken >= _CROWDED else _WIDEST // 2 if _FRAGMENT * kept >= _CROWDED else _WIDEST
     wide = max(1, min(widest, sums // (4 * tall * len(product.sums))))
     size = 4 * _FRAGMENT * WARP * held * tall * warps
-    exchange = 4 * splits * len(product.sums) * ROWS * across * tall * COLUMNS * wide
+    exchange = 4 * splits * len(product.sums) * (ROWS * across * tall + _SKEW) * COLUMNS * wide
     fits = size + exchange <= shared
     few = (
         beside <= _BESIDE // (2 * tall * len(product.sums) - 1)
@@ -235,7 +241,7 @@ class MmaTile(HeldProduct):
         lengths = self.row_lengths(s)
         count = s.product(lengths)
         with s.counting(i64(0), count, i64(g.rows), "pass") as first:
-            self._put(self._sums(s, first, count, lengths))
+            self._put(self._sums(s, first, count, lengths), first, count)
             f.meet_cta()
             with self._cells(s, self.kernel, first, count, lengths) as (local, row):
                 for k, total in enumerate(self.product.sums):
@@ -337,19 +343,23 @@ class MmaTile(HeldProduct):
         f, g = self.function, self.geometry
         start = g.offset + g.fragment_bytes
         base = f.offset(Value(f"@{DYNAMIC}", SHARED), "i8", i64(start))
-        line = f.binary("mul nsw", split, i64(len(self.product.sums) * g.rows * g.padded))
-        line = f.binary("add nsw", line, i64(total * g.rows * g.padded))
-        index = f.binary("add nsw", line, f.binary("mul nsw", row, i64(g.padded)))
+        line = f.binary("mul nsw", split, i64(len(self.product.sums) * g.rows * g.line))
+        line = f.binary("add nsw", line, i64(total * g.rows * g.line))
+        index = f.binary("add nsw", line, f.binary("mul nsw", row, i64(g.line)))
         return f.offset(base, "float", f.binary("add nsw", index, unit))
 
-    def _put(self, sums: dict[tuple[int, int, int], list[Value]]) -> None:
+    def _put(self, sums: dict[tuple[int, int, int], list[Value]], first: Value, count: Value) -> None:
+        """Store the sums of a pass, but of eight rows of which none exists."""
         f = self.function
         column = f.binary("mul nsw", self.minor, i64(2))
-        for (i, total, j), variables in sums.items():
-            for k, variable in enumerate(variables):
-                unit = f.binary("add nsw", self._tile_start(i), f.binary("add nsw", self.major, i64(8 * (k // 2))))
-                row = f.binary("add nsw", column, i64(COLUMNS * j + k % 2))
-                f.put(f.get(variable, "float"), self._cell(self.split, total, unit, row))
+        for j in range(self.geometry.wide):
+            with f.when(f.compare("icmp slt", f.binary("add nsw", first, i64(COLUMNS * j)), count)):
+                for (i, total, eight), variables in sums.items():
+                    for k, variable in enumerate(variables if eight == j else []):
+                        half = f.binary("add nsw", self.major, i64(8 * (k // 2)))
+                        unit = f.binary("add nsw", self._tile_start(i), half)
+                        row = f.binary("add nsw", column, i64(COLUMNS * j + k % 2))
+                        f.put(f.get(variable, "float"), self._cell(self.split, total, unit, row))
 
     def _whole(self, total: int, local: Value, row: Value) -> Value:
         """A cell's sum over the terms of all warps."""
