@@ -1,4 +1,4 @@
-"""graphc on the GPU: arrays lie there, and a call returns when it has ended."""
+"""graphc on the GPU: arrays lie there, calls are bound to them, and return when they have ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Own:
     def prepare(self, problem: Problem, work: Work) -> Call:
         f = gc.compile(problem.graph(work), target="cuda", device=self.device, precision=problem.precision)
         there = f.upload({"x": problem.x, **problem.params})
-        return Call(lambda: f(**there), lambda: _fetched(f(**there)), lambda calls: f.profile(calls, **there))
+        bound = f.bind(**there)
+        return Call(bound, lambda: _fetched(bound()), lambda calls: f.profile(calls, **there))
 
     def image_training(self, problem: Images, precision: Precision) -> Call:
         """The step moves the params on; `results` begins at the start."""
@@ -43,7 +44,7 @@ class Own:
             found = {"loss": np.asarray(float(f(**own)["loss"]))}
             return found | {name: own[name].numpy() for name in start if name.endswith("_mean")}
 
-        return Call(lambda: f(**there), results, lambda calls: f.profile(calls, **there))
+        return Call(f.bind(**there), results, lambda calls: f.profile(calls, **there))
 
 
 def _fetched(found: Any) -> Arrays:
