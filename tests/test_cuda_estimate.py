@@ -64,7 +64,7 @@ def test_the_command_writes_what_it_prints(tmp_path: Path, monkeypatch: pytest.M
     assert command.main(["--only", "GRU", "--output", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "cuda_estimate.json").read_text())
     assert [(e["problem"], e["work"]) for e in written["estimates"]] == [("GRU 64", "forward"), ("GRU 64", "training")]
-    assert "confirmed by no device" in written["what"]
+    assert "measured on no device" in written["what"]
     found = [counted(Layer("GRU", H, T, N))]
-    assert "confirmed by no device" in str(table(found, ARCH).title)
+    assert "measured on no device" in str(table(found, ARCH).title)
     assert written["estimates"][0]["seconds"] == pytest.approx(found[0].seconds)

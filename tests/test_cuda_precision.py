@@ -84,3 +84,11 @@ def test_unknown_precisions_are_refused() -> None:
         compiled(product(2), precision="int4")
     with pytest.raises(UnsupportedError, match="cuda"):
         gc.emit(product(2), precision="bf16")
+
+
+def test_a_product_of_few_terms_and_many_points() -> None:
+    """A convolution of three channels, whose cheapest tile would have more points side by side than a CTA threads."""
+    g = gc.Graph("wide")
+    n = g.axis("n")
+    g.output("y", gc.layers.conv(g, g.input("x", (3, 24, 24), over=n), filters=32, size=3, padding=1))
+    check(g, arrays_of(g, n=2), {"n": 2}, 2e-2, precision="bf16")

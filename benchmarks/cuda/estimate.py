@@ -1,8 +1,8 @@
 """What the benchmarks of the GPU should take, by counting: `python -m benchmarks.cuda.estimate --help`. Needs no GPU.
 
-Counted is as the compiler counts (`graphc.codegen.cuda.counting`). No device has confirmed any of it: the products
-outside of loops will be slower than this, and the figures of barriers are from the literature. NVIDIA's assembler, if
-it is installed, adds what it makes of the loops' kernels.
+Counted is as the compiler counts (`graphc.codegen.cuda.counting`). What loops wait for is fitted to an H200; the
+products outside of loops take longer than this (docs/gpu.md). NVIDIA's assembler, if it is installed, adds what it makes
+of the loops' kernels.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _part(unit: Unit, code: CudaCode, sizes: Mapping[str, int], reports: Mapping
 
 
 def table(estimates: Iterable[Estimate], arch: Arch) -> Table:
-    title = f"counted for {arch.name}, {arch.sms} SMs; confirmed by no device"
+    title = f"counted for {arch.name}, {arch.sms} SMs; measured on no device"
     made = Table(title=title, box=HORIZONTALS, pad_edge=False)
     for heading in (
         "",
@@ -171,7 +171,7 @@ def write(folder: Path, arch: Arch, estimates: Iterable[Estimate]) -> Path:
     """Write cuda_estimate.json, in seconds."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "cuda_estimate.json"
-    about = {"what": "counted, confirmed by no device", "arch": asdict(arch)}
+    about = {"what": "counted, measured on no device", "arch": asdict(arch)}
     rows = [{**asdict(found), "seconds": found.seconds} for found in estimates]
     path.write_text(json.dumps({**about, "estimates": rows}, indent=1, ensure_ascii=False) + "\n")
     return path

@@ -28,7 +28,7 @@ __all__ = ["TENSOR", "Grouping", "Step", "groupings", "step_of"]
 _CYCLES = 2  # a warp's instruction: 8 warps share 4 schedulers
 _BESIDE = 3  # instructions for each term of a reduction: two loads and a multiply-add
 TENSOR = 4  # how many times as fast tensor cores are, where the other operand is still to be rounded
-_SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle
+_SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle, for tensor cores; for multiply-adds half
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
 # Seconds of an H200, fitted to what loops took in every grouping (docs/gpu.md).
 _LATENCY = 400e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
@@ -169,7 +169,8 @@ def _tile_seconds(tile: Geometry | MmaGeometry, compute: float, points: int, thr
         compute = compute / TENSOR + passes * 2 * arch.cta_barrier
     if tile.home == "registers":
         return compute
-    return max(compute, passes * tile.bytes / (_SHARED_WIDTH * arch.clock * 1e9))
+    width = _SHARED_WIDTH if isinstance(tile, MmaGeometry) else _SHARED_WIDTH // 2
+    return max(compute, passes * tile.bytes / (width * arch.clock * 1e9))
 
 
 # Counting.

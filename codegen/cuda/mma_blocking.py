@@ -90,6 +90,8 @@ def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) ->
     for depth, tall, wide, across in itertools.product(_DEPTHS, (1, 2, 4), (1, 2, 4, 8), (1, 2, 4, 8)):
         height, width = ROWS * tall * warps // across, COLUMNS * wide * across
         stage = bytes_of(factors.lefts, height, depth, fragments) + bytes_of(factors.rights, width, depth, fragments)
+        if max(height, width) > threads:  # a line of neighbouring points is brought, and stored, by as many threads
+            continue
         needed = max(2 * stage, 4 * sums * height * line(width))
         held = 4 * counts[0] * tall + 2 * counts[1] * wide
         fetched = (counts[0] * height + counts[1] * width) * depth // threads
