@@ -1,8 +1,8 @@
 """What the benchmarks of the GPU should take, by counting: `python -m benchmarks.cuda.estimate --help`. Needs no GPU.
 
 Counted is as the compiler counts (`graphc.codegen.cuda.counting`). What loops wait for is fitted to an H200; the
-products outside of loops take longer than this (docs/gpu.md). NVIDIA's assembler, if it is installed, adds what it makes
-of the loops' kernels.
+products outside of loops take longer than this (docs/gpu.md). NVIDIA's assembler, if it is installed, adds what it
+makes of the loops' kernels.
 """
 
 from __future__ import annotations
