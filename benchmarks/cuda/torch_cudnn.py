@@ -40,6 +40,7 @@ class Cudnn:
         weights = gc.cells.to_torch(problem.params, problem.cell.lower(), name="cell")
         module.load_state_dict({k: torch.from_numpy(a) for k, a in weights.items()})
         module.to(self.device, dtype)
+        module.flatten_parameters()
         x = torch.from_numpy(problem.x).to(self.device, dtype)
         if work == "forward":
             run = torch.inference_mode()(lambda: module(x)[0])
