@@ -43,7 +43,8 @@ def block(size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_probes_are_code_of_every_target(target: Target) -> None:
-    module, machine = jit._parse(probes(target)), jit._machine(target)
+    machine = jit._machine(target)
+    module = jit._parse(probes(target), machine)
     jit._optimize(module, machine)
     assert len(machine.emit_object(module)) > 1000
 

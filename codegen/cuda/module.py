@@ -8,10 +8,12 @@ the address of the counters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphc.codegen.access import Access
+from graphc.codegen.cpu_functions import STORAGE
 from graphc.codegen.cuda.arch import TRIPLE, Arch
 from graphc.codegen.cuda.device import GLOBAL, DeviceFunction
 from graphc.codegen.cuda.fma_product import FmaProduct
@@ -26,7 +28,7 @@ from graphc.codegen.cuda.search import compute_search
 from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit, counters_value, parts_value, unit_steps
 from graphc.codegen.cuda.versions import Version
 from graphc.codegen.math import definitions
-from graphc.codegen.program import Program
+from graphc.codegen.program import Buffer, Const, Program
 from graphc.codegen.uses import stored
 
 __all__ = ["ALIGNMENT", "llvm_ir"]
@@ -117,7 +119,7 @@ def _parameters(unit: Unit, program: Program, of_stored: str, aligned: bool) -> 
     """Buffers, sizes, steps. `of_stored` are the attributes of buffers that the unit stores to. What is no argument
     of a call begins at a multiple of `ALIGNMENT`, and that too if `aligned`."""
     written = stored((unit.statement,))
-    placed = {b.name for b in program.buffers if aligned or b.kind in ("temp", "output")}
+    placed = {b.name for b in program.buffers if (aligned or b.kind in ("temp", "output")) and _is_whole(b)}
     pointers = []
     for name in unit.buffers:
         attributes = of_stored if name in written else "noalias readonly "
@@ -129,3 +131,12 @@ def _parameters(unit: Unit, program: Program, of_stored: str, aligned: bool) -> 
 
 def _attributes(unit: Unit) -> str:
     return f'nounwind "nvvm.maxntid"="{unit.threads}" "nvvm.minctasm"="1"'
+
+
+def _is_whole(buffer: Buffer) -> bool:
+    """Whether a buffer ends where a wide load does, if its size is known: three numbers at a multiple of 16 bytes LLVM
+    would load as four."""
+    if not all(isinstance(dim, Const) for dim in buffer.dims):
+        return True
+    count = math.prod(int(dim.value) for dim in buffer.dims if isinstance(dim, Const))
+    return count * STORAGE[buffer.dtype][1] % ALIGNMENT == 0

@@ -146,6 +146,7 @@ class Barriers:
             machine.races.depart(numbers, self.cluster_of[numbers], acquires)
             return place + 1
         machine.block(g, numbers, place, _AT_CLUSTER)  # it looks again when the phase is over
+        machine.release(numbers[~pending])  # those of a phase before, which the others have overtaken
         return GONE
 
     def _settle_clusters(self) -> None:
