@@ -34,8 +34,8 @@ def test_cell(cell: str, units: int, t: int, n: int) -> None:
     for chosen in ways(f, {"t": t, "n": n}):
         found = f.runner(arrays, chosen)
         for name, value in expected.items():
-            scale = np.abs(value).max(initial=1e-6)
-            np.testing.assert_allclose(found[name] / scale, value / scale, atol=2e-3, err_msg=f"{name} {chosen}")
+            scale = np.abs(value).max(initial=1e-5)  # a sum that cancels has its terms' error
+            np.testing.assert_allclose(found[name] / scale, value / scale, atol=2e-4, err_msg=f"{name} {chosen}")
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 3e-2), ("f16", 5e-3), ("tf32", 5e-3)])
