@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,34 @@ def test_peers_compute_the_same(name: str, work: Work) -> None:
     rows = [measure.layer(problem, work, OnTheHost(), [peer], ONCE) for problem in SMALL]
     assert [row.failed for row in rows] == [{}] * len(SMALL)
     assert sum(name in row.timings for row in rows) == {"PyTorch": 2, "FlashRNN": 2, "JAX scan": 4}[name]
+
+
+def test_flashrnn_tiles_by_what_pytorch_tells_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From CUDA 13 on, where its own extension does not compile: up to where it would compile its kernels."""
+    pytest.importorskip("flashrnn")
+    torch = importlib.import_module("torch")
+    flash = importlib.import_module("flashrnn.flashrnn.flashrnn")
+    known = {"multi_processor_count": 132, "shared_memory_per_block_optin": 232448}
+    known |= {"max_threads_per_block": 1024, "regs_per_multiprocessor": 65536}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", {5: SimpleNamespace(**known)}.get)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 5)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch, "zeros", lambda *shape, **options: None)  # of a trial on the device
+    monkeypatch.setattr(flash, "get_gpu_info", None)  # to be replaced
+    monkeypatch.setattr(flash._FlashRNNCUDAFused, "mod", {})
+    asked: dict[str, Any] = {}
+    made = SimpleNamespace(FlashRNNFuncFused=lambda *sizes: sizes)
+    monkeypatch.setattr(flash, "load_parametric_and_test_and_bisect", lambda **given: asked.update(given) or made)
+    importlib.import_module("benchmarks.cuda.flash").Flash()
+    config = flash.FlashRNNConfig(num_heads=3, head_dim=256, batch_size=16)
+    assert flash._FlashRNNCUDAFused.instance(config)[1:] == (16, 768, 3)
+    for name, value in {
+        "MAX_THREADS_PER_BLOCK_FORWARD": 256,
+        "REGISTERS_PER_BLOCK_FORWARD": 131072,
+        "STREAMING_MULTIPROCESSORS": 132,
+        "SHARED_MEMORY_PER_BLOCK": 227000,
+    }.items():
+        assert f"{name} == {value}" in asked["constraint_str"]
 
 
 def test_a_peer_that_differs_is_not_timed_and_ours_ends_the_run() -> None:

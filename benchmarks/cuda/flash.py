@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+import os
+import shutil
+import sysconfig
+from importlib import import_module, metadata
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,27 @@ from benchmarks.peers.peer import Call
 from benchmarks.problems import Arrays
 
 _NAMES = {"float32": "float32", "f16": "float16", "bf16": "bfloat16"}
+_PROPERTIES = {  # all that FlashRNN asks of a device, to tile by: CUDA's names and PyTorch's
+    "maxThreadsPerBlock": "max_threads_per_block",
+    "regsPerMultiprocessor": "regs_per_multiprocessor",
+    "multiProcessorCount": "multi_processor_count",
+    "sharedMemPerBlockOptin": "shared_memory_per_block_optin",
+}
+
+
+def _properties(device_id: int) -> dict[str, int]:
+    found = torch.cuda.get_device_properties(device_id)
+    return {asked: getattr(found, known) for asked, known in _PROPERTIES.items()}
+
+
+def _make_compilable() -> None:
+    """FlashRNN compiles itself when it is called. Its kernels do so with CUDA 13, but an extension that reads every
+    property of the device does not (1.0.8): some are gone. There, PyTorch tells it those that it uses.
+    """
+    if int((torch.version.cuda or "0").split(".")[0]) >= 13:
+        import_module("flashrnn.flashrnn.flashrnn").get_gpu_info = _properties
+    if not shutil.which("ninja"):  # PyTorch asks for it by name; pip puts it beside Python, which may be on no PATH
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts")])
 
 
 class Flash:
@@ -26,6 +50,8 @@ class Flash:
         self.device = device
         self.backend = backend
         self.about = {"version": metadata.version("flashrnn"), "backend": backend}
+        if device == "cuda":
+            _make_compilable()
 
     def prepare(self, problem: Problem, work: Work) -> Call | None:
         if not isinstance(problem, Heads) or problem.precision not in _NAMES:
