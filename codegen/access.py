@@ -78,6 +78,16 @@ class Access:
                 for argument in args:
                     yield from self.loads(argument, seen)
 
+    def loaded(self, scalar: Scalar) -> tuple[Load | None, Scalar | None]:
+        """The load whose element a scalar is, as it is; or 0, where a condition is false: that, too."""
+        match self.resolve(scalar):
+            case Load() as load:
+                return load, None
+            case Call("select", (condition, value, Const(0.0))):
+                element = self.resolve(value)
+                return (element, condition) if isinstance(element, Load) else (None, None)
+        return None, None
+
     def stored(self, store: Store) -> Scalar:
         """The value of a store, which rounds it to what its buffer holds, without a rounding of its own to the same."""
         value = self.resolve(store.value)

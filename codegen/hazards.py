@@ -8,11 +8,11 @@ loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from graphc.codegen.program import Buffer, Kernel, Loop, Ring, Scalar, Statement
+from graphc.codegen.program import Buffer, Kernel, Load, Loop, Ring, Scalar, Statement
 from graphc.codegen.uses import loads
 from graphc.scalar import offset_from
 
@@ -47,11 +47,16 @@ SameThread = Callable[[Access[Owner], Access[Owner], Buffer], bool]
 
 
 def barriers(
-    loop: Loop, owners: Mapping[str, Owner], buffers: Mapping[str, Buffer], same_thread: SameThread[Owner]
+    loop: Loop,
+    owners: Mapping[str, Owner],
+    buffers: Mapping[str, Buffer],
+    same_thread: SameThread[Owner],
+    elsewhere: Mapping[str, Set[Load]] | None = None,
 ) -> frozenset[str]:
     """The kernels before which threads meet. `owners` is by kernel; `same_thread` says of two accesses to a buffer
-    whether one thread makes both to any element that both touch."""
-    search = _Search(owners, buffers, same_thread, set())
+    whether one thread makes both to any element that both touch. `elsewhere`, by kernel, are loads that do not touch
+    the buffer."""
+    search = _Search(owners, buffers, same_thread, elsewhere or {}, set())
     search.walk((loop,), frozenset(), {})
     return frozenset(search.needed)
 
@@ -61,6 +66,7 @@ class _Search(Generic[Owner]):
     owners: Mapping[str, Owner]
     buffers: Mapping[str, Buffer]
     same_thread: SameThread[Owner]
+    elsewhere: Mapping[str, Set[Load]]
     needed: set[str]
 
     def walk(
@@ -70,7 +76,9 @@ class _Search(Generic[Owner]):
         accessed since the last one at the end."""
         for statement in statements:
             if isinstance(statement, Kernel):
-                own = frozenset(_accesses(statement, self.owners[statement.name]))
+                own = frozenset(
+                    _accesses(statement, self.owners[statement.name], self.elsewhere.get(statement.name, frozenset()))
+                )
                 if statement.name in self.needed or self._conflict(pending, own, loops):
                     self.needed.add(statement.name)
                     pending = frozenset()
@@ -99,9 +107,10 @@ class _Search(Generic[Owner]):
         )
 
 
-def _accesses(kernel: Kernel, owner: Owner) -> Iterator[Access[Owner]]:
+def _accesses(kernel: Kernel, owner: Owner, elsewhere: Set[Load]) -> Iterator[Access[Owner]]:
     for load in loads(kernel):
-        yield Access(load.buffer, load.at, False, owner)
+        if load not in elsewhere:
+            yield Access(load.buffer, load.at, False, owner)
     for store in kernel.stores:
         yield Access(store.buffer, store.at, True, owner)
 

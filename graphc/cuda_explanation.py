@@ -23,6 +23,11 @@ from graphc.codegen.program import kernels
 __all__ = ["CudaExplanation", "Limited", "LoopExplanation", "explain_cuda"]
 
 _WORDS = {"cta": "inside one SM", "cluster": "inside a cluster", "grid": "over the grid"}
+_THROUGH = {
+    "cta": " through shared memory",
+    "cluster": " through distributed shared memory",
+    "grid": " through words of global memory",
+}
 _HOMES = {"registers": "in registers", "shared": "in shared memory", "memory": "not on the chip"}
 
 
@@ -137,8 +142,8 @@ def _way(way: Grouping) -> str:
     held = "" if version.holds or not version.tiles else ", operands do not fit on the chip"
     times = f"about {1e6 * way.step:.2f} µs a step, at least {1e6 * way.waiting:.2f} of it waiting"
     times += f"; {1e3 * way.seconds:.3g} ms"
-    through = {"cta": " through shared memory", "cluster": " through distributed shared memory"}
-    where = _WORDS[version.kind] + (through[version.kind] if version.mirrors else "")
+    where = _WORDS[version.kind] + (_THROUGH[version.kind] if version.mirrors else "")
+    where += " without barriers" if version.rounds else ""
     return f"exchange {where}, {groups} of {size}{held}: {times}"
 
 

@@ -24,7 +24,7 @@ from graphc.codegen.cuda.arch import Arch
 from graphc.codegen.cuda.driver import Device, Prepared
 from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, Foreign, foreign
 from graphc.codegen.cuda.groups import Grouping
-from graphc.codegen.cuda.launches import COUNTERS, Launch, Launched, counter_bytes, launched, launches
+from graphc.codegen.cuda.launches import COUNTERS, Launch, Launched, launched, launches, meeting_bytes
 from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
 from graphc.codegen.cuda.streams import PER_THREAD, stream_handle
 from graphc.codegen.program import Buffer, Program
@@ -93,6 +93,7 @@ class Layout:
     arena: Arena
     shapes: Mapping[str, tuple[int, ...]]
     bytes: Mapping[str, int]
+    meeting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +148,9 @@ class CudaRunner:
         self._layouts: dict[tuple[int, ...], Layout] = {}
         self._launchers: dict[tuple[LoadedCode, bool, tuple[Prepared, ...]], Callable[[int], None]] = {}
         self._lock = threading.Lock()
-        self._counters = counter_bytes(arch)
-        size, stream = self._counters, device.stream
-        device.clear(self._block(COUNTERS, size, stream), size, stream)
+        self._arch = arch
+        stream = device.stream
+        self._cleared(COUNTERS, meeting_bytes((), arch), stream)
         for name, array in lowered.constants.items():
             device.write(self._block(name, array.nbytes, stream), np.ascontiguousarray(array), stream)
         self._before = (stream, device.mark(stream))
@@ -216,7 +217,7 @@ class CudaRunner:
         made = launches(chosen.code, sizes, groupings)
         shapes = {b.name: buffer_shape(b, sizes) for b in program.buffers}
         bytes_ = {b.name: buffer_bytes(b, sizes) for b in program.buffers}
-        return Layout(chosen, made, arena(program, sizes), shapes, bytes_)
+        return Layout(chosen, made, arena(program, sizes), shapes, bytes_, meeting_bytes(made, self._arch))
 
     def __del__(self) -> None:
         """Give the memory back, behind the last call."""
@@ -286,7 +287,7 @@ class CudaRunner:
     # A call.
 
     def _run(self, given: _Given, layout: Layout, queue: _Queue) -> Results | DeviceResults:
-        addresses, outputs = {COUNTERS: self._blocks[COUNTERS][1]}, {}
+        addresses, outputs = {COUNTERS: self._cleared(COUNTERS, layout.meeting, queue.stream)}, {}
         base = self._block(_WORKSPACE, layout.arena.size, queue.stream)
         for buffer in layout.chosen.code.program.buffers:
             if buffer.kind == "temp":
@@ -322,7 +323,7 @@ class CudaRunner:
             if b.kind != "temp" and b.name not in there
         }
         workspace = DeviceArray(self.device, (layout.arena.size,), "uint8", stream)
-        counters = DeviceArray.copy_of(np.zeros(self._counters, np.uint8), self.device, stream)
+        counters = DeviceArray.copy_of(np.zeros(layout.meeting, np.uint8), self.device, stream)
         addresses = {name: workspace.address + offset for name, offset in layout.arena.offsets.items()}
         addresses |= there | {name: array.address for name, array in own.items()} | {COUNTERS: counters.address}
         hosts = [(given.arguments.arrays[name], own[name].address) for name in own if kinds[name] != "output"]
@@ -375,6 +376,14 @@ class CudaRunner:
         array = np.empty(layout.shapes[buffer], layout.chosen.code.program.buffer(buffer).dtype)
         self.device.read(array, self._blocks[buffer][1], stream)
         return array
+
+    def _cleared(self, name: str, size: int, stream: int) -> int:
+        """The same, which is 0 at first; launches leave it so."""
+        is_there = self._blocks.get(name, (-1, 0))[0] >= size
+        address = self._block(name, size, stream)
+        if not is_there:
+            self.device.clear(address, size, stream)
+        return address
 
     def _block(self, name: str, size: int, stream: int) -> int:
         """Memory of at least this size that stays between calls."""

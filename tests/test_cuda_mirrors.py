@@ -11,6 +11,7 @@ import pytest
 
 import graphc as gc
 from graphc.codegen.cuda.groups import Grouping, groupings
+from graphc.codegen.cuda.mma import Precision
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.cuda_compile import CompiledCuda
 from tests import ptx
@@ -27,19 +28,19 @@ def loops_of(g: gc.Graph, **options: str) -> list[LoopUnit]:
 
 
 def test_what_products_read_of_others_is_mirrored() -> None:
-    """The state of an LSTM, and in its gradient what the gates' adjoints are made of; not over the grid."""
+    """The state of an LSTM, and in its gradient what the gates' adjoints are made of; not where a grid meets."""
     forward, backward = loops_of(recurrent("lstm", 8))
     for unit, count in ((forward, 1), (backward, 4)):
         for version in unit.versions:
-            assert len(version.mirrors) == (0 if version.kind == "grid" else count)
+            assert len(version.mirrors) == (0 if version.kind == "grid" and not version.rounds else count)
 
 
 def test_a_mirror_holds_two_steps_of_a_groups_slice() -> None:
     unit, _ = loops_of(recurrent("lstm", 8))
     (cluster,) = (version for version in unit.versions if version.kind == "cluster")
     (mirror,) = cluster.mirrors
-    assert mirror.bytes([10], [1]) == 2 * 10 * 8 * 4
-    assert mirror.bytes([10], [4]) == 2 * 3 * 8 * 4
+    assert mirror.bytes([10], [1]) == 2 * 10 * (8 * 4 + 16)  # an odd number of 16 bytes
+    assert mirror.bytes([10], [4]) == 2 * 3 * (8 * 4 + 16)
 
 
 def test_what_lies_in_the_place_of_another_value_is_not_filled_with_it() -> None:
@@ -64,11 +65,28 @@ def test_groups_are_so_many_that_their_mirrors_fit() -> None:
         assert all(way.shared <= code.arch.shared for way in ways)
 
 
-def in_cluster(f: CompiledCuda) -> dict[str, Grouping]:
-    """Each loop in clusters."""
+def grouped(f: CompiledCuda, kind: str) -> dict[str, Grouping]:
+    """Each loop in groups of a kind: "cluster", "told" (over the grid), or "grid"."""
     units = [unit for unit in f.code.units if isinstance(unit, LoopUnit)]
     ways = {u.symbol: groupings(u, f.program, f.code.arch, SIZES) for u in units}
-    return {symbol: next(w for w in found if w.version.kind == "cluster") for symbol, found in ways.items()}
+    return {symbol: next(w for w in found if kind_of(w) == kind) for symbol, found in ways.items()}
+
+
+def kind_of(way: Grouping) -> str:
+    return "told" if way.version.is_told else way.version.kind
+
+
+def coupled() -> gc.Graph:
+    """Two states; the second reads the step before of the first, which has been stored anew by then."""
+    g = gc.Graph("coupled")
+    t, n = g.axis("t"), g.axis("n")
+    x = g.input("x", (8,), over=(t, n))
+    a, b = g.state("a", (8,), over=(t, n)), g.state("b", (12,), over=(t, n))
+    a[t] = gc.tanh(g.param("U", (8, 12)) @ b[t - 1] + x)
+    b[t] = gc.tanh(g.param("V", (12, 8)) @ a[t - 1] + g.param("W", (12, 8)) @ a)
+    g.output("a", a)
+    g.output("b", b)
+    return g
 
 
 class Changed(EmulatedDevice):
@@ -82,9 +100,9 @@ class Changed(EmulatedDevice):
         return super().load(self.change(text))
 
 
-def run(g: gc.Graph, change: Callable[[str], str] = str) -> dict[str, np.ndarray]:
+def run(g: gc.Graph, change: Callable[[str], str] = str, kind: str = "cluster") -> dict[str, np.ndarray]:
     f = gc.compile(g, target="cuda", device=Changed(change))
-    return dict(f.runner(arrays_of(g, **SIZES), in_cluster(f)))
+    return dict(f.runner(arrays_of(g, **SIZES), grouped(f, kind)))
 
 
 def in_function(text: str, pattern: str, change: Callable[[str], str]) -> str:
@@ -94,30 +112,90 @@ def in_function(text: str, pattern: str, change: Callable[[str], str]) -> str:
     return text[: found.start()] + change(found[0]) + text[found.end() :]
 
 
+@pytest.mark.parametrize("kind", ["cluster", "told", "grid"])
 @pytest.mark.parametrize("cell", ["gru", "lstm", "lem"])
-def test_the_text_as_it_is_computes_what_the_interpreter_does(cell: str) -> None:
+def test_the_text_as_it_is_computes_what_the_interpreter_does(cell: str, kind: str) -> None:
     g = recurrent(cell, 8)
+    expected = gc.interpret(g, **arrays_of(g, **SIZES))
+    for name, value in run(g, kind=kind).items():
+        np.testing.assert_allclose(value, expected[name], rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+def test_who_reads_a_step_that_is_stored_anew_meets_the_others() -> None:
+    """A CTA that does not wait for those that still read would overwrite what they read."""
+    g = coupled()
+    (loop,) = loops_of(g)
+    assert not any(version.rounds for version in loop.versions)
     expected = gc.interpret(g, **arrays_of(g, **SIZES))
     for name, value in run(g).items():
         np.testing.assert_allclose(value, expected[name], rtol=2e-5, atol=2e-5, err_msg=name)
 
 
-def without_meeting(function: str, number: int) -> str:
-    parts = function.split(MEETING)
-    return MEETING.join(parts[: number + 1]) + MEETING.join(parts[number + 1 :])
+@pytest.mark.parametrize("ctas", [2, 3])
+def test_ctas_without_units_take_no_part(ctas: int) -> None:
+    """Sixteen units are one CTA's on the tensor cores, whatever the group has; forty are three CTAs' of four."""
+    g = recurrent("gru", 16 if ctas == 2 else 40)
+    f = compiled_for(g, "bf16")
+    for unit in (u for u in f.code.units if isinstance(u, LoopUnit)):
+        for version in unit.versions:
+            assert all(round.ctas == min(version.ctas, {2: 1, 3: 3}[ctas]) for round in version.rounds)
+    expected = gc.interpret(g, **arrays_of(g, **SIZES))
+    for kind in ("cluster", "told"):
+        found = f.runner(arrays_of(g, **SIZES), grouped(f, kind))
+        for name, value in found.items():
+            np.testing.assert_allclose(value, expected[name], rtol=4e-2, atol=4e-2, err_msg=f"{kind} {name}")
+
+
+def compiled_for(g: gc.Graph, precision: Precision) -> CompiledCuda:
+    return gc.compile(g, target="cuda", device=EmulatedDevice(), precision=precision)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 3), (2, 5, 4)])
+def test_calls_of_other_lengths_leave_nothing_behind(sizes: tuple[int, ...]) -> None:
+    """The words of a call are 0 again when it has ended: the next one, shorter or longer, waits for its own."""
+    g = recurrent("lstm", 8)
+    f = compiled_for(g, "float32")
+    for steps in (*sizes, *reversed(sizes)):
+        arrays = arrays_of(g, t=steps, n=3)
+        expected = gc.interpret(g, **arrays)
+        for name, value in f.runner(arrays, grouped(f, "told")).items():
+            np.testing.assert_allclose(value, expected[name], rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+def without(function: str, what: str, number: int) -> str:
+    parts = function.split(what)
+    return what.join(parts[: number + 1]) + what.join(parts[number + 1 :])
 
 
 @pytest.mark.parametrize("cell", ["elman", "gru"])
-def test_no_meeting_before_the_last_can_be_left_out(cell: str) -> None:
-    """In the gradient's loop, which stores to others before they first meet in a step."""
-    g = recurrent(cell, 8)
+def test_the_first_meeting_cannot_be_left_out(cell: str) -> None:
+    """Before it, the memory of others is not ready for what is sent to it."""
+    text = gc.emit(recurrent(cell, 8), target="cuda").ptx
+    name = re.findall(r"\.entry (k\d+_loop_t_cluster2)\(", text)[-1]
+    assert (
+        text[text.index(f".entry {name}(") :].split("\n}")[0].count(MEETING) == 2
+    )  # the other is behind the last step
+    with pytest.raises((Race, UninitialisedRead)):
+        run(recurrent(cell, 8), lambda text: in_function(text, name, lambda f: without(f, MEETING, 0)))
+
+
+@pytest.mark.parametrize("cell", ["elman", "gru"])
+def test_nobody_goes_on_before_it_has_heard_the_others(cell: str) -> None:
+    """No wait for a round can be left out, but those behind the last step."""
+    g, wait = recurrent(cell, 8), r"\{ \.reg \.pred p; mbarrier\.try_wait[^}]*selp\.u32 (%r\d+), 1, 0, p; \}"
     text = gc.emit(g, target="cuda").ptx
     name = re.findall(r"\.entry (k\d+_loop_t_cluster2)\(", text)[-1]
-    meetings = text[text.index(f".entry {name}(") :].split("\n}")[0].count(MEETING)
-    assert meetings >= 3  # before the first step, in each, after the last
-    for number in range(meetings - 1):
+    function = text[text.index(f".entry {name}(") :].split("\n}")[0]
+    rounds = loops_of(g)[-1].versions[1].rounds
+    assert len(re.findall(wait, function)) == len(rounds) + sum(round.wraps for round in rounds)
+    for number in range(len(rounds)):
+
+        def hasty(function: str, number: int = number) -> str:
+            found = list(re.finditer(wait, function))[number]
+            return f"{function[: found.start()]}mov.u32 {found[1]}, 1;{function[found.end() :]}"
+
         with pytest.raises((Race, UninitialisedRead)):
-            run(g, lambda text, n=number: in_function(text, name, lambda f: without_meeting(f, n)))  # type: ignore[misc]
+            run(g, lambda text, hasty=hasty: in_function(text, name, hasty))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("cell", ["elman", "gru"])
@@ -132,15 +210,33 @@ def test_a_cluster_meets_once_more_before_it_ends(cell: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        ("cluster", "barrier.cluster.arrive.aligned", "barrier.cluster.arrive.relaxed.aligned"),
+        ("cluster", "try_wait.parity.acquire", "try_wait.parity.relaxed"),
+        ("told", "ld.relaxed.gpu.global.b128", "ld.global.b128"),
+        ("told", "st.relaxed.gpu.global.b128", "st.global.b128"),
+    ],
+)
+def test_a_weaker_exchange_is_found(kind: str, right: str, wrong: str) -> None:
+    def weaker(text: str) -> str:
+        assert right in text
+        return text.replace(right, wrong)
+
+    with pytest.raises(PtxError):
+        run(recurrent("elman", 8), weaker, kind)
+
+
+@pytest.mark.parametrize(
     ("right", "wrong"),
     [
         ("barrier.cluster.arrive.aligned", "barrier.cluster.arrive.relaxed.aligned"),
         ("st.shared::cluster.b32", "st.shared.b32"),
     ],
 )
-def test_a_weaker_exchange_is_found(right: str, wrong: str) -> None:
+def test_a_weaker_exchange_is_found_where_all_meet(right: str, wrong: str) -> None:
     with pytest.raises(PtxError):
-        run(recurrent("elman", 8), lambda text: text.replace(right, wrong))
+        run(coupled(), lambda text: text.replace(right, wrong))
 
 
 def test_one_step_instead_of_two_is_found() -> None:

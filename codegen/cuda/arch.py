@@ -26,7 +26,8 @@ class Arch:
     `shared` is the most shared memory that one CTA can have, in bytes; `cluster` the most CTAs of a cluster (1: there
     are none), and `clusters` how many of each size have an SM for every CTA at the same time: SMs that lie far apart
     make none. `clock` is in GHz, `lanes` are the float32 multiply-adds of one SM in a cycle, `memory` and `l2` are
-    bytes a second of the whole chip. The `*_barrier` figures are seconds.
+    bytes a second of the whole chip. The `*_barrier` figures are seconds; the `*_round` ones, too, where CTAs tell each
+    other what they have made instead, and `word` those for each word that a thread then reads.
     """
 
     name: str
@@ -41,6 +42,9 @@ class Arch:
     cta_barrier: float = 50e-9
     cluster_barrier: float = 500e-9
     grid_barrier: float = 1.2e-6
+    cluster_round: float = 250e-9
+    grid_round: float = 350e-9
+    word: float = 110e-9
     clusters: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -62,10 +66,10 @@ _H200 = ((2, 66), (4, 30), (8, 15), (16, 7))  # clusters at once, as its driver 
 ARCHS = {
     arch.name: arch
     for arch in (
-        Arch("sm_80", "ptx80", 108, 163 * _KIB, 1, 1.41, 64, 1.9e12, 4.0e12),
-        Arch("sm_86", "ptx80", 84, 99 * _KIB, 1, 1.70, 128, 0.8e12, 3.0e12),
-        Arch("sm_89", "ptx80", 142, 99 * _KIB, 1, 2.50, 128, 0.9e12, 4.5e12),
-        Arch("sm_90", "ptx80", 132, 227 * _KIB, 16, 1.75, 128, 3.9e12, 5.5e12, clusters=_H200),
+        Arch("sm_80", "ptx83", 108, 163 * _KIB, 1, 1.41, 64, 1.9e12, 4.0e12),
+        Arch("sm_86", "ptx83", 84, 99 * _KIB, 1, 1.70, 128, 0.8e12, 3.0e12),
+        Arch("sm_89", "ptx83", 142, 99 * _KIB, 1, 2.50, 128, 0.9e12, 4.5e12),
+        Arch("sm_90", "ptx83", 132, 227 * _KIB, 16, 1.75, 128, 3.9e12, 5.5e12, clusters=_H200),
         Arch("sm_100", "ptx86", 148, 227 * _KIB, 16, 1.90, 128, 7.7e12, 8.0e12),
         Arch("sm_103", "ptx88", 148, 227 * _KIB, 16, 1.90, 128, 7.7e12, 8.0e12),
         Arch("sm_120", "ptx87", 170, 99 * _KIB, 8, 2.40, 128, 1.7e12, 6.0e12),

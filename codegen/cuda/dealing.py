@@ -9,16 +9,16 @@ step has one barrier instead of two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.points import owned_dims
 from graphc.codegen.cuda.products import Product
 from graphc.codegen.cuda.slices import Slicing
 from graphc.codegen.hazards import Access, barriers
-from graphc.codegen.program import Buffer, Dim, Index, Kernel, Loop, Program, Reduce, Ring, Scalar, kernels
+from graphc.codegen.program import Buffer, Dim, Index, Kernel, Load, Loop, Program, Reduce, Ring, Scalar, kernels
 
-__all__ = ["Dealing", "deal"]
+__all__ = ["Dealing", "deal", "needs_barriers"]
 
 Shape = tuple[tuple[Scalar, bool], ...]
 
@@ -42,7 +42,7 @@ def deal(
     """Kernels are dealt like a product if that saves barriers, like the one that saves the most; else over all
     threads."""
     ways = [{}, *(_visited(loop, name, products, sliced) for name in products)]
-    dealings = [Dealing(_barriers(loop, lanes, visited, sliced, program), visited) for visited in ways]
+    dealings = [Dealing(_barriers(loop, lanes, _alike(visited), sliced, program), visited) for visited in ways]
     return min(dealings, key=lambda dealing: len(dealing.barriers))
 
 
@@ -59,10 +59,28 @@ def _visited(loop: Loop, name: str, products: Mapping[str, Product], sliced: tup
     }
 
 
+def _alike(visited: Mapping[str, str]) -> dict[str, str]:
+    """What is known of how kernels are dealt before it is known how products are computed."""
+    return {**visited, **{product: product for product in visited.values()}}
+
+
 def _shape(kernel: Kernel, sliced: tuple[Slicing, ...]) -> Shape:
     """The lengths of a kernel's dims, and which of them are sliced."""
     along = {slicing.dims[kernel.name] for slicing in sliced}
     return tuple((dim.extent, dim.index in along) for dim in kernel.dims)
+
+
+def needs_barriers(
+    loop: Loop,
+    lanes: Mapping[str, int],
+    cells: Mapping[str, Hashable],
+    sliced: tuple[Slicing, ...],
+    program: Program,
+    elsewhere: Mapping[str, Set[Load]],
+) -> bool:
+    """Whether threads must meet even if these loads, by kernel, do not touch the buffers that they name. `cells` says
+    how kernels are dealt that are by the cells of a product: alike, where it says the same."""
+    return bool(_barriers(loop, lanes, cells, sliced, program, elsewhere))
 
 
 # Barriers.
@@ -71,36 +89,37 @@ def _shape(kernel: Kernel, sliced: tuple[Slicing, ...]) -> Shape:
 @dataclass(frozen=True, slots=True)
 class _Owner:
     """What decides which thread computes a point: the kernel's dims, their lengths and which of them are sliced, the
-    lanes, whether points are walked in order, and the product by whose cells they are dealt, if any."""
+    lanes, whether points are walked in order, and by which cells they are dealt, if by those of a product."""
 
     dims: tuple[Dim, ...]
     shape: Shape
     lanes: int
     in_order: bool
-    product: str
+    cells: Hashable
 
 
 def _barriers(
     loop: Loop,
     lanes: Mapping[str, int],
-    visited: Mapping[str, str],
+    cells: Mapping[str, Hashable],
     sliced: tuple[Slicing, ...],
     program: Program,
+    elsewhere: Mapping[str, Set[Load]] | None = None,
 ) -> frozenset[str]:
     owners = {}
     for kernel in kernels((loop,)):
-        product = visited.get(kernel.name, kernel.name if kernel.name in visited.values() else "")
         in_order = bool(owned_dims(kernel)[1])
-        owners[kernel.name] = _Owner(kernel.dims, _shape(kernel, sliced), lanes[kernel.name], in_order, product)
-    return barriers(loop, owners, program.declared, _same_thread)
+        own = cells.get(kernel.name)
+        owners[kernel.name] = _Owner(kernel.dims, _shape(kernel, sliced), lanes[kernel.name], in_order, own)
+    return barriers(loop, owners, program.declared, _same_thread, elsewhere)
 
 
 def _same_thread(a: Access[_Owner], b: Access[_Owner], buffer: Buffer) -> bool:
     """Whether both kernels deal out the same points alike, and both accesses are at the element of the point."""
     first, second = a.owner, b.owner
-    if first.product != second.product or first.shape != second.shape or first.in_order or second.in_order:
+    if first.cells != second.cells or first.shape != second.shape or first.in_order or second.in_order:
         return False
-    if not first.product and (first.lanes != 1 or second.lanes != 1):
+    if first.cells is None and (first.lanes != 1 or second.lanes != 1):
         return False
     return all(
         any(

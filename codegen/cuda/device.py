@@ -70,9 +70,69 @@ class DeviceFunction(Function):
         self.run("llvm.nvvm.barrier.cluster.arrive.aligned")
         self.run("llvm.nvvm.barrier.cluster.wait.aligned")
 
-    def in_cluster(self, pointer: Value, rank: int) -> Value:
+    def in_cluster(self, pointer: Value, rank: Value) -> Value:
         """The place in the shared memory of another CTA of the cluster that corresponds to one in this one's."""
-        return self.call(CLUSTER, "llvm.nvvm.mapa.shared.cluster", pointer, i32(rank))
+        return self.call(CLUSTER, "llvm.nvvm.mapa.shared.cluster", pointer, rank)
+
+    def get_words(self, pointer: Value, count: int) -> list[Value]:
+        """1, 2 or 4 neighbouring words, aligned as a whole."""
+        if count == 1:
+            return [self.get(pointer, "i32", 4)]
+        whole = self.get(pointer, f"<{count} x i32>", 4 * count)
+        return [self.emit("i32", f"extractelement {whole}, i64 {k}") for k in range(count)]
+
+    # Barriers in shared memory, and stores that count at them.
+
+    def begin_barrier(self, barrier: Value) -> None:
+        """Make 8 bytes of shared memory a barrier at which one thread arrives in each phase. Other CTAs of the cluster
+        see it once all have met."""
+        self.effect(f'call void asm sideeffect "mbarrier.init.shared::cta.b64 [$0], 1;", "r,~{{memory}}"({barrier})')
+
+    def begun_barriers(self) -> None:
+        """Behind the last of them."""
+        self.effect('call void asm sideeffect "fence.mbarrier_init.release.cluster;", "~{memory}"()')
+
+    def expect(self, barrier: Value, bytes_: Value) -> None:
+        """Arrive; the phase ends when so many bytes have come."""
+        text = "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;"
+        self.effect(f'call void asm sideeffect "{text}", "r,r,~{{memory}}"({barrier}, {bytes_})')
+
+    def send(self, values: Sequence[Value], pointer: Value, barrier: Value) -> None:
+        """Store 1, 2 or 4 words into the shared memory of a CTA of the cluster, and count them at a barrier there."""
+        count = len(values)
+        words = ", ".join(f"${k + 2}" for k in range(count))
+        given, vector = (f"{{{words}}}", f".v{count}") if count > 1 else (words, "")
+        name = f"st.async.shared::cluster.mbarrier::complete_tx::bytes{vector}.b32"
+        places = ",".join(["r"] * (count + 2))
+        arguments = ", ".join(map(str, (pointer, barrier, *values)))
+        self.effect(f'call void asm sideeffect "{name} [$0], {given}, [$1];", "{places},~{{memory}}"({arguments})')
+
+    def has_ended(self, barrier: Value, parity: Value) -> Value:
+        """Whether the phase of a barrier has ended whose number is even or odd; what was sent for it is there then. It
+        may wait a while."""
+        name = "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64"
+        text = f"{{ .reg .pred p; {name} p, [$1], $2; selp.u32 $0, 1, 0, p; }}"
+        found = self.emit("i32", f'call i32 asm sideeffect "{text}", "=r,r,r,~{{memory}}"({barrier}, {parity})')
+        return self.compare("icmp ne", found, i32(0))
+
+    # Words of 16 bytes in global memory, which are written and read whole.
+
+    def store_word(self, values: Sequence[Value], pointer: Value) -> None:
+        text = (
+            "{ .reg .b64 a, b; .reg .b128 w; mov.b64 a, {$1, $2}; mov.b64 b, {$3, $4}; mov.b128 w, {a, b}; "
+            "st.relaxed.gpu.global.b128 [$0], w; }"
+        )
+        arguments = ", ".join(map(str, (pointer, *values)))
+        self.effect(f'call void asm sideeffect "{text}", "l,r,r,r,r,~{{memory}}"({arguments})')
+
+    def load_word(self, pointer: Value) -> list[Value]:
+        text = (
+            "{ .reg .b64 a, b; .reg .b128 w; ld.relaxed.gpu.global.b128 w, [$4]; mov.b128 {a, b}, w; "
+            "mov.b64 {$0, $1}, a; mov.b64 {$2, $3}, b; }"
+        )
+        type = "{ i32, i32, i32, i32 }"
+        made = self.emit(type, f'call {type} asm sideeffect "{text}", "=r,=r,=r,=r,l,~{{memory}}"({pointer})')
+        return [self.emit("i32", f"extractvalue {made}, {k}") for k in range(4)]
 
     def add_release(self, counter: Value, value: Value) -> Value:
         """Add to a counter in global memory, after all that was stored before; gives what it was."""

@@ -21,7 +21,7 @@ from graphc.errors import UnsupportedError
 
 __all__ = ["Device", "Prepared", "nvidia_device"]
 
-_OLDEST_DRIVER = 12000  # of CUDA 12.0, the first that takes PTX 8.0
+_OLDEST_DRIVER = 12030  # of CUDA 12.3, the first that takes PTX 8.3
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _UNSUPPORTED_PTX = 222  # CUDA_ERROR_UNSUPPORTED_PTX_VERSION
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not synchronised with the legacy default stream
@@ -108,7 +108,7 @@ class NvidiaDevice:
         version = self._call("cuDriverGetVersion")
         if version < _OLDEST_DRIVER:
             raise UnsupportedError(
-                f"the NVIDIA driver supports CUDA {version // 1000}.{version % 1000 // 10}, but graphc needs 12.0; "
+                f"the NVIDIA driver supports CUDA {version // 1000}.{version % 1000 // 10}, but graphc needs 12.3; "
                 "install a newer driver"
             )
         if self._call("cuDeviceGetCount") <= ordinal:

@@ -23,13 +23,13 @@ def fill(scalars: Scalars, mirrored: Mirrored, place: Place) -> None:
     before = scalars.value(mirror.before)
     with (
         f.when(_exists(scalars, mirrored, before)),
-        f.loop(place.thread, mirrored.step, i64(place.threads), "fill", unroll=False) as (number, _),
+        f.loop(place.thread, mirrored.count, i64(place.threads), "fill", unroll=False) as (number, _),
     ):
         at = mirrored.at(before, number)
         names = tuple(Index(f"filled {k}") for k in range(len(at)))
         with scalars.scope({name.name: value for name, value in zip(names, at, strict=True)}):
             value = read(f, scalars.pointer(mirror.buffer.name, names), mirror.buffer.dtype, 1, None)
-        write(f, value, mirrored.pointer(at), mirror.buffer.dtype, None)
+        write(f, value, mirrored.pointer(at), mirror.dtype, None)
 
 
 def _exists(scalars: Scalars, mirrored: Mirrored, place: Value) -> Value:

@@ -46,6 +46,11 @@ class Geometry:
         return self.bytes if self.home == "shared" else 0
 
     @property
+    def cell(self) -> tuple[object, ...]:
+        """What decides which thread ends with the sums of a cell."""
+        return "lanes", self.units, self.per_cta, self.across, self.tall, self.rows
+
+    @property
     def cells(self) -> int:
         """The cells of a tile, up to the next power of two."""
         return 1 << (self.tall * self.rows - 1).bit_length()
@@ -56,12 +61,15 @@ def chunks(part: Part) -> int:
     return -(-part.length // WARP)
 
 
-def geometry(product: Product, ctas: int, warps: int, shared: int, registers: int) -> Geometry:
-    """`shared`: the bytes of shared memory that are free; `registers`: how many of a thread."""
+def geometry(
+    product: Product, ctas: int, warps: int, shared: int, registers: int, most_rows: int | None = None
+) -> Geometry:
+    """`shared`: the bytes of shared memory that are free; `registers`: how many of a thread. A tile has no more than
+    `most_rows`."""
     units = length_of(product.apart)
     per_cta = -(-units // ctas)
     across = min(warps, 1 << (per_cta - 1).bit_length())
-    rows = _ROWS if product.rows else 1
+    rows = min(_ROWS, most_rows or _ROWS) if product.rows else 1
     if all(isinstance(dim.extent, Const) for dim in product.rows):
         rows = min(rows, 1 << (max(1, length_of(product.rows)).bit_length() - 1))
     words = STORAGE[product.sums[0].value.dtype][1] // 4
@@ -72,7 +80,7 @@ def geometry(product: Product, ctas: int, warps: int, shared: int, registers: in
         rows //= 2
     if tall * depth * words <= registers and len(product.sums) * tall * rows * words <= _SUMS:
         return Geometry(units, per_cta, across, tall, rows, "registers", size, tall * depth * words)
-    tall, rows = min(tall, _UNITS), min(_ROWS, max(1, rows)) if product.rows else 1
+    tall, rows = min(tall, _UNITS), max(1, rows) if product.rows else 1
     while tall > 1 and len(product.sums) * tall * rows * words > _SUMS:
         tall //= 2
     return Geometry(units, per_cta, across, tall, rows, "shared" if size <= shared else "memory", size)

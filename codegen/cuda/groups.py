@@ -132,12 +132,25 @@ def _estimated(
 ) -> Grouping:
     groups = math.prod(parts)
     compute = sum(times * _kernel_seconds(w, version, groups, unit.threads, arch) for times, w in step.works)
-    meeting = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
-    waiting = step.barriers * meeting + sum(times * (_latency(w, version) + _TURN) for times, w in step.works)
-    seconds = compute + step.barriers * meeting
+    meeting = _meeting_seconds(version, parts, step, unit, lengths, arch)
+    waiting = meeting + sum(times * (_latency(w, version) + _TURN) for times, w in step.works)
+    seconds = compute + meeting
     waves = -(-groups // max(1, arch.at_once(version.ctas, version.kind)))
     shared = _shared(version, lengths, parts)
     return Grouping(version, parts, shared, seconds, waiting, seconds * step.steps * waves)
+
+
+def _meeting_seconds(
+    version: Version, parts: tuple[int, ...], step: Step, unit: LoopUnit, lengths: list[int], arch: Arch
+) -> float:
+    """What the CTAs of a group wait for each other in a step."""
+    if not version.rounds:
+        one = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
+        return step.barriers * one
+    if version.kind == "cluster":
+        return len(version.rounds) * arch.cluster_round
+    words = [-(-round.words(lengths, parts) // unit.threads) for round in version.rounds]
+    return sum(arch.grid_round + count * arch.word for count in words)
 
 
 def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arch: Arch) -> float:

@@ -7,12 +7,12 @@ can make them. What would compute nothing is left out.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.groups import Grouping, groupings
-from graphc.codegen.cuda.meeting import COUNTER_STRIDE
+from graphc.codegen.cuda.meeting import counter_bytes
 from graphc.codegen.cuda.points import owned_dims
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
@@ -21,7 +21,7 @@ from graphc.codegen.lengths import evaluate, points_of, step_name
 from graphc.codegen.program import Program, Reduce, kernels
 from graphc.errors import ArgumentError
 
-__all__ = ["COUNTERS", "Launch", "Launched", "counter_bytes", "launched", "launches"]
+__all__ = ["COUNTERS", "Launch", "Launched", "launched", "launches", "meeting_bytes"]
 
 COUNTERS = "(counters)"  # stands among the arguments for the address of the barriers' counters
 _MOST_POINTS = 2**31 - 2**20  # of 32 bits with a sign, with room for what threads count past the last
@@ -32,7 +32,8 @@ _CTAS_AN_SM = 8
 class Launch:
     """One kernel on a grid of `grid` CTAs of `block` threads, in clusters of `cluster`; each CTA has `shared` bytes of
     dynamic shared memory. An argument is a buffer's name, for its address, or an integer of 64 bits. `cooperative`: all
-    CTAs must run at the same time.
+    CTAs must run at the same time. `words` bytes of memory behind the barriers' counters are theirs, to tell each other
+    what steps make.
     """
 
     symbol: str
@@ -42,6 +43,7 @@ class Launch:
     shared: int
     cooperative: bool
     arguments: tuple[str | int, ...]
+    words: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,9 @@ class Launched:
     launch: Launch
 
 
-def counter_bytes(arch: Arch) -> int:
-    """The memory of the barriers' counters, which must be 0 before the first launch."""
-    return 4 * COUNTER_STRIDE * arch.sms
+def meeting_bytes(launches: Iterable[Launch], arch: Arch) -> int:
+    """The memory of the barriers' counters and of what steps tell, which must be 0 before the first launch."""
+    return counter_bytes(arch.sms) + max((launch.words for launch in launches), default=0)
 
 
 def launches(
@@ -107,15 +109,16 @@ class _Chosen:
 
 
 def _launch(unit: Unit, code: CudaCode, sizes: Mapping[str, int], chosen: _Chosen) -> Launch | None:
-    lengths = (sizes[name] for name in (*code.program.sizes, *(step_name(loop.index) for loop in unit.around)))
-    given: tuple[str | int, ...] = (*unit.buffers, *lengths)
+    numbers = (sizes[name] for name in (*code.program.sizes, *(step_name(loop.index) for loop in unit.around)))
+    given: tuple[str | int, ...] = (*unit.buffers, *numbers)
     if isinstance(unit, PointsUnit):
         grid = _grid(unit, code.arch, sizes)
         shared = 0 if unit.product is None else unit.product[1].shared
         return Launch(unit.symbol, grid, unit.threads, 1, shared, False, given) if grid else None
     if not evaluate(unit.loop.extent, sizes):
         return None
-    return _persistent(unit, chosen.of(unit, sizes), given)
+    lengths = [evaluate(slicing.extent, sizes) for slicing in unit.slicings]
+    return _persistent(unit, chosen.of(unit, sizes), given, lengths)
 
 
 def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
@@ -132,9 +135,11 @@ def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
     return min(ctas, arch.sms * _CTAS_AN_SM)
 
 
-def _persistent(unit: LoopUnit, grouping: Grouping, given: tuple[str | int, ...]) -> Launch:
+def _persistent(unit: LoopUnit, grouping: Grouping, given: tuple[str | int, ...], sliced: Sequence[int]) -> Launch:
+    """`sliced`: the lengths of the loop's slicings."""
     arguments, version = (*given, *grouping.parts), grouping.version
     grid = version.kind == "grid"
+    words = sum(round.bytes(sliced, grouping.parts) for round in version.rounds) if version.is_told else 0
     return Launch(
         unit.symbol_of(version),
         grouping.groups * version.ctas,
@@ -143,6 +148,7 @@ def _persistent(unit: LoopUnit, grouping: Grouping, given: tuple[str | int, ...]
         grouping.shared,
         grid,
         (*arguments, COUNTERS) if grid else arguments,
+        grouping.groups * words,
     )
 
 

@@ -1,33 +1,36 @@
-"""A loop as one persistent kernel: all steps in one launch, with barriers where a step needs the one before.
+"""A loop as one persistent kernel: all steps in one launch, which wait where a step needs the one before.
 
 In: a `LoopUnit` (`graphc.codegen.cuda.units`) and one of its versions. Out: the code of its device function. A group of
-CTAs computes a slice of the loop's points from the first step to the last and meets at the unit's barriers; groups
-never wait for each other. How many slices there are comes with the launch.
+CTAs computes a slice of the loop's points from the first step to the last, and meets at the unit's barriers, or tells
+in rounds what others need. Groups never wait for each other. How many slices there are comes with the launch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from graphc.codegen.access import Access
+from graphc.codegen.cuda.arch import Arch
 from graphc.codegen.cuda.device import SHARED, DeviceFunction
 from graphc.codegen.cuda.filling import fill
 from graphc.codegen.cuda.geometry import Geometry
 from graphc.codegen.cuda.held import DYNAMIC
-from graphc.codegen.cuda.meeting import counter_of, meet
-from graphc.codegen.cuda.mirror import Mirrored
+from graphc.codegen.cuda.meeting import Kind, after_counters, counter_of, meet
+from graphc.codegen.cuda.mirror import Mirrored, near_loads
 from graphc.codegen.cuda.mma_tile import MmaGeometry, MmaTile
 from graphc.codegen.cuda.place import Part, Place, place
 from graphc.codegen.cuda.points import compute_points
 from graphc.codegen.cuda.products import Product
+from graphc.codegen.cuda.rounds import BARRIER_BYTES, WORD, WORD_BYTES, Round
 from graphc.codegen.cuda.scalars import Scalars
+from graphc.codegen.cuda.telling import Teller, ThroughCluster, ThroughMemory
 from graphc.codegen.cuda.tile import Tile
 from graphc.codegen.cuda.units import LoopUnit, counters_value, parts_value, unit_steps
 from graphc.codegen.cuda.versions import Version
 from graphc.codegen.llvm import Value, i64
-from graphc.codegen.program import Kernel, Program, Statement, kernels
-from graphc.codegen.target import Target
+from graphc.codegen.program import Kernel, Load, Program, Ring, Statement, kernels
 
 __all__ = ["LoopEmitter"]
 
@@ -36,17 +39,19 @@ class LoopEmitter:
     """Writes one persistent kernel."""
 
     def __init__(
-        self, function: DeviceFunction, unit: LoopUnit, version: Version, program: Program, target: Target
+        self, function: DeviceFunction, unit: LoopUnit, version: Version, program: Program, arch: Arch
     ) -> None:
         self.function = function
         self.unit = unit
         self.version = version
         self.program = program
-        self.target = target
+        self.target, self.sms = arch.target, arch.sms
         self.elementary: set[tuple[str, str, int]] = set()
         self.tiles: dict[str, Tile | MmaTile] = {}
         self.mirrors: dict[str, Mirrored] = {}
+        self.tellers: dict[Round, Teller] = {}
         self.following: tuple[str, Value] | None = None
+        self.time = i64(0)  # the steps before this one
 
     def emit(self) -> None:
         f = self.function
@@ -58,12 +63,40 @@ class LoopEmitter:
         self.place = place(f, self.unit.threads, rank, ctas)
         self.parts = self._parts(group)
         self._load_operands()
-        self.mirrors = self._mirrors()
+        self.mirrors = self._mirrors(group)
+        for teller in self.tellers.values():
+            teller.begin()
         if self.mirrors:  # all have begun, and cleared what others will store to
-            self._meet()
+            meet(f, self._stored_to_by_others, self.place, self.counter)
         self._statement(self.unit.loop, unit_steps(self.unit))
-        if self.mirrors:  # none ends while others may still store to its memory
+        self._end()
+
+    @property
+    def _stored_to_by_others(self) -> Kind:
+        """Whose shared memory threads of other CTAs store to: over the grid, nobody's."""
+        return "cta" if self.version.kind == "grid" else self.version.kind
+
+    def _end(self) -> None:
+        """None ends while others may still store to its memory, or read what it has told."""
+        f, last = self.function, self._scalars(None, {}).value(self.unit.loop.extent)
+        for round, teller in self.tellers.items():
+            if round.wraps and self.version.kind == "cluster":
+                with self._taking_part(round):
+                    teller.hear(f.binary("sub nsw", last, i64(1)), i64(0))
+        if self.mirrors:
             self._meet()
+        for round, teller in self.tellers.items():
+            with self._taking_part(round):
+                teller.end()
+
+    @contextmanager
+    def _taking_part(self, round: Round) -> Iterator[None]:
+        """For the CTAs that tell and hear."""
+        if round.ctas == self.version.ctas:
+            yield
+            return
+        with self.function.when(self.function.compare("icmp slt", self.place.cta, i64(round.ctas))):
+            yield
 
     def _meet(self) -> None:
         """All threads of the group wait for each other."""
@@ -80,16 +113,53 @@ class LoopEmitter:
                 self.elementary |= scalars.functions.elementary
                 self.tiles[kernel.name] = tile
 
-    def _mirrors(self) -> dict[str, Mirrored]:
+    def _mirrors(self, group: Value) -> dict[str, Mirrored]:
+        """Those of a round lie together, and behind them the others, each alone."""
         f, made = self.function, {}
         base = f.offset(Value(f"@{DYNAMIC}", SHARED), "i8", i64(self.version.shared))
-        for mirror in self.version.mirrors:
-            mirrored = made[mirror.buffer.name] = Mirrored(f, mirror, self.parts, self.version.ctas, base)
-            mirrored.clear(self.place.thread, self.place.threads)
-            if mirror.filled:
-                fill(self._scalars(None, {}), mirrored, self.place)
-            base = mirrored.end
+        words = self._words(group)
+        for k, (round, together) in enumerate(self.version.together):
+            laid = []
+            for mirror in together:
+                mirrored = Mirrored(f, mirror, self.parts, self.version.ctas, base, len(together))
+                mirrored.clear(self.place.thread, self.place.threads)
+                if mirror.filled:
+                    fill(self._scalars(None, {}), mirrored, self.place)
+                base = f.offset(base, "i8", mirrored.step_bytes)
+                laid.append(mirrored)
+                made[mirror.buffer.name] = mirrored
+            base = f.offset(laid[0].base, "i8", f.binary("mul nsw", laid[0].from_step_to_step, i64(2)))
+            if round is not None and words is not None:
+                teller = ThroughMemory(f, round, laid, self.place, words)
+                words = teller.after
+                self.tellers[round] = teller
+            elif round is not None:
+                at = self.version.shared - BARRIER_BYTES * (len(self.version.rounds) - k)
+                barriers = f.offset(Value(f"@{DYNAMIC}", SHARED), "i8", i64(at))
+                self.tellers[round] = ThroughCluster(f, round, laid, self.place, barriers)
         return made
+
+    def _words(self, group: Value) -> Value | None:
+        """Where the group's words lie in global memory, if it tells through them."""
+        f, version = self.function, self.version
+        if version.kind != "grid" or not version.rounds:
+            return None
+        scalars, most = self._scalars(None, {}), i64(0)
+        for round in version.rounds:
+            mirror, lines = round.mirrors[0], i64(len(round.mirrors))
+            for k in mirror.rows:
+                extent = mirror.buffer.dims[k]
+                assert not isinstance(extent, Ring)
+                length = scalars.value(extent)
+                if k in mirror.sliced:
+                    count = parts_value(mirror.sliced[k])
+                    above = f.binary("add nsw", length, f.binary("sub nsw", count, i64(1)))
+                    length = f.binary("udiv", above, count)
+                lines = f.binary("mul nsw", length, lines)
+            registers = f.binary("mul nsw", lines, i64(round.run_registers))
+            words = f.binary("udiv", f.binary("add nsw", registers, i64(WORD - 1)), i64(WORD))
+            most = f.binary("add nsw", most, f.binary("mul nsw", words, i64(2 * WORD_BYTES * round.ctas)))
+        return f.offset(after_counters(f, counters_value(), self.sms), "i8", f.binary("mul nsw", group, most))
 
     def _tile(self, kernel: Kernel, product: Product, geometry: Geometry | MmaGeometry) -> Tile | MmaTile:
         f, where, fragments = self.function, self._place_of(kernel), self.version.fragments
@@ -114,8 +184,12 @@ class LoopEmitter:
         access = Access(kernel or Kernel("", (), (), ()), self.program)
         if self.unit.loop.index not in indices:  # before the first step
             return Scalars(self.function, access, self.target, {**unit_steps(self.unit), **indices})
-        near = kernel.name if kernel is not None and kernel.name in self.tiles else None
-        return Scalars(self.function, access, self.target, indices, self.following, self.mirrors, near)
+        near: set[Load] = set()
+        if kernel is not None and kernel.name in self.tiles:
+            product, _ = self.version.tiles[kernel.name]
+            near = near_loads(kernel, product, self.version.mirrors, self.program)
+        alone = bool(self.version.rounds)
+        return Scalars(self.function, access, self.target, indices, self.following, self.mirrors, near, alone)
 
     def _statement(self, statement: Statement, indices: Mapping[str, Value]) -> None:
         if isinstance(statement, Kernel):
@@ -130,14 +204,17 @@ class LoopEmitter:
             if statement.reverse:
                 step, following = (f.binary("sub nsw", last, value) for value in (step, following))
             around, self.following = self.following, (statement.index, following)
+            self.time = count
             for inner in statement.body:
                 self._statement(inner, {**indices, statement.index: step})
             self.following = around
 
     def _kernel(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
-        if kernel.name in self.unit.barriers:
-            self._meet()
         scalars = self._scalars(kernel, indices)
+        if self.tellers:
+            self._hear(kernel, scalars)
+        elif kernel.name in self.unit.barriers:
+            self._meet()
         if kernel.name in self.tiles:
             self.tiles[kernel.name].compute(scalars)
         elif kernel.name in self.unit.visited:
@@ -145,6 +222,34 @@ class LoopEmitter:
         else:
             compute_points(scalars, kernel, self.unit.lanes[kernel.name], self._place_of(kernel))
         self.elementary |= scalars.functions.elementary
+        self._tell(kernel, scalars)
+
+    def _hear(self, kernel: Kernel, scalars: Scalars) -> None:
+        """Wait for what others tell before a kernel: in this step, or the one before."""
+        f = self.function
+        for round, teller in self.tellers.items():
+            if round.before == kernel.name:
+                slot = self._slot(round, scalars)
+                with self._taking_part(round):
+                    if not round.wraps:
+                        teller.hear(self.time, slot)
+                        continue
+                    with f.when(f.compare("icmp sgt", self.time, i64(0))):
+                        before = f.binary("sub nsw", self.time, i64(1))
+                        teller.hear(before, f.binary("xor", slot, i64(1)))
+
+    def _tell(self, kernel: Kernel, scalars: Scalars) -> None:
+        """Tell what a kernel has stored last."""
+        rounds = [round for round in self.tellers if round.after == kernel.name]
+        if rounds:
+            self.function.meet_cta()
+        for round in rounds:
+            with self._taking_part(round):
+                self.tellers[round].tell(self.time, self._slot(round, scalars))
+
+    def _slot(self, round: Round, scalars: Scalars) -> Value:
+        """Where in its mirrors lies what this step tells."""
+        return self.function.binary("and", scalars.value(round.mirrors[0].stored_at), i64(1))
 
     def _place_of(self, kernel: Kernel) -> Place:
         own = {s.dims[kernel.name]: part for s, part in zip(self.unit.slicings, self.parts, strict=True)}

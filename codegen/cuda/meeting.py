@@ -16,11 +16,11 @@ from graphc.codegen.cuda.device import DeviceFunction, i32
 from graphc.codegen.cuda.place import Place
 from graphc.codegen.llvm import Value, i64
 
-__all__ = ["COUNTER_STRIDE", "Kind", "counter_of", "meet"]
+__all__ = ["Kind", "after_counters", "counter_bytes", "counter_of", "meet"]
 
 Kind = Literal["cta", "cluster", "grid"]
 
-COUNTER_STRIDE = 32  # words between the counters of two groups: they lie in cache lines of their own
+_STRIDE = 32  # words between the counters of two groups: they lie in cache lines of their own
 _TOP_BIT = -(2**31)
 
 
@@ -49,6 +49,16 @@ def _meet_grid(f: DeviceFunction, place: Place, counter: Value) -> None:
     f.meet_cta()
 
 
+def counter_bytes(sms: int) -> int:
+    """The memory of the counters, which must be 0 before the first launch."""
+    return 4 * _STRIDE * sms
+
+
+def after_counters(f: DeviceFunction, counters: Value, sms: int) -> Value:
+    """Where memory goes on behind the counters."""
+    return f.offset(counters, "i8", i64(counter_bytes(sms)))
+
+
 def counter_of(f: DeviceFunction, counters: Value, group: Value) -> Value:
     """The counter of a group."""
-    return f.offset(counters, "i32", f.binary("mul nsw", group, i64(COUNTER_STRIDE)))
+    return f.offset(counters, "i32", f.binary("mul nsw", group, i64(_STRIDE)))

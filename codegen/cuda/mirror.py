@@ -1,11 +1,11 @@
-"""What a step of a loop makes for the next, in the shared memory of every CTA of a group: one, or a cluster.
+"""What a step of a loop makes for the next, in the shared memory of every CTA of a group.
 
 In: a loop, its products, its slicings. Out: its `Mirror`s: buffers that the loop stores step by step and that a product
-reads a step later, or in the same one. Whoever stores an element of one stores it into the shared memory of every CTA
-of the group as well (distributed shared memory), and products read it from that of their own, where it is as near as
-can be. Two steps lie there, the even and the odd ones. A step's elements are overwritten two steps later, and in each
-step all CTAs meet before a product reads what others have stored: so nothing is overwritten that is still to be read.
-Where the first step reads what was stored before the loop, as in a chunk, that comes from memory beforehand.
+reads a step later, or in the same one. Products read them from the shared memory of their own CTA, where they are as
+near as can be, and rounded, if that is all that products make of them. How what one CTA stores comes to the others,
+`graphc.codegen.cuda.rounds` says. Two steps lie there, the even and the odd ones, in lines of what one point of the
+batch needs; lines begin in different banks. Where the first step reads what was stored before the loop, as in a chunk,
+that comes from memory beforehand.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
-from graphc.codegen.cpu_functions import STORAGE, constant
+from graphc.codegen.cpu_functions import STORAGE
 from graphc.codegen.cpu_memory import write
-from graphc.codegen.cuda.device import DeviceFunction
+from graphc.codegen.cuda.device import DeviceFunction, i32
 from graphc.codegen.cuda.place import Part, digits
 from graphc.codegen.cuda.products import Product
 from graphc.codegen.cuda.slices import Slicing
@@ -29,6 +29,7 @@ from graphc.codegen.program import (
     Const,
     Index,
     Kernel,
+    Load,
     Loop,
     Program,
     Reduce,
@@ -40,9 +41,10 @@ from graphc.codegen.program import (
 from graphc.codegen.uses import loads, stored
 from graphc.scalar import FLOATS, STORED, call, index, offset_from, walk
 
-__all__ = ["Mirror", "Mirrored", "mirrors"]
+__all__ = ["Mirror", "Mirrored", "mirrors", "near_loads"]
 
 _STEPS = 2  # that lie in a mirror
+_LINE = 16  # bytes: lines are odd multiples of it, so that eight of them begin in different banks
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,9 @@ class Mirror:
     """A buffer, its dim that runs along the loop and where it is stored there: from which place on (a chunk of a buffer
     that has its full length begins somewhere in it), and how far ahead of the loop's index; which of its other dims are
     sliced, by which slicing; the kernels that come later in a step than the one that stores it; and whether the step
-    before the first was stored beforehand."""
+    before the first was stored beforehand. `dtype`: what its elements are here. `line`: the dims whose points lie side
+    by side, in their order. If these are the units of a product, by whose cells the points that store are dealt, then
+    that is `dealt`: its kernel. A line has `least` bytes, or more."""
 
     buffer: Buffer
     loop: Loop
@@ -59,7 +63,12 @@ class Mirror:
     ahead: int
     sliced: Mapping[int, int]
     later: frozenset[str]
-    filled: bool
+    stored_by: str
+    dtype: str
+    line: tuple[int, ...]
+    dealt: str
+    filled: bool = False
+    least: int = 0
 
     def holds(self, at: Sequence[Scalar], kernel: str) -> bool:
         """Whether the element with these subscripts lies in the mirror when a kernel reads it."""
@@ -80,36 +89,61 @@ class Mirror:
         return call("add", self.start, call("add", first, index(self.ahead)))
 
     @property
-    def others(self) -> tuple[int, ...]:
-        """The dims but that along the loop."""
-        return tuple(k for k in range(len(self.buffer.dims)) if k != self.place)
+    def stored_at(self) -> Scalar:
+        """The place along the loop of what a step stores."""
+        return call("add", self.start, call("add", Index(self.loop.index), index(self.ahead)))
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The dims of its lines."""
+        return tuple(k for k in range(len(self.buffer.dims)) if k != self.place and k not in self.line)
+
+    @property
+    def line_bytes(self) -> int:
+        """From one line to the next."""
+        used = max(self.least, math.prod(_extent(self.buffer, k) for k in self.line) * STORAGE[self.dtype][1])
+        return _LINE * (-(-used // _LINE) | 1)
+
+    def most_rows(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
+        """The lines of a step in a CTA, at most, when slicings of these lengths are cut into so many parts."""
+        return math.prod(
+            -(-lengths[self.sliced[k]] // parts[self.sliced[k]]) if k in self.sliced else _extent(self.buffer, k)
+            for k in self.rows
+        )
 
     def bytes(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
-        """What it takes in the shared memory of a CTA, when slicings of these lengths are cut into so many parts."""
-        sizes = [
-            -(-lengths[self.sliced[k]] // parts[self.sliced[k]]) if k in self.sliced else _extent(self.buffer, k)
-            for k in self.others
-        ]
-        return -(-_STEPS * math.prod(sizes) * STORAGE[self.buffer.dtype][1] // 16) * 16
+        """What it takes in the shared memory of a CTA then."""
+        return _STEPS * self.most_rows(lengths, parts) * self.line_bytes
 
 
 def mirrors(
-    loop: Loop, products: Mapping[str, Product], slicings: Sequence[Slicing], program: Program
+    loop: Loop,
+    products: Mapping[str, Product],
+    visited: Mapping[str, str],
+    slicings: Sequence[Slicing],
+    program: Program,
+    rounding: str | None,
 ) -> tuple[Mirror, ...]:
-    """The buffers of a loop, without loops inside it, that its products read of the step before or of the same."""
+    """The buffers of a loop, without loops inside it, that its products read of the step before or of the same.
+    `visited` are kernels dealt like a product's; `rounding` is the dtype that products round to."""
     if not all(isinstance(statement, Kernel) for statement in loop.body):
         return ()
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
     read = {(name, *load) for name, p in products.items() for load in _others(inside[name], p, program)}
+    dealt = {**{name: name for name in products}, **visited}
+    rounded = _rounded(inside, products, program) if rounding is not None else frozenset()
     found = []
     others = stored(kernel for kernel in kernels(program.body) if kernel.name not in inside)
     for name in sorted({buffer for _, buffer, _ in read}):
-        mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings)
+        dtype = rounding if rounding is not None and name in rounded else program.buffer(name).dtype
+        mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings, dtype)
         if mirror is not None and any(mirror.holds(at, kernel) for kernel, buffer, at in read if buffer == name):
             back = any(mirror.age(x.at) == 1 for k in inside.values() for x in loads(k) if x.buffer == name)
             goes_on = mirror.start != index(0)  # where this very loop has ended in the chunk before
             exists = loop.reverse or mirror.ahead > 0 or goes_on  # a place before the first step
-            found.append(replace(mirror, filled=back and exists and (goes_on or name in others)))
+            mirror = replace(mirror, filled=back and exists and (goes_on or name in others))
+            product = dealt.get(mirror.stored_by)
+            found.append(mirror if product is None else _in_units(mirror, inside, product, products[product]))
     return tuple(found)
 
 
@@ -120,7 +154,37 @@ def _others(kernel: Kernel, product: Product, program: Program) -> set[tuple[str
     }
 
 
-def _mirror(buffer: Buffer, loop: Loop, inside: Sequence[Kernel], slicings: Sequence[Slicing]) -> Mirror | None:
+def near_loads(kernel: Kernel, product: Product, found: Sequence[Mirror], program: Program) -> set[Load]:
+    """What a product reads from mirrors, and nothing else of its kernel does: its terms are in the subscripts."""
+    access, inside = Access(kernel, program), {dim.index for part in product.parts for dim in part.dims}
+    by_name = {mirror.buffer.name: mirror for mirror in found}
+    return {
+        load
+        for part in product.parts
+        for term in part.terms
+        for load in access.loads(term.other)
+        if load.buffer in by_name
+        and by_name[load.buffer].holds(load.at, kernel.name)
+        and any(isinstance(x, Index) and x.name in inside for at in load.at for x in walk(at))
+    }
+
+
+def _rounded(inside: Mapping[str, Kernel], products: Mapping[str, Product], program: Program) -> frozenset[str]:
+    """The buffers of which products read nothing but elements as they are, which they round."""
+    plain: set[str] = set()
+    other: set[str] = set()
+    for name, product in products.items():
+        access = Access(inside[name], program)
+        rounds = product.sums[0].value.dtype == "float32"
+        for term in (term for part in product.parts for term in part.terms):
+            bare = rounds and access.loaded(term.other)[0] is not None
+            (plain if bare else other).update(load.buffer for load in access.loads(term.other))
+    return frozenset(plain - other)
+
+
+def _mirror(
+    buffer: Buffer, loop: Loop, inside: Sequence[Kernel], slicings: Sequence[Slicing], dtype: str
+) -> Mirror | None:
     """One kernel stores it, a step in each."""
     stores = [(kernel, store) for kernel in inside for store in kernel.stores if store.buffer == buffer.name]
     if len(stores) != 1 or stores[0][1].accumulate or buffer.dtype not in (*STORED, *FLOATS):
@@ -134,7 +198,32 @@ def _mirror(buffer: Buffer, loop: Loop, inside: Sequence[Kernel], slicings: Sequ
     sliced = _sliced(kernel, store, slicings)
     known = all(k in sliced or k == place or isinstance(dim, Const) for k, dim in enumerate(buffer.dims))
     later = frozenset(other.name for other in inside[inside.index(kernel) + 1 :])
-    return Mirror(buffer, loop, place, start, ahead, sliced, later, filled=False) if known else None
+    line: list[int] = []
+    for k in reversed(range(len(buffer.dims))):
+        if k in sliced or k == place:
+            break
+        line.insert(0, k)
+    made = Mirror(buffer, loop, place, start, ahead, sliced, later, kernel.name, dtype, tuple(line), "")
+    return made if known else None
+
+
+def _in_units(mirror: Mirror, inside: Mapping[str, Kernel], name: str, product: Product) -> Mirror:
+    """The mirror with a product's units side by side, if the points that store it are dealt like that product's."""
+    kernel = inside[mirror.stored_by]
+    (store,) = (store for store in kernel.stores if store.buffer == mirror.buffer.name)
+    names = {other.index: own.index for own, other in zip(inside[name].dims, kernel.dims, strict=True)}
+    dims = {
+        names[subscript.name]: k
+        for k, subscript in enumerate(store.at)
+        if isinstance(subscript, Index) and subscript.name in names
+    }
+    apart = [dim.index for dim in product.apart]
+    if len(dims) != len(kernel.dims) or len(mirror.buffer.dims) != len(dims) + 1:
+        return mirror
+    line = tuple(dims[index] for index in apart)
+    if any(k in mirror.sliced for k in line) or not all(isinstance(mirror.buffer.dims[k], Const) for k in line):
+        return mirror
+    return replace(mirror, line=line, dealt=name)
 
 
 def _in_steps(subscript: Scalar, loop: Loop) -> tuple[Scalar, int] | None:
@@ -179,43 +268,50 @@ def _extent(buffer: Buffer, dim: int) -> int:
 
 class Mirrored:
     """The code of one mirror, in the device function of a group of `ctas` CTAs. `parts` are the group's own parts of
-    the slicings; `base` is where the mirror begins in shared memory."""
+    the slicings; `base` is where the mirror begins in shared memory. Mirrors `together` lie step by step side by side.
+    """
 
-    def __init__(self, f: DeviceFunction, mirror: Mirror, parts: Sequence[Part], ctas: int, base: Value) -> None:
+    def __init__(
+        self, f: DeviceFunction, mirror: Mirror, parts: Sequence[Part], ctas: int, base: Value, together: int = 1
+    ) -> None:
         self.function, self.mirror, self.ctas, self.base = f, mirror, ctas, base
-        self.element = STORAGE[mirror.buffer.dtype][0]
         self.starts: dict[int, Value] = {}
         self.lengths: dict[int, Value] = {}
-        for k in mirror.others:
+        for k in (*mirror.rows, *mirror.line):
             self.starts[k], self.lengths[k] = i64(0), i64(0)
             if k in mirror.sliced:
                 first, end = parts[mirror.sliced[k]]
                 self.starts[k], self.lengths[k] = first, f.binary("sub nsw", end, first)
             else:
                 self.lengths[k] = i64(_extent(mirror.buffer, k))
-        self.step = i64(1)  # the elements of one
-        for length in self.lengths.values():
-            self.step = f.binary("mul nsw", self.step, length)
-        self.count = f.binary("mul nsw", self.step, i64(_STEPS))
+        self.lines = self._product([self.lengths[k] for k in mirror.rows])  # of a step
+        self.step_bytes = self._product([self.lines, i64(mirror.line_bytes)])
+        self.from_step_to_step = self._product([self.step_bytes, i64(together)])
+
+    def _product(self, factors: Sequence[Value]) -> Value:
+        total = i64(1)
+        for factor in factors:
+            total = factor if total == i64(1) else self.function.binary("mul nsw", total, factor)
+        return total
 
     @property
-    def end(self) -> Value:
-        """Where the next mirror can begin."""
-        f, size = self.function, STORAGE[self.mirror.buffer.dtype][1]
-        bytes_ = f.binary("add nsw", f.binary("mul nsw", self.count, i64(size)), i64(15))
-        return f.offset(self.base, "i8", f.binary("and", bytes_, i64(-16)))
+    def count(self) -> Value:
+        """The elements of a step."""
+        return self._product([self.lines, *(self.lengths[k] for k in self.mirror.line)])
 
     def clear(self, thread: Value, threads: int) -> None:
         """Fill it with zeros: loads whose conditions are false, as before the first step, read what nothing made."""
         f = self.function
-        zero = constant(0, self.mirror.buffer.dtype)
-        with f.loop(thread, self.count, i64(threads), "clear", unroll=False) as (number, _):
-            f.put(zero, f.offset(self.base, self.element, number))
+        words = f.binary("lshr", self.step_bytes, i64(2))
+        for step in range(_STEPS):
+            start = f.offset(self.base, "i8", f.binary("mul nsw", self.from_step_to_step, i64(step)))
+            with f.loop(thread, words, i64(threads), "clear", unroll=False) as (number, _):
+                f.put(i32(0), f.offset(start, "i32", number))
 
     def at(self, place: Value, number: Value) -> list[Value]:
         """The subscripts in the buffer of an element, given its place along the loop and its number in its step."""
         f = self.function
-        found = dict(zip(self.mirror.others, digits(f, number, list(self.lengths.values())), strict=True))
+        found = dict(zip(self.lengths, digits(f, number, list(self.lengths.values())), strict=True))
         moved = {
             k: own if self.starts[k] == i64(0) else f.binary("add nsw", self.starts[k], own) for k, own in found.items()
         }
@@ -223,18 +319,27 @@ class Mirrored:
 
     def pointer(self, at: Sequence[Value]) -> Value:
         """Where an element lies in the CTA's own shared memory, given its subscripts in the buffer."""
-        f = self.function
-        number = f.binary("and", at[self.mirror.place], i64(_STEPS - 1))
-        for k in self.mirror.others:
-            own = at[k] if self.starts[k] == i64(0) else f.binary("sub nsw", at[k], self.starts[k])
-            number = f.binary("add nsw", f.binary("mul nsw", number, self.lengths[k]), own)
-        return f.offset(self.base, self.element, number)
+        f, mirror = self.function, self.mirror
+        step = f.binary("and", at[mirror.place], i64(_STEPS - 1))
+        line = f.binary("mul nsw", self._number(at, mirror.rows), i64(mirror.line_bytes))
+        first = f.binary("add nsw", f.binary("mul nsw", step, self.from_step_to_step), line)
+        start = f.offset(self.base, "i8", first)
+        return f.offset(start, STORAGE[mirror.dtype][0], self._number(at, mirror.line))
 
-    def push(self, at: Sequence[Value], value: Value) -> None:
-        """Store an element of the step into the shared memory of every CTA of the group."""
-        f, pointer, dtype = self.function, self.pointer(at), self.mirror.buffer.dtype
-        if self.ctas == 1:
+    def _number(self, at: Sequence[Value], dims: Sequence[int]) -> Value:
+        """The number of a point of some dims."""
+        f, number = self.function, i64(0)
+        for k in dims:
+            own = at[k] if self.starts[k] == i64(0) else f.binary("sub nsw", at[k], self.starts[k])
+            number = own if number == i64(0) else f.binary("mul nsw", number, self.lengths[k])
+            number = number if number is own else f.binary("add nsw", number, own)
+        return number
+
+    def push(self, at: Sequence[Value], value: Value, alone: bool) -> None:
+        """Store an element of the step, into the shared memory of the CTA `alone`, or of all of its group."""
+        f, pointer, dtype = self.function, self.pointer(at), self.mirror.dtype
+        if alone or self.ctas == 1:
             write(f, value, pointer, dtype, None)
             return
         for rank in range(self.ctas):
-            write(f, value, f.in_cluster(pointer, rank), dtype, None)
+            write(f, value, f.in_cluster(pointer, i32(rank)), dtype, None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.cpu_functions import constant
 from graphc.codegen.cuda.arch import WARP
-from graphc.codegen.cuda.device import SHARED, DeviceFunction
+from graphc.codegen.cuda.device import SHARED, DeviceFunction, i32
 from graphc.codegen.cuda.held import DYNAMIC, HeldProduct
 from graphc.codegen.cuda.mma import COLUMNS, ROWS, Fragments
 from graphc.codegen.cuda.place import Place
@@ -23,7 +23,8 @@ from graphc.codegen.cuda.points import end_point
 from graphc.codegen.cuda.products import Part, Product, Term, length_of
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
-from graphc.codegen.program import Kernel, Ref, Scalar
+from graphc.codegen.program import Index, Kernel, Load, Ref, Scalar
+from graphc.scalar import walk
 
 __all__ = ["MmaGeometry", "MmaTile", "mma_geometry"]
 
@@ -79,6 +80,11 @@ class MmaGeometry:
         return COLUMNS * self.wide
 
     @property
+    def cell(self) -> tuple[object, ...]:
+        """What decides which thread computes a cell."""
+        return "threads", self.units, self.per_cta, self.padded, self.rows
+
+    @property
     def padded(self) -> int:
         """The units of a CTA that are computed, whether they exist or not."""
         return ROWS * self.across * self.tall
@@ -95,10 +101,17 @@ def _chunks(part: Part, depth: int, splits: int) -> int:
 
 
 def mma_geometry(
-    product: Product, fragments: Fragments, ctas: int, warps: int, shared: int, registers: int, taken: int
+    product: Product,
+    fragments: Fragments,
+    ctas: int,
+    warps: int,
+    shared: int,
+    registers: int,
+    taken: int,
+    most_rows: int | None = None,
 ) -> MmaGeometry:
     """`shared`: the bytes of shared memory that are free; `registers`: how many of a thread, of which fragments of
-    other products have `taken` some already."""
+    other products have `taken` some already. A pass has no more than `most_rows`."""
     units = length_of(product.apart)
     per_cta = -(-units // (ctas * ROWS)) * ROWS
     across = min(warps, 1 << (per_cta // ROWS - 1).bit_length())
@@ -110,7 +123,7 @@ def mma_geometry(
     beside = tall * held - kept
     sums = _SUMS // 8 if beside else _SUMS
     widest = 1 if taken >= _CROWDED else _WIDEST // 2 if _FRAGMENT * kept >= _CROWDED else _WIDEST
-    wide = max(1, min(widest, sums // (4 * tall * len(product.sums))))
+    wide = max(1, min(widest, sums // (4 * tall * len(product.sums)), (most_rows or COLUMNS * widest) // COLUMNS))
     size = 4 * _FRAGMENT * WARP * held * tall * warps
     exchange = 4 * splits * len(product.sums) * (ROWS * across * tall + _SKEW) * COLUMNS * wide
     fits = size + exchange <= shared
@@ -159,6 +172,9 @@ class MmaTile(HeldProduct):
         """Neighbouring elements of a factor as one register; 0 past the last term."""
         f, values = self.function, []
         whole = part.length % (self.fragments.depth * self.geometry.splits) == 0
+        load, when = s.access.loaded(operand)
+        if load is not None and load in s.near and self._lies_packed(s, part, load, when):
+            return self._packed_there(s, part, k, load, when, whole)
         for number in range(self.fragments.packed):
             at = f.binary("add nsw", k, i64(number))
             inside = at if whole else f.intrinsic("smin", at, i64(part.length - 1))
@@ -169,6 +185,30 @@ class MmaTile(HeldProduct):
                 value = f.select(exists, value, constant(0.0, "float32"))
             values.append(value)
         return self.fragments.pack(f, values)
+
+    def _lies_packed(self, s: Scalars, part: Part, load: Load, when: Scalar | None) -> bool:
+        """Whether neighbouring terms lie side by side in a mirror, rounded, an even number of them, and a condition is
+        the same for all."""
+        mirror, last = s.mirrors[load.buffer].mirror, part.dims[-1]
+        if when is not None and not s.access.dependence(when).isdisjoint(dim.index for dim in part.dims):
+            return False
+        if self.fragments.packed == 1 or mirror.dtype != self.fragments.dtype or not mirror.line:
+            return False
+        inner = mirror.line[-1]
+        along = [at for at in load.at if any(part == Index(last.index) for part in walk(at))]
+        return (
+            along == [load.at[inner]] == [Index(last.index)]
+            and mirror.buffer.dims[inner] == last.extent
+            and length_of((last,)) % 2 == 0
+        )
+
+    def _packed_there(self, s: Scalars, part: Part, k: Value, load: Load, when: Scalar | None, whole: bool) -> Value:
+        f = self.function
+        inside = k if whole else f.intrinsic("smin", k, i64(part.length - 2))
+        with s.scope(self.named(part.dims, inside)):
+            register = f.get(s.mirrored(load), "i32", 4)
+            register = register if when is None else f.select(s.value(when), register, i32(0))
+        return register if whole else f.select(f.compare("icmp slt", k, i64(part.length)), register, i32(0))
 
     # Held operands.
 
@@ -188,7 +228,9 @@ class MmaTile(HeldProduct):
 
     def _keep(self, key: tuple[int, int, int, int], value: list[Value]) -> None:
         """A fragment in registers; or in shared memory, if there are no more. Each lane reads what it wrote itself."""
-        if len(self._registers) < self.geometry.kept:
+        g = self.geometry
+        number, count = len(self._registers) + len(self._beside), g.kept + g.beside
+        if number * g.beside // count == (number + 1) * g.beside // count:  # those beside come at equal distances
             self._registers[key] = value
             return
         self._beside[key] = address = self._beside_address(len(self._beside))

@@ -110,7 +110,7 @@ def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) 
     if version.kind == "grid":
         parameters.append(str(counters_value()))
     f = DeviceFunction(unit.symbol_of(version), parameters)
-    emitter = LoopEmitter(f, unit, version, program, arch.target)
+    emitter = LoopEmitter(f, unit, version, program, arch)
     emitter.emit()
     return Piece(f.text(_attributes(unit)), frozenset(f.declarations), frozenset(emitter.elementary))
 

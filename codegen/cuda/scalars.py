@@ -7,7 +7,7 @@ further out LLVM moves there, since a GPU's code is one thread's, without vector
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 
 from graphc.codegen.access import Access
@@ -41,8 +41,8 @@ class Scalars:
     """The scalars of one kernel, on their way into one device function.
 
     `indices` are those of the loops around the kernel. `following` is the index of the innermost one, and its value in
-    the next step. What is stored goes to `mirrors`, too; `near`: the kernel's name, if all CTAs of the group meet
-    before it, so that it can load from there.
+    the next step. What is stored goes to `mirrors`, too, of the CTA `alone` or of all of its group; `near` is what is
+    loaded from there.
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class Scalars:
         indices: Mapping[str, Value],
         following: tuple[str, Value] | None = None,
         mirrors: Mapping[str, Mirrored] | None = None,
-        near: str | None = None,
+        near: Set[Load] = frozenset(),
+        alone: bool = False,
     ) -> None:
         self.function = function
         self.functions = Functions(function, target)
@@ -61,6 +62,7 @@ class Scalars:
         self.following = following
         self.mirrors = mirrors or {}
         self.near = near
+        self.alone = alone
         self._scopes: list[dict[Scalar, Value]] = [{Index(name): value for name, value in indices.items()}]
         self._guards: list[Value] = []
 
@@ -111,9 +113,8 @@ class Scalars:
     def _load(self, load: Load) -> Value:
         """An element; where its condition is false, one that lies nowhere."""
         f, dtype = self.function, self.access.buffers[load.buffer].dtype
-        mirrored = self.mirrors.get(load.buffer)
-        if mirrored is not None and self.near is not None and mirrored.mirror.holds(load.at, self.near):
-            return read(f, mirrored.pointer([self.value(a) for a in load.at]), dtype, 1, None)
+        if load in self.near:
+            return read(f, self.mirrored(load), self.mirrors[load.buffer].mirror.dtype, 1, None)
         exists = self._exists(load)
         if exists is None:
             return read(f, self.pointer(load.buffer, load.at), dtype, 1, None)
@@ -124,6 +125,10 @@ class Scalars:
         # Neighbours stay neighbours, wherever they lie, and are loaded together.
         line = f.select(exists, self.pointer(load.buffer, (*load.at[:-1], index(0))), nowhere)
         return read(f, f.offset(line, STORAGE[dtype][0], self.value(last)), dtype, 1, None)
+
+    def mirrored(self, load: Load) -> Value:
+        """Where an element lies in shared memory."""
+        return self.mirrors[load.buffer].pointer([self.value(a) for a in load.at])
 
     def _exists(self, load: Load) -> Value | None:
         """The condition under which memory is touched; None: always."""
@@ -153,7 +158,7 @@ class Scalars:
             value = self.functions.apply("add", [read(self.function, pointer, dtype, 1, None), value], dtype, dtype)
         write(self.function, value, pointer, dtype, None)
         if buffer in self.mirrors:
-            self.mirrors[buffer].push([self.value(a) for a in at], value)
+            self.mirrors[buffer].push([self.value(a) for a in at], value, self.alone)
 
     def load_known(self, kernel: Kernel) -> None:
         """Load what this point reads at places that are known by now, before anything is computed of it: so that it

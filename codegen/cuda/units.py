@@ -101,7 +101,7 @@ class LoopUnit:
         return self.loop
 
     def symbol_of(self, version: Version) -> str:
-        return f"{self.symbol}_{version.kind}{version.ctas}"
+        return f"{self.symbol}_{version.kind}{version.ctas}" + ("_told" if version.is_told else "")
 
 
 Unit = PointsUnit | LoopUnit
@@ -167,7 +167,7 @@ def _unit(place: str, statement: Statement, program: Program, arch: Arch, fragme
     products = held_products(statement, sliced, program)
     lanes = {k.name: WARP if k.name in products else _lanes(k, program, alone=False) for k in kernels((statement,))}
     dealt = deal(statement, products, lanes, sliced, program)
-    made = versions(statement, sliced, products, program, THREADS, arch, fragments)
+    made = versions(statement, sliced, products, dealt, lanes, program, THREADS, arch, fragments)
     return LoopUnit(symbol, statement, buffers, sliced, dealt.barriers, lanes, dealt.visited, made)
 
 

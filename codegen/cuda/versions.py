@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.cuda.arch import WARP, Arch
+from graphc.codegen.cuda.dealing import Dealing
 from graphc.codegen.cuda.geometry import Geometry, geometry
 from graphc.codegen.cuda.meeting import Kind
 from graphc.codegen.cuda.mirror import Mirror, mirrors
 from graphc.codegen.cuda.mma import ROWS, Fragments
 from graphc.codegen.cuda.mma_tile import MmaGeometry, mma_geometry
 from graphc.codegen.cuda.products import Product, length_of, product_of
+from graphc.codegen.cuda.rounds import BARRIER_BYTES, Round, rounds
 from graphc.codegen.cuda.slices import Slicing
 from graphc.codegen.lengths import points_of
 from graphc.codegen.program import Const, Loop, Program, kernels
@@ -32,7 +34,8 @@ RESERVED = 1024  # bytes of shared memory that are not for operands
 @dataclass(frozen=True, eq=False)
 class Version:
     """`tiles` by kernel. `fixed` has for each slicing the parts it must be cut into; None: any number. `mirrors` are
-    what its steps exchange through the shared memory of the CTA or the cluster; the rest goes through global memory."""
+    what products read from shared memory; in `rounds` the CTAs of a group tell each other what lies there, and without
+    they meet."""
 
     kind: Kind
     ctas: int
@@ -40,11 +43,25 @@ class Version:
     tiles: Mapping[str, tuple[Product, Geometry | MmaGeometry]]
     fragments: Fragments | None = None
     mirrors: tuple[Mirror, ...] = ()
+    rounds: tuple[Round, ...] = ()
 
     @property
     def shared(self) -> int:
         """Bytes of dynamic shared memory of a CTA, without its mirrors, whose sizes come with the launch."""
-        return sum(g.shared_bytes for _, g in self.tiles.values())
+        barriers = BARRIER_BYTES * len(self.rounds) if self.kind == "cluster" else 0
+        return sum(g.shared_bytes for _, g in self.tiles.values()) + barriers
+
+    @property
+    def is_told(self) -> bool:
+        """Whether rounds go through global memory."""
+        return self.kind == "grid" and bool(self.rounds)
+
+    @property
+    def together(self) -> tuple[tuple[Round | None, tuple[Mirror, ...]], ...]:
+        """Mirrors that lie together: those of a round, or each alone."""
+        if self.rounds:
+            return tuple((round, round.mirrors) for round in self.rounds)
+        return tuple((None, (mirror,)) for mirror in self.mirrors)
 
     @property
     def in_registers(self) -> bool:
@@ -78,6 +95,8 @@ def versions(
     loop: Loop,
     slicings: Sequence[Slicing],
     products: Mapping[str, Product],
+    dealing: Dealing,
+    lanes: Mapping[str, int],
     program: Program,
     threads: int,
     arch: Arch,
@@ -85,18 +104,31 @@ def versions(
 ) -> tuple[Version, ...]:
     """`fragments`: how the tensor cores are to round operands; None leaves them alone."""
     fixed = tuple(_parts(slicing, products) for slicing in slicings)
-    mirrored = mirrors(loop, products, slicings, program)
+    rounding = None if fragments is None else fragments.dtype
+    mirrored = mirrors(loop, products, dealing.visited, slicings, program, rounding)
 
-    def made(kind: Kind, ctas: int) -> Version:
+    def made(kind: Kind, ctas: int, near: bool = True) -> Version:
         tiles = _tiles(products, ctas, threads, arch, fragments)
-        return Version(kind, ctas, fixed, tiles, fragments, () if kind == "grid" else mirrored)
+        version = Version(kind, ctas, fixed, tiles, fragments, mirrored if near else ())
+        if kind == "cta" or not near:
+            return version
+        chosen = {name: tile for name, (_, tile) in tiles.items()}
+        told = rounds(loop, mirrored, products, chosen, dealing, lanes, tuple(slicings), program)
+        return replace(version, rounds=told, mirrors=tuple(m for r in told for m in r.mirrors)) if told else version
 
     found = [made("cta", 1)]
     clusters = [made("cluster", 2**k) for k in range(1, 5) if 2**k <= arch.cluster]
+    found += _worthwhile(clusters)
+    for grid in _grids(loop, products, program, threads, arch, fragments):
+        told = made("grid", grid)
+        found += [told] if told.rounds else []
+    return (*found, made("grid", grid, near=False))
+
+
+def _worthwhile(clusters: Sequence[Version]) -> list[Version]:
+    """The smallest cluster that holds all operands on the chip, and the smallest that does in registers."""
     best = [next((v for v in clusters if v.holds), None), next((v for v in clusters if v.in_registers), None)]
-    found += dict.fromkeys(version for version in best if version is not None)
-    found.append(made("grid", _grid(loop, products, program, threads, arch, fragments)))
-    return tuple(found)
+    return list(dict.fromkeys(version for version in best if version is not None))
 
 
 def _parts(slicing: Slicing, products: Mapping[str, Product]) -> int | None:
@@ -112,37 +144,51 @@ def _parts(slicing: Slicing, products: Mapping[str, Product]) -> int | None:
 def _tiles(
     products: Mapping[str, Product], ctas: int, threads: int, arch: Arch, fragments: Fragments | None
 ) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
-    """Registers and shared memory go to the products in their order."""
+    """Registers and shared memory go to the products in their order. All have as many rows as the one with the fewest:
+    then a thread ends with the same points of all of them."""
+    most = min((tile.rows for _, tile in _fitted(products, ctas, threads, arch, fragments, None).values()), default=1)
+    return _fitted(products, ctas, threads, arch, fragments, most)
+
+
+def _fitted(
+    products: Mapping[str, Product],
+    ctas: int,
+    threads: int,
+    arch: Arch,
+    fragments: Fragments | None,
+    most_rows: int | None,
+) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
     tiles: dict[str, tuple[Product, Geometry | MmaGeometry]] = {}
     taken, registers = 0, _REGISTERS
     for name, product in products.items():
         free = arch.shared - RESERVED - taken
         chosen: Geometry | MmaGeometry
         if fragments is not None and product.sums[0].value.dtype == "float32":
-            chosen = mma_geometry(product, fragments, ctas, threads // WARP, free, registers, _REGISTERS - registers)
+            of_others = _REGISTERS - registers
+            chosen = mma_geometry(product, fragments, ctas, threads // WARP, free, registers, of_others, most_rows)
         else:
-            chosen = geometry(product, ctas, threads // WARP, free, registers)
+            chosen = geometry(product, ctas, threads // WARP, free, registers, most_rows)
         tiles[name] = (product, replace(chosen, offset=taken))
         taken += chosen.shared_bytes
         registers -= chosen.registers
     return tiles
 
 
-def _grid(
+def _grids(
     loop: Loop,
     products: Mapping[str, Product],
     program: Program,
     threads: int,
     arch: Arch,
     fragments: Fragments | None,
-) -> int:
+) -> tuple[int, ...]:
     """The CTAs of a group over the grid: one for each unit (or sixteen, which tensor cores take together), or for each
     `threads` points, as far as there are SMs."""
     most = 1 << (arch.sms.bit_length() - 1)
     wanted = max(_units(products), default=0) // (1 if fragments is None else ROWS) or -(
         -max(_points(loop, program)) // threads
     )
-    return min(most, max(2, 1 << (wanted - 1).bit_length()))
+    return (min(most, max(2, 1 << (wanted - 1).bit_length())),)
 
 
 def _units(products: Mapping[str, Product]) -> Iterator[int]:

@@ -95,5 +95,6 @@ class Group:
         if value is None:
             width = self.machine.widths[slot]
             garbage = np.array([_GARBAGE], np.uint64)
-            value = self.machine.registers[slot] = garbage.astype(UNSIGNED[width])
+            made = np.repeat(garbage, 2).view(UNSIGNED[width]) if width > 64 else garbage.astype(UNSIGNED[width])
+            value = self.machine.registers[slot] = made
         return value

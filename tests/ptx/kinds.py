@@ -16,6 +16,7 @@ UNSIGNED: dict[int, np.dtype[Any]] = {
     16: np.dtype(np.uint16),
     32: np.dtype(np.uint32),
     64: np.dtype(np.uint64),
+    128: np.dtype("V16"),  # numpy has no such number: its bytes
 }
 SIGNED: dict[int, np.dtype[Any]] = {
     8: np.dtype(np.int8),
@@ -26,7 +27,7 @@ SIGNED: dict[int, np.dtype[Any]] = {
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     **{f"u{b}": UNSIGNED[b] for b in (8, 16, 32, 64)},
-    **{f"b{b}": UNSIGNED[b] for b in (8, 16, 32, 64)},
+    **{f"b{b}": UNSIGNED[b] for b in (8, 16, 32, 64, 128)},
     **{f"s{b}": SIGNED[b] for b in (8, 16, 32, 64)},
     "pred": UNSIGNED[1],
     "f16": np.dtype(np.float16),

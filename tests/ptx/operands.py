@@ -90,6 +90,8 @@ class Decoder:
         width = wanted.itemsize * 8 // len(items)
         parts = [self.reader(i, f"b{width}") for i in items]
         whole = UNSIGNED[wanted.itemsize * 8]
+        if whole.kind == "V":
+            return lambda g: np.stack(np.broadcast_arrays(*(part(g) for part in parts)), axis=1).view(whole).reshape(-1)
 
         def read(g: Group) -> Array:
             total = parts[0](g).astype(whole)
@@ -119,6 +121,11 @@ class Decoder:
         def write(g: Group, values: Array) -> None:
             whole = values.view(UNSIGNED[values.dtype.itemsize * 8])
             width = whole.dtype.itemsize * 8 // len(items)
+            if whole.dtype.kind == "V":
+                columns = np.ascontiguousarray(whole).view(UNSIGNED[width]).reshape(-1, len(items))
+                for place, part in enumerate(writers):
+                    part(g, np.ascontiguousarray(columns[:, place]))
+                return
             for place, part in enumerate(writers):
                 part(g, (whole >> whole.dtype.type(width * place)).astype(UNSIGNED[width]))
 

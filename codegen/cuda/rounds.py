@@ -1,0 +1,129 @@
+"""What the CTAs of a group tell each other in a step, and when: so that none has to wait for more than it reads.
+
+In: a loop, its mirrors, how its points are dealt. Out: `Round`s, if all that other CTAs make and a step reads lies in
+mirrors. Then no barrier is needed: each CTA sends its part of a round as soon as it has stored it, and goes on when it
+has those of all others (`graphc.codegen.cuda.telling`). What a CTA tells two steps later takes the same place. It has
+read by then what all others told a step before, and they had read what lay there; so nothing is overwritten that is
+still to be read, provided that nobody reads a step's part behind the kernel that stores the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.access import Access
+from graphc.codegen.cpu_functions import STORAGE
+from graphc.codegen.cuda.dealing import Dealing, needs_barriers
+from graphc.codegen.cuda.geometry import Geometry
+from graphc.codegen.cuda.mirror import Mirror, near_loads
+from graphc.codegen.cuda.mma_tile import MmaGeometry
+from graphc.codegen.cuda.products import Product
+from graphc.codegen.cuda.slices import Slicing
+from graphc.codegen.program import Kernel, Loop, Program, Scalar, kernels
+
+__all__ = ["BARRIER_BYTES", "REGISTER", "WORD", "WORD_BYTES", "Round", "rounds"]
+
+REGISTER = 4  # bytes: what is told is a multiple of it
+BARRIER_BYTES = 16  # of shared memory, for the barriers of a round in a cluster: one for even times, one for odd ones
+WORD_BYTES = 16  # of global memory
+WORD = 3  # registers told in such a word, beside the number of the step
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Round:
+    """Mirrors that are told together: stored by points that are dealt by the cells of one product, the last of them by
+    the kernel `after`; a group has them before the kernel `before`, in the next step if it `wraps`. The first `ctas`
+    CTAs of a group tell and hear, those that have units of any product; each has `run` bytes of every line, whether
+    there are units for them or not."""
+
+    mirrors: tuple[Mirror, ...]
+    after: str
+    before: str
+    wraps: bool
+    ctas: int
+    run: int
+
+    @property
+    def run_registers(self) -> int:
+        return self.run // REGISTER
+
+    def words(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
+        """The words of global memory that a step takes, when slicings of these lengths are cut into so many parts."""
+        lines = len(self.mirrors) * self.mirrors[0].most_rows(lengths, parts)
+        return self.ctas * -(-lines * self.run_registers // WORD)
+
+    def bytes(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
+        """The global memory of a group."""
+        return 2 * WORD_BYTES * self.words(lengths, parts)
+
+
+def rounds(
+    loop: Loop,
+    mirrors: Sequence[Mirror],
+    products: Mapping[str, Product],
+    tiles: Mapping[str, Geometry | MmaGeometry],
+    dealing: Dealing,
+    lanes: Mapping[str, int],
+    sliced: tuple[Slicing, ...],
+    program: Program,
+) -> tuple[Round, ...]:
+    """`tiles`: how products are computed, by kernel. There are no rounds if the group has to meet."""
+    order = [kernel.name for kernel in kernels((loop,))]
+    inside = {kernel.name: kernel for kernel in kernels((loop,))}
+    near = {name: near_loads(inside[name], product, mirrors, program) for name, product in products.items()}
+    cells = {name: (*tile.cell, _positions(inside[name], products[name])) for name, tile in tiles.items()}
+    cells |= {name: cells[product] for name, product in dealing.visited.items()}
+    if not dealing.barriers or needs_barriers(loop, lanes, cells, sliced, program, near):
+        return ()
+    if not all(_is_read_in_time(mirror, order, inside, products, program) for mirror in mirrors):
+        return ()
+    together: dict[tuple[str, bool, str, Scalar, int, str], list[Mirror]] = {}
+    for mirror in mirrors:
+        before, wraps = _next(order, order.index(mirror.stored_by), dealing.barriers)
+        together.setdefault((before, wraps, mirror.dealt, mirror.start, mirror.ahead, mirror.dtype), []).append(mirror)
+    ctas, found = max(-(-tile.units // tile.per_cta) for tile in tiles.values()), []
+    for (before, wraps, product, *_), of in together.items():
+        size = STORAGE[of[0].dtype][1]
+        if not product or tiles[product].per_cta * size % REGISTER:
+            return ()
+        run = tiles[product].per_cta * size
+        after = max((mirror.stored_by for mirror in of), key=order.index)
+        padded = tuple(replace(mirror, least=ctas * run) for mirror in of)
+        found.append(Round(padded, after, before, wraps, ctas, run))
+    return tuple(found)
+
+
+def _positions(kernel: Kernel, product: Product) -> tuple[int, ...]:
+    """Which of a kernel's dims its units are."""
+    order = [dim.index for dim in kernel.dims]
+    return tuple(order.index(dim.index) for dim in product.apart)
+
+
+def _next(order: Sequence[str], position: int, barriers: frozenset[str]) -> tuple[str, bool]:
+    """The first kernel behind a position that a barrier would be before, and whether it is in the next step."""
+    later = [name for name in order[position + 1 :] if name in barriers]
+    return (later[0], False) if later else (next(name for name in order if name in barriers), True)
+
+
+def _is_read_in_time(
+    mirror: Mirror,
+    order: Sequence[str],
+    inside: Mapping[str, Kernel],
+    products: Mapping[str, Product],
+    program: Program,
+) -> bool:
+    """Whether no kernel reads the step before behind the one that stores the next."""
+    ages = (
+        (name, mirror.age(at))
+        for name, product in products.items()
+        for at in _read(mirror, inside[name], product, program)
+    )
+    return all(age != 1 or order.index(name) <= order.index(mirror.stored_by) for name, age in ages)
+
+
+def _read(mirror: Mirror, kernel: Kernel, product: Product, program: Program) -> Iterator[tuple[Scalar, ...]]:
+    access = Access(kernel, program)
+    for part in product.parts:
+        for term in part.terms:
+            yield from (load.at for load in access.loads(term.other) if load.buffer == mirror.buffer.name)
