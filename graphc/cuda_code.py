@@ -2,7 +2,7 @@
 
 In: the planned Program of a graph. Out: PTX (`cuda_code`); and `CudaVersions`, which has code for every call.
 
-    … → plan → [chunk] → join → split → split_sums → early → reuse → LLVM → PTX
+    … → plan → [chunk] → join → split → rounded_factors → split_sums → early → reuse → LLVM → PTX
 
 Of the passes for the CPU those stay that shorten sums and save memory; those that lay out memory for vectors do not.
 """
@@ -16,10 +16,10 @@ from graphc.budget import choose
 from graphc.chunk import Chunked, chunk, loop_axes
 from graphc.codegen.cuda.arch import Arch
 from graphc.codegen.cuda.driver import Device
-from graphc.codegen.cuda.mma import Precision
+from graphc.codegen.cuda.mma import Precision, fragments
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.ptx import emit as emit_ptx
-from graphc.codegen.cuda.units import split_sums
+from graphc.codegen.cuda.units import rounded_factors, split_sums
 from graphc.codegen.join import join
 from graphc.codegen.program import Program
 from graphc.codegen.split import split
@@ -33,7 +33,7 @@ __all__ = ["CudaVersions", "arranged", "code_within", "cuda_code"]
 
 def cuda_code(planned: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
     """The code of a program. `precision` is what the operands of products are rounded to."""
-    return emit_ptx(_placed(planned, arch), arch, precision)
+    return emit_ptx(_placed(planned, arch, precision), arch, precision)
 
 
 def code_within(
@@ -41,8 +41,8 @@ def code_within(
 ) -> tuple[CudaCode, Mapping[str, int]]:
     """The code of a call with these lengths and a limit on its memory, and its sizes: the lengths, and those of chunks
     if it has them. Raises `ArgumentError` if it cannot keep to the limit."""
-    versions = [replace(part, program=_placed(part.program, arch)) for part in _in_chunks(planned)]
-    choice = choose(_placed(planned, arch), versions, limit, lengths, cache=None)
+    versions = [replace(part, program=_placed(part.program, arch, precision)) for part in _in_chunks(planned)]
+    choice = choose(_placed(planned, arch, precision), versions, limit, lengths, cache=None)
     return emit_ptx(choice.program, arch, precision), choice.sizes
 
 
@@ -51,15 +51,16 @@ def _in_chunks(planned: Program) -> tuple[Chunked, ...]:
     return tuple(chunk(planned, axis) for axis in loop_axes(planned))
 
 
-def _placed(planned: Program, arch: Arch) -> Program:
-    program = reuse(arranged(planned, arch))
+def _placed(planned: Program, arch: Arch, precision: Precision) -> Program:
+    program = reuse(arranged(planned, arch, precision))
     verify(program)
     return program
 
 
-def arranged(planned: Program, arch: Arch) -> Program:
+def arranged(planned: Program, arch: Arch, precision: Precision) -> Program:
     """The program as its kernels are; each value has a place of its own."""
-    return early(split_sums(split(join(planned)), arch))
+    rounding = fragments(precision)
+    return early(split_sums(rounded_factors(split(join(planned)), rounding), arch, rounding))
 
 
 class CudaVersions:

@@ -136,7 +136,7 @@ class CompiledCuda:
         """
         check_calls(self.stages.graph, calls)
         measured = self.runner.measured(with_fixed(self.fixed, arrays))
-        words = Words(self.stages, arranged(measured.chosen.loaded.planned, self._arch))
+        words = Words(self.stages, arranged(measured.chosen.loaded.planned, self._arch, self.code.precision))
         return profile_cuda(self.stages.graph, words, measured, calls)
 
     @property

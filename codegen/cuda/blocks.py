@@ -4,16 +4,18 @@ In: a kernel, its `Factors`, and a `Blocking`. Out: code, appended to a device f
 points by right points. It goes through the terms in blocks, of which shared memory has two: while a block's products
 are added to sums in registers, with multiply-adds (`graphc.codegen.cuda.fma_product`) or on the tensor cores
 (`graphc.codegen.cuda.mma_product`), the threads fetch the next one (`graphc.codegen.cuda.bring`), and put it beside
-afterwards. So one barrier a block is enough. At the end the sums go through shared memory once more, so that
-neighbouring threads compute and store neighbouring points.
+afterwards. So one barrier a block is enough. Factors that are taken as they lie in memory need no registers on their
+way: of those, as many blocks as there are stages but one are being copied all the time. At the end the sums go through
+shared memory once more, so that neighbouring threads compute and store neighbouring points.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from graphc.codegen.cpu_functions import STORAGE
 from graphc.codegen.cuda.bring import Bringer, Odometers, Run, Side
@@ -35,7 +37,8 @@ _LINE_PAD = 8  # words after each row of sums: pairs of neighbours in four rows 
 class Blocking:
     """A tile has `height` left points and `width` right points; the terms go by `depth`, a power of two. Of a tile
     `tall` by `wide` cells, or fragments, are one thread's, or warp's. Of shared memory a block of the factors takes
-    `stage` bytes, and everything `shared`."""
+    `stage` bytes, and everything `shared`; it has room for `stages` blocks, a power of two. `resident` CTAs are to run
+    on an SM at the same time."""
 
     height: int
     width: int
@@ -44,6 +47,8 @@ class Blocking:
     wide: int
     stage: int
     shared: int
+    stages: int = 2
+    resident: int = 1
 
     @property
     def line(self) -> int:
@@ -118,6 +123,9 @@ class BlockedProduct(ABC):
         self.begin()
         odometers: Odometers = {}
         bringers = self._bringers(row, column, odometers)
+        if self.copied:
+            self._stream(bringers, odometers)
+            return
         with f.loop(i64(-b.depth), self.terms, i64(b.depth), "block", unroll=False) as (first, _), self.s.scope({}):
             following = f.binary("add nsw", first, i64(b.depth))
             more = f.compare("icmp slt", following, self.terms)
@@ -134,6 +142,32 @@ class BlockedProduct(ABC):
                 for (is_left, operand), bringer in bringers.items():
                     self._put_block(is_left, operand, bringer, stage)
             f.meet_cta()
+
+    def _stream(self, bringers: Mapping[tuple[bool, int], Bringer], odometers: Odometers) -> None:
+        """Block after block: wait for one, begin to copy the one that takes the place of the last, add products."""
+        f, b = self.f, self.block
+        ahead = b.stages - 1
+        for stage in range(ahead):
+            with f.when(f.compare("icmp slt", i64(stage * b.depth), self.terms)), self.s.scope({}):
+                self._copy_block(bringers, odometers, i64(stage))
+            f.commit_copies()
+        with f.loop(i64(0), self.terms, i64(b.depth), "block", unroll=False) as (first, _), self.s.scope({}):
+            f.wait_copies(ahead - 1)
+            f.meet_cta()  # all have waited, and all have read what is replaced now
+            number = f.binary("lshr", first, i64(b.depth.bit_length() - 1))
+            following = f.binary("add nsw", first, i64(ahead * b.depth))
+            with f.when(f.compare("icmp slt", following, self.terms)), self.s.scope({}):
+                replaced = f.binary("and", f.binary("add nsw", number, i64(ahead)), i64(ahead))
+                self._copy_block(bringers, odometers, replaced)
+            f.commit_copies()
+            self.add_block(f.binary("and", number, i64(ahead)))
+        f.meet_cta()
+
+    def _copy_block(self, bringers: Mapping[tuple[bool, int], Bringer], odometers: Odometers, stage: Value) -> None:
+        for (is_left, operand), bringer in bringers.items():
+            bringer.copy(partial(self.address, is_left, operand, stage))
+        for odometer in odometers.values():
+            odometer.advance()
 
     def _bringers(self, row: Value, column: Value, odometers: Odometers) -> dict[tuple[bool, int], Bringer]:
         """What this thread brings of each factor, left and right, by number."""
@@ -157,19 +191,31 @@ class BlockedProduct(ABC):
                     stack.enter_context(f.when(run.exists))
                     stack.enter_context(self.s.scope({}))
                 values = [f.get(variable, bringer.type) for variable in run.values]
-                self.put(is_left, operand, stage, run, values)
+                counts = None if run.counts is None else f.get(run.counts, "i1")
+                self.put(is_left, operand, stage, run, values, counts)
 
     def rounded(self, factor: Factor) -> str | None:
         """The type to which a factor's elements are rounded where they are fetched; None: they are not."""
         return None
+
+    @property
+    def copied(self) -> bool:
+        """Whether all factors are copied as they lie in memory, to where `address` says."""
+        return False
+
+    def address(self, is_left: bool, operand: int, stage: Value, run: Run) -> Value:
+        """Where a run belongs in a stage."""
+        raise NotImplementedError
 
     @abstractmethod
     def begin(self) -> None:
         """Set all sums to 0."""
 
     @abstractmethod
-    def put(self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value]) -> None:
-        """Put a run of a factor's elements where `add_block` finds it in this stage, 0 or 1."""
+    def put(
+        self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
+    ) -> None:
+        """Put a run of a factor's elements where `add_block` finds it in this stage; 0, if it does not count."""
 
     @abstractmethod
     def add_block(self, stage: Value) -> None:

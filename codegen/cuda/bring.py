@@ -1,16 +1,21 @@
 """Brings a block of a factor to shared memory: what each thread fetches, and where in the block that belongs.
 
 In: a factor of a product, the size of its block, the first point of the tile. Out: code that fetches runs of
-neighbouring elements into registers, whatever each takes to compute, and later gives them away. What depends on the
-points is computed once for a tile, and the indices of the terms move on from block to block.
+neighbouring elements into registers, whatever each takes to compute, and later gives them away; or that copies them
+as they lie in memory, without registers. What depends on the points is computed once for a tile, and the indices of the
+terms move on from block to block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
-from graphc.codegen.cpu_functions import REGISTER, constant
+from graphc.codegen.cpu_functions import REGISTER, STORAGE
+from graphc.codegen.cuda.device import i32
 from graphc.codegen.cuda.factors import Factor
 from graphc.codegen.cuda.odometer import Odometer
 from graphc.codegen.cuda.place import Place, digits
@@ -39,13 +44,15 @@ class Side:
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring elements of a block, from a point and a term of it on, if they exist; in registers once fetched."""
+    """Neighbouring elements of a block, from a point and a term of it on, if they exist; in registers once fetched.
+    They count if `counts` then says so, where that is a question: else they are to be 0."""
 
     point: Value
     term: Value
     exists: Value | None
     indices: Mapping[str, Value]
     values: tuple[Value, ...]
+    counts: Value | None
 
 
 class Bringer:
@@ -87,7 +94,7 @@ class Bringer:
         for part in range(self.parts):
             point = self._apart(self.f.binary("add nsw", high, i64(part * step)))
             term = self.f.binary("mul nsw", low, i64(self.factor.run))
-            yield Run(point, term, self._exists(place), self._indices(point), self._variables())
+            yield Run(point, term, self._exists(place), self._indices(point), self._variables(), self._counts())
 
     def _along_points(self, place: Place) -> Iterator[Run]:
         low, high, _step = self._digits(place, self.side.size // self.factor.run)
@@ -95,7 +102,7 @@ class Bringer:
         first, indices = self.f.binary("mul nsw", high, i64(self.parts)), self._indices(point)
         for part in range(self.parts):
             term = self.f.binary("add nsw", first, i64(part))
-            yield Run(point, term, self._exists(place), indices, self._variables())
+            yield Run(point, term, self._exists(place), indices, self._variables(), self._counts())
 
     def _digits(self, place: Place, minor: int) -> tuple[Value, Value, int]:
         """This thread's place in a line of the block, its line, and how many lines all threads take together."""
@@ -107,6 +114,11 @@ class Bringer:
         if not self.partial:
             return None
         return self.f.compare("icmp slt", place.thread, i64(self.side.size * self.depth // self.factor.run))
+
+    def _counts(self) -> Value | None:
+        """Room for whether a run counts; None: all do."""
+        conditional = self.reduce.when is not None or (self.factor.load is not None and self.factor.load.when is not None)
+        return self.f.variable("i1") if conditional or not self._is_whole else None
 
     def _variables(self) -> tuple[Value, ...]:
         return tuple(self.f.variable(self.type) for _ in range(self.factor.run))
@@ -154,9 +166,36 @@ class Bringer:
     # In a block.
 
     def fetch(self) -> None:
-        """All elements of the next block, into registers; 0 for terms that do not exist."""
+        """All elements of the next block, into registers. Nothing waits for them here: whoever puts them away makes 0
+        of those that do not count."""
         f, s = self.f, self.s
-        zero = constant(0, self.dtype) if self.rounded is None else Value("0.0", self.rounded)
+        for run, when in self._moved_runs():
+            for k, variable in enumerate(run.values):
+                value = self._element(k, when)
+                if self.rounded is not None:
+                    value = f.convert("fptrunc", value, self.rounded)
+                f.put(value, variable)
+
+    def copy(self, address: Callable[[Run], Value]) -> None:
+        """The same of a factor that is an element of a buffer, as it lies in memory, to these addresses: some time
+        before `wait_copies` returns. 0 for what does not count."""
+        f, s, load = self.f, self.s, self.factor.load
+        assert load is not None
+        element, size = STORAGE[s.access.buffers[load.buffer].dtype]
+        for run, when in self._moved_runs():
+            bytes = i32(size * self.factor.run)
+            if run.counts is not None:
+                bytes = f.select(f.get(run.counts, "i1"), bytes, i32(0))
+            with ExitStack() as stack:
+                if run.exists is not None:
+                    stack.enter_context(f.when(run.exists))
+                    stack.enter_context(s.scope({}))
+                f.copy_async(address(run), s.pointer(load.buffer, load.at), size * self.factor.run, bytes)
+
+    def _moved_runs(self) -> Iterator[tuple[Run, Value | None]]:
+        """All runs of the next block, each in the scope of its first element; with what the reduction asks of it. What
+        does not count stands at another term, which exists."""
+        f, s = self.f, self.s
         along_terms = self.factor.along == "terms"
         numbers = self.terms.read(1 if along_terms else self.parts)
         for part, run in enumerate(self.runs):
@@ -164,13 +203,11 @@ class Bringer:
             inside = None if self._is_whole else self.terms.inside(found)
             with s.scope({**run.indices, **self._term(found, inside)}):
                 when = None if self.reduce.when is None else s.value(self.reduce.when)
-                for k, variable in enumerate(run.values):
-                    value = self._element(k, when)
-                    if self.rounded is not None:
-                        value = f.convert("fptrunc", value, self.rounded)
-                    for condition in (inside, when):
-                        value = value if condition is None else f.select(condition, value, zero)
-                    f.put(value, variable)
+                load = self.factor.load
+                exists = None if load is None or load.when is None else s.value(load.when)
+                if run.counts is not None:
+                    f.put(functools.reduce(partial(f.binary, "and"), [c for c in (inside, when, exists) if c]), run.counts)
+                yield run, when
 
     def _term(self, found: Sequence[Value], inside: Value | None) -> dict[str, Value]:
         """The indices of a run's first term; of another that exists, if that does not."""
@@ -187,10 +224,11 @@ class Bringer:
         dims = self.reduce.dims if self.factor.along == "terms" else self.side.dims
         moved = {dim.index: f.binary("add nsw", s.value(Index(dim.index)), i64(k)) for dim in dims[-1:] if k}
         with s.scope(moved):
+            value = self.factor.load or self.factor.value
             if when is None:
-                return s.value(self.factor.value)
+                return s.value(value)
             with s.guarded(when):
-                return s.value(self.factor.value)
+                return s.value(value)
 
     @property
     def _is_whole(self) -> bool:

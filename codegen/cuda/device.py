@@ -158,6 +158,25 @@ class DeviceFunction(Function):
         yield enough.append
         self._close(f"br {enough[0]}, label %{done.name}, label %{body.name}", done)
 
+    # Copies that other instructions do not wait for.
+
+    def copy_async(self, to: Value, source: Value, size: int, count: Value) -> None:
+        """Begin to copy 4, 8 or 16 bytes from global to shared memory, both at a multiple of as many: the first `count`
+        of them, 0 or all; the rest become 0. The source need not exist for none."""
+        kind = f"{'cg' if size == 16 else 'ca'}.shared.global.{size}"
+        if count.text == str(size):
+            self.run(f"llvm.nvvm.cp.async.{kind}", to, source)
+        else:
+            self.run(f"llvm.nvvm.cp.async.{kind}.s", to, source, count)
+
+    def commit_copies(self) -> None:
+        """What this thread has begun to copy since the last time is a group."""
+        self.run("llvm.nvvm.cp.async.commit.group")
+
+    def wait_copies(self, groups: int) -> None:
+        """Wait for this thread's copies, but not for those of its last `groups` groups."""
+        self.run("llvm.nvvm.cp.async.wait.group", i32(groups))
+
     # Lanes of a warp.
 
     def load_matrices(self, pointer: Value, count: int, transposed: bool) -> list[Value]:

@@ -15,23 +15,30 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graphc.codegen.access import Access, coefficient, substitute
+from graphc.codegen.cpu_functions import STORAGE
 from graphc.codegen.program import Call, Const, Dim, Kernel, Load, Program, Reduce, Ring, Scalar
 from graphc.scalar import index
 
-__all__ = ["Factor", "Factors", "factors_of"]
+__all__ = ["Factor", "Factors", "element_of", "factors_of", "is_multiple"]
 
-_RUNS = (4, 2)  # elements that one instruction may load
+_RUNS = (8, 4, 2)  # elements that one instruction may load
+_WIDEST = 16  # bytes of all of them, or four elements
 _ONE = index(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Factor:
     """Neighbouring elements in memory lie `along` the last dim of the points, or of the terms. `run` of them, from a
-    multiple of `run` on, lie together wherever they begin, and exist together."""
+    multiple of `run` on, lie together wherever they begin, and exist together. `load` is the element of a buffer that
+    it is, where that has one, and else 0; `stored` that buffer's dtype, and `placed`, whether it begins where a wide
+    access may. None, if it is anything else."""
 
     value: Scalar
     along: Literal["points", "terms"]
     run: int
+    load: Load | None
+    stored: str | None
+    placed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +129,29 @@ def _is_of_terms(when: Scalar | None, sides: frozenset[str], access: Access) -> 
 def _factor(value: Scalar, points: Sequence[Dim], reduce: Reduce, access: Access) -> Factor:
     found = list(access.loads(value))
     dims = points if found and _moves_along(found[0], points, access) else reduce.dims
-    run = next((n for n in _RUNS if dims and _runs(found, dims[-1], n, reduce.when, access)), 1)
-    return Factor(value, "points" if dims is points else "terms", run)
+    widest = max(4, _WIDEST // max((STORAGE[access.buffers[load.buffer].dtype][1] for load in found), default=4))
+    runs = (n for n in _RUNS if n <= widest and dims and _runs(found, dims[-1], n, reduce.when, access))
+    load = element_of(value, access)
+    buffer = None if load is None else access.buffers[load.buffer]
+    return Factor(
+        value,
+        "points" if dims is points else "terms",
+        next(runs, 1),
+        load,
+        buffer.dtype if buffer else None,
+        buffer is not None and buffer.kind in ("temp", "output"),
+    )
+
+
+def element_of(value: Scalar, access: Access) -> Load | None:
+    """The load that a value is; or that it is where the load's condition holds, and 0 elsewhere."""
+    match access.resolve(value):
+        case Load() as load:
+            return load
+        case Call("select", (condition, inner, Const(0))):
+            given = access.resolve(inner)
+            return given if isinstance(given, Load) and given.when == condition else None
+    return None
 
 
 def _moves_along(load: Load, dims: Sequence[Dim], access: Access) -> bool:
@@ -148,16 +176,16 @@ def _is_row(load: Load, name: str, run: int, access: Access) -> bool:
     others = load.at[:-1] if load.when is None else (*load.at[:-1], load.when)
     if any(name in access.dependence(part) for part in others) or coefficient(load.at[-1], name, access) != _ONE:
         return False
-    return _is_multiple(length, run) and _is_multiple(substitute(load.at[-1], {name: index(0)}, access), run)
+    return is_multiple(length, run) and is_multiple(substitute(load.at[-1], {name: index(0)}, access), run)
 
 
-def _is_multiple(scalar: Scalar | Ring, run: int) -> bool:
+def is_multiple(scalar: Scalar | Ring, run: int) -> bool:
     """Whether an index is known to be a multiple of a number."""
     match scalar:
         case Const(value):
             return int(value) % run == 0
         case Call("add" | "sub", (a, b)):
-            return _is_multiple(a, run) and _is_multiple(b, run)
+            return is_multiple(a, run) and is_multiple(b, run)
         case Call("mul", (a, b)):
-            return _is_multiple(a, run) or _is_multiple(b, run)
+            return is_multiple(a, run) or is_multiple(b, run)
     return False

@@ -57,13 +57,17 @@ class FmaProduct(BlockedProduct):
         for variable in self.sums.values():
             f.put(constant(0, x.dtype), variable)
 
-    def put(self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value]) -> None:
+    def put(
+        self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
+    ) -> None:
         f = self.f
+        zero = constant(0, self.factors.dtype)
         row = (self.block.height if is_left else self.block.width) + _PAD
         step = row if (self.factors.lefts if is_left else self.factors.rights)[operand].along == "terms" else 1
         first = self._address(is_left, operand, stage, run.term, run.point)
         for k, value in enumerate(values):
-            f.put(value, f.offset(first, self.element, i64(k * step)))
+            kept = value if counts is None else f.select(counts, value, zero)
+            f.put(kept, f.offset(first, self.element, i64(k * step)))
 
     def _address(self, is_left: bool, operand: int, stage: Value, term: Value, point: Value) -> Value:
         f, b = self.f, self.block

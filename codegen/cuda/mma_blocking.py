@@ -17,25 +17,33 @@ from graphc.codegen.cuda.blocks import Blocking, line
 from graphc.codegen.cuda.factors import Factor, Factors
 from graphc.codegen.cuda.mma import COLUMNS, ROWS, Fragments
 
-__all__ = ["Lines", "MmaBlocking", "Points", "bytes_of", "lines_of", "mma_blocking"]
+__all__ = ["Lines", "MmaBlocking", "Points", "bytes_of", "is_copied", "lines_of", "mma_blocking", "mma_parts"]
 
-_SUMS = 64  # registers of a thread
-_FRAGMENTS = 40
+_SUMS = 128  # registers of a thread
+_FRAGMENTS = 48
 _FETCHED = 48
-_DEPTHS = (32, 16)  # terms of a block
+_PLACE = 3  # for the point of each run of neighbouring terms that a thread brings
+_HELD = 200  # of all; the others are for addresses
+_SHARING = 104  # the same, where two CTAs are to share an SM, and factors are copied
+_DEPTHS = (64, 32, 16)  # terms of a block
+_STAGES = (4, 2)  # blocks of factors that are copied
 _PAD = 16  # bytes after each row, so that the eight rows of a matrix lie in different banks
 _WORDS_PAD = 32  # so that the four rows of a fragment that is read word by word do
 _RESERVED = 1024  # bytes of shared memory that are not for tiles
-_MULTIPLY_ADDS = 2048  # of packed elements that an SM makes in two cycles
+_MULTIPLY_ADDS = 2400  # of packed elements that an SM makes in two cycles
 _BANKS = 128  # bytes of shared memory in a cycle
+_LATENCY = 1000  # cycles from a request to the memory that all SMs share to its answer, when it is busy
+_LAUNCH = 4000  # cycles of one more kernel
+_MOST_PARTS = 256
 _TILE = 1500  # cycles before the first block and after the last, when nothing overlaps
+_BLOCK = 100  # cycles of a barrier, and of what is computed for each block anew
 
 
 @dataclass(frozen=True, slots=True)
 class MmaBlocking(Blocking):
     """Of the warps `across` stand side by side along the right points, the others along the left ones."""
 
-    across: int
+    across: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +86,63 @@ class Points:
 
 def mma_blocking(factors: Factors, fragments: Fragments, points: Points, threads: int, arch: Arch) -> MmaBlocking:
     """The cheapest tile for CTAs of so many threads."""
+    return min(
+        _tiles(factors, fragments, threads, arch.shared - _RESERVED),
+        key=lambda tile: _cycles(tile, factors, fragments, points, threads, arch),
+    )
+
+
+def mma_parts(factors: Factors, fragments: Fragments, points: Points, threads: int, arch: Arch) -> int:
+    """Into how many parts a product's sums should fall, so that all SMs have large tiles to add up: as many as are
+    cheapest, with what adding up the parts takes."""
     tiles = list(_tiles(factors, fragments, threads, arch.shared - _RESERVED))
-    return min(tiles, key=lambda tile: _cycles(tile, factors, fragments, points, threads, arch))
+    results = len(factors.reduce.sums) * points.left * points.right * points.both
+    passing = 8 * results * arch.clock * 1e9 / arch.memory  # cycles to store and load one part of all sums
+
+    def cycles(parts: int) -> float:
+        part = Points(points.left, points.right, points.both * parts, -(-points.terms // parts))
+        whole = min(_cycles(tile, factors, fragments, part, threads, arch) for tile in tiles)
+        return whole if parts == 1 else whole + parts * passing + _LAUNCH
+
+    return min((1 << k for k in range(_MOST_PARTS.bit_length())), key=cycles)
+
+
+def is_copied(factors: Factors, fragments: Fragments) -> bool:
+    """Whether all factors lie in memory as the tensor cores take them, several elements together."""
+    every = (*factors.lefts, *factors.rights)
+    stored = fragments.dtype is not None and all(factor.stored == fragments.dtype for factor in every)
+    return stored and all(factor.placed and factor.run > 1 for factor in every)
 
 
 def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) -> Iterator[MmaBlocking]:
     """All that fit; at least the smallest, which then takes more registers than there should be."""
     warps, sums = threads // WARP, len(factors.reduce.sums)
     counts = len(factors.lefts), len(factors.rights)
+    copied = is_copied(factors, fragments)
     smallest = True
-    for depth, tall, wide, across in itertools.product(_DEPTHS, (1, 2, 4), (1, 2, 4, 8), (1, 2, 4, 8)):
+    for depth, tall, wide, across in itertools.product(reversed(_DEPTHS), (1, 2, 4), (1, 2, 4, 8), (1, 2, 4, 8)):
         height, width = ROWS * tall * warps // across, COLUMNS * wide * across
         stage = bytes_of(factors.lefts, height, depth, fragments) + bytes_of(factors.rights, width, depth, fragments)
         if max(height, width) > threads:  # a line of neighbouring points is brought, and stored, by as many threads
             continue
-        needed = max(2 * stage, 4 * sums * height * line(width))
+        added = 4 * sums * tall * wide
         held = 4 * counts[0] * tall + 2 * counts[1] * wide
-        fetched = (counts[0] * height + counts[1] * width) * depth // threads
-        fits = 4 * sums * tall * wide <= _SUMS and held <= _FRAGMENTS and fetched <= _FETCHED
-        if needed <= shared and (fits or smallest):
-            smallest = False
-            yield MmaBlocking(height, width, depth, tall, wide, stage, needed, across)
+        fetched = 0 if copied else (counts[0] * height + counts[1] * width) * depth // threads
+        places = _PLACE * (_runs(factors.lefts, height, depth, threads) + _runs(factors.rights, width, depth, threads))
+        every = added + held + fetched + places
+        fits = added <= _SUMS and held <= _FRAGMENTS and fetched <= _FETCHED and every <= _HELD
+        for stages in _STAGES if copied else (2,):
+            needed = max(stages * stage, 4 * sums * height * line(width))
+            if needed <= shared and (fits or smallest):
+                smallest = False
+                two = copied and added + held + places <= _SHARING and 2 * needed <= shared
+                resident = 2 if two else 1
+                yield MmaBlocking(height, width, depth, tall, wide, stage, needed, stages, resident, across)
+
+
+def _runs(factors: Sequence[Factor], points: int, depth: int, threads: int) -> int:
+    """How many runs of neighbouring terms each thread brings."""
+    return sum(points * depth // (factor.run * threads) for factor in factors if factor.along == "terms")
 
 
 def _cycles(
@@ -111,7 +155,15 @@ def _cycles(
     read = 4 * (4 * len(factors.lefts) * tile.tall + 2 * len(factors.rights) * tile.wide) * threads
     stored = elements * 4 // fragments.packed
     shared = (stored + read * tile.depth // fragments.depth) / _BANKS
-    block = max(2 * made / (_MULTIPLY_ADDS * fragments.packed / 2), shared, 4 * elements / cached)
+    size = 2 if is_copied(factors, fragments) else 4
+    tiles = -(-tile.tiles(points.left, points.right) * points.both // arch.sms)
+    resident = min(tile.resident, tiles)
+    block = max(
+        2 * made / (_MULTIPLY_ADDS * fragments.packed / 2),
+        shared,
+        size * elements / cached,
+        _LATENCY / (resident * (tile.stages - 1)),
+    )
     results = 4 * len(factors.reduce.sums) * tile.height * tile.width
-    whole = -(-points.terms // tile.depth) * block + results * (2 / _BANKS + 1 / cached) + _TILE
-    return -(-tile.tiles(points.left, points.right) * points.both // arch.sms) * whole
+    ends = results * (2 / _BANKS + 1 / cached) + _TILE
+    return tiles * (-(-points.terms // tile.depth) * (block + _BLOCK / resident) + ends / resident)

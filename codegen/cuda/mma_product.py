@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from graphc.codegen.cpu_functions import constant
 from graphc.codegen.cuda.blocks import BlockedProduct
 from graphc.codegen.cuda.bring import Run
+from graphc.codegen.cuda.device import i32
 from graphc.codegen.cuda.factors import Factor, Factors
 from graphc.codegen.cuda.mma import COLUMNS, ROWS, Fragments
-from graphc.codegen.cuda.mma_blocking import Lines, MmaBlocking, bytes_of, lines_of
+from graphc.codegen.cuda.mma_blocking import Lines, MmaBlocking, bytes_of, is_copied, lines_of
 from graphc.codegen.cuda.place import Place
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
-from graphc.codegen.program import Kernel, Load
+from graphc.codegen.program import Kernel
 
 __all__ = ["MmaProduct"]
 
@@ -45,9 +46,9 @@ class MmaProduct(BlockedProduct):
     def rounded(self, factor: Factor) -> str | None:
         """What lies in memory as the tensor cores take it, LLVM loads as it is: to widen and round again is nothing.
         Anything else would have to be there to be rounded, and is to be on its way while other products are added."""
-        value = self.s.access.resolve(factor.value)
-        stored = isinstance(value, Load) and self.s.access.buffers[value.buffer].dtype == self.fragments.dtype
-        return self.fragments.element if stored else None
+        stored = factor.stored is not None and factor.stored == self.fragments.dtype
+        whole = factor.load is self.s.access.resolve(factor.value)
+        return self.fragments.element if stored and whole else None
 
     def begin(self) -> None:
         f, b, x = self.f, self.block, self.factors
@@ -64,15 +65,27 @@ class MmaProduct(BlockedProduct):
 
     # Elements in shared memory.
 
-    def put(self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value]) -> None:
+    @property
+    def copied(self) -> bool:
+        return is_copied(self.factors, self.fragments)
+
+    def address(self, is_left: bool, operand: int, stage: Value, run: Run) -> Value:
+        return self.f.offset(self._block(stage), "i8", self._offset(is_left, operand, run.point, run.term))
+
+    def put(
+        self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
+    ) -> None:
         f, x = self.f, self.fragments
-        at = self._offset(is_left, operand, run.point, run.term)
-        address = f.offset(self._block(stage), "i8", at)
+        address = self.address(is_left, operand, stage, run)
         if len(values) < x.packed:
-            f.put(x.rounded(f, values[0]), address)
+            zero = Value("0.0", x.element)
+            value = x.rounded(f, values[0])
+            f.put(value if counts is None else f.select(counts, value, zero), address)
             return
         for k in range(0, len(values), x.packed):
-            f.put(x.pack(f, values[k : k + x.packed]), f.offset(address, "i8", i64(4 * k // x.packed)), 4)
+            packed = x.pack(f, values[k : k + x.packed])
+            kept = packed if counts is None else f.select(counts, packed, i32(0))
+            f.put(kept, f.offset(address, "i8", i64(4 * k // x.packed)), 4)
 
     def _block(self, stage: Value) -> Value:
         return self.f.offset(self.memory, "i8", self.f.binary("mul nsw", stage, i64(self.block.stage)))

@@ -130,7 +130,8 @@ def _parameters(unit: Unit, program: Program, of_stored: str, aligned: bool) -> 
 
 
 def _attributes(unit: Unit) -> str:
-    return f'nounwind "nvvm.maxntid"="{unit.threads}" "nvvm.minctasm"="1"'
+    resident = 1 if not isinstance(unit, PointsUnit) or unit.product is None else unit.product[1].resident
+    return f'nounwind "nvvm.maxntid"="{unit.threads}" "nvvm.minctasm"="{resident}"'
 
 
 def _is_whole(buffer: Buffer) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.cuda.walk import is_walked
-from graphc.codegen.lengths import evaluate
+from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -38,12 +38,12 @@ from graphc.scalar import call, index, replaced, replaced_inside, walk
 
 __all__ = ["partials"]
 
-_MOST_PARTS = 64
-_FEWEST = 4  # points of the dim that is split, in each part
+_FEWEST = 64  # terms of a part
 
 
-def partials(program: Program, ctas: Callable[[Kernel], int], sms: int, sizes: Mapping[str, int]) -> Program:
-    """`ctas` says on how many CTAs a kernel would run, `sizes` are the lengths to count with."""
+def partials(program: Program, wanted: Callable[[Kernel], int], sizes: Mapping[str, int]) -> Program:
+    """`wanted` says into how many parts a kernel's reduction should fall; 1, if into none. It falls into fewer, where it
+    has no dim long enough. `sizes` are the lengths to count with."""
     buffers: list[Buffer] = []
 
     def parts(statements: tuple[Statement, ...]) -> Iterator[Statement]:
@@ -52,7 +52,7 @@ def partials(program: Program, ctas: Callable[[Kernel], int], sms: int, sizes: M
                 walked = is_walked(statement)
                 yield replace(statement, body=tuple(parts(statement.body))) if walked else statement
                 continue
-            split = _split(statement, ctas(statement), sms, sizes)
+            split = _split(statement, wanted, sizes)
             if split is None:
                 yield statement
                 continue
@@ -95,8 +95,8 @@ class _Split:
         return call("add", call("mul", Index(self.number.index), self.inside.extent), Index(self.inside.index))
 
 
-def _split(kernel: Kernel, ctas: int, sms: int, sizes: Mapping[str, int]) -> _Split | None:
-    """The one reduction of a kernel that fills less than half of the SMs, if it is long enough to be split."""
+def _split(kernel: Kernel, wanted: Callable[[Kernel], int], sizes: Mapping[str, int]) -> _Split | None:
+    """The one reduction of a kernel, if it is to be split and is long enough."""
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     if len(reduces) != 1 or any(store.accumulate for store in kernel.stores) or not reduces[0].dims:
         return None
@@ -104,7 +104,7 @@ def _split(kernel: Kernel, ctas: int, sms: int, sizes: Mapping[str, int]) -> _Sp
         return None  # the parts lie in a buffer, whose dims are known before the first step of any loop
     (reduce,) = reduces
     dim = max(reduce.dims, key=lambda d: evaluate(d.extent, sizes))
-    parts = min(_MOST_PARTS, sms // max(1, ctas), evaluate(dim.extent, sizes) // _FEWEST)
+    parts = min(wanted(kernel), evaluate(dim.extent, sizes), points_of(reduce.dims, sizes) // _FEWEST)
     return _Split(reduce, dim, 1 << (parts.bit_length() - 1)) if parts >= 2 else None
 
 

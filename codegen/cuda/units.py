@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from graphc.codegen.access import Access, coefficient
 from graphc.codegen.cuda.arch import WARP, Arch
 from graphc.codegen.cuda.blocks import Blocking
 from graphc.codegen.cuda.dealing import deal
@@ -18,9 +19,10 @@ from graphc.codegen.cuda.device import GLOBAL
 from graphc.codegen.cuda.factors import Factors, factors_of
 from graphc.codegen.cuda.fma_product import SIDE, fma_blocking
 from graphc.codegen.cuda.mma import Fragments
-from graphc.codegen.cuda.mma_blocking import Points, mma_blocking
+from graphc.codegen.cuda.mma_blocking import Points, mma_blocking, mma_parts
 from graphc.codegen.cuda.partials import partials
 from graphc.codegen.cuda.points import owned_dims
+from graphc.codegen.cuda.round_factors import round_factors
 from graphc.codegen.cuda.search import Search, search_of
 from graphc.codegen.cuda.slices import Slicing, slicings
 from graphc.codegen.cuda.versions import NOMINAL, Version, held_products, versions
@@ -29,6 +31,7 @@ from graphc.codegen.lengths import points_of
 from graphc.codegen.llvm import Value, quoted
 from graphc.codegen.program import Kernel, Loop, Program, Reduce, Statement, kernels
 from graphc.codegen.uses import loaded, stored
+from graphc.scalar import index
 
 __all__ = [
     "THREADS",
@@ -37,6 +40,7 @@ __all__ = [
     "Unit",
     "counters_value",
     "parts_value",
+    "rounded_factors",
     "split_sums",
     "unit_steps",
     "units",
@@ -46,7 +50,10 @@ THREADS = 256  # of a CTA
 _SHORT = 4  # terms: too few to bring to shared memory
 _LONG = 16  # terms: a reduction that is worth a warp's while
 _MANY = 1 << 17  # points: enough for the whole chip, one thread each
-_FEW = 512  # points: so few that each may have a CTA of its own
+_FEW = 2048  # points: so few that each may have a CTA of its own
+_SOME = 4096  # points: enough for a thread each, where their neighbours in memory are other points'
+_LONG_AXIS = 128  # points of an axis whose length comes with the data, where sums over it are to be split
+_CTAS_AN_SM = 8  # that fill it
 
 
 def parts_value(slicing: int) -> Value:
@@ -112,22 +119,34 @@ def unit_steps(unit: Unit) -> dict[str, Value]:
     return {loop.index: Value(quoted("%", f"step.{loop.index}"), "i64") for loop in unit.around}
 
 
-def split_sums(program: Program, arch: Arch) -> Program:
+def split_sums(program: Program, arch: Arch, fragments: Fragments | None) -> Program:
     """The program with those sums in parts that would leave most of the chip idle."""
-    sizes = dict.fromkeys(program.sizes, NOMINAL)
+    sizes = dict.fromkeys(program.sizes, _LONG_AXIS)
 
-    def ctas(kernel: Kernel) -> int:
-        product = _product(kernel, program, arch, None)
-        search = search_of(kernel, program, sizes)
+    def wanted(kernel: Kernel) -> int:
+        factors, search = _factors(kernel, program, sizes), search_of(kernel, program, sizes)
         if search is not None:
-            return -(-search.warps(kernel, sizes) * WARP // THREADS)
-        if product is None:
-            return -(-points_of(kernel.dims, sizes) * _lanes(kernel, program, alone=True) // THREADS)
-        factors, block = product
-        left, right, both = (points_of(dims, sizes) for dims in (factors.left, factors.right, factors.both))
-        return block.tiles(left, right) * both
+            return arch.sms // max(1, -(-search.warps(kernel, sizes) * WARP // THREADS))
+        if factors is not None and fragments is not None and factors.dtype == "float32":
+            return mma_parts(factors, fragments, _points(factors, sizes), THREADS, arch)
+        if factors is not None:
+            counted = _points(factors, sizes)
+            tiles = fma_blocking(factors, counted.left, counted.right).tiles(counted.left, counted.right)
+            return arch.sms // (tiles * counted.both)
+        points = points_of(kernel.dims, sizes)
+        if _lies_along_points(kernel, program):
+            return arch.sms * _CTAS_AN_SM * THREADS // points
+        threads = points * _lanes(kernel, program, alone=True)
+        return arch.sms * _CTAS_AN_SM // points if 2 * threads <= arch.sms * _CTAS_AN_SM * THREADS else 1
 
-    return partials(program, ctas, arch.sms, sizes)
+    return partials(program, wanted, sizes)
+
+
+def rounded_factors(program: Program, fragments: Fragments | None) -> Program:
+    """The program with copies of what products on the tensor cores read again and again."""
+    if fragments is None or fragments.dtype is None:
+        return program
+    return round_factors(program, fragments.dtype, dict.fromkeys(program.sizes, NOMINAL))
 
 
 def units(program: Program, arch: Arch, fragments: Fragments | None) -> tuple[Unit, ...]:
@@ -177,28 +196,55 @@ def _symbol(place: str, name: str) -> str:
 
 
 def _lanes(kernel: Kernel, program: Program, alone: bool) -> int:
-    """How many threads compute a point of a kernel together: the fewer points, the more."""
+    """How many threads compute a point of a kernel together: the fewer points, the more. Where neighbouring points read
+    neighbours, and neighbouring terms do not, it is one, unless those are too few."""
     sizes = dict.fromkeys(program.sizes, NOMINAL)
     own, walked = owned_dims(kernel)
     terms = sum(points_of(step.dims, sizes) for step in kernel.body if isinstance(step, Reduce))
     points = points_of(own, sizes)
     if walked or terms < _LONG or points >= _MANY:
         return 1
+    if alone and points >= _SOME and _lies_along_points(kernel, program):
+        return 1
     return THREADS if alone and points < _FEW and terms >= 2 * THREADS else WARP
+
+
+def _lies_along_points(kernel: Kernel, program: Program) -> bool:
+    """Whether all that a reduction reads lies along the points, and nothing along the terms."""
+    access = Access(kernel, program)
+    reduces = [step for step in kernel.body if isinstance(step, Reduce) and step.dims]
+    if len(reduces) != 1 or not kernel.dims:
+        return False
+    point, terms = kernel.dims[-1].index, {dim.index for dim in reduces[0].dims}
+    found = [load for total in reduces[0].sums for load in access.loads(total.value)]
+    varying = [load for load in found if not terms.isdisjoint(access.dependence(load))]
+    offsets = [access.offset(load.buffer, load.at) for load in varying]
+    return bool(offsets) and all(coefficient(offset, point, access) == index(1) for offset in offsets)
+
+
+def _factors(kernel: Kernel, program: Program, sizes: Mapping[str, int]) -> Factors | None:
+    """The factors of a kernel that is computed in tiles: a product of two, large enough to fill them."""
+    factors = factors_of(kernel, program)
+    if factors is None:
+        return None
+    counted = _points(factors, sizes)
+    return None if min(counted.left, counted.right) < SIDE or counted.terms < _SHORT else factors
+
+
+def _points(factors: Factors, sizes: Mapping[str, int]) -> Points:
+    sides = (factors.left, factors.right, factors.both, factors.reduce.dims)
+    return Points(*(points_of(dims, sizes) for dims in sides))
 
 
 def _product(
     kernel: Kernel, program: Program, arch: Arch, fragments: Fragments | None
 ) -> tuple[Factors, Blocking] | None:
-    """How to compute a kernel in tiles, if it is a product of two factors large enough to fill them."""
-    factors = factors_of(kernel, program)
+    """How to compute a kernel in tiles, if it is a product that fills them."""
+    sizes = dict.fromkeys(program.sizes, NOMINAL)
+    factors = _factors(kernel, program, sizes)
     if factors is None:
         return None
-    sizes = dict.fromkeys(program.sizes, NOMINAL)
-    left, right = points_of(factors.left, sizes), points_of(factors.right, sizes)
-    both, terms = points_of(factors.both, sizes), points_of(factors.reduce.dims, sizes)
-    if min(left, right) < SIDE or terms < _SHORT:
-        return None
+    counted = _points(factors, sizes)
     if fragments is not None and factors.dtype == "float32":
-        return factors, mma_blocking(factors, fragments, Points(left, right, both, terms), THREADS, arch)
-    return factors, fma_blocking(factors, left, right)
+        return factors, mma_blocking(factors, fragments, counted, THREADS, arch)
+    return factors, fma_blocking(factors, counted.left, counted.right)
