@@ -2,7 +2,7 @@
 
 In: the planned Program of a graph. Out: PTX (`cuda_code`); and `CudaVersions`, which has code for every call.
 
-    … → plan → [chunk] → join → split → rounded_factors → split_sums → early → reuse → LLVM → PTX
+    … → plan → [chunk] → join_stored → join → split → rounded_factors → split_sums → early → reuse → LLVM → PTX
 
 Of the passes for the CPU those stay that shorten sums and save memory; those that lay out memory for vectors do not.
 """
@@ -21,6 +21,7 @@ from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.ptx import emit as emit_ptx
 from graphc.codegen.cuda.units import rounded_factors, split_sums
 from graphc.codegen.join import join
+from graphc.codegen.join_stored import join_stored
 from graphc.codegen.program import Program
 from graphc.codegen.split import split
 from graphc.codegen.verify_program import verify
@@ -60,7 +61,7 @@ def _placed(planned: Program, arch: Arch, precision: Precision) -> Program:
 def arranged(planned: Program, arch: Arch, precision: Precision) -> Program:
     """The program as its kernels are; each value has a place of its own."""
     rounding = fragments(precision)
-    return early(split_sums(rounded_factors(split(join(planned)), rounding), arch, rounding))
+    return early(split_sums(rounded_factors(split(join(join_stored(planned))), rounding), arch, rounding))
 
 
 class CudaVersions:

@@ -125,7 +125,7 @@ def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
     """Enough CTAs for all points, up to as many as the chip holds; each then computes several."""
     own, walked = owned_dims(unit.kernel)
     points = points_of(own, sizes) if points_of(walked, sizes) else 0
-    ctas = -(-points * unit.lanes // unit.threads)
+    ctas = -(-points * unit.lanes // (unit.run * unit.threads))
     if unit.search is not None:
         ctas = -(-unit.search.warps(unit.kernel, sizes) * WARP // unit.threads)
     if unit.product is not None:

@@ -118,6 +118,7 @@ def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) ->
     """All that fit; at least the smallest, which then takes more registers than there should be."""
     warps, sums = threads // WARP, len(factors.reduce.sums)
     counts = len(factors.lefts), len(factors.rights)
+    at_once = (1, 1) if counts == (len(factors.terms),) * 2 else counts  # of factors whose fragments are needed
     copied = is_copied(factors, fragments)
     smallest = True
     for depth, tall, wide, across in itertools.product(reversed(_DEPTHS), (1, 2, 4), (1, 2, 4, 8), (1, 2, 4, 8)):
@@ -126,7 +127,7 @@ def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) ->
         if max(height, width) > threads:  # a line of neighbouring points is brought, and stored, by as many threads
             continue
         added = 4 * sums * tall * wide
-        held = 4 * counts[0] * tall + 2 * counts[1] * wide
+        held = 4 * at_once[0] * tall + 2 * at_once[1] * wide
         fetched = 0 if copied else (counts[0] * height + counts[1] * width) * depth // threads
         places = _PLACE * (_runs(factors.lefts, height, depth, threads) + _runs(factors.rights, width, depth, threads))
         every = added + held + fetched + places

@@ -126,9 +126,13 @@ class MmaProduct(BlockedProduct):
         block = self._block(stage)
         first = {key: f.offset(block, "i8", offset) for key, offset in self._lanes.items()}
         for term in range(0, b.depth, self.fragments.depth):
-            left = {o: self._left(o, first[True, o], term) for o in range(len(x.lefts))}
-            right = {o: self._right(o, first[False, o], term) for o in range(len(x.rights))}
+            left: dict[int, list[list[Value]]] = {}
+            right: dict[int, list[list[Value]]] = {}
             for total, l, r in x.terms:
+                if l not in left:
+                    left[l] = self._left(l, first[True, l], term)
+                if r not in right:
+                    right[r] = self._right(r, first[False, r], term)
                 for i in range(b.tall):
                     for j in range(b.wide):
                         variables = self.sums[total, i, j]

@@ -22,7 +22,7 @@ from graphc.codegen.cuda.loop import LoopEmitter
 from graphc.codegen.cuda.mma_blocking import MmaBlocking
 from graphc.codegen.cuda.mma_product import MmaProduct
 from graphc.codegen.cuda.place import place
-from graphc.codegen.cuda.points import PARTIALS, compute_points
+from graphc.codegen.cuda.points import PARTIALS, compute_points, compute_runs
 from graphc.codegen.cuda.scalars import NOWHERE, NOWHERE_BYTES, Scalars, buffer_value, size_value
 from graphc.codegen.cuda.search import compute_search
 from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit, counters_value, parts_value, unit_steps
@@ -92,6 +92,8 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
     where = place(f, unit.threads, cta, ctas)
     if unit.search is not None:
         compute_search(scalars, unit.kernel, unit.search, where)
+    elif unit.run > 1:
+        compute_runs(scalars, unit.kernel, unit.run, where)
     elif unit.product is None:
         compute_points(scalars, unit.kernel, unit.lanes, where)
     else:

@@ -1,7 +1,7 @@
 """A kernel point by point: each is computed by one thread, by the lanes of a warp together, or by a CTA.
 
-In: a `Kernel`, and how many lanes compute a point. Out: its code, appended to a device function. All that a point
-computes stays in registers. Several lanes share the terms of its reductions and add what they have in a fixed tree, so
+In: a `Kernel`, and how many lanes compute a point, or how many neighbouring points one thread. Out: its code, appended
+to a device function. All that a point computes stays in registers. Several lanes share the terms of its reductions and add what they have in a fixed tree, so
 results are the same from run to run. Where a store accumulates, one thread goes through the points that may add to one
 element, in order.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from graphc.codegen.access import MEMORY
 from graphc.codegen.cpu_functions import REGISTER, STORAGE, constant
 from graphc.codegen.cpu_memory import read, write
 from graphc.codegen.cuda.arch import WARP
@@ -18,10 +19,10 @@ from graphc.codegen.cuda.device import SHARED
 from graphc.codegen.cuda.place import Place, digits
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
-from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref
+from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref, Scalar
 from graphc.codegen.uses import loaded, stored
 
-__all__ = ["PARTIALS", "compute_points", "end_point", "owned_dims"]
+__all__ = ["PARTIALS", "compute_points", "compute_runs", "end_point", "owned_dims"]
 
 PARTIALS = "graphc_partials"  # shared memory: one word for each warp
 
@@ -51,6 +52,33 @@ def compute_points(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None
         _point(s, kernel, lanes, place)
 
 
+def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
+    """The same by a thread for every `run` neighbours along the last dim, which has whole runs of them: what it loads
+    and stores of them lies together. All are computed before the first is stored."""
+    f = s.function
+    last = kernel.dims[-1]
+    lengths = [s.value(dim.extent) for dim in kernel.dims]
+    lengths[-1] = i64(int(lengths[-1].text) // run)
+    first, step = place.dealt(f, 1)
+    with s.counting(first, s.product(lengths), step, "run") as number:
+        found = digits(f, number, lengths)
+        start = f.binary("mul nsw", found.pop(), i64(run))
+        with s.scope({dim.index: index for dim, index in zip(kernel.dims, found, strict=False)}):
+            points = [{last.index: f.binary("add nsw", start, i64(k))} for k in range(run)]
+            for point in points:
+                with s.scope(point):
+                    s.load_known(kernel)
+            values = []
+            for point in points:
+                with s.scope(point):
+                    _steps(s, kernel, 1, place)
+                    values.append([s.value(s.access.stored(store)) for store in kernel.stores])
+            for number_of, store in enumerate(kernel.stores):
+                for point, made in zip(points, values, strict=True):
+                    with s.scope(point):
+                        s.store(store.buffer, store.at, made[number_of], accumulate=False)
+
+
 def _ranges(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value], list[Value]]:
     """Where this group's part of each dim begins, and its length."""
     starts, lengths = [], []
@@ -66,12 +94,16 @@ def _ranges(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value],
 
 
 def _point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
+    _steps(s, kernel, lanes, place)
+    end_point(s, kernel, lanes, place)
+
+
+def _steps(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
     for step in kernel.body:
         if isinstance(step, Reduce):
             _reduce(s, step, lanes, place)
         else:
             s.value(Ref(step.name, step.value.dtype))
-    end_point(s, kernel, lanes, place)
 
 
 def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
@@ -103,20 +135,29 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
     lengths = [s.value(dim.extent) for dim in reduce.dims]
     with ExitStack() as stack:
         if lanes == 1:
-            for dim, length in zip(reduce.dims, lengths, strict=True):
+            asked = reduce.when is not None
+            for k, (dim, length) in enumerate(zip(reduce.dims, lengths, strict=True)):
                 index = stack.enter_context(s.counting(i64(0), length, i64(1), dim.index))
                 s.bind(Index(dim.index), index)
+                if asked and not _varies(s, reduce.when, reduce.dims[k + 1 :]) and k + 1 < len(reduce.dims):
+                    _ask(s, reduce, stack)
+                    asked = False
         else:
             number = stack.enter_context(s.counting(place.among(lanes), s.product(lengths), i64(lanes), "term"))
             for dim, index in zip(reduce.dims, digits(f, number, lengths), strict=True):
                 s.bind(Index(dim.index), index)
-        if reduce.when is not None:
-            stack.enter_context(f.when(s.value(reduce.when)))
-            stack.enter_context(s.scope({}))
+            asked = reduce.when is not None
+        counts = None
+        if asked and reduce.when is not None:
+            if MEMORY in s.access.dependence(reduce.when):
+                _ask(s, reduce, stack)
+            else:  # most terms count: a branch would keep the loads of several from being on their way together
+                counts = s.value(reduce.when)
+                stack.enter_context(s.guarded(counts))
         for let in reduce.body:
             s.value(Ref(let.name, let.value.dtype))
         for total, variable in totals:
-            _include(s, total, variable)
+            _include(s, total, variable, counts)
     for total, variable in totals:
         result = f.get(variable, REGISTER[total.value.dtype])
         if lanes > 1:
@@ -124,8 +165,19 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
         s.bind(Ref(total.name, total.value.dtype), result)
 
 
-def _include(s: Scalars, total: Accumulate, variable: Value) -> None:
-    """One more term; a product is added with one rounding."""
+def _ask(s: Scalars, reduce: Reduce, stack: ExitStack) -> None:
+    """What follows is computed for terms that count alone."""
+    assert reduce.when is not None
+    stack.enter_context(s.function.when(s.value(reduce.when)))
+    stack.enter_context(s.scope({}))
+
+
+def _varies(s: Scalars, scalar: Scalar | None, dims: Sequence[Dim]) -> bool:
+    return scalar is not None and any(dim.index in s.access.dependence(scalar) for dim in dims)
+
+
+def _include(s: Scalars, total: Accumulate, variable: Value, counts: Value | None) -> None:
+    """One more term, if it counts; a product is added with one rounding."""
     f, dtype = s.function, total.value.dtype
     before = f.get(variable, REGISTER[dtype])
     match s.access.resolve(total.value):
@@ -133,7 +185,7 @@ def _include(s: Scalars, total: Accumulate, variable: Value) -> None:
             after = s.functions.multiply_add(s.value(a), s.value(b), before)
         case _:
             after = _joined(s, total, before, s.value(total.value))
-    f.put(after, variable)
+    f.put(after if counts is None else f.select(counts, after, before), variable)
 
 
 def _joined(s: Scalars, total: Accumulate, a: Value, b: Value) -> Value:

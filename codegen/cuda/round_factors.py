@@ -47,10 +47,11 @@ from graphc.scalar import call, index, replaced
 __all__ = ["round_factors"]
 
 _RUN = 8  # elements of 16 bits that one instruction copies
-_ROUNDED = (16, 8)  # elements that a thread rounds: together they fill a sector of memory, or half of one
-_WORTH = 512.0  # operations for each element that is copied
+_TURNED = 16  # elements that a thread rounds of what lies otherwise: they fill a sector of memory
+_WORTH = 1536.0  # operations for each element that is copied, if it would be brought with as many others
+_TILE = 16  # points on each side of the smallest tile
 _LEAST = 1e9  # operations of a product: one more launch takes as long
-_FEWEST = 16  # points on each side of a product
+_FEWEST = 3  # points on each side of a product
 
 
 _T = TypeVar("_T")
@@ -60,7 +61,8 @@ Version = tuple[str, int]  # a buffer, and how many statements before have store
 @dataclass(frozen=True, slots=True)
 class _Product:
     """A kernel at a position of the program, the elements that are its factors, and the versions of their buffers; and
-    how many operations it has for each element of them."""
+    how many operations it has for each element of them, as often as those that a copy brings together were brought
+    apart."""
 
     position: int
     kernel: Kernel
@@ -93,11 +95,21 @@ def _products(program: Program, sizes: Mapping[str, int]) -> Iterator[_Product]:
             loads = _elements(statement, factors, program)
             versions = tuple((load.buffer, stores[load.buffer]) for load in loads)
             if loads:
-                made = _operations(factors, sizes)
-                share = tuple(made / _count(program.declared[load.buffer], sizes) / len(loads) for load in loads)
+                share = tuple(_share(k, factors, load, program, sizes) for k, load in enumerate(loads))
                 yield _Product(position, statement, factors, loads, versions, share)
         for name in stored((statement,)):
             stores[name] += 1
+
+
+def _share(
+    number: int, factors: Factors, load: Load, program: Program, sizes: Mapping[str, int]
+) -> float:
+    """The operations for each element of a factor, counted from the left ones on."""
+    count = len(factors.lefts)
+    own = [l == number if number < count else r == number - count for _, l, r in factors.terms]
+    factor = (*factors.lefts, *factors.rights)[number]
+    made = _operations(factors, sizes) * sum(own) / len(own)
+    return made / _count(program.declared[load.buffer], sizes) * _RUN / factor.run
 
 
 def _is_large(factors: Factors, sizes: Mapping[str, int]) -> bool:
@@ -106,8 +118,9 @@ def _is_large(factors: Factors, sizes: Mapping[str, int]) -> bool:
 
 
 def _operations(factors: Factors, sizes: Mapping[str, int]) -> float:
-    dims = (*factors.left, *factors.right, *factors.both, *factors.reduce.dims)
-    return 2.0 * len(factors.terms) * points_of(dims, sizes)
+    """Those of whole tiles."""
+    sides = max(points_of(factors.left, sizes), _TILE) * max(points_of(factors.right, sizes), _TILE)
+    return 2.0 * len(factors.terms) * sides * points_of((*factors.both, *factors.reduce.dims), sizes)
 
 
 def _count(buffer: Buffer, sizes: Mapping[str, int]) -> int:
@@ -202,7 +215,8 @@ def _copying(buffer: Buffer, copy: Buffer, place: int) -> Kernel:
     neighbours in what it reads."""
     extents = [dim for dim in buffer.dims if not isinstance(dim, Ring)]
     length = evaluate(extents[place], {})
-    run = next(n for n in _ROUNDED if length % n == 0)
+    turned = place + 1 < len(extents)
+    run = next(n for n in (_TURNED, _RUN) if length % n == 0 and (turned or n == _RUN))
     names = [f"{copy.name}.{k}" for k in range(len(extents))]
     extents[place] = index(length // run)
     dims = tuple(map(Dim, names, extents))

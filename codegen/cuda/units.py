@@ -29,7 +29,7 @@ from graphc.codegen.cuda.versions import NOMINAL, Version, held_products, versio
 from graphc.codegen.cuda.walk import is_walked
 from graphc.codegen.lengths import points_of
 from graphc.codegen.llvm import Value, quoted
-from graphc.codegen.program import Kernel, Loop, Program, Reduce, Statement, kernels
+from graphc.codegen.program import Const, Index, Kernel, Loop, Program, Reduce, Statement, kernels
 from graphc.codegen.uses import loaded, stored
 from graphc.scalar import index
 
@@ -48,11 +48,15 @@ __all__ = [
 
 THREADS = 256  # of a CTA
 _SHORT = 4  # terms: too few to bring to shared memory
+_THIN = 3  # points on one side: fewer leave even the tensor cores too little to do
+_LARGE = 1 << 30  # multiply-adds: enough for them nevertheless
 _LONG = 16  # terms: a reduction that is worth a warp's while
 _MANY = 1 << 17  # points: enough for the whole chip, one thread each
 _FEW = 2048  # points: so few that each may have a CTA of its own
 _SOME = 4096  # points: enough for a thread each, where their neighbours in memory are other points'
-_LONG_AXIS = 128  # points of an axis whose length comes with the data, where sums over it are to be split
+_LONG_AXIS = 128  # points of an axis whose length comes with the data, where a product is to be fast
+_PARTS = 16  # of sums that are not weighed against the memory that parts take
+_RUN = 4  # neighbouring points of one thread
 _CTAS_AN_SM = 8  # that fill it
 
 
@@ -69,7 +73,7 @@ def counters_value() -> Value:
 @dataclass(frozen=True)
 class PointsUnit:
     """A kernel at the top of the program, or in loops `around` it that the host walks. `lanes` threads compute each of
-    its points together; or it is a product, computed in tiles, or a sum whose terms each row searches for."""
+    its points together, or one thread a `run` of neighbouring points; or it is a product, computed in tiles, or a sum whose terms each row searches for."""
 
     symbol: str
     kernel: Kernel
@@ -80,6 +84,7 @@ class PointsUnit:
     search: Search | None = None
     around: tuple[Loop, ...] = ()
     threads: int = THREADS
+    run: int = 1
 
     @property
     def statement(self) -> Statement:
@@ -124,15 +129,15 @@ def split_sums(program: Program, arch: Arch, fragments: Fragments | None) -> Pro
     sizes = dict.fromkeys(program.sizes, _LONG_AXIS)
 
     def wanted(kernel: Kernel) -> int:
-        factors, search = _factors(kernel, program, sizes), search_of(kernel, program, sizes)
+        factors, search = _factors(kernel, program, fragments, sizes), search_of(kernel, program, sizes)
         if search is not None:
-            return arch.sms // max(1, -(-search.warps(kernel, sizes) * WARP // THREADS))
+            return min(_PARTS, arch.sms // max(1, -(-search.warps(kernel, sizes) * WARP // THREADS)))
         if factors is not None and fragments is not None and factors.dtype == "float32":
             return mma_parts(factors, fragments, _points(factors, sizes), THREADS, arch)
         if factors is not None:
             counted = _points(factors, sizes)
             tiles = fma_blocking(factors, counted.left, counted.right).tiles(counted.left, counted.right)
-            return arch.sms // (tiles * counted.both)
+            return min(_PARTS, arch.sms // (tiles * counted.both))
         points = points_of(kernel.dims, sizes)
         if _lies_along_points(kernel, program):
             return arch.sms * _CTAS_AN_SM * THREADS // points
@@ -146,7 +151,7 @@ def rounded_factors(program: Program, fragments: Fragments | None) -> Program:
     """The program with copies of what products on the tensor cores read again and again."""
     if fragments is None or fragments.dtype is None:
         return program
-    return round_factors(program, fragments.dtype, dict.fromkeys(program.sizes, NOMINAL))
+    return round_factors(program, fragments.dtype, dict.fromkeys(program.sizes, _LONG_AXIS))
 
 
 def units(program: Program, arch: Arch, fragments: Fragments | None) -> tuple[Unit, ...]:
@@ -180,7 +185,8 @@ def _unit(place: str, statement: Statement, program: Program, arch: Arch, fragme
         product = _product(statement, program, arch, fragments)
         rounded = product is not None and product[0].dtype == "float32"
         search = search_of(statement, program, dict.fromkeys(program.sizes, NOMINAL))
-        return PointsUnit(symbol, statement, buffers, alone, product, fragments if rounded else None, search)
+        run = _RUN if alone == 1 and not product and not search and _has_runs(statement, program) else 1
+        return PointsUnit(symbol, statement, buffers, alone, product, fragments if rounded else None, search, run=run)
     symbol = _symbol(place, f"loop_{statement.index}")
     sliced = slicings(statement, program)
     products = held_products(statement, sliced, program)
@@ -209,6 +215,19 @@ def _lanes(kernel: Kernel, program: Program, alone: bool) -> int:
     return THREADS if alone and points < _FEW and terms >= 2 * THREADS else WARP
 
 
+def _has_runs(kernel: Kernel, program: Program) -> bool:
+    """Whether a kernel has points enough to leave several to each thread, which then lie together in what it stores;
+    and little to add up for each, all of which is then known when code is made."""
+    sizes = dict.fromkeys(program.sizes, NOMINAL)
+    if points_of(kernel.dims, sizes) < _RUN * _MANY or any(store.accumulate for store in kernel.stores):
+        return False
+    last, reduces = kernel.dims[-1], [step for step in kernel.body if isinstance(step, Reduce)]
+    terms = sum(points_of(step.dims, sizes) for step in reduces)
+    whole = isinstance(last.extent, Const) and int(last.extent.value) % _RUN == 0
+    known = all(isinstance(dim.extent, Const) for step in reduces for dim in step.dims)
+    return whole and known and terms < _LONG and all(store.at[-1:] == (Index(last.index),) for store in kernel.stores)
+
+
 def _lies_along_points(kernel: Kernel, program: Program) -> bool:
     """Whether all that a reduction reads lies along the points, and nothing along the terms."""
     access = Access(kernel, program)
@@ -222,13 +241,19 @@ def _lies_along_points(kernel: Kernel, program: Program) -> bool:
     return bool(offsets) and all(coefficient(offset, point, access) == index(1) for offset in offsets)
 
 
-def _factors(kernel: Kernel, program: Program, sizes: Mapping[str, int]) -> Factors | None:
-    """The factors of a kernel that is computed in tiles: a product of two, large enough to fill them."""
+def _factors(
+    kernel: Kernel, program: Program, fragments: Fragments | None, sizes: Mapping[str, int]
+) -> Factors | None:
+    """The factors of a kernel that is computed in tiles: a product of two, large enough to fill them; or large enough
+    that the tensor cores are faster though much of their tiles stays empty."""
     factors = factors_of(kernel, program)
     if factors is None:
         return None
     counted = _points(factors, sizes)
-    return None if min(counted.left, counted.right) < SIDE or counted.terms < _SHORT else factors
+    small = min(counted.left, counted.right)
+    work = len(factors.terms) * counted.left * counted.right * counted.both * counted.terms
+    fast = fragments is not None and factors.dtype == "float32" and small >= _THIN and work >= _LARGE
+    return factors if counted.terms >= _SHORT and (small >= SIDE or fast) else None
 
 
 def _points(factors: Factors, sizes: Mapping[str, int]) -> Points:
@@ -240,8 +265,8 @@ def _product(
     kernel: Kernel, program: Program, arch: Arch, fragments: Fragments | None
 ) -> tuple[Factors, Blocking] | None:
     """How to compute a kernel in tiles, if it is a product that fills them."""
-    sizes = dict.fromkeys(program.sizes, NOMINAL)
-    factors = _factors(kernel, program, sizes)
+    sizes = dict.fromkeys(program.sizes, _LONG_AXIS)
+    factors = _factors(kernel, program, fragments, sizes)
     if factors is None:
         return None
     counted = _points(factors, sizes)
