@@ -179,11 +179,11 @@ def test_a_loop_takes_what_is_rounded_already_as_it_lies(precision: Precision, d
 
 
 def test_neighbouring_elements_are_loaded_together() -> None:
-    """As those of float32: four of 16 bits in one instruction."""
+    """As those of float32: eight of 16 bits in one instruction."""
     g = gc.Graph("product")
     batch = g.axis("n")
     g.output("y", g.param("w", (64, 64), dtype="bfloat16") @ g.input("x", (64,), over=batch, dtype="bfloat16"))
-    assert gc.emit(g, target="cuda", precision="bf16").ptx.count("ld.global.nc.v4.b16") == 2
+    assert gc.emit(g, target="cuda", precision="bf16").ptx.count("ld.global.nc.v4.b32") == 3
 
 
 @settings(max_examples=4)

@@ -24,6 +24,7 @@ _FRAGMENTS = 48
 _FETCHED = 48
 _PLACE = 3  # for the point of each run of neighbouring terms that a thread brings
 _HELD = 200  # of all; the others are for addresses
+_ASIDE = 176  # the same, of factors that are fetched, and computed
 _SHARING = 104  # the same, where two CTAs are to share an SM, and factors are copied
 _DEPTHS = (64, 32, 16)  # terms of a block
 _STAGES = (4, 2)  # blocks of factors that are copied
@@ -131,7 +132,7 @@ def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) ->
         fetched = 0 if copied else (counts[0] * height + counts[1] * width) * depth // threads
         places = _PLACE * (_runs(factors.lefts, height, depth, threads) + _runs(factors.rights, width, depth, threads))
         every = added + held + fetched + places
-        fits = added <= _SUMS and held <= _FRAGMENTS and fetched <= _FETCHED and every <= _HELD
+        fits = added <= _SUMS and held <= _FRAGMENTS and fetched <= _FETCHED and every <= (_HELD if copied else _ASIDE)
         for stages in _STAGES if copied else (2,):
             needed = max(stages * stage, 4 * sums * height * line(width))
             if needed <= shared and (fits or smallest):

@@ -48,7 +48,7 @@ __all__ = ["round_factors"]
 
 _RUN = 8  # elements of 16 bits that one instruction copies
 _TURNED = 16  # elements that a thread rounds of what lies otherwise: they fill a sector of memory
-_WORTH = 1536.0  # operations for each element that is copied, if it would be brought with as many others
+_WORTH = 1100.0  # operations for each element that is copied, if it would be brought with as many others
 _TILE = 16  # points on each side of the smallest tile
 _LEAST = 1e9  # operations of a product: one more launch takes as long
 _FEWEST = 3  # points on each side of a product

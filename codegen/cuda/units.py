@@ -140,7 +140,7 @@ def split_sums(program: Program, arch: Arch, fragments: Fragments | None) -> Pro
             return min(_PARTS, arch.sms // (tiles * counted.both))
         points = points_of(kernel.dims, sizes)
         if _lies_along_points(kernel, program):
-            return arch.sms * _CTAS_AN_SM * THREADS // points
+            return arch.sms * _CTAS_AN_SM * THREADS // points if points >= WARP else _PARTS
         threads = points * _lanes(kernel, program, alone=True)
         return arch.sms * _CTAS_AN_SM // points if 2 * threads <= arch.sms * _CTAS_AN_SM * THREADS else 1
 
