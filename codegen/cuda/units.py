@@ -141,8 +141,12 @@ def split_sums(program: Program, arch: Arch, fragments: Fragments | None) -> Pro
         points = points_of(kernel.dims, sizes)
         if _lies_along_points(kernel, program):
             return arch.sms * _CTAS_AN_SM * THREADS // points if points >= WARP else _PARTS
-        threads = points * _lanes(kernel, program, alone=True)
-        return arch.sms * _CTAS_AN_SM // points if 2 * threads <= arch.sms * _CTAS_AN_SM * THREADS else 1
+        if 2 * points * _lanes(kernel, program, alone=True) > arch.sms * _CTAS_AN_SM * THREADS:
+            return 1
+        reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+        terms = sum(points_of(step.dims, sizes) for step in reduces)
+        stored = points * max(1, sum(len(step.sums) for step in reduces))  # by each part
+        return min(arch.sms * _CTAS_AN_SM // points, terms // (_LONG * stored))
 
     return partials(program, wanted, sizes)
 
