@@ -12,7 +12,7 @@ shared memory once more, so that neighbouring threads compute and store neighbou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -144,28 +144,36 @@ class BlockedProduct(ABC):
             f.meet_cta()
 
     def _stream(self, bringers: Mapping[tuple[bool, int], Bringer], odometers: Odometers) -> None:
-        """Block after block: wait for one, begin to copy the one that takes the place of the last, add products."""
+        """Block after block: wait for one, and add its products while copies of the one that takes the place of the
+        last begin. The addresses of these are computed in between, where the tensor cores do not wait for them."""
         f, b = self.f, self.block
         ahead = b.stages - 1
         for stage in range(ahead):
-            with f.when(f.compare("icmp slt", i64(stage * b.depth), self.terms)), self.s.scope({}):
-                self._copy_block(bringers, odometers, i64(stage))
+            exists = f.compare("icmp slt", i64(stage * b.depth), self.terms)
+            for _ in self._copies(bringers, odometers, i64(stage), exists):
+                pass
             f.commit_copies()
         with f.loop(i64(0), self.terms, i64(b.depth), "block", unroll=False) as (first, _), self.s.scope({}):
             f.wait_copies(ahead - 1)
             f.meet_cta()  # all have waited, and all have read what is replaced now
             number = f.binary("lshr", first, i64(b.depth.bit_length() - 1))
-            following = f.binary("add nsw", first, i64(ahead * b.depth))
-            with f.when(f.compare("icmp slt", following, self.terms)), self.s.scope({}):
-                replaced = f.binary("and", f.binary("add nsw", number, i64(ahead)), i64(ahead))
-                self._copy_block(bringers, odometers, replaced)
+            exists = f.compare("icmp slt", f.binary("add nsw", first, i64(ahead * b.depth)), self.terms)
+            replaced = f.binary("and", f.binary("add nsw", number, i64(ahead)), i64(ahead))
+            copies = self._copies(bringers, odometers, replaced, exists)
+            count = sum(len(bringer.runs) for bringer in bringers.values())
+            self.add_block(f.binary("and", number, i64(ahead)), [partial(next, copies)] * count)
+            for _ in copies:
+                raise AssertionError("more copies than runs")
             f.commit_copies()
-            self.add_block(f.binary("and", number, i64(ahead)))
+        f.wait_copies(0)  # for the zeros of blocks that do not exist, too
         f.meet_cta()
 
-    def _copy_block(self, bringers: Mapping[tuple[bool, int], Bringer], odometers: Odometers, stage: Value) -> None:
+    def _copies(
+        self, bringers: Mapping[tuple[bool, int], Bringer], odometers: Odometers, stage: Value, exists: Value
+    ) -> Iterator[None]:
+        """Begin to copy a block, if it exists, run by run: a step for each."""
         for (is_left, operand), bringer in bringers.items():
-            bringer.copy(partial(self.address, is_left, operand, stage))
+            yield from bringer.copies(partial(self.address, is_left, operand, stage), exists)
         for odometer in odometers.values():
             odometer.advance()
 
@@ -218,8 +226,8 @@ class BlockedProduct(ABC):
         """Put a run of a factor's elements where `add_block` finds it in this stage; 0, if it does not count."""
 
     @abstractmethod
-    def add_block(self, stage: Value) -> None:
-        """Add the products of a block's factors to the sums."""
+    def add_block(self, stage: Value, meanwhile: Sequence[Callable[[], None]] = ()) -> None:
+        """Add the products of a block's factors to the sums; and emit what else is to be done in the meantime."""
 
     @abstractmethod
     def spread(self) -> None:

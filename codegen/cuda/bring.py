@@ -176,30 +176,33 @@ class Bringer:
                     value = f.convert("fptrunc", value, self.rounded)
                 f.put(value, variable)
 
-    def copy(self, address: Callable[[Run], Value]) -> None:
+    def copies(self, address: Callable[[Run], Value], exists: Value) -> Iterator[None]:
         """The same of a factor that is an element of a buffer, as it lies in memory, to these addresses: some time
-        before `wait_copies` returns. 0 for what does not count."""
+        before `wait_copies` returns. 0 for what does not count, and for all of a block that does not exist. A step for
+        each run."""
         f, s, load = self.f, self.s, self.factor.load
         assert load is not None
-        element, size = STORAGE[s.access.buffers[load.buffer].dtype]
-        for run, when in self._moved_runs():
-            bytes = i32(size * self.factor.run)
-            if run.counts is not None:
-                bytes = f.select(f.get(run.counts, "i1"), bytes, i32(0))
+        size = STORAGE[s.access.buffers[load.buffer].dtype][1] * self.factor.run
+        for run, _ in self._moved_runs():
+            counts = exists if run.counts is None else f.binary("and", exists, f.get(run.counts, "i1"))
             with ExitStack() as stack:
                 if run.exists is not None:
                     stack.enter_context(f.when(run.exists))
                     stack.enter_context(s.scope({}))
-                f.copy_async(address(run), s.pointer(load.buffer, load.at), size * self.factor.run, bytes)
+                count = f.select(counts, i32(size), i32(0))
+                f.copy_async(address(run), s.pointer(load.buffer, load.at), size, count)
+            yield
 
     def _moved_runs(self) -> Iterator[tuple[Run, Value | None]]:
         """All runs of the next block, each in the scope of its first element; with what the reduction asks of it. What
         does not count stands at another term, which exists."""
         f, s = self.f, self.s
         along_terms = self.factor.along == "terms"
-        numbers = self.terms.read(1 if along_terms else self.parts)
+        numbers = self.terms.read()
+        found = next(numbers)
         for part, run in enumerate(self.runs):
-            found = numbers[0 if along_terms else part]
+            if part and not along_terms:
+                found = next(numbers)
             inside = None if self._is_whole else self.terms.inside(found)
             with s.scope({**run.indices, **self._term(found, inside)}):
                 when = None if self.reduce.when is None else s.value(self.reduce.when)

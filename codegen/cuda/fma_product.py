@@ -5,7 +5,7 @@ In: the factors of a product, and about how many points they have. Out: a `Block
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphc.codegen.cpu_functions import REGISTER, STORAGE, constant
 from graphc.codegen.cuda.blocks import BlockedProduct, Blocking, line
@@ -79,7 +79,7 @@ class FmaProduct(BlockedProduct):
         block = f.offset(self.memory, "i8", f.binary("mul nsw", stage, i64(b.stage)))
         return f.offset(f.offset(block, self.element, i64(start)), self.element, index)
 
-    def add_block(self, stage: Value) -> None:
+    def add_block(self, stage: Value, meanwhile: Sequence[Callable[[], None]] = ()) -> None:
         with self.s.counting(i64(0), i64(self.block.depth), i64(1), "term") as k:
             self._add(stage, k)
 

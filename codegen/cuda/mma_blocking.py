@@ -22,7 +22,8 @@ __all__ = ["Lines", "MmaBlocking", "Points", "bytes_of", "is_copied", "lines_of"
 _SUMS = 128  # registers of a thread
 _FRAGMENTS = 48
 _FETCHED = 48
-_PLACE = 3  # for the point of each run of neighbouring terms that a thread brings
+_PLACES = {"terms": 3, "points": 1}  # for where each run that a thread brings lies, by what it goes along
+_ASKED = 32  # for which terms count, if not all do
 _HELD = 200  # of all; the others are for addresses
 _ASIDE = 176  # the same, of factors that are fetched, and computed
 _SHARING = 104  # the same, where two CTAs are to share an SM, and factors are copied
@@ -130,7 +131,8 @@ def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) ->
         added = 4 * sums * tall * wide
         held = 4 * at_once[0] * tall + 2 * at_once[1] * wide
         fetched = 0 if copied else (counts[0] * height + counts[1] * width) * depth // threads
-        places = _PLACE * (_runs(factors.lefts, height, depth, threads) + _runs(factors.rights, width, depth, threads))
+        places = _places(factors.lefts, height, depth, threads) + _places(factors.rights, width, depth, threads)
+        places += 0 if factors.reduce.when is None else _ASKED
         every = added + held + fetched + places
         fits = added <= _SUMS and held <= _FRAGMENTS and fetched <= _FETCHED and every <= (_HELD if copied else _ASIDE)
         for stages in _STAGES if copied else (2,):
@@ -142,9 +144,9 @@ def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) ->
                 yield MmaBlocking(height, width, depth, tall, wide, stage, needed, stages, resident, across)
 
 
-def _runs(factors: Sequence[Factor], points: int, depth: int, threads: int) -> int:
-    """How many runs of neighbouring terms each thread brings."""
-    return sum(points * depth // (factor.run * threads) for factor in factors if factor.along == "terms")
+def _places(factors: Sequence[Factor], points: int, depth: int, threads: int) -> int:
+    """Registers for where the runs are that each thread brings."""
+    return sum(_PLACES[factor.along] * (points * depth // (factor.run * threads)) for factor in factors)
 
 
 def _cycles(

@@ -8,7 +8,7 @@ read one by one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphc.codegen.cpu_functions import constant
 from graphc.codegen.cuda.blocks import BlockedProduct
@@ -120,12 +120,16 @@ class MmaProduct(BlockedProduct):
 
     # Products.
 
-    def add_block(self, stage: Value) -> None:
+    def add_block(self, stage: Value, meanwhile: Sequence[Callable[[], None]] = ()) -> None:
         """The terms of a block, as many at a time as a fragment has."""
         f, b, x = self.f, self.block, self.factors
         block = self._block(stage)
         first = {key: f.offset(block, "i8", offset) for key, offset in self._lanes.items()}
-        for term in range(0, b.depth, self.fragments.depth):
+        slices = b.depth // self.fragments.depth
+        for number in range(slices):
+            term = number * self.fragments.depth
+            for piece in meanwhile[number * len(meanwhile) // slices : (number + 1) * len(meanwhile) // slices]:
+                piece()
             left: dict[int, list[list[Value]]] = {}
             right: dict[int, list[list[Value]]] = {}
             for total, l, r in x.terms:

@@ -6,7 +6,7 @@ each runs from 0 to its length, and what passes its length carries into the one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from graphc.codegen.cuda.device import DeviceFunction, i32
 from graphc.codegen.cuda.place import digits
@@ -27,13 +27,13 @@ class Odometer:
         for variable, digit in zip(self._digits, digits(f, first, lengths), strict=True):
             f.put(f.narrow(digit), variable)
 
-    def read(self, count: int) -> list[list[Value]]:
-        """The indices of this point, and of those that follow it, `count` in all."""
+    def read(self) -> Iterator[list[Value]]:
+        """The indices of this point, and of those that follow it, one after another."""
         one = [i32(0)] * (len(self.lengths) - 1) + [i32(1)]
-        points = [self._current()]
-        while len(points) < count:
-            points.append(self._moved(points[-1], one))
-        return [[self.f.wide(digit) for digit in point] for point in points]
+        point = self._current()
+        while True:
+            yield [self.f.wide(digit) for digit in point]
+            point = self._moved(point, one)
 
     def inside(self, point: Sequence[Value]) -> Value:
         """Whether a point is one of those that the lengths count."""

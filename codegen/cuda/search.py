@@ -108,7 +108,7 @@ def _belonging(s: Scalars, choice: Choice, place: Place) -> Iterator[None]:
     lengths = [s.value(dim.extent) for dim in reduce.dims]
     odometer = Odometer(f, lengths, place.lane, WARP)
     with s.counting(i64(0), s.product(lengths), i64(WARP), "term") as number:
-        (own,) = odometer.read(1)
+        own = next(odometer.read())
         found = f.ballot(_belongs(s, choice, own, odometer.inside(own)))
         left = f.variable("i32")
         f.put(found, left)
