@@ -146,7 +146,7 @@ def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) ->
 
 def _places(factors: Sequence[Factor], points: int, depth: int, threads: int) -> int:
     """Registers for where the runs are that each thread brings."""
-    return sum(_PLACES[factor.along] * (points * depth // (factor.run * threads)) for factor in factors)
+    return sum(_PLACES[factor.along] * -(-points * depth // (factor.run * threads)) for factor in factors)
 
 
 def _cycles(
