@@ -33,7 +33,7 @@ from graphc.codegen.program import (
     scalars,
 )
 from graphc.codegen.uses import loads, used_steps
-from graphc.scalar import call, replaced, walk
+from graphc.scalar import call, walk
 
 __all__ = ["join_stored"]
 
@@ -136,9 +136,7 @@ def _is_sum(value: Scalar) -> bool:
     return isinstance(value, Load) or (isinstance(value, Call) and value.fn == "add")
 
 
-def _kept(
-    leaves: Sequence[Scalar], single: set[str], makers: Mapping[str, str], groups: list[_Group]
-) -> list[Scalar]:
+def _kept(leaves: Sequence[Scalar], single: set[str], makers: Mapping[str, str], groups: list[_Group]) -> list[Scalar]:
     """The leaves, without those that others of the same kernel take in."""
     found: dict[tuple[str, tuple[Scalar, ...], Scalar | None], list[Load]] = {}
     for leaf in leaves:

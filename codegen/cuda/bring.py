@@ -117,7 +117,8 @@ class Bringer:
 
     def _counts(self) -> Value | None:
         """Room for whether a run counts; None: all do."""
-        conditional = self.reduce.when is not None or (self.factor.load is not None and self.factor.load.when is not None)
+        load = self.factor.load
+        conditional = self.reduce.when is not None or (load is not None and load.when is not None)
         return self.f.variable("i1") if conditional or not self._is_whole else None
 
     def _variables(self) -> tuple[Value, ...]:
@@ -168,7 +169,7 @@ class Bringer:
     def fetch(self) -> None:
         """All elements of the next block, into registers. Nothing waits for them here: whoever puts them away makes 0
         of those that do not count."""
-        f, s = self.f, self.s
+        f = self.f
         for run, when in self._moved_runs():
             for k, variable in enumerate(run.values):
                 value = self._element(k, when)
@@ -209,7 +210,8 @@ class Bringer:
                 load = self.factor.load
                 exists = None if load is None or load.when is None else s.value(load.when)
                 if run.counts is not None:
-                    f.put(functools.reduce(partial(f.binary, "and"), [c for c in (inside, when, exists) if c]), run.counts)
+                    conditions = [condition for condition in (inside, when, exists) if condition is not None]
+                    f.put(functools.reduce(partial(f.binary, "and"), conditions), run.counts)
                 yield run, when
 
     def _term(self, found: Sequence[Value], inside: Value | None) -> dict[str, Value]:

@@ -27,13 +27,14 @@ __all__ = ["TENSOR", "Grouping", "Step", "groupings", "step_of"]
 
 _CYCLES = 2  # a warp's instruction: 8 warps share 4 schedulers
 _BESIDE = 3  # instructions for each term of a reduction: two loads and a multiply-add
-TENSOR = 4  # how many times as fast tensor cores are, where the other operand is still to be rounded
+TENSOR = 6  # how many times as fast tensor cores are, where the other operand is still to be rounded
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle, for tensor cores; for multiply-adds half
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
 # Seconds of an H200, fitted to what loops took in every grouping (docs/gpu.md).
-_LATENCY = 400e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
-_NEAR = 300e-9  # of one whose product reads from shared memory instead
-_TURN = 500e-9  # of the points that a thread has one after another, each: loads, exponentials and divisions in a chain
+_LATENCY = 700e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+_NEAR = 670e-9  # of one whose product reads from shared memory instead
+_VISIT = 660e-9  # of a kernel that goes over the points of a product, with what it loads
+_TURN = 650e-9  # of the points that a thread has one after another, each: loads, exponentials and divisions in a chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Work:
     products: int
     lanes: int
     held: int
+    visited: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def _estimated(
     groups = math.prod(parts)
     compute = sum(times * _kernel_seconds(w, version, groups, unit.threads, arch) for times, w in step.works)
     meeting = _meeting_seconds(version, parts, step, unit, lengths, arch)
-    waiting = meeting + sum(times * (_latency(w, version) + _TURN) for times, w in step.works)
+    waiting = meeting + sum(times * _latency(w, version) for times, w in step.works)
     seconds = compute + meeting
     waves = -(-groups // max(1, arch.at_once(version.ctas, version.kind)))
     shared = _shared(version, lengths, parts)
@@ -148,8 +150,8 @@ def _meeting_seconds(
         one = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
         return step.barriers * one
     if version.kind == "cluster":
-        return len(version.rounds) * arch.cluster_round
-    words = [-(-round.words(lengths, parts) // unit.threads) for round in version.rounds]
+        return len(version.rounds) * (arch.cluster_round + version.ctas * arch.cluster_cta)
+    words = [round.words_of_thread(lengths, parts, unit.threads) for round in version.rounds]
     return sum(arch.grid_round + count * arch.word for count in words)
 
 
@@ -162,13 +164,16 @@ def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arc
     tile = version.tiles.get(work.kernel)
     turns = -(-points // (ctas * threads))
     if tile is not None and tile[1].home != "memory":
-        return _latency(work, version) + turns * _TURN + _tile_seconds(tile[1], compute, points, threads, arch)
+        more = (turns - 1) * _TURN + _tile_seconds(tile[1], compute, points, threads, arch)
+        return _latency(work, version) + more
     fetched = min(work.held, 4 * work.terms * work.products * -(-points // ctas))
-    return _LATENCY + rounds * _TURN + max(compute, fetched * arch.sms / arch.l2)
+    return _latency(work, version) + (rounds - 1) * _TURN + max(compute, fetched * arch.sms / arch.l2)
 
 
 def _latency(work: Work, version: Version) -> float:
     """How long a kernel takes that has nothing to compute."""
+    if work.visited:
+        return _VISIT
     near = version.mirrors and work.kernel in version.tiles
     return _NEAR if near else _LATENCY
 
@@ -193,7 +198,7 @@ def step_of(unit: LoopUnit, program: Program, sizes: Mapping[str, int]) -> Step:
     """What one step of the unit's loop does."""
     made = stored((unit.loop,))
     works = tuple(
-        (times, _work(kernel, unit.lanes[kernel.name], made, program, sizes))
+        (times, _work(kernel, unit.lanes[kernel.name], kernel.name in unit.visited, made, program, sizes))
         for times, kernel in _repeated(unit.loop.body, 1, sizes)
     )
     met = sum(times for times, kernel in _repeated(unit.loop.body, 1, sizes) if kernel.name in unit.barriers)
@@ -208,7 +213,9 @@ def _repeated(body: tuple[Statement, ...], times: int, sizes: Mapping[str, int])
             yield times, statement
 
 
-def _work(kernel: Kernel, lanes: int, made: set[str], program: Program, sizes: Mapping[str, int]) -> Work:
+def _work(
+    kernel: Kernel, lanes: int, visited: bool, made: set[str], program: Program, sizes: Mapping[str, int]
+) -> Work:
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     inside = [value for reduce in reduces for value in reduce.values]
     extents = {d.index: evaluate(d.extent, sizes) for d in (*kernel.dims, *(d for r in reduces for d in r.dims))}
@@ -225,6 +232,7 @@ def _work(kernel: Kernel, lanes: int, made: set[str], program: Program, sizes: M
         max(1, sum(isinstance(part, Call) and part.fn == "mul" for value in inside for part in walk(value))),
         lanes,
         sum(held.values()),
+        visited,
     )
 
 

@@ -42,8 +42,8 @@ _FEWEST = 64  # terms of a part
 
 
 def partials(program: Program, wanted: Callable[[Kernel], int], sizes: Mapping[str, int]) -> Program:
-    """`wanted` says into how many parts a kernel's reduction should fall; 1, if into none. It falls into fewer, where it
-    has no dim long enough. `sizes` are the lengths to count with."""
+    """`wanted` says into how many parts a kernel's reduction should fall; 1, if into none. It falls into fewer, where
+    it has no dim long enough. `sizes` are the lengths to count with."""
     buffers: list[Buffer] = []
 
     def parts(statements: tuple[Statement, ...]) -> Iterator[Statement]:

@@ -1,9 +1,9 @@
 """A kernel point by point: each is computed by one thread, by the lanes of a warp together, or by a CTA.
 
 In: a `Kernel`, and how many lanes compute a point, or how many neighbouring points one thread. Out: its code, appended
-to a device function. All that a point computes stays in registers. Several lanes share the terms of its reductions and add what they have in a fixed tree, so
-results are the same from run to run. Where a store accumulates, one thread goes through the points that may add to one
-element, in order.
+to a device function. All that a point computes stays in registers. Several lanes share the terms of its reductions and
+add what they have in a fixed tree, so results are the same from run to run. Where a store accumulates, one thread goes
+through the points that may add to one element, in order.
 """
 
 from __future__ import annotations

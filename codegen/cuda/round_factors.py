@@ -101,9 +101,7 @@ def _products(program: Program, sizes: Mapping[str, int]) -> Iterator[_Product]:
             stores[name] += 1
 
 
-def _share(
-    number: int, factors: Factors, load: Load, program: Program, sizes: Mapping[str, int]
-) -> float:
+def _share(number: int, factors: Factors, load: Load, program: Program, sizes: Mapping[str, int]) -> float:
     """The operations for each element of a factor, counted from the left ones on."""
     count = len(factors.lefts)
     own = [l == number if number < count else r == number - count for _, l, r in factors.terms]

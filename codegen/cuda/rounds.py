@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
 from graphc.codegen.cpu_functions import STORAGE
+from graphc.codegen.cuda.arch import WARP
 from graphc.codegen.cuda.dealing import Dealing, needs_barriers
 from graphc.codegen.cuda.geometry import Geometry
 from graphc.codegen.cuda.mirror import Mirror, near_loads
@@ -49,13 +50,17 @@ class Round:
         return self.run // REGISTER
 
     def words(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
-        """The words of global memory that a step takes, when slicings of these lengths are cut into so many parts."""
+        """The words that a CTA tells in a step, at most, when slicings of these lengths are cut into so many parts."""
         lines = len(self.mirrors) * self.mirrors[0].most_rows(lengths, parts)
-        return self.ctas * -(-lines * self.run_registers // WORD)
+        return -(-lines * self.run_registers // WORD)
+
+    def words_of_thread(self, lengths: Sequence[int], parts: Sequence[int], threads: int) -> int:
+        """The words that a thread reads."""
+        return -(-self.words(lengths, parts) // WARP) * -(-self.ctas * WARP // threads)
 
     def bytes(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
         """The global memory of a group."""
-        return 2 * WORD_BYTES * self.words(lengths, parts)
+        return 2 * WORD_BYTES * self.ctas * self.words(lengths, parts)
 
 
 def rounds(

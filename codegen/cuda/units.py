@@ -73,7 +73,8 @@ def counters_value() -> Value:
 @dataclass(frozen=True)
 class PointsUnit:
     """A kernel at the top of the program, or in loops `around` it that the host walks. `lanes` threads compute each of
-    its points together, or one thread a `run` of neighbouring points; or it is a product, computed in tiles, or a sum whose terms each row searches for."""
+    its points together, or one thread a `run` of neighbouring points; or it is a product, computed in tiles, or a sum
+    whose terms each row searches for."""
 
     symbol: str
     kernel: Kernel
@@ -245,9 +246,7 @@ def _lies_along_points(kernel: Kernel, program: Program) -> bool:
     return bool(offsets) and all(coefficient(offset, point, access) == index(1) for offset in offsets)
 
 
-def _factors(
-    kernel: Kernel, program: Program, fragments: Fragments | None, sizes: Mapping[str, int]
-) -> Factors | None:
+def _factors(kernel: Kernel, program: Program, fragments: Fragments | None, sizes: Mapping[str, int]) -> Factors | None:
     """The factors of a kernel that is computed in tiles: a product of two, large enough to fill them; or large enough
     that the tensor cores are faster though much of their tiles stays empty."""
     factors = factors_of(kernel, program)

@@ -2,7 +2,8 @@
 
 In: a loop, its slicings, an architecture. Out: `Version`s. Each says how many CTAs a group has, how the products with
 held operands are computed, and into how many parts those slicings must be cut that these products depend on. A cluster
-is as small as holds all operands on the chip, or in registers; over the grid, a group is as large as there are units.
+is as small as holds all operands on the chip, or in registers; over the grid, a group is as large as there are units,
+or half as large where its CTAs tell each other what they have made: then there is less to hear.
 """
 
 from __future__ import annotations
@@ -119,9 +120,9 @@ def versions(
     found = [made("cta", 1)]
     clusters = [made("cluster", 2**k) for k in range(1, 5) if 2**k <= arch.cluster]
     found += _worthwhile(clusters)
-    for grid in _grids(loop, products, program, threads, arch, fragments):
-        told = made("grid", grid)
-        found += [told] if told.rounds else []
+    grid = _grid(loop, products, program, threads, arch, fragments)
+    told = next((v for v in (made("grid", grid // 2), made("grid", grid)) if v.ctas > 1 and v.holds and v.rounds), None)
+    found += [] if told is None else [told]
     return (*found, made("grid", grid, near=False))
 
 
@@ -174,21 +175,21 @@ def _fitted(
     return tiles
 
 
-def _grids(
+def _grid(
     loop: Loop,
     products: Mapping[str, Product],
     program: Program,
     threads: int,
     arch: Arch,
     fragments: Fragments | None,
-) -> tuple[int, ...]:
+) -> int:
     """The CTAs of a group over the grid: one for each unit (or sixteen, which tensor cores take together), or for each
     `threads` points, as far as there are SMs."""
     most = 1 << (arch.sms.bit_length() - 1)
     wanted = max(_units(products), default=0) // (1 if fragments is None else ROWS) or -(
         -max(_points(loop, program)) // threads
     )
-    return (min(most, max(2, 1 << (wanted - 1).bit_length())),)
+    return min(most, max(2, 1 << (wanted - 1).bit_length()))
 
 
 def _units(products: Mapping[str, Product]) -> Iterator[int]:
