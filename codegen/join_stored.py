@@ -76,9 +76,9 @@ def _makers(program: Program) -> dict[str, str]:
             buffer = program.declared[store.buffer]
             whole = store.at == own and not store.accumulate and not any(isinstance(d, Ring) for d in buffer.dims)
             value = store.value
-            if whole and stores[store.buffer] == 1 and buffer.kind == "temp" and buffer.dtype == "float32":
-                if isinstance(value, Ref) and value.name in sums:
-                    found[store.buffer] = kernel.name
+            alone = whole and stores[store.buffer] == 1 and buffer.kind == "temp" and buffer.dtype == "float32"
+            if alone and isinstance(value, Ref) and value.name in sums:
+                found[store.buffer] = kernel.name
     return found
 
 

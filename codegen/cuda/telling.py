@@ -141,19 +141,35 @@ class ThroughMemory(Teller):
 
     def hear(self, time: Value, slot: Value) -> None:
         f, place, ctas = self.function, self.place, self.round.ctas
-        last, numbers = i64(ctas - 1), range(0, ctas, place.warps)
-        cta_of = [f.binary("add nsw", place.warp, i64(number)) for number in numbers]
-        starts = [self._start(slot, f.intrinsic("smin", cta, last)) for cta in cta_of]
-        with f.loop(place.lane, self.of_cta, i64(WARP), "word", unroll=False) as (number, _):
-            registers = self._registers(number)
-            for k in range(0, len(cta_of), _AT_ONCE):
-                words = self._read([self._word(start, number) for start in starts[k : k + _AT_ONCE]], self._tag(time))
-                for cta, word in zip(cta_of[k:], words, strict=False):
-                    exists, is_other = f.compare("icmp sle", cta, last), f.compare("icmp ne", cta, place.cta)
-                    with f.when(f.binary("and", exists, is_other)):
-                        for value, at in zip(word, registers, strict=False):
-                            f.put(value, self._there(slot, at, cta), REGISTER)
+        ctas_of_warp = [f.binary("add nsw", place.warp, i64(k)) for k in range(0, ctas, place.warps)]
+        starts = [self._start(slot, f.intrinsic("smin", cta, i64(ctas - 1))) for cta in ctas_of_warp]
+        together = max(1, _AT_ONCE // len(starts))  # words of each CTA
+        step = i64(together * WARP)
+        with f.loop(place.lane, self.of_cta, step, "word", unroll=False) as (first, _):
+            numbers = [f.binary("add nsw", first, i64(k * WARP)) for k in range(together)]
+            pairs = [(k, number) for number in numbers for k in range(len(starts))]
+            for k in range(0, len(pairs), _AT_ONCE):
+                self._take(slot, self._tag(time), ctas_of_warp, starts, pairs[k : k + _AT_ONCE])
         f.meet_cta()
+
+    def _take(
+        self,
+        slot: Value,
+        tag: Value,
+        ctas: Sequence[Value],
+        starts: Sequence[Value],
+        pairs: Sequence[tuple[int, Value]],
+    ) -> None:
+        """Some words, each of one of the CTAs and with its number there, into the mirrors: those that exist."""
+        f = self.function
+        last = f.binary("sub nsw", self.of_cta, i64(1))
+        words = self._read([self._word(starts[k], f.intrinsic("smin", number, last)) for k, number in pairs], tag)
+        for (k, number), word in zip(pairs, words, strict=True):
+            exists = f.compare("icmp slt", ctas[k], i64(self.round.ctas))
+            exists = f.binary("and", exists, f.compare("icmp sle", number, last))
+            with f.when(f.binary("and", exists, f.compare("icmp ne", ctas[k], self.place.cta))):
+                for value, at in zip(word, self._registers(number), strict=False):
+                    f.put(value, self._there(slot, at, ctas[k]), REGISTER)
 
     def _read(self, places: Sequence[Value], tag: Value) -> list[list[Value]]:
         """Words, when all of them have the number of the time."""

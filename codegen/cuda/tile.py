@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from graphc.codegen.cpu_functions import REGISTER, STORAGE, constant
 from graphc.codegen.cuda.arch import WARP
@@ -99,16 +100,31 @@ class Tile(HeldProduct):
     # In a step.
 
     def compute(self, s: Scalars) -> None:
-        with self._tiles(s) as (first, row, count, lengths):
-            sums = self._sums(s, first, row, count, lengths)
-            with self._cell(s, self.kernel, first, row, count, lengths):
-                for total, value in zip(self.product.sums, sums, strict=True):
-                    s.bind(Ref(total.name, self.dtype), value)
-                end_point(s, self.kernel, 1, self.place)
+        for _ in self._each_height(s):
+            with self._tiles(s) as (first, row, count, lengths):
+                sums = self._sums(s, first, row, count, lengths)
+                with self._cell(s, self.kernel, first, row, count, lengths):
+                    for total, value in zip(self.product.sums, sums, strict=True):
+                        s.bind(Ref(total.name, self.dtype), value)
+                    end_point(s, self.kernel, 1, self.place)
 
     def visit(self, s: Scalars, kernel: Kernel) -> None:
-        with self._tiles(s) as at, self._cell(s, kernel, *at):
-            end_point(s, kernel, 1, self.place)
+        for _ in self._each_height(s):
+            with self._tiles(s) as at, self._cell(s, kernel, *at):
+                end_point(s, kernel, 1, self.place)
+
+    def _each_height(self, s: Scalars) -> Iterator[None]:
+        """The code for tiles of several rows, and that for a group that has one row alone: of one."""
+        f, several = self.function, self.geometry
+        if several.rows == 1:
+            yield
+            return
+        alone = f.compare("icmp sle", s.product(self.row_lengths(s)), i64(1))
+        for rows, is_it in ((several.rows, f.binary("xor", alone, Value("true", "i1"))), (1, alone)):
+            self.geometry = replace(several, rows=rows)
+            with f.when(is_it), s.scope({}):
+                yield
+        self.geometry = several
 
     @contextmanager
     def _tiles(self, s: Scalars) -> Iterator[tuple[Value, Value, Value, list[Value]]]:
