@@ -174,8 +174,9 @@ class CudaRunner:
             check_bound([name for name in self._declared if name not in taken.there], given)
             return self._bound(self._fixed(taken, self._layout(taken.sizes), stream))
 
-    def measured(self, given: Mapping[str, Any]) -> Measured:
-        """A call with these arrays and memory of its own; what it updates are copies."""
+    def measured(self, given: Mapping[str, Any], groupings: Mapping[str, Grouping] | None = None) -> Measured:
+        """A call with these arrays and memory of its own; what it updates are copies. `groupings` says how loops are
+        grouped, by their unit's symbol; else the cost model does."""
         stream = self.device.stream
         updated = {name: given[name] for name in self.graph.updates if name in given}
         copies: dict[str, Any] = {name: np.array(array) for name, array in self.fetch(updated).items()}
@@ -183,14 +184,15 @@ class CudaRunner:
         copies |= {name: DeviceArray.copy_of(copies[name], self.device, stream) for name in there}
         with self._lock:
             taken = self._taken({**given, **copies}, _Queue(stream, False))
-            fixed = self._fixed(taken, self._layout(taken.sizes), stream)
+            layout = self._layout(taken.sizes) if groupings is None else self._laid(taken.sizes, groupings)
+            fixed = self._fixed(taken, layout, stream)
 
         def timed() -> Callable[[], list[float]]:
             run = self.device.timed(fixed.module, fixed.launches)
             return lambda: run(stream)
 
-        chosen = self._layout(taken.sizes).chosen
-        made = tuple(launched(chosen.code, chosen.sizes))
+        chosen = layout.chosen
+        made = tuple(launched(chosen.code, chosen.sizes, groupings))
         return Measured(chosen, made, self._bound(fixed), timed)
 
     def fetch(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pytest
 import graphc as gc
 from benchmarks.compare import Mismatch
 from benchmarks.cuda import __main__ as command
-from benchmarks.cuda import measure, peers, record
+from benchmarks.cuda import groupings, measure, peers, record
 from benchmarks.cuda.own import Own
 from benchmarks.cuda.problems import PROBLEMS, WORKS, Heads, Layer, Problem, Work
 from benchmarks.images import Images
@@ -163,6 +163,21 @@ def test_the_command_writes_what_it_measured(
         parts = row["profile"]["parts"]
         assert all(part["seconds"] > 0 and part["counted"] > 0 for part in parts)
         assert any(part["what"].startswith("loop along t") and part["exchange"] for part in parts)
+
+
+def test_every_way_to_group_ctas_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    problem = Layer("GRU", 20, 2, 3)
+    monkeypatch.setattr(groupings, "PROBLEMS", (problem, Layer("LSTM", 20, 2, 3)))
+    monkeypatch.setattr(groupings, "nvidia_device", EmulatedDevice)
+    assert groupings.main(["--only", "GRU", "--output", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "cuda_groupings.json").read_text())
+    assert found["command"].startswith("python -m benchmarks.cuda.groupings --only GRU")
+    for direction in ("forward", "backward"):
+        ways = [way for way in found["times"] if way["direction"] == direction]
+        assert len({(way["exchange"], way["groups"], way["ctas"], way["told"]) for way in ways}) == len(ways) > 2
+        assert [way["chosen"] for way in ways] == [True, *[False] * (len(ways) - 1)]
+        assert all(way["measured"] > 0 and way["counted"] > 0 for way in ways)
+        assert {way["exchange"] for way in ways} >= {"cta", "cluster"}
 
 
 def test_nothing_is_measured_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

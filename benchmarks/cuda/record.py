@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cuda.measure import Row
 from graphc.codegen.cuda.driver import Device
 
 _ASKED = "name,driver_version,memory.total,clocks.max.sm"
 
 
-def environment(device: Device, peers: Iterable[Any], arguments: Sequence[str]) -> dict[str, Any]:
+def environment(
+    device: Device, peers: Iterable[Any], arguments: Sequence[str], module: str = "benchmarks.cuda"
+) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python -m benchmarks.cuda", *arguments]),
+        "command": " ".join([f"python -m {module}", *arguments]),
         "gpu": {**gpu(), "arch": device.arch, "sms": device.sms},
         "versions": {"numpy": np.__version__, **{peer.name: peer.about for peer in peers}},
     }
@@ -49,9 +50,9 @@ def title(about: dict[str, Any]) -> str:
     )
 
 
-def write(folder: Path, about: dict[str, Any], rows: Sequence[Row]) -> Path:
-    """Write cuda.json: times in seconds a call."""
+def write(folder: Path, about: dict[str, Any], rows: Sequence[Any], name: str = "cuda.json") -> Path:
+    """Write what was measured, rows that are dataclasses: in cuda.json `measure.Row`s, of seconds a call."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "cuda.json"
+    path = folder / name
     path.write_text(json.dumps({**about, "times": list(map(asdict, rows))}, indent=1, ensure_ascii=False) + "\n")
     return path

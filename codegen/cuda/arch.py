@@ -26,9 +26,9 @@ class Arch:
     `shared` is the most shared memory that one CTA can have, in bytes; `cluster` the most CTAs of a cluster (1: there
     are none), and `clusters` how many of each size have an SM for every CTA at the same time: SMs that lie far apart
     make none. `clock` is in GHz, `lanes` are the float32 multiply-adds of one SM in a cycle, `memory` and `l2` are
-    bytes a second of the whole chip. The `*_barrier` figures are seconds; so are the `*_round` ones, where CTAs tell
-    each other what they have made instead, `cluster_cta`, for each CTA of a cluster then, and `word`, for each word
-    that a thread then reads.
+    bytes a second of the whole chip. The `*_barrier` figures are seconds. Where CTAs tell each other what they have
+    made instead, it takes `cluster_cta` for each CTA of a cluster; over the grid `grid_round`, and `word` for each word
+    that a thread reads.
     """
 
     name: str
@@ -41,12 +41,11 @@ class Arch:
     memory: float
     l2: float
     cta_barrier: float = 50e-9
-    cluster_barrier: float = 770e-9
-    grid_barrier: float = 1.8e-6
-    cluster_round: float = 50e-9
-    cluster_cta: float = 37e-9
-    grid_round: float = 450e-9
-    word: float = 110e-9
+    cluster_barrier: float = 650e-9
+    grid_barrier: float = 1.65e-6
+    cluster_cta: float = 24e-9
+    grid_round: float = 700e-9
+    word: float = 60e-9
     clusters: tuple[tuple[int, int], ...] = ()
 
     @property

@@ -31,10 +31,10 @@ TENSOR = 6  # how many times as fast tensor cores are, where the other operand i
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle, for tensor cores; for multiply-adds half
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
 # Seconds of an H200, fitted to what loops took in every grouping (docs/gpu.md).
-_LATENCY = 700e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
-_NEAR = 670e-9  # of one whose product reads from shared memory instead
-_VISIT = 660e-9  # of a kernel that goes over the points of a product, with what it loads
-_TURN = 650e-9  # of the points that a thread has one after another, each: loads, exponentials and divisions in a chain
+_LATENCY = 730e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+_NEAR = 790e-9  # of one whose product reads from shared memory instead
+_VISIT = 650e-9  # of a kernel that goes over the points of a product, with what it loads
+_TURN = 770e-9  # of the points that a thread has one after another, each: loads, exponentials and divisions in a chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _meeting_seconds(
         one = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
         return step.barriers * one
     if version.kind == "cluster":
-        return len(version.rounds) * (arch.cluster_round + version.ctas * arch.cluster_cta)
+        return len(version.rounds) * version.ctas * arch.cluster_cta
     words = [round.words_of_thread(lengths, parts, unit.threads) for round in version.rounds]
     return sum(arch.grid_round + count * arch.word for count in words)
 

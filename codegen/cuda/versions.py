@@ -2,8 +2,9 @@
 
 In: a loop, its slicings, an architecture. Out: `Version`s. Each says how many CTAs a group has, how the products with
 held operands are computed, and into how many parts those slicings must be cut that these products depend on. A cluster
-is as small as holds all operands on the chip, or in registers; over the grid, a group is as large as there are units,
-or half as large where its CTAs tell each other what they have made: then there is less to hear.
+is as small as holds all operands on the chip, or in registers. Over the grid, a group is as large as there are units;
+where no cluster holds all operands in registers, its CTAs may tell each other what they have made, and then it may be
+half as large: there is less to hear.
 """
 
 from __future__ import annotations
@@ -121,8 +122,9 @@ def versions(
     clusters = [made("cluster", 2**k) for k in range(1, 5) if 2**k <= arch.cluster]
     found += _worthwhile(clusters)
     grid = _grid(loop, products, program, threads, arch, fragments)
-    told = next((v for v in (made("grid", grid // 2), made("grid", grid)) if v.ctas > 1 and v.holds and v.rounds), None)
-    found += [] if told is None else [told]
+    if not any(version.in_registers for version in clusters):
+        told = (made("grid", ctas) for ctas in dict.fromkeys((max(2, grid // 2), grid)))
+        found += (version for version in told if version.rounds and version.holds)
     return (*found, made("grid", grid, near=False))
 
 
