@@ -124,8 +124,9 @@ class EmulatedDevice:
         return {b for a in addresses for b, size in self._sizes.items() if b <= a < b + size}
 
 
-def compiled(g: gc.Graph, **options: Any) -> CompiledCuda:
-    return gc.compile(g, target="cuda", device=EmulatedDevice(), **options)
+def compiled(g: gc.Graph, cluster: int = 16, **options: Any) -> CompiledCuda:
+    """For a GPU with clusters of so many CTAs. Without any, small loops have code for telling over the grid, too."""
+    return gc.compile(g, target="cuda", device=EmulatedDevice(cluster=cluster), **options)
 
 
 def ways(f: CompiledCuda, sizes: Mapping[str, int]) -> Iterator[dict[str, Grouping]]:

@@ -39,8 +39,10 @@ def test_cell(cell: str, units: int, t: int, n: int) -> None:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 3e-2), ("f16", 5e-3), ("tf32", 5e-3)])
-def test_precision(precision: Precision, tolerance: float) -> None:
-    g = recurrent("lstm", 256, 128)
+@pytest.mark.parametrize(("cell", "units"), [("lstm", 256), ("gru", 640)])
+def test_precision(cell: str, units: int, precision: Precision, tolerance: float) -> None:
+    """The larger ones tell over the grid, too."""
+    g = recurrent(cell, units, 128)
     arrays = arrays_of(g, t=16, n=16)
     expected = gc.compile(g)(**arrays)
     f = gc.compile(g, target="cuda", precision=precision)

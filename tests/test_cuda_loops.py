@@ -14,11 +14,12 @@ CELLS = (
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("cluster", [1, 16])
 @pytest.mark.parametrize("cell", CELLS)
-def test_cell(cell: str) -> None:
+def test_cell(cell: str, cluster: int) -> None:
     """A cell's gradient, in every way to group CTAs."""
     g = recurrent(cell, 4)
-    check(g, arrays_of(g, t=3, n=3), {"t": 3, "n": 3}, 2e-5)
+    check(g, arrays_of(g, t=3, n=3), {"t": 3, "n": 3}, 2e-5, cluster=cluster)
 
 
 @pytest.mark.parametrize(("t", "n"), [(1, 1), (7, 2), (2, 5)])

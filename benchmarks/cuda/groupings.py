@@ -1,4 +1,4 @@
-"""Every way to group the CTAs of a loop, measured beside what the cost model says: `python -m benchmarks.cuda.groupings`.
+"""Ways to group a loop's CTAs, measured beside what the cost model says: `python -m benchmarks.cuda.groupings`.
 
 In: the benchmark's problems. Out: a line for each way that the model does not think much slower than the best, and
 cuda_groupings.json with all of them. The constants of the model (`graphc.codegen.cuda.groups`, `…arch`) are fitted to
