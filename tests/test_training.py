@@ -240,9 +240,9 @@ def test_fit_within_a_limit_on_memory(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys.modules["graphc.compile"], "nvidia_device", lambda: device)
     step = gc.training_step(regression("float32"), "loss", gc.optim.Adam(0.05))
     rng = np.random.default_rng(0)
-    data = [{"x": rng.normal(size=(150, 2, 3)).astype("f"), "y": rng.normal(size=(2, 2)).astype("f")}]
+    data = [{"x": rng.normal(size=(400, 2, 3)).astype("f"), "y": rng.normal(size=(2, 2)).astype("f")}]
     whole = gc.fit(step, data, epochs=2, quiet=True)
-    limit = gc.compile(step).memory(t=150, n=2).peak * 2 // 3
+    limit = gc.compile(step).memory(t=400, n=2).peak * 2 // 3
     for target in ("cpu", "cuda"):
         path = tmp_path / target
         gc.fit(step, data, epochs=1, checkpoint=path, quiet=True, target=target, memory=limit)
