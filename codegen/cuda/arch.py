@@ -41,11 +41,11 @@ class Arch:
     memory: float
     l2: float
     cta_barrier: float = 50e-9
-    cluster_barrier: float = 650e-9
-    grid_barrier: float = 1.65e-6
-    cluster_cta: float = 24e-9
-    grid_round: float = 700e-9
-    word: float = 60e-9
+    cluster_barrier: float = 750e-9
+    grid_barrier: float = 1.67e-6
+    cluster_cta: float = 35e-9
+    grid_round: float = 770e-9
+    word: float = 50e-9
     clusters: tuple[tuple[int, int], ...] = ()
 
     @property

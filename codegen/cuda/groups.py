@@ -27,14 +27,15 @@ __all__ = ["TENSOR", "Grouping", "Step", "groupings", "step_of"]
 
 _CYCLES = 2  # a warp's instruction: 8 warps share 4 schedulers
 _BESIDE = 3  # instructions for each term of a reduction: two loads and a multiply-add
-TENSOR = 6  # how many times as fast tensor cores are, where the other operand is still to be rounded
+TENSOR = 8  # how many times as fast tensor cores are, where the other operand is still to be rounded
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle, for tensor cores; for multiply-adds half
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
 # Seconds of an H200, fitted to what loops took in every grouping (docs/gpu.md).
-_LATENCY = 730e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
-_NEAR = 790e-9  # of one whose product reads from shared memory instead
-_VISIT = 650e-9  # of a kernel that goes over the points of a product, with what it loads
-_TURN = 770e-9  # of the points that a thread has one after another, each: loads, exponentials and divisions in a chain
+_LATENCY = 750e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+_NEAR = 690e-9  # of one whose product reads from shared memory instead
+_VISIT = 560e-9  # of a kernel that goes over the points of a product, with what it loads
+_CHAINED = 8e-9  # of a product of the tensor cores that waits for the one before, and for its operands
+_TURN = 790e-9  # of each further point that a thread has: loads, exponentials and divisions in a chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def _tile_seconds(tile: Geometry | MmaGeometry, compute: float, points: int, thr
     at_once = tile.rows if isinstance(tile, MmaGeometry) else tile.rows * max(1, threads // WARP // tile.across)
     passes = -(-rows // at_once)
     if isinstance(tile, MmaGeometry):
-        compute = compute / TENSOR + passes * 2 * arch.cta_barrier
+        compute = compute / TENSOR + passes * (2 * arch.cta_barrier + tile.chain * _CHAINED)
     if tile.home == "registers":
         return compute
     width = _SHARED_WIDTH if isinstance(tile, MmaGeometry) else _SHARED_WIDTH // 2

@@ -40,7 +40,8 @@ _CROWDED = 64  # registers of fragments, beside which there is room for half as 
 @dataclass(frozen=True, slots=True)
 class MmaGeometry:
     """`units` of each group are dealt to its CTAs, `per_cta` to each. `across` warps stand side by side along
-    units, each with `tall` times sixteen of them; `splits` share the terms. A pass takes `wide` times eight rows.
+    units, each with `tall` times sixteen of them; `splits` share the terms. A pass takes `wide` times eight rows; for each
+    sum a warp makes `chain` products, one after another.
     In shared memory lie, from `offset`, fragments (`bytes` of them, if that is their home, or for each warp the
     `beside` that find no place in registers), and then the sums of a pass, `exchange` bytes.
     """
@@ -51,6 +52,7 @@ class MmaGeometry:
     splits: int
     tall: int
     wide: int
+    chain: int
     home: str
     bytes: int
     exchange: int
@@ -134,7 +136,8 @@ def mma_geometry(
     home = "registers" if kept and few else "shared" if fits else "memory"
     if home != "registers":
         kept = beside = 0
-    return MmaGeometry(units, per_cta, across, splits, tall, wide, home, size, exchange, kept, beside)
+    chain = -(-held // len(product.sums))
+    return MmaGeometry(units, per_cta, across, splits, tall, wide, chain, home, size, exchange, kept, beside)
 
 
 class MmaTile(HeldProduct):
