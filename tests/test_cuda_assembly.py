@@ -7,6 +7,7 @@ import pytest
 import graphc as gc
 from graphc.codegen.cuda.arch import ARCHS
 from graphc.codegen.cuda.mma import Precision
+from graphc.codegen.cuda.mma_tile import MmaGeometry
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.errors import UnsupportedError
@@ -75,13 +76,20 @@ def test_chunks_assemble() -> None:
         check_loops(f.code)
 
 
+# Bytes that NVIDIA's assembler may spill where weights are loaded of which registers can hold only a part. In its
+# machine code these spills are before the loop, and read again there.
+_BEFORE_THE_LOOP = 64
+
+
 def check_loops(code: CudaCode) -> None:
     used = ptxas.assemble(code.ptx)
     loops = [unit for unit in code.units if isinstance(unit, LoopUnit)]
     assert loops
     for unit in loops:
         for version in unit.versions:
-            assert used[unit.symbol_of(version)].spills == 0, unit.symbol_of(version)
+            filled = any(isinstance(tile, MmaGeometry) and tile.beside for _, tile in version.tiles.values())
+            most = _BEFORE_THE_LOOP if filled else 0
+            assert used[unit.symbol_of(version)].spills <= most, unit.symbol_of(version)
 
 
 def test_an_unknown_architecture_is_refused() -> None:

@@ -40,8 +40,8 @@ _CROWDED = 64  # registers of fragments, beside which there is room for half as 
 @dataclass(frozen=True, slots=True)
 class MmaGeometry:
     """`units` of each group are dealt to its CTAs, `per_cta` to each. `across` warps stand side by side along
-    units, each with `tall` times sixteen of them; `splits` share the terms. A pass takes `wide` times eight rows; for each
-    sum a warp makes `chain` products, one after another.
+    units, each with `tall` times sixteen of them; `splits` share the terms. A pass takes `wide` times eight rows; for
+    each sum a warp makes `chain` products, one after another.
     In shared memory lie, from `offset`, fragments (`bytes` of them, if that is their home, or for each warp the
     `beside` that find no place in registers), and then the sums of a pass, `exchange` bytes.
     """

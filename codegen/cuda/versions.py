@@ -3,8 +3,8 @@
 In: a loop, its slicings, an architecture. Out: `Version`s. Each says how many CTAs a group has, how the products with
 held operands are computed, and into how many parts those slicings must be cut that these products depend on. A cluster
 is as small as holds all operands on the chip, or in registers. Over the grid, a group is as large as there are units;
-where no cluster holds all operands in registers, its CTAs may tell each other what they have made, and then it may be
-half as large: there is less to hear.
+where no small cluster holds all operands in registers, its CTAs may tell each other what they have made, and then it
+may be half as large: there is less to hear.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = ["NOMINAL", "RESERVED", "Version", "held_products", "versions"]
 
 NOMINAL = 64  # points of an axis whose length comes with the data, where code must be chosen before it is known
 _REGISTERS = 88  # of a thread, that operands may take; the rest is for sums and what is computed from them
+_SMALL = 8  # CTAs of a cluster: of larger ones, few fit on the chip
 RESERVED = 1024  # bytes of shared memory that are not for operands
 
 
@@ -122,7 +123,7 @@ def versions(
     clusters = [made("cluster", 2**k) for k in range(1, 5) if 2**k <= arch.cluster]
     found += _worthwhile(clusters)
     grid = _grid(loop, products, program, threads, arch, fragments)
-    if not any(version.in_registers for version in clusters):
+    if not any(version.in_registers for version in clusters if version.ctas <= _SMALL):
         told = (made("grid", ctas) for ctas in dict.fromkeys((max(2, grid // 2), grid)))
         found += (version for version in told if version.rounds and version.holds)
     return (*found, made("grid", grid, near=False))
