@@ -6,9 +6,9 @@ of a round into its own mirror, and sends it from there, in pieces of up to 16 b
 In a cluster, pieces go into the mirrors of all other CTAs (`st.async`), and are counted by a barrier in the memory of
 each; there are two, for even and odd times. Over the grid, they go to global memory in words of 16 bytes, which are
 written and read whole: three registers, and the number of the time. Whoever waits reads all words of a step until
-each has that number, and stores the registers in its mirror. So nobody waits for anything but what it reads, and
-what it reads has not been waited for before it was read. Words of two steps lie there, which are 0 before the first
-launch, and after each.
+each has that number, and stores the registers in its mirror. So nobody waits for anything but what it reads, and what
+has come is there: nothing is loaded after the wait. Words of two steps lie there, which are 0 before the first launch,
+and after each.
 """
 
 from __future__ import annotations
