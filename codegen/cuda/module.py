@@ -3,7 +3,7 @@
 In: a Program and its units. Out: LLVM IR. Its length depends on the program's text only, never on sizes. Each function
 takes the addresses of the buffers that its unit touches, in the program's order, then all sizes, and the steps of the
 loops around it that the host walks; that of a loop, after these, the parts of each slicing, and for the grid's barrier
-the address of the counters.
+the address of the counters, behind which lie the words that CTAs tell each other.
 """
 
 from __future__ import annotations
