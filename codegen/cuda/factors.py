@@ -145,13 +145,8 @@ def _factor(value: Scalar, points: Sequence[Dim], reduce: Reduce, access: Access
 
 def element_of(value: Scalar, access: Access) -> Load | None:
     """The load that a value is; or that it is where the load's condition holds, and 0 elsewhere."""
-    match access.resolve(value):
-        case Load() as load:
-            return load
-        case Call("select", (condition, inner, Const(0))):
-            given = access.resolve(inner)
-            return given if isinstance(given, Load) and given.when == condition else None
-    return None
+    load, condition = access.loaded(value)
+    return load if load is not None and condition in (None, load.when) else None
 
 
 def _moves_along(load: Load, dims: Sequence[Dim], access: Access) -> bool:
