@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass
+from typing import Protocol
 
 from graphc.codegen.cuda.points import owned_dims
 from graphc.codegen.cuda.products import Product
@@ -18,7 +19,7 @@ from graphc.codegen.cuda.slices import Slicing
 from graphc.codegen.hazards import Access, barriers
 from graphc.codegen.program import Buffer, Dim, Index, Kernel, Load, Loop, Program, Reduce, Ring, Scalar, kernels
 
-__all__ = ["Dealing", "deal", "needs_barriers"]
+__all__ = ["Dealing", "cells_of", "deal", "needs_barriers"]
 
 Shape = tuple[tuple[Scalar, bool], ...]
 
@@ -68,6 +69,34 @@ def _shape(kernel: Kernel, sliced: tuple[Slicing, ...]) -> Shape:
     """The lengths of a kernel's dims, and which of them are sliced."""
     along = {slicing.dims[kernel.name] for slicing in sliced}
     return tuple((dim.extent, dim.index in along) for dim in kernel.dims)
+
+
+class _Tiled(Protocol):
+    @property
+    def cell(self) -> tuple[object, ...]: ...
+
+
+def cells_of(
+    loop: Loop,
+    products: Mapping[str, Product],
+    tiles: Mapping[str, _Tiled],
+    visited: Mapping[str, str],
+    sliced: tuple[Slicing, ...],
+) -> dict[str, Hashable]:
+    """How kernels are dealt that are by the cells of a product, given how those are computed: kernels alike, where it
+    is the same."""
+    inside = {kernel.name: kernel for kernel in kernels((loop,))}
+    cells: dict[str, Hashable] = {
+        name: (*tile.cell, _positions(inside[name], products[name]), _shape(inside[name], sliced))
+        for name, tile in tiles.items()
+    }
+    return cells | {name: cells[product] for name, product in visited.items()}
+
+
+def _positions(kernel: Kernel, product: Product) -> tuple[int, ...]:
+    """Which of a kernel's dims its units are."""
+    order = [dim.index for dim in kernel.dims]
+    return tuple(order.index(dim.index) for dim in product.apart)
 
 
 def needs_barriers(

@@ -125,13 +125,17 @@ class DeviceFunction(Function):
         arguments = ", ".join(map(str, (pointer, *values)))
         self.effect(f'call void asm sideeffect "{text}", "l,r,r,r,r,~{{memory}}"({arguments})')
 
-    def load_word(self, pointer: Value) -> list[Value]:
+    def load_word(self, pointer: Value, known: Sequence[Value], wanted: Value) -> list[Value]:
+        """A word; or what is `known` of it, if that ends with a number as `wanted`."""
         text = (
-            "{ .reg .b64 a, b; .reg .b128 w; ld.relaxed.gpu.global.b128 w, [$4]; mov.b128 {a, b}, w; "
+            "{ .reg .pred p; .reg .b64 a, b; .reg .b128 w; setp.ne.s32 p, $3, $5; mov.b64 a, {$0, $1}; "
+            "mov.b64 b, {$2, $3}; mov.b128 w, {a, b}; @p ld.relaxed.gpu.global.b128 w, [$4]; mov.b128 {a, b}, w; "
             "mov.b64 {$0, $1}, a; mov.b64 {$2, $3}, b; }"
         )
         type = "{ i32, i32, i32, i32 }"
-        made = self.emit(type, f'call {type} asm sideeffect "{text}", "=r,=r,=r,=r,l,~{{memory}}"({pointer})')
+        arguments = ", ".join(map(str, (pointer, wanted, *known)))
+        places = "=r,=r,=r,=r,l,r,0,1,2,3,~{memory}"
+        made = self.emit(type, f'call {type} asm sideeffect "{text}", "{places}"({arguments})')
         return [self.emit("i32", f"extractvalue {made}, {k}") for k in range(4)]
 
     def add_release(self, counter: Value, value: Value) -> Value:

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from graphc.codegen.cuda.device import DeviceFunction
+from graphc.codegen.cuda.foreseen import FirstCell, Kept
 from graphc.codegen.cuda.place import Place, digits
+from graphc.codegen.cuda.points import end_point
 from graphc.codegen.cuda.products import Product, length_of
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
@@ -49,13 +51,23 @@ class HeldProduct(ABC):
         """Before the loop: bring the operands onto the chip."""
 
     @abstractmethod
-    def compute(self, s: Scalars) -> None:
-        """In a step: all cells that fall to this CTA."""
+    def first_cell(self, s: Scalars) -> FirstCell:
+        """Before the loop: the first cell that this thread ends with the sums of."""
 
     @abstractmethod
-    def visit(self, s: Scalars, kernel: Kernel) -> None:
+    def compute(self, s: Scalars, kept: Kept, met: bool) -> None:
+        """In a step: all cells that fall to this CTA. `met`: all of its threads have met since the last time."""
+
+    @abstractmethod
+    def visit(self, s: Scalars, kernel: Kernel, kept: Kept) -> None:
         """In a step: another kernel, without reductions, over the same points; each by the thread that ends with the
         product's sums at that point."""
+
+    def end(self, s: Scalars, kernel: Kernel, kept: Kept, is_first: Value) -> None:
+        """Compute and store what a cell makes of its sums; it may be the thread's first."""
+        kept.bind(s, kernel, is_first)
+        end_point(s, kernel, 1, self.place)
+        kept.keep(s, kernel, is_first)
 
     def renamed(self, kernel: Kernel, indices: Mapping[str, Value]) -> dict[str, Value]:
         """Indices of this kernel's dims, by the names that the dims of another have."""

@@ -7,14 +7,16 @@ in rounds what others need. Groups never wait for each other. How many slices th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from graphc.codegen.access import Access
 from graphc.codegen.cuda.arch import Arch
+from graphc.codegen.cuda.dealing import cells_of
 from graphc.codegen.cuda.device import SHARED, DeviceFunction
 from graphc.codegen.cuda.filling import fill
+from graphc.codegen.cuda.foreseen import FirstCell, Foreseen, Kept, foreseen
 from graphc.codegen.cuda.geometry import Geometry
 from graphc.codegen.cuda.held import DYNAMIC
 from graphc.codegen.cuda.meeting import Kind, after_counters, counter_of, meet
@@ -23,7 +25,7 @@ from graphc.codegen.cuda.mma_tile import MmaGeometry, MmaTile
 from graphc.codegen.cuda.place import Part, Place, place
 from graphc.codegen.cuda.points import compute_points
 from graphc.codegen.cuda.products import Product
-from graphc.codegen.cuda.rounds import BARRIER_BYTES, WORD, WORD_BYTES, Round
+from graphc.codegen.cuda.rounds import BARRIER_BYTES, WORD_BYTES, Round
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.cuda.telling import Teller, ThroughCluster, ThroughMemory
 from graphc.codegen.cuda.tile import Tile
@@ -50,7 +52,10 @@ class LoopEmitter:
         self.tiles: dict[str, Tile | MmaTile] = {}
         self.mirrors: dict[str, Mirrored] = {}
         self.tellers: dict[Round, Teller] = {}
-        self.following: tuple[str, Value] | None = None
+        self.first_cells: dict[str, FirstCell] = {}
+        self.foreseen = self._foreseen()
+        self.kept = Kept(function, self.foreseen, program)
+        self.later: list[tuple[str, Value]] = []  # the index of the innermost loop, one and two steps later
         self.time = i64(0)  # the steps before this one
 
     def emit(self) -> None:
@@ -63,6 +68,7 @@ class LoopEmitter:
         self.place = place(f, self.unit.threads, rank, ctas)
         self.parts = self._parts(group)
         self._load_operands()
+        self._fetch_first()
         self.mirrors = self._mirrors(group)
         for teller in self.tellers.values():
             teller.begin()
@@ -112,6 +118,44 @@ class LoopEmitter:
                 tile.load(scalars)
                 self.elementary |= scalars.functions.elementary
                 self.tiles[kernel.name] = tile
+                self.first_cells[kernel.name] = tile.first_cell(scalars)
+
+    # What is there before it is needed.
+
+    def _foreseen(self) -> tuple[Foreseen, ...]:
+        unit, version = self.unit, self.version
+        tiles = {name: tile for name, (_, tile) in version.tiles.items()}
+        products = {name: product for name, (product, _) in version.tiles.items()}
+        cells = cells_of(unit.loop, products, tiles, unit.visited, unit.slicings)
+        waits = {round.before for round in version.rounds} if version.rounds else unit.barriers
+        return foreseen(unit.loop, cells, waits, self.program)
+
+    def _fetch_first(self) -> None:
+        """Before the first step, if there is one: what it finds in registers."""
+        f, loop = self.function, self.unit.loop
+        scalars = self._scalars(None, {})
+        extent = scalars.value(loop.extent)
+        first = f.binary("sub nsw", extent, i64(1)) if loop.reverse else i64(0)
+        with f.when(f.compare("icmp sgt", extent, i64(0))):
+            self._fetch([x for x in self.foreseen if x.from_the_start], {**unit_steps(self.unit), loop.index: first})
+
+    def _fetch_before(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
+        """Before a wait: what kernels behind it take in this step, and those before it in the next."""
+        own = [x for x in self.foreseen if x.wait == kernel.name]
+        self._fetch([x for x in own if not x.before], indices)
+        index, following = self.later[0]
+        self._fetch([x for x in own if x.before], {**indices, index: following})
+
+    def _fetch(self, wanted: Sequence[Foreseen], indices: Mapping[str, Value]) -> None:
+        by_name = {kernel.name: kernel for kernel in kernels((self.unit.loop,))}
+        for name in dict.fromkeys(x.kernel for x in wanted):
+            product, kernel = self.unit.visited.get(name, name), by_name[name]
+            cell, scalars = self.first_cells[product], self._scalars(kernel, indices)
+            with (
+                self.function.when(cell.exists),
+                scalars.scope(self.tiles[product].renamed(kernel, cell.indices)),
+            ):
+                self.kept.fetch(scalars, [x for x in wanted if x.kernel == name])
 
     def _mirrors(self, group: Value) -> dict[str, Mirrored]:
         """Those of a round lie together, and behind them the others, each alone."""
@@ -156,9 +200,8 @@ class LoopEmitter:
                     above = f.binary("add nsw", length, f.binary("sub nsw", count, i64(1)))
                     length = f.binary("udiv", above, count)
                 lines = f.binary("mul nsw", length, lines)
-            registers = f.binary("mul nsw", lines, i64(round.run_registers))
-            words = f.binary("udiv", f.binary("add nsw", registers, i64(WORD - 1)), i64(WORD))
-            most = f.binary("add nsw", most, f.binary("mul nsw", words, i64(2 * WORD_BYTES * round.ctas)))
+            of_line = 2 * WORD_BYTES * round.ctas * round.words_of_line
+            most = f.binary("add nsw", most, f.binary("mul nsw", lines, i64(of_line)))
         return f.offset(after_counters(f, counters_value(), self.sms), "i8", f.binary("mul nsw", group, most))
 
     def _tile(self, kernel: Kernel, product: Product, geometry: Geometry | MmaGeometry) -> Tile | MmaTile:
@@ -189,7 +232,8 @@ class LoopEmitter:
             product, _ = self.version.tiles[kernel.name]
             near = near_loads(kernel, product, self.version.mirrors, self.program)
         alone = bool(self.version.rounds)
-        return Scalars(self.function, access, self.target, indices, self.following, self.mirrors, near, alone)
+        later = self.later[-1] if self.later else None
+        return Scalars(self.function, access, self.target, indices, later, self.mirrors, near, alone)
 
     def _statement(self, statement: Statement, indices: Mapping[str, Value]) -> None:
         if isinstance(statement, Kernel):
@@ -199,26 +243,28 @@ class LoopEmitter:
         extent = scalars.value(statement.extent)
         with f.loop(i64(0), extent, i64(1), "step", unroll=False) as (count, _):
             last = f.binary("sub nsw", extent, i64(1))
-            step, following = count, f.binary("add nsw", count, i64(1))
-            following = f.intrinsic("smin", following, last)
+            later = (f.intrinsic("smin", f.binary("add nsw", count, i64(k)), last) for k in (1, 2))
+            steps = [count, *later]
             if statement.reverse:
-                step, following = (f.binary("sub nsw", last, value) for value in (step, following))
-            around, self.following = self.following, (statement.index, following)
-            self.time = count
+                steps = [f.binary("sub nsw", last, step) for step in steps]
+            around, self.time = self.later, count
+            self.later = [(statement.index, step) for step in steps[1:]]
             for inner in statement.body:
-                self._statement(inner, {**indices, statement.index: step})
-            self.following = around
+                self._statement(inner, {**indices, statement.index: steps[0]})
+            self.later = around
 
     def _kernel(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
         scalars = self._scalars(kernel, indices)
+        self._fetch_before(kernel, indices)
         if self.tellers:
             self._hear(kernel, scalars)
         elif kernel.name in self.unit.barriers:
             self._meet()
         if kernel.name in self.tiles:
-            self.tiles[kernel.name].compute(scalars)
+            met = bool(self.tellers) or kernel.name in self.unit.barriers  # whoever tells has met before
+            self.tiles[kernel.name].compute(scalars, self.kept, met)
         elif kernel.name in self.unit.visited:
-            self.tiles[self.unit.visited[kernel.name]].visit(scalars, kernel)
+            self.tiles[self.unit.visited[kernel.name]].visit(scalars, kernel, self.kept)
         else:
             compute_points(scalars, kernel, self.unit.lanes[kernel.name], self._place_of(kernel))
         self.elementary |= scalars.functions.elementary

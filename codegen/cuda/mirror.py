@@ -41,7 +41,7 @@ from graphc.codegen.program import (
 from graphc.codegen.uses import loads, stored
 from graphc.scalar import FLOATS, STORED, call, index, offset_from, walk
 
-__all__ = ["Mirror", "Mirrored", "mirrors", "near_loads"]
+__all__ = ["Mirror", "Mirrored", "in_steps", "mirrors", "near_loads"]
 
 _STEPS = 2  # that lie in a mirror
 _LINE = 16  # bytes: lines are odd multiples of it, so that eight of them begin in different banks
@@ -77,7 +77,7 @@ class Mirror:
 
     def age(self, at: Sequence[Scalar]) -> int | None:
         """How many steps ago the element with these subscripts was stored; None if that is not known."""
-        found = _in_steps(at[self.place], self.loop)
+        found = in_steps(at[self.place], self.loop)
         if found is None or found[0] != self.start:
             return None
         return found[1] - self.ahead if self.loop.reverse else self.ahead - found[1]
@@ -190,7 +190,7 @@ def _mirror(
     if len(stores) != 1 or stores[0][1].accumulate or buffer.dtype not in (*STORED, *FLOATS):
         return None
     kernel, store = stores[0]
-    steps = [(k, _in_steps(subscript, loop)) for k, subscript in enumerate(store.at)]
+    steps = [(k, in_steps(subscript, loop)) for k, subscript in enumerate(store.at)]
     places = [(k, *found) for k, found in steps if found is not None]
     if len(places) != 1:
         return None
@@ -226,7 +226,7 @@ def _in_units(mirror: Mirror, inside: Mapping[str, Kernel], name: str, product: 
     return replace(mirror, line=line, dealt=name)
 
 
-def _in_steps(subscript: Scalar, loop: Loop) -> tuple[Scalar, int] | None:
+def in_steps(subscript: Scalar, loop: Loop) -> tuple[Scalar, int] | None:
     """A subscript as start + index + k, for the index of the loop and a start that is known before it."""
     offset = offset_from(subscript, loop.index)
     if offset is not None:
@@ -235,7 +235,7 @@ def _in_steps(subscript: Scalar, loop: Loop) -> tuple[Scalar, int] | None:
         case Call("add", (start, Index(name))) if name == loop.index and _is_known(start, loop):
             return start, 0
         case Call("add", (inner, Const(k))):
-            found = _in_steps(inner, loop)
+            found = in_steps(inner, loop)
             return None if found is None else (found[0], found[1] + int(k))
     return None
 

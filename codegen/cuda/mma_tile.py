@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.cpu_functions import constant
 from graphc.codegen.cuda.arch import WARP
 from graphc.codegen.cuda.device import SHARED, DeviceFunction, i32
+from graphc.codegen.cuda.foreseen import FirstCell, Kept
 from graphc.codegen.cuda.held import DYNAMIC, HeldProduct
 from graphc.codegen.cuda.mma import COLUMNS, ROWS, Fragments
 from graphc.codegen.cuda.place import Place
-from graphc.codegen.cuda.points import end_point
 from graphc.codegen.cuda.products import Part, Product, Term, length_of
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
@@ -281,27 +281,51 @@ class MmaTile(HeldProduct):
 
     # In a step.
 
-    def compute(self, s: Scalars) -> None:
-        f, g = self.function, self.geometry
-        lengths = self.row_lengths(s)
+    def compute(self, s: Scalars, kept: Kept, met: bool) -> None:
+        """The memory for sums is used again by the next pass, or in the next step."""
+        f, lengths = self.function, self.row_lengths(s)
         count = s.product(lengths)
-        with s.counting(i64(0), count, i64(g.rows), "pass") as first:
-            self._put(self._sums(s, first, count, lengths), first, count)
+        for _ in self._each_width(s, count):
+            with s.counting(i64(0), count, i64(self.geometry.rows), "pass") as first:
+                sums = self._sums(s, first, count, lengths)
+                with f.when(f.compare("icmp ne", first, i64(0))):
+                    f.meet_cta()
+                self._put(sums, first, count)
+                f.meet_cta()
+                with self._cells(s, self.kernel, first, count, lengths) as (local, row, is_first):
+                    for k, total in enumerate(self.product.sums):
+                        s.bind(Ref(total.name, "float32"), self._whole(k, local, row))
+                    self.end(s, self.kernel, kept, is_first)
+        if not met:
             f.meet_cta()
-            with self._cells(s, self.kernel, first, count, lengths) as (local, row):
-                for k, total in enumerate(self.product.sums):
-                    s.bind(Ref(total.name, "float32"), self._whole(k, local, row))
-                end_point(s, self.kernel, 1, self.place)
-            f.meet_cta()  # before the memory is used again
 
-    def visit(self, s: Scalars, kernel: Kernel) -> None:
+    def visit(self, s: Scalars, kernel: Kernel, kept: Kept) -> None:
         lengths = self.row_lengths(s)
         count = s.product(lengths)
         with (
             s.counting(i64(0), count, i64(self.geometry.rows), "pass") as first,
-            self._cells(s, kernel, first, count, lengths),
+            self._cells(s, kernel, first, count, lengths) as (_, _, is_first),
         ):
-            end_point(s, kernel, 1, self.place)
+            self.end(s, kernel, kept, is_first)
+
+    def _each_width(self, s: Scalars, count: Value) -> Iterator[None]:
+        """The code for passes of many rows, and that for a group that has no more than eight."""
+        f, many = self.function, self.geometry
+        if many.wide == 1:
+            yield
+            return
+        few = f.compare("icmp sle", count, i64(COLUMNS))
+        for wide, is_it in ((many.wide, f.binary("xor", few, Value("true", "i1"))), (1, few)):
+            self.geometry = replace(many, wide=wide)
+            with f.when(is_it), s.scope({}):
+                yield
+        self.geometry = many
+
+    def first_cell(self, s: Scalars) -> FirstCell:
+        f, lengths = self.function, self.row_lengths(s)
+        exists, local, row = self._cell_of(self.place.thread, i64(0), s.product(lengths))
+        exists = f.binary("and", exists, f.compare("icmp slt", row, i64(self.geometry.rows)))
+        return FirstCell(exists, {**self.unit(local), **self.row(row, lengths)})
 
     def _sums(
         self, s: Scalars, first: Value, count: Value, lengths: list[Value]
@@ -417,18 +441,24 @@ class MmaTile(HeldProduct):
     @contextmanager
     def _cells(
         self, s: Scalars, kernel: Kernel, first: Value, count: Value, lengths: list[Value]
-    ) -> Iterator[tuple[Value, Value]]:
+    ) -> Iterator[tuple[Value, Value, Value]]:
         """The cells of a pass that exist, neighbouring units in neighbouring threads: the unit and row of each, at its
-        point in a kernel over the same."""
+        point in a kernel over the same, and whether it is this thread's first."""
         f, g = self.function, self.geometry
         cells, threads = i64(g.padded * g.rows), i64(self.place.threads)
         with f.loop(self.place.thread, cells, threads, "cell", unroll=False) as (cell, _), s.scope({}):
-            local, row = f.binary("urem", cell, i64(g.padded)), f.binary("udiv", cell, i64(g.padded))
-            number = f.binary("add nsw", first, row)
-            exists = f.compare("icmp slt", self.number(local), i64(g.units))
-            exists = f.binary("and", exists, f.compare("icmp slt", number, count))
-            exists = f.binary("and", exists, f.compare("icmp slt", local, i64(g.per_cta)))
+            exists, local, row = self._cell_of(cell, first, count)
             with f.when(exists):
-                indices = {**self.unit(local), **self.row(number, lengths)}
+                is_first = f.compare("icmp eq", f.binary("add nsw", cell, first), self.place.thread)
+                indices = {**self.unit(local), **self.row(f.binary("add nsw", first, row), lengths)}
                 with s.scope(self.renamed(kernel, indices)):
-                    yield local, row
+                    yield local, row, is_first
+
+    def _cell_of(self, cell: Value, first: Value, count: Value) -> tuple[Value, Value, Value]:
+        """A cell of the pass that begins with a row, by its number: whether it exists, its unit and its row."""
+        f, g = self.function, self.geometry
+        local, row = f.binary("urem", cell, i64(g.padded)), f.binary("udiv", cell, i64(g.padded))
+        exists = f.compare("icmp slt", self.number(local), i64(g.units))
+        exists = f.binary("and", exists, f.compare("icmp slt", f.binary("add nsw", first, row), count))
+        exists = f.binary("and", exists, f.compare("icmp slt", local, i64(g.per_cta)))
+        return exists, local, row

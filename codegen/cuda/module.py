@@ -59,7 +59,7 @@ def llvm_ir(program: Program, units: tuple[Unit, ...], arch: Arch, aligned: bool
     """The module's text, before LLVM's own passes. `aligned`: a call's arguments begin at multiples of `ALIGNMENT`."""
     pieces = [piece for unit in units for piece in _pieces(unit, program, arch, aligned)]
     elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
-    functions = definitions(elementary, fast_ratio=True).splitlines()
+    functions = definitions(elementary, approximate=True).splitlines()
     declared = {line for line in functions if line.startswith("declare ")}
     return "\n".join(
         [

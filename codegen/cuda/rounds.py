@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
 from graphc.codegen.cpu_functions import STORAGE
-from graphc.codegen.cuda.arch import WARP
-from graphc.codegen.cuda.dealing import Dealing, needs_barriers
+from graphc.codegen.cuda.dealing import Dealing, cells_of, needs_barriers
 from graphc.codegen.cuda.geometry import Geometry
 from graphc.codegen.cuda.mirror import Mirror, near_loads
 from graphc.codegen.cuda.mma_tile import MmaGeometry
@@ -49,14 +48,24 @@ class Round:
     def run_registers(self) -> int:
         return self.run // REGISTER
 
+    @property
+    def words_of_line(self) -> int:
+        """The words in which a CTA tells its part of a line."""
+        return -(-self.run_registers // WORD)
+
+    def rows_at_once(self, threads: int) -> int:
+        """How many words of every CTA the threads of one read at once: whole lines, unless that leaves many idle."""
+        most = threads // self.ctas
+        whole = most - most % self.words_of_line
+        return whole if 4 * whole >= 3 * most else most
+
     def words(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
         """The words that a CTA tells in a step, at most, when slicings of these lengths are cut into so many parts."""
-        lines = len(self.mirrors) * self.mirrors[0].most_rows(lengths, parts)
-        return -(-lines * self.run_registers // WORD)
+        return len(self.mirrors) * self.mirrors[0].most_rows(lengths, parts) * self.words_of_line
 
     def words_of_thread(self, lengths: Sequence[int], parts: Sequence[int], threads: int) -> int:
         """The words that a thread reads."""
-        return -(-self.words(lengths, parts) // WARP) * -(-self.ctas * WARP // threads)
+        return -(-self.words(lengths, parts) // self.rows_at_once(threads))
 
     def bytes(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
         """The global memory of a group."""
@@ -77,8 +86,7 @@ def rounds(
     order = [kernel.name for kernel in kernels((loop,))]
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
     near = {name: near_loads(inside[name], product, mirrors, program) for name, product in products.items()}
-    cells = {name: (*tile.cell, _positions(inside[name], products[name])) for name, tile in tiles.items()}
-    cells |= {name: cells[product] for name, product in dealing.visited.items()}
+    cells = cells_of(loop, products, tiles, dealing.visited, sliced)
     if not dealing.barriers or needs_barriers(loop, lanes, cells, sliced, program, near):
         return ()
     if not all(_is_read_in_time(mirror, order, inside, products, program) for mirror in mirrors):
@@ -97,12 +105,6 @@ def rounds(
         padded = tuple(replace(mirror, least=ctas * run) for mirror in of)
         found.append(Round(padded, after, before, wraps, ctas, run))
     return tuple(found)
-
-
-def _positions(kernel: Kernel, product: Product) -> tuple[int, ...]:
-    """Which of a kernel's dims its units are."""
-    order = [dim.index for dim in kernel.dims]
-    return tuple(order.index(dim.index) for dim in product.apart)
 
 
 def _next(order: Sequence[str], position: int, barriers: frozenset[str]) -> tuple[str, bool]:

@@ -40,8 +40,8 @@ def size_value(name: str) -> Value:
 class Scalars:
     """The scalars of one kernel, on their way into one device function.
 
-    `indices` are those of the loops around the kernel. `following` is the index of the innermost one, and its value in
-    the next step. What is stored goes to `mirrors`, too, of the CTA `alone` or of all of its group; `near` is what is
+    `indices` are those of the loops around the kernel. `later` is the index of the innermost one, and its value some
+    steps later. What is stored goes to `mirrors`, too, of the CTA `alone` or of all of its group; `near` is what is
     loaded from there.
     """
 
@@ -51,7 +51,7 @@ class Scalars:
         access: Access,
         target: Target,
         indices: Mapping[str, Value],
-        following: tuple[str, Value] | None = None,
+        later: tuple[str, Value] | None = None,
         mirrors: Mapping[str, Mirrored] | None = None,
         near: Set[Load] = frozenset(),
         alone: bool = False,
@@ -59,7 +59,7 @@ class Scalars:
         self.function = function
         self.functions = Functions(function, target)
         self.access = access
-        self.following = following
+        self.later = later
         self.mirrors = mirrors or {}
         self.near = near
         self.alone = alone
@@ -178,18 +178,18 @@ class Scalars:
         return True
 
     def fetch_ahead(self, kernel: Kernel) -> None:
-        """Bring nearer what this point loads in the next step: from memory, it takes as long as a step. What the steps
+        """Bring nearer what this point loads some steps later: from memory, it takes as long as a step. What the steps
         before have made is near already."""
-        if self.following is None:
+        if self.later is None:
             return
-        name, value = self.following
-        following = Index(f"{name} following")
-        with self.scope({following.name: value}):
+        name, value = self.later
+        later = Index(f"{name} later")
+        with self.scope({later.name: value}):
             for load in dict.fromkeys(loads(kernel)):
                 indices = [part for subscript in load.at for part in walk(subscript) if isinstance(part, Index | Load)]
                 known = all(isinstance(part, Index) and self._known(part) is not None for part in indices)
                 if load.when is None and Index(name) in load.at and known:
-                    at = tuple(following if subscript == Index(name) else subscript for subscript in load.at)
+                    at = tuple(later if subscript == Index(name) else subscript for subscript in load.at)
                     self.function.prefetch(self.pointer(load.buffer, at))
 
     @contextmanager

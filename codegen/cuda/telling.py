@@ -15,9 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
-from graphc.codegen.cuda.arch import WARP
 from graphc.codegen.cuda.device import DeviceFunction, i32
 from graphc.codegen.cuda.mirror import Mirrored
 from graphc.codegen.cuda.place import Place, digits
@@ -26,7 +24,7 @@ from graphc.codegen.llvm import Value, i64
 
 __all__ = ["Teller", "ThroughCluster", "ThroughMemory"]
 
-_AT_ONCE = 8  # words that a thread reads at the same time, at most
+_AT_ONCE = 8  # words that a thread reads at the same time
 
 
 class Teller(ABC):
@@ -53,6 +51,15 @@ class Teller(ABC):
     @abstractmethod
     def end(self) -> None:
         """When nobody waits for anything any more."""
+
+    def _own(self, count: Value) -> Iterator[Value]:
+        """The numbers that fall to this thread: code for the first, all of whose places LLVM finds before the first
+        step, and for the others, if there are so many."""
+        f, first, step = self.function, self.place.thread, i64(self.place.threads)
+        with f.when(f.compare("icmp slt", first, count)):
+            yield first
+        with f.loop(f.binary("add nsw", first, step), count, step, "other", unroll=False) as (number, _):
+            yield number
 
     def _there(self, slot: Value, at: tuple[Value, Value], cta: Value) -> Value:
         """Where a byte of a CTA's part of a line lies in this CTA's own mirrors, given the line and its place there."""
@@ -88,7 +95,7 @@ class ThroughCluster(Teller):
         size = next(size for size in (16, 8, 4) if round.run % size == 0)
         pieces = round.run // size
         count = f.binary("mul nsw", self.lines, i64(pieces))
-        with f.loop(self.place.thread, count, i64(self.place.threads), "piece", unroll=False) as (number, _):
+        for number in self._own(count):
             line, piece = digits(f, number, [self.lines, i64(pieces)])
             own = self._there(slot, (line, f.binary("mul nsw", piece, i64(size))), self.place.cta)
             values = f.get_words(own, size // REGISTER)
@@ -112,16 +119,17 @@ class ThroughCluster(Teller):
 
 
 class ThroughMemory(Teller):
-    """Through words of global memory. A warp reads the words of every so many-th CTA, its lanes neighbouring ones."""
+    """Through words of global memory. Each holds neighbouring registers of one CTA's part of one line; those of all
+    CTAs that are alike lie side by side. So each thread reads words of one CTA, at equal distances, and where it puts
+    them is known before the first step."""
 
     def __init__(
         self, f: DeviceFunction, round: Round, mirrors: Sequence[Mirrored], place: Place, words: Value
     ) -> None:
         super().__init__(f, round, mirrors, place)
         self.words = words
-        self.registers = f.binary("mul nsw", self.lines, i64(round.run_registers))  # of a CTA's part
-        self.of_cta = f.binary("udiv", f.binary("add nsw", self.registers, i64(WORD - 1)), i64(WORD))
-        self.of_step = f.binary("mul nsw", self.of_cta, i64(round.ctas))
+        self.rows = f.binary("mul nsw", self.lines, i64(round.words_of_line))  # of words, one of each CTA
+        self.of_step = f.binary("mul nsw", self.rows, i64(round.ctas))
 
     @property
     def after(self) -> Value:
@@ -133,88 +141,94 @@ class ThroughMemory(Teller):
         """Words are as the launch before left them."""
 
     def tell(self, time: Value, slot: Value) -> None:
-        f = self.function
-        own = self._start(slot, self.place.cta)
-        with self._own_words() as number:
-            values = [f.get(self._there(slot, at, self.place.cta), "i32", REGISTER) for at in self._registers(number)]
-            f.store_word([*values, self._tag(time)], self._word(own, number))
+        f, round, start = self.function, self.round, self._start(slot)
+        for row in self._own(self.rows):
+            line, piece = digits(f, row, [self.lines, i64(round.words_of_line)])
+            values = []
+            for k in range(WORD):
+                register = f.binary("add nsw", f.binary("mul nsw", piece, i64(WORD)), i64(k))
+                register = f.intrinsic("smin", register, i64(round.run_registers - 1))
+                at = line, f.binary("mul nsw", register, i64(REGISTER))
+                values.append(f.get(self._there(slot, at, self.place.cta), "i32", REGISTER))
+            f.store_word([*values, self._tag(time)], self._word(start, row, self.place.cta))
 
     def hear(self, time: Value, slot: Value) -> None:
-        f, place, ctas = self.function, self.place, self.round.ctas
-        ctas_of_warp = [f.binary("add nsw", place.warp, i64(k)) for k in range(0, ctas, place.warps)]
-        starts = [self._start(slot, f.intrinsic("smin", cta, i64(ctas - 1))) for cta in ctas_of_warp]
-        together = max(1, _AT_ONCE // len(starts))  # words of each CTA
-        step = i64(together * WARP)
-        with f.loop(place.lane, self.of_cta, step, "word", unroll=False) as (first, _):
-            numbers = [f.binary("add nsw", first, i64(k * WARP)) for k in range(together)]
-            pairs = [(k, number) for number in numbers for k in range(len(starts))]
-            for k in range(0, len(pairs), _AT_ONCE):
-                self._take(slot, self._tag(time), ctas_of_warp, starts, pairs[k : k + _AT_ONCE])
+        f, round, start = self.function, self.round, self._start(slot)
+        side, of_line = round.rows_at_once(self.place.threads), round.words_of_line
+        cta = f.binary("urem", self.place.thread, i64(round.ctas))
+        first = f.binary("udiv", self.place.thread, i64(round.ctas))
+        mine = f.compare("icmp ne", cta, self.place.cta)
+        if side * round.ctas < self.place.threads:
+            mine = f.binary("and", mine, f.compare("icmp slt", first, i64(side)))
+        for row in self._lots(first, mine, side * _AT_ONCE):
+            rows = [f.binary("add nsw", row, i64(k * side)) for k in range(_AT_ONCE)]
+            exist = [f.compare("icmp slt", number, self.rows) for number in rows]
+            words = self._read([self._word(start, number, cta) for number in rows], exist, self._tag(time))
+            line, piece = digits(f, row, [self.lines, i64(of_line)])
+            for k, word in enumerate(words):
+                if side % of_line:
+                    line, piece = digits(f, rows[k], [self.lines, i64(of_line)])
+                at = f.binary("add nsw", line, i64(0 if side % of_line else k * (side // of_line)))
+                with f.when(exist[k]):
+                    self._put(word, slot, at, piece, cta)
         f.meet_cta()
 
-    def _take(
-        self,
-        slot: Value,
-        tag: Value,
-        ctas: Sequence[Value],
-        starts: Sequence[Value],
-        pairs: Sequence[tuple[int, Value]],
-    ) -> None:
-        """Some words, each of one of the CTAs and with its number there, into the mirrors: those that exist."""
+    def _lots(self, first: Value, mine: Value, step: int) -> Iterator[Value]:
+        """The same of the rows that a thread reads, a lot at a time."""
         f = self.function
-        last = f.binary("sub nsw", self.of_cta, i64(1))
-        words = self._read([self._word(starts[k], f.intrinsic("smin", number, last)) for k, number in pairs], tag)
-        for (k, number), word in zip(pairs, words, strict=True):
-            exists = f.compare("icmp slt", ctas[k], i64(self.round.ctas))
-            exists = f.binary("and", exists, f.compare("icmp sle", number, last))
-            with f.when(f.binary("and", exists, f.compare("icmp ne", ctas[k], self.place.cta))):
-                for value, at in zip(word, self._registers(number), strict=False):
-                    f.put(value, self._there(slot, at, ctas[k]), REGISTER)
+        with f.when(f.binary("and", mine, f.compare("icmp slt", first, self.rows))):
+            yield first
+            rest = f.binary("add nsw", first, i64(step))
+            with f.loop(rest, self.rows, i64(step), "lot", unroll=False) as (row, _):
+                yield row
 
-    def _read(self, places: Sequence[Value], tag: Value) -> list[list[Value]]:
-        """Words, when all of them have the number of the time."""
+    def _put(self, word: Sequence[Value], slot: Value, line: Value, piece: Value, cta: Value) -> None:
+        """The registers of a word into the mirror, as many as its run has."""
+        f, run = self.function, self.round.run_registers
+        first = f.binary("mul nsw", piece, i64(WORD))
+        start = self._there(slot, (line, f.binary("mul nsw", first, i64(REGISTER))), cta)
+        for k in range(WORD):
+            place = f.offset(start, "i8", i64(k * REGISTER))
+            if run % WORD == 0 or k < run % WORD:
+                f.put(word[k], place, REGISTER)
+                continue
+            with f.when(f.compare("icmp slt", f.binary("add nsw", first, i64(k)), i64(run))):
+                f.put(word[k], place, REGISTER)
+
+    def _read(self, places: Sequence[Value], exist: Sequence[Value], tag: Value) -> list[list[Value]]:
+        """The words that exist, when all of them have the number of the time; each is read until it has."""
         f = self.function
+        variables = [[f.variable("i32") for _ in range(WORD + 1)] for _ in places]
+        for word, exists in zip(variables, exist, strict=True):
+            for variable in word[:WORD]:
+                f.put(i32(0), variable)
+            f.put(f.select(exists, i32(0), tag), word[WORD])
         with f.repeat_until() as decide:
-            words = [f.load_word(place) for place in places]
-            everything = f.compare("icmp eq", words[0][WORD], tag)
-            for word in words[1:]:
-                everything = f.binary("and", everything, f.compare("icmp eq", word[WORD], tag))
+            everything = Value("true", "i1")
+            for word, place in zip(variables, places, strict=True):
+                found = f.load_word(place, [f.get(variable, "i32") for variable in word], tag)
+                for value, variable in zip(found, word, strict=True):
+                    f.put(value, variable)
+                everything = f.binary("and", everything, f.compare("icmp eq", found[WORD], tag))
             decide(everything)
-        return words
+        return [[f.get(variable, "i32") for variable in word[:WORD]] for word in variables]
 
     def end(self) -> None:
         f = self.function
         zero = [i32(0)] * (WORD + 1)
-        with self._own_words() as number:
+        for row in self._own(self.rows):
             for slot in range(2):
-                f.store_word(zero, self._word(self._start(i64(slot), self.place.cta), number))
+                f.store_word(zero, self._word(self._start(i64(slot)), row, self.place.cta))
 
-    @contextmanager
-    def _own_words(self) -> Iterator[Value]:
-        """The words of this CTA that fall to this thread, by their number among them."""
+    def _start(self, slot: Value) -> Value:
+        """Where the words of a step begin."""
         f = self.function
-        with f.loop(self.place.thread, self.of_cta, i64(self.place.threads), "word", unroll=False) as (number, _):
-            yield number
+        return f.offset(self.words, "i8", f.binary("mul nsw", slot, f.binary("mul nsw", self.of_step, i64(WORD_BYTES))))
 
-    def _start(self, slot: Value, cta: Value) -> Value:
-        """Where a CTA's words of a step begin."""
+    def _word(self, start: Value, row: Value, cta: Value) -> Value:
         f = self.function
-        number = f.binary("add nsw", f.binary("mul nsw", slot, self.of_step), f.binary("mul nsw", cta, self.of_cta))
-        return f.offset(self.words, "i8", f.binary("mul nsw", number, i64(WORD_BYTES)))
-
-    def _word(self, start: Value, number: Value) -> Value:
-        return self.function.offset(start, "i8", self.function.binary("mul nsw", number, i64(WORD_BYTES)))
-
-    def _registers(self, number: Value) -> list[tuple[Value, Value]]:
-        """The line of each register of a CTA's word, and its place there; past the last, those of the last."""
-        f, run = self.function, self.round.run_registers
-        last = f.binary("sub nsw", self.registers, i64(1))
-        found = []
-        for k in range(WORD):
-            at = f.binary("add nsw", f.binary("mul nsw", number, i64(WORD)), i64(k))
-            line, place = digits(f, f.intrinsic("smin", at, last), [self.lines, i64(run)])
-            found.append((line, f.binary("mul nsw", place, i64(REGISTER))))
-        return found
+        number = f.binary("add nsw", f.binary("mul nsw", row, i64(self.round.ctas)), cta)
+        return f.offset(start, "i8", f.binary("mul nsw", number, i64(WORD_BYTES)))
 
     def _tag(self, time: Value) -> Value:
         """The number of a time, which is never 0."""

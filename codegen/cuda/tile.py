@@ -15,10 +15,10 @@ from dataclasses import replace
 from graphc.codegen.cpu_functions import REGISTER, STORAGE, constant
 from graphc.codegen.cuda.arch import WARP
 from graphc.codegen.cuda.device import SHARED, DeviceFunction
+from graphc.codegen.cuda.foreseen import FirstCell, Kept
 from graphc.codegen.cuda.geometry import Geometry, chunks
 from graphc.codegen.cuda.held import DYNAMIC, HeldProduct
 from graphc.codegen.cuda.place import Place, digits
-from graphc.codegen.cuda.points import end_point
 from graphc.codegen.cuda.products import Part, Product
 from graphc.codegen.cuda.scalars import Scalars
 from graphc.codegen.llvm import Value, i64
@@ -99,46 +99,75 @@ class Tile(HeldProduct):
 
     # In a step.
 
-    def compute(self, s: Scalars) -> None:
+    def compute(self, s: Scalars, kept: Kept, met: bool) -> None:
         for _ in self._each_height(s):
-            with self._tiles(s) as (first, row, count, lengths):
+            with self._tiles(s) as (first, row, is_first, count, lengths):
                 sums = self._sums(s, first, row, count, lengths)
                 with self._cell(s, self.kernel, first, row, count, lengths):
                     for total, value in zip(self.product.sums, sums, strict=True):
                         s.bind(Ref(total.name, self.dtype), value)
-                    end_point(s, self.kernel, 1, self.place)
+                    self.end(s, self.kernel, kept, is_first)
 
-    def visit(self, s: Scalars, kernel: Kernel) -> None:
+    def visit(self, s: Scalars, kernel: Kernel, kept: Kept) -> None:
         for _ in self._each_height(s):
-            with self._tiles(s) as at, self._cell(s, kernel, *at):
-                end_point(s, kernel, 1, self.place)
+            with (
+                self._tiles(s) as (first, row, is_first, count, lengths),
+                self._cell(s, kernel, first, row, count, lengths),
+            ):
+                self.end(s, kernel, kept, is_first)
 
     def _each_height(self, s: Scalars) -> Iterator[None]:
         """The code for tiles of several rows, and that for a group that has one row alone: of one."""
-        f, several = self.function, self.geometry
+        several = self.geometry
         if several.rows == 1:
             yield
             return
-        alone = f.compare("icmp sle", s.product(self.row_lengths(s)), i64(1))
-        for rows, is_it in ((several.rows, f.binary("xor", alone, Value("true", "i1"))), (1, alone)):
+        alone = self._is_alone(s)
+        for rows, is_it in ((several.rows, self.function.binary("xor", alone, Value("true", "i1"))), (1, alone)):
             self.geometry = replace(several, rows=rows)
-            with f.when(is_it), s.scope({}):
+            with self.function.when(is_it), s.scope({}):
                 yield
         self.geometry = several
 
+    def _is_alone(self, s: Scalars) -> Value:
+        """Whether the group has one row."""
+        return self.function.compare("icmp sle", s.product(self.row_lengths(s)), i64(1))
+
+    def first_cell(self, s: Scalars) -> FirstCell:
+        f, several, lengths = self.function, self.geometry, self.row_lengths(s)
+        count, found = s.product(lengths), []
+        for rows in dict.fromkeys((several.rows, 1)):
+            self.geometry = replace(several, rows=rows)
+            row = f.binary("mul nsw", self._first_tile(), i64(rows))
+            found.append(self._cell_of(self._first_unit(), row, count))
+        self.geometry = several
+        exists, local, number = found[0]
+        if len(found) > 1:
+            alone = self._is_alone(s)
+            exists, local, number = (f.select(alone, b, a) for a, b in zip(*found, strict=True))
+        return FirstCell(exists, {**self.unit(local), **self.row(number, lengths)})
+
+    def _first_tile(self) -> Value:
+        """The first of its tiles of rows that this warp computes."""
+        return self.function.binary("udiv", self.place.warp, i64(self.geometry.across))
+
     @contextmanager
-    def _tiles(self, s: Scalars) -> Iterator[tuple[Value, Value, Value, list[Value]]]:
-        """All tiles that fall to this warp: the first unit and row of each, and how many rows there are, by dims."""
+    def _tiles(self, s: Scalars) -> Iterator[tuple[Value, Value, Value, Value, list[Value]]]:
+        """All tiles that fall to this warp: the first unit and row of each, whether it is the warp's first, and how
+        many rows there are, by dims."""
         f, g = self.function, self.geometry
         lengths = self.row_lengths(s)
         count = s.product(lengths)
         tiles = f.binary("udiv", f.binary("add nsw", count, i64(g.rows - 1)), i64(g.rows))
-        side = f.binary("udiv", self.place.warp, i64(g.across))
+        side = self._first_tile()
         with (
             self._unit_tiles(s) as first,
             s.counting(side, tiles, i64(self.place.warps // g.across), "tile") as tile,
         ):
-            yield first, f.binary("mul nsw", tile, i64(g.rows)), count, lengths
+            is_first = f.compare("icmp eq", tile, side)
+            if g.home != "registers":
+                is_first = f.binary("and", is_first, f.compare("icmp eq", first, self._first_unit()))
+            yield first, f.binary("mul nsw", tile, i64(g.rows)), is_first, count, lengths
 
     @contextmanager
     def _unit_tiles(self, s: Scalars) -> Iterator[Value]:
@@ -249,6 +278,14 @@ class Tile(HeldProduct):
         self, s: Scalars, kernel: Kernel, first: Value, row: Value, count: Value, lengths: list[Value]
     ) -> Iterator[None]:
         """In the first of the lanes that have a cell's sums, if there is one: its point in a kernel over the same."""
+        exists, local, number = self._cell_of(first, row, count)
+        with self.function.when(exists):
+            indices = {**self.unit(local), **self.row(number, lengths)}
+            with s.scope(self.renamed(kernel, indices)):
+                yield
+
+    def _cell_of(self, first: Value, row: Value, count: Value) -> tuple[Value, Value, Value]:
+        """This lane's cell of the tile that begins with a unit and a row: whether there is one, and its own."""
         f, g = self.function, self.geometry
         lanes = WARP // g.cells
         cell = f.binary("udiv", self.place.lane, i64(lanes))
@@ -264,7 +301,4 @@ class Tile(HeldProduct):
         exists = conditions[0]
         for condition in conditions[1:]:
             exists = f.binary("and", exists, condition)
-        with f.when(exists):
-            indices = {**self.unit(local), **self.row(number, lengths)}
-            with s.scope(self.renamed(kernel, indices)):
-                yield
+        return exists, local, number
