@@ -65,6 +65,9 @@ def _fits(dtype: str) -> list[Fit]:
 FITS = [
     *_fits("float32"),
     *_fits("float64"),
+    # where 2^x is one instruction: only for small arguments
+    Fit("tanh", "float32", lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, lambda z: z, (0, 0.3025),
+        _HALF_ULP["float32"] * _SHARE["float32"]),
     # for pow: the same series beyond its first term, to twice the precision less what its size makes up for
     Fit("log_pow", "float64", lambda z: (_log_series(z) - mp.mpf(2) / 3) / z, lambda z: z**2 / 2, (0, 0.02944),
         2.0**-68),

@@ -17,6 +17,7 @@ more digits of pi, and a wrong number would not show.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 from math import inf, nan
 
@@ -32,7 +33,7 @@ from graphc.codegen.vector_expressions import (
     two_sum,
 )
 
-__all__ = ["TRIGONOMETRIC_LIMIT", "ULP_BOUNDS", "definitions", "intrinsic_name"]
+__all__ = ["APPROXIMATE_ULP", "TRIGONOMETRIC_LIMIT", "ULP_BOUNDS", "definitions", "intrinsic_name"]
 
 TRIGONOMETRIC_LIMIT = 1e6
 
@@ -58,6 +59,7 @@ ULP_BOUNDS: dict[tuple[str, str], float] = {
     ("pow", "float32"): 1.0,
     ("pow", "float64"): 1.5,
 }
+APPROXIMATE_ULP = 6.0  # of those that may be approximate
 
 _ELEMENTS = {"float32": "float", "float64": "double"}
 _DTYPES = {"float": "float32", "double": "float64"}
@@ -74,6 +76,7 @@ _TWO_THIRDS = (0.6666666666666666, 3.700743415417188e-17)
 _EXP_RANGE = {"float": (-104.0, 89.0), "double": (-746.0, 710.0)}
 _EXPM1_LOW = {"float": -18.0, "double": -38.0}
 _TANH_ONE = {"float": 9.1, "double": 19.1}
+_TANH_SMALL = 0.55  # up to here the polynomial for tanh is fitted
 _ERF_TAIL = {"float": (2.5, 4.0), "double": (3.5, 6.0)}  # the middle of the fit, and its end
 
 
@@ -83,18 +86,19 @@ def intrinsic_name(fn: str, dtype: str, width: int) -> str:
     return f"{fn}.{suffix}" if width == 1 else f"{fn}.v{width}{suffix}"
 
 
-def definitions(requests: Iterable[tuple[str, str, int]], fused: bool = True, fast_ratio: bool = False) -> str:
+def definitions(requests: Iterable[tuple[str, str, int]], fused: bool = True, approximate: bool = False) -> str:
     """Each requested function once, then each `declare` they need once. No function calls another.
 
-    Without `fused`, multiplications and additions stay apart: errors grow by a few ulp. With `fast_ratio`, tanh and
-    sigmoid of float32 end in a division that may be 2 ulp off, but neither branches nor calls.
+    Without `fused`, multiplications and additions stay apart: errors grow by a few ulp. If they may be `approximate`,
+    exp, tanh and sigmoid of float32 take a GPU's instructions for 2^x and 1/x, are up to `APPROXIMATE_ULP` off, and
+    results below 2^-126 may be 0.
     """
     texts, declarations = [], set()
     for fn, dtype, width in sorted(set(requests)):
         formula = _FORMULAS[fn]
         arity = 2 if fn == "pow" else 1
         name = intrinsic_name(fn, dtype, width)
-        text, declared = function(name, _ELEMENTS[dtype], width, arity, fused, fast_ratio, formula)
+        text, declared = function(name, _ELEMENTS[dtype], width, arity, fused, approximate, formula)
         texts.append(text)
         declarations |= declared
     return "\n\n".join([*texts, *sorted(declarations)])
@@ -143,6 +147,8 @@ def _exp(x: Vector, tail: Vector | None = None) -> Vector:
     """
     low, high = _EXP_RANGE[x.element]
     x = x.at_least(low).at_most(high)
+    if x.is_approximate and tail is None:
+        return _through_exp2(x)
     bits, bias, shift = _mantissa_bits(x), _bias(x), _round_constant(x)
     whole = fma(x, _LOG2E, shift + 2 * bias)
     half = fma(x, _LOG2E / 2, shift + bias)
@@ -150,6 +156,17 @@ def _exp(x: Vector, tail: Vector | None = None) -> Vector:
     first = _power_of_two(half.bits(), bits)
     second = _power_of_two(whole.bits() - half.bits(), bits)
     return fma(q, first, first) * second
+
+
+def _through_exp2(x: Vector) -> Vector:
+    """2^t (1 + δ log(2)) for x log2(e) = t + δ, of float32 in the range of exp."""
+    t = x * _LOG2E
+    rest = fma(x, _LOG2E - _in_float32(_LOG2E), fma(x, _LOG2E, -t))
+    return t.exp2() * fma(rest, sum(_LOG2["double"]), 1.0)
+
+
+def _in_float32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 def _expm1(x: Vector) -> Vector:
@@ -166,6 +183,8 @@ def _expm1(x: Vector) -> Vector:
 
 def _tanh(x: Vector) -> Vector:
     """m / (m + 2) with m = expm1(2 |x|)."""
+    if x.is_approximate:
+        return _tanh_through_exp2(x)
     doubled = abs(x).at_most(_TANH_ONE[x.element])
     doubled = doubled + doubled
     shift = _round_constant(x) + _bias(x)
@@ -176,9 +195,19 @@ def _tanh(x: Vector) -> Vector:
     return copysign(m.ratio(m + 2.0), x)
 
 
+def _tanh_through_exp2(x: Vector) -> Vector:
+    """1 - 2 / (1 + exp(2 |x|)) of float32; near 0, where that loses digits, a polynomial."""
+    size = abs(x)
+    large = x.constant(-2.0).ratio((size * (2 * _LOG2E)).exp2() + 1.0) + 1.0
+    square = x * x
+    small = fma(size * square, polynomial(square, _coefficients("tanh", x)), size)
+    return copysign(select(size < _TANH_SMALL, small, large), x)
+
+
 def _sigmoid(x: Vector) -> Vector:
     """1 / (1 + e) or e / (1 + e) with e = exp(-|x|), so that the lower tail keeps its digits."""
-    e = _exp(-abs(x))
+    below = -abs(x)
+    e = _through_exp2(below.at_least(_EXP_RANGE["float"][0])) if x.is_approximate else _exp(below)
     return select(x >= 0.0, x.constant(1.0), e).ratio(e + 1.0)
 
 

@@ -9,6 +9,7 @@ serves; half an ulp is 6.0e-8 for float32 and 1.1e-16 for float64. `graphc.codeg
     sin        (sin(r) - r) / r^3                              of z = r^2, |r| <= pi / 4
     cos        (cos(r) - 1 + r^2 / 2) / r^4                    of z = r^2, |r| <= pi / 4
     erf        erf(x) / x - 1                                  of z = x^2, |x| <= 1
+    tanh       (tanh(x) - x) / x^3                             of z = x^2, |x| <= 0.55
     log_erfc   log(1 - erf(x))                                 of x - 2.5, 1 <= x <= 4; float64 x - 3.5, 1 <= x <= 6
 """
 
@@ -131,6 +132,13 @@ POLYNOMIALS: dict[tuple[str, str], tuple[float, ...]] = {
         -6.814726547001321e-10,
         -8.744976240836531e-11,
         -4.865480763774441e-12,
+    ),
+    ("tanh", "float32"): (  # 5.5e-09
+        -0.33333319425582886,
+        0.13332600891590118,
+        -0.05385381355881691,
+        0.021077590063214302,
+        -0.006282252259552479,
     ),
     ("log_pow", "float64"): (  # 1.1e-20
         0.3999999999999998,

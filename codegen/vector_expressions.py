@@ -19,11 +19,11 @@ _SPLITTER = {"float": 2.0**12 + 1, "double": 2.0**27 + 1}
 
 @dataclass(slots=True)
 class Body:
-    """The instructions of one function. Where the target has no fused multiply-add, `fma` rounds twice; with
-    `fast_ratio`, that of two float32 may be two units in the last place off."""
+    """The instructions of one function. Where the target has no fused multiply-add, `fma` rounds twice. A GPU has
+    instructions that are nearly right: `approximate`."""
 
     fused: bool
-    fast_ratio: bool = False
+    approximate: bool = False
     lines: list[str] = field(default_factory=list)
     declarations: set[str] = field(default_factory=set)
 
@@ -89,9 +89,22 @@ class Vector:
         return self._binary("fdiv", other)
 
     def ratio(self, other: Vector) -> Vector:
-        """The quotient by what lies between 1 and 2^100, where every target's fastest division is nearly right."""
-        fast = self.body.fast_ratio and self.element == "float"
-        return self._binary("fdiv afn" if fast else "fdiv", other)
+        """The quotient by what lies between 1 and 2^100."""
+        return self * other._approximation("rcp") if self.is_approximate else self / other
+
+    def exp2(self) -> Vector:
+        """2 to the power of it, where a GPU approximates that: to 2^-22.5. What is smaller than 2^-126 becomes 0."""
+        return self._approximation("ex2")
+
+    def _approximation(self, name: str) -> Vector:
+        symbol = f"@llvm.nvvm.{name}.approx.ftz.f"
+        self.body.declarations.add(f"declare float {symbol}(float)")
+        return self.body.emit(self.element, self.width, f"call float {symbol}({self})")
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether the machine has instructions for it that are nearly right."""
+        return self.body.approximate and self.type == "float"
 
     def __rtruediv__(self, other: float) -> Vector:
         return self.constant(other) / self
@@ -223,10 +236,10 @@ def _halves(a: Vector) -> tuple[Vector, Vector]:
 
 
 def function(
-    name: str, element: str, width: int, arity: int, fused: bool, fast_ratio: bool, formula: Callable[..., Vector]
+    name: str, element: str, width: int, arity: int, fused: bool, approximate: bool, formula: Callable[..., Vector]
 ) -> tuple[str, set[str]]:
     """The definition of an internal function, and the lines that declare what it uses."""
-    body = Body(fused, fast_ratio)
+    body = Body(fused, approximate)
     arguments = [Vector(body, f"%x{i}", element, width) for i in range(arity)]
     result = formula(*arguments)
     header = f"define internal {result.type} @{name}({', '.join(map(str, arguments))}) alwaysinline nounwind {{"

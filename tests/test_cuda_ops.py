@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.codegen.math import APPROXIMATE_ULP
 from graphc.scalar import STORED
 from tests import test_ops
 from tests.cuda_emulated import compiled
+from tests.test_math import wide, worst_ulp
 
 
 @pytest.mark.parametrize("name", test_ops.NAMES)
@@ -35,3 +37,20 @@ def test_op_of_another_dtype(name: str, dtype: str) -> None:
     arrays = test_ops.arguments(row, dtype)
     expected = gc.interpret(c.g, **arrays)["value"]
     np.testing.assert_allclose(compiled(c.g)(**arrays)["value"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fn", ["exp", "tanh", "sigmoid"])
+def test_float32_is_nearly_right(fn: str) -> None:
+    """Over all bit patterns, with approximations as wrong as they may be on a GPU. Results below the smallest normal
+    number may be 0."""
+    x = np.arange(0, 2**32, 32749, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.concatenate([x, np.linspace(-90, 90, 20001, dtype=np.float32)])
+    g = gc.Graph(fn)
+    g.output("value", getattr(gc, fn)(g.input("x", (), over=g.axis("n"))))
+    got, exact = np.asarray(compiled(g)(x=x)["value"]), wide(fn, x)
+    assert np.array_equal(np.isnan(got), np.isnan(x))
+    tiny, huge = np.abs(exact) < 2.0**-126, np.abs(exact) > np.finfo(np.float32).max
+    assert np.abs(got[tiny]).max() <= 2.0**-126
+    assert np.isinf(got[huge]).all()
+    usual = ~tiny & ~huge & ~np.isnan(x)
+    assert 1 < worst_ulp(got[usual], exact[usual], "float32") <= APPROXIMATE_ULP
