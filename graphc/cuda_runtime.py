@@ -21,10 +21,11 @@ import numpy as np
 from graphc.arena import Arena, arena, buffer_bytes, buffer_shape
 from graphc.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated
 from graphc.codegen.cuda.arch import Arch
-from graphc.codegen.cuda.driver import Device, Prepared
+from graphc.codegen.cuda.driver import Device, Order, Prepared
 from graphc.codegen.cuda.exchange import UNTOLD, DeviceArray, Foreign, foreign
 from graphc.codegen.cuda.groups import Grouping
 from graphc.codegen.cuda.launches import COUNTERS, Launch, Launched, launched, launches, meeting_bytes
+from graphc.codegen.cuda.ordering import order
 from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
 from graphc.codegen.cuda.streams import PER_THREAD, stream_handle
 from graphc.codegen.program import Buffer, Program
@@ -106,10 +107,11 @@ class _Queue:
 
 @dataclass(frozen=True, slots=True)
 class _Fixed:
-    """A call with memory of its own: launches of a module's kernels, and what they read and write."""
+    """A call with memory of its own: launches of a module's kernels, their order, and what they read and write."""
 
     module: Any
     launches: tuple[Prepared, ...]
+    order: Order
     memory: Memory
     results: Results | DeviceResults
 
@@ -299,7 +301,7 @@ class CudaRunner:
                 addresses[buffer.name] = outputs[buffer.name].address
             else:
                 addresses[buffer.name] = self._address(buffer, given, layout, queue.stream)
-        self._launcher(layout.chosen.loaded, _is_aligned(given), _prepared(layout, addresses))(queue.stream)
+        self._launcher(layout, _is_aligned(given), addresses)(queue.stream)
         for name in self.graph.updates:
             if name not in given.there:
                 self.device.read(given.arguments.arrays[name], addresses[name], queue.stream)
@@ -311,7 +313,7 @@ class CudaRunner:
         return Results(found)
 
     def _bound(self, fixed: _Fixed) -> BoundCudaCall:
-        launch = self.device.launcher(fixed.module, fixed.launches)
+        launch = self.device.launcher(fixed.module, fixed.launches, fixed.order)
         return BoundCudaCall(self.device, launch, fixed.memory, fixed.results)
 
     def _fixed(self, given: _Given, layout: Layout, stream: int) -> _Fixed:
@@ -339,15 +341,18 @@ class CudaRunner:
             results = Results(outputs)
         owners = [array.owner for array in given.there.values()]
         memory = Memory(hosts, back, [*own.values(), workspace, counters], owners)
-        return _Fixed(layout.chosen.loaded.module(_is_aligned(given)), _prepared(layout, addresses), memory, results)
+        module = layout.chosen.loaded.module(_is_aligned(given))
+        return _Fixed(module, _prepared(layout, addresses), _order(layout, addresses), memory, results)
 
-    def _launcher(self, loaded: LoadedCode, aligned: bool, made: tuple[Prepared, ...]) -> Callable[[int], None]:
+    def _launcher(self, layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> Callable[[int], None]:
         """Calls with the same arrays have the same."""
+        loaded, made = layout.chosen.loaded, _prepared(layout, addresses)
         key = (loaded, aligned, made)
         if key not in self._launchers:
             if len(self._launchers) == _MOST_LAUNCHERS:
                 self._launchers.pop(next(iter(self._launchers)))
-            self._launchers[key] = self.device.launcher(loaded.module(aligned), made)
+            behind = _order(layout, addresses)
+            self._launchers[key] = self.device.launcher(loaded.module(aligned), made, behind)
         return self._launchers[key]
 
     def _leave(self, arrays: Iterable[object], queue: _Queue) -> None:
@@ -408,7 +413,18 @@ def _prepared(layout: Layout, addresses: Mapping[str, int]) -> tuple[Prepared, .
     def one(launch: Launch) -> Prepared:
         values = tuple(addresses[a] if isinstance(a, str) else a for a in launch.arguments)
         return Prepared(
-            launch.symbol, launch.grid, launch.block, launch.cluster, launch.shared, launch.cooperative, values
+            launch.symbol,
+            launch.grid,
+            launch.block,
+            launch.cluster,
+            launch.shared,
+            launch.cooperative,
+            values,
+            launch.urgent,
         )
 
     return tuple(map(one, layout.launches))
+
+
+def _order(layout: Layout, addresses: Mapping[str, int]) -> Order:
+    return lambda: order(layout.launches, addresses, {**layout.bytes, COUNTERS: layout.meeting})

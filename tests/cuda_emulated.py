@@ -17,7 +17,7 @@ import numpy as np
 
 import graphc as gc
 from graphc import testing
-from graphc.codegen.cuda.driver import Prepared
+from graphc.codegen.cuda.driver import Order, Prepared
 from graphc.codegen.cuda.groups import Grouping, groupings
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.cuda_compile import CompiledCuda
@@ -31,15 +31,19 @@ Arrays = dict[str, np.ndarray]
 class EmulatedDevice:
     """A GPU with the memory that a test gives it. `launched` are the kernels that ran, in order.
 
-    Work is done when it is queued; `order` makes sure that nothing on a real device's streams would meet.
+    Work is done when it is queued; `order` makes sure that nothing on a real device's streams would meet. Launches that
+    need not wait for each other are made `late`, the last first.
     """
 
     stream = 1000  # the handle of its own
 
-    def __init__(self, arch: str = "sm_90", size: int = 1 << 30, sms: int = 132, cluster: int = 16) -> None:
+    def __init__(
+        self, arch: str = "sm_90", size: int = 1 << 30, sms: int = 132, cluster: int = 16, late: bool = True
+    ) -> None:
         self.arch = arch
         self.sms = sms
         self.cluster = cluster
+        self.late = late
         self.clusters = {size: sms // size for size in (2, 4, 8, 16) if size <= cluster}
         self.memory = ptx.Memory()
         self.launched: list[Prepared] = []
@@ -78,8 +82,8 @@ class EmulatedDevice:
         array[...] = self.memory.copy_out(address, array.nbytes).view(array.dtype).reshape(array.shape)
         self.finish(stream)
 
-    def launcher(self, module: ptx.Module, launches: Sequence[Prepared]) -> Callable[[int], None]:
-        return functools.partial(self._launch, module, launches)
+    def launcher(self, module: ptx.Module, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
+        return functools.partial(self._launch, module, _late(launches, order()) if self.late else launches)
 
     def _launch(self, module: ptx.Module, launches: Sequence[Prepared], stream: int) -> None:
         for launch in launches:
@@ -124,21 +128,32 @@ class EmulatedDevice:
         return {b for a in addresses for b, size in self._sizes.items() if b <= a < b + size}
 
 
+def _late(launches: Sequence[Prepared], behind: Sequence[Sequence[int]]) -> list[Prepared]:
+    """The launches in the order that is furthest from their own."""
+    waiting, made = set(range(len(launches))), []
+    while waiting:
+        ready = max(k for k in waiting if waiting.isdisjoint(behind[k]))
+        waiting.remove(ready)
+        made.append(launches[ready])
+    return made
+
+
 def compiled(g: gc.Graph, cluster: int = 16, **options: Any) -> CompiledCuda:
     """For a GPU with clusters of so many CTAs. Without any, small loops have code for telling over the grid, too."""
     return gc.compile(g, target="cuda", device=EmulatedDevice(cluster=cluster), **options)
 
 
 def ways(f: CompiledCuda, sizes: Mapping[str, int]) -> Iterator[dict[str, Grouping]]:
-    """Choices of a grouping for each loop, such that every version of every loop is among them: with its loop cut into
-    the fewest groups and into the most, in turn."""
+    """Choices of a grouping for each loop, such that every version of every loop that fits on the chip is among them:
+    with its loop cut into the fewest groups and into the most, in turn."""
     loops = loops_of(f)
     for number in range(max((len(unit.versions) for unit in loops), default=1)):
         chosen = {}
         for unit in loops:
             version = unit.versions[min(number, len(unit.versions) - 1)]
-            possible = [w for w in groupings(unit, f.program, f.code.arch, sizes) if w.version is version]
-            by_groups = sorted(possible, key=lambda way: way.groups)
+            found = groupings(unit, f.program, f.code.arch, sizes)
+            possible = [way for way in found if way.version is version]
+            by_groups = sorted(possible or found[:1], key=lambda way: way.groups)
             chosen[unit.symbol] = by_groups[0 if number % 2 else -1]
         yield chosen
 

@@ -25,7 +25,7 @@ SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, INVALID_CONTEXT, INVALID_HANDLE, MISTAKE 
 INVALID_CLUSTER_SIZE = 912
 
 CONTEXT = 77
-CLUSTER_DIMENSION, COOPERATIVE = 4, 2  # CUlaunchAttributeID
+CLUSTER_DIMENSION, COOPERATIVE, PRIORITY = 4, 2, 8  # CUlaunchAttributeID
 MAJOR, MINOR, SM_COUNT, CLUSTER_LAUNCH, OPT_IN_SHARED = 75, 76, 16, 120, 97  # CUdevice_attribute
 LARGEST_SHARED, LARGE_CLUSTERS = 8, 14  # CUfunction_attribute
 RELEASE_THRESHOLD = 4  # CUmemPool_attribute
@@ -122,9 +122,18 @@ class Launch:
 
 @dataclass
 class Graph:
-    """Its nodes, by their handles."""
+    """Its nodes, by their handles, each with those that it comes behind."""
 
-    nodes: list[int] = field(default_factory=list)
+    nodes: dict[int, set[int]] = field(default_factory=dict)
+
+    def in_order(self) -> list[int]:
+        """In the order that is furthest from that in which they were added."""
+        waiting, made = list(self.nodes), []
+        while waiting:
+            ready = next(node for node in reversed(waiting) if self.nodes[node].isdisjoint(waiting))
+            waiting.remove(ready)
+            made.append(ready)
+        return made
 
 
 @dataclass
@@ -369,7 +378,7 @@ class DriverLibrary:
 
     def _configured(self, function: int, given: Config) -> Launch:
         attributes = {a.id: a.value for a in given.attributes[: given.count]}
-        assert attributes.keys() <= {CLUSTER_DIMENSION, COOPERATIVE}
+        assert attributes.keys() <= {CLUSTER_DIMENSION, COOPERATIVE, PRIORITY}
         launch = Launch(self._found(function, Kernel), given.grid[:], given.block[:], given.shared)
         if CLUSTER_DIMENSION in attributes:
             launch.cluster = attributes[CLUSTER_DIMENSION].cluster[:]
@@ -399,11 +408,11 @@ class DriverLibrary:
     def _add(
         self, node: POINTER(c_void_p), graph: int, behind: POINTER(c_void_p), count: int, work: Callable[[], None]
     ) -> None:
-        """A node at the end of a graph, which so far is a chain."""
         nodes = self._found(graph, Graph).nodes
-        assert [behind[k] for k in range(count)] == nodes[-1:]
+        before = {behind[k] for k in range(count)}
+        assert before <= nodes.keys()
         node[0] = self._new(work)
-        nodes.append(node[0])
+        nodes[node[0]] = before
 
     def cuGraphAddKernelNode(
         self,
@@ -425,7 +434,7 @@ class DriverLibrary:
             launch.cluster = value.contents.cluster[:]
         elif attribute == COOPERATIVE:
             launch.cooperative = value.contents.cooperative == 1
-        else:
+        elif attribute != PRIORITY:
             raise Refused(INVALID_VALUE)
 
     def cuGraphAddEventRecordNode(
@@ -435,7 +444,7 @@ class DriverLibrary:
 
     def cuGraphInstantiateWithFlags(self, made: POINTER(c_void_p), graph: c_void_p, flags: c_uint64) -> None:
         self._in_context()
-        work = [self.handles[node] for node in self._found(graph, Graph).nodes]
+        work = [self.handles[node] for node in self._found(graph, Graph).in_order()]
         for launch in work:
             if isinstance(launch, Launch):
                 self._check(launch)

@@ -42,6 +42,7 @@ class Driver:
         names = SimpleNamespace(
             CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION="cluster",
             CU_LAUNCH_ATTRIBUTE_COOPERATIVE="cooperative",
+            CU_LAUNCH_ATTRIBUTE_PRIORITY="priority",
             CU_POINTER_ATTRIBUTE_MEMORY_TYPE="type",
             CU_MEMPOOL_ATTR_RELEASE_THRESHOLD="threshold",
             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared",
@@ -70,6 +71,11 @@ class Driver:
 
     def names(self) -> list[str]:
         return [call[0] for call in self.called if call[0] != "cuCtxSetCurrent"]
+
+
+def in_turn() -> list[tuple[int, ...]]:
+    """The order of two launches."""
+    return [(), (0,)]
 
 
 def launch(symbol: str = "k", **changes: Any) -> Prepared:
@@ -123,7 +129,7 @@ def test_a_missing_package_and_a_missing_driver(monkeypatch: pytest.MonkeyPatch)
 def test_launches_say_how_ctas_hang_together() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    device.launcher(device.load(""), [launch(cluster=16, shared=100_000, cooperative=True)])(7)
+    device.launcher(device.load(""), [launch(cluster=16, shared=100_000, cooperative=True)], in_turn)(7)
     (config,) = [call[1] for call in driver.called if call[0] == "cuLaunchKernelEx"]
     assert [attribute.id for attribute in config.attrs] == ["cluster", "cooperative"]
     assert config.attrs[0].value.clusterDim.x == 16
@@ -139,7 +145,7 @@ def test_a_kernel_is_told_again_when_a_launch_asks_for_more() -> None:
     device = NvidiaDevice(driver, 0)
     module = device.load("")
     for shared in (0, 1000, 500, 60_000, 60_000):
-        device.launcher(module, [launch(shared=shared)])(7)
+        device.launcher(module, [launch(shared=shared)], in_turn)(7)
     told = [call[2:] for call in driver.called if call[0] == "cuFuncSetAttribute"]
     assert told == [("shared", 1000), ("shared", 60_000)]
     assert driver.names().count("cuModuleGetFunction") == 1
@@ -150,7 +156,7 @@ def test_a_module_goes_with_its_graphs() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
     for _ in range(2):
-        launches = device.launcher(device.load(""), [launch("a"), launch("b")])
+        launches = device.launcher(device.load(""), [launch("a"), launch("b")], in_turn)
         for _ in range(3):
             launches(7)
         del launches
@@ -164,7 +170,7 @@ def test_a_module_goes_with_its_graphs() -> None:
 def test_a_graph_that_fails_is_given_back() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    launches = device.launcher(device.load(""), [launch("a"), launch("b")])
+    launches = device.launcher(device.load(""), [launch("a"), launch("b")], in_turn)
     launches(7)
     driver.results["cuGraphAddKernelNode"] = Failure(1)
     with pytest.raises(UnsupportedError, match="cuGraphAddKernelNode failed"):
@@ -175,12 +181,26 @@ def test_a_graph_that_fails_is_given_back() -> None:
     assert driver.names()[-1] == "cuGraphLaunch"
 
 
+def test_nodes_wait_for_those_that_the_order_says() -> None:
+    driver, made = Driver(), iter("abcd")
+    driver.cuGraphAddKernelNode = lambda graph, behind, count, params: (  # type: ignore[attr-defined]
+        waited.append((list(behind), count)),
+        (0, next(made)),
+    )[1]
+    waited: list[tuple[list[str], int]] = []
+    device = NvidiaDevice(driver, 0)
+    launches = device.launcher(device.load(""), [launch()] * 4, lambda: [(), (), (0, 1), (0,)])
+    launches(7)
+    launches(7)
+    assert waited == [([], 0), ([], 0), (["a", "b"], 2), (["a"], 1)]
+
+
 def test_nodes_of_a_graph_say_how_ctas_hang_together() -> None:
     """One behind the other; and nothing captures, since then no thread might wait for the context."""
     driver = Driver(cuGraphAddKernelNode="node")
     device = NvidiaDevice(driver, 0)
-    given = [launch("a", cluster=16), launch("b", cooperative=True, shared=100_000)]
-    launches = device.launcher(device.load(""), given)
+    given = [launch("a", cluster=16), launch("b", cooperative=True, shared=100_000, urgent=True)]
+    launches = device.launcher(device.load(""), given, in_turn)
     launches(7)
     driver.called.clear()
     launches(7)
@@ -188,8 +208,8 @@ def test_nodes_of_a_graph_say_how_ctas_hang_together() -> None:
     assert [(behind, count) for behind, count, _ in nodes] == [([], 0), (["node"], 1)]
     assert [(p.gridDimX, p.blockDimX, p.sharedMemBytes) for _, _, p in nodes] == [(4, 256, 0), (4, 256, 100_000)]
     told = [call[1:] for call in driver.called if call[0] == "cuGraphKernelNodeSetAttribute"]
-    assert [(node, attribute) for node, attribute, _ in told] == [("node", "cluster"), ("node", "cooperative")]
-    assert (told[0][2].clusterDim.x, told[1][2].cooperative) == (16, 1)
+    assert [attribute for _, attribute, _ in told] == ["cluster", "cooperative", "priority"]
+    assert (told[0][2].clusterDim.x, told[1][2].cooperative, told[2][2].priority) == (16, 1, -1)
     assert not [name for name in driver.names() if "Capture" in name]
 
 
@@ -233,7 +253,7 @@ def test_code_has_no_larger_clusters_than_the_device(cluster: int) -> None:
 def test_repeated_launches_become_a_graph() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    launches = device.launcher(device.load(""), [launch("a"), launch("b")])
+    launches = device.launcher(device.load(""), [launch("a"), launch("b")], in_turn)
     for stream in (OWN, 1, 7, OWN):
         launches(stream)
     assert driver.names().count("cuGraphLaunch") == 3

@@ -19,7 +19,7 @@ import numpy as np
 from graphc.codegen.cuda.launching import Arguments, Prepared, launch_config, node_attributes, node_params
 from graphc.errors import UnsupportedError
 
-__all__ = ["Device", "Prepared", "nvidia_device"]
+__all__ = ["Device", "Order", "Prepared", "nvidia_device"]
 
 _OLDEST_DRIVER = 12030  # of CUDA 12.3, the first that takes PTX 8.3
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
@@ -36,6 +36,10 @@ _NOTHING = """\
 .address_size 64
 .visible .entry nothing() { ret; }
 """  # a kernel that does it, to ask about launches
+
+
+# Asked for once, and late: for each launch, those before it that it comes behind, by their numbers.
+Order = Callable[[], Sequence[Sequence[int]]]
 
 
 class Device(Protocol):
@@ -79,8 +83,9 @@ class Device(Protocol):
     def read(self, array: np.ndarray, address: int, stream: int) -> None:
         """Copy from the device to an array, contiguous; all that the stream held has ended then."""
 
-    def launcher(self, module: Any, launches: Sequence[Prepared]) -> Callable[[int], None]:
-        """What makes launches of the module's kernels, one after another, in the stream that it is called with."""
+    def launcher(self, module: Any, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
+        """What makes launches of the module's kernels in the stream that it is called with, each behind those that the
+        order says, or more."""
 
     def timed(self, module: Any, launches: Sequence[Prepared]) -> Callable[[int], list[float]]:
         """What makes launches, of kernels that have been launched before, one after another in the stream that it is
@@ -249,8 +254,8 @@ class NvidiaDevice:
         self._enter()
         self._call("cuCtxSynchronize")
 
-    def launcher(self, module: _Module, launches: Sequence[Prepared]) -> _Launcher:
-        return _Launcher(self, module, tuple(launches))
+    def launcher(self, module: _Module, launches: Sequence[Prepared], order: Order) -> _Launcher:
+        return _Launcher(self, module, tuple(launches), order)
 
     def timed(self, module: _Module, launches: Sequence[Prepared]) -> _Timed:
         return _Timed(self, module, tuple(launches))
@@ -261,25 +266,41 @@ class NvidiaDevice:
         for launch in launches:
             self._launch(module, launch, stream)
 
-    def graph(self, module: _Module, launches: Sequence[Prepared], events: Sequence[_Event] = ()) -> _Graph:
-        """A graph of launches, one behind the other, which any stream can run. If there are `events`, one more than
-        launches, it records the first before all launches, and one behind each.
+    def graph(self, module: _Module, launches: Sequence[Prepared], behind: Sequence[Sequence[int]]) -> _Graph:
+        """A graph of launches, each behind those that `behind` says, by their numbers; any stream can run it.
 
         Its nodes are added one by one: while a stream captures, no thread may wait for the context.
         """
+
+        def build(graph: Any) -> None:
+            nodes: list[Any] = []
+            for launch, others in zip(launches, behind, strict=True):
+                nodes.append(self._node(graph, [nodes[k] for k in others], module, launch))
+
+        return self._built(module, build)
+
+    def timed_graph(self, module: _Module, launches: Sequence[Prepared], events: Sequence[_Event]) -> _Graph:
+        """A graph of launches one behind the other, which records an event before all of them, and one behind each."""
+
+        def build(graph: Any) -> None:
+            behind = [self._event_node(graph, [], events[0])]
+            for launch, event in zip(launches, events[1:], strict=True):
+                behind = [self._event_node(graph, [self._node(graph, behind, module, launch)], event)]
+
+        return self._built(module, build)
+
+    def _built(self, module: _Module, build: Callable[[Any], None]) -> _Graph:
         self._enter()
         graph = self._call("cuGraphCreate", 0)
         try:
-            behind: list[Any] = []
-            for launch, event in itertools.zip_longest(launches, events):
-                if event is not None:
-                    behind = [self._call("cuGraphAddEventRecordNode", graph, behind, len(behind), event.handle)]
-                if launch is not None:
-                    behind = [self._node(graph, behind, module, launch)]
+            build(graph)
             made = self._call("cuGraphInstantiate", graph, 0)
         finally:
             self._call("cuGraphDestroy", graph)
         return _Graph(self, module, made)
+
+    def _event_node(self, graph: Any, behind: list[Any], event: _Event) -> Any:
+        return self._call("cuGraphAddEventRecordNode", graph, behind, len(behind), event.handle)
 
     def _node(self, graph: Any, behind: list[Any], module: _Module, launch: Prepared) -> Any:
         """A launch in a graph, behind other nodes."""
@@ -349,10 +370,10 @@ class _Module:
 
 class _Launcher:
     """Launches that, if there are several, become one graph when they are made a second time: one call of the driver
-    from then on."""
+    from then on, and those that need not wait for each other run together."""
 
-    def __init__(self, device: NvidiaDevice, module: _Module, launches: tuple[Prepared, ...]) -> None:
-        self._device, self._module, self._launches = device, module, launches
+    def __init__(self, device: NvidiaDevice, module: _Module, launches: tuple[Prepared, ...], order: Order) -> None:
+        self._device, self._module, self._launches, self._order = device, module, launches, order
         self._made = False
         self._graph: _Graph | None = None
 
@@ -362,7 +383,7 @@ class _Launcher:
             self._made = True
             return
         if self._graph is None:
-            self._graph = self._device.graph(self._module, self._launches)
+            self._graph = self._device.graph(self._module, self._launches, self._order())
         self._device.run(self._graph, stream)
 
 
@@ -372,7 +393,7 @@ class _Timed:
     def __init__(self, device: NvidiaDevice, module: _Module, launches: tuple[Prepared, ...]) -> None:
         self._device = device
         self._events = [device.event(_TIMING) for _ in range(len(launches) + 1)]
-        self._graph = device.graph(module, launches, self._events)
+        self._graph = device.timed_graph(module, launches, self._events)
 
     def __call__(self, stream: int) -> list[float]:
         self._device.run(self._graph, stream)

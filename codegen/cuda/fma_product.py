@@ -16,7 +16,8 @@ from graphc.codegen.llvm import Value, i64
 __all__ = ["SIDE", "FmaProduct", "fma_blocking"]
 
 SIDE = 16  # threads along each side of a tile
-_BUDGET = 32  # words of sums that a thread holds
+_BUDGET = 64  # words of sums that a thread holds
+_SIDE_CELLS = 8  # of a thread, along each side
 _SHARED = 24 * 1024  # bytes for a block of the factors
 _PAD = 4  # words after each row, so that rows begin in different banks
 
@@ -26,15 +27,14 @@ def fma_blocking(factors: Factors, left: int, right: int) -> Blocking:
     size = STORAGE[factors.dtype][1]
     sums = len(factors.reduce.sums) * size // 4
     tall = wide = 1
-    while sums * tall * wide * 2 <= _BUDGET:
-        if SIDE * wide * 2 <= right and wide <= tall:
-            wide *= 2
-        elif SIDE * tall * 2 <= left and tall < 8:
-            tall *= 2
-        elif SIDE * wide * 2 <= right and wide < 8:
-            wide *= 2
-        else:
+    while 2 * sums * tall * wide <= _BUDGET:
+        # The side of which fewer elements are loaded for each term grows first.
+        ways = [(len(factors.lefts) * tall, 2 * tall, wide), (len(factors.rights) * wide, tall, 2 * wide)]
+        fitting = [way for way in ways if SIDE * way[1] <= max(SIDE, left) and SIDE * way[2] <= max(SIDE, right)]
+        fitting = [way for way in fitting if max(way[1:]) <= _SIDE_CELLS]
+        if not fitting:
             break
+        _, tall, wide = min(fitting)
     height, width = SIDE * tall, SIDE * wide
     row = len(factors.lefts) * (height + _PAD) + len(factors.rights) * (width + _PAD)
     depth = 16

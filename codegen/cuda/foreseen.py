@@ -4,7 +4,8 @@ In: a loop whose kernels compute cells of products, and before which kernels thr
 their code. A step waits for what other threads make, and then for a product; what else a cell takes could have been
 read before, if no step changes it until then. So the loads of a thread's first cell come before the wait; what no step
 changes at all, before the loop. And what the thread itself has made at that cell, in this step or the one before,
-stays in a register. Its further cells, if there are any, load when they are computed.
+stays in a register. Its further cells, if there are any, load when they are computed. Where neither the wait nor the
+product is as long as a load, loads come a step earlier still.
 """
 
 from __future__ import annotations
@@ -147,15 +148,33 @@ class FirstCell:
 
 
 class Kept:
-    """The code: a variable for each of the loads."""
+    """The code: a variable for each of the loads; and another, if they come a step `early`, for what every step loads,
+    where the next one's value is on its way."""
 
-    def __init__(self, f: DeviceFunction, found: Sequence[Foreseen], program: Program) -> None:
-        self.function, self.found = f, found
+    def __init__(self, f: DeviceFunction, found: Sequence[Foreseen], program: Program, early: bool) -> None:
+        self.function, self.found, self.early = f, found, early
         self.types = {x: REGISTER.get(program.buffer(x.load.buffer).dtype, "float") for x in found}
         self.variables = {x: f.variable(self.types[x]) for x in found}
+        self.coming = {x: f.variable(self.types[x]) for x in found if early and x.wait is not None}
+
+    def steps_ahead(self, x: Foreseen) -> int:
+        """For which step a load before a wait is: for this one (0), or one so much later."""
+        return x.before + self.early
 
     def fetch(self, s: Scalars, wanted: Sequence[Foreseen]) -> None:
-        """Load, for the cell and the step whose indices are known."""
+        """Load, for the cell and the step whose indices are known; what was on its way has come."""
+        for x in wanted:
+            if x in self.coming:
+                self.function.put(self.function.get(self.coming[x], self.types[x]), self.variables[x])
+            self.begin(s, [x])
+
+    def begin(self, s: Scalars, wanted: Sequence[Foreseen]) -> None:
+        """The same, for the first time: nothing has been on its way."""
+        for x in wanted:
+            self.function.put(s.value(x.load), self.coming.get(x, self.variables[x]))
+
+    def found_first(self, s: Scalars, wanted: Sequence[Foreseen]) -> None:
+        """Load what the first step finds in registers."""
         for x in wanted:
             self.function.put(s.value(x.load), self.variables[x])
 

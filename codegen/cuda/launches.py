@@ -19,6 +19,7 @@ from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
 from graphc.codegen.cuda.walk import extents, steps
 from graphc.codegen.lengths import evaluate, points_of, step_name
 from graphc.codegen.program import Program, Reduce, kernels
+from graphc.codegen.uses import loaded, stored
 from graphc.errors import ArgumentError
 
 __all__ = ["COUNTERS", "Launch", "Launched", "launched", "launches", "meeting_bytes"]
@@ -32,8 +33,9 @@ _CTAS_AN_SM = 8
 class Launch:
     """One kernel on a grid of `grid` CTAs of `block` threads, in clusters of `cluster`; each CTA has `shared` bytes of
     dynamic shared memory. An argument is a buffer's name, for its address, or an integer of 64 bits. `cooperative`: all
-    CTAs must run at the same time. `words` bytes of memory behind the barriers' counters are theirs, to tell each other
-    what steps make.
+    CTAs must run at the same time. `loads` and `stores` are the buffers that it touches. `words` bytes of memory behind
+    the barriers' counters are its CTAs', to tell each other what steps make. `urgent`: what waits for it waits long;
+    `alone`: nothing else may run meanwhile.
     """
 
     symbol: str
@@ -43,7 +45,11 @@ class Launch:
     shared: int
     cooperative: bool
     arguments: tuple[str | int, ...]
+    loads: frozenset[str]
+    stores: frozenset[str]
     words: int = 0
+    urgent: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +120,11 @@ def _launch(unit: Unit, code: CudaCode, sizes: Mapping[str, int], chosen: _Chose
     if isinstance(unit, PointsUnit):
         grid = _grid(unit, code.arch, sizes)
         shared = 0 if unit.product is None else unit.product[1].shared
-        return Launch(unit.symbol, grid, unit.threads, 1, shared, False, given) if grid else None
+        return Launch(unit.symbol, grid, unit.threads, 1, shared, False, given, *_touched(unit)) if grid else None
     if not evaluate(unit.loop.extent, sizes):
         return None
     lengths = [evaluate(slicing.extent, sizes) for slicing in unit.slicings]
-    return _persistent(unit, chosen.of(unit, sizes), given, lengths)
+    return _persistent(unit, chosen.of(unit, sizes), given, lengths, code.arch)
 
 
 def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
@@ -135,21 +141,34 @@ def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
     return min(ctas, arch.sms * _CTAS_AN_SM)
 
 
-def _persistent(unit: LoopUnit, grouping: Grouping, given: tuple[str | int, ...], sliced: Sequence[int]) -> Launch:
+def _persistent(
+    unit: LoopUnit, grouping: Grouping, given: tuple[str | int, ...], sliced: Sequence[int], arch: Arch
+) -> Launch:
     """`sliced`: the lengths of the loop's slicings."""
     arguments, version = (*given, *grouping.parts), grouping.version
     grid = version.kind == "grid"
     words = sum(round.bytes(sliced, grouping.parts) for round in version.rounds) if version.is_told else 0
+    loads, stores = _touched(unit)
+    ctas = grouping.groups * version.ctas
     return Launch(
         unit.symbol_of(version),
-        grouping.groups * version.ctas,
+        ctas,
         unit.threads,
         version.ctas if version.kind == "cluster" else 1,
         grouping.shared,
         grid,
         (*arguments, COUNTERS) if grid else arguments,
+        loads,
+        stores | {COUNTERS} if grid else stores,
         grouping.groups * words,
+        urgent=True,
+        alone=2 * ctas > arch.sms,
     )
+
+
+def _touched(unit: Unit) -> tuple[frozenset[str], frozenset[str]]:
+    """The buffers that a unit loads, and those that it stores to."""
+    return frozenset(loaded((unit.statement,))), frozenset(stored((unit.statement,)))
 
 
 def _check_points(program: Program, sizes: Mapping[str, int]) -> None:

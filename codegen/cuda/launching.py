@@ -14,9 +14,12 @@ import numpy as np
 __all__ = ["Arguments", "Prepared", "launch_config", "node_attributes", "node_params"]
 
 
+_URGENT = -1  # of the priorities, of which the usual one is 0
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One launch with its arguments: addresses and counts, 64 bits each."""
+    """One launch with its arguments: addresses and counts, 64 bits each. `urgent`: its CTAs come before others'."""
 
     symbol: str
     grid: int
@@ -25,6 +28,7 @@ class Prepared:
     shared: int
     cooperative: bool
     arguments: tuple[int, ...]
+    urgent: bool = False
 
 
 class Arguments:
@@ -85,7 +89,12 @@ def _demands(launch: Prepared) -> Iterator[tuple[str, Callable[[Any], None]]]:
     def together(value: Any) -> None:
         value.cooperative = 1
 
+    def before_others(value: Any) -> None:
+        value.priority = _URGENT
+
     if launch.cluster > 1:
         yield "CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION", clustered
     if launch.cooperative:
         yield "CU_LAUNCH_ATTRIBUTE_COOPERATIVE", together
+    if launch.urgent:
+        yield "CU_LAUNCH_ATTRIBUTE_PRIORITY", before_others

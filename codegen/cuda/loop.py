@@ -7,7 +7,7 @@ in rounds what others need. Groups never wait for each other. How many slices th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -54,8 +54,8 @@ class LoopEmitter:
         self.tellers: dict[Round, Teller] = {}
         self.first_cells: dict[str, FirstCell] = {}
         self.foreseen = self._foreseen()
-        self.kept = Kept(function, self.foreseen, program)
-        self.later: list[tuple[str, Value]] = []  # the index of the innermost loop, one and two steps later
+        self.kept = Kept(function, self.foreseen, program, version.waits_briefly)
+        self.later: list[tuple[str, Value]] = []  # the index of the innermost loop, one step later and more
         self.time = i64(0)  # the steps before this one
 
     def emit(self) -> None:
@@ -123,7 +123,10 @@ class LoopEmitter:
     # What is there before it is needed.
 
     def _foreseen(self) -> tuple[Foreseen, ...]:
+        """None where products read the state from memory: what they read ahead takes the registers."""
         unit, version = self.unit, self.version
+        if not version.mirrors:
+            return ()
         tiles = {name: tile for name, (_, tile) in version.tiles.items()}
         products = {name: product for name, (product, _) in version.tiles.items()}
         cells = cells_of(unit.loop, products, tiles, unit.visited, unit.slicings)
@@ -131,22 +134,34 @@ class LoopEmitter:
         return foreseen(unit.loop, cells, waits, self.program)
 
     def _fetch_first(self) -> None:
-        """Before the first step, if there is one: what it finds in registers."""
-        f, loop = self.function, self.unit.loop
-        scalars = self._scalars(None, {})
-        extent = scalars.value(loop.extent)
-        first = f.binary("sub nsw", extent, i64(1)) if loop.reverse else i64(0)
+        """Before the first step, if there is one: what it finds in registers, and what comes then."""
+        f, loop, kept = self.function, self.unit.loop, self.kept
+        extent = self._scalars(None, {}).value(loop.extent)
+        last = f.binary("sub nsw", extent, i64(1))
+        second = f.intrinsic("smin", i64(1), last)
+        steps = [f.binary("sub nsw", last, step) if loop.reverse else step for step in (i64(0), second)]
         with f.when(f.compare("icmp sgt", extent, i64(0))):
-            self._fetch([x for x in self.foreseen if x.from_the_start], {**unit_steps(self.unit), loop.index: first})
+            for make, wanted, step in (
+                (kept.found_first, [x for x in self.foreseen if x.from_the_start], steps[0]),
+                (kept.begin, [x for x in kept.coming if not x.before], steps[0]),
+                (kept.begin, [x for x in kept.coming if x.before], steps[1]),
+            ):
+                self._at_first_cells(make, wanted, {**unit_steps(self.unit), loop.index: step})
 
     def _fetch_before(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
         """Before a wait: what kernels behind it take in this step, and those before it in the next."""
         own = [x for x in self.foreseen if x.wait == kernel.name]
-        self._fetch([x for x in own if not x.before], indices)
-        index, following = self.later[0]
-        self._fetch([x for x in own if x.before], {**indices, index: following})
+        steps = [(self.unit.loop.index, indices[self.unit.loop.index]), *self.later]
+        for ahead, (index, step) in enumerate(steps):
+            wanted = [x for x in own if self.kept.steps_ahead(x) == ahead]
+            self._at_first_cells(self.kept.fetch, wanted, {**indices, index: step})
 
-    def _fetch(self, wanted: Sequence[Foreseen], indices: Mapping[str, Value]) -> None:
+    def _at_first_cells(
+        self,
+        make: Callable[[Scalars, Sequence[Foreseen]], None],
+        wanted: Sequence[Foreseen],
+        indices: Mapping[str, Value],
+    ) -> None:
         by_name = {kernel.name: kernel for kernel in kernels((self.unit.loop,))}
         for name in dict.fromkeys(x.kernel for x in wanted):
             product, kernel = self.unit.visited.get(name, name), by_name[name]
@@ -155,7 +170,7 @@ class LoopEmitter:
                 self.function.when(cell.exists),
                 scalars.scope(self.tiles[product].renamed(kernel, cell.indices)),
             ):
-                self.kept.fetch(scalars, [x for x in wanted if x.kernel == name])
+                make(scalars, [x for x in wanted if x.kernel == name])
 
     def _mirrors(self, group: Value) -> dict[str, Mirrored]:
         """Those of a round lie together, and behind them the others, each alone."""
@@ -243,7 +258,7 @@ class LoopEmitter:
         extent = scalars.value(statement.extent)
         with f.loop(i64(0), extent, i64(1), "step", unroll=False) as (count, _):
             last = f.binary("sub nsw", extent, i64(1))
-            later = (f.intrinsic("smin", f.binary("add nsw", count, i64(k)), last) for k in (1, 2))
+            later = (f.intrinsic("smin", f.binary("add nsw", count, i64(k)), last) for k in (1, 2, 3))
             steps = [count, *later]
             if statement.reverse:
                 steps = [f.binary("sub nsw", last, step) for step in steps]

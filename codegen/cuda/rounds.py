@@ -53,19 +53,15 @@ class Round:
         """The words in which a CTA tells its part of a line."""
         return -(-self.run_registers // WORD)
 
-    def rows_at_once(self, threads: int) -> int:
-        """How many words of every CTA the threads of one read at once: whole lines, unless that leaves many idle."""
-        most = threads // self.ctas
-        whole = most - most % self.words_of_line
-        return whole if 4 * whole >= 3 * most else most
-
     def words(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
         """The words that a CTA tells in a step, at most, when slicings of these lengths are cut into so many parts."""
         return len(self.mirrors) * self.mirrors[0].most_rows(lengths, parts) * self.words_of_line
 
     def words_of_thread(self, lengths: Sequence[int], parts: Sequence[int], threads: int) -> int:
-        """The words that a thread reads."""
-        return -(-self.words(lengths, parts) // self.rows_at_once(threads))
+        """The words that a thread reads, which has the same of several CTAs."""
+        words = self.words(lengths, parts)
+        across = min(threads, 1 << (words - 1).bit_length())
+        return -(-words // across) * -(-self.ctas * across // threads)
 
     def bytes(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
         """The global memory of a group."""

@@ -24,7 +24,7 @@ from graphc.codegen.llvm import Value, i64
 
 __all__ = ["Teller", "ThroughCluster", "ThroughMemory"]
 
-_AT_ONCE = 8  # words that a thread reads at the same time
+_AT_ONCE = 6  # words that a thread reads at the same time
 
 
 class Teller(ABC):
@@ -119,17 +119,17 @@ class ThroughCluster(Teller):
 
 
 class ThroughMemory(Teller):
-    """Through words of global memory. Each holds neighbouring registers of one CTA's part of one line; those of all
-    CTAs that are alike lie side by side. So each thread reads words of one CTA, at equal distances, and where it puts
-    them is known before the first step."""
+    """Through words of global memory. Each holds neighbouring registers of one CTA's part of one line; those of a CTA
+    lie side by side, as they are stored, and neighbouring lanes read neighbours. A thread reads the same words of every
+    so many-th CTA, so where it puts them is known before the first step."""
 
     def __init__(
         self, f: DeviceFunction, round: Round, mirrors: Sequence[Mirrored], place: Place, words: Value
     ) -> None:
         super().__init__(f, round, mirrors, place)
         self.words = words
-        self.rows = f.binary("mul nsw", self.lines, i64(round.words_of_line))  # of words, one of each CTA
-        self.of_step = f.binary("mul nsw", self.rows, i64(round.ctas))
+        self.of_cta = f.binary("mul nsw", self.lines, i64(round.words_of_line))
+        self.of_step = f.binary("mul nsw", self.of_cta, i64(round.ctas))
 
     @property
     def after(self) -> Value:
@@ -141,46 +141,53 @@ class ThroughMemory(Teller):
         """Words are as the launch before left them."""
 
     def tell(self, time: Value, slot: Value) -> None:
-        f, round, start = self.function, self.round, self._start(slot)
-        for row in self._own(self.rows):
-            line, piece = digits(f, row, [self.lines, i64(round.words_of_line)])
+        f, round, cta = self.function, self.round, self.place.cta
+        for number in self._own(self.of_cta):
+            line, piece = digits(f, number, [self.lines, i64(round.words_of_line)])
             values = []
             for k in range(WORD):
                 register = f.binary("add nsw", f.binary("mul nsw", piece, i64(WORD)), i64(k))
                 register = f.intrinsic("smin", register, i64(round.run_registers - 1))
                 at = line, f.binary("mul nsw", register, i64(REGISTER))
-                values.append(f.get(self._there(slot, at, self.place.cta), "i32", REGISTER))
-            f.store_word([*values, self._tag(time)], self._word(start, row, self.place.cta))
+                values.append(f.get(self._there(slot, at, cta), "i32", REGISTER))
+            f.store_word([*values, self._tag(time)], self._word(slot, cta, number))
 
     def hear(self, time: Value, slot: Value) -> None:
-        f, round, start = self.function, self.round, self._start(slot)
-        side, of_line = round.rows_at_once(self.place.threads), round.words_of_line
-        cta = f.binary("urem", self.place.thread, i64(round.ctas))
-        first = f.binary("udiv", self.place.thread, i64(round.ctas))
-        mine = f.compare("icmp ne", cta, self.place.cta)
-        if side * round.ctas < self.place.threads:
-            mine = f.binary("and", mine, f.compare("icmp slt", first, i64(side)))
-        for row in self._lots(first, mine, side * _AT_ONCE):
-            rows = [f.binary("add nsw", row, i64(k * side)) for k in range(_AT_ONCE)]
-            exist = [f.compare("icmp slt", number, self.rows) for number in rows]
-            words = self._read([self._word(start, number, cta) for number in rows], exist, self._tag(time))
-            line, piece = digits(f, row, [self.lines, i64(of_line)])
-            for k, word in enumerate(words):
-                if side % of_line:
-                    line, piece = digits(f, rows[k], [self.lines, i64(of_line)])
-                at = f.binary("add nsw", line, i64(0 if side % of_line else k * (side // of_line)))
-                with f.when(exist[k]):
-                    self._put(word, slot, at, piece, cta)
+        """Code for the first lot of words, all of whose places LLVM finds before the first step, and for the others, if
+        there are so many."""
+        f, thread, threads = self.function, self.place.thread, self.place.threads
+        most = i64(threads.bit_length() - 1)  # as a power of two
+        across = f.intrinsic("smin", self._bits_below(self.of_cta), most)
+        width, side = (f.binary("shl", i64(1), bits) for bits in (across, f.binary("sub nsw", most, across)))
+        first = f.binary("and", thread, f.binary("sub nsw", width, i64(1)))
+        first_cta, step = f.binary("lshr", thread, across), f.binary("mul nsw", side, i64(_AT_ONCE))
+        with f.when(f.compare("icmp slt", first, self.of_cta)):
+            self._take(time, slot, first, first_cta, side)
+        with f.loop(first, self.of_cta, width, "number", unroll=False) as (number, _):
+            is_first = f.compare("icmp eq", number, first)
+            start = f.select(is_first, f.binary("add nsw", first_cta, step), first_cta)
+            with f.loop(start, i64(self.round.ctas), step, "lot", unroll=False) as (cta, _):
+                self._take(time, slot, number, cta, side)
         f.meet_cta()
 
-    def _lots(self, first: Value, mine: Value, step: int) -> Iterator[Value]:
-        """The same of the rows that a thread reads, a lot at a time."""
+    def _take(self, time: Value, slot: Value, number: Value, first: Value, side: Value) -> None:
+        """The words with a number of several CTAs, each so many behind the one before, into the mirrors."""
+        f, ctas, exist = self.function, [], []
+        for k in range(_AT_ONCE):
+            ctas.append(f.binary("add nsw", first, f.binary("mul nsw", side, i64(k))))
+            there = f.compare("icmp slt", ctas[k], i64(self.round.ctas))
+            exist.append(f.binary("and", there, f.compare("icmp ne", ctas[k], self.place.cta)))
+        words = self._read([self._word(slot, cta, number) for cta in ctas], exist, self._tag(time))
+        line, piece = digits(f, number, [self.lines, i64(self.round.words_of_line)])
+        for word, cta, exists in zip(words, ctas, exist, strict=True):
+            with f.when(exists):
+                self._put(word, slot, line, piece, cta)
+
+    def _bits_below(self, count: Value) -> Value:
+        """The bits of all numbers below a count."""
         f = self.function
-        with f.when(f.binary("and", mine, f.compare("icmp slt", first, self.rows))):
-            yield first
-            rest = f.binary("add nsw", first, i64(step))
-            with f.loop(rest, self.rows, i64(step), "lot", unroll=False) as (row, _):
-                yield row
+        zeros = f.call("i64", "llvm.ctlz.i64", f.binary("sub nsw", count, i64(1)), Value("false", "i1"))
+        return f.binary("sub nsw", i64(64), zeros)
 
     def _put(self, word: Sequence[Value], slot: Value, line: Value, piece: Value, cta: Value) -> None:
         """The registers of a word into the mirror, as many as its run has."""
@@ -216,19 +223,17 @@ class ThroughMemory(Teller):
     def end(self) -> None:
         f = self.function
         zero = [i32(0)] * (WORD + 1)
-        for row in self._own(self.rows):
+        for number in self._own(self.of_cta):
             for slot in range(2):
-                f.store_word(zero, self._word(self._start(i64(slot)), row, self.place.cta))
+                f.store_word(zero, self._word(i64(slot), self.place.cta, number))
 
-    def _start(self, slot: Value) -> Value:
-        """Where the words of a step begin."""
+    def _word(self, slot: Value, cta: Value, number: Value) -> Value:
+        """Where a word of a CTA lies."""
         f = self.function
-        return f.offset(self.words, "i8", f.binary("mul nsw", slot, f.binary("mul nsw", self.of_step, i64(WORD_BYTES))))
-
-    def _word(self, start: Value, row: Value, cta: Value) -> Value:
-        f = self.function
-        number = f.binary("add nsw", f.binary("mul nsw", row, i64(self.round.ctas)), cta)
-        return f.offset(start, "i8", f.binary("mul nsw", number, i64(WORD_BYTES)))
+        before = f.binary("mul nsw", slot, f.binary("mul nsw", self.of_step, i64(WORD_BYTES)))
+        start = f.offset(self.words, "i8", before)
+        own = f.binary("add nsw", f.binary("mul nsw", cta, self.of_cta), number)
+        return f.offset(start, "i8", f.binary("mul nsw", own, i64(WORD_BYTES)))
 
     def _tag(self, time: Value) -> Value:
         """The number of a time, which is never 0."""

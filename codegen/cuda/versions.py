@@ -30,6 +30,7 @@ __all__ = ["NOMINAL", "RESERVED", "Version", "held_products", "versions"]
 
 NOMINAL = 64  # points of an axis whose length comes with the data, where code must be chosen before it is known
 _REGISTERS = 88  # of a thread, that operands may take; the rest is for sums and what is computed from them
+_ROOM = 64  # registers that operands may take where more is to be on its way
 _SMALL = 8  # CTAs of a cluster: of larger ones, few fit on the chip
 RESERVED = 1024  # bytes of shared memory that are not for operands
 
@@ -70,6 +71,12 @@ class Version:
     def in_registers(self) -> bool:
         """Whether all held operands are in registers."""
         return all(g.home == "registers" for _, g in self.tiles.values())
+
+    @property
+    def waits_briefly(self) -> bool:
+        """Whether a step waits for no more than its CTA or its cluster; and there are registers for what comes
+        meanwhile."""
+        return self.kind != "grid" and sum(g.registers for _, g in self.tiles.values()) <= _ROOM
 
     @property
     def holds(self) -> bool:
