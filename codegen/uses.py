@@ -8,7 +8,7 @@ from dataclasses import replace
 from graphc.codegen.program import Kernel, Let, Load, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
 from graphc.scalar import walk
 
-__all__ = ["loaded", "loads", "reduce_references", "references", "stored", "used_steps"]
+__all__ = ["loaded", "loads", "reduce_references", "references", "stored", "touched", "used_steps"]
 
 
 # Buffers.
@@ -22,6 +22,15 @@ def loads(kernel: Kernel) -> Iterator[Load]:
 def loaded(body: Iterable[Statement]) -> set[str]:
     """The buffers that statements load."""
     return {load.buffer for kernel in kernels(body) for load in loads(kernel)}
+
+
+def touched(body: Iterable[Statement]) -> list[str]:
+    """The buffers that statements load or store to, in the order in which they appear."""
+    found: dict[str, None] = {}
+    for kernel in kernels(body):
+        found |= dict.fromkeys(load.buffer for load in loads(kernel))
+        found |= dict.fromkeys(store.buffer for store in kernel.stores)
+    return list(found)
 
 
 def stored(body: Iterable[Statement]) -> set[str]:

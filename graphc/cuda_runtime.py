@@ -64,11 +64,14 @@ class LoadedCode:
         self._device = device
         self._modules: dict[bool, Any] = {}
 
+    def code_for(self, aligned: bool) -> CudaCode:
+        """The code for arguments that begin at multiples of `ALIGNMENT`, or that for those that begin anywhere."""
+        return self.code if aligned else self.code.unaligned
+
     def module(self, aligned: bool) -> Any:
-        """The module for arguments that begin at multiples of `ALIGNMENT`, or the one for those that begin anywhere."""
+        """The same, loaded."""
         if aligned not in self._modules:
-            code = self.code if aligned else self.code.unaligned
-            self._modules[aligned] = self._device.load(code.ptx)
+            self._modules[aligned] = self._device.load(self.code_for(aligned).ptx)
         return self._modules[aligned]
 
 
@@ -341,12 +344,13 @@ class CudaRunner:
             results = Results(outputs)
         owners = [array.owner for array in given.there.values()]
         memory = Memory(hosts, back, [*own.values(), workspace, counters], owners)
-        module = layout.chosen.loaded.module(_is_aligned(given))
-        return _Fixed(module, _prepared(layout, addresses), _order(layout, addresses), memory, results)
+        aligned = _is_aligned(given)
+        made = _prepared(layout, aligned, addresses)
+        return _Fixed(layout.chosen.loaded.module(aligned), made, _order(layout, addresses), memory, results)
 
     def _launcher(self, layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> Callable[[int], None]:
         """Calls with the same arrays have the same."""
-        loaded, made = layout.chosen.loaded, _prepared(layout, addresses)
+        loaded, made = layout.chosen.loaded, _prepared(layout, aligned, addresses)
         key = (loaded, aligned, made)
         if key not in self._launchers:
             if len(self._launchers) == _MOST_LAUNCHERS:
@@ -409,11 +413,13 @@ def _is_aligned(given: _Given) -> bool:
     return all(array.address % ALIGNMENT == 0 for array in given.there.values())
 
 
-def _prepared(layout: Layout, addresses: Mapping[str, int]) -> tuple[Prepared, ...]:
+def _prepared(layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> tuple[Prepared, ...]:
+    code = layout.chosen.loaded.code_for(aligned)
+
     def one(launch: Launch) -> Prepared:
         values = tuple(addresses[a] if isinstance(a, str) else a for a in launch.arguments)
         return Prepared(
-            launch.symbol,
+            code.function(launch.symbol),
             launch.grid,
             launch.block,
             launch.cluster,

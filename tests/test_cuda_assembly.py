@@ -89,7 +89,7 @@ def check_loops(code: CudaCode) -> None:
         for version in unit.versions:
             filled = any(isinstance(tile, MmaGeometry) and tile.beside for _, tile in version.tiles.values())
             most = _BEFORE_THE_LOOP if filled else 0
-            assert used[unit.symbol_of(version)].spills <= most, unit.symbol_of(version)
+            assert used[code.function(unit.symbol_of(version))].spills <= most, unit.symbol_of(version)
 
 
 def test_an_unknown_architecture_is_refused() -> None:

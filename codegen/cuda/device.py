@@ -7,7 +7,7 @@ moves them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from graphc.codegen.llvm import Block, Function, Value
@@ -25,13 +25,14 @@ def i32(value: int) -> Value:
 
 
 class DeviceFunction(Function):
-    """One kernel of a module."""
+    """One kernel of a module. `buffers`: its parameters that are addresses of buffers, by the buffers' names."""
 
     counted = True
     bfloats = True
 
-    def __init__(self, name: str, parameters: Sequence[str]) -> None:
+    def __init__(self, name: str, parameters: Sequence[str], buffers: Mapping[str, Value]) -> None:
         super().__init__(name, parameters, "ptx_kernel", halves=True)
+        self.buffers = buffers
 
     def offset(self, pointer: Value, element: str, index: Value) -> Value:
         """The address `index` elements on, in the same address space."""

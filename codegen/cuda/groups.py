@@ -19,7 +19,7 @@ from graphc.codegen.cuda.mma_tile import MmaGeometry
 from graphc.codegen.cuda.units import LoopUnit
 from graphc.codegen.cuda.versions import RESERVED, Version
 from graphc.codegen.lengths import evaluate, points_of
-from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Reduce, Statement
+from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement
 from graphc.codegen.uses import stored
 from graphc.scalar import walk
 
@@ -40,8 +40,8 @@ _TURN = 790e-9  # of each further point that a thread has: loads, exponentials a
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One kernel in one step: its points, the terms of its reductions at each, and the bytes that these read which no
-    step changes."""
+    """One kernel in one step: its points, the terms of its reductions at each, and the bytes that these read: `held`
+    are those that no step changes, `made` those that the loop stores."""
 
     kernel: str
     points: int
@@ -49,6 +49,7 @@ class Work:
     products: int
     lanes: int
     held: int
+    made: int
     visited: bool
 
 
@@ -151,7 +152,7 @@ def _meeting_seconds(
         one = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
         return step.barriers * one
     if version.kind == "cluster":
-        return len(version.rounds) * version.ctas * arch.cluster_cta
+        return len(version.rounds) * (arch.cluster_round + version.ctas * arch.cluster_cta)
     words = [round.words_of_thread(lengths, parts, unit.threads) for round in version.rounds]
     return sum(arch.grid_round + count * arch.word for count in words)
 
@@ -166,6 +167,8 @@ def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arc
     turns = -(-points // (ctas * threads))
     if tile is not None and tile[1].home != "memory":
         more = (turns - 1) * _TURN + _tile_seconds(tile[1], compute, points, threads, arch)
+        if isinstance(tile[1], MmaGeometry) and not version.mirrors:  # every CTA reads what all have made
+            more += ctas * work.made / arch.l2
         return _latency(work, version) + more
     fetched = min(work.held, 4 * work.terms * work.products * -(-points // ctas))
     return _latency(work, version) + (rounds - 1) * _TURN + max(compute, fetched * arch.sms / arch.l2)
@@ -220,19 +223,19 @@ def _work(
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     inside = [value for reduce in reduces for value in reduce.values]
     extents = {d.index: evaluate(d.extent, sizes) for d in (*kernel.dims, *(d for r in reduces for d in r.dims))}
-    held = {
-        (part.buffer, part.at): _count(part, extents) * STORAGE[program.buffer(part.buffer).dtype][1]
-        for value in inside
-        for part in walk(value)
-        if isinstance(part, Load) and part.buffer not in made and _stays(part, extents)
-    }
+    read: dict[bool, dict[tuple[str, tuple[Scalar, ...]], int]] = {True: {}, False: {}}  # by whether it is made here
+    for part in (part for value in inside for part in walk(value) if isinstance(part, Load)):
+        size = _count(part, extents) * STORAGE[program.buffer(part.buffer).dtype][1]
+        if part.buffer in made or _stays(part, extents):
+            read[part.buffer in made][part.buffer, part.at] = size
     return Work(
         kernel.name,
         points_of(kernel.dims, sizes),
         max((points_of(reduce.dims, sizes) for reduce in reduces), default=1),
         max(1, sum(isinstance(part, Call) and part.fn == "mul" for value in inside for part in walk(value))),
         lanes,
-        sum(held.values()),
+        sum(read[False].values()),
+        sum(read[True].values()),
         visited,
     )
 
@@ -243,5 +246,6 @@ def _stays(load: Load, extents: Mapping[str, int]) -> bool:
 
 
 def _count(load: Load, extents: Mapping[str, int]) -> int:
-    """The elements that a load touches over all points."""
-    return math.prod(extents[name] for name in {p.name for s in load.at for p in walk(s) if isinstance(p, Index)})
+    """The elements that a load touches in a step, over all points."""
+    names = {part.name for subscript in load.at for part in walk(subscript) if isinstance(part, Index)}
+    return math.prod(extents.get(name, 1) for name in names)

@@ -11,7 +11,7 @@ that comes from memory beforehand.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
@@ -129,12 +129,12 @@ def mirrors(
     if not all(isinstance(statement, Kernel) for statement in loop.body):
         return ()
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
-    read = {(name, *load) for name, p in products.items() for load in _others(inside[name], p, program)}
+    read = [(name, *load) for name, p in products.items() for load in _others(inside[name], p, program)]
     dealt = {**{name: name for name in products}, **visited}
     rounded = _rounded(inside, products, program) if rounding is not None else frozenset()
     found = []
     others = stored(kernel for kernel in kernels(program.body) if kernel.name not in inside)
-    for name in sorted({buffer for _, buffer, _ in read}):
+    for name in dict.fromkeys(buffer for _, buffer, _ in read):
         dtype = rounding if rounding is not None and name in rounded else program.buffer(name).dtype
         mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings, dtype)
         if mirror is not None and any(mirror.holds(at, kernel) for kernel, buffer, at in read if buffer == name):
@@ -147,11 +147,10 @@ def mirrors(
     return tuple(found)
 
 
-def _others(kernel: Kernel, product: Product, program: Program) -> set[tuple[str, tuple[Scalar, ...]]]:
+def _others(kernel: Kernel, product: Product, program: Program) -> Iterator[tuple[str, tuple[Scalar, ...]]]:
     access = Access(kernel, program)
-    return {
-        (load.buffer, load.at) for part in product.parts for term in part.terms for load in access.loads(term.other)
-    }
+    for term in (term for part in product.parts for term in part.terms):
+        yield from ((load.buffer, load.at) for load in access.loads(term.other))
 
 
 def near_loads(kernel: Kernel, product: Product, found: Sequence[Mirror], program: Program) -> set[Load]:

@@ -1,15 +1,16 @@
 """The text of a program's LLVM module for the GPU: one device function for each unit, and for each version of a loop.
 
-In: a Program and its units. Out: LLVM IR. Its length depends on the program's text only, never on sizes. Each function
-takes the addresses of the buffers that its unit touches, in the program's order, then all sizes, and the steps of the
-loops around it that the host walks; that of a loop, after these, the parts of each slicing, and for the grid's barrier
-the address of the counters, behind which lie the words that CTAs tell each other.
+In: a Program and its units. Out: LLVM IR, as a `Module`. Its length depends on the program's text only, never on sizes.
+Each function takes the addresses of the buffers that its unit touches, in the order in which they appear there, then
+all sizes, and the steps of the loops around it that the host walks; that of a loop, after these, the parts of each
+slicing, and for the grid's barrier the address of the counters, behind which lie the words that CTAs tell each other.
+Units whose functions have the same text share one: layers of equal size, both directions of a layer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.access import Access
@@ -23,15 +24,16 @@ from graphc.codegen.cuda.mma_blocking import MmaBlocking
 from graphc.codegen.cuda.mma_product import MmaProduct
 from graphc.codegen.cuda.place import place
 from graphc.codegen.cuda.points import PARTIALS, compute_points, compute_runs
-from graphc.codegen.cuda.scalars import NOWHERE, NOWHERE_BYTES, Scalars, buffer_value, size_value
+from graphc.codegen.cuda.scalars import NOWHERE, NOWHERE_BYTES, Scalars, size_value
 from graphc.codegen.cuda.search import compute_search
 from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit, counters_value, parts_value, unit_steps
 from graphc.codegen.cuda.versions import Version
+from graphc.codegen.llvm import Value
 from graphc.codegen.math import definitions
 from graphc.codegen.program import Buffer, Const, Program
 from graphc.codegen.uses import stored
 
-__all__ = ["ALIGNMENT", "llvm_ir"]
+__all__ = ["ALIGNMENT", "Module", "module"]
 
 ALIGNMENT = 16  # bytes: the most that one instruction loads
 
@@ -50,14 +52,39 @@ _METADATA = """\
 class Piece:
     """A function's text and what its module must hold for it."""
 
+    name: str
     text: str
     declarations: frozenset[str]
     elementary: frozenset[tuple[str, str, int]]
 
 
-def llvm_ir(program: Program, units: tuple[Unit, ...], arch: Arch, aligned: bool) -> str:
-    """The module's text, before LLVM's own passes. `aligned`: a call's arguments begin at multiples of `ALIGNMENT`."""
-    pieces = [piece for unit in units for piece in _pieces(unit, program, arch, aligned)]
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module's text, before LLVM's own passes; and which function does what another would, by the other's name."""
+
+    llvm_ir: str
+    shared: Mapping[str, str]
+
+
+def module(program: Program, units: tuple[Unit, ...], arch: Arch, aligned: bool) -> Module:
+    """`aligned`: a call's arguments begin at multiples of `ALIGNMENT`."""
+    pieces, shared = _distinct(piece for unit in units for piece in _pieces(unit, program, arch, aligned))
+    return Module(_text(pieces), shared)
+
+
+def _distinct(pieces: Iterable[Piece]) -> tuple[list[Piece], dict[str, str]]:
+    """Those whose texts differ in more than their names; and by the names of the others, which they are like."""
+    first: dict[str, Piece] = {}
+    shared = {}
+    for piece in pieces:
+        nameless = piece.text.replace(f"@{piece.name}(", "@(", 1)
+        found = first.setdefault(nameless, piece)
+        if found is not piece:
+            shared[piece.name] = found.name
+    return list(first.values()), shared
+
+
+def _text(pieces: Sequence[Piece]) -> str:
     elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
     functions = definitions(elementary, approximate=True).splitlines()
     declared = {line for line in functions if line.startswith("declare ")}
@@ -86,7 +113,7 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
     # No point needs what another stores, so all that is loaded may be taken to stay as it is. Alignment is promised to
     # products alone: three elements that lie together LLVM would elsewhere load as four.
     aligned = aligned and unit.product is not None
-    f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned))
+    f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned), _addresses(unit))
     scalars = Scalars(f, Access(unit.kernel, program), arch.target, unit_steps(unit))
     cta, ctas = f.wide(f.register("ctaid.x")), f.wide(f.register("nctaid.x"))
     where = place(f, unit.threads, cta, ctas)
@@ -102,7 +129,8 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
             MmaProduct(scalars, unit.kernel, factors, block, unit.fragments, where).compute()
         else:
             FmaProduct(scalars, unit.kernel, factors, block, where).compute()
-    return Piece(f.text(_attributes(unit)), frozenset(f.declarations), frozenset(scalars.functions.elementary))
+    elementary = frozenset(scalars.functions.elementary)
+    return Piece(unit.symbol, f.text(_attributes(unit)), frozenset(f.declarations), elementary)
 
 
 def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) -> Piece:
@@ -111,10 +139,11 @@ def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) 
     parameters += [str(parts_value(k)) for k in range(len(unit.slicings))]
     if version.kind == "grid":
         parameters.append(str(counters_value()))
-    f = DeviceFunction(unit.symbol_of(version), parameters)
+    f = DeviceFunction(unit.symbol_of(version), parameters, _addresses(unit))
     emitter = LoopEmitter(f, unit, version, program, arch)
     emitter.emit()
-    return Piece(f.text(_attributes(unit)), frozenset(f.declarations), frozenset(emitter.elementary))
+    symbol = unit.symbol_of(version)
+    return Piece(symbol, f.text(_attributes(unit)), frozenset(f.declarations), frozenset(emitter.elementary))
 
 
 def _parameters(unit: Unit, program: Program, of_stored: str, aligned: bool) -> list[str]:
@@ -123,12 +152,17 @@ def _parameters(unit: Unit, program: Program, of_stored: str, aligned: bool) -> 
     written = stored((unit.statement,))
     placed = {b.name for b in program.buffers if (aligned or b.kind in ("temp", "output")) and _is_whole(b)}
     pointers = []
-    for name in unit.buffers:
+    for name, address in _addresses(unit).items():
         attributes = of_stored if name in written else "noalias readonly "
         attributes += f"align {ALIGNMENT} " if name in placed else ""
-        pointers.append(f"{GLOBAL} {attributes}{buffer_value(name).text}")
+        pointers.append(f"{GLOBAL} {attributes}{address.text}")
     sizes = [str(size_value(name)) for name in program.sizes]
     return pointers + sizes + [str(step) for step in unit_steps(unit).values()]
+
+
+def _addresses(unit: Unit) -> dict[str, Value]:
+    """The parameters that are addresses of buffers: by number, so that units alike have one text."""
+    return {name: Value(f"%buffer.{k}", GLOBAL) for k, name in enumerate(unit.buffers)}
 
 
 def _attributes(unit: Unit) -> str:

@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 
 from graphc.codegen.cuda.arch import TRIPLE, Arch
 from graphc.codegen.cuda.mma import Precision, fragments
-from graphc.codegen.cuda.module import ALIGNMENT, llvm_ir
+from graphc.codegen.cuda.module import ALIGNMENT, Module, module
 from graphc.codegen.cuda.units import Unit, units
 from graphc.codegen.program import Program
 
@@ -28,30 +28,38 @@ class CudaCode:
     arch: Arch
     precision: Precision
     units: tuple[Unit, ...]
-    llvm_ir: str
+    module: Module
+
+    @property
+    def llvm_ir(self) -> str:
+        return self.module.llvm_ir
+
+    def function(self, symbol: str) -> str:
+        """The function that does what a launch of this symbol is to do."""
+        return self.module.shared.get(symbol, symbol)
 
     @functools.cached_property
     def ptx(self) -> str:
         machine = _machine(self.arch)
-        module = llvm.parse_assembly(self.llvm_ir)
-        module.data_layout = str(machine.target_data)
-        module.verify()
+        parsed = llvm.parse_assembly(self.llvm_ir)
+        parsed.data_layout = str(machine.target_data)
+        parsed.verify()
         options = llvm.create_pipeline_tuning_options(speed_level=2)
         options.loop_vectorization = options.slp_vectorization = False
         builder = llvm.create_pass_builder(machine, options)
-        builder.getModulePassManager().run(module, builder)
-        return str(machine.emit_assembly(module))
+        builder.getModulePassManager().run(parsed, builder)
+        return str(machine.emit_assembly(parsed))
 
     @functools.cached_property
     def unaligned(self) -> CudaCode:
         """The same for arguments that begin at any element, which it loads one by one."""
-        return replace(self, llvm_ir=llvm_ir(self.program, self.units, self.arch, aligned=False))
+        return replace(self, module=module(self.program, self.units, self.arch, aligned=False))
 
 
 def emit(program: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
     """`precision` is what operands of products are rounded to; sums and all else are as the program says."""
     made = units(program, arch, fragments(precision))
-    return CudaCode(program, arch, precision, made, llvm_ir(program, made, arch, aligned=True))
+    return CudaCode(program, arch, precision, made, module(program, made, arch, aligned=True))
 
 
 @functools.cache

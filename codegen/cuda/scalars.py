@@ -21,15 +21,10 @@ from graphc.codegen.target import Target
 from graphc.codegen.uses import loads
 from graphc.scalar import index, walk
 
-__all__ = ["NOWHERE", "NOWHERE_BYTES", "Scalars", "buffer_value", "size_value"]
+__all__ = ["NOWHERE", "NOWHERE_BYTES", "Scalars", "size_value"]
 
 NOWHERE = "graphc_nowhere"  # global memory that loads read which must touch nothing
 NOWHERE_BYTES = 1 << 14
-
-
-def buffer_value(name: str) -> Value:
-    """The parameter that holds a buffer's address."""
-    return Value(quoted("%", f"buffer.{name}"), GLOBAL)
 
 
 def size_value(name: str) -> Value:
@@ -150,7 +145,7 @@ class Scalars:
     def pointer(self, buffer: str, at: tuple[Scalar, ...]) -> Value:
         """The address of an element."""
         element = STORAGE[self.access.buffers[buffer].dtype][0]
-        return self.function.offset(buffer_value(buffer), element, self.value(self.access.offset(buffer, at)))
+        return self.function.offset(self.function.buffers[buffer], element, self.value(self.access.offset(buffer, at)))
 
     def store(self, buffer: str, at: tuple[Scalar, ...], value: Value, accumulate: bool) -> None:
         pointer, dtype = self.pointer(buffer, at), self.access.buffers[buffer].dtype

@@ -30,7 +30,7 @@ from graphc.codegen.cuda.walk import is_walked
 from graphc.codegen.lengths import points_of
 from graphc.codegen.llvm import Value, quoted
 from graphc.codegen.program import Const, Index, Kernel, Loop, Program, Reduce, Statement, kernels
-from graphc.codegen.uses import loaded, stored
+from graphc.codegen.uses import touched
 from graphc.scalar import index
 
 __all__ = [
@@ -182,8 +182,7 @@ def _units(
 
 
 def _unit(place: str, statement: Statement, program: Program, arch: Arch, fragments: Fragments | None) -> Unit:
-    touched = loaded((statement,)) | stored((statement,))
-    buffers = tuple(b.name for b in program.buffers if b.name in touched)
+    buffers = tuple(touched((statement,)))
     if isinstance(statement, Kernel):
         symbol = _symbol(place, statement.name)
         alone = _lanes(statement, program, alone=True)
