@@ -17,7 +17,7 @@ def explained(units: int, t: int = 1024, n: int = 16, arch: str = "sm_90") -> Cu
     return gc.explain(recurrent("lstm", units, 64), {"t": t, "n": n}, target="cuda", arch=arch)
 
 
-@pytest.mark.parametrize(("units", "kind"), [(16, "cta"), (256, "cluster"), (768, "grid")])
+@pytest.mark.parametrize(("units", "kind"), [(8, "cta"), (256, "cluster"), (768, "grid")])
 def test_the_group_is_the_smallest_that_holds_the_weights(units: int, kind: str) -> None:
     loops = explained(units).loops
     assert len(loops) == 2

@@ -27,8 +27,8 @@ class Arch:
     are none), and `clusters` how many of each size have an SM for every CTA at the same time: SMs that lie far apart
     make none. `clock` is in GHz, `lanes` are the float32 multiply-adds of one SM in a cycle, `memory` and `l2` are
     bytes a second of the whole chip. The `*_barrier` figures are seconds. Where CTAs tell each other what they have
-    made instead, it takes `cluster_round` in a cluster, and `cluster_cta` for each of its CTAs; over the grid
-    `grid_round`, and `word` for each word that a thread reads.
+    made instead, it takes `cluster_round` in a cluster, and as long as a CTA sends, `cluster_rate` bytes a second; over
+    the grid `grid_round`, and `word` for each word that a thread reads.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Arch:
     lanes: int
     memory: float
     l2: float
-    cta_barrier: float = 50e-9
-    cluster_barrier: float = 750e-9
-    grid_barrier: float = 1.67e-6
-    cluster_round: float = 60e-9
-    cluster_cta: float = 25e-9
-    grid_round: float = 770e-9
-    word: float = 50e-9
+    cta_barrier: float = 40e-9
+    cluster_barrier: float = 720e-9
+    grid_barrier: float = 1.77e-6
+    cluster_round: float = 44e-9
+    cluster_rate: float = 33e9
+    grid_round: float = 565e-9
+    word: float = 82e-9
     clusters: tuple[tuple[int, int], ...] = ()
 
     @property

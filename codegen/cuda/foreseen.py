@@ -5,7 +5,8 @@ their code. A step waits for what other threads make, and then for a product; wh
 read before, if no step changes it until then. So the loads of a thread's first cell come before the wait; what no step
 changes at all, before the loop. And what the thread itself has made at that cell, in this step or the one before,
 stays in a register. Its further cells, if there are any, load when they are computed. Where neither the wait nor the
-product is as long as a load, loads come a step earlier still.
+product is as long as a load, loads come a step earlier still: if there are none that come in the step before anyway
+(measured: backward loops took a tenth to a quarter longer).
 """
 
 from __future__ import annotations

@@ -31,11 +31,11 @@ TENSOR = 8  # how many times as fast tensor cores are, where the other operand i
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle, for tensor cores; for multiply-adds half
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
 # Seconds of an H200, fitted to what loops took in every grouping (docs/gpu.md).
-_LATENCY = 750e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
-_NEAR = 690e-9  # of one whose product reads from shared memory instead
-_VISIT = 560e-9  # of a kernel that goes over the points of a product, with what it loads
-_CHAINED = 8e-9  # of a product of the tensor cores that waits for the one before, and for its operands
-_TURN = 790e-9  # of each further point that a thread has: loads, exponentials and divisions in a chain
+_LATENCY = 380e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+_NEAR = 640e-9  # of one whose product reads from shared memory instead
+_VISIT = 350e-9  # of a kernel that goes over the points of a product, with what it loads
+_CHAINED = 9e-9  # of a product of the tensor cores that waits for the one before, and for its operands
+_TURN = 180e-9  # of each further point that a thread has: loads, exponentials and divisions in a chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _meeting_seconds(
         one = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
         return step.barriers * one
     if version.kind == "cluster":
-        return len(version.rounds) * (arch.cluster_round + version.ctas * arch.cluster_cta)
+        return sum(arch.cluster_round + round.sent(lengths, parts) / arch.cluster_rate for round in version.rounds)
     words = [round.words_of_thread(lengths, parts, unit.threads) for round in version.rounds]
     return sum(arch.grid_round + count * arch.word for count in words)
 

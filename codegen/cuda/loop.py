@@ -54,7 +54,8 @@ class LoopEmitter:
         self.tellers: dict[Round, Teller] = {}
         self.first_cells: dict[str, FirstCell] = {}
         self.foreseen = self._foreseen()
-        self.kept = Kept(function, self.foreseen, program, version.waits_briefly)
+        early = version.waits_briefly and not any(x.before for x in self.foreseen)
+        self.kept = Kept(function, self.foreseen, program, early)
         self.later: list[tuple[str, Value]] = []  # the index of the innermost loop, one step later and more
         self.time = i64(0)  # the steps before this one
 

@@ -53,9 +53,17 @@ class Round:
         """The words in which a CTA tells its part of a line."""
         return -(-self.run_registers // WORD)
 
+    def lines(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
+        """The lines of a step, at most, when slicings of these lengths are cut into so many parts."""
+        return len(self.mirrors) * self.mirrors[0].most_rows(lengths, parts)
+
+    def sent(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
+        """The bytes that a CTA sends to the others of its cluster in a step."""
+        return self.lines(lengths, parts) * self.run * (self.ctas - 1)
+
     def words(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
-        """The words that a CTA tells in a step, at most, when slicings of these lengths are cut into so many parts."""
-        return len(self.mirrors) * self.mirrors[0].most_rows(lengths, parts) * self.words_of_line
+        """The words that a CTA tells in a step."""
+        return self.lines(lengths, parts) * self.words_of_line
 
     def words_of_thread(self, lengths: Sequence[int], parts: Sequence[int], threads: int) -> int:
         """The words that a thread reads, which has the same of several CTAs."""
