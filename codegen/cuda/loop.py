@@ -54,8 +54,7 @@ class LoopEmitter:
         self.tellers: dict[Round, Teller] = {}
         self.first_cells: dict[str, FirstCell] = {}
         self.foreseen = self._foreseen()
-        early = version.waits_briefly and not any(x.before for x in self.foreseen)
-        self.kept = Kept(function, self.foreseen, program, early)
+        self.kept = Kept(function, self.foreseen, program, version.waits_briefly)
         self.later: list[tuple[str, Value]] = []  # the index of the innermost loop, one step later and more
         self.time = i64(0)  # the steps before this one
 
@@ -135,22 +134,16 @@ class LoopEmitter:
         return foreseen(unit.loop, cells, waits, self.program)
 
     def _fetch_first(self) -> None:
-        """Before the first step, if there is one: what it finds in registers, and what comes then."""
-        f, loop, kept = self.function, self.unit.loop, self.kept
+        """Before the first step, if there is one: what it finds in registers, or on its way."""
+        f, loop = self.function, self.unit.loop
         extent = self._scalars(None, {}).value(loop.extent)
-        last = f.binary("sub nsw", extent, i64(1))
-        second = f.intrinsic("smin", i64(1), last)
-        steps = [f.binary("sub nsw", last, step) if loop.reverse else step for step in (i64(0), second)]
+        first = f.binary("sub nsw", extent, i64(1)) if loop.reverse else i64(0)
+        wanted = [x for x in self.foreseen if x.is_of_the_step_before or x in self.kept.coming]
         with f.when(f.compare("icmp sgt", extent, i64(0))):
-            for make, wanted, step in (
-                (kept.found_first, [x for x in self.foreseen if x.from_the_start], steps[0]),
-                (kept.begin, [x for x in kept.coming if not x.before], steps[0]),
-                (kept.begin, [x for x in kept.coming if x.before], steps[1]),
-            ):
-                self._at_first_cells(make, wanted, {**unit_steps(self.unit), loop.index: step})
+            self._at_first_cells(self.kept.begin, wanted, {**unit_steps(self.unit), loop.index: first})
 
     def _fetch_before(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
-        """Before a wait: what kernels behind it take in this step, and those before it in the next."""
+        """Before a wait: what kernels behind it take in this step or the next, and those before it in the next."""
         own = [x for x in self.foreseen if x.wait == kernel.name]
         steps = [(self.unit.loop.index, indices[self.unit.loop.index]), *self.later]
         for ahead, (index, step) in enumerate(steps):
@@ -259,7 +252,8 @@ class LoopEmitter:
         extent = scalars.value(statement.extent)
         with f.loop(i64(0), extent, i64(1), "step", unroll=False) as (count, _):
             last = f.binary("sub nsw", extent, i64(1))
-            later = (f.intrinsic("smin", f.binary("add nsw", count, i64(k)), last) for k in (1, 2, 3))
+            ahead = range(1, 4 if self.kept.early else 3)
+            later = (f.intrinsic("smin", f.binary("add nsw", count, i64(k)), last) for k in ahead)
             steps = [count, *later]
             if statement.reverse:
                 steps = [f.binary("sub nsw", last, step) for step in steps]
