@@ -80,7 +80,7 @@ class CudaVersions:
             for loaded, version in zip(parts, chunked, strict=True)
         }
         if limit is None:  # no length leads to another code
-            self.whole.module(aligned=True)
+            self.whole.begin()
 
     @property
     def main(self) -> CudaCode:

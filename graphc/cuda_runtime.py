@@ -55,24 +55,31 @@ class _Given:
 
 
 class LoadedCode:
-    """Code on a device, where it is loaded when it is first needed."""
+    """Code on a device, where each part of it is made and loaded when it is first needed."""
 
     def __init__(self, planned: Program, code: CudaCode, device: Device) -> None:
         """`planned` is the program that it was made of."""
         self.planned = planned
         self.code = code
         self._device = device
-        self._modules: dict[bool, Any] = {}
+        self._modules: dict[tuple[bool, str], Any] = {}
+
+    def begin(self) -> None:
+        """Load what every call needs, or else what one may need: mistakes show early."""
+        self.module(True, next(iter(self.code.always or self.code.module.pieces)))
 
     def code_for(self, aligned: bool) -> CudaCode:
         """The code for arguments that begin at multiples of `ALIGNMENT`, or that for those that begin anywhere."""
         return self.code if aligned else self.code.unaligned
 
-    def module(self, aligned: bool) -> Any:
-        """The same, loaded."""
-        if aligned not in self._modules:
-            self._modules[aligned] = self._device.load(self.code_for(aligned).ptx)
-        return self._modules[aligned]
+    def module(self, aligned: bool, function: str) -> Any:
+        """The same, loaded: the module with a function."""
+        if (aligned, function) not in self._modules:
+            code = self.code_for(aligned)
+            functions = code.together(function)
+            made = self._device.load(code.ptx_of(functions))
+            self._modules |= {(aligned, name): made for name in functions}
+        return self._modules[aligned, function]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +117,8 @@ class _Queue:
 
 @dataclass(frozen=True, slots=True)
 class _Fixed:
-    """A call with memory of its own: launches of a module's kernels, their order, and what they read and write."""
+    """A call with memory of its own: launches, their order, and what they read and write."""
 
-    module: Any
     launches: tuple[Prepared, ...]
     order: Order
     memory: Memory
@@ -151,7 +157,7 @@ class CudaRunner:
         self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
         self._before: tuple[int, Any] | None = None  # the stream of the call before and a mark behind it, if unended
         self._layouts: dict[tuple[int, ...], Layout] = {}
-        self._launchers: dict[tuple[LoadedCode, bool, tuple[Prepared, ...]], Callable[[int], None]] = {}
+        self._launchers: dict[tuple[Prepared, ...], Callable[[int], None]] = {}
         self._lock = threading.Lock()
         self._arch = arch
         stream = device.stream
@@ -193,7 +199,7 @@ class CudaRunner:
             fixed = self._fixed(taken, layout, stream)
 
         def timed() -> Callable[[], list[float]]:
-            run = self.device.timed(fixed.module, fixed.launches)
+            run = self.device.timed(fixed.launches)
             return lambda: run(stream)
 
         chosen = layout.chosen
@@ -316,7 +322,7 @@ class CudaRunner:
         return Results(found)
 
     def _bound(self, fixed: _Fixed) -> BoundCudaCall:
-        launch = self.device.launcher(fixed.module, fixed.launches, fixed.order)
+        launch = self.device.launcher(fixed.launches, fixed.order)
         return BoundCudaCall(self.device, launch, fixed.memory, fixed.results)
 
     def _fixed(self, given: _Given, layout: Layout, stream: int) -> _Fixed:
@@ -344,20 +350,17 @@ class CudaRunner:
             results = Results(outputs)
         owners = [array.owner for array in given.there.values()]
         memory = Memory(hosts, back, [*own.values(), workspace, counters], owners)
-        aligned = _is_aligned(given)
-        made = _prepared(layout, aligned, addresses)
-        return _Fixed(layout.chosen.loaded.module(aligned), made, _order(layout, addresses), memory, results)
+        made = _prepared(layout, _is_aligned(given), addresses)
+        return _Fixed(made, _order(layout, addresses), memory, results)
 
     def _launcher(self, layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> Callable[[int], None]:
         """Calls with the same arrays have the same."""
-        loaded, made = layout.chosen.loaded, _prepared(layout, aligned, addresses)
-        key = (loaded, aligned, made)
-        if key not in self._launchers:
+        made = _prepared(layout, aligned, addresses)
+        if made not in self._launchers:
             if len(self._launchers) == _MOST_LAUNCHERS:
                 self._launchers.pop(next(iter(self._launchers)))
-            behind = _order(layout, addresses)
-            self._launchers[key] = self.device.launcher(loaded.module(aligned), made, behind)
-        return self._launchers[key]
+            self._launchers[made] = self.device.launcher(made, _order(layout, addresses))
+        return self._launchers[made]
 
     def _leave(self, arrays: Iterable[object], queue: _Queue) -> None:
         """End a call whose outputs stay on the GPU: behind a mark on the caller's stream, or when it has ended."""
@@ -414,12 +417,15 @@ def _is_aligned(given: _Given) -> bool:
 
 
 def _prepared(layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> tuple[Prepared, ...]:
-    code = layout.chosen.loaded.code_for(aligned)
+    loaded = layout.chosen.loaded
+    code = loaded.code_for(aligned)
 
     def one(launch: Launch) -> Prepared:
         values = tuple(addresses[a] if isinstance(a, str) else a for a in launch.arguments)
+        function = code.function(launch.symbol)
         return Prepared(
-            code.function(launch.symbol),
+            loaded.module(aligned, function),
+            function,
             launch.grid,
             launch.block,
             launch.cluster,

@@ -82,15 +82,15 @@ class EmulatedDevice:
         array[...] = self.memory.copy_out(address, array.nbytes).view(array.dtype).reshape(array.shape)
         self.finish(stream)
 
-    def launcher(self, module: ptx.Module, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
-        return functools.partial(self._launch, module, _late(launches, order()) if self.late else launches)
+    def launcher(self, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
+        return functools.partial(self._launch, _late(launches, order()) if self.late else launches)
 
-    def _launch(self, module: ptx.Module, launches: Sequence[Prepared], stream: int) -> None:
+    def _launch(self, launches: Sequence[Prepared], stream: int) -> None:
         for launch in launches:
             assert launch.cluster <= self.cluster
             self.launched.append(launch)
             self.order.work(stream, self._blocks(launch.arguments))
-            module.launch(
+            launch.module.launch(
                 launch.symbol,
                 grid=(launch.grid,),
                 block=(launch.block,),
@@ -100,11 +100,11 @@ class EmulatedDevice:
                 cooperative=launch.cooperative,
             )
 
-    def timed(self, module: ptx.Module, launches: Sequence[Prepared]) -> Callable[[int], list[float]]:
+    def timed(self, launches: Sequence[Prepared]) -> Callable[[int], list[float]]:
         def run(stream: int) -> list[float]:
             moments = [time.perf_counter()]
             for launch in launches:
-                self._launch(module, [launch], stream)
+                self._launch([launch], stream)
                 moments.append(time.perf_counter())
             self.finish(stream)
             return [end - start for start, end in itertools.pairwise(moments)]

@@ -122,13 +122,14 @@ def limited_memory(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
     f = gc.compile(g, target="cuda", memory=limit)
     expected, before = gc.compile(g)(**longer), driver.free
     driver.called.clear()
-    for _ in range(2):
-        close(f(**longer), expected)
+    close(f(**longer), expected)
+    loaded = driver.called.count("cuModuleLoadData")
+    close(f(**longer), expected)
     assert driver.called.count("cuGraphLaunch") == 1
-    assert driver.called.count("cuModuleLoadData") == 1
+    assert driver.called.count("cuModuleLoadData") == loaded
     assert before - driver.free <= limit + sum(array.nbytes for array in longer.values())
     close(f(**arrays), gc.compile(g)(**arrays))  # in one piece
-    assert driver.called.count("cuModuleLoadData") == 2
+    assert driver.called.count("cuModuleLoadData") > loaded
 
 
 def pinned_memory(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
@@ -151,7 +152,7 @@ def memory_comes_back(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> Non
     for _ in range(3):
         f(**arrays)
     assert driver.free < before
-    assert driver.modules == loaded + 1
+    assert driver.modules > loaded
     f = None
     garbage.collect()
     assert (driver.free, driver.modules) == (before, loaded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc as garbage
 import sys
 from dataclasses import dataclass
@@ -78,9 +79,14 @@ def in_turn() -> list[tuple[int, ...]]:
     return [(), (0,)]
 
 
+def of(module: Any, *launches: Prepared) -> list[Prepared]:
+    """The launches, of a module's kernels."""
+    return [dataclasses.replace(launch, module=module) for launch in launches]
+
+
 def launch(symbol: str = "k", **changes: Any) -> Prepared:
     given = {"grid": 4, "block": 256, "cluster": 1, "shared": 0, "cooperative": False, "arguments": (1, 2), **changes}
-    return Prepared(symbol, **given)
+    return Prepared(None, symbol, **given)
 
 
 def test_an_old_driver_is_named() -> None:
@@ -129,7 +135,7 @@ def test_a_missing_package_and_a_missing_driver(monkeypatch: pytest.MonkeyPatch)
 def test_launches_say_how_ctas_hang_together() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    device.launcher(device.load(""), [launch(cluster=16, shared=100_000, cooperative=True)], in_turn)(7)
+    device.launcher(of(device.load(""), launch(cluster=16, shared=100_000, cooperative=True)), in_turn)(7)
     (config,) = [call[1] for call in driver.called if call[0] == "cuLaunchKernelEx"]
     assert [attribute.id for attribute in config.attrs] == ["cluster", "cooperative"]
     assert config.attrs[0].value.clusterDim.x == 16
@@ -145,7 +151,7 @@ def test_a_kernel_is_told_again_when_a_launch_asks_for_more() -> None:
     device = NvidiaDevice(driver, 0)
     module = device.load("")
     for shared in (0, 1000, 500, 60_000, 60_000):
-        device.launcher(module, [launch(shared=shared)], in_turn)(7)
+        device.launcher(of(module, launch(shared=shared)), in_turn)(7)
     told = [call[2:] for call in driver.called if call[0] == "cuFuncSetAttribute"]
     assert told == [("shared", 1000), ("shared", 60_000)]
     assert driver.names().count("cuModuleGetFunction") == 1
@@ -156,7 +162,7 @@ def test_a_module_goes_with_its_graphs() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
     for _ in range(2):
-        launches = device.launcher(device.load(""), [launch("a"), launch("b")], in_turn)
+        launches = device.launcher(of(device.load(""), launch("a"), launch("b")), in_turn)
         for _ in range(3):
             launches(7)
         del launches
@@ -170,7 +176,7 @@ def test_a_module_goes_with_its_graphs() -> None:
 def test_a_graph_that_fails_is_given_back() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    launches = device.launcher(device.load(""), [launch("a"), launch("b")], in_turn)
+    launches = device.launcher(of(device.load(""), launch("a"), launch("b")), in_turn)
     launches(7)
     driver.results["cuGraphAddKernelNode"] = Failure(1)
     with pytest.raises(UnsupportedError, match="cuGraphAddKernelNode failed"):
@@ -189,7 +195,7 @@ def test_nodes_wait_for_those_that_the_order_says() -> None:
     )[1]
     waited: list[tuple[list[str], int]] = []
     device = NvidiaDevice(driver, 0)
-    launches = device.launcher(device.load(""), [launch()] * 4, lambda: [(), (), (0, 1), (0,)])
+    launches = device.launcher(of(device.load(""), *[launch()] * 4), lambda: [(), (), (0, 1), (0,)])
     launches(7)
     launches(7)
     assert waited == [([], 0), ([], 0), (["a", "b"], 2), (["a"], 1)]
@@ -200,7 +206,7 @@ def test_nodes_of_a_graph_say_how_ctas_hang_together() -> None:
     driver = Driver(cuGraphAddKernelNode="node")
     device = NvidiaDevice(driver, 0)
     given = [launch("a", cluster=16), launch("b", cooperative=True, shared=100_000, urgent=True)]
-    launches = device.launcher(device.load(""), given, in_turn)
+    launches = device.launcher(of(device.load(""), *given), in_turn)
     launches(7)
     driver.called.clear()
     launches(7)
@@ -253,7 +259,7 @@ def test_code_has_no_larger_clusters_than_the_device(cluster: int) -> None:
 def test_repeated_launches_become_a_graph() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
-    launches = device.launcher(device.load(""), [launch("a"), launch("b")], in_turn)
+    launches = device.launcher(of(device.load(""), launch("a"), launch("b")), in_turn)
     for stream in (OWN, 1, 7, OWN):
         launches(stream)
     assert driver.names().count("cuGraphLaunch") == 3
@@ -419,3 +425,20 @@ def test_training_keeps_the_state_on_the_device(monkeypatch: pytest.MonkeyPatch)
     assert [record["loss"] for record in runs[1].history] == pytest.approx([r["loss"] for r in runs[0].history])
     for name, array in runs[0].state.items():
         np.testing.assert_allclose(runs[1].state[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_code_is_made_when_it_is_needed() -> None:
+    """What every call runs when a graph is compiled; of a loop's versions the one that lengths choose, and once."""
+    device = EmulatedDevice()
+    texts: list[str] = []
+    load = device.load
+    device.load = lambda text: texts.append(text) or load(text)  # type: ignore[method-assign, func-returns-value]
+    g = recurrent("lstm", 16)
+    f = gc.compile(g, target="cuda", device=device)
+    assert [("_loop_" in text) for text in texts] == [False]
+    for batch in (2, 2, 3):
+        f(**arrays_of(g, t=3, n=batch))
+    assert len(texts) == 3
+    assert all(text.count(".entry") == 1 for text in texts[1:])
+    whole = gc.emit(g, target="cuda")
+    assert sum(text.count(".entry") for text in texts) < whole.ptx.count(".entry")

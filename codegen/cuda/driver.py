@@ -83,11 +83,11 @@ class Device(Protocol):
     def read(self, array: np.ndarray, address: int, stream: int) -> None:
         """Copy from the device to an array, contiguous; all that the stream held has ended then."""
 
-    def launcher(self, module: Any, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
-        """What makes launches of the module's kernels in the stream that it is called with, each behind those that the
+    def launcher(self, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
+        """What makes launches in the stream that it is called with, each behind those that the
         order says, or more."""
 
-    def timed(self, module: Any, launches: Sequence[Prepared]) -> Callable[[int], list[float]]:
+    def timed(self, launches: Sequence[Prepared]) -> Callable[[int], list[float]]:
         """What makes launches, of kernels that have been launched before, one after another in the stream that it is
         called with, waits for them, and gives the seconds that each took."""
 
@@ -157,12 +157,12 @@ class NvidiaDevice:
         if not self._attribute("CLUSTER_LAUNCH"):
             return {}
         module, shared = self.load(_NOTHING), self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
-        asked = {size: Prepared("nothing", size, 32, size, shared, False, ()) for size in _CLUSTERS}
-        return {size: self._clusters(module, launch) for size, launch in asked.items()}
+        asked = {size: Prepared(module, "nothing", size, 32, size, shared, False, ()) for size in _CLUSTERS}
+        return {size: self._clusters(launch) for size, launch in asked.items()}
 
-    def _clusters(self, module: _Module, launch: Prepared) -> int:
+    def _clusters(self, launch: Prepared) -> int:
         """How many clusters of a launch can run at the same time; a size that there is not is an error here."""
-        function = self._function(module, launch)
+        function = self._function(launch)
         config = launch_config(self._driver, launch, self.stream)
         status, *found = self._driver.cuOccupancyMaxActiveClusters(function, config)
         return 0 if int(status) else int(found[0])
@@ -254,19 +254,19 @@ class NvidiaDevice:
         self._enter()
         self._call("cuCtxSynchronize")
 
-    def launcher(self, module: _Module, launches: Sequence[Prepared], order: Order) -> _Launcher:
-        return _Launcher(self, module, tuple(launches), order)
+    def launcher(self, launches: Sequence[Prepared], order: Order) -> _Launcher:
+        return _Launcher(self, tuple(launches), order)
 
-    def timed(self, module: _Module, launches: Sequence[Prepared]) -> _Timed:
-        return _Timed(self, module, tuple(launches))
+    def timed(self, launches: Sequence[Prepared]) -> _Timed:
+        return _Timed(self, tuple(launches))
 
-    def launch(self, module: _Module, launches: Sequence[Prepared], stream: int) -> None:
+    def launch(self, launches: Sequence[Prepared], stream: int) -> None:
         """One call of the driver for each."""
         self._enter()
         for launch in launches:
-            self._launch(module, launch, stream)
+            self._launch(launch, stream)
 
-    def graph(self, module: _Module, launches: Sequence[Prepared], behind: Sequence[Sequence[int]]) -> _Graph:
+    def graph(self, launches: Sequence[Prepared], behind: Sequence[Sequence[int]]) -> _Graph:
         """A graph of launches, each behind those that `behind` says, by their numbers; any stream can run it.
 
         Its nodes are added one by one: while a stream captures, no thread may wait for the context.
@@ -275,21 +275,21 @@ class NvidiaDevice:
         def build(graph: Any) -> None:
             nodes: list[Any] = []
             for launch, others in zip(launches, behind, strict=True):
-                nodes.append(self._node(graph, [nodes[k] for k in others], module, launch))
+                nodes.append(self._node(graph, [nodes[k] for k in others], launch))
 
-        return self._built(module, build)
+        return self._built(launches, build)
 
-    def timed_graph(self, module: _Module, launches: Sequence[Prepared], events: Sequence[_Event]) -> _Graph:
+    def timed_graph(self, launches: Sequence[Prepared], events: Sequence[_Event]) -> _Graph:
         """A graph of launches one behind the other, which records an event before all of them, and one behind each."""
 
         def build(graph: Any) -> None:
             behind = [self._event_node(graph, [], events[0])]
             for launch, event in zip(launches, events[1:], strict=True):
-                behind = [self._event_node(graph, [self._node(graph, behind, module, launch)], event)]
+                behind = [self._event_node(graph, [self._node(graph, behind, launch)], event)]
 
-        return self._built(module, build)
+        return self._built(launches, build)
 
-    def _built(self, module: _Module, build: Callable[[Any], None]) -> _Graph:
+    def _built(self, launches: Sequence[Prepared], build: Callable[[Any], None]) -> _Graph:
         self._enter()
         graph = self._call("cuGraphCreate", 0)
         try:
@@ -297,15 +297,15 @@ class NvidiaDevice:
             made = self._call("cuGraphInstantiate", graph, 0)
         finally:
             self._call("cuGraphDestroy", graph)
-        return _Graph(self, module, made)
+        return _Graph(self, launches, made)
 
     def _event_node(self, graph: Any, behind: list[Any], event: _Event) -> Any:
         return self._call("cuGraphAddEventRecordNode", graph, behind, len(behind), event.handle)
 
-    def _node(self, graph: Any, behind: list[Any], module: _Module, launch: Prepared) -> Any:
+    def _node(self, graph: Any, behind: list[Any], launch: Prepared) -> Any:
         """A launch in a graph, behind other nodes."""
         arguments = Arguments(launch.arguments)
-        params = node_params(self._driver, launch, self._function(module, launch), arguments)
+        params = node_params(self._driver, launch, self._function(launch), arguments)
         node = self._call("cuGraphAddKernelNode", graph, behind, len(behind), params)
         for attribute, value in node_attributes(self._driver, launch):
             self._call("cuGraphKernelNodeSetAttribute", node, attribute, value)
@@ -320,12 +320,13 @@ class NvidiaDevice:
         self._enter()
         self._call("cuGraphExecDestroy", graph.handle)
 
-    def _launch(self, module: _Module, launch: Prepared, stream: int) -> None:
+    def _launch(self, launch: Prepared, stream: int) -> None:
         config, arguments = launch_config(self._driver, launch, stream), Arguments(launch.arguments)
-        self._call("cuLaunchKernelEx", config, self._function(module, launch), arguments.address, 0)
+        self._call("cuLaunchKernelEx", config, self._function(launch), arguments.address, 0)
 
-    def _function(self, module: _Module, launch: Prepared) -> Any:
+    def _function(self, launch: Prepared) -> Any:
         """A kernel, which is told before the first launch that asks for so much: the next call may ask for more."""
+        module = launch.module
         function = module.functions.get(launch.symbol)
         if function is None:
             function = _Function(self._call("cuModuleGetFunction", module.handle, launch.symbol.encode()))
@@ -372,28 +373,28 @@ class _Launcher:
     """Launches that, if there are several, become one graph when they are made a second time: one call of the driver
     from then on, and those that need not wait for each other run together."""
 
-    def __init__(self, device: NvidiaDevice, module: _Module, launches: tuple[Prepared, ...], order: Order) -> None:
-        self._device, self._module, self._launches, self._order = device, module, launches, order
+    def __init__(self, device: NvidiaDevice, launches: tuple[Prepared, ...], order: Order) -> None:
+        self._device, self._launches, self._order = device, launches, order
         self._made = False
         self._graph: _Graph | None = None
 
     def __call__(self, stream: int) -> None:
         if not self._made or len(self._launches) < 2:
-            self._device.launch(self._module, self._launches, stream)
+            self._device.launch(self._launches, stream)
             self._made = True
             return
         if self._graph is None:
-            self._graph = self._device.graph(self._module, self._launches, self._order())
+            self._graph = self._device.graph(self._launches, self._order())
         self._device.run(self._graph, stream)
 
 
 class _Timed:
     """Launches as one graph with events between them, so that no time of the host's is counted."""
 
-    def __init__(self, device: NvidiaDevice, module: _Module, launches: tuple[Prepared, ...]) -> None:
+    def __init__(self, device: NvidiaDevice, launches: tuple[Prepared, ...]) -> None:
         self._device = device
         self._events = [device.event(_TIMING) for _ in range(len(launches) + 1)]
-        self._graph = device.timed_graph(module, launches, self._events)
+        self._graph = device.timed_graph(launches, self._events)
 
     def __call__(self, stream: int) -> list[float]:
         self._device.run(self._graph, stream)
@@ -402,11 +403,11 @@ class _Timed:
 
 
 class _Graph:
-    """A graph of launches of a module's kernels, which goes with the last that knows it."""
+    """A graph of launches, whose modules it keeps; it goes with the last that knows it."""
 
-    def __init__(self, device: NvidiaDevice, module: _Module, handle: Any) -> None:
+    def __init__(self, device: NvidiaDevice, launches: Sequence[Prepared], handle: Any) -> None:
         self.handle = handle
-        self._device, self._module = device, module
+        self._device, self._launches = device, launches
 
     def __del__(self) -> None:
         if not sys.is_finalizing():

@@ -19,8 +19,10 @@ _URGENT = -1  # of the priorities, of which the usual one is 0
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One launch with its arguments: addresses and counts, 64 bits each. `urgent`: its CTAs come before others'."""
+    """One launch of a loaded module's kernel, with its arguments: addresses and counts, 64 bits each. `urgent`: CTAs of
+    others come behind its own."""
 
+    module: Any
     symbol: str
     grid: int
     block: int

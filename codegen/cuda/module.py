@@ -10,7 +10,7 @@ Units whose functions have the same text share one: layers of equal size, both d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.access import Access
@@ -60,16 +60,20 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module's text, before LLVM's own passes; and which function does what another would, by the other's name."""
+    """The pieces of a module, by name; and which function does what another would, by the other's name."""
 
-    llvm_ir: str
+    pieces: Mapping[str, Piece]
     shared: Mapping[str, str]
+
+    def llvm_ir(self, names: Collection[str]) -> str:
+        """The text of a module with these functions, before LLVM's own passes."""
+        return _text([piece for name, piece in self.pieces.items() if name in names])
 
 
 def module(program: Program, units: tuple[Unit, ...], arch: Arch, aligned: bool) -> Module:
     """`aligned`: a call's arguments begin at multiples of `ALIGNMENT`."""
     pieces, shared = _distinct(piece for unit in units for piece in _pieces(unit, program, arch, aligned))
-    return Module(_text(pieces), shared)
+    return Module({piece.name: piece for piece in pieces}, shared)
 
 
 def _distinct(pieces: Iterable[Piece]) -> tuple[list[Piece], dict[str, str]]:

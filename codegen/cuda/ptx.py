@@ -14,7 +14,7 @@ import llvmlite.binding as llvm
 from graphc.codegen.cuda.arch import TRIPLE, Arch
 from graphc.codegen.cuda.mma import Precision, fragments
 from graphc.codegen.cuda.module import ALIGNMENT, Module, module
-from graphc.codegen.cuda.units import Unit, units
+from graphc.codegen.cuda.units import LoopUnit, Unit, units
 from graphc.codegen.program import Program
 
 __all__ = ["ALIGNMENT", "CudaCode", "emit"]
@@ -30,30 +30,53 @@ class CudaCode:
     units: tuple[Unit, ...]
     module: Module
 
-    @property
+    @functools.cached_property
     def llvm_ir(self) -> str:
-        return self.module.llvm_ir
+        return self.module.llvm_ir(self.module.pieces.keys())
+
+    @functools.cached_property
+    def ptx(self) -> str:
+        return _ptx(self.llvm_ir, self.arch)
 
     def function(self, symbol: str) -> str:
         """The function that does what a launch of this symbol is to do."""
         return self.module.shared.get(symbol, symbol)
 
+    def together(self, function: str) -> frozenset[str]:
+        """The functions that are made when this one is first needed: alone, if it is one of a loop's versions, of
+        which the lengths of a call choose one; else all of which that is not so."""
+        return frozenset({function}) if function in self._versions else self.always
+
     @functools.cached_property
-    def ptx(self) -> str:
-        machine = _machine(self.arch)
-        parsed = llvm.parse_assembly(self.llvm_ir)
-        parsed.data_layout = str(machine.target_data)
-        parsed.verify()
-        options = llvm.create_pipeline_tuning_options(speed_level=2)
-        options.loop_vectorization = options.slp_vectorization = False
-        builder = llvm.create_pass_builder(machine, options)
-        builder.getModulePassManager().run(parsed, builder)
-        return str(machine.emit_assembly(parsed))
+    def _versions(self) -> frozenset[str]:
+        loops = (unit for unit in self.units if isinstance(unit, LoopUnit) and len(unit.versions) > 1)
+        return frozenset(self.function(unit.symbol_of(version)) for unit in loops for version in unit.versions)
+
+    @functools.cached_property
+    def always(self) -> frozenset[str]:
+        """The functions that no length leaves out."""
+        return frozenset(self.module.pieces) - self._versions
+
+    def ptx_of(self, functions: frozenset[str]) -> str:
+        """PTX of these functions alone."""
+        return _ptx(self.module.llvm_ir(functions), self.arch)
 
     @functools.cached_property
     def unaligned(self) -> CudaCode:
         """The same for arguments that begin at any element, which it loads one by one."""
         return replace(self, module=module(self.program, self.units, self.arch, aligned=False))
+
+
+def _ptx(llvm_ir: str, arch: Arch) -> str:
+    machine = _machine(arch)
+    parsed = llvm.parse_assembly(llvm_ir)
+    parsed.data_layout = str(machine.target_data)
+    parsed.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(parsed, builder)
+    return str(machine.emit_assembly(parsed))
 
 
 def emit(program: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
