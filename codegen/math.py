@@ -90,8 +90,8 @@ def definitions(requests: Iterable[tuple[str, str, int]], fused: bool = True, ap
     """Each requested function once, then each `declare` they need once. No function calls another.
 
     Without `fused`, multiplications and additions stay apart: errors grow by a few ulp. If they may be `approximate`,
-    exp, tanh and sigmoid of float32 take a GPU's instructions for 2^x and 1/x, are up to `APPROXIMATE_ULP` off, and
-    results below 2^-126 may be 0.
+    exp, tanh and sigmoid of float32, and what is made of exp, take a GPU's instructions for 2^x and 1/x, are up to
+    `APPROXIMATE_ULP` off, and results below 2^-126 may be 0.
     """
     texts, declarations = [], set()
     for fn, dtype, width in sorted(set(requests)):

@@ -66,7 +66,8 @@ class LoadedCode:
 
     def begin(self) -> None:
         """Load what every call needs, or else what one may need: mistakes show early."""
-        self.module(True, next(iter(self.code.always or self.code.module.pieces)))
+        for function in list(self.code.always or self.code.module.pieces)[:1]:
+            self.module(True, function)
 
     def code_for(self, aligned: bool) -> CudaCode:
         """The code for arguments that begin at multiples of `ALIGNMENT`, or that for those that begin anywhere."""

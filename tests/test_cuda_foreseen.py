@@ -16,7 +16,7 @@ from tests.cuda_emulated import arrays_of, check, compiled, loops_of, recurrent
 
 
 def found(f: CompiledCuda, unit: LoopUnit) -> tuple[Foreseen, ...]:
-    """Of the loop's smallest group."""
+    """Of the loop on single CTAs, which meet at barriers."""
     version = unit.versions[0]
     products = {name: product for name, (product, _) in version.tiles.items()}
     tiles = {name: tile for name, (_, tile) in version.tiles.items()}
@@ -63,6 +63,21 @@ def test_what_is_stored_rounded_is_loaded_again() -> None:
     (unit,) = loops_of(f)
     assert "c" in loaded((unit.loop,))
     assert not kinds(found(f, unit))["made"]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cluster", [1, 16])
+def test_a_register_holds_one_step(cluster: int, reverse: bool) -> None:
+    """What another kernel has made in this step is not what it made in the one before."""
+    g = gc.Graph("lag")
+    t, n = g.axis("t"), g.axis("n")
+    x, U, V = g.input("x", (16,), over=(t, n)), g.param("U", (16, 16)), g.param("V", (16, 16))
+    c, h = g.state("c", (16,), over=(t, n)), g.state("h", (16,), over=(t, n))
+    before = t + 1 if reverse else t - 1
+    c[t] = gc.tanh(x[t] + U @ h[before])
+    h[t] = gc.tanh(V @ c[t] + 0.5 * c[before])
+    g.output("h", h)
+    check(g, arrays_of(g, t=4, n=3), {"t": 4, "n": 3}, 1e-4, cluster=cluster)
 
 
 def test_a_place_that_is_read_from_memory_is_not_known_before() -> None:

@@ -29,9 +29,9 @@ _MOST = 16  # values of a kernel that a thread keeps
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """A load of a kernel. Either a store of another kernel (or of the same, in the step before) has the value:
-    `made_by` names the kernel, and the place among its stores. Or it is loaded before the kernel `wait` waits: in the
-    step `before` its own, or in the same; None: before the loop, and never again."""
+    """A load of a kernel. A store may have the value, of a kernel earlier in the step, or in the step `before` of this
+    one or a later: `made_by` names the kernel, and the place among its stores. Or it is loaded before the kernel `wait`
+    waits: in the step `before` its own, or in the same; None: before the loop, and never again."""
 
     kernel: str
     load: Load
@@ -88,7 +88,8 @@ class _Search:
         elif len(stores) == 1:
             maker, number = stores[0]
             age = self._age(kernel, load, maker, number)
-            if age == 1 or (age == 0 and self.position[maker.name] < self.position[kernel.name]):
+            newest = 0 if self.position[maker.name] < self.position[kernel.name] else 1
+            if age == newest:  # the register holds no other
                 yield Foreseen(kernel.name, load, (maker.name, number), before=age == 1)
 
     def _loaded(self, kernel: Kernel, load: Load) -> Iterator[Foreseen]:

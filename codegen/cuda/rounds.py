@@ -62,7 +62,7 @@ class Round:
         return self.lines(lengths, parts) * self.run * (self.ctas - 1)
 
     def words(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
-        """The words that a CTA tells in a step."""
+        """The words that a CTA tells in a step, at most."""
         return self.lines(lengths, parts) * self.words_of_line
 
     def words_of_thread(self, lengths: Sequence[int], parts: Sequence[int], threads: int) -> int:

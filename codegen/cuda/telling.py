@@ -53,7 +53,7 @@ class Teller(ABC):
         """When nobody waits for anything any more."""
 
     def _own(self, count: Value) -> Iterator[Value]:
-        """The numbers that fall to this thread: code for the first, all of whose places LLVM finds before the first
+        """The numbers that fall to this thread: code for the first, whose places in a slot LLVM finds before the first
         step, and for the others, if there are so many."""
         f, first, step = self.function, self.place.thread, i64(self.place.threads)
         with f.when(f.compare("icmp slt", first, count)):
@@ -153,8 +153,8 @@ class ThroughMemory(Teller):
             f.store_word([*values, self._tag(time)], self._word(slot, cta, number))
 
     def hear(self, time: Value, slot: Value) -> None:
-        """Code for the first lot of words, all of whose places LLVM finds before the first step, and for the others, if
-        there are so many."""
+        """Code for the first lot of words, whose places in a slot LLVM finds before the first step, and for the others,
+        if there are so many."""
         f, thread, threads = self.function, self.place.thread, self.place.threads
         most = i64(threads.bit_length() - 1)  # as a power of two
         across = f.intrinsic("smin", self._bits_below(self.of_cta), most)
