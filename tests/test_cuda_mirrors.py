@@ -111,10 +111,9 @@ def run(g: gc.Graph, change: Callable[[str], str] = str, kind: str = "cluster") 
 
 
 def in_function(text: str, pattern: str, change: Callable[[str], str]) -> str:
-    """The text with one function changed: the first whose name fits."""
+    """The text with one function changed: the first whose name fits. Some texts have none."""
     found = re.search(rf"\.entry {pattern}\(.*?\n}}", text, re.DOTALL)
-    assert found is not None
-    return text[: found.start()] + change(found[0]) + text[found.end() :]
+    return text if found is None else text[: found.start()] + change(found[0]) + text[found.end() :]
 
 
 @pytest.mark.parametrize("kind", ["cluster", "told", "grid"])
@@ -224,7 +223,7 @@ def test_a_cluster_meets_once_more_before_it_ends(cell: str) -> None:
 )
 def test_a_weaker_exchange_is_found(kind: str, right: str, wrong: str) -> None:
     def weaker(text: str) -> str:
-        assert right in text
+        assert (right in text) == ("_loop_" in text)
         return text.replace(right, wrong)
 
     with pytest.raises(PtxError):

@@ -17,7 +17,7 @@ from graphc.cuda_profile import CudaPart, CudaProfile
 from graphc.errors import ArgumentError
 from graphc.gradient_check import random_arrays
 from tests.cuda_emulated import EmulatedDevice, arrays_of, compiled, recurrent
-from tests.test_cuda_driver import Driver, Failure, counted, launch
+from tests.test_cuda_driver import Driver, Failure, counted, launch, of
 from tests.test_profile import CELL, network
 
 
@@ -119,7 +119,7 @@ def test_events_with_timing_are_recorded_by_the_graph_itself() -> None:
     """Between launches nothing of the host's is timed: the host makes one call for all of them."""
     driver = Driver(cuEventElapsedTime=2.0)
     device = NvidiaDevice(driver, 0)
-    made = device.timed(device.load(""), [launch("a"), launch("b")])
+    made = device.timed(of(device.load(""), launch("a"), launch("b")))
     assert [call[1] for call in driver.called if call[0] == "cuEventCreate"] == [0, 0, 0]
     nodes = [name for name in driver.names() if name.startswith("cuGraphAdd")]
     assert nodes == [*("cuGraphAddEventRecordNode", "cuGraphAddKernelNode") * 2, "cuGraphAddEventRecordNode"]
@@ -132,7 +132,7 @@ def test_a_graph_with_events_that_fails_is_given_back() -> None:
     driver = Driver(cuGraphAddKernelNode=Failure(1))
     device = NvidiaDevice(driver, 0)
     with pytest.raises(gc.errors.UnsupportedError, match="cuGraphAddKernelNode failed"):
-        device.timed(device.load(""), [launch()])
+        device.timed(of(device.load(""), launch()))
     assert "cuGraphDestroy" in driver.names()
 
 
