@@ -74,7 +74,7 @@ class LoadedCode:
         return self.code if aligned else self.code.unaligned
 
     def module(self, aligned: bool, function: str) -> Any:
-        """The same, loaded: the module with a function."""
+        """The module of that code that has a function, loaded."""
         if (aligned, function) not in self._modules:
             code = self.code_for(aligned)
             functions = code.together(function)

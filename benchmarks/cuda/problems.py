@@ -7,6 +7,7 @@ bfloat16 moves a long sequence's states further than two right answers may lie a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Self
@@ -27,7 +28,7 @@ _COMPARED_STEPS = 4
 
 
 @dataclass(frozen=True)
-class Recurrence:
+class Recurrence(ABC):
     """What all have in common: `units` and an input of as many features; what products are rounded to."""
 
     cell: str
@@ -66,8 +67,9 @@ class Recurrence:
         start = gc.initialize(self.graph("forward"), seed=0)
         return {k: (a + 0.05 * random.standard_normal(a.shape)).astype(np.float32) for k, a in start.items()}
 
+    @abstractmethod
     def states(self, g: gc.Graph, x: gc.Value, t: Axis, n: Axis) -> gc.Value:
-        raise NotImplementedError
+        """The states of a run over the input, as an output of the graph."""
 
     def graph(self, work: Work) -> gc.Graph:
         g = gc.Graph("benchmark")

@@ -84,8 +84,7 @@ class Device(Protocol):
         """Copy from the device to an array, contiguous; all that the stream held has ended then."""
 
     def launcher(self, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
-        """What makes launches in the stream that it is called with, each behind those that the
-        order says, or more."""
+        """What makes launches in the stream that it is called with, each behind those that the order says, or more."""
 
     def timed(self, launches: Sequence[Prepared]) -> Callable[[int], list[float]]:
         """What makes launches, of kernels that have been launched before, one after another in the stream that it is

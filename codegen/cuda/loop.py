@@ -145,8 +145,8 @@ class LoopEmitter:
     def _fetch_before(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
         """Before a wait: what kernels behind it take in this step or the next, and those before it in the next."""
         own = [x for x in self.foreseen if x.wait == kernel.name]
-        steps = [(self.unit.loop.index, indices[self.unit.loop.index]), *self.later]
-        for ahead, (index, step) in enumerate(steps):
+        index, following = self.later[0]
+        for ahead, step in enumerate((indices[index], following)):
             wanted = [x for x in own if self.kept.steps_ahead(x) == ahead]
             self._at_first_cells(self.kept.fetch, wanted, {**indices, index: step})
 
