@@ -25,14 +25,14 @@ from rich.table import Table
 import graphc as gc
 from benchmarks.images import Images
 from benchmarks.report.table import significant
-from graphc.arena import buffer_bytes
-from graphc.codegen.jit import load, native
+from graphc.codegen.cpu.jit import load, native
 from graphc.codegen.lengths import evaluate
-from graphc.codegen.llvm import vector_type
+from graphc.codegen.llvm.builder import vector_type
+from graphc.codegen.memory.arena import buffer_bytes
 from graphc.codegen.program import Call, Kernel, Loop, Program, Reduce, Statement, kernels
 from graphc.codegen.target import Target
 from graphc.codegen.uses import loaded, stored
-from graphc.compile import Stages, stages
+from graphc.pipeline.stages import Stages, stages
 from graphc.scalar import walk
 
 REPEATS = 3

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from graphc.codegen.program import Call, Const, Dim, Index, Scalar, Size
 from graphc.scalar import FUNCTIONS
 
-__all__ = ["evaluate", "points_of", "step_name"]
+__all__ = ["evaluate", "length_of", "points_of", "step_name"]
 
 
 def step_name(index: str) -> str:
@@ -33,3 +33,8 @@ def evaluate(extent: Scalar, sizes: Mapping[str, int]) -> int:
 def points_of(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:
     """How many points so many dims have."""
     return math.prod(evaluate(dim.extent, sizes) for dim in dims)
+
+
+def length_of(dims: Iterable[Dim]) -> int:
+    """How many points the dims have whose lengths are numbers in the program."""
+    return math.prod(int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const))

@@ -18,15 +18,18 @@ from types import ModuleType
 
 from graphc import cells, layers, optim
 from graphc.checkpoint import load, save
-from graphc.compile import compile, emit
-from graphc.ctc import ctc_loss
+from graphc.checks.verify import verify
+from graphc.compiling.compile import compile
+from graphc.compiling.emit import emit
+from graphc.compiling.export import Exported, export
+from graphc.differentiation.grad import grad, jvp, vjp
+from graphc.differentiation.gradient import gradient
 from graphc.drawing.draw import Drawing, draw
-from graphc.einsum import einsum, outer
 from graphc.errors import GraphError, MissingAttributeError
-from graphc.explain import explain
-from graphc.export import Exported, export
-from graphc.fit import Fit, fit
-from graphc.functions import (
+from graphc.interpreter import interpret
+from graphc.language.ctc import ctc_loss
+from graphc.language.einsum import einsum, outer
+from graphc.language.functions import (
     abs,
     argmax,
     argmin,
@@ -77,24 +80,22 @@ from graphc.functions import (
     var,
     where,
 )
-from graphc.grad import grad, jvp, vjp
-from graphc.gradient import gradient
-from graphc.graph import Graph
-from graphc.habits import missing_function
-from graphc.image_blocks import blocks, image
-from graphc.image_functions import avg_pool, batch_norm, conv, conv_transpose, max_pool, rms_norm, standardize
-from graphc.inference import inference
-from graphc.initialize import initialize
-from graphc.interpreter import interpret
+from graphc.language.graph import Graph
+from graphc.language.habits import missing_function
+from graphc.language.image_blocks import blocks, image
+from graphc.language.image_functions import avg_pool, batch_norm, conv, conv_transpose, max_pool, rms_norm, standardize
+from graphc.language.probabilities import cross_entropy, log_softmax, logaddexp, logsumexp, softmax
+from graphc.language.randomness import dropout, random
+from graphc.language.value import State, Value
 from graphc.notation.parse import parse
-from graphc.probabilities import cross_entropy, log_softmax, logaddexp, logsumexp, softmax
-from graphc.randomness import dropout, random
-from graphc.select import select
-from graphc.step import initial_carry, step
-from graphc.training import training_step
-from graphc.unroll import unroll
-from graphc.value import State, Value
-from graphc.verify import verify
+from graphc.reporting.explain import explain
+from graphc.training.fit import Fit, fit
+from graphc.training.initialize import initialize
+from graphc.training.training_step import training_step
+from graphc.transforms.inference import inference
+from graphc.transforms.select import select
+from graphc.transforms.step import initial_carry, step
+from graphc.transforms.unroll import unroll
 
 _LAZY = ("testing", "datasets")
 

@@ -1,5 +1,5 @@
 """`python -m graphc` is the command line."""
 
-from graphc.cli import main
+from graphc.command_line.cli import main
 
 main()

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from graphc.arguments import Arguments, check_arguments, check_by_name, check_updated
+from graphc.checks.arguments import Arguments, check_arguments, check_by_name, check_updated
+from graphc.checks.verify import verify
 from graphc.errors import CausalityError
-from graphc.graph import Graph
 from graphc.ir import Axis, Node, Point, ragged_within
+from graphc.language.graph import Graph
 from graphc.ops.leaves import EXTENT, INDEX, INPUT, PARAM, STATE
-from graphc.verify import verify
 
 Key = tuple[Node, tuple[int, ...]]
 

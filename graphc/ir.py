@@ -3,7 +3,7 @@
 A node is a value that varies over its `axes` and at each point of them holds a small tensor, its event, of
 `shape` and `dtype`. Nodes that are built alike are the same object, so `is` compares expressions and a `dict`
 keyed by nodes is a memo. A cycle never sits in `inputs`: a state is a leaf, and its equation stands in a table
-of the Graph (`graphc.graph`), as do the user's source lines; neither is part of a node's identity.
+of the Graph (`graphc.language.graph`), as do the user's source lines; neither is part of a node's identity.
 """
 
 from __future__ import annotations

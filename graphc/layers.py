@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from graphc import functions, image_functions
 from graphc.errors import DefinitionError, ShapeError
-from graphc.functions import Over
-from graphc.geometry import Sizes, check_groups, each, spatial_rank
-from graphc.graph import Graph
+from graphc.language import functions, image_functions
+from graphc.language.functions import Over
+from graphc.language.geometry import Sizes, check_groups, each, spatial_rank
+from graphc.language.graph import Graph
+from graphc.language.value import Value
 from graphc.ops import normalization
 from graphc.scalar import computed
-from graphc.value import Value
 
 __all__ = ["batch_norm", "conv", "conv_transpose"]
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from graphc.functions import cos, expm1, maximum, minimum, sqrt, where
-from graphc.value import Value
+from graphc.language.functions import cos, expm1, maximum, minimum, sqrt, where
+from graphc.language.value import Value
 
 Schedule = Callable[[Value], Value]
 Rate = float | Value | Schedule

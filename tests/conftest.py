@@ -7,7 +7,7 @@ import importlib
 import pytest
 from hypothesis import HealthCheck, settings
 
-from graphc.codegen.core import TYPICAL
+from graphc.codegen.parallel.core import TYPICAL
 
 # The same examples in every run, so that a failure is a change's own; and no clock, as a slow machine is no failure.
 settings.register_profile(
@@ -33,5 +33,5 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def typical_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every machine chooses alike how a program runs."""
-    for module in ("graphc.runtime", "graphc.explain"):
+    for module in ("graphc.runtime.cpu", "graphc.reporting.explain"):
         monkeypatch.setattr(importlib.import_module(module), "this_core", lambda: TYPICAL)

@@ -17,10 +17,10 @@ import numpy as np
 
 import graphc as gc
 from graphc import testing
-from graphc.codegen.cuda.driver import Order, Prepared
-from graphc.codegen.cuda.groups import Grouping, groupings
-from graphc.codegen.cuda.units import LoopUnit
-from graphc.cuda_compile import CompiledCuda
+from graphc.codegen.cuda.cost_model import Grouping, groupings
+from graphc.codegen.cuda.driver.driver import Order, Prepared
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.scalar import computed
 from tests import ptx
 from tests.cuda_order import StreamOrder

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from graphc.codegen.cuda.streams import PER_THREAD
+from graphc.codegen.cuda.driver.streams import PER_THREAD
 
 HOST = 0  # stands for the host among the streams, whose handles are positive
 

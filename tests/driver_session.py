@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda.driver import NvidiaDevice, nvidia_device
-from graphc.codegen.cuda.exchange import DeviceArray
-from graphc.cuda_compile import CompiledCuda
-from graphc.results import DeviceResults
+from graphc.codegen.cuda.driver.dlpack import DeviceArray
+from graphc.codegen.cuda.driver.driver import NvidiaDevice, nvidia_device
+from graphc.compiling.cuda_compile import CompiledCuda
+from graphc.runtime.results import DeviceResults
 from tests.cuda_emulated import Arrays, arrays_of, recurrent, ways
 from tests.driver_library import DriverLibrary
 

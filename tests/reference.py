@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import graphc as gc
-from graphc.compile import Compiled
+from graphc.compiling.compile import Compiled
 
 TITLE = "# Every function"
 INTRODUCTION = """\

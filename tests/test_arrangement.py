@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc.codegen.interpret_program import allocate, interpret
-from graphc.codegen.part import part
+from graphc.codegen.passes.fission import fission
+from graphc.codegen.passes.materialize import materialize
+from graphc.codegen.passes.split import split
+from graphc.codegen.passes.split_reduction import split_reduction
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -31,11 +34,8 @@ from graphc.codegen.program import (
     Store,
     kernels,
 )
-from graphc.codegen.regroup import regroup
-from graphc.codegen.split import split
-from graphc.codegen.subtotal import subtotal
 from graphc.codegen.verify_program import verify
-from graphc.compile import stages
+from graphc.pipeline.stages import stages
 from graphc.scalar import call, index
 
 
@@ -81,7 +81,7 @@ def totals(channels: int, inner: tuple[int, ...], op: str = "sum", condition: bo
 )
 def test_subtotals_add_up(channels: int, inner: tuple[int, ...], op: str, condition: bool, n: int) -> None:
     before = totals(channels, inner, op, condition)
-    after = subtotal(before)
+    after = split_reduction(before)
     assert [k.name for k in kernels(after.body)] == ["k.subtotals", "k"]
     rng = np.random.default_rng(0)
     arrays = {"x": rng.normal(size=(n, *inner, channels)), "s": rng.uniform(1, 2, size=channels)}
@@ -93,7 +93,7 @@ def test_subtotals_add_up(channels: int, inner: tuple[int, ...], op: str, condit
 @pytest.mark.parametrize(("channels", "inner"), [(3, (4, 4)), (2048, (64, 64)), (3, ())])
 def test_little_work_and_many_results_have_no_subtotals(channels: int, inner: tuple[int, ...]) -> None:
     program = totals(channels, inner)
-    assert subtotal(program) == program
+    assert split_reduction(program) == program
 
 
 def test_a_sum_over_pixels_is_the_same_for_any_number_of_threads() -> None:
@@ -137,25 +137,25 @@ def count(program: Program) -> int:
 
 
 def test_products_without_a_common_operand_are_parted() -> None:
-    assert count(part(products([(a, a) for a in range(8)]))) == 8
+    assert count(fission(products([(a, a) for a in range(8)]))) == 8
 
 
 @pytest.mark.parametrize("pairs", [[(0, b) for b in range(4)], [(a, 0) for a in range(4)]])
 def test_products_that_share_an_operand_stay_together(pairs: list[tuple[int, int]]) -> None:
     gates = products(pairs, 96)
-    assert part(gates) == gates
+    assert fission(gates) == gates
 
 
 def test_products_of_one_result_stay_together() -> None:
     program = products([(a, a) for a in range(8)], together=True)
-    assert part(program) == program
+    assert fission(program) == program
 
 
 @settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=9, unique=True))
 def test_parting_keeps_every_result(pairs: list[tuple[int, int]]) -> None:
     before = products(pairs, 6)
-    after = part(before)
+    after = fission(before)
     names = [kernel.name for kernel in kernels(after.body)]
     assert len(set(names)) == len(names)
     rng = np.random.default_rng(0)
@@ -170,7 +170,7 @@ def test_parts_get_names_that_no_other_kernel_has() -> None:
     (whole,) = kernels(before.body)
     other = replace(whole, name=f"{whole.name}.1")
     for body in ((whole, other), (other, whole)):
-        names = [kernel.name for kernel in kernels(part(replace(before, body=body)).body)]
+        names = [kernel.name for kernel in kernels(fission(replace(before, body=body)).body)]
         assert len(names) == len(set(names)) == 16
 
 
@@ -185,7 +185,7 @@ def test_a_part_that_reads_what_another_stores_stays_with_it() -> None:
         program.buffers,
         (Kernel("all", kernel.dims, kernel.body, (first, *kernel.stores[1:])),),
     )
-    parts = [{s.buffer for s in k.stores} for k in kernels(part(touching).body)]
+    parts = [{s.buffer for s in k.stores} for k in kernels(fission(touching).body)]
     assert len(parts) > 1
     assert any({"o0", "o1"} <= stored for stored in parts)
 
@@ -208,7 +208,7 @@ def blocked(size: tuple[int, int], *, direct: bool = False) -> gc.Graph:
 def test_blocks_are_copied_once_and_no_larger_than_the_image(size: tuple[int, int], direct: bool) -> None:
     g = blocked(size, direct=direct)
     before = stages(g).planned
-    after = regroup(before)
+    after = materialize(before)
     new = [b for b in after.buffers if b.name.endswith(".blocks")]
     assert new
     for buffer in new:
@@ -229,7 +229,7 @@ def test_an_elementwise_source_is_stored_as_it_is_read() -> None:
     n = g.axis("n")
     y = gc.tanh(g.input("x", (3, 6, 8), over=n))
     g.output("h", g.param("V", (5, 12)) @ gc.blocks(y, 2))
-    program = regroup(stages(g).planned)
+    program = materialize(stages(g).planned)
     temps = [b.name for b in program.buffers if b.kind == "temp"]
     assert len([name for name in temps if name.endswith(".blocks")]) == len(temps)
 
@@ -239,7 +239,7 @@ def test_windows_that_overlap_are_not_copied() -> None:
     n = g.axis("n")
     g.output("y", gc.conv(gc.tanh(g.input("x", (3, 6, 8), over=n)), g.param("W", (4, 3, 3, 3))))
     program = stages(g).planned
-    assert regroup(program) == program
+    assert materialize(program) == program
 
 
 # Splitting.

@@ -28,7 +28,7 @@ from benchmarks.report import record, table
 from benchmarks.timing import Effort, Timing, interleaved, summary
 from benchmarks.workloads import COMPARISONS, linear
 from benchmarks.workloads.scaling import Point
-from graphc.compile import stages
+from graphc.pipeline.stages import stages
 
 TINY = Sequence("LSTM", steps=5, batch=3, units=8)
 LINEAR = Linear(steps=6, batch=2, channels=5)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.budget import _enough, choose, parse_bytes
-from graphc.compile import in_chunks, stages
+from graphc.codegen.memory.budget import _enough, choose, parse_bytes
 from graphc.errors import ArgumentError, GraphError
+from graphc.pipeline.stages import in_chunks, stages
 from graphc.testing import random_arrays
 
 

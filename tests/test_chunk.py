@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.chunk import chunk, loop_axes
 from graphc.codegen.interpret_program import allocate, interpret
+from graphc.codegen.memory.chunk import chunk, loop_axes
 from graphc.codegen.program import Loop, Program, Size
 from graphc.codegen.verify_program import verify
-from graphc.compile import stages
 from graphc.errors import UnsupportedError
-from graphc.lower import Lowered
+from graphc.pipeline.stages import stages
+from graphc.scheduling.lower import Lowered
 from graphc.testing import Example, graphs, random_arrays
 
 CELLS = (

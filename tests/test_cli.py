@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 import graphc as gc
-from graphc.cli import main
-from graphc.compile import STAGES
+from graphc.command_line.cli import main
+from graphc.compiling.emit import STAGES
 
 ROOT = Path(__file__).parent.parent
 LSTM = str(ROOT / "examples" / "lstm.py")
@@ -75,7 +75,7 @@ def test_demo(
 ) -> None:
     """What it does is tested with the demo; this is what it is asked to do."""
     asked: list[tuple[Path, int | None]] = []
-    monkeypatch.setattr("graphc.demo.run", lambda out, epochs: asked.append((out, epochs)))
+    monkeypatch.setattr("graphc.command_line.demo.run", lambda out, epochs: asked.append((out, epochs)))
     graphc("demo", *options, cwd=tmp_path)
     assert asked == [expected]
 

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 
 import graphc as gc
 from graphc import testing
-from graphc.codegen.collapse import collapse
+from graphc.codegen.cpu.jit import load
 from graphc.codegen.interpret_program import allocate, interpret
-from graphc.codegen.jit import load
-from graphc.codegen.join import join
-from graphc.codegen.pack import pack
+from graphc.codegen.memory.plan import plan
+from graphc.codegen.passes.collapse import collapse
+from graphc.codegen.passes.merge_sums import merge_sums
+from graphc.codegen.passes.pack import pack
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -32,8 +33,7 @@ from graphc.codegen.program import (
     kernels,
 )
 from graphc.codegen.verify_program import verify
-from graphc.compile import stages
-from graphc.plan import plan
+from graphc.pipeline.stages import stages
 from graphc.scalar import call, index
 
 T, N = Size("t"), Size("n")
@@ -105,7 +105,7 @@ def test_rows_become_one_dim_where_they_lie_so(name: str, lengths: tuple[int, in
 def test_programs_of_random_graphs_keep_their_values(example: testing.Example) -> None:
     graph = gc.grad(example.graph, "loss", wrt=list(example.graph.params))
     made = stages(graph)
-    before = pack(join(plan(made.lowered.program)))
+    before = pack(merge_sums(plan(made.lowered.program)))
     after = collapse(before)
     sizes = dict(zip(before.sizes, (example.lengths.get(s, 1) for s in before.sizes), strict=True))
     for name, node in {**graph.inputs, **{p: param.node for p, param in graph.params.items()}}.items():

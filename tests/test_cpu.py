@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
+from graphc.codegen.cpu.jit import Loaded, emit, load
 from graphc.codegen.interpret_program import allocate, buffer_shape, interpret
-from graphc.codegen.jit import Loaded, emit, load
 from graphc.codegen.program import (
     Accumulate,
     Buffer,

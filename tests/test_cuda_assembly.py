@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda.arch import ARCHS
-from graphc.codegen.cuda.mma import Precision
-from graphc.codegen.cuda.mma_tile import MmaGeometry
+from graphc.codegen.cuda.isa.arch import ARCHS
+from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.mma_tile import MmaGeometry
 from graphc.codegen.cuda.ptx import CudaCode
-from graphc.codegen.cuda.units import LoopUnit
 from graphc.errors import UnsupportedError
 from tests import test_ops
 from tests.cuda_emulated import EmulatedDevice, recurrent

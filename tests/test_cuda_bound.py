@@ -7,10 +7,10 @@ import gc as garbage
 import numpy as np
 import pytest
 
-from graphc.codegen.cuda.exchange import DeviceArray
-from graphc.cuda_compile import CompiledCuda
+from graphc.codegen.cuda.driver.dlpack import DeviceArray
+from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import ArgumentError
-from graphc.results import DeviceResults
+from graphc.runtime.results import DeviceResults
 from tests.cuda_emulated import EmulatedDevice, arrays_of, compiled, recurrent
 from tests.test_cuda_driver import counted
 from tests.test_cuda_streams import Theirs

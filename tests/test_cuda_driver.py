@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda.arch import arch_of_device
-from graphc.codegen.cuda.driver import NvidiaDevice, Prepared, nvidia_device
-from graphc.codegen.cuda.exchange import DeviceArray, foreign
+from graphc.codegen.cuda.driver.dlpack import DeviceArray, foreign
+from graphc.codegen.cuda.driver.driver import NvidiaDevice, Prepared, nvidia_device
+from graphc.codegen.cuda.isa.arch import arch_of_device
 from graphc.errors import ArgumentError, UnsupportedError
-from graphc.results import DeviceResults
+from graphc.runtime.results import DeviceResults
 from tests.cuda_emulated import EmulatedDevice, arrays_of, loops_of, recurrent, ways
 
 OWN = 1000  # the handle of the device's own stream
@@ -413,7 +413,7 @@ def test_memory_is_kept_and_given_back() -> None:
 
 def test_training_keeps_the_state_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     device = EmulatedDevice()
-    monkeypatch.setattr(sys.modules["graphc.compile"], "nvidia_device", lambda: device)
+    monkeypatch.setattr(sys.modules["graphc.compiling.compile"], "nvidia_device", lambda: device)
     g = gc.Graph("line")
     n = g.axis("n")
     x, y = g.input("x", (2,), over=n), g.input("y", (), over=n)

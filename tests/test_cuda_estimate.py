@@ -10,8 +10,8 @@ import pytest
 from benchmarks.cuda import estimate as command
 from benchmarks.cuda.estimate import Estimate, estimate, table
 from benchmarks.cuda.problems import Heads, Layer, Problem
-from graphc.codegen.cuda.arch import ARCHS
-from graphc.codegen.cuda.counting import LAUNCH
+from graphc.codegen.cuda.isa.arch import ARCHS
+from graphc.codegen.cuda.roofline import LAUNCH
 from tests.ptx import ptxas
 
 ARCH = ARCHS["sm_90"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 import graphc as gc
-from graphc.arena import readable
 from graphc.codegen.cuda.launches import launched
-from graphc.codegen.cuda.units import LoopUnit
-from graphc.cuda_explanation import CudaExplanation
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.memory.arena import readable
 from graphc.errors import ArgumentError, UnsupportedError
+from graphc.reporting.cuda_explanation import CudaExplanation
 from tests.cuda_emulated import compiled, recurrent
 
 

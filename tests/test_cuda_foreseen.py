@@ -7,24 +7,24 @@ from collections import Counter
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda.dealing import cells_of
-from graphc.codegen.cuda.foreseen import Foreseen, foreseen
-from graphc.codegen.cuda.units import LoopUnit
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.prefetch import Prefetch, prefetches
+from graphc.codegen.cuda.loops.thread_mapping import cells_of
 from graphc.codegen.uses import loaded
-from graphc.cuda_compile import CompiledCuda
+from graphc.compiling.cuda_compile import CompiledCuda
 from tests.cuda_emulated import arrays_of, check, compiled, loops_of, recurrent
 
 
-def found(f: CompiledCuda, unit: LoopUnit) -> tuple[Foreseen, ...]:
+def found(f: CompiledCuda, unit: LoopUnit) -> tuple[Prefetch, ...]:
     """Of the loop on single CTAs, which meet at barriers."""
     version = unit.versions[0]
     products = {name: product for name, (product, _) in version.tiles.items()}
     tiles = {name: tile for name, (_, tile) in version.tiles.items()}
     cells = cells_of(unit.loop, products, tiles, unit.visited, unit.slicings)
-    return foreseen(unit.loop, cells, unit.barriers, f.program)
+    return prefetches(unit.loop, cells, unit.barriers, f.program)
 
 
-def kinds(loads: tuple[Foreseen, ...]) -> Counter[str]:
+def kinds(loads: tuple[Prefetch, ...]) -> Counter[str]:
     return Counter("made" if x.made_by else "each step" if x.wait else "once" for x in loads)
 
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 
 import graphc as gc
 from graphc import testing
-from graphc.codegen.cuda.exchange import DeviceArray
+from graphc.codegen.cuda.driver.dlpack import DeviceArray
 from graphc.codegen.program import kernels
 from graphc.errors import ArgumentError, AxisError
-from graphc.results import DeviceResults
+from graphc.runtime.results import DeviceResults
 from tests.cuda_emulated import EmulatedDevice, compiled
 
 

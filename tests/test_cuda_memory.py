@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc import testing
-from graphc.arena import memory_use
+from graphc.codegen.cuda.host_loop import is_walked
 from graphc.codegen.cuda.launches import launched
-from graphc.codegen.cuda.units import LoopUnit
-from graphc.codegen.cuda.walk import is_walked
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.lengths import evaluate, step_name
+from graphc.codegen.memory.arena import memory_use
 from graphc.codegen.program import Index, Loop
-from graphc.cuda_compile import CompiledCuda
-from graphc.cuda_runtime import Chosen
+from graphc.command_line.user_file import load_graph
+from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import ArgumentError, GraphError, UnsupportedError
-from graphc.gradient_check import random_arrays
+from graphc.runtime.cuda import Chosen
 from graphc.scalar import call, index
-from graphc.user_file import load_graph
+from graphc.testing.gradient_check import random_arrays
 from tests.cuda_emulated import EmulatedDevice, arrays_of, compiled, loops_of, recurrent, ways
 from tests.test_cuda_loops import CELLS
 

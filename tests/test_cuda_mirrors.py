@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda.groups import Grouping, groupings
-from graphc.codegen.cuda.mma import Precision
-from graphc.codegen.cuda.units import LoopUnit
-from graphc.cuda_compile import CompiledCuda
+from graphc.codegen.cuda.cost_model import Grouping, groupings
+from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.compiling.cuda_compile import CompiledCuda
 from tests import ptx
 from tests.cuda_emulated import EmulatedDevice, arrays_of, check, recurrent
 from tests.ptx import PtxError, Race, UninitialisedRead
@@ -32,7 +32,7 @@ def test_what_products_read_of_others_is_mirrored() -> None:
     forward, backward = loops_of(recurrent("lstm", 8))
     for unit, count in ((forward, 1), (backward, 4)):
         for version in unit.versions:
-            assert len(version.mirrors) == (0 if version.kind == "grid" and not version.rounds else count)
+            assert len(version.mirrors) == (0 if version.kind == "grid" and not version.exchanges else count)
 
 
 def test_a_mirror_holds_two_steps_of_a_groups_slice() -> None:
@@ -129,7 +129,7 @@ def test_who_reads_a_step_that_is_stored_anew_meets_the_others() -> None:
     """A CTA that does not wait for those that still read would overwrite what they read."""
     g = coupled()
     (loop,) = loops_of(g)
-    assert not any(version.rounds for version in loop.versions)
+    assert not any(version.exchanges for version in loop.versions)
     expected = gc.interpret(g, **arrays_of(g, **SIZES))
     for name, value in run(g).items():
         np.testing.assert_allclose(value, expected[name], rtol=2e-5, atol=2e-5, err_msg=name)
@@ -144,7 +144,7 @@ def test_ctas_without_units_take_no_part(ctas: int) -> None:
         f = compiled_for(g, "bf16", kind)
         for unit in (u for u in f.code.units if isinstance(u, LoopUnit)):
             for version in unit.versions:
-                assert all(round.ctas == min(version.ctas, {2: 1, 3: 3}[ctas]) for round in version.rounds)
+                assert all(round.ctas == min(version.ctas, {2: 1, 3: 3}[ctas]) for round in version.exchanges)
         found = f.runner(arrays_of(g, **SIZES), grouped(f, kind))
         for name, value in found.items():
             np.testing.assert_allclose(value, expected[name], rtol=4e-2, atol=4e-2, err_msg=f"{kind} {name}")
@@ -190,7 +190,7 @@ def test_nobody_goes_on_before_it_has_heard_the_others(cell: str) -> None:
     text = gc.emit(g, target="cuda").ptx
     name = re.findall(r"\.entry (k\d+_loop_t_cluster2)\(", text)[-1]
     function = text[text.index(f".entry {name}(") :].split("\n}")[0]
-    rounds = loops_of(g)[-1].versions[1].rounds
+    rounds = loops_of(g)[-1].versions[1].exchanges
     assert len(re.findall(wait, function)) == len(rounds) + sum(round.wraps for round in rounds)
     for number in range(len(rounds)):
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.math import APPROXIMATE_ULP
+from graphc.codegen.llvm.math import APPROXIMATE_ULP
 from graphc.scalar import STORED
 from tests import test_ops
 from tests.cuda_emulated import compiled

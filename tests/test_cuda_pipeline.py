@@ -12,12 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.codegen.cuda.arch import ARCHS
-from graphc.codegen.cuda.exchange import DeviceArray
-from graphc.codegen.cuda.mma import PRECISIONS, Precision
-from graphc.codegen.cuda.mma_blocking import MmaBlocking
-from graphc.codegen.cuda.units import PointsUnit
-from graphc.cuda_compile import CompiledCuda
+from graphc.codegen.cuda.driver.dlpack import DeviceArray
+from graphc.codegen.cuda.gemm.mma_blocking import MmaBlocking
+from graphc.codegen.cuda.isa.arch import ARCHS
+from graphc.codegen.cuda.isa.mma import PRECISIONS, Precision
+from graphc.codegen.cuda.points_unit import PointsUnit
+from graphc.compiling.cuda_compile import CompiledCuda
 from tests import ptx
 from tests.cuda_emulated import EmulatedDevice, compiled, recurrent
 from tests.ptx import PtxError, ptxas

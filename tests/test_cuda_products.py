@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda.units import PointsUnit
+from graphc.codegen.cuda.points_unit import PointsUnit
 from tests.cuda_emulated import arrays_of, check, compiled, loops_of, recurrent
 
 

@@ -10,12 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 import graphc as gc
-from graphc.cli import app
-from graphc.codegen.cuda.counting import count
-from graphc.codegen.cuda.driver import NvidiaDevice
-from graphc.cuda_profile import CudaPart, CudaProfile
+from graphc.codegen.cuda.driver.driver import NvidiaDevice
+from graphc.codegen.cuda.roofline import count
+from graphc.command_line.cli import app
 from graphc.errors import ArgumentError
-from graphc.gradient_check import random_arrays
+from graphc.reporting.cuda_profile import CudaPart, CudaProfile
+from graphc.testing.gradient_check import random_arrays
 from tests.cuda_emulated import EmulatedDevice, arrays_of, compiled, recurrent
 from tests.test_cuda_driver import Driver, Failure, counted, launch, of
 from tests.test_profile import CELL, network
@@ -161,7 +161,7 @@ def test_the_table() -> None:
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "cell.py"
     path.write_text(CELL, encoding="utf-8")
-    monkeypatch.setattr(sys.modules["graphc.compile"], "nvidia_device", EmulatedDevice)
+    monkeypatch.setattr(sys.modules["graphc.compiling.compile"], "nvidia_device", EmulatedDevice)
     asked = ["profile", str(path), "--grad", "--length", "t=3", "--calls", "1", "--target", "cuda"]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output

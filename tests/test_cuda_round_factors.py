@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda import round_factors
-from graphc.codegen.cuda.mma import Precision
-from graphc.cuda_compile import CompiledCuda
+from graphc.codegen.cuda import cast_operands
+from graphc.codegen.cuda.isa.mma import Precision
+from graphc.compiling.cuda_compile import CompiledCuda
 from tests.cuda_emulated import arrays_of, check, compiled, recurrent
 from tests.ptx import PtxError
 from tests.test_cuda_pipeline import BARRIER, Broken, contraction, integers, without
@@ -19,8 +19,8 @@ from tests.test_cuda_pipeline import BARRIER, Broken, contraction, integers, wit
 @pytest.fixture(autouse=True)
 def _always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies of small products, too."""
-    monkeypatch.setattr(round_factors, "_WORTH", 0.0)
-    monkeypatch.setattr(round_factors, "_LEAST", 0.0)
+    monkeypatch.setattr(cast_operands, "_WORTH", 0.0)
+    monkeypatch.setattr(cast_operands, "_LEAST", 0.0)
 
 
 def copies(f: CompiledCuda) -> set[str]:

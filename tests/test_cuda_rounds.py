@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.codegen.cuda.mma import Precision
-from graphc.codegen.cuda.units import LoopUnit
+from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.ir import AxisPoint
 from tests.cuda_emulated import arrays_of, check
 
@@ -93,7 +93,7 @@ def test_such_layers_tell() -> None:
     code = gc.emit(layer.graph, target="cuda", arch="sm_80")
     loops = [unit for unit in code.units if isinstance(unit, LoopUnit)]
     assert len(loops) == 2
-    assert all(any(version.rounds for version in unit.versions) for unit in loops)
+    assert all(any(version.exchanges for version in unit.versions) for unit in loops)
     other = dataclasses.replace(layer, reverse=True).graph
     arrays = arrays_of(layer.graph, t=3, n=2)
     turned = gc.interpret(other, **{**arrays, "x": arrays["x"][::-1].copy()})

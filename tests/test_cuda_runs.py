@@ -7,7 +7,7 @@ import pytest
 
 import graphc as gc
 from graphc.codegen.cuda import units
-from graphc.codegen.cuda.units import PointsUnit
+from graphc.codegen.cuda.points_unit import PointsUnit
 from tests.cuda_emulated import arrays_of, check
 
 

@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.codegen.cuda.units import PointsUnit, Unit
+from graphc.codegen.cuda.points_unit import PointsUnit
+from graphc.codegen.cuda.units import Unit
 from tests.cuda_emulated import Arrays, check, compiled
 from tests.ptx import ptxas
 

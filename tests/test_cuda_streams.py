@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.codegen.cuda.driver import NvidiaDevice
-from graphc.codegen.cuda.exchange import DeviceArray, _Held
-from graphc.codegen.cuda.streams import stream_handle
-from graphc.cuda_compile import CompiledCuda
+from graphc.codegen.cuda.driver.dlpack import DeviceArray, _Held
+from graphc.codegen.cuda.driver.driver import NvidiaDevice
+from graphc.codegen.cuda.driver.streams import stream_handle
+from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import ArgumentError
 from tests.cuda_emulated import EmulatedDevice
 from tests.test_cuda_driver import Driver, counted

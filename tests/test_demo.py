@@ -9,9 +9,9 @@ import numpy as np
 
 import graphc as gc
 from graphc.checkpoint import load
-from graphc.curve import learning_curve
+from graphc.command_line.curve import learning_curve
+from graphc.command_line.demo import arguments, graph, run
 from graphc.datasets import japanese_vowels
-from graphc.demo import arguments, graph, run
 
 
 def test_demo_learns_and_leaves_its_pictures(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cpu import llvm_ir
-from graphc.codegen.partition import partition
+from graphc.codegen.cpu.module import llvm_ir
+from graphc.codegen.parallel.partition import partition
 from graphc.codegen.target import Target
-from graphc.compile import stages
+from graphc.pipeline.stages import stages
 
 TINY = {"float32": np.float32(1e-40), "float64": np.float64(1e-310)}
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 import graphc as gc
+from graphc.differentiation.grad import grad
 from graphc.drawing import layout
 from graphc.drawing.collapse import MAX_VERTICES, collapse
 from graphc.drawing.columns import grid
@@ -17,8 +18,7 @@ from graphc.drawing.dot import dot_source
 from graphc.drawing.draw import draw
 from graphc.drawing.picture import Arrow, Picture, Vertex, picture
 from graphc.errors import ArgumentError, UnsupportedError
-from graphc.grad import grad
-from graphc.unroll import unroll
+from graphc.transforms.unroll import unroll
 
 
 def elman() -> gc.Graph:

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 
 import graphc as gc
+from graphc.command_line.user_file import load_graph
 from graphc.drawing.collapse import MAX_VERTICES, collapse
 from graphc.drawing.columns import grid, width
 from graphc.drawing.layers import layers
 from graphc.drawing.lines import LINE, LONGEST, STEP, lines
 from graphc.drawing.picture import Arrow, Picture, Vertex, picture
 from graphc.testing import Example, graphs
-from graphc.user_file import load_graph
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 
 import graphc as gc
-from graphc.causality import components
+from graphc.checks.causality import components
 from graphc.codegen.program import Kernel, Loop, Program, Ring, kernels
 from graphc.codegen.uses import loads
-from graphc.compile import stages
-from graphc.explanation import CycleExplanation
-from graphc.jacobian import Pattern
+from graphc.differentiation.jacobian import Pattern
+from graphc.pipeline.stages import stages
+from graphc.reporting.explanation import CycleExplanation
 from graphc.testing import Example, graphs
 
 

@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 
 import graphc as gc
 from graphc import checkpoint, testing
-from graphc.arena import arena
-from graphc.cli import app
-from graphc.codegen.c_function import c_function
+from graphc.codegen.cpu.c_function import c_function
 from graphc.codegen.interpret_program import allocate, interpret
-from graphc.codegen.specialize import specialize
+from graphc.codegen.memory.arena import arena
+from graphc.codegen.passes.specialize import specialize
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify
-from graphc.compile import stages
-from graphc.export import Exported
+from graphc.command_line.cli import app
+from graphc.compiling.export import Exported
+from graphc.pipeline.stages import stages
 
 needs_c = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler here")
 needs_nm = pytest.mark.skipif(shutil.which("nm") is None, reason="nothing here reads symbols")

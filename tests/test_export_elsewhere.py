@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc import testing
-from graphc.export import Exported
+from graphc.compiling.export import Exported
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.arguments import check_arguments
-from graphc.causality import Component, components
-from graphc.feeds import Feed, feeds
+from graphc.checks.arguments import check_arguments
+from graphc.checks.causality import Component, components
+from graphc.differentiation.jacobian import equation
 from graphc.interpreter import Evaluation
 from graphc.ir import Node, Point
-from graphc.jacobian import equation
 from graphc.ops.leaves import STATE
+from graphc.reporting.feeds import Feed, feeds
 from graphc.testing import Example, graphs
 
 

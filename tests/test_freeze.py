@@ -9,11 +9,11 @@ from hypothesis import given, settings
 import graphc as gc
 from graphc import testing
 from graphc.codegen.interpret_program import allocate, interpret
+from graphc.codegen.passes.prologue import split
 from graphc.codegen.program import kernels
-from graphc.codegen.prologue import split
 from graphc.codegen.verify_program import verify
-from graphc.compile import stages
 from graphc.errors import ArgumentError, UnsupportedError
+from graphc.pipeline.stages import stages
 
 
 @settings(max_examples=15)

@@ -9,7 +9,7 @@ import pytest
 
 import graphc as gc
 from graphc.codegen.program import Load, Loop, Reduce, kernels
-from graphc.compile import stages
+from graphc.pipeline.stages import stages
 
 
 def agree(graph: gc.Graph, **arrays: np.ndarray) -> None:

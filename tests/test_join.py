@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.codegen.cpu.jit import load
 from graphc.codegen.interpret_program import allocate, interpret
-from graphc.codegen.jit import load
-from graphc.codegen.join import join
+from graphc.codegen.passes.merge_sums import merge_sums
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -29,7 +29,7 @@ from graphc.codegen.program import (
     kernels,
 )
 from graphc.codegen.verify_program import verify
-from graphc.compile import stages
+from graphc.pipeline.stages import stages
 from graphc.scalar import call
 
 N, K = Size("n"), Size("k")
@@ -73,7 +73,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_sums_that_are_only_added_become_one(name: str) -> None:
     before, count = CASES[name]
-    after = join(before)
+    after = merge_sums(before)
     verify(after)
     (kernel,) = kernels(after.body)
     assert sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)) == count

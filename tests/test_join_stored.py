@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.join import join
-from graphc.codegen.join_stored import join_stored
+from graphc.codegen.passes.merge_stored_sums import merge_stored_sums
+from graphc.codegen.passes.merge_sums import merge_sums
 from graphc.codegen.program import Kernel, Program, Reduce, kernels
 from graphc.codegen.uses import loads, stored
 from graphc.codegen.verify_program import verify
-from graphc.compile import stages
+from graphc.pipeline.stages import stages
 from tests.cuda_emulated import arrays_of, check, recurrent
 
 
@@ -34,7 +34,7 @@ def sums(program: Program) -> list[int]:
 @pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])
 def test_a_layer_hands_back_one_sum(cell: str, gates: int) -> None:
     planned = stages(stacked(cell)).planned
-    joined = join(join_stored(planned))
+    joined = merge_sums(merge_stored_sums(planned))
     verify(joined)
     dropped = {b.name for b in planned.buffers} - {b.name for b in joined.buffers}
     assert len(dropped) == gates - 1
@@ -52,7 +52,7 @@ def test_what_is_used_otherwise_stays() -> None:
     g.output("y", gc.sum(gc.exp(a + b)))
     g.output("z", gc.sum(gc.exp(b)))
     planned = stages(g).planned
-    assert join_stored(planned) == planned
+    assert merge_stored_sums(planned) == planned
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "slstm"])
@@ -63,5 +63,5 @@ def test_gradients(cell: str) -> None:
 
 def test_a_single_layer_has_nothing_to_join() -> None:
     planned = stages(recurrent("lstm", 8)).planned
-    assert join_stored(planned) == planned
-    assert np.array_equal(sums(planned), sums(join_stored(planned)))
+    assert merge_stored_sums(planned) == planned
+    assert np.array_equal(sums(planned), sums(merge_stored_sums(planned)))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.lookahead import lookahead
-from graphc.prepare import prepare
+from graphc.scheduling.lookahead import lookahead
+from graphc.simplification.prepare import prepare
 from graphc.testing import Example, random_arrays
 
 

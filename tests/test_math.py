@@ -11,8 +11,8 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from graphc.codegen.math import TRIGONOMETRIC_LIMIT, ULP_BOUNDS, definitions, intrinsic_name
-from graphc.codegen.polynomials import POLYNOMIALS
+from graphc.codegen.llvm.math import TRIGONOMETRIC_LIMIT, ULP_BOUNDS, definitions, intrinsic_name
+from graphc.codegen.llvm.polynomials import POLYNOMIALS
 from graphc.scalar import FUNCTIONS
 
 UNARY = [fn for fn, dtype in ULP_BOUNDS if dtype == "float32" and fn != "pow"]
@@ -262,7 +262,7 @@ def test_definitions_are_complete_and_each_occurs_once() -> None:
 
 def test_polynomials_are_as_good_as_their_fits() -> None:
     pytest.importorskip("mpmath")
-    from graphc.codegen.fit_polynomials import FITS, largest_error
+    from graphc.codegen.llvm.fit_polynomials import FITS, largest_error
 
     for problem in FITS:
         error = largest_error(problem, POLYNOMIALS[problem.name, problem.dtype], points=41)

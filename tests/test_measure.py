@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen import jit, measure
-from graphc.codegen.core import TYPICAL, Core
-from graphc.codegen.measure import this_core
-from graphc.codegen.partition import partition
-from graphc.codegen.probes import LINE, LOADED, MET, WORKED, probes
-from graphc.codegen.shares import Shares, shares
+from graphc.codegen.cpu import jit
+from graphc.codegen.parallel.core import TYPICAL, Core
+from graphc.codegen.parallel.partition import partition
+from graphc.codegen.parallel.work_sharing import Shares, shares
 from graphc.codegen.target import Target
-from graphc.codegen.team import SUPPORTED, Job, runner, team
-from graphc.compile import stages
+from graphc.codegen.team import measure
+from graphc.codegen.team.measure import this_core
+from graphc.codegen.team.microbenchmarks import LINE, LOADED, MET, WORKED, probes
+from graphc.codegen.team.team import SUPPORTED, Job, runner, team
 from graphc.machine import cores
+from graphc.pipeline.stages import stages
 
 TARGETS = (
     Target.host(),
@@ -162,6 +163,6 @@ def test_bits_do_not_depend_on_what_was_measured(monkeypatch: pytest.MonkeyPatch
     arrays = {"x": np.random.default_rng(0).standard_normal((200, 1, 64), np.float32), **gc.initialize(graph)}
     found = []
     for core in (replace(TYPICAL, barrier=1.0), replace(TYPICAL, barrier=1e9), this_core()):
-        monkeypatch.setattr("graphc.runtime.this_core", lambda core=core: core)
+        monkeypatch.setattr("graphc.runtime.cpu.this_core", lambda core=core: core)
         found.append(gc.compile(graph, threads=2)(**arrays)["h"].tobytes())
     assert len(set(found)) == 1

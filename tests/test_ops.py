@@ -15,11 +15,11 @@ import graphc as gc
 from graphc import testing
 from graphc.errors import ArgumentError, AxisError, DtypeError, GraphError, ShapeError
 from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, Node, make, widen
+from graphc.language.value import Value
 from graphc.ops import TABLE, axis, composite, contraction, event, leaves, normalization, random, reduction, table, take
 from graphc.ops import elementwise as ew
 from graphc.ops import window as windows
 from graphc.scalar import STORED, computed, nearest
-from graphc.value import Value
 
 T = 3
 

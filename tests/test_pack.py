@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from graphc.codegen.access import Access
 from graphc.codegen.interpret_program import allocate, interpret
-from graphc.codegen.pack import pack
+from graphc.codegen.passes.pack import pack
 from graphc.codegen.program import Accumulate, Buffer, Dim, Kernel, Loop, Program, Reduce, Statement, Store, kernels
-from graphc.codegen.vectorize import vector_index
+from graphc.codegen.tiling.vectorize import vector_index
 from graphc.codegen.verify_program import verify
 from graphc.scalar import Const, Index, Load, Ref, Scalar, Size, call, index
 

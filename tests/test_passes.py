@@ -8,10 +8,10 @@ from hypothesis import given, settings
 
 import graphc as gc
 from graphc import cells, testing
-from graphc.causality import reachable
+from graphc.checks.causality import reachable
 from graphc.ir import FLOATING
 from graphc.ops.contraction import CONTRACT
-from graphc.passes import passes
+from graphc.transforms.two_passes import two_passes
 
 
 def taken(graph: gc.Graph, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -31,7 +31,7 @@ def test_passes_compute_what_the_vector_jacobian_product_does(example: testing.E
     graph = example.graph
     declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
     wrt = [name for name, node in declared.items() if node.dtype in FLOATING]
-    made = passes(graph, wrt)
+    made = two_passes(graph, wrt)
     forward = gc.interpret(made.forward, **taken(made.forward, example.arrays), **lengths(made.forward, example))
     for name, expected in gc.interpret(graph, **example.arrays).items():
         np.testing.assert_allclose(forward[name], expected, rtol=1e-12, atol=1e-12)
@@ -54,7 +54,7 @@ def test_residuals_are_few_and_nothing_large_is_made_again(cell: str, count: int
     t, n = g.axis("t"), g.axis("n")
     made_cell = getattr(cells, cell)(g, g.input("x", (5,), over=(t, n)), 7, over=t)
     g.output("h", getattr(made_cell, "h", made_cell))
-    made = passes(g, [*g.params, "x"])
+    made = two_passes(g, [*g.params, "x"])
     assert len(made.residuals) == count
     assert not set(g.states) & set(made.backward.states)
     matrices = [name for name, param in g.params.items() if len(param.node.shape) == 2]

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import graphc as gc
-from graphc.causality import reachable
-from graphc.graph import Graph
+from graphc.checks.causality import reachable
 from graphc.ir import size
+from graphc.language.graph import Graph
+from graphc.language.value import Value
 from graphc.ops.elementwise import DIV, MUL
-from graphc.prepare import prepare
-from graphc.value import Value
+from graphc.simplification.prepare import prepare
 
 ROWS, WIDTH = 6, 5
 SPECIAL = [0.0, 1e-45, 1e-38, 1e-20, 1.0, 3e38, np.inf, -1.0, np.nan]

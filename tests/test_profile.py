@@ -9,15 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 import graphc as gc
-from graphc import runtime
-from graphc.cli import app
-from graphc.codegen.clock import TICK, has_clock
-from graphc.codegen.core import TYPICAL
-from graphc.codegen.measure import tick
+from graphc.codegen.cpu.clock import TICK, has_clock
+from graphc.codegen.parallel.core import TYPICAL
 from graphc.codegen.target import Target
+from graphc.codegen.team.measure import tick
+from graphc.command_line.cli import app
 from graphc.errors import ArgumentError
-from graphc.gradient_check import random_arrays
-from graphc.profile import Part, Profile
+from graphc.reporting.profile import Part, Profile
+from graphc.runtime import cpu as runtime
+from graphc.testing.gradient_check import random_arrays
 
 pytestmark = pytest.mark.skipif(not has_clock(Target.host()), reason="this processor has no clock to read")
 

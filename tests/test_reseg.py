@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.command_line.user_file import load_module
 from graphc.ir import topological
-from graphc.user_file import load_module
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.user_file import load_module
+from graphc.command_line.user_file import load_module
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "reseg_segmentation.py"
 IMAGE, CLASSES, N = (3, 16, 24), 3, 2

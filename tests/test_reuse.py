@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.arena import arena
-from graphc.chunk import chunk, loop_axes
 from graphc.codegen.interpret_program import allocate, interpret
+from graphc.codegen.memory.arena import arena
+from graphc.codegen.memory.buffer_sharing import share_buffers
+from graphc.codegen.memory.chunk import chunk, loop_axes
+from graphc.codegen.memory.plan import plan
+from graphc.codegen.memory.reorder import reorder
 from graphc.codegen.program import Buffer, Dim, Kernel, Loop, Program, Ring, Store, kernels
 from graphc.codegen.verify_program import verify
-from graphc.compile import stages
-from graphc.early import early
-from graphc.plan import plan
-from graphc.reuse import reuse
+from graphc.pipeline.stages import stages
 from graphc.scalar import Index, Load, Scalar, Size, call, index
 from graphc.testing import Example, graphs
 
@@ -47,7 +47,7 @@ def test_random_programs_compute_the_same_in_less_memory(example: Example, diffe
         program, sizes = chunked.program, {**sizes, **chunked.sizes(sizes[axes[0]], chunks)}
     arrays = {**example.arrays, **made.lowered.constants}
     expected = run(program, arrays, sizes)
-    for shrunk in (early(program), reuse(program), reuse(early(program))):
+    for shrunk in (reorder(program), share_buffers(program), share_buffers(reorder(program))):
         verify(shrunk)
         assert len(shrunk.buffers) <= len(program.buffers)
         for name, value in run(shrunk, arrays, sizes).items():
@@ -59,7 +59,7 @@ def test_the_gates_of_an_lstm_take_the_place_of_their_products() -> None:
     t, n = g.axis("t"), g.axis("n")
     h = gc.cells.lstm(g, g.input("x", (8,), over=(t, n)), 8, over=t, name="cell").h
     g.output("loss", gc.mean(gc.sum(h * h), over=(t, n)))
-    program = reuse(plan(stages(gc.grad(g, "loss")).lowered.program))
+    program = share_buffers(plan(stages(gc.grad(g, "loss")).lowered.program))
     full = [b for b in program.buffers if b.kind == "temp" and len(b.dims) == 3 and not isinstance(b.dims[0], Ring)]
     assert len(full) == 6  # four gates and two states; what is tanh of one is computed again
 
@@ -86,13 +86,13 @@ def buffers_of(p: Program) -> list[str]:
 def test_a_chain_of_values_lies_in_the_result() -> None:
     at = (t, n)
     chain = [copy(to, at, source, at, *GRID) for source, to in ("xa", "ab", "bc", "cy")]
-    assert buffers_of(reuse(program(*chain))) == ["x", "y"]
+    assert buffers_of(share_buffers(program(*chain))) == ["x", "y"]
 
 
 def test_what_other_points_read_stays() -> None:
     before = call("sub", call("sub", T, index(1)), t)
     first, last = copy("a", (t, n), "x", (t, n), *GRID), copy("y", (t, n), "a", (before, n), *GRID)
-    assert buffers_of(reuse(program(first, last))) == ["x", "a", "b", "c", "y"]
+    assert buffers_of(share_buffers(program(first, last))) == ["x", "a", "b", "c", "y"]
 
 
 def test_what_every_step_reads_stays() -> None:
@@ -101,14 +101,14 @@ def test_what_every_step_reads_stays() -> None:
     at = (Index("m"), n)
     body = (copy("b", at, "a", at, *row), copy("y", (t, n), "b", (t, n), Dim("n", N)))
     p = program(copy("a", (t, n), "x", (t, n), *GRID), Loop("t", T, False, body))
-    assert {"a", "b"} <= set(buffers_of(reuse(p)))
+    assert {"a", "b"} <= set(buffers_of(share_buffers(p)))
 
 
 def in_steps(*body: Kernel) -> list[str]:
     """What is left of `a`, made of x for all t and n, and `b` when a loop along t runs these kernels and copies b."""
     made = copy("a", (t, n), "x", (t, n), *GRID)
     last = copy("y", (t, n), "b", (t, n), Dim("n", N))
-    return buffers_of(reuse(program(made, Loop("t", T, False, (*body, last)))))
+    return buffers_of(share_buffers(program(made, Loop("t", T, False, (*body, last)))))
 
 
 def test_what_a_step_has_read_before_is_overwritten() -> None:
@@ -130,7 +130,7 @@ def test_what_another_step_reads_is_not_overwritten() -> None:
 def test_sums_run_before_copies_of_what_they_read() -> None:
     at = (t, n)
     p = program(copy("a", at, "x", at, *GRID), copy("b", at, "a", at, *GRID), copy("y", at, "a", at, *GRID))
-    names = [kernel.name for kernel in kernels(early(p).body)]
+    names = [kernel.name for kernel in kernels(reorder(p).body)]
     assert names == ["a of x", "y of a", "b of a"]
     sizes = {"T": 100, "N": 100}
-    assert arena(early(p), sizes).size <= arena(p, sizes).size
+    assert arena(reorder(p), sizes).size <= arena(p, sizes).size

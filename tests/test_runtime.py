@@ -11,7 +11,7 @@ import pytest
 
 import graphc as gc
 from graphc.errors import ArgumentError, DtypeError, GraphError
-from graphc.runtime import Runner
+from graphc.runtime.cpu import Runner
 
 
 def counter() -> gc.Graph:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.compile import stages
 from graphc.ir import topological
-from graphc.schedule import DEEPEST
+from graphc.pipeline.stages import stages
+from graphc.scheduling.schedule import DEEPEST
 
 FRAMES = 500  # of Python's 1,000
 ROWS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)

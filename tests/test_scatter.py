@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc import testing
+from graphc.codegen.cpu.jit import load
 from graphc.codegen.interpret_program import allocate, interpret
-from graphc.codegen.jit import load
+from graphc.codegen.passes.scatter import scatter
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -31,9 +32,8 @@ from graphc.codegen.program import (
     Store,
     kernels,
 )
-from graphc.codegen.scatter import scatter
 from graphc.codegen.verify_program import verify
-from graphc.compile import stages
+from graphc.pipeline.stages import stages
 from graphc.scalar import call, cast, index, walk
 
 STEPS, BATCH = 6, 3

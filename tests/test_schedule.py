@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc import sink
 from graphc.codegen.program import Kernel, Loop, Program, Reduce, Ring, kernels
-from graphc.compile import stages
+from graphc.language.value import Value
+from graphc.pipeline.stages import stages
+from graphc.scheduling import sink
 from graphc.testing import Example, check_gradients, graphs
-from graphc.value import Value
 from tests.cuda_emulated import check
 from tests.test_fuse import agree
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.value import Value
+from graphc.language.value import Value
 
 RUNS = {"interpreted": gc.interpret, "compiled": lambda graph, **arrays: gc.compile(graph)(**arrays)}
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 import graphc as gc
 from graphc import testing
 from graphc.ir import FLOATS
-from graphc.precision import to_dtype
-from graphc.simplify import simplify
+from graphc.simplification.simplify import simplify
+from graphc.transforms.precision import to_dtype
 
 
 def assert_same(found: Any, expected: Any, tolerance: float = 1e-10) -> None:

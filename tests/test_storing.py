@@ -15,9 +15,9 @@ import graphc as gc
 from graphc import checkpoint, testing
 from graphc.codegen.interpret_program import allocate
 from graphc.codegen.interpret_program import interpret as interpret_program
-from graphc.compile import stages
 from graphc.errors import ArgumentError, DtypeError, ShapeError
 from graphc.ir import FLOATING
+from graphc.pipeline.stages import stages
 from graphc.scalar import STORED, computed, nearest
 from tests import cuda_emulated
 from tests.test_square import assert_same

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 
 import graphc as gc
+from graphc.differentiation.grad import grad
 from graphc.errors import GraphError, ParseError
-from graphc.grad import grad
 from graphc.ir import Node, make, topological
+from graphc.language.value import Value
 from graphc.notation.parse import parse
 from graphc.ops import TABLE, leaves
 from graphc.ops import elementwise as ew
 from graphc.ops.axis import shift
 from graphc.ops.contraction import matmul
-from graphc.precision import to_dtype
-from graphc.unroll import unroll
-from graphc.value import Value
+from graphc.transforms.precision import to_dtype
+from graphc.transforms.unroll import unroll
 
 
 def elman() -> gc.Graph:

@@ -18,19 +18,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc import runtime, testing
-from graphc.codegen import shares as sharing
-from graphc.codegen.core import TYPICAL
+from graphc import testing
 from graphc.codegen.interpret_program import allocate, interpret
 from graphc.codegen.lengths import evaluate
-from graphc.codegen.partition import SKIPPED, Partition, Strategy, partition
+from graphc.codegen.parallel import work_sharing as sharing
+from graphc.codegen.parallel.core import TYPICAL
+from graphc.codegen.parallel.partition import SKIPPED, Partition, Strategy, partition
+from graphc.codegen.parallel.wavefront import Stage, Wavefront
+from graphc.codegen.parallel.wavefront_schedule import Rounds, in_blocks
+from graphc.codegen.parallel.work_sharing import shares, table
 from graphc.codegen.program import Dim, Kernel, Let, Loop, Program, Reduce, Statement, Store
-from graphc.codegen.rounds import Rounds, in_blocks
-from graphc.codegen.shares import shares, table
 from graphc.codegen.target import Target
-from graphc.codegen.team import SUPPORTED, team
-from graphc.codegen.wavefront import Stage, Wavefront
-from graphc.compile import stages
+from graphc.codegen.team.team import SUPPORTED, team
+from graphc.pipeline.stages import stages
+from graphc.runtime import cpu as runtime
 from graphc.scalar import Call, Index, Load, Scalar, call, index
 
 # No vectors, so that every dim can be cut at every point.
@@ -328,9 +329,9 @@ import os, sys, threading
 import numpy as np
 import graphc as gc
 from dataclasses import replace
-from graphc import runtime
-from graphc.codegen import shares
-from graphc.codegen.core import TYPICAL
+from graphc.runtime import cpu as runtime
+from graphc.codegen.parallel import work_sharing as shares
+from graphc.codegen.parallel.core import TYPICAL
 runtime.this_core = lambda: replace(TYPICAL, barrier=0.0)
 shares.WAKE = -1e12
 g = gc.Graph("g"); t = g.axis("t"); n = g.axis("n")
@@ -356,7 +357,7 @@ def test_a_fork_computes_on_with_workers_of_its_own() -> None:
     assert (
         run(
             """
-from graphc.codegen.team import team
+from graphc.codegen.team.team import team
 child = os.fork()
 if child == 0:
     same = (call()["h"] == expected).all() and team.address == 0
@@ -419,9 +420,11 @@ def test_a_system_without_futex_runs_every_call_on_one_thread() -> None:
         run(
             """
 import sys
-from graphc.codegen import builtin, team, team_code
-import graphc.runtime
-team.SUPPORTED = team_code.SUPPORTED = graphc.runtime.SUPPORTED = False
+from graphc.codegen.team import builtin
+from graphc.codegen.team import team
+from graphc.codegen.team import team_code
+import graphc.runtime.cpu
+team.SUPPORTED = team_code.SUPPORTED = graphc.runtime.cpu.SUPPORTED = False
 team._native.cache_clear()
 builtin._native.cache_clear()
 assert "syscall" not in team_code.module(team.Target.host())

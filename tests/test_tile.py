@@ -9,7 +9,7 @@ import pytest
 
 import graphc as gc
 from benchmarks.problems import Sequence
-from graphc.codegen.tile import Step, best_tile
+from graphc.codegen.tiling.tile import Step, best_tile
 
 FEWEST = 8  # accumulators that make a loop the inside of a product
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda.exchange import DeviceArray
+from graphc.codegen.cuda.driver.dlpack import DeviceArray
 from graphc.errors import ArgumentError, UnsupportedError
 from tests.cuda_emulated import EmulatedDevice
 from tests.test_torch import network
 
 torch = pytest.importorskip("torch")
 module_of = pytest.importorskip("graphc.torch")
-tensors = pytest.importorskip("graphc.tensors")
+tensors = pytest.importorskip("graphc.torch.tensors")
 STREAM = 4711
 
 

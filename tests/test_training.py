@@ -237,7 +237,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path) -> None:
 def test_fit_within_a_limit_on_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps to the limit and trains the same, on the CPU and on a GPU; a run is resumed with another one."""
     device = EmulatedDevice()
-    monkeypatch.setattr(sys.modules["graphc.compile"], "nvidia_device", lambda: device)
+    monkeypatch.setattr(sys.modules["graphc.compiling.compile"], "nvidia_device", lambda: device)
     step = gc.training_step(regression("float32"), "loss", gc.optim.Adam(0.05))
     rng = np.random.default_rng(0)
     data = [{"x": rng.normal(size=(400, 2, 3)).astype("f"), "y": rng.normal(size=(2, 2)).astype("f")}]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.causality import edges_of, reachable
+from graphc.checks.causality import edges_of, reachable
 from graphc.errors import AxisError, UnsupportedError
 from graphc.ir import FLOATS
 from graphc.notation.parse import parse

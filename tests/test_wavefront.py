@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc import testing
-from graphc.arena import arena, buffer_bytes
-from graphc.codegen import rounds as timing
-from graphc.codegen import shares as sharing
-from graphc.codegen.core import TYPICAL
-from graphc.codegen.partition import Partition, partition
+from graphc.codegen.memory.arena import arena, buffer_bytes
+from graphc.codegen.parallel import wavefront_schedule as timing
+from graphc.codegen.parallel import work_sharing as sharing
+from graphc.codegen.parallel.core import TYPICAL
+from graphc.codegen.parallel.partition import Partition, partition
+from graphc.codegen.parallel.wavefront import Wavefront
+from graphc.codegen.parallel.wavefront_schedule import in_blocks
 from graphc.codegen.program import Loop, Program, kernels
-from graphc.codegen.rounds import in_blocks
 from graphc.codegen.target import Target
-from graphc.codegen.team import SUPPORTED
+from graphc.codegen.team.team import SUPPORTED
 from graphc.codegen.uses import loads
-from graphc.codegen.wavefront import Wavefront
-from graphc.compile import stages
-from graphc.value import Value
+from graphc.language.value import Value
+from graphc.pipeline.stages import stages
 
 SCALAR = Target("riscv64-unknown-linux-gnu")
 

@@ -12,28 +12,28 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc.codegen.access import Access
-from graphc.codegen.guard import guard
-from graphc.codegen.halo import halo
 from graphc.codegen.interpret_program import allocate, interpret
-from graphc.codegen.join import join
-from graphc.codegen.layout import LONG, layout
-from graphc.codegen.part import part
+from graphc.codegen.passes.fission import fission
+from graphc.codegen.passes.layout import LONG, layout
+from graphc.codegen.passes.materialize import materialize
+from graphc.codegen.passes.merge_sums import merge_sums
+from graphc.codegen.passes.padding import pad
+from graphc.codegen.passes.predication import predicate
+from graphc.codegen.passes.split import split
+from graphc.codegen.passes.split_reduction import split_reduction
 from graphc.codegen.program import Call, Const, Index, Kernel, Load, Program, Reduce, kernels
-from graphc.codegen.regroup import regroup
-from graphc.codegen.split import split
-from graphc.codegen.subtotal import subtotal
 from graphc.codegen.verify_program import verify
-from graphc.compile import stages
+from graphc.pipeline.stages import stages
 from graphc.scalar import walk
 
 PASSES: dict[str, Callable[[Program], Program]] = {
-    "regroup": regroup,
+    "regroup": materialize,
     "split": split,
     "layout": layout,
-    "halo": halo,
-    "guard": guard,
-    "subtotal": subtotal,
-    "part": part,
+    "halo": pad,
+    "guard": predicate,
+    "subtotal": split_reduction,
+    "part": fission,
 }
 
 
@@ -116,7 +116,7 @@ def test_each_pass_keeps_the_values(geometry: dict[str, Any]) -> None:
     if g is None:
         return
     made, arrays = stages(g), arrays_for(g)
-    program = join(made.planned)
+    program = merge_sums(made.planned)
     before = results(program, made, arrays)
     for name, change in PASSES.items():
         program = change(program)

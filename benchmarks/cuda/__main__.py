@@ -11,7 +11,7 @@ from benchmarks.cuda.own import Own
 from benchmarks.cuda.peers import rivals
 from benchmarks.cuda.problems import IMAGE_PRECISION, IMAGES, PROBLEMS, WORKS
 from benchmarks.timing import Effort
-from graphc.codegen.cuda.driver import nvidia_device
+from graphc.codegen.cuda.driver.driver import nvidia_device
 from graphc.errors import UnsupportedError
 
 RESULTS = Path(__file__).parents[1] / "results"

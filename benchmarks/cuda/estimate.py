@@ -1,6 +1,6 @@
 """What the benchmarks of the GPU should take, by counting: `python -m benchmarks.cuda.estimate --help`. Needs no GPU.
 
-Counted is as the compiler counts (`graphc.codegen.cuda.counting`). What loops wait for is fitted to an H200; the
+Counted is as the compiler counts (`graphc.codegen.cuda.roofline`). What loops wait for is fitted to an H200; the
 products outside of loops take longer than this (docs/gpu.md). NVIDIA's assembler, if it is installed, adds what it
 makes of the loops' kernels.
 """
@@ -24,11 +24,12 @@ import graphc as gc
 from benchmarks.cuda.problems import IMAGE_PRECISION, IMAGES, PROBLEMS, WORKS, Problem, Work
 from benchmarks.images import Images
 from benchmarks.report.table import significant
-from graphc.codegen.cuda.arch import ARCHS, Arch
-from graphc.codegen.cuda.counting import count
-from graphc.codegen.cuda.groups import groupings, step_of
+from graphc.codegen.cuda.cost_model import groupings, step_of
+from graphc.codegen.cuda.isa.arch import ARCHS, Arch
+from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.ptx import CudaCode
-from graphc.codegen.cuda.units import PointsUnit, Unit
+from graphc.codegen.cuda.roofline import count
+from graphc.codegen.cuda.units import Unit
 from graphc.codegen.lengths import evaluate
 from tests.ptx import ptxas
 

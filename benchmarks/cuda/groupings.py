@@ -1,8 +1,8 @@
 """Ways to group a loop's CTAs, measured beside what the cost model says: `python -m benchmarks.cuda.groupings`.
 
 In: the benchmark's problems. Out: a line for each way that the model does not think much slower than the best, and
-cuda_groupings.json with all of them. The constants of the model (`graphc.codegen.cuda.groups`, `…arch`) are fitted to
-such figures. A way is timed only when it computes what the first one did.
+cuda_groupings.json with all of them. The constants of the model (`graphc.codegen.cuda.cost_model`, `…arch`) are fitted
+to such figures. A way is timed only when it computes what the first one did.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import graphc as gc
 from benchmarks.compare import check
 from benchmarks.cuda import record
 from benchmarks.cuda.problems import PROBLEMS, Problem
-from graphc.codegen.cuda.driver import Device, nvidia_device
-from graphc.codegen.cuda.groups import Grouping, groupings
-from graphc.codegen.cuda.units import LoopUnit
-from graphc.cuda_compile import CompiledCuda
+from graphc.codegen.cuda.cost_model import Grouping, groupings
+from graphc.codegen.cuda.driver.driver import Device, nvidia_device
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import UnsupportedError
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -73,7 +73,7 @@ def ways(problem: Problem, device: Device) -> Iterator[Way]:
                 version.kind,
                 way.groups,
                 version.ctas,
-                bool(version.rounds),
+                bool(version.exchanges),
                 scale * seconds,
                 scale * way.seconds,
                 way is found[0],

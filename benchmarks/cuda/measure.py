@@ -19,8 +19,8 @@ from benchmarks.images import Images
 from benchmarks.peers.peer import Call
 from benchmarks.problems import Arrays
 from benchmarks.timing import Effort, Timing, interleaved
-from graphc.codegen.cuda.mma import Precision
-from graphc.cuda_profile import CudaProfile
+from graphc.codegen.cuda.isa.mma import Precision
+from graphc.reporting.cuda_profile import CudaProfile
 
 
 @dataclass(frozen=True)

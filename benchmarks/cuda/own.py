@@ -12,8 +12,8 @@ from benchmarks.cuda.problems import Problem, Work
 from benchmarks.images import Images
 from benchmarks.peers.peer import Call
 from benchmarks.problems import Arrays
-from graphc.codegen.cuda.driver import Device
-from graphc.codegen.cuda.mma import Precision
+from graphc.codegen.cuda.driver.driver import Device
+from graphc.codegen.cuda.isa.mma import Precision
 
 
 class Own:

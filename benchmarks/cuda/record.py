@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.codegen.cuda.driver import Device
+from graphc.codegen.cuda.driver.driver import Device
 
 _ASKED = "name,driver_version,memory.total,clocks.max.sm"
 

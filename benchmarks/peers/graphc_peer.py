@@ -13,8 +13,8 @@ import graphc as gc
 from benchmarks.images import Images
 from benchmarks.peers.peer import Call, Calls, Peer
 from benchmarks.problems import Arrays, Linear, Sequence
-from graphc.compile import Compiled
-from graphc.runtime import BoundCall
+from graphc.compiling.compile import Compiled
+from graphc.runtime.cpu import BoundCall
 
 
 class Graphc(Peer):

@@ -1,7 +1,7 @@
 """One class for a whole sequence: the loss reads the last step alone, and the gradient vanishes on its way back.
 
 Below 1.2e-38 numbers of float32 are denormal, which take a processor a hundred cycles each unless it is told to take
-them for zero (`graphc.codegen.denormals`).
+them for zero (`graphc.codegen.cpu.denormals`).
 """
 
 from __future__ import annotations

@@ -10,13 +10,15 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.codegen.cuda.arch import WARP, Arch
-from graphc.codegen.cuda.groups import Grouping, groupings
-from graphc.codegen.cuda.meeting import counter_bytes
-from graphc.codegen.cuda.points import owned_dims
+from graphc.codegen.cuda.cost_model import Grouping, groupings
+from graphc.codegen.cuda.host_loop import extents, steps
+from graphc.codegen.cuda.isa.arch import WARP, Arch
+from graphc.codegen.cuda.kernel.points import owned_dims
+from graphc.codegen.cuda.loops.barriers import counter_bytes
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.ptx import CudaCode
-from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit
-from graphc.codegen.cuda.walk import extents, steps
+from graphc.codegen.cuda.units import Unit
 from graphc.codegen.lengths import evaluate, points_of, step_name
 from graphc.codegen.program import Program, Reduce, kernels
 from graphc.codegen.uses import loaded, stored
@@ -147,7 +149,7 @@ def _persistent(
     """`sliced`: the lengths of the loop's slicings."""
     arguments, version = (*given, *grouping.parts), grouping.version
     grid = version.kind == "grid"
-    words = sum(round.bytes(sliced, grouping.parts) for round in version.rounds) if version.is_told else 0
+    words = sum(round.bytes(sliced, grouping.parts) for round in version.exchanges) if version.is_told else 0
     loads, stores = _touched(unit)
     ctas = grouping.groups * version.ctas
     return Launch(

@@ -14,22 +14,23 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.access import Access
-from graphc.codegen.cpu_functions import STORAGE
-from graphc.codegen.cuda.arch import TRIPLE, Arch
-from graphc.codegen.cuda.device import GLOBAL, DeviceFunction
-from graphc.codegen.cuda.fma_product import FmaProduct
-from graphc.codegen.cuda.held import DYNAMIC
-from graphc.codegen.cuda.loop import LoopEmitter
-from graphc.codegen.cuda.mma_blocking import MmaBlocking
-from graphc.codegen.cuda.mma_product import MmaProduct
-from graphc.codegen.cuda.place import place
-from graphc.codegen.cuda.points import PARTIALS, compute_points, compute_runs
-from graphc.codegen.cuda.scalars import NOWHERE, NOWHERE_BYTES, Scalars, size_value
-from graphc.codegen.cuda.search import compute_search
-from graphc.codegen.cuda.units import LoopUnit, PointsUnit, Unit, counters_value, parts_value, unit_steps
-from graphc.codegen.cuda.versions import Version
-from graphc.codegen.llvm import Value
-from graphc.codegen.math import definitions
+from graphc.codegen.cuda.gemm.fma_product import FmaProduct
+from graphc.codegen.cuda.gemm.mma_blocking import MmaBlocking
+from graphc.codegen.cuda.gemm.mma_product import MmaProduct
+from graphc.codegen.cuda.isa.arch import TRIPLE, Arch
+from graphc.codegen.cuda.isa.device import DYNAMIC, GLOBAL, DeviceFunction
+from graphc.codegen.cuda.isa.place import place
+from graphc.codegen.cuda.kernel.points import PARTIALS, compute_points, compute_runs
+from graphc.codegen.cuda.kernel.scalars import NOWHERE, NOWHERE_BYTES, Scalars, size_value
+from graphc.codegen.cuda.kernel.search import compute_search
+from graphc.codegen.cuda.loops.loop import LoopEmitter
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit, counters_value, parts_value, steps_around
+from graphc.codegen.cuda.loops.versions import Version
+from graphc.codegen.cuda.points_unit import PointsUnit
+from graphc.codegen.cuda.units import Unit
+from graphc.codegen.llvm.builder import Value
+from graphc.codegen.llvm.functions import STORAGE
+from graphc.codegen.llvm.math import definitions
 from graphc.codegen.program import Buffer, Const, Program
 from graphc.codegen.uses import stored
 
@@ -118,7 +119,7 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
     # products alone: three elements that lie together LLVM would elsewhere load as four.
     aligned = aligned and unit.product is not None
     f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned), _addresses(unit))
-    scalars = Scalars(f, Access(unit.kernel, program), arch.target, unit_steps(unit))
+    scalars = Scalars(f, Access(unit.kernel, program), arch.target, steps_around(unit.around))
     cta, ctas = f.wide(f.register("ctaid.x")), f.wide(f.register("nctaid.x"))
     where = place(f, unit.threads, cta, ctas)
     if unit.search is not None:
@@ -161,7 +162,7 @@ def _parameters(unit: Unit, program: Program, of_stored: str, aligned: bool) -> 
         attributes += f"align {ALIGNMENT} " if name in placed else ""
         pointers.append(f"{GLOBAL} {attributes}{address.text}")
     sizes = [str(size_value(name)) for name in program.sizes]
-    return pointers + sizes + [str(step) for step in unit_steps(unit).values()]
+    return pointers + sizes + [str(step) for step in steps_around(unit.around).values()]
 
 
 def _addresses(unit: Unit) -> dict[str, Value]:

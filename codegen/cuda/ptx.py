@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 import llvmlite.binding as llvm
 
-from graphc.codegen.cuda.arch import TRIPLE, Arch
-from graphc.codegen.cuda.mma import Precision, fragments
+from graphc.codegen.cuda.isa.arch import TRIPLE, Arch
+from graphc.codegen.cuda.isa.mma import Precision, fragments
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.module import ALIGNMENT, Module, module
-from graphc.codegen.cuda.units import LoopUnit, Unit, units
+from graphc.codegen.cuda.units import Unit, units
 from graphc.codegen.program import Program
 
 __all__ = ["ALIGNMENT", "CudaCode", "emit"]

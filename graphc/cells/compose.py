@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from graphc import functions, randomness
 from graphc.cells.recurrence import Initial
 from graphc.errors import DefinitionError
-from graphc.graph import Graph
 from graphc.ir import Axis
-from graphc.value import Value
+from graphc.language import functions, randomness
+from graphc.language.graph import Graph
+from graphc.language.value import Value
 
 
 class States(Protocol):

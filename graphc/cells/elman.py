@@ -7,10 +7,10 @@ from typing import Unpack
 
 from graphc.cells.recurrence import Activation, Hidden, Options, Recurrence
 from graphc.errors import ShapeError
-from graphc.functions import relu, sigmoid, tanh
-from graphc.graph import Graph
 from graphc.ir import Axis
-from graphc.value import State, Value
+from graphc.language.functions import relu, sigmoid, tanh
+from graphc.language.graph import Graph
+from graphc.language.value import State, Value
 
 
 def elman(

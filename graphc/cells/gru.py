@@ -9,10 +9,10 @@ from typing import Unpack
 
 from graphc.cells.recurrence import Hidden, Options, Recurrence
 from graphc.errors import DefinitionError
-from graphc.functions import sigmoid, tanh
-from graphc.graph import Graph
 from graphc.ir import Axis
-from graphc.value import Value
+from graphc.language.functions import sigmoid, tanh
+from graphc.language.graph import Graph
+from graphc.language.value import Value
 
 
 def gru(

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from graphc.cells.recurrence import Options, Recurrence
-from graphc.functions import sigmoid, tanh
-from graphc.graph import Graph
-from graphc.image_functions import standardize
 from graphc.ir import Axis
-from graphc.value import State, Value
+from graphc.language.functions import sigmoid, tanh
+from graphc.language.graph import Graph
+from graphc.language.image_functions import standardize
+from graphc.language.value import State, Value
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,14 @@ from typing import Unpack
 
 from graphc.cells.minimal import stateless
 from graphc.cells.recurrence import Options, Recurrence
-from graphc.einsum import einsum
 from graphc.errors import ShapeError
-from graphc.functions import abs as absolute
-from graphc.functions import exp, log_sigmoid, maximum, sigmoid, softplus, sqrt
-from graphc.functions import sum as total
-from graphc.graph import Graph
 from graphc.ir import Axis
-from graphc.value import State, Value
+from graphc.language.einsum import einsum
+from graphc.language.functions import abs as absolute
+from graphc.language.functions import exp, log_sigmoid, maximum, sigmoid, softplus, sqrt
+from graphc.language.functions import sum as total
+from graphc.language.graph import Graph
+from graphc.language.value import State, Value
 
 
 @dataclass(frozen=True, eq=False)

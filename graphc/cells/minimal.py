@@ -10,10 +10,10 @@ from typing import Unpack
 
 from graphc.cells.recurrence import Hidden, Options, Recurrence
 from graphc.errors import DefinitionError
-from graphc.functions import sigmoid
-from graphc.graph import Graph
 from graphc.ir import Axis
-from graphc.value import Value
+from graphc.language.functions import sigmoid
+from graphc.language.graph import Graph
+from graphc.language.value import Value
 
 
 def min_gru(g: Graph, x: Value, units: int, over: Axis, name: str = "min_gru", **options: Unpack[Options]) -> Hidden:

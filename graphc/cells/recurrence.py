@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
-from graphc.graph import Graph
 from graphc.ir import FLOATS, Axis, merge_axes
+from graphc.language.graph import Graph
+from graphc.language.value import State, Value, as_value
 from graphc.scalar import computed
-from graphc.value import State, Value, as_value
 
 Activation = Callable[[Value], Value]
 

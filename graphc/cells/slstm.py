@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from graphc.cells.recurrence import Options, Recurrence
-from graphc.functions import exp, log_sigmoid, maximum, sigmoid, tanh
-from graphc.graph import Graph
 from graphc.ir import Axis
-from graphc.value import State, Value
+from graphc.language.functions import exp, log_sigmoid, maximum, sigmoid, tanh
+from graphc.language.graph import Graph
+from graphc.language.value import State, Value
 
 
 @dataclass(frozen=True, eq=False)

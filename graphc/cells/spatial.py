@@ -8,11 +8,11 @@ from typing import Any
 from graphc.cells.compose import Bidirectional, Cell, bidirectional
 from graphc.cells.elman import elman
 from graphc.errors import DefinitionError
-from graphc.geometry import Sizes
-from graphc.graph import Graph
-from graphc.image_blocks import blocks, grid, image
 from graphc.ir import Axis
-from graphc.value import Value
+from graphc.language.geometry import Sizes
+from graphc.language.graph import Graph
+from graphc.language.image_blocks import blocks, grid, image
+from graphc.language.value import Value
 
 
 @dataclass(frozen=True, eq=False)

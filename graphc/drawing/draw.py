@@ -11,7 +11,7 @@ from graphc.drawing.collapse import collapse
 from graphc.drawing.dot import dot_source
 from graphc.drawing.picture import picture
 from graphc.errors import ArgumentError
-from graphc.graph import Graph, check_graph
+from graphc.language.graph import Graph, check_graph
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphc.drawing.labels import WINDOWED, constant_label, delay_label, is_constant, op_label
-from graphc.graph import Graph
 from graphc.ir import Axis, Node, Shape, topological
+from graphc.language.graph import Graph
 from graphc.notation.text import subscript
 from graphc.ops import CONST, INPUT, PARAM, STATE
 from graphc.ops.axis import AS_AXIS, AS_DIM, AT, SHIFT, STACK

@@ -12,7 +12,7 @@ from graphc.ir import Axis, Node, topological
 from graphc.ops import INPUT, PARAM, STATE
 
 if TYPE_CHECKING:
-    from graphc.graph import Graph
+    from graphc.language.graph import Graph
 
 Item = tuple[str, str]  # "axis", "input", "param" or "state", and the name
 _KINDS = {INPUT: "input", PARAM: "param", STATE: "state"}

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 
 from graphc.errors import GraphError, Location, ParseError
-from graphc.graph import Equation, Graph, Param
 from graphc.ir import FLOATING, Axis, Node, Op, check_dtype, check_shape, dependencies
+from graphc.language.graph import Equation, Graph, Param
 from graphc.notation.expression import Scope, normal, read_expression, syntax
 from graphc.ops.leaves import CONST, INPUT, PARAM, STATE, leaf
 

@@ -35,7 +35,7 @@ from graphc.ops.leaves import const
 from graphc.ops.take import TAKE, reads_along
 
 if TYPE_CHECKING:
-    from graphc.graph import Graph
+    from graphc.language.graph import Graph
 
 # Python's levels of precedence, of the operators that we use.
 COMPARISON, OR, AND, SUM, PRODUCT, UNARY, POWER, ATOM = range(8)

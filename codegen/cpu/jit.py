@@ -1,0 +1,133 @@
+"""From a Program to machine code: optimise, assemble, and load into this process.
+
+`emit` makes code for any target, on any machine. `load` makes it for this one and gives a callable. LLVM's own
+vectorisers stay off: kernels arrive as explicit vectors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+from graphc.codegen.cpu.module import llvm_ir, shared_name
+from graphc.codegen.parallel.partition import Partition, partition
+from graphc.codegen.program import Program
+from graphc.codegen.target import Target
+
+__all__ = ["Emitted", "Loaded", "emit", "load", "native"]
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """Code for one target: LLVM IR, and on request what optimisation makes of it, assembly and an object file; and how
+    threads may share it out."""
+
+    llvm_ir: str
+    target: Target
+    partition: Partition
+
+    @functools.cached_property
+    def assembly(self) -> str:
+        machine = _machine(self.target)
+        return str(machine.emit_assembly(self.module(machine)))
+
+    @functools.cached_property
+    def object(self) -> bytes:
+        machine = _machine(self.target)
+        return bytes(machine.emit_object(self.module(machine)))
+
+    def module(self, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+        """The optimised module, a new one each time: LLVM takes it apart as it makes code of it."""
+        module = _parse(self.llvm_ir, machine)
+        _optimize(module, machine)
+        return module
+
+
+class Loaded:
+    """A program in this process. Calling it runs it on one thread; Python's lock is released meanwhile.
+
+    `shared_address` is that of the function that runs one thread's share (`graphc.codegen.cpu.module`).
+    """
+
+    def __init__(self, program: Program, emitted: Emitted) -> None:
+        self.emitted = emitted
+        self._code = _link(emitted.object, emitted.target, program.name, shared_name(program))
+        self.shared_address: int = self._code[shared_name(program)]
+        signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+        self._function = signature(self._code[program.name])
+
+    def __call__(self, args: ctypes.Array[ctypes.c_void_p], sizes: ctypes.Array[ctypes.c_int64]) -> None:
+        """`args`: the address of each buffer of the program, in order; `sizes`: each size. Nothing is checked."""
+        self._function(ctypes.addressof(args), ctypes.addressof(sizes))
+
+
+def emit(program: Program, target: Target) -> Emitted:
+    shared = partition(program, target)
+    return Emitted(llvm_ir(program, target, shared), target, shared)
+
+
+def load(program: Program, target: Target | None = None) -> Loaded:
+    """Compile for this machine; a `target` may ask for fewer features than it has."""
+    return Loaded(program, emit(program, target or Target.host()))
+
+
+def native(text: str, target: Target, *functions: str, optimized: bool = False) -> llvm.ResourceTracker:
+    """LLVM IR as machine code in this process: the address of each of its `functions`, by name, for as long as the
+    result lives."""
+    machine = _machine(target)
+    module = _parse(text, machine)
+    if optimized:
+        _optimize(module, machine)
+    return _link(bytes(machine.emit_object(module)), target, *functions)
+
+
+def _link(code: bytes, target: Target, *functions: str) -> llvm.ResourceTracker:
+    # JITLink, not MCJIT: that one maps each section by itself, wherever the process has room, and code may come to lie
+    # more than 2 GiB from the constants that it reads relative to itself.
+    linker = llvm.create_lljit_compiler(_machine(target), use_jit_link=True)
+    library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+    for name in functions:
+        library.export_symbol(name)
+    return library.link(linker, "code")
+
+
+def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+    """The few passes that code written with care still needs: kernels come with values hoisted, vectors explicit and
+    loops in final form, so LLVM's full pipeline would find little more in four times the time."""
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.add_dead_code_elimination_pass()
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2)))
+
+
+def _parse(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+    """A module for a machine. Without its data layout, pointers would have 64 bits on every machine."""
+    module = llvm.parse_assembly(text)
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    return module
+
+
+@functools.cache
+def _initialize(everything: bool) -> None:
+    if everything:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    else:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+
+
+def _machine(target: Target) -> llvm.TargetMachine:
+    native = target.architecture == Target.host().architecture
+    _initialize(everything=not native)
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default"
+    )

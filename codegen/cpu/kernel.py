@@ -1,0 +1,227 @@
+"""One kernel on the CPU: from a `Kernel` to an LLVM function.
+
+In: a kernel, its program, the target. Out: the function's text with what it needs from its module. The points are
+covered by tiles (`graphc.codegen.tiling.vectorize`); the nest, from the outside: the kernel's other dimensions, strips
+of the vector dimension, or several together where reductions are long, blocks of the row dimension, then the reductions
+tile by tile with all accumulators in registers (`graphc.codegen.cpu.tile`), and after them one rolled loop over the
+block's cells that computes and stores the rest.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from graphc.codegen.access import Access
+from graphc.codegen.cpu.reduce import horizontal, strips, tail_mask
+from graphc.codegen.cpu.tile import Block, places, tiled
+from graphc.codegen.cpu.values import Lanes, Values
+from graphc.codegen.llvm.builder import Function, Value, element_type, i64, lane_count, quoted
+from graphc.codegen.llvm.functions import Functions
+from graphc.codegen.llvm.memory import read, scatter, write
+from graphc.codegen.program import Dim, Kernel, Program, Reduce, Store
+from graphc.codegen.target import Target
+from graphc.codegen.tiling.vectorize import Schedule
+
+__all__ = ["Parameters", "Piece", "kernel_function"]
+
+Columns = tuple[Value, Value, int]  # of a block: left, right, and how many strips
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a kernel's function takes: buffers by address, then sizes, the indices of the loops around it, and for each
+    dim that threads may cut the first point of this thread's part and the one after the last."""
+
+    buffers: tuple[str, ...]
+    sizes: tuple[str, ...]
+    indices: tuple[str, ...]
+    cuts: tuple[str, ...]
+
+    def declared(self) -> list[str]:
+        # The buffers of a program are distinct memory, so nothing stored through one is read through another.
+        pointers = [f"ptr noalias {quoted('%', f'buffer.{name}')}" for name in self.buffers]
+        return pointers + [str(value) for value in self.integers()]
+
+    def integers(self) -> list[Value]:
+        sizes = [Value(quoted("%", f"size.{name}"), "i64") for name in self.sizes]
+        indices = [Value(quoted("%", f"index.{name}"), "i64") for name in self.indices]
+        return sizes + indices + [end for name in self.cuts for end in self.part(name)]
+
+    def part(self, cut: str) -> tuple[Value, Value]:
+        """Where this thread's part of a dim begins and ends."""
+        return Value(quoted("%", f"first.{cut}"), "i64"), Value(quoted("%", f"end.{cut}"), "i64")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A function's text and what its module must hold for it."""
+
+    text: str
+    declarations: frozenset[str]
+    constants: frozenset[str]
+    elementary: frozenset[tuple[str, str, int]]
+
+
+def kernel_function(
+    name: str,
+    kernel: Kernel,
+    tile: Schedule,
+    parameters: Parameters,
+    program: Program,
+    target: Target,
+    attributes: str,
+) -> Piece:
+    """The function of one kernel."""
+    function = Function(name, parameters.declared(), halves=target.has_half)
+    emitter = _KernelEmitter(function, kernel, tile, parameters, program, target)
+    emitter.emit()
+    values = emitter.values
+    return Piece(
+        values.function.text(attributes),
+        frozenset(values.function.declarations),
+        frozenset(values.constants.values()),
+        frozenset(values.functions.elementary),
+    )
+
+
+class _KernelEmitter:
+    def __init__(
+        self,
+        function: Function,
+        kernel: Kernel,
+        tile: Schedule,
+        parameters: Parameters,
+        program: Program,
+        target: Target,
+    ) -> None:
+        access = Access(kernel, program)
+        self.kernel = kernel
+        self.parameters = parameters
+        self.plan = tile
+        self.values = Values(function, Functions(function, target), access, self.plan.row)
+        reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+        self.tiled = [r for r in reduces if self.plan.vector in access.reduce_dependence(r)]
+        self.single = [r for r in reduces if r not in self.tiled]
+        self.dims = {dim.index: dim for dim in kernel.dims}
+
+    def emit(self) -> None:
+        """The loops over the dimensions that neither run in lanes nor as rows, and what is inside."""
+        values, plan = self.values, self.plan
+        with ExitStack() as stack:
+            outer = {name: Value(quoted("%", f"index.{name}"), "i64") for name in self.parameters.indices}
+            stack.enter_context(values.scope(values.function.block, outer))
+            for dim in self.kernel.dims:
+                if dim.index not in (plan.vector, plan.row, *plan.inside):
+                    stack.enter_context(values.loop(dim.index, *self._part(dim), 1))
+            for reduce in self.single:
+                horizontal(values, reduce, plan.lanes)
+            if plan.vector is None:
+                self._stores()
+            else:
+                self._widths(self.dims[plan.vector])
+
+    def _part(self, dim: Dim) -> tuple[Value, Value]:
+        """Where this thread's part of a dim begins and ends."""
+        if dim.index in self.parameters.cuts:
+            return self.parameters.part(dim.index)
+        return i64(0), self.values.value(dim.extent)
+
+    def _widths(self, dim: Dim) -> None:
+        """A single row has tiles of its own, wider: it needs as many accumulators to keep the machine busy."""
+        values, plan, f = self.values, self.plan, self.values.function
+        if plan.row is None or plan.wide <= plan.vectors:
+            self._columns(dim, plan.widths)
+            return
+        begin, end = self._part(self.dims[plan.row])
+        single = f.compare("icmp eq", values.difference(end, begin), i64(1))
+        with f.when(single) as before, values.scope(before, {}):
+            self._columns(dim, tuple(dict.fromkeys((plan.wide, plan.widths[0], 1))), single_row=True)
+        several = f.binary("xor", single, Value("true", "i1"))
+        with f.when(several) as before, values.scope(before, {}):
+            self._columns(dim, plan.widths)
+
+    def _columns(self, dim: Dim, widths: tuple[int, ...], single_row: bool = False) -> None:
+        """Strips of the vector dimension: tiles' widths, and the part of a vector that is left."""
+        values, plan = self.values, self.plan
+        for start, stop, vectors, partial in strips(values, *self._part(dim), dim.extent, plan.lanes, widths):
+            lanes, width = Lanes(dim.index, plan.lanes), plan.lanes * vectors
+            if plan.strips > 1 and not partial and not single_row:
+                with (
+                    values.pieces(f"({dim.index} block)", start, stop, i64(width * plan.strips)) as (left, right),
+                    values.running(lanes),
+                ):
+                    self._rows(vectors, (left, right, plan.strips))
+                continue
+            with values.loop(dim.index, start, stop, width):
+                with values.running(lanes):
+                    masks = (tail_mask(values, dim.index, stop),) if partial else ()
+                left = values.index(dim.index)
+                with values.running(replace(lanes, masks=masks)):
+                    self._rows(vectors, (left, left, 1), single_row)
+
+    def _rows(self, vectors: int, columns: Columns, single: bool = False) -> None:
+        """Blocks of rows: first all reductions, then all that is stored."""
+        values, plan = self.values, self.plan
+        values.vectors = vectors
+        if plan.row is None:
+            self._block(Block(i64(0), i64(1), 1, *columns))
+            return
+        begin, end = self._part(self.dims[plan.row])
+        inside = tuple((self.dims[name], *self._part(self.dims[name])) for name in plan.inside)
+        if single:
+            self._block(Block(begin, values.function.binary("add nsw", begin, i64(1)), 1, *columns, inside))
+            return
+        with values.pieces(f"({plan.row} block)", begin, end, i64(plan.block)) as (first, last):
+            self._block(Block(first, last, plan.block, *columns, inside))
+
+    def _block(self, block: Block) -> None:
+        values, plan, f = self.values, self.plan, self.values.function
+        assert plan.vector is not None
+        with values.scope(f.block, {}):
+            for reduce in self.tiled:
+                tiled(values, reduce, block, plan)
+            vectors = i64(values.vectors)
+            if block.strips > 1:
+                vectors = f.binary("udiv exact", values.difference(block.right, block.left), i64(plan.lanes))
+            with (
+                places(values, block) as place,
+                values.loop(plan.row or "(row)", block.first, block.last, 1),
+                values.loop("(vector)", i64(0), vectors, 1),
+            ):
+                row = values.index(plan.row) if plan.row is not None else block.first
+                vector, column = values.index("(vector)"), block.left
+                if vector != i64(0):
+                    column = f.binary("add nsw", column, f.binary("mul nsw", vector, i64(plan.lanes)))
+                with (
+                    values.scope(f.block, {plan.vector: column}),
+                    values.at_cell(values.sum(place, values.difference(row, block.first)), vector),
+                ):
+                    self._stores()
+
+    def _stores(self) -> None:
+        """Compute all that the cell stores, then store it, as a store may overwrite what another's value reads."""
+        computed = [self.values.value(self.values.access.stored(store)) for store in self.kernel.stores]
+        for store, value in zip(self.kernel.stores, computed, strict=True):
+            self._store(store, value)
+
+    def _store(self, store: Store, value: Value) -> None:
+        values, lanes = self.values, self.values.lanes
+        dtype = values.access.buffers[store.buffer].dtype
+        mask = lanes.mask((0, 0)) if lanes is not None else None
+        step = values.lane_step(store.buffer, store.at)
+        if step not in (0, 1):
+            pointers = values.pointers(store.buffer, store.at, step, (0, 0))
+            scatter(values.function, values.splat(value), pointers, dtype, mask)
+            return
+        pointer = values.pointer(store.buffer, store.at, (0, 0))
+        count = 1
+        if step == 1 and lanes is not None:
+            value, count = values.splat(value), lanes.count
+        elif lane_count(value.type) > 1:  # several lanes, one place: only the first is a point
+            value = values.function.emit(element_type(value.type), f"extractelement {value}, i64 0")
+        chosen = mask if count > 1 else None
+        if store.accumulate:
+            old = read(values.function, pointer, dtype, count, chosen)
+            value = values.functions.apply("add", [old, value], dtype, dtype)
+        write(values.function, value, pointer, dtype, chosen)

@@ -1,0 +1,300 @@
+"""The CPU back end: from a Program to the text of an LLVM module.
+
+The module exports `void name(ptr args, ptr sizes)`: `args` holds the address of each buffer in the order of the
+program's buffers, `sizes` each size as an i64. It runs the program's loops and calls one internal function for each
+kernel. And it exports `void name.shared(ptr args, ptr sizes, ptr row, ptr team)`, which runs one thread's share of
+that: `row` is the thread's row of the table of shares (`graphc.codegen.parallel.partition`), and at the barriers it
+meets the other threads of the team (`graphc.codegen.cpu.barrier`); with no team (null) it is alone. Nothing is
+allocated, and nothing outside the module is called but what the team brings to sleep and to wake.
+
+As part of another module the program is for one thread only, and both functions are internal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from graphc.codegen.access import Access
+from graphc.codegen.cpu.barrier import BARRIER, barrier
+from graphc.codegen.cpu.canonical import CanonicalKernel, canonical
+from graphc.codegen.cpu.clock import TICK, clock, has_clock
+from graphc.codegen.cpu.denormals import flushed
+from graphc.codegen.cpu.kernel import Parameters, Piece, kernel_function
+from graphc.codegen.cpu.values import Values
+from graphc.codegen.llvm.builder import Function, Value, i64, quoted
+from graphc.codegen.llvm.functions import Functions
+from graphc.codegen.llvm.math import definitions
+from graphc.codegen.parallel.partition import CLOCKS, THREAD, Partition
+from graphc.codegen.parallel.wavefront import Stage, Wavefront
+from graphc.codegen.program import Kernel, Loop, Program, Scalar, Statement
+from graphc.codegen.target import Target
+from graphc.scalar import index
+
+__all__ = ["attributes_of", "llvm_ir", "shared_name"]
+
+_MOST_WORDS = 256  # stored by one function: the time that LLVM takes for it grows with their square
+
+
+def shared_name(program: Program) -> str:
+    """The name of the function that runs one thread's share."""
+    return f"{program.name}.shared"
+
+
+def llvm_ir(program: Program, target: Target, shared: Partition, part: bool = False) -> str:
+    """The module's text, or a `part` of another's. Its length depends on the program's text only, never on sizes."""
+    attributes, linkage = attributes_of(target), "internal" if part else "dso_local"
+    pieces = _Shared(program, target, shared, attributes, linkage).emit()
+    pieces += _alone(program, target, shared, attributes, linkage)
+    common = [] if part else [barrier(target, attributes), *([clock(attributes)] if has_clock(target) else [])]
+    elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
+    functions = definitions(elementary, fused=target.has_fma).splitlines()
+    declared = {line for line in functions if line.startswith("declare ")}
+    return "\n".join(
+        [
+            f'target triple = "{target.triple}"\n',
+            *sorted(frozenset().union(*(piece.constants for piece in pieces))),
+            *(f"\n{piece.text}" for piece in pieces),
+            "",
+            *(text for text, _ in common),
+            *(line for line in functions if line not in declared),
+            "",
+            *sorted(declared.union((line for _, line in common), *(piece.declarations for piece in pieces))),
+        ]
+    )
+
+
+def attributes_of(target: Target) -> str:
+    """The attributes of every function: what it may use of the processor."""
+    words = ["nounwind", '"no-builtins"']
+    if target.cpu:
+        words.append(f'"target-cpu"="{target.cpu}"')
+    if target.features:
+        words.append(f'"target-features"="{target.features}"')
+    if target.vector_bits == 512:
+        words += ['"prefer-vector-width"="512"', '"min-legal-vector-width"="512"']
+    return " ".join(words)
+
+
+def _alone(program: Program, target: Target, shared: Partition, attributes: str, linkage: str) -> Iterator[Piece]:
+    """The function that runs everything on one thread: the row of shares that says so, and a call."""
+    f, values = _function(program.name, "ptr %args, ptr %sizes", linkage, program, target)
+    row = f.variable("i64", shared.words)
+    words = list(_words_alone(program, shared))
+    if len(words) <= _MOST_WORDS:
+        _put(values, row, words)
+    else:
+        for begin in range(0, len(words), _MOST_WORDS):
+            name = f"{program.name}.row.{begin}"
+            _, own = _function(name, "ptr %sizes, ptr %row", "internal", program, target)
+            _put(own, Value("%row", "ptr"), words[begin : begin + _MOST_WORDS])
+            yield _piece(own, f"noinline {attributes}")
+            f.effect(f"call void {quoted('@', name)}(ptr %sizes, {row})")
+    f.effect(f"call void {quoted('@', shared_name(program))}(ptr %args, ptr %sizes, {row}, ptr null)")
+    yield _piece(values, attributes)
+
+
+def _words_alone(program: Program, shared: Partition) -> Iterator[tuple[int, Scalar]]:
+    """What stands where in the row of shares of a thread that runs all points of all kernels."""
+    yield THREAD, index(0)
+    yield CLOCKS, index(0)
+    for k in range(len(program.body)):
+        yield shared.mode(k), index(0)
+    for k in range(len(shared.wavefronts)):
+        yield shared.wave(k), index(0)
+    for name, cuts in shared.cuts.items():
+        yield shared.offsets[name], index(1)
+        for k, cut in enumerate(cuts):
+            yield shared.offsets[name] + 1 + 2 * k, index(0)
+            yield shared.offsets[name] + 2 + 2 * k, cut.extent
+
+
+def _put(values: Values, row: Value, words: Iterable[tuple[int, Scalar]]) -> None:
+    f = values.function
+    for position, word in words:
+        value = values.value(word)
+        f.put(value, f.offset(row, "i64", i64(position)))
+
+
+def _function(name: str, parameters: str, linkage: str, program: Program, target: Target) -> tuple[Function, Values]:
+    """A function beside the kernels, which knows the sizes; and its values."""
+    f = Function(quoted("", name), [parameters], linkage)
+    values = Values(f, Functions(f, target), Access(Kernel(name, (), (), ()), program))
+    for position, size in enumerate(program.sizes):
+        slot = f.offset(Value("%sizes", "ptr"), "i64", i64(position))
+        f.effect(f"{quoted('%', f'size.{size}')} = load i64, {slot}")
+    return f, values
+
+
+def _piece(values: Values, attributes: str) -> Piece:
+    return Piece(
+        values.function.text(attributes),
+        frozenset(values.function.declarations),
+        frozenset(values.constants.values()),
+        frozenset(values.functions.elementary),
+    )
+
+
+class _Shared:
+    """The function that runs one thread's share, and with it the kernels in the order of the text."""
+
+    def __init__(self, program: Program, target: Target, shared: Partition, attributes: str, linkage: str) -> None:
+        self.program, self.target, self.shared, self.attributes = program, target, shared, attributes
+        self.alone = linkage == "internal"  # nobody to meet, and no clocks
+        parameters = "ptr %args, ptr %sizes, ptr %row, ptr %team"
+        self.function, self.values = _function(shared_name(program), parameters, linkage, program, target)
+        self.positions = {buffer.name: k for k, buffer in enumerate(program.buffers)}
+        self.pieces: list[Piece] = []
+        self.names: dict[CanonicalKernel, str] = {}  # of the function that runs kernels of each form
+
+    def emit(self) -> list[Piece]:
+        with flushed(self.function, self.target):
+            self._body()
+        return [*self.pieces, _piece(self.values, self.attributes)]
+
+    def _body(self) -> None:
+        f = self.function
+        position = 0
+        while position < len(self.program.body):
+            number, wave = next(
+                ((k, w) for k, w in enumerate(self.shared.wavefronts) if w.first == position), (0, None)
+            )
+            if wave is None:
+                self._one_after_another((position,))
+                position += 1
+                continue
+            rounds = self._word(self.shared.wave(number))
+            with f.when(f.compare("icmp eq", rounds, i64(0))):
+                self._one_after_another(range(position, wave.end))
+            with f.when(f.compare("icmp ne", rounds, i64(0))):
+                self._one_after_another(wave.before)
+                self._beside(wave, number, rounds)
+                self._one_after_another(wave.after)
+            position = wave.end
+
+    def _one_after_another(self, positions: Sequence[int]) -> None:
+        """Top-level statements, each by its strategy; all threads meet after each."""
+        f = self.function
+        for position in positions:
+            mode = self._word(self.shared.mode(position))
+            with f.when(f.compare("icmp sge", mode, i64(0))), self._timed(position):
+                self._statement(self.program.body[position], (), position, mode)
+            if position < len(self.program.body) - 1:
+                self._meet()
+
+    def _beside(self, wave: Wavefront, number: int, rounds: Value) -> None:
+        """In each round every stage at a block of its own, and then all threads meet."""
+        f, values, first = self.function, self.values, self.shared.wave(number)
+        extent, block = values.value(wave.extent), self._word(first + 1)
+        with values.loop("(round)", i64(0), rounds, 1):
+            for k, stage in enumerate(wave.stages):
+                lag = self._word(first + 2 + k)
+                behind = f.binary("sub", values.index("(round)"), lag)
+                begin = f.binary("mul", behind, block)
+                runs = f.compare("icmp sge", lag, i64(0))
+                inside = f.compare("icmp sge", behind, i64(0))
+                before_end = f.compare("icmp slt", begin, extent)
+                now = f.binary("and", runs, f.binary("and", inside, before_end))
+                with f.when(now), self._timed(stage.position):
+                    end = f.intrinsic("smin", f.binary("add", begin, block), extent)
+                    self._block(stage, extent, begin, end)
+            self._meet()
+
+    def _block(self, stage: Stage, extent: Value, begin: Value, end: Value) -> None:
+        """A stage at begin ≤ step < end, counted from where it starts."""
+        f, statement = self.function, self.program.body[stage.position]
+        if isinstance(statement, Loop):
+            self._steps(statement, (), stage.position, i64(0), begin, end)
+            return
+        if stage.descending:
+            begin, end = f.binary("sub", extent, end), f.binary("sub", extent, begin)
+        points = self.values.value(stage.points)
+        part = stage.index, f.binary("mul", begin, points), f.binary("mul", end, points)
+        self._call(statement, (), part)
+
+    @contextmanager
+    def _timed(self, position: int) -> Iterator[None]:
+        """Add the time that a top-level statement takes here to this thread's clock of it, if there is one."""
+        self._tick(position, -1)
+        yield
+        self._tick(position, 1)
+
+    def _tick(self, position: int, sign: int) -> None:
+        if has_clock(self.target) and not self.alone:
+            f, clocks = self.function, self._word(CLOCKS)
+            with f.when(f.compare("icmp ne", clocks, i64(0))):
+                address = f.emit("ptr", f"inttoptr {clocks} to ptr")
+                f.effect(f"call void @{TICK}({address}, {i64(position)}, {i64(sign)})")
+
+    def _word(self, position: int) -> Value:
+        """A word of this thread's row of shares."""
+        return self.function.get(self.function.offset(Value("%row", "ptr"), "i64", i64(position)), "i64")
+
+    def _address(self, buffer: str) -> Value:
+        address = self.function.offset(Value("%args", "ptr"), "ptr", i64(self.positions[buffer]))
+        return self.function.get(address, "ptr")
+
+    def _meet(self) -> None:
+        if self.alone:
+            return
+        f, team = self.function, Value("%team", "ptr")
+        with f.when(f.compare("icmp ne", team, Value("null", "ptr"))):
+            f.effect(f"call void @{BARRIER}({team}, {self._word(THREAD)})")
+
+    def _statement(self, statement: Statement, indices: tuple[str, ...], position: int, mode: Value) -> None:
+        if isinstance(statement, Loop):
+            self._steps(statement, indices, position, mode, i64(0), self.values.value(statement.extent))
+            return
+        f = self.function
+        meeting = self.shared.meeting(position, statement.name)
+        if meeting:
+            with f.when(f.compare("icmp ne", f.binary("and", mode, i64(meeting)), i64(0))):
+                self._meet()
+        with f.when(f.compare("icmp ne", self._word(self.shared.offsets[statement.name]), i64(0))):
+            self._call(statement, indices)
+
+    def _steps(
+        self, loop: Loop, indices: tuple[str, ...], position: int, mode: Value, begin: Value, end: Value
+    ) -> None:
+        """The loop's steps begin ≤ step < end, counted from where it starts."""
+        f, values = self.function, self.values
+        counter = f"({loop.index})"
+        extent = values.value(loop.extent)
+        with values.loop(counter, begin, end, 1):
+            step = values.index(counter)
+            if loop.reverse:
+                step = f.binary("sub", f.binary("sub", extent, i64(1)), step)
+            with values.scope(f.block, {loop.index: step}):
+                for inner in loop.body:
+                    self._statement(inner, (*indices, loop.index), position, mode)
+
+    def _call(self, kernel: Kernel, indices: tuple[str, ...], part: tuple[str, Value, Value] | None = None) -> None:
+        """Run a kernel: this thread's share, or the part of one dim that is given with its first point and its end."""
+        f, cuts = self.function, self.shared.cuts[kernel.name]
+        name, buffers = self._named(kernel, indices)
+        # Addresses and shares are read here each time: to hold them all from the start takes far more registers than
+        # there are.
+        arguments = [self._address(buffer) for buffer in buffers]
+        arguments += [Value(quoted("%", f"size.{size}"), "i64") for size in self.program.sizes]
+        arguments += [self.values.index(index) for index in indices]
+        first = self.shared.offsets[kernel.name] + 1
+        for k, cut in enumerate(cuts):
+            if part is not None and part[0] == cut.index:
+                arguments += part[1:]
+            else:
+                arguments += [self._word(first + 2 * k), self._word(first + 1 + 2 * k)]
+        f.effect(f"call void {quoted('@', name)}({', '.join(map(str, arguments))})")
+
+    def _named(self, kernel: Kernel, indices: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """The function that runs a kernel, and the buffers to give it; one function for all kernels of one form."""
+        tile = self.shared.schedules[kernel.name]
+        cuts = tuple(cut.index for cut in self.shared.cuts[kernel.name])
+        found, buffers = canonical(kernel, (*indices, *cuts), tile, self.program)
+        if found not in self.names:
+            self.names[found] = name = f"{self.program.name}.{kernel.name}"
+            parameters = Parameters(buffers, self.program.sizes, indices, cuts)
+            attributes = f"noinline {self.attributes}"
+            self.pieces.append(
+                kernel_function(quoted("", name), kernel, tile, parameters, self.program, self.target, attributes)
+            )
+        return self.names[found], buffers

@@ -1,0 +1,251 @@
+"""How a loop's CTAs are grouped: a cost model of one step, and the best grouping by it.
+
+In: a loop's unit, an architecture, and lengths. Out: `Grouping`s with their estimated seconds, the best first. A step
+takes as long as the busiest CTA computes and fetches operands, and then the barriers of the group's kind. Small groups
+have cheap barriers but few SMs: which is better depends on how many slices there are, so it is decided at the call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from graphc.codegen.cuda.isa.arch import WARP, Arch
+from graphc.codegen.cuda.loops.geometry import Geometry
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.mma_tile import MmaGeometry
+from graphc.codegen.cuda.loops.versions import RESERVED, Version
+from graphc.codegen.lengths import evaluate, points_of
+from graphc.codegen.llvm.functions import STORAGE
+from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement
+from graphc.codegen.uses import stored
+from graphc.scalar import walk
+
+__all__ = ["TENSOR", "Grouping", "Step", "groupings", "step_of"]
+
+_CYCLES = 2  # a warp's instruction: 8 warps share 4 schedulers
+_BESIDE = 3  # instructions for each term of a reduction: two loads and a multiply-add
+TENSOR = 8  # how many times as fast tensor cores are, where the other operand is still to be rounded
+_SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle, for tensor cores; for multiply-adds half
+_TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
+# Seconds of an H200, fitted to what loops took in every grouping (docs/gpu.md).
+_LATENCY = 380e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+_NEAR = 640e-9  # of one whose product reads from shared memory instead
+_VISIT = 350e-9  # of a kernel that goes over the points of a product, with what it loads
+_CHAINED = 9e-9  # of a product of the tensor cores that waits for the one before, and for its operands
+_TURN = 180e-9  # of each further point that a thread has: loads, exponentials and divisions in a chain
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One kernel in one step: its points, the terms of its reductions at each, and the bytes that these read: `held`
+    are those that no step changes, `made` those that the loop stores."""
+
+    kernel: str
+    points: int
+    terms: int
+    products: int
+    lanes: int
+    held: int
+    made: int
+    visited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All kernels of one step of a loop, those of inner loops as often as they run; and the barriers."""
+
+    steps: int
+    works: tuple[tuple[int, Work], ...]
+    barriers: int
+
+    @property
+    def flops(self) -> int:
+        return sum(2 * times * w.points * w.terms * w.products for times, w in self.works)
+
+    @property
+    def held(self) -> int:
+        """Bytes that every step reads again."""
+        return sum(w.held for _, w in self.works)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A version of the loop on `groups` groups of CTAs, each with its part of the slicings (`parts` says how many parts
+    each is cut into), with so many bytes of dynamic shared memory for a CTA; and the estimated seconds of a step, of
+    what a step waits however little it computes, and of the loop."""
+
+    version: Version
+    parts: tuple[int, ...]
+    shared: int
+    step: float
+    waiting: float
+    seconds: float
+
+    @property
+    def groups(self) -> int:
+        return math.prod(self.parts)
+
+
+def groupings(unit: LoopUnit, program: Program, arch: Arch, sizes: Mapping[str, int]) -> tuple[Grouping, ...]:
+    """Every way to run the loop that is worth a look, the best first."""
+    step = step_of(unit, program, sizes)
+    lengths = [evaluate(slicing.extent, sizes) for slicing in unit.slicings]
+    found = [
+        _estimated(version, parts, step, unit, lengths, arch)
+        for version in unit.versions
+        for parts in _fitting(version, lengths, arch)
+    ]
+    return tuple(sorted(found, key=lambda grouping: grouping.seconds))
+
+
+def _fitting(version: Version, lengths: list[int], arch: Arch) -> list[tuple[int, ...]]:
+    """Ways to cut the slicings such that what a CTA keeps of its slice fits into its shared memory: with few groups
+    that take turns on an SM, or if that is not enough, with many."""
+    for turns in _TURNS:
+        ways = [p for p in _parts(version, lengths, arch, turns) if _fits(version, lengths, p, arch)]
+        if ways:
+            return ways
+    return []
+
+
+def _fits(version: Version, lengths: list[int], parts: tuple[int, ...], arch: Arch) -> bool:
+    return not version.mirrors or _shared(version, lengths, parts) <= arch.shared - RESERVED
+
+
+def _parts(version: Version, lengths: list[int], arch: Arch, turns: int) -> Iterator[tuple[int, ...]]:
+    """Ways to cut the slicings: each whole, by powers of two, or into its points. Groups that wait for each other over
+    the grid must all fit on the chip at one time; of others some may take turns on an SM."""
+    choices = [
+        sorted({*(2**k for k in range(max(1, length).bit_length())), max(1, length)}) if fixed is None else [fixed]
+        for length, fixed in zip(lengths, version.fixed, strict=True)
+    ]
+    least = math.prod(fixed or 1 for fixed in version.fixed)
+    most = arch.sms // version.ctas if version.kind == "grid" else max(least, turns * arch.sms // version.ctas)
+    yield from (parts for parts in itertools.product(*choices) if math.prod(parts) <= most)
+
+
+def _shared(version: Version, lengths: list[int], parts: tuple[int, ...]) -> int:
+    return version.shared + sum(mirror.bytes(lengths, parts) for mirror in version.mirrors)
+
+
+def _estimated(
+    version: Version, parts: tuple[int, ...], step: Step, unit: LoopUnit, lengths: list[int], arch: Arch
+) -> Grouping:
+    groups = math.prod(parts)
+    compute = sum(times * _kernel_seconds(w, version, groups, unit.threads, arch) for times, w in step.works)
+    meeting = _meeting_seconds(version, parts, step, unit, lengths, arch)
+    waiting = meeting + sum(times * _latency(w, version) for times, w in step.works)
+    seconds = compute + meeting
+    waves = -(-groups // max(1, arch.at_once(version.ctas, version.kind)))
+    shared = _shared(version, lengths, parts)
+    return Grouping(version, parts, shared, seconds, waiting, seconds * step.steps * waves)
+
+
+def _meeting_seconds(
+    version: Version, parts: tuple[int, ...], step: Step, unit: LoopUnit, lengths: list[int], arch: Arch
+) -> float:
+    """What the CTAs of a group wait for each other in a step."""
+    if not version.exchanges:
+        one = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
+        return step.barriers * one
+    if version.kind == "cluster":
+        return sum(arch.cluster_round + round.sent(lengths, parts) / arch.cluster_rate for round in version.exchanges)
+    words = [round.words_of_thread(lengths, parts, unit.threads) for round in version.exchanges]
+    return sum(arch.grid_round + count * arch.word for count in words)
+
+
+def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arch: Arch) -> float:
+    """One kernel of one step, in one group."""
+    ctas = version.ctas
+    points = -(-work.points // groups)
+    rounds = -(-points * work.lanes // (ctas * threads))
+    compute = rounds * (-(-work.terms * work.products // work.lanes)) * _BESIDE * _CYCLES / (arch.clock * 1e9)
+    tile = version.tiles.get(work.kernel)
+    turns = -(-points // (ctas * threads))
+    if tile is not None and tile[1].home != "memory":
+        more = (turns - 1) * _TURN + _tile_seconds(tile[1], compute, points, threads, arch)
+        if isinstance(tile[1], MmaGeometry) and not version.mirrors:  # every CTA reads what all have made
+            more += ctas * work.made / arch.l2
+        return _latency(work, version) + more
+    fetched = min(work.held, 4 * work.terms * work.products * -(-points // ctas))
+    return _latency(work, version) + (rounds - 1) * _TURN + max(compute, fetched * arch.sms / arch.l2)
+
+
+def _latency(work: Work, version: Version) -> float:
+    """How long a kernel takes that has nothing to compute."""
+    if work.visited:
+        return _VISIT
+    near = version.mirrors and work.kernel in version.tiles
+    return _NEAR if near else _LATENCY
+
+
+def _tile_seconds(tile: Geometry | MmaGeometry, compute: float, points: int, threads: int, arch: Arch) -> float:
+    """A product whose operands are on the chip: shared memory is read anew for every tile of rows."""
+    rows = -(-points // tile.units)
+    at_once = tile.rows if isinstance(tile, MmaGeometry) else tile.rows * max(1, threads // WARP // tile.across)
+    passes = -(-rows // at_once)
+    if isinstance(tile, MmaGeometry):
+        compute = compute / TENSOR + passes * (2 * arch.cta_barrier + tile.chain * _CHAINED)
+    if tile.home == "registers":
+        return compute
+    width = _SHARED_WIDTH if isinstance(tile, MmaGeometry) else _SHARED_WIDTH // 2
+    return max(compute, passes * tile.bytes / (width * arch.clock * 1e9))
+
+
+# Counting.
+
+
+def step_of(unit: LoopUnit, program: Program, sizes: Mapping[str, int]) -> Step:
+    """What one step of the unit's loop does."""
+    made = stored((unit.loop,))
+    works = tuple(
+        (times, _work(kernel, unit.lanes[kernel.name], kernel.name in unit.visited, made, program, sizes))
+        for times, kernel in _repeated(unit.loop.body, 1, sizes)
+    )
+    met = sum(times for times, kernel in _repeated(unit.loop.body, 1, sizes) if kernel.name in unit.barriers)
+    return Step(evaluate(unit.loop.extent, sizes), works, met)
+
+
+def _repeated(body: tuple[Statement, ...], times: int, sizes: Mapping[str, int]) -> Iterator[tuple[int, Kernel]]:
+    for statement in body:
+        if isinstance(statement, Loop):
+            yield from _repeated(statement.body, times * evaluate(statement.extent, sizes), sizes)
+        else:
+            yield times, statement
+
+
+def _work(
+    kernel: Kernel, lanes: int, visited: bool, made: set[str], program: Program, sizes: Mapping[str, int]
+) -> Work:
+    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    inside = [value for reduce in reduces for value in reduce.values]
+    extents = {d.index: evaluate(d.extent, sizes) for d in (*kernel.dims, *(d for r in reduces for d in r.dims))}
+    read: dict[bool, dict[tuple[str, tuple[Scalar, ...]], int]] = {True: {}, False: {}}  # by whether it is made here
+    for part in (part for value in inside for part in walk(value) if isinstance(part, Load)):
+        size = _count(part, extents) * STORAGE[program.buffer(part.buffer).dtype][1]
+        if part.buffer in made or _stays(part, extents):
+            read[part.buffer in made][part.buffer, part.at] = size
+    return Work(
+        kernel.name,
+        points_of(kernel.dims, sizes),
+        max((points_of(reduce.dims, sizes) for reduce in reduces), default=1),
+        max(1, sum(isinstance(part, Call) and part.fn == "mul" for value in inside for part in walk(value))),
+        lanes,
+        sum(read[False].values()),
+        sum(read[True].values()),
+        visited,
+    )
+
+
+def _stays(load: Load, extents: Mapping[str, int]) -> bool:
+    """Whether a load is of the same elements in every step: no index of a loop is in it."""
+    return all(part.name in extents for s in load.at for part in walk(s) if isinstance(part, Index))
+
+
+def _count(load: Load, extents: Mapping[str, int]) -> int:
+    """The elements that a load touches in a step, over all points."""
+    names = {part.name for subscript in load.at for part in walk(subscript) if isinstance(part, Index)}
+    return math.prod(extents.get(name, 1) for name in names)

@@ -1,0 +1,442 @@
+"""The GPU through NVIDIA's driver: memory, copies, modules, launches, graphs of launches.
+
+A `Device` is all that running a program needs; addresses are integers. `nvidia_device` gives the machine's first GPU
+through the package cuda-bindings (`pip install 'graphc-compiler[cuda]'`), which calls the driver's C interface. Work
+goes to streams, by their handles: in one it is done in order; between two only a mark and a wait for it make an order.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from graphc.codegen.cuda.driver.driver_structs import Arguments, Prepared, launch_config, node_attributes, node_params
+from graphc.errors import UnsupportedError
+
+__all__ = ["Device", "Order", "Prepared", "nvidia_device"]
+
+_OLDEST_DRIVER = 12030  # of CUDA 12.3, the first that takes PTX 8.3
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_UNSUPPORTED_PTX = 222  # CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not synchronised with the legacy default stream
+_NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
+_TIMING = 0  # CU_EVENT_DEFAULT
+_PORTABLE_CLUSTER = 8  # CTAs: for more, a function must be told first
+_CLUSTERS = (2, 4, 8, 16)  # CTAs
+_ALL_MEMORY = 2**64 - 1
+_NOTHING = """\
+.version 8.0
+.target sm_90
+.address_size 64
+.visible .entry nothing() { ret; }
+"""  # a kernel that does it, to ask about launches
+
+
+# Asked for once, and late: for each launch, those before it that it comes behind, by their numbers.
+Order = Callable[[], Sequence[Sequence[int]]]
+
+
+class Device(Protocol):
+    """Where a program's kernels run."""
+
+    @property
+    def arch(self) -> str:
+        """Its compute capability: "sm_90"."""
+
+    @property
+    def sms(self) -> int:
+        """How many SMs it has."""
+
+    @property
+    def clusters(self) -> Mapping[int, int]:
+        """How many clusters of each size, a power of two, can run at the same time, each CTA on an SM of its own. A
+        GPU, or the part of one that is there, may have fewer SMs side by side than its architecture allows."""
+
+    def load(self, ptx: str) -> Any:
+        """A module of PTX, ready to be launched from."""
+
+    @property
+    def stream(self) -> int:
+        """The handle of a stream of its own, which waits for no other."""
+
+    def allocate(self, size: int, stream: int) -> int:
+        """The address of memory that is there for what follows in the stream.
+
+        Raises `MemoryError`, saying how much there is, if it does not fit.
+        """
+
+    def free(self, address: int, stream: int) -> None:
+        """Give memory back when all that the stream holds has ended."""
+
+    def clear(self, address: int, size: int, stream: int) -> None:
+        """Fill memory with zeros."""
+
+    def write(self, address: int, array: np.ndarray, stream: int) -> None:
+        """Copy an array, contiguous, to the device; it may be changed as soon as this returns."""
+
+    def read(self, array: np.ndarray, address: int, stream: int) -> None:
+        """Copy from the device to an array, contiguous; all that the stream held has ended then."""
+
+    def launcher(self, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
+        """What makes launches in the stream that it is called with, each behind those that the order says, or more."""
+
+    def timed(self, launches: Sequence[Prepared]) -> Callable[[int], list[float]]:
+        """What makes launches, of kernels that have been launched before, one after another in the stream that it is
+        called with, waits for them, and gives the seconds that each took."""
+
+    def mark(self, stream: int) -> Any:
+        """A mark behind all that the stream holds."""
+
+    def wait(self, stream: int, mark: Any) -> None:
+        """What follows in the stream begins when all before the mark has ended; the caller does not wait."""
+
+    def finish(self, stream: int) -> None:
+        """Let the caller wait until all that the stream holds has ended."""
+
+    def synchronize(self) -> None:
+        """Let the caller wait until all that was launched has ended, by other libraries too."""
+
+
+class NvidiaDevice:
+    """A GPU through its driver's C interface."""
+
+    def __init__(self, driver: Any, ordinal: int) -> None:
+        self._driver = driver
+        self._call("cuInit", 0)
+        version = self._call("cuDriverGetVersion")
+        if version < _OLDEST_DRIVER:
+            raise UnsupportedError(
+                f"the NVIDIA driver supports CUDA {version // 1000}.{version % 1000 // 10}, but graphc needs 12.3; "
+                "install a newer driver"
+            )
+        if self._call("cuDeviceGetCount") <= ordinal:
+            raise UnsupportedError(f"there is no GPU number {ordinal}")
+        self._device = self._call("cuDeviceGet", ordinal)
+        self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
+        self._call("cuCtxSetCurrent", self._context)
+        self.stream = int(self._call("cuStreamCreate", _NON_BLOCKING))
+        self._keep_memory()
+
+    def _keep_memory(self) -> None:
+        """Memory that was given back is not handed to the system whenever the host waits, as it is by default: each
+        call would map its outputs anew."""
+        pool = self._call("cuDeviceGetDefaultMemPool", self._device)
+        threshold = self._driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+        self._call("cuMemPoolSetAttribute", pool, threshold, self._driver.cuuint64_t(_ALL_MEMORY))
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call a function of the driver; its result, or an error with the driver's own words."""
+        return self._checked(name, getattr(self._driver, name)(*arguments))
+
+    def _checked(self, name: str, result: tuple[Any, ...]) -> Any:
+        status = int(result[0])
+        if status:
+            _, text = self._driver.cuGetErrorString(result[0])
+            said = text.decode() if isinstance(text, bytes) else text
+            raise UnsupportedError(f"{name} failed with error {status}: {said}")
+        return result[1] if len(result) == 2 else result[1:]
+
+    @functools.cached_property
+    def arch(self) -> str:
+        major, minor = (self._attribute(f"COMPUTE_CAPABILITY_{part}") for part in ("MAJOR", "MINOR"))
+        return f"sm_{major}{minor}"
+
+    @functools.cached_property
+    def sms(self) -> int:
+        return self._attribute("MULTIPROCESSOR_COUNT")
+
+    @functools.cached_property
+    def clusters(self) -> dict[int, int]:
+        if not self._attribute("CLUSTER_LAUNCH"):
+            return {}
+        module, shared = self.load(_NOTHING), self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
+        asked = {size: Prepared(module, "nothing", size, 32, size, shared, False, ()) for size in _CLUSTERS}
+        return {size: self._clusters(launch) for size, launch in asked.items()}
+
+    def _clusters(self, launch: Prepared) -> int:
+        """How many clusters of a launch can run at the same time; a size that there is not is an error here."""
+        function = self._function(launch)
+        config = launch_config(self._driver, launch, self.stream)
+        status, *found = self._driver.cuOccupancyMaxActiveClusters(function, config)
+        return 0 if int(status) else int(found[0])
+
+    def _attribute(self, name: str) -> int:
+        code = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        return int(self._call("cuDeviceGetAttribute", code, self._device))
+
+    def load(self, ptx: str) -> _Module:
+        self._enter()
+        result = self._driver.cuModuleLoadData(ptx.encode() + b"\0")
+        if int(result[0]) == _UNSUPPORTED_PTX:
+            version = ptx.partition(".version ")[2].split(maxsplit=1)[0]
+            raise UnsupportedError(
+                f"the NVIDIA driver is too old for PTX {version}, which a GPU {self.arch} needs; install a newer driver"
+            )
+        return _Module(self, self._checked("cuModuleLoadData", result))
+
+    def unload(self, module: _Module) -> None:
+        """Give a module back when all that was launched has ended."""
+        self.synchronize()
+        self._call("cuModuleUnload", module.handle)
+
+    def allocate(self, size: int, stream: int) -> int:
+        self._enter()
+        result = self._driver.cuMemAllocAsync(max(size, 1), stream)
+        if int(result[0]) == _OUT_OF_MEMORY:
+            free, total = self._call("cuMemGetInfo")
+            raise MemoryError(
+                f"the call needs {size / 2**30:.1f} GiB more on the GPU, which has {free / 2**30:.1f} GiB free of "
+                f"{total / 2**30:.1f} GiB"
+            )
+        return int(self._checked("cuMemAllocAsync", result))
+
+    def free(self, address: int, stream: int) -> None:
+        self._enter()
+        self._call("cuMemFreeAsync", address, stream)
+
+    def clear(self, address: int, size: int, stream: int) -> None:
+        self._enter()
+        self._call("cuMemsetD8Async", address, 0, size, stream)
+
+    def write(self, address: int, array: np.ndarray, stream: int) -> None:
+        self._enter()
+        if array.nbytes:
+            self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, stream)
+            if self._pinned(array.ctypes.data):
+                self.finish(stream)
+
+    def _pinned(self, address: int) -> bool:
+        """Whether the driver knows memory of the host, and so reads it later; of any other it takes a copy at once."""
+        kind = self._driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+        return int(self._driver.cuPointerGetAttribute(kind, address)[0]) == 0
+
+    def read(self, array: np.ndarray, address: int, stream: int) -> None:
+        self._enter()
+        if array.nbytes:
+            self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream)
+        self.finish(stream)
+
+    def mark(self, stream: int) -> _Event:
+        event = self.event(_NO_TIMING)
+        self._call("cuEventRecord", event.handle, stream)
+        return event
+
+    def event(self, flags: int) -> _Event:
+        self._enter()
+        return _Event(self, self._call("cuEventCreate", flags))
+
+    def elapsed(self, start: _Event, end: _Event) -> float:
+        """The seconds between two events that have been recorded, and have timing."""
+        self._enter()
+        return 1e-3 * float(self._call("cuEventElapsedTime", start.handle, end.handle))
+
+    def wait(self, stream: int, mark: _Event) -> None:
+        self._enter()
+        self._call("cuStreamWaitEvent", stream, mark.handle, 0)
+
+    def destroy(self, mark: _Event) -> None:
+        """Give a mark back; a stream that waits for it goes on waiting."""
+        self._enter()
+        self._call("cuEventDestroy", mark.handle)
+
+    def finish(self, stream: int) -> None:
+        self._enter()
+        self._call("cuStreamSynchronize", stream)
+
+    def synchronize(self) -> None:
+        self._enter()
+        self._call("cuCtxSynchronize")
+
+    def launcher(self, launches: Sequence[Prepared], order: Order) -> _Launcher:
+        return _Launcher(self, tuple(launches), order)
+
+    def timed(self, launches: Sequence[Prepared]) -> _Timed:
+        return _Timed(self, tuple(launches))
+
+    def launch(self, launches: Sequence[Prepared], stream: int) -> None:
+        """One call of the driver for each."""
+        self._enter()
+        for launch in launches:
+            self._launch(launch, stream)
+
+    def graph(self, launches: Sequence[Prepared], behind: Sequence[Sequence[int]]) -> _Graph:
+        """A graph of launches, each behind those that `behind` says, by their numbers; any stream can run it.
+
+        Its nodes are added one by one: while a stream captures, no thread may wait for the context.
+        """
+
+        def build(graph: Any) -> None:
+            nodes: list[Any] = []
+            for launch, others in zip(launches, behind, strict=True):
+                nodes.append(self._node(graph, [nodes[k] for k in others], launch))
+
+        return self._built(launches, build)
+
+    def timed_graph(self, launches: Sequence[Prepared], events: Sequence[_Event]) -> _Graph:
+        """A graph of launches one behind the other, which records an event before all of them, and one behind each."""
+
+        def build(graph: Any) -> None:
+            behind = [self._event_node(graph, [], events[0])]
+            for launch, event in zip(launches, events[1:], strict=True):
+                behind = [self._event_node(graph, [self._node(graph, behind, launch)], event)]
+
+        return self._built(launches, build)
+
+    def _built(self, launches: Sequence[Prepared], build: Callable[[Any], None]) -> _Graph:
+        self._enter()
+        graph = self._call("cuGraphCreate", 0)
+        try:
+            build(graph)
+            made = self._call("cuGraphInstantiate", graph, 0)
+        finally:
+            self._call("cuGraphDestroy", graph)
+        return _Graph(self, launches, made)
+
+    def _event_node(self, graph: Any, behind: list[Any], event: _Event) -> Any:
+        return self._call("cuGraphAddEventRecordNode", graph, behind, len(behind), event.handle)
+
+    def _node(self, graph: Any, behind: list[Any], launch: Prepared) -> Any:
+        """A launch in a graph, behind other nodes."""
+        arguments = Arguments(launch.arguments)
+        params = node_params(self._driver, launch, self._function(launch), arguments)
+        node = self._call("cuGraphAddKernelNode", graph, behind, len(behind), params)
+        for attribute, value in node_attributes(self._driver, launch):
+            self._call("cuGraphKernelNodeSetAttribute", node, attribute, value)
+        return node
+
+    def run(self, graph: _Graph, stream: int) -> None:
+        self._enter()
+        self._call("cuGraphLaunch", graph.handle, stream)
+
+    def discard(self, graph: _Graph) -> None:
+        """Give a graph back; where it runs, it goes on to its end."""
+        self._enter()
+        self._call("cuGraphExecDestroy", graph.handle)
+
+    def _launch(self, launch: Prepared, stream: int) -> None:
+        config, arguments = launch_config(self._driver, launch, stream), Arguments(launch.arguments)
+        self._call("cuLaunchKernelEx", config, self._function(launch), arguments.address, 0)
+
+    def _function(self, launch: Prepared) -> Any:
+        """A kernel, which is told before the first launch that asks for so much: the next call may ask for more."""
+        module = launch.module
+        function = module.functions.get(launch.symbol)
+        if function is None:
+            function = _Function(self._call("cuModuleGetFunction", module.handle, launch.symbol.encode()))
+            module.functions[launch.symbol] = function
+        attributes = self._driver.CUfunction_attribute
+        if launch.cluster > function.cluster:
+            attribute = attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+            self._call("cuFuncSetAttribute", function.handle, attribute, 1)
+            function.cluster = launch.cluster
+        if launch.shared > function.shared:
+            attribute = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._call("cuFuncSetAttribute", function.handle, attribute, launch.shared)
+            function.shared = launch.shared
+        return function.handle
+
+    def _enter(self) -> None:
+        """Another library may have made its own context this thread's."""
+        self._call("cuCtxSetCurrent", self._context)
+
+
+@dataclass(slots=True)
+class _Function:
+    """A kernel, and what its launches may ask for: CTAs of a cluster, bytes of dynamic shared memory."""
+
+    handle: Any
+    cluster: int = _PORTABLE_CLUSTER
+    shared: int = 0
+
+
+class _Module:
+    """Code on the GPU, with its functions by name; it goes with the last that knows it."""
+
+    def __init__(self, device: NvidiaDevice, handle: Any) -> None:
+        self.handle = handle
+        self.functions: dict[str, _Function] = {}
+        self._device = device
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self._device.unload(self)
+
+
+class _Launcher:
+    """Launches that, if there are several, become one graph when they are made a second time: one call of the driver
+    from then on, and those that need not wait for each other run together."""
+
+    def __init__(self, device: NvidiaDevice, launches: tuple[Prepared, ...], order: Order) -> None:
+        self._device, self._launches, self._order = device, launches, order
+        self._made = False
+        self._graph: _Graph | None = None
+
+    def __call__(self, stream: int) -> None:
+        if not self._made or len(self._launches) < 2:
+            self._device.launch(self._launches, stream)
+            self._made = True
+            return
+        if self._graph is None:
+            self._graph = self._device.graph(self._launches, self._order())
+        self._device.run(self._graph, stream)
+
+
+class _Timed:
+    """Launches as one graph with events between them, so that no time of the host's is counted."""
+
+    def __init__(self, device: NvidiaDevice, launches: tuple[Prepared, ...]) -> None:
+        self._device = device
+        self._events = [device.event(_TIMING) for _ in range(len(launches) + 1)]
+        self._graph = device.timed_graph(launches, self._events)
+
+    def __call__(self, stream: int) -> list[float]:
+        self._device.run(self._graph, stream)
+        self._device.finish(stream)
+        return [self._device.elapsed(start, end) for start, end in itertools.pairwise(self._events)]
+
+
+class _Graph:
+    """A graph of launches, whose modules it keeps; it goes with the last that knows it."""
+
+    def __init__(self, device: NvidiaDevice, launches: Sequence[Prepared], handle: Any) -> None:
+        self.handle = handle
+        self._device, self._launches = device, launches
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self._device.discard(self)
+
+
+class _Event:
+    """An event of the driver's, which goes with the last that knows it."""
+
+    def __init__(self, device: NvidiaDevice, handle: Any) -> None:
+        self.handle = handle
+        self._device = device
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self._device.destroy(self)
+
+
+@functools.cache
+def nvidia_device(ordinal: int = 0) -> Device:
+    """A GPU of this machine. Raises `UnsupportedError` where the package, a driver or a GPU is missing."""
+    try:
+        from cuda.bindings import driver
+    except ImportError:
+        raise UnsupportedError(
+            "target='cuda' needs the package cuda-bindings: pip install 'graphc-compiler[cuda]'"
+        ) from None
+    try:
+        return NvidiaDevice(driver, ordinal)
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"no NVIDIA driver was found ({error}); gc.emit(graph, target='cuda', arch=…) makes code without one"
+        ) from None

@@ -1,0 +1,110 @@
+"""Blocked products with multiply-adds: each thread has some cells of the tile, its sums in registers.
+
+In: the factors of a product, and about how many points they have. Out: a `Blocking`, and the code that goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.codegen.cuda.gemm.blocks import BlockedProduct, Blocking, line
+from graphc.codegen.cuda.gemm.factors import Factors
+from graphc.codegen.cuda.gemm.tile_loader import Run
+from graphc.codegen.llvm.builder import Value, i64
+from graphc.codegen.llvm.functions import REGISTER, STORAGE, constant
+
+__all__ = ["SIDE", "FmaProduct", "fma_blocking"]
+
+SIDE = 16  # threads along each side of a tile
+_BUDGET = 64  # words of sums that a thread holds
+_SIDE_CELLS = 8  # of a thread, along each side
+_SHARED = 24 * 1024  # bytes for a block of the factors
+_PAD = 4  # words after each row, so that rows begin in different banks
+
+
+def fma_blocking(factors: Factors, left: int, right: int) -> Blocking:
+    """For about so many left and right points."""
+    size = STORAGE[factors.dtype][1]
+    sums = len(factors.reduce.sums) * size // 4
+    tall = wide = 1
+    while 2 * sums * tall * wide <= _BUDGET:
+        # The side of which fewer elements are loaded for each term grows first.
+        ways = [(len(factors.lefts) * tall, 2 * tall, wide), (len(factors.rights) * wide, tall, 2 * wide)]
+        fitting = [way for way in ways if SIDE * way[1] <= max(SIDE, left) and SIDE * way[2] <= max(SIDE, right)]
+        fitting = [way for way in fitting if max(way[1:]) <= _SIDE_CELLS]
+        if not fitting:
+            break
+        _, tall, wide = min(fitting)
+    height, width = SIDE * tall, SIDE * wide
+    row = len(factors.lefts) * (height + _PAD) + len(factors.rights) * (width + _PAD)
+    depth = 16
+    while depth > 4 and depth * row * size > _SHARED:
+        depth //= 2
+    results = len(factors.reduce.sums) * height * line(width)
+    stage = size * depth * row
+    return Blocking(height, width, depth, tall, wide, stage, max(2 * stage, size * results))
+
+
+class FmaProduct(BlockedProduct):
+    """In shared memory the elements of a factor lie term by term, neighbouring points side by side."""
+
+    def begin(self) -> None:
+        f, b, x = self.f, self.block, self.factors
+        self.across = f.binary("and", self.place.thread, i64(SIDE - 1))
+        self.down = f.binary("lshr", self.place.thread, i64(SIDE.bit_length() - 1))
+        keys = [(t, i, j) for t in range(len(x.reduce.sums)) for i in range(b.tall) for j in range(b.wide)]
+        self.sums = {key: f.variable(REGISTER[x.dtype]) for key in keys}
+        for variable in self.sums.values():
+            f.put(constant(0, x.dtype), variable)
+
+    def put(
+        self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
+    ) -> None:
+        f = self.f
+        zero = constant(0, self.factors.dtype)
+        row = (self.block.height if is_left else self.block.width) + _PAD
+        step = row if (self.factors.lefts if is_left else self.factors.rights)[operand].along == "terms" else 1
+        first = self._address(is_left, operand, stage, run.term, run.point)
+        for k, value in enumerate(values):
+            kept = value if counts is None else f.select(counts, value, zero)
+            f.put(kept, f.offset(first, self.element, i64(k * step)))
+
+    def _address(self, is_left: bool, operand: int, stage: Value, term: Value, point: Value) -> Value:
+        f, b = self.f, self.block
+        row = (b.height if is_left else b.width) + _PAD
+        start = b.depth * row * operand
+        if not is_left:
+            start += b.depth * (b.height + _PAD) * len(self.factors.lefts)
+        index = f.binary("add nsw", f.binary("mul nsw", term, i64(row)), point)
+        block = f.offset(self.memory, "i8", f.binary("mul nsw", stage, i64(b.stage)))
+        return f.offset(f.offset(block, self.element, i64(start)), self.element, index)
+
+    def add_block(self, stage: Value, meanwhile: Sequence[Callable[[], None]] = ()) -> None:
+        with self.s.counting(i64(0), i64(self.block.depth), i64(1), "term") as k:
+            self._add(stage, k)
+
+    def _add(self, stage: Value, k: Value) -> None:
+        """One term of all sums of this thread's cells."""
+        f, b, x = self.f, self.block, self.factors
+        top = f.binary("mul nsw", self.down, i64(b.tall))
+        left = f.binary("mul nsw", self.across, i64(b.wide))
+        rows = [[self._loaded(True, o, stage, k, top, i) for i in range(b.tall)] for o in range(len(x.lefts))]
+        columns = [[self._loaded(False, o, stage, k, left, j) for j in range(b.wide)] for o in range(len(x.rights))]
+        for total, l, r in x.terms:
+            for i in range(b.tall):
+                for j in range(b.wide):
+                    variable = self.sums[total, i, j]
+                    before = f.get(variable, REGISTER[x.dtype])
+                    f.put(self.s.functions.multiply_add(rows[l][i], columns[r][j], before), variable)
+
+    def _loaded(self, is_left: bool, operand: int, stage: Value, term: Value, first: Value, k: int) -> Value:
+        point = self._address(is_left, operand, stage, term, first)
+        return self.f.get(self.f.offset(point, self.element, i64(k)), self.element)
+
+    def spread(self) -> None:
+        f, b, x = self.f, self.block, self.factors
+        top = f.binary("mul nsw", self.down, i64(b.tall))
+        left = f.binary("mul nsw", self.across, i64(b.wide))
+        for (total, i, j), variable in self.sums.items():
+            at = self.result(total, f.binary("add nsw", top, i64(i)), f.binary("add nsw", left, i64(j)))
+            f.put(f.get(variable, REGISTER[x.dtype]), at)

@@ -1,0 +1,182 @@
+"""Blocked products on the tensor cores: each warp has some fragments of the tile, their sums in registers.
+
+In: the factors of a product, its `MmaBlocking`, and how elements are rounded. Out: code, appended to a device
+function. Factors are rounded once, on their way to shared memory, and lie there as they do in memory: with neighbouring
+terms side by side, or neighbouring points. `ldmatrix` reads either as fragments, but not points of 4 bytes, which are
+read one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.codegen.cuda.gemm.blocks import BlockedProduct
+from graphc.codegen.cuda.gemm.factors import Factor, Factors
+from graphc.codegen.cuda.gemm.mma_blocking import Lines, MmaBlocking, bytes_of, is_copied, lines_of
+from graphc.codegen.cuda.gemm.tile_loader import Run
+from graphc.codegen.cuda.isa.device import i32
+from graphc.codegen.cuda.isa.mma import COLUMNS, ROWS, Fragments
+from graphc.codegen.cuda.isa.place import Place
+from graphc.codegen.cuda.kernel.scalars import Scalars
+from graphc.codegen.llvm.builder import Value, i64
+from graphc.codegen.llvm.functions import constant
+from graphc.codegen.program import Kernel
+
+__all__ = ["MmaProduct"]
+
+
+class MmaProduct(BlockedProduct):
+    """Warps share the tile; each adds up its fragments of it."""
+
+    def __init__(
+        self, s: Scalars, kernel: Kernel, factors: Factors, block: MmaBlocking, fragments: Fragments, place: Place
+    ) -> None:
+        super().__init__(s, kernel, factors, block, place)
+        self.fragments = fragments
+        self.across = block.across
+        self.lines: dict[tuple[bool, int], Lines] = {}
+        self._starts: dict[tuple[bool, int], int] = {}
+        start = 0
+        for is_left, side, points in ((True, factors.lefts, block.height), (False, factors.rights, block.width)):
+            for operand, factor in enumerate(side):
+                self.lines[is_left, operand] = lines_of(factor, points, block.depth, fragments)
+                self._starts[is_left, operand] = start
+                start += bytes_of([factor], points, block.depth, fragments)
+
+    def rounded(self, factor: Factor) -> str | None:
+        """What lies in memory as the tensor cores take it, LLVM loads as it is: to widen and round again is nothing.
+        Anything else would have to be there to be rounded, and is to be on its way while other products are added."""
+        stored = factor.stored is not None and factor.stored == self.fragments.dtype
+        whole = factor.load is self.s.access.resolve(factor.value)
+        return self.fragments.element if stored and whole else None
+
+    def begin(self) -> None:
+        f, b, x = self.f, self.block, self.factors
+        self.major = f.binary("lshr", self.place.lane, i64(2))  # g
+        self.minor = f.binary("and", self.place.lane, i64(3))  # t
+        down, across = (f.binary(op, self.place.warp, i64(self.across)) for op in ("udiv", "urem"))
+        self.top = f.binary("mul nsw", down, i64(ROWS * b.tall))
+        self.side = f.binary("mul nsw", across, i64(COLUMNS * b.wide))
+        keys = [(t, i, j) for t in range(len(x.reduce.sums)) for i in range(b.tall) for j in range(b.wide)]
+        self.sums = {key: [f.variable("float") for _ in range(4)] for key in keys}
+        for variable in (v for variables in self.sums.values() for v in variables):
+            f.put(constant(0, x.dtype), variable)
+        self._lanes = {key: self._lane_offset(*key) for key in self.lines}
+
+    # Elements in shared memory.
+
+    @property
+    def copied(self) -> bool:
+        return is_copied(self.factors, self.fragments)
+
+    def address(self, is_left: bool, operand: int, stage: Value, run: Run) -> Value:
+        return self.f.offset(self._block(stage), "i8", self._offset(is_left, operand, run.point, run.term))
+
+    def put(
+        self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
+    ) -> None:
+        f, x = self.f, self.fragments
+        address = self.address(is_left, operand, stage, run)
+        if len(values) < x.packed:
+            zero = Value("0.0", x.element)
+            value = x.rounded(f, values[0])
+            f.put(value if counts is None else f.select(counts, value, zero), address)
+            return
+        for k in range(0, len(values), x.packed):
+            packed = x.pack(f, values[k : k + x.packed])
+            kept = packed if counts is None else f.select(counts, packed, i32(0))
+            f.put(kept, f.offset(address, "i8", i64(4 * k // x.packed)), 4)
+
+    def _block(self, stage: Value) -> Value:
+        return self.f.offset(self.memory, "i8", self.f.binary("mul nsw", stage, i64(self.block.stage)))
+
+    def _offset(self, is_left: bool, operand: int, point: Value, term: Value) -> Value:
+        """Where an element lies, in bytes from the beginning of a block."""
+        f, lines = self.f, self.lines[is_left, operand]
+        line, place = (point, term) if lines.by_points else (term, point)
+        first = f.binary("add nsw", f.binary("mul nsw", line, i64(lines.stride)), i64(self._starts[is_left, operand]))
+        return f.binary("add nsw", first, f.binary("mul nsw", place, i64(lines.size)))
+
+    def _in_matrices(self, lines: Lines) -> bool:
+        """Whether `ldmatrix` can read it: rows of eight points can be turned if elements have 16 bits."""
+        return lines.by_points or self.fragments.packed > 1
+
+    def _lane_offset(self, is_left: bool, operand: int) -> Value:
+        """What this lane reads of the warp's first fragment, or the row that it names. Of the four matrices of an
+        instruction the second has the next points on the left, the next terms on the right, and the third the other."""
+        f, lines, lane = self.f, self.lines[is_left, operand], self.place.lane
+        origin = self.top if is_left else self.side
+        if not self._in_matrices(lines):
+            return self._offset(is_left, operand, f.binary("add nsw", origin, self.major), self.minor)
+        row = f.binary("and", lane, i64(7))
+        odd = f.binary("and", f.binary("lshr", lane, i64(3)), i64(1))
+        upper = f.binary("lshr", lane, i64(4))
+        points, terms = (odd, upper) if is_left else (upper, odd)
+        point = f.binary("add nsw", origin, f.binary("mul nsw", points, i64(8)))
+        term = f.binary("mul nsw", terms, i64(self.fragments.depth // 2))
+        if lines.by_points:
+            return self._offset(is_left, operand, f.binary("add nsw", point, row), term)
+        return self._offset(is_left, operand, point, f.binary("add nsw", term, row))
+
+    # Products.
+
+    def add_block(self, stage: Value, meanwhile: Sequence[Callable[[], None]] = ()) -> None:
+        """The terms of a block, as many at a time as a fragment has."""
+        f, b, x = self.f, self.block, self.factors
+        block = self._block(stage)
+        first = {key: f.offset(block, "i8", offset) for key, offset in self._lanes.items()}
+        slices = b.depth // self.fragments.depth
+        for number in range(slices):
+            term = number * self.fragments.depth
+            for piece in meanwhile[number * len(meanwhile) // slices : (number + 1) * len(meanwhile) // slices]:
+                piece()
+            left: dict[int, list[list[Value]]] = {}
+            right: dict[int, list[list[Value]]] = {}
+            for total, l, r in x.terms:
+                if l not in left:
+                    left[l] = self._left(l, first[True, l], term)
+                if r not in right:
+                    right[r] = self._right(r, first[False, r], term)
+                for i in range(b.tall):
+                    for j in range(b.wide):
+                        variables = self.sums[total, i, j]
+                        before = [f.get(variable, "float") for variable in variables]
+                        after = self.fragments.multiply(f, left[l][i], right[r][j], before)
+                        for value, variable in zip(after, variables, strict=True):
+                            f.put(value, variable)
+
+    def _left(self, operand: int, first: Value, term: int) -> list[list[Value]]:
+        """The fragments of a left factor from a term of the block on, one for each sixteen points."""
+        lines = self.lines[True, operand]
+        places = self.fragments.left
+        return [self._fragment(lines, first, ROWS * i, term, places) for i in range(self.block.tall)]
+
+    def _right(self, operand: int, first: Value, term: int) -> list[list[Value]]:
+        """The same of a right factor, for each eight points: of sixteen at a time."""
+        lines, wide = self.lines[False, operand], self.block.wide
+        found: list[list[Value]] = []
+        for j in range(0, wide, 2):
+            points = (0, COLUMNS) if j + 1 < wide else (0,)
+            places = tuple((point, term) for point in points for term in self.fragments.right)
+            registers = self._fragment(lines, first, COLUMNS * j, term, places)
+            found += [registers[k : k + 2] for k in range(0, len(registers), 2)]
+        return found
+
+    def _fragment(
+        self, lines: Lines, first: Value, point: int, term: int, places: Sequence[tuple[int, int]]
+    ) -> list[Value]:
+        """Registers, each to so many points and terms from the first."""
+        f = self.f
+        start = f.offset(first, "i8", i64(lines.offset(point, term)))
+        if self._in_matrices(lines):
+            return f.load_matrices(start, len(places), transposed=not lines.by_points)
+        return [f.get(f.offset(start, "i8", i64(lines.offset(p, k))), "i32") for p, k in places]
+
+    def spread(self) -> None:
+        f = self.f
+        for (total, i, j), variables in self.sums.items():
+            for number, variable in enumerate(variables):
+                row = f.binary("add nsw", self.top, f.binary("add nsw", self.major, i64(ROWS * i + 8 * (number // 2))))
+                first = f.binary("add nsw", self.side, f.binary("mul nsw", self.minor, i64(2)))
+                column = f.binary("add nsw", first, i64(COLUMNS * j + number % 2))
+                f.put(f.get(variable, "float"), self.result(total, row, column))

@@ -1,0 +1,213 @@
+"""A kernel point by point: each is computed by one thread, by the lanes of a warp together, or by a CTA.
+
+In: a `Kernel`, and how many lanes compute a point, or how many neighbouring points one thread. Out: its code, appended
+to a device function. All that a point computes stays in registers. Several lanes share the terms of its reductions and
+add what they have in a fixed tree, so results are the same from run to run. Where a store accumulates, one thread goes
+through the points that may add to one element, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from graphc.codegen.access import MEMORY
+from graphc.codegen.cuda.isa.arch import WARP
+from graphc.codegen.cuda.isa.device import SHARED
+from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.kernel.scalars import Scalars
+from graphc.codegen.llvm.builder import Value, i64
+from graphc.codegen.llvm.functions import REGISTER, STORAGE, constant
+from graphc.codegen.llvm.memory import read, write
+from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref, Scalar
+from graphc.codegen.uses import loaded, stored
+
+__all__ = ["PARTIALS", "compute_points", "compute_runs", "end_point", "owned_dims"]
+
+PARTIALS = "graphc_partials"  # shared memory: one word for each warp
+
+
+def owned_dims(kernel: Kernel) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+    """The dims along which points may be computed at the same time, and those that one thread walks in order, since
+    different points of them may add to one element."""
+    accumulating = [store for store in kernel.stores if store.accumulate]
+    own = tuple(d for d in kernel.dims if all(Index(d.index) in store.at for store in accumulating))
+    return own, tuple(d for d in kernel.dims if d not in own)
+
+
+def compute_points(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
+    """All points of a kernel that fall to this thread; `lanes` is 1, `WARP`, or the CTA's threads."""
+    f = s.function
+    own, walked = owned_dims(kernel)
+    starts, lengths = _ranges(s, own, place)
+    first, step = place.dealt(f, lanes)
+    with s.counting(first, s.product(lengths), step, "point") as number, ExitStack() as stack:
+        found = digits(f, number, lengths)
+        indices = [i if a == i64(0) else f.binary("add nsw", a, i) for a, i in zip(starts, found, strict=True)]
+        stack.enter_context(s.scope(dict(zip((d.index for d in own), indices, strict=True))))
+        for dim, start, length in zip(walked, *_ranges(s, walked, place), strict=True):
+            stop = length if start == i64(0) else f.binary("add nsw", start, length)
+            index = stack.enter_context(s.counting(start, stop, i64(1), dim.index))
+            s.bind(Index(dim.index), index)
+        _point(s, kernel, lanes, place)
+
+
+def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
+    """The same by a thread for every `run` neighbours along the last dim, which has whole runs of them: what it loads
+    and stores of them lies together. All are computed before the first is stored."""
+    f = s.function
+    last = kernel.dims[-1]
+    lengths = [s.value(dim.extent) for dim in kernel.dims]
+    lengths[-1] = i64(int(lengths[-1].text) // run)
+    first, step = place.dealt(f, 1)
+    with s.counting(first, s.product(lengths), step, "run") as number:
+        found = digits(f, number, lengths)
+        start = f.binary("mul nsw", found.pop(), i64(run))
+        with s.scope({dim.index: index for dim, index in zip(kernel.dims, found, strict=False)}):
+            points = [{last.index: f.binary("add nsw", start, i64(k))} for k in range(run)]
+            for point in points:
+                with s.scope(point):
+                    s.load_known(kernel)
+            values = []
+            for point in points:
+                with s.scope(point):
+                    _steps(s, kernel, 1, place)
+                    values.append([s.value(s.access.stored(store)) for store in kernel.stores])
+            for number_of, store in enumerate(kernel.stores):
+                for point, made in zip(points, values, strict=True):
+                    with s.scope(point):
+                        s.store(store.buffer, store.at, made[number_of], accumulate=False)
+
+
+def _ranges(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value], list[Value]]:
+    """Where this group's part of each dim begins, and its length."""
+    starts, lengths = [], []
+    for dim in dims:
+        if dim.index in place.parts:
+            first, end = place.parts[dim.index]
+            starts.append(first)
+            lengths.append(s.function.binary("sub nsw", end, first))
+        else:
+            starts.append(i64(0))
+            lengths.append(s.value(dim.extent))
+    return starts, lengths
+
+
+def _point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
+    _steps(s, kernel, lanes, place)
+    end_point(s, kernel, lanes, place)
+
+
+def _steps(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
+    for step in kernel.body:
+        if isinstance(step, Reduce):
+            _reduce(s, step, lanes, place)
+        else:
+            s.value(Ref(step.name, step.value.dtype))
+
+
+def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
+    """Store what a point computed, once its reductions are known: by the first of its lanes."""
+    f = s.function
+    s.load_known(kernel)
+    s.fetch_ahead(kernel)
+    values = [s.value(s.access.stored(store)) for store in kernel.stores]
+    if lanes == 1:
+        for store, value in zip(kernel.stores, values, strict=True):
+            s.store(store.buffer, store.at, value, store.accumulate)
+        return
+    if loaded((kernel,)) & stored((kernel,)):  # by the other lanes, too
+        f.sync_warp() if lanes == WARP else f.sync_cta()
+    with f.when(f.compare("icmp eq", place.among(lanes), i64(0))), s.scope({}):
+        for store, value in zip(kernel.stores, values, strict=True):
+            s.store(store.buffer, store.at, value, store.accumulate)
+
+
+# Reductions.
+
+
+def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
+    """Compute a reduction's results and bind their names."""
+    f = s.function
+    totals = [(total, f.variable(REGISTER[total.value.dtype])) for total in reduce.sums]
+    for total, variable in totals:
+        f.put(constant(total.identity.value, total.value.dtype), variable)
+    lengths = [s.value(dim.extent) for dim in reduce.dims]
+    with ExitStack() as stack:
+        if lanes == 1:
+            asked = reduce.when is not None
+            for k, (dim, length) in enumerate(zip(reduce.dims, lengths, strict=True)):
+                index = stack.enter_context(s.counting(i64(0), length, i64(1), dim.index))
+                s.bind(Index(dim.index), index)
+                if asked and not _varies(s, reduce.when, reduce.dims[k + 1 :]) and k + 1 < len(reduce.dims):
+                    _ask(s, reduce, stack)
+                    asked = False
+        else:
+            number = stack.enter_context(s.counting(place.among(lanes), s.product(lengths), i64(lanes), "term"))
+            for dim, index in zip(reduce.dims, digits(f, number, lengths), strict=True):
+                s.bind(Index(dim.index), index)
+            asked = reduce.when is not None
+        counts = None
+        if asked and reduce.when is not None:
+            if MEMORY in s.access.dependence(reduce.when):
+                _ask(s, reduce, stack)
+            else:  # most terms count: a branch would keep the loads of several from being on their way together
+                counts = s.value(reduce.when)
+                stack.enter_context(s.guarded(counts))
+        for let in reduce.body:
+            s.value(Ref(let.name, let.value.dtype))
+        for total, variable in totals:
+            _include(s, total, variable, counts)
+    for total, variable in totals:
+        result = f.get(variable, REGISTER[total.value.dtype])
+        if lanes > 1:
+            result = _combined(s, total, result, lanes, place)
+        s.bind(Ref(total.name, total.value.dtype), result)
+
+
+def _ask(s: Scalars, reduce: Reduce, stack: ExitStack) -> None:
+    """What follows is computed for terms that count alone."""
+    assert reduce.when is not None
+    stack.enter_context(s.function.when(s.value(reduce.when)))
+    stack.enter_context(s.scope({}))
+
+
+def _varies(s: Scalars, scalar: Scalar | None, dims: Sequence[Dim]) -> bool:
+    return scalar is not None and any(dim.index in s.access.dependence(scalar) for dim in dims)
+
+
+def _include(s: Scalars, total: Accumulate, variable: Value, counts: Value | None) -> None:
+    """One more term, if it counts; a product is added with one rounding."""
+    f, dtype = s.function, total.value.dtype
+    before = f.get(variable, REGISTER[dtype])
+    match s.access.resolve(total.value):
+        case Call("mul", (a, b)) if total.op == "sum" and dtype.startswith("float"):
+            after = s.functions.multiply_add(s.value(a), s.value(b), before)
+        case _:
+            after = _joined(s, total, before, s.value(total.value))
+    f.put(after if counts is None else f.select(counts, after, before), variable)
+
+
+def _joined(s: Scalars, total: Accumulate, a: Value, b: Value) -> Value:
+    dtype = total.value.dtype
+    return s.functions.apply("add" if total.op == "sum" else "max", [a, b], dtype, dtype)
+
+
+def _combined(s: Scalars, total: Accumulate, value: Value, lanes: int, place: Place) -> Value:
+    """The lanes' partial results as one, in all of them: a butterfly in each warp, then the warps in order."""
+    f, dtype = s.function, total.value.dtype
+    distance = WARP // 2
+    while distance:
+        value = _joined(s, total, value, f.exchange(value, distance))
+        distance //= 2
+    if lanes == WARP:
+        return value
+    words, element = Value(f"@{PARTIALS}", SHARED), STORAGE[dtype][0]
+    with f.when(f.compare("icmp eq", place.lane, i64(0))):
+        write(f, value, f.offset(words, element, place.warp), dtype, None)
+    f.sync_cta()
+    result = read(f, words, dtype, 1, None)
+    for warp in range(1, place.warps):
+        result = _joined(s, total, result, read(f, f.offset(words, element, i64(warp)), dtype, 1, None))
+    f.sync_cta()  # before the words are used again
+    return result

@@ -1,0 +1,208 @@
+"""Computes the scalars of a kernel in the registers of one thread.
+
+In: scalars, asked for where the loops stand. Out: LLVM values. A value is computed once in each scope; what can stand
+further out LLVM moves there, since a GPU's code is one thread's, without vectors to place.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from graphc.codegen.access import Access
+from graphc.codegen.cuda.isa.device import GLOBAL, DeviceFunction
+from graphc.codegen.llvm.builder import Value, i64, quoted
+from graphc.codegen.llvm.functions import STORAGE, Functions, constant
+from graphc.codegen.llvm.memory import read, write
+from graphc.codegen.program import Call, Const, Index, Kernel, Load, Ref, Scalar, Size
+from graphc.codegen.target import Target
+from graphc.codegen.uses import loads
+from graphc.scalar import index, walk
+
+if TYPE_CHECKING:
+    from graphc.codegen.cuda.loops.mirror import Mirrored
+
+__all__ = ["NOWHERE", "NOWHERE_BYTES", "Scalars", "size_value"]
+
+NOWHERE = "graphc_nowhere"  # global memory that loads read which must touch nothing
+NOWHERE_BYTES = 1 << 14
+
+
+def size_value(name: str) -> Value:
+    """The parameter that holds a size."""
+    return Value(quoted("%", f"size.{name}"), "i64")
+
+
+class Scalars:
+    """The scalars of one kernel, on their way into one device function.
+
+    `indices` are those of the loops around the kernel. `later` is the index of the innermost one, and its value some
+    steps later. What is stored goes to `mirrors`, too, of the CTA `alone` or of all of its group; `near` is what is
+    loaded from there.
+    """
+
+    def __init__(
+        self,
+        function: DeviceFunction,
+        access: Access,
+        target: Target,
+        indices: Mapping[str, Value],
+        later: tuple[str, Value] | None = None,
+        mirrors: Mapping[str, Mirrored] | None = None,
+        near: Set[Load] = frozenset(),
+        alone: bool = False,
+    ) -> None:
+        self.function = function
+        self.functions = Functions(function, target)
+        self.access = access
+        self.later = later
+        self.mirrors = mirrors or {}
+        self.near = near
+        self.alone = alone
+        self._scopes: list[dict[Scalar, Value]] = [{Index(name): value for name, value in indices.items()}]
+        self._guards: list[Value] = []
+
+    @contextmanager
+    def scope(self, indices: Mapping[str, Value]) -> Iterator[None]:
+        """A region whose values are known inside it alone, with the indices that it binds."""
+        self._scopes.append({Index(name): value for name, value in indices.items()})
+        yield
+        self._scopes.pop()
+
+    @contextmanager
+    def guarded(self, condition: Value) -> Iterator[None]:
+        """A scope in which loads touch memory only where this holds."""
+        self._guards.append(condition)
+        with self.scope({}):
+            yield
+        self._guards.pop()
+
+    def bind(self, scalar: Scalar, value: Value) -> None:
+        """What a scalar is, from here to the end of the scope: a reduction's result, an operand in a register."""
+        self._scopes[-1][scalar] = value
+
+    def value(self, scalar: Scalar) -> Value:
+        match scalar:
+            case Const(value, dtype):
+                return constant(value, dtype)
+            case Size(name):
+                return size_value(name)
+        known = self._known(scalar)
+        if known is not None:
+            return known
+        resolved = self.access.resolve(scalar)
+        made = self.value(resolved) if resolved is not scalar else self._computed(scalar)
+        self._scopes[-1][scalar] = made
+        return made
+
+    def _known(self, scalar: Scalar) -> Value | None:
+        return next((scope[scalar] for scope in reversed(self._scopes) if scalar in scope), None)
+
+    def _computed(self, scalar: Scalar) -> Value:
+        match scalar:
+            case Call(fn, args, dtype):
+                return self.functions.apply(fn, [self.value(a) for a in args], args[-1].dtype, dtype)
+            case Load():
+                return self._load(scalar)
+        raise AssertionError(f"{scalar} has no value here")
+
+    def _load(self, load: Load) -> Value:
+        """An element; where its condition is false, one that lies nowhere."""
+        f, dtype = self.function, self.access.buffers[load.buffer].dtype
+        if load in self.near:
+            return read(f, self.mirrored(load), self.mirrors[load.buffer].mirror.dtype, 1, None)
+        exists = self._exists(load)
+        if exists is None:
+            return read(f, self.pointer(load.buffer, load.at), dtype, 1, None)
+        nowhere, last = Value(f"@{NOWHERE}", GLOBAL), self._last(load)
+        if last is None:
+            pointer = f.select(exists, self.pointer(load.buffer, load.at), nowhere)
+            return read(f, pointer, dtype, 1, None)
+        # Neighbours stay neighbours, wherever they lie, and are loaded together.
+        line = f.select(exists, self.pointer(load.buffer, (*load.at[:-1], index(0))), nowhere)
+        return read(f, f.offset(line, STORAGE[dtype][0], self.value(last)), dtype, 1, None)
+
+    def mirrored(self, load: Load) -> Value:
+        """Where an element lies in shared memory."""
+        return self.mirrors[load.buffer].pointer([self.value(a) for a in load.at])
+
+    def _exists(self, load: Load) -> Value | None:
+        """The condition under which memory is touched; None: always."""
+        conditions = self._guards if load.when is None else [*self._guards, self.value(load.when)]
+        if not conditions:
+            return None
+        return functools.reduce(lambda a, b: self.function.binary("and", a, b), conditions)
+
+    def _last(self, load: Load) -> Scalar | None:
+        """The last subscript of a load, if its condition does not ask for it and its dim is short."""
+        if not load.at:
+            return None
+        buffer = self.access.buffers[load.buffer]
+        last, extent = load.at[-1], buffer.dims[-1]
+        short = isinstance(extent, Const) and int(extent.value) * STORAGE[buffer.dtype][1] <= NOWHERE_BYTES
+        asked = load.when is not None and not self.access.dependence(load.when).isdisjoint(self.access.dependence(last))
+        return None if not isinstance(last, Index) or not short or asked else last
+
+    def pointer(self, buffer: str, at: tuple[Scalar, ...]) -> Value:
+        """The address of an element."""
+        element = STORAGE[self.access.buffers[buffer].dtype][0]
+        return self.function.offset(self.function.buffers[buffer], element, self.value(self.access.offset(buffer, at)))
+
+    def store(self, buffer: str, at: tuple[Scalar, ...], value: Value, accumulate: bool) -> None:
+        pointer, dtype = self.pointer(buffer, at), self.access.buffers[buffer].dtype
+        if accumulate:
+            value = self.functions.apply("add", [read(self.function, pointer, dtype, 1, None), value], dtype, dtype)
+        write(self.function, value, pointer, dtype, None)
+        if buffer in self.mirrors:
+            self.mirrors[buffer].push([self.value(a) for a in at], value, self.alone)
+
+    def load_known(self, kernel: Kernel) -> None:
+        """Load what this point reads at places that are known by now, before anything is computed of it: so that it
+        waits for memory once. A division, which may branch, keeps an assembler from moving later loads up."""
+        for load in dict.fromkeys(loads(kernel)):
+            if all(map(self._is_placed, load.at if load.when is None else (*load.at, load.when))):
+                self.value(load)
+
+    def _is_placed(self, scalar: Scalar) -> bool:
+        """Whether a subscript or a condition takes nothing but indices that are known by now."""
+        for part in walk(scalar):
+            named = self.access.resolve(part) if isinstance(part, Ref) else None
+            if named is not None and (named is part or not self._is_placed(named)):
+                return False
+            if isinstance(part, Load) or (isinstance(part, Index) and self._known(part) is None):
+                return False
+        return True
+
+    def fetch_ahead(self, kernel: Kernel) -> None:
+        """Bring nearer what this point loads some steps later: from memory, it takes as long as a step. What the steps
+        before have made is near already."""
+        if self.later is None:
+            return
+        name, value = self.later
+        later = Index(f"{name} later")
+        with self.scope({later.name: value}):
+            for load in dict.fromkeys(loads(kernel)):
+                indices = [part for subscript in load.at for part in walk(subscript) if isinstance(part, Index | Load)]
+                known = all(isinstance(part, Index) and self._known(part) is not None for part in indices)
+                if load.when is None and Index(name) in load.at and known:
+                    at = tuple(later if subscript == Index(name) else subscript for subscript in load.at)
+                    self.function.prefetch(self.pointer(load.buffer, at))
+
+    @contextmanager
+    def counting(self, start: Value, stop: Value, step: Value, name: str = "i") -> Iterator[Value]:
+        """for (index = start; index < stop; index += step), in a scope of its own."""
+        label = "".join(c for c in name if c.isascii() and c.isalnum()) or "i"
+        with self.function.loop(start, stop, step, label, unroll=True) as (index, _), self.scope({}):
+            yield index
+
+    def product(self, factors: list[Value]) -> Value:
+        """The product of lengths."""
+        total = i64(1)
+        for factor in factors:
+            if total.text.isdigit() and factor.text.isdigit():
+                total = i64(int(total.text) * int(factor.text))
+            else:
+                total = factor if total == i64(1) else self.function.binary("mul nsw", total, factor)
+        return total

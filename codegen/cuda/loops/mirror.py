@@ -1,0 +1,344 @@
+"""What a step of a loop makes for the next, in the shared memory of every CTA of a group.
+
+In: a loop, its products, its slicings. Out: its `Mirror`s: buffers that the loop stores step by step and that a product
+reads a step later, or in the same one. Products read them from the shared memory of their own CTA, where they are as
+near as can be, and rounded, if that is all that products make of them. How what one CTA stores comes to the others,
+`graphc.codegen.cuda.loops.exchanges` says. Two steps lie there, the even and the odd ones, in lines of what one point
+of the batch needs; lines begin in different banks. Where the first step reads what was stored before the loop, as in a
+chunk, that comes from memory beforehand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.access import Access
+from graphc.codegen.cuda.isa.device import DeviceFunction, i32
+from graphc.codegen.cuda.isa.place import Part, digits
+from graphc.codegen.cuda.loops.products import Product
+from graphc.codegen.cuda.loops.slices import Slicing
+from graphc.codegen.lengths import evaluate
+from graphc.codegen.llvm.builder import Value, i64
+from graphc.codegen.llvm.functions import STORAGE
+from graphc.codegen.llvm.memory import write
+from graphc.codegen.program import (
+    Buffer,
+    Call,
+    Const,
+    Index,
+    Kernel,
+    Load,
+    Loop,
+    Program,
+    Reduce,
+    Scalar,
+    Size,
+    Store,
+    kernels,
+)
+from graphc.codegen.uses import loads, stored
+from graphc.scalar import FLOATS, STORED, call, index, offset_from, walk
+
+__all__ = ["Mirror", "Mirrored", "in_steps", "mirrors", "near_loads"]
+
+_STEPS = 2  # that lie in a mirror
+_LINE = 16  # bytes: lines are odd multiples of it, so that eight of them begin in different banks
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A buffer, its dim that runs along the loop and where it is stored there: from which place on (a chunk of a buffer
+    that has its full length begins somewhere in it), and how far ahead of the loop's index; which of its other dims are
+    sliced, by which slicing; the kernels that come later in a step than the one that stores it; and whether the step
+    before the first was stored beforehand. `dtype`: what its elements are here. `line`: the dims whose points lie side
+    by side, in their order. If these are the units of a product, by whose cells the points that store are dealt, then
+    that is `dealt`: its kernel. A line has `least` bytes, or more."""
+
+    buffer: Buffer
+    loop: Loop
+    place: int
+    start: Scalar
+    ahead: int
+    sliced: Mapping[int, int]
+    later: frozenset[str]
+    stored_by: str
+    dtype: str
+    line: tuple[int, ...]
+    dealt: str
+    filled: bool = False
+    least: int = 0
+
+    def holds(self, at: Sequence[Scalar], kernel: str) -> bool:
+        """Whether the element with these subscripts lies in the mirror when a kernel reads it."""
+        age = self.age(at)
+        return age is not None and (age == 1 or (age == 0 and kernel in self.later))
+
+    def age(self, at: Sequence[Scalar]) -> int | None:
+        """How many steps ago the element with these subscripts was stored; None if that is not known."""
+        found = in_steps(at[self.place], self.loop)
+        if found is None or found[0] != self.start:
+            return None
+        return found[1] - self.ahead if self.loop.reverse else self.ahead - found[1]
+
+    @property
+    def before(self) -> Scalar:
+        """The place along the loop of what the step before the first would have stored."""
+        first = self.loop.extent if self.loop.reverse else index(-1)
+        return call("add", self.start, call("add", first, index(self.ahead)))
+
+    @property
+    def stored_at(self) -> Scalar:
+        """The place along the loop of what a step stores."""
+        return call("add", self.start, call("add", Index(self.loop.index), index(self.ahead)))
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The dims of its lines."""
+        return tuple(k for k in range(len(self.buffer.dims)) if k != self.place and k not in self.line)
+
+    @property
+    def line_bytes(self) -> int:
+        """From one line to the next."""
+        used = max(self.least, math.prod(_extent(self.buffer, k) for k in self.line) * STORAGE[self.dtype][1])
+        return _LINE * (-(-used // _LINE) | 1)
+
+    def most_rows(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
+        """The lines of a step in a CTA, at most, when slicings of these lengths are cut into so many parts."""
+        return math.prod(
+            -(-lengths[self.sliced[k]] // parts[self.sliced[k]]) if k in self.sliced else _extent(self.buffer, k)
+            for k in self.rows
+        )
+
+    def bytes(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
+        """What it takes in the shared memory of a CTA then."""
+        return _STEPS * self.most_rows(lengths, parts) * self.line_bytes
+
+
+def mirrors(
+    loop: Loop,
+    products: Mapping[str, Product],
+    visited: Mapping[str, str],
+    slicings: Sequence[Slicing],
+    program: Program,
+    rounding: str | None,
+) -> tuple[Mirror, ...]:
+    """The buffers of a loop, without loops inside it, that its products read of the step before or of the same.
+    `visited` are kernels dealt like a product's; `rounding` is the dtype that products round to."""
+    if not all(isinstance(statement, Kernel) for statement in loop.body):
+        return ()
+    inside = {kernel.name: kernel for kernel in kernels((loop,))}
+    read = [(name, *load) for name, p in products.items() for load in _others(inside[name], p, program)]
+    dealt = {**{name: name for name in products}, **visited}
+    rounded = _rounded(inside, products, program) if rounding is not None else frozenset()
+    found = []
+    others = stored(kernel for kernel in kernels(program.body) if kernel.name not in inside)
+    for name in dict.fromkeys(buffer for _, buffer, _ in read):
+        dtype = rounding if rounding is not None and name in rounded else program.buffer(name).dtype
+        mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings, dtype)
+        if mirror is not None and any(mirror.holds(at, kernel) for kernel, buffer, at in read if buffer == name):
+            back = any(mirror.age(x.at) == 1 for k in inside.values() for x in loads(k) if x.buffer == name)
+            goes_on = mirror.start != index(0)  # where this very loop has ended in the chunk before
+            exists = loop.reverse or mirror.ahead > 0 or goes_on  # a place before the first step
+            mirror = replace(mirror, filled=back and exists and (goes_on or name in others))
+            product = dealt.get(mirror.stored_by)
+            found.append(mirror if product is None else _in_units(mirror, inside, product, products[product]))
+    return tuple(found)
+
+
+def _others(kernel: Kernel, product: Product, program: Program) -> Iterator[tuple[str, tuple[Scalar, ...]]]:
+    access = Access(kernel, program)
+    for term in (term for part in product.parts for term in part.terms):
+        yield from ((load.buffer, load.at) for load in access.loads(term.other))
+
+
+def near_loads(kernel: Kernel, product: Product, found: Sequence[Mirror], program: Program) -> set[Load]:
+    """What a product reads from mirrors, and nothing else of its kernel does: its terms are in the subscripts."""
+    access, inside = Access(kernel, program), {dim.index for part in product.parts for dim in part.dims}
+    by_name = {mirror.buffer.name: mirror for mirror in found}
+    return {
+        load
+        for part in product.parts
+        for term in part.terms
+        for load in access.loads(term.other)
+        if load.buffer in by_name
+        and by_name[load.buffer].holds(load.at, kernel.name)
+        and any(isinstance(x, Index) and x.name in inside for at in load.at for x in walk(at))
+    }
+
+
+def _rounded(inside: Mapping[str, Kernel], products: Mapping[str, Product], program: Program) -> frozenset[str]:
+    """The buffers of which products read nothing but elements as they are, which they round."""
+    plain: set[str] = set()
+    other: set[str] = set()
+    for name, product in products.items():
+        access = Access(inside[name], program)
+        rounds = product.sums[0].value.dtype == "float32"
+        for term in (term for part in product.parts for term in part.terms):
+            bare = rounds and access.loaded(term.other)[0] is not None
+            (plain if bare else other).update(load.buffer for load in access.loads(term.other))
+    return frozenset(plain - other)
+
+
+def _mirror(
+    buffer: Buffer, loop: Loop, inside: Sequence[Kernel], slicings: Sequence[Slicing], dtype: str
+) -> Mirror | None:
+    """One kernel stores it, a step in each."""
+    stores = [(kernel, store) for kernel in inside for store in kernel.stores if store.buffer == buffer.name]
+    if len(stores) != 1 or stores[0][1].accumulate or buffer.dtype not in (*STORED, *FLOATS):
+        return None
+    kernel, store = stores[0]
+    steps = [(k, in_steps(subscript, loop)) for k, subscript in enumerate(store.at)]
+    places = [(k, *found) for k, found in steps if found is not None]
+    if len(places) != 1:
+        return None
+    ((place, start, ahead),) = places
+    sliced = _sliced(kernel, store, slicings)
+    known = all(k in sliced or k == place or isinstance(dim, Const) for k, dim in enumerate(buffer.dims))
+    later = frozenset(other.name for other in inside[inside.index(kernel) + 1 :])
+    line: list[int] = []
+    for k in reversed(range(len(buffer.dims))):
+        if k in sliced or k == place:
+            break
+        line.insert(0, k)
+    made = Mirror(buffer, loop, place, start, ahead, sliced, later, kernel.name, dtype, tuple(line), "")
+    return made if known else None
+
+
+def _in_units(mirror: Mirror, inside: Mapping[str, Kernel], name: str, product: Product) -> Mirror:
+    """The mirror with a product's units side by side, if the points that store it are dealt like that product's."""
+    kernel = inside[mirror.stored_by]
+    (store,) = (store for store in kernel.stores if store.buffer == mirror.buffer.name)
+    names = {other.index: own.index for own, other in zip(inside[name].dims, kernel.dims, strict=True)}
+    dims = {
+        names[subscript.name]: k
+        for k, subscript in enumerate(store.at)
+        if isinstance(subscript, Index) and subscript.name in names
+    }
+    apart = [dim.index for dim in product.apart]
+    if len(dims) != len(kernel.dims) or len(mirror.buffer.dims) != len(dims) + 1:
+        return mirror
+    line = tuple(dims[index] for index in apart)
+    if any(k in mirror.sliced for k in line) or not all(isinstance(mirror.buffer.dims[k], Const) for k in line):
+        return mirror
+    return replace(mirror, line=line, dealt=name)
+
+
+def in_steps(subscript: Scalar, loop: Loop) -> tuple[Scalar, int] | None:
+    """A subscript as start + index + k, for the index of the loop and a start that is known before it."""
+    offset = offset_from(subscript, loop.index)
+    if offset is not None:
+        return index(0), offset
+    match subscript:
+        case Call("add", (start, Index(name))) if name == loop.index and _is_known(start, loop):
+            return start, 0
+        case Call("add", (inner, Const(k))):
+            found = in_steps(inner, loop)
+            return None if found is None else (found[0], found[1] + int(k))
+    return None
+
+
+def _is_known(scalar: Scalar, loop: Loop) -> bool:
+    """Whether a scalar depends on nothing but sizes and the loops around."""
+    inside = {loop.index}
+    for kernel in kernels((loop,)):
+        inside |= {dim.index for dim in kernel.dims}
+        inside |= {dim.index for step in kernel.body if isinstance(step, Reduce) for dim in step.dims}
+    parts = list(walk(scalar))
+    known = all(isinstance(part, Const | Size | Call | Index) for part in parts)
+    return known and not any(isinstance(part, Index) and part.name in inside for part in parts)
+
+
+def _sliced(kernel: Kernel, store: Store, slicings: Sequence[Slicing]) -> dict[int, int]:
+    return {
+        k: number
+        for k, subscript in enumerate(store.at)
+        for number, slicing in enumerate(slicings)
+        if subscript == Index(slicing.dims[kernel.name])
+    }
+
+
+def _extent(buffer: Buffer, dim: int) -> int:
+    extent = buffer.dims[dim]
+    assert isinstance(extent, Const)
+    return evaluate(extent, {})
+
+
+class Mirrored:
+    """The code of one mirror, in the device function of a group of `ctas` CTAs. `parts` are the group's own parts of
+    the slicings; `base` is where the mirror begins in shared memory. Mirrors `together` lie step by step side by side.
+    """
+
+    def __init__(
+        self, f: DeviceFunction, mirror: Mirror, parts: Sequence[Part], ctas: int, base: Value, together: int = 1
+    ) -> None:
+        self.function, self.mirror, self.ctas, self.base = f, mirror, ctas, base
+        self.starts: dict[int, Value] = {}
+        self.lengths: dict[int, Value] = {}
+        for k in (*mirror.rows, *mirror.line):
+            self.starts[k], self.lengths[k] = i64(0), i64(0)
+            if k in mirror.sliced:
+                first, end = parts[mirror.sliced[k]]
+                self.starts[k], self.lengths[k] = first, f.binary("sub nsw", end, first)
+            else:
+                self.lengths[k] = i64(_extent(mirror.buffer, k))
+        self.lines = self._product([self.lengths[k] for k in mirror.rows])  # of a step
+        self.step_bytes = self._product([self.lines, i64(mirror.line_bytes)])
+        self.from_step_to_step = self._product([self.step_bytes, i64(together)])
+
+    def _product(self, factors: Sequence[Value]) -> Value:
+        total = i64(1)
+        for factor in factors:
+            total = factor if total == i64(1) else self.function.binary("mul nsw", total, factor)
+        return total
+
+    @property
+    def count(self) -> Value:
+        """The elements of a step."""
+        return self._product([self.lines, *(self.lengths[k] for k in self.mirror.line)])
+
+    def clear(self, thread: Value, threads: int) -> None:
+        """Fill it with zeros: loads whose conditions are false, as before the first step, read what nothing made."""
+        f = self.function
+        words = f.binary("lshr", self.step_bytes, i64(2))
+        for step in range(_STEPS):
+            start = f.offset(self.base, "i8", f.binary("mul nsw", self.from_step_to_step, i64(step)))
+            with f.loop(thread, words, i64(threads), "clear", unroll=False) as (number, _):
+                f.put(i32(0), f.offset(start, "i32", number))
+
+    def at(self, place: Value, number: Value) -> list[Value]:
+        """The subscripts in the buffer of an element, given its place along the loop and its number in its step."""
+        f = self.function
+        found = dict(zip(self.lengths, digits(f, number, list(self.lengths.values())), strict=True))
+        moved = {
+            k: own if self.starts[k] == i64(0) else f.binary("add nsw", self.starts[k], own) for k, own in found.items()
+        }
+        return [moved.get(k, place) for k in range(len(self.mirror.buffer.dims))]
+
+    def pointer(self, at: Sequence[Value]) -> Value:
+        """Where an element lies in the CTA's own shared memory, given its subscripts in the buffer."""
+        f, mirror = self.function, self.mirror
+        step = f.binary("and", at[mirror.place], i64(_STEPS - 1))
+        line = f.binary("mul nsw", self._number(at, mirror.rows), i64(mirror.line_bytes))
+        first = f.binary("add nsw", f.binary("mul nsw", step, self.from_step_to_step), line)
+        start = f.offset(self.base, "i8", first)
+        return f.offset(start, STORAGE[mirror.dtype][0], self._number(at, mirror.line))
+
+    def _number(self, at: Sequence[Value], dims: Sequence[int]) -> Value:
+        """The number of a point of some dims."""
+        f, number = self.function, i64(0)
+        for k in dims:
+            own = at[k] if self.starts[k] == i64(0) else f.binary("sub nsw", at[k], self.starts[k])
+            number = own if number == i64(0) else f.binary("mul nsw", number, self.lengths[k])
+            number = number if number is own else f.binary("add nsw", number, own)
+        return number
+
+    def push(self, at: Sequence[Value], value: Value, alone: bool) -> None:
+        """Store an element of the step, into the shared memory of the CTA `alone`, or of all of its group."""
+        f, pointer, dtype = self.function, self.pointer(at), self.mirror.dtype
+        if alone or self.ctas == 1:
+            write(f, value, pointer, dtype, None)
+            return
+        for rank in range(self.ctas):
+            write(f, value, f.in_cluster(pointer, i32(rank)), dtype, None)

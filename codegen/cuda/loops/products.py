@@ -1,0 +1,114 @@
+"""Finds the products of a loop that read the same operands in every step: the recurrent weights.
+
+In: a kernel of a loop. Out: a `Product`, if all of the kernel's reductions are sums of products
+
+    Σ_k W[u, k] · x[r, k]  (+ further products)
+
+of which one operand, `held`, is read from memory that the loop does not change, at places that no step moves. The dims
+that held operands vary with are the product's `units`, the others its `rows`: with the batch as rows, W is the same for
+all. Such operands can stay on the chip from the first step to the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.codegen.access import MEMORY, Access
+from graphc.codegen.lengths import length_of
+from graphc.codegen.program import Accumulate, Call, Const, Dim, Kernel, Program, Reduce, Scalar
+
+__all__ = ["Part", "Product", "Term", "product_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One product, added to the sum of this number."""
+
+    total: int
+    held: Scalar
+    other: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The products of one reduction with these sums, over `length` terms each."""
+
+    dims: tuple[Dim, ...]
+    length: int
+    sums: tuple[Accumulate, ...]
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A kernel's products. `shared` are those of its units that the other operands vary with, too: heads."""
+
+    units: tuple[Dim, ...]
+    rows: tuple[Dim, ...]
+    shared: frozenset[str]
+    parts: tuple[Part, ...]
+
+    @property
+    def apart(self) -> tuple[Dim, ...]:
+        """The units that a group computes: one point of the shared ones, and all of the others."""
+        return tuple(dim for dim in self.units if dim.index not in self.shared)
+
+    @property
+    def sums(self) -> tuple[Accumulate, ...]:
+        return tuple(total for part in self.parts for total in part.sums)
+
+
+def product_of(kernel: Kernel, made: set[str], program: Program) -> Product | None:
+    """`made` are the buffers that the loop stores to."""
+    access = Access(kernel, program)
+    if any(store.accumulate for store in kernel.stores):
+        return None
+    parts: list[Part] = []
+    dtypes = {total.value.dtype for step in kernel.body if isinstance(step, Reduce) for total in step.sums}
+    if len(dtypes) != 1:
+        return None
+    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+        part = _part(reduce, kernel, made, access, sum(len(p.sums) for p in parts))
+        if part is None:
+            return None
+        parts.append(part)
+    own = {dim.index for dim in kernel.dims}
+    held = frozenset().union(*(access.dependence(t.held) for p in parts for t in p.terms)) & own
+    others = frozenset().union(*(access.dependence(t.other) for p in parts for t in p.terms))
+    units = tuple(dim for dim in kernel.dims if dim.index in held)
+    rows = tuple(dim for dim in kernel.dims if dim.index not in held)
+    if not units or not all(isinstance(dim.extent, Const) for dim in units):
+        return None
+    return Product(units, rows, held & others, tuple(parts))
+
+
+def _part(reduce: Reduce, kernel: Kernel, made: set[str], access: Access, before: int) -> Part | None:
+    """The products of a reduction, whose sums are numbered from `before` on."""
+    length = length_of(reduce.dims)
+    if not all(isinstance(dim.extent, Const) for dim in reduce.dims):
+        return None
+    inside = frozenset(dim.index for dim in (*kernel.dims, *reduce.dims))
+    if reduce.when is not None or not length:
+        return None
+    terms: list[Term] = []
+    for number, total in enumerate(reduce.sums):
+        if total.op != "sum" or not total.value.dtype.startswith("float"):
+            return None
+        for product in access.terms(total.value):
+            pair = product.args if isinstance(product, Call) and product.fn == "mul" else ()
+            held = next((x for x in pair if _is_held(x, inside, made, access)), None)
+            if held is None:
+                return None
+            other = pair[1] if held is pair[0] else pair[0]
+            if not access.dependence(other).isdisjoint(access.sums):
+                return None
+            terms.append(Term(before + number, held, other))
+    return Part(reduce.dims, length, reduce.sums, tuple(terms))
+
+
+def _is_held(scalar: Scalar, inside: frozenset[str], made: set[str], access: Access) -> bool:
+    """Whether a value is read from memory, and every step reads it again."""
+    dependence = access.dependence(scalar)
+    if MEMORY not in dependence or not dependence <= inside | {MEMORY}:
+        return False
+    return not any(load.buffer in made for load in access.loads(scalar))

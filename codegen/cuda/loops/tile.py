@@ -1,0 +1,304 @@
+"""A product with held operands, tile by tile: the code before a loop, and that of each of its steps.
+
+In: a kernel, its `Product` and `Geometry`. Out: code, appended to a device function. `load` brings the operands of the
+CTA's units onto the chip. `compute` goes through the tiles: the lanes of a warp share the terms of all sums of a tile,
+exchange what they have so that each ends with the sums of one cell, and store what the cell makes of them. Every sum is
+added in an order that neither the other rows nor the launch change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from graphc.codegen.cuda.isa.arch import WARP
+from graphc.codegen.cuda.isa.device import DeviceFunction
+from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.kernel.scalars import Scalars
+from graphc.codegen.cuda.loops.geometry import Geometry, chunks
+from graphc.codegen.cuda.loops.prefetch import FirstCell, PrefetchRegisters
+from graphc.codegen.cuda.loops.products import Part, Product
+from graphc.codegen.cuda.loops.stationary import StationaryProduct
+from graphc.codegen.llvm.builder import Value, i64
+from graphc.codegen.llvm.functions import REGISTER, STORAGE, constant
+from graphc.codegen.program import Kernel, Ref
+
+__all__ = ["Tile"]
+
+
+class Tile(StationaryProduct):
+    """The lanes of a warp share the terms of a tile's sums."""
+
+    def __init__(
+        self, function: DeviceFunction, kernel: Kernel, product: Product, geometry: Geometry, place: Place
+    ) -> None:
+        super().__init__(function, kernel, product, geometry, place)
+        self.geometry = geometry
+        self._registers: dict[tuple[int, int, int, int], Value] = {}  # by unit, part, term and chunk
+
+    # Where things are.
+
+    def _term(self, part: Part, number: Value) -> dict[str, Value]:
+        """The indices of a term of a sum; past the last, of the last."""
+        if part.length % WARP:
+            number = self.function.intrinsic("smin", number, i64(part.length - 1))
+        return self.named(part.dims, number)
+
+    def _existing(self, part: Part, number: Value, value: Value) -> Value:
+        """0 past the last term."""
+        if part.length % WARP == 0:
+            return value
+        f = self.function
+        return f.select(f.compare("icmp slt", number, i64(part.length)), value, constant(0, self.dtype))
+
+    def _address(self, local: Value, part: int, term: int, number: Value) -> Value:
+        """Where an operand lies in shared memory: those of neighbouring terms side by side."""
+        f, parts = self.function, self.product.parts
+        depth = WARP * sum(chunks(p) * len(p.terms) for p in parts)
+        start = WARP * (sum(chunks(p) * len(p.terms) for p in parts[:part]) + term * chunks(parts[part]))
+        index = f.binary("add nsw", f.binary("mul nsw", local, i64(depth)), f.binary("add nsw", number, i64(start)))
+        base = f.dynamic(self.geometry.offset)
+        return f.offset(base, STORAGE[self.dtype][0], index)
+
+    # Before the loop.
+
+    def load(self, s: Scalars) -> None:
+        if self.geometry.home == "registers":
+            self._load_registers(s)
+        elif self.geometry.home == "shared":
+            self._load_shared(s)
+
+    def _load_registers(self, s: Scalars) -> None:
+        f = self.function
+        first = self._first_unit()
+        for i in range(self.geometry.tall):
+            unit = self.unit(f.binary("add nsw", first, i64(i)))
+            for p, part in enumerate(self.product.parts):
+                for chunk in range(chunks(part)):
+                    number = f.binary("add nsw", self.place.lane, i64(chunk * WARP))
+                    with s.scope({**unit, **self._term(part, number)}):
+                        for t, term in enumerate(part.terms):
+                            self._registers[i, p, t, chunk] = self._existing(part, number, s.value(term.held))
+
+    def _first_unit(self) -> Value:
+        """The first of the units that this warp computes, among those of its CTA."""
+        f, g = self.function, self.geometry
+        return f.binary("mul nsw", f.binary("and", self.place.warp, i64(g.across - 1)), i64(g.tall))
+
+    def _load_shared(self, s: Scalars) -> None:
+        f, g = self.function, self.geometry
+        for p, part in enumerate(self.product.parts):
+            length = WARP * chunks(part)
+            with s.counting(self.place.thread, i64(g.per_cta * length), i64(self.place.threads), "load") as number:
+                local, k = digits(f, number, [i64(g.per_cta), i64(length)])
+                with s.scope({**self.unit(local), **self._term(part, k)}):
+                    for t, term in enumerate(part.terms):
+                        f.put(self._existing(part, k, s.value(term.held)), self._address(local, p, t, k))
+        f.sync_cta()
+
+    # In a step.
+
+    def compute(self, s: Scalars, kept: PrefetchRegisters, met: bool) -> None:
+        for _ in self._each_height(s):
+            with self._tiles(s) as (first, row, is_first, count, lengths):
+                sums = self._sums(s, first, row, count, lengths)
+                with self._cell(s, self.kernel, first, row, count, lengths):
+                    for total, value in zip(self.product.sums, sums, strict=True):
+                        s.bind(Ref(total.name, self.dtype), value)
+                    self.end(s, self.kernel, kept, is_first)
+
+    def visit(self, s: Scalars, kernel: Kernel, kept: PrefetchRegisters) -> None:
+        for _ in self._each_height(s):
+            with (
+                self._tiles(s) as (first, row, is_first, count, lengths),
+                self._cell(s, kernel, first, row, count, lengths),
+            ):
+                self.end(s, kernel, kept, is_first)
+
+    def _each_height(self, s: Scalars) -> Iterator[None]:
+        """The code for tiles of several rows, and that for a group that has one row alone: of one."""
+        several = self.geometry
+        if several.rows == 1:
+            yield
+            return
+        alone = self._is_alone(s)
+        for rows, is_it in ((several.rows, self.function.binary("xor", alone, Value("true", "i1"))), (1, alone)):
+            self.geometry = replace(several, rows=rows)
+            with self.function.when(is_it), s.scope({}):
+                yield
+        self.geometry = several
+
+    def _is_alone(self, s: Scalars) -> Value:
+        """Whether the group has one row."""
+        return self.function.compare("icmp sle", s.product(self.row_lengths(s)), i64(1))
+
+    def first_cell(self, s: Scalars) -> FirstCell:
+        f, several, lengths = self.function, self.geometry, self.row_lengths(s)
+        count, found = s.product(lengths), []
+        for rows in dict.fromkeys((several.rows, 1)):
+            self.geometry = replace(several, rows=rows)
+            row = f.binary("mul nsw", self._first_tile(), i64(rows))
+            found.append(self._cell_of(self._first_unit(), row, count))
+        self.geometry = several
+        exists, local, number = found[0]
+        if len(found) > 1:
+            alone = self._is_alone(s)
+            exists, local, number = (f.select(alone, b, a) for a, b in zip(*found, strict=True))
+        return FirstCell(exists, {**self.unit(local), **self.row(number, lengths)})
+
+    def _first_tile(self) -> Value:
+        """The first of its tiles of rows that this warp computes."""
+        return self.function.binary("udiv", self.place.warp, i64(self.geometry.across))
+
+    @contextmanager
+    def _tiles(self, s: Scalars) -> Iterator[tuple[Value, Value, Value, Value, list[Value]]]:
+        """All tiles that fall to this warp: the first unit and row of each, whether it is the warp's first, and how
+        many rows there are, by dims."""
+        f, g = self.function, self.geometry
+        lengths = self.row_lengths(s)
+        count = s.product(lengths)
+        tiles = f.binary("udiv", f.binary("add nsw", count, i64(g.rows - 1)), i64(g.rows))
+        side = self._first_tile()
+        with (
+            self._unit_tiles(s) as first,
+            s.counting(side, tiles, i64(self.place.warps // g.across), "tile") as tile,
+        ):
+            is_first = f.compare("icmp eq", tile, side)
+            if g.home != "registers":
+                is_first = f.binary("and", is_first, f.compare("icmp eq", first, self._first_unit()))
+            yield first, f.binary("mul nsw", tile, i64(g.rows)), is_first, count, lengths
+
+    @contextmanager
+    def _unit_tiles(self, s: Scalars) -> Iterator[Value]:
+        """The first unit of each tile that is this warp's: of one, where operands are in registers."""
+        g, start = self.geometry, self._first_unit()
+        if g.home == "registers":
+            yield start
+            return
+        with s.counting(start, i64(g.per_cta), i64(g.across * g.tall), "units") as first:
+            yield first
+
+    def _sums(self, s: Scalars, first: Value, row: Value, count: Value, lengths: list[Value]) -> list[Value]:
+        """All sums of a cell of the tile: of the cell that is this lane's."""
+        f, g = self.function, self.geometry
+        last = f.binary("sub nsw", count, i64(1))
+        rows = [self.row(f.intrinsic("smin", f.binary("add nsw", row, i64(j)), last), lengths) for j in range(g.rows)]
+        totals = {
+            (total, i, j): f.variable(REGISTER[self.dtype])
+            for total in range(len(self.product.sums))
+            for i in range(g.tall)
+            for j in range(g.rows)
+        }
+        for variable in totals.values():
+            f.put(constant(0, self.dtype), variable)
+        for p, part in enumerate(self.product.parts):
+            self._through(s, p, part, first, rows, totals)
+        zero = constant(0, self.dtype)
+        results = []
+        for total in range(len(self.product.sums)):
+            values = [
+                f.get(totals[total, c // g.rows, c % g.rows], REGISTER[self.dtype]) for c in range(g.tall * g.rows)
+            ]
+            results.append(self._exchanged([*values, *[zero] * (g.cells - len(values))]))
+        return results
+
+    def _through(
+        self,
+        s: Scalars,
+        p: int,
+        part: Part,
+        first: Value,
+        rows: list[dict[str, Value]],
+        totals: Mapping[tuple[int, int, int], Value],
+    ) -> None:
+        """Add this lane's terms of one reduction to the sums."""
+        f, g = self.function, self.geometry
+        if g.home == "registers":
+            for chunk in range(chunks(part)):
+                number = f.binary("add nsw", self.place.lane, i64(chunk * WARP))
+                held = lambda i, t, chunk=chunk: self._registers[i, p, t, chunk]  # noqa: E731
+                self._add(s, part, number, rows, totals, held)
+            return
+        with s.counting(self.place.lane, i64(WARP * chunks(part)), i64(WARP), "term") as number:
+            self._add(s, part, number, rows, totals, lambda i, t: self._fetched(s, p, t, first, i, number))
+
+    def _fetched(self, s: Scalars, p: int, t: int, first: Value, i: int, number: Value) -> Value:
+        """A held operand from shared memory, or from where it always lies."""
+        f, part = self.function, self.product.parts[p]
+        local = f.intrinsic("smin", f.binary("add nsw", first, i64(i)), i64(self.geometry.per_cta - 1))
+        if self.geometry.home == "shared":
+            return f.get(self._address(local, p, t, number), STORAGE[self.dtype][0])
+        with s.scope({**self.unit(local), **self._term(part, number)}):
+            return self._existing(part, number, s.value(part.terms[t].held))
+
+    def _add(
+        self,
+        s: Scalars,
+        part: Part,
+        number: Value,
+        rows: list[dict[str, Value]],
+        totals: Mapping[tuple[int, int, int], Value],
+        held: Callable[[int, int], Value],
+    ) -> None:
+        """One term of every sum, for every cell of the tile."""
+        f, g = self.function, self.geometry
+        operands = {(i, t): held(i, t) for t in range(len(part.terms)) for i in range(g.tall)}
+        term_indices = self._term(part, number)
+        for j, row in enumerate(rows):
+            with s.scope({**self.fixed(), **row, **term_indices}):
+                for t, term in enumerate(part.terms):
+                    other = self._existing(part, number, s.value(term.other))
+                    for i in range(g.tall):
+                        variable = totals[term.total, i, j]
+                        before = f.get(variable, REGISTER[self.dtype])
+                        f.put(s.functions.multiply_add(operands[i, t], other, before), variable)
+
+    def _exchanged(self, values: list[Value]) -> Value:
+        """The sum over all lanes of one of the values: of the one whose number is the lane's leading bits. In each step
+        a lane gives half of its values to another, and gets those that it keeps."""
+        f = self.function
+        lane = f.narrow(self.place.lane)
+        distance = WARP // 2
+        while distance:
+            half = len(values) // 2
+            if half:
+                upper = f.compare("icmp ne", f.binary("and", lane, Value(str(distance), "i32")), Value("0", "i32"))
+                pairs = list(zip(values[:half], values[half:], strict=True))
+                kept = [f.select(upper, b, a) for a, b in pairs]
+                given = [f.select(upper, a, b) for a, b in pairs]
+            else:
+                kept = given = values
+            values = [f.binary("fadd", a, f.exchange(b, distance)) for a, b in zip(kept, given, strict=True)]
+            distance //= 2
+        return values[0]
+
+    @contextmanager
+    def _cell(
+        self, s: Scalars, kernel: Kernel, first: Value, row: Value, count: Value, lengths: list[Value]
+    ) -> Iterator[None]:
+        """In the first of the lanes that have a cell's sums, if there is one: its point in a kernel over the same."""
+        exists, local, number = self._cell_of(first, row, count)
+        with self.function.when(exists):
+            indices = {**self.unit(local), **self.row(number, lengths)}
+            with s.scope(self.renamed(kernel, indices)):
+                yield
+
+    def _cell_of(self, first: Value, row: Value, count: Value) -> tuple[Value, Value, Value]:
+        """This lane's cell of the tile that begins with a unit and a row: whether there is one, and its own."""
+        f, g = self.function, self.geometry
+        lanes = WARP // g.cells
+        cell = f.binary("udiv", self.place.lane, i64(lanes))
+        i, j = f.binary("udiv", cell, i64(g.rows)), f.binary("urem", cell, i64(g.rows))
+        local, number = f.binary("add nsw", first, i), f.binary("add nsw", row, j)
+        conditions = [
+            f.compare("icmp eq", f.binary("urem", self.place.lane, i64(lanes)), i64(0)),
+            f.compare("icmp slt", i, i64(g.tall)),
+            f.compare("icmp slt", local, i64(g.per_cta)),
+            f.compare("icmp slt", self.number(local), i64(g.units)),
+            f.compare("icmp slt", number, count),
+        ]
+        exists = conditions[0]
+        for condition in conditions[1:]:
+            exists = f.binary("and", exists, condition)
+        return exists, local, number

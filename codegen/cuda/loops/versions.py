@@ -1,0 +1,211 @@
+"""The versions of a loop's persistent kernel: one for each kind of group that its CTAs may form.
+
+In: a loop, its slicings, an architecture. Out: `Version`s. Each says how many CTAs a group has, how the products with
+held operands are computed, and into how many parts those slicings must be cut that these products depend on. A cluster
+is as small as holds all operands on the chip, or in registers. Over the grid, a group is as large as there are units;
+where no small cluster holds all operands in registers, its CTAs may tell each other what they have made, and then it
+may be half as large: there is less to hear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.cuda.isa.arch import WARP, Arch
+from graphc.codegen.cuda.isa.mma import ROWS, Fragments
+from graphc.codegen.cuda.loops.barriers import Kind
+from graphc.codegen.cuda.loops.exchanges import BARRIER_BYTES, Exchange, exchanges
+from graphc.codegen.cuda.loops.geometry import Geometry, geometry
+from graphc.codegen.cuda.loops.mirror import Mirror, mirrors
+from graphc.codegen.cuda.loops.mma_tile import MmaGeometry, mma_geometry
+from graphc.codegen.cuda.loops.products import Product, product_of
+from graphc.codegen.cuda.loops.slices import Slicing
+from graphc.codegen.cuda.loops.thread_mapping import ThreadMapping
+from graphc.codegen.lengths import length_of, points_of
+from graphc.codegen.program import Const, Loop, Program, kernels
+from graphc.codegen.uses import stored
+
+__all__ = ["NOMINAL", "RESERVED", "Version", "stationary_products", "versions"]
+
+NOMINAL = 64  # points of an axis whose length comes with the data, where code must be chosen before it is known
+_REGISTERS = 88  # of a thread, that operands may take; the rest is for sums and what is computed from them
+_ROOM = 64  # registers that operands may take where more is to be on its way
+_SMALL = 8  # CTAs of a cluster: of larger ones, few fit on the chip
+RESERVED = 1024  # bytes of shared memory that are not for operands
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """`tiles` by kernel. `fixed` has for each slicing the parts it must be cut into; None: any number. `mirrors` are
+    what products read from shared memory; in `rounds` the CTAs of a group tell each other what lies there, and without
+    they meet."""
+
+    kind: Kind
+    ctas: int
+    fixed: tuple[int | None, ...]
+    tiles: Mapping[str, tuple[Product, Geometry | MmaGeometry]]
+    fragments: Fragments | None = None
+    mirrors: tuple[Mirror, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
+
+    @property
+    def shared(self) -> int:
+        """Bytes of dynamic shared memory of a CTA, without its mirrors, whose sizes come with the launch."""
+        barriers = BARRIER_BYTES * len(self.exchanges) if self.kind == "cluster" else 0
+        return sum(g.shared_bytes for _, g in self.tiles.values()) + barriers
+
+    @property
+    def is_told(self) -> bool:
+        """Whether rounds go through global memory."""
+        return self.kind == "grid" and bool(self.exchanges)
+
+    @property
+    def together(self) -> tuple[tuple[Exchange | None, tuple[Mirror, ...]], ...]:
+        """Mirrors that lie together: those of a round, or each alone."""
+        if self.exchanges:
+            return tuple((round, round.mirrors) for round in self.exchanges)
+        return tuple((None, (mirror,)) for mirror in self.mirrors)
+
+    @property
+    def in_registers(self) -> bool:
+        """Whether all held operands are in registers."""
+        return all(g.home == "registers" for _, g in self.tiles.values())
+
+    @property
+    def waits_briefly(self) -> bool:
+        """Whether a step waits for no more than its CTA or its cluster; and there are registers for what comes
+        meanwhile."""
+        return self.kind != "grid" and sum(g.registers for _, g in self.tiles.values()) <= _ROOM
+
+    @property
+    def holds(self) -> bool:
+        """Whether all held operands are on the chip."""
+        return all(g.home != "memory" for _, g in self.tiles.values())
+
+
+def stationary_products(loop: Loop, slicings: Sequence[Slicing], program: Program) -> dict[str, Product]:
+    """The kernels of a loop whose products can be computed in tiles. Where both operands vary with a dim, as with
+    heads, a group must have one point of it; so the loop must fall apart along it."""
+    made = stored((loop,))
+    found = {kernel.name: product_of(kernel, made, program) for kernel in kernels((loop,))}
+    sliced = {name: {s.dims[name] for s in slicings if isinstance(s.extent, Const)} for name in found}
+    products = {n: p for n, p in found.items() if p is not None and p.shared <= sliced[n]}
+    apart = [any(s.dims[n] in p.shared for n, p in products.items()) for s in slicings]
+    return {n: p for n, p in products.items() if not _is_cut(n, p, slicings, apart)}
+
+
+def _is_cut(name: str, product: Product, slicings: Sequence[Slicing], apart: Sequence[bool]) -> bool:
+    """Whether a product's units fall into parts for the sake of another product."""
+    units = {dim.index for dim in product.units} - product.shared
+    return any(cut and s.dims[name] in units for s, cut in zip(slicings, apart, strict=True))
+
+
+def versions(
+    loop: Loop,
+    slicings: Sequence[Slicing],
+    products: Mapping[str, Product],
+    dealing: ThreadMapping,
+    lanes: Mapping[str, int],
+    program: Program,
+    threads: int,
+    arch: Arch,
+    fragments: Fragments | None,
+) -> tuple[Version, ...]:
+    """`fragments`: how the tensor cores are to round operands; None leaves them alone."""
+    fixed = tuple(_parts(slicing, products) for slicing in slicings)
+    rounding = None if fragments is None else fragments.dtype
+    mirrored = mirrors(loop, products, dealing.visited, slicings, program, rounding)
+
+    def made(kind: Kind, ctas: int, near: bool = True) -> Version:
+        tiles = _tiles(products, ctas, threads, arch, fragments)
+        version = Version(kind, ctas, fixed, tiles, fragments, mirrored if near else ())
+        if kind == "cta" or not near:
+            return version
+        chosen = {name: tile for name, (_, tile) in tiles.items()}
+        told = exchanges(loop, mirrored, products, chosen, dealing, lanes, tuple(slicings), program)
+        return replace(version, exchanges=told, mirrors=tuple(m for r in told for m in r.mirrors)) if told else version
+
+    found = [made("cta", 1)]
+    clusters = [made("cluster", 2**k) for k in range(1, 5) if 2**k <= arch.cluster]
+    found += _worthwhile(clusters)
+    grid = _grid(loop, products, program, threads, arch, fragments)
+    if not any(version.in_registers for version in clusters if version.ctas <= _SMALL):
+        told = (made("grid", ctas) for ctas in dict.fromkeys((max(2, grid // 2), grid)))
+        found += (version for version in told if version.exchanges and version.holds)
+    return (*found, made("grid", grid, near=False))
+
+
+def _worthwhile(clusters: Sequence[Version]) -> list[Version]:
+    """The smallest cluster that holds all operands on the chip, and the smallest that does in registers."""
+    best = [next((v for v in clusters if v.holds), None), next((v for v in clusters if v.in_registers), None)]
+    return list(dict.fromkeys(version for version in best if version is not None))
+
+
+def _parts(slicing: Slicing, products: Mapping[str, Product]) -> int | None:
+    for name, product in products.items():
+        index = slicing.dims[name]
+        if index in product.shared and isinstance(slicing.extent, Const):
+            return int(slicing.extent.value)
+    if any(slicing.dims[name] in {dim.index for dim in product.units} for name, product in products.items()):
+        return 1
+    return None
+
+
+def _tiles(
+    products: Mapping[str, Product], ctas: int, threads: int, arch: Arch, fragments: Fragments | None
+) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
+    """Registers and shared memory go to the products in their order. All have as many rows as the one with the fewest:
+    then a thread ends with the same points of all of them."""
+    most = min((tile.rows for _, tile in _fitted(products, ctas, threads, arch, fragments, None).values()), default=1)
+    return _fitted(products, ctas, threads, arch, fragments, most)
+
+
+def _fitted(
+    products: Mapping[str, Product],
+    ctas: int,
+    threads: int,
+    arch: Arch,
+    fragments: Fragments | None,
+    most_rows: int | None,
+) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
+    tiles: dict[str, tuple[Product, Geometry | MmaGeometry]] = {}
+    taken, registers = 0, _REGISTERS
+    for name, product in products.items():
+        free = arch.shared - RESERVED - taken
+        chosen: Geometry | MmaGeometry
+        if fragments is not None and product.sums[0].value.dtype == "float32":
+            of_others = _REGISTERS - registers
+            chosen = mma_geometry(product, fragments, ctas, threads // WARP, free, registers, of_others, most_rows)
+        else:
+            chosen = geometry(product, ctas, threads // WARP, free, registers, most_rows)
+        tiles[name] = (product, replace(chosen, offset=taken))
+        taken += chosen.shared_bytes
+        registers -= chosen.registers
+    return tiles
+
+
+def _grid(
+    loop: Loop,
+    products: Mapping[str, Product],
+    program: Program,
+    threads: int,
+    arch: Arch,
+    fragments: Fragments | None,
+) -> int:
+    """The CTAs of a group over the grid: one for each unit (or sixteen, which tensor cores take together), or for each
+    `threads` points, as far as there are SMs."""
+    most = 1 << (arch.sms.bit_length() - 1)
+    wanted = max(_units(products), default=0) // (1 if fragments is None else ROWS) or -(
+        -max(_points(loop, program)) // threads
+    )
+    return min(most, max(2, 1 << (wanted - 1).bit_length()))
+
+
+def _units(products: Mapping[str, Product]) -> Iterator[int]:
+    return (length_of(product.apart) for product in products.values())
+
+
+def _points(loop: Loop, program: Program) -> Iterator[int]:
+    sizes = dict.fromkeys(program.sizes, NOMINAL)
+    return (points_of(kernel.dims, sizes) for kernel in kernels((loop,)))

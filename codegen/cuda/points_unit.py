@@ -1,0 +1,153 @@
+"""A kernel outside of loops as the work of one launch: by points, in the tiles of a product, or by a search.
+
+In: a kernel, its program, a GPU. Out: a `PointsUnit`, chosen by how many points and terms the kernel has and by what
+lies along them, counted with nominal lengths where lengths come with the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphc.codegen.access import Access, coefficient
+from graphc.codegen.cuda.gemm.blocks import Blocking
+from graphc.codegen.cuda.gemm.factors import Factors, factors_of
+from graphc.codegen.cuda.gemm.fma_product import SIDE, fma_blocking
+from graphc.codegen.cuda.gemm.mma_blocking import Points, mma_blocking
+from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
+from graphc.codegen.cuda.isa.mma import Fragments
+from graphc.codegen.cuda.kernel.points import owned_dims
+from graphc.codegen.cuda.kernel.search import Search, search_of
+from graphc.codegen.cuda.loops.versions import NOMINAL
+from graphc.codegen.lengths import points_of
+from graphc.codegen.program import Const, Index, Kernel, Loop, Program, Reduce, Statement
+from graphc.codegen.uses import touched
+from graphc.scalar import index
+
+__all__ = [
+    "NOMINAL_AXIS",
+    "PointsUnit",
+    "counted_points",
+    "lanes_of",
+    "large_factors",
+    "lies_along_points",
+    "points_unit",
+]
+
+_SHORT = 4  # terms: too few to bring to shared memory
+_THIN = 3  # points on one side: fewer leave even the tensor cores too little to do
+_LARGE = 1 << 30  # multiply-adds: enough for them nevertheless
+_LONG = 16  # terms: a reduction that is worth a warp's while
+_MANY = 1 << 17  # points: enough for the whole chip, one thread each
+_FEW = 2048  # points: so few that each may have a CTA of its own
+_SOME = 4096  # points: enough for a thread each, where their neighbours in memory are other points'
+_RUN = 4  # neighbouring points of one thread
+NOMINAL_AXIS = 128  # points of an axis whose length comes with the data, where a product is to be fast
+
+
+@dataclass(frozen=True)
+class PointsUnit:
+    """A kernel at the top of the program, or in loops `around` it that the host walks. `lanes` threads compute each of
+    its points together, or one thread a `run` of neighbouring points; or it is a product, computed in tiles, or a sum
+    whose terms each row searches for."""
+
+    symbol: str
+    kernel: Kernel
+    buffers: tuple[str, ...]
+    lanes: int
+    product: tuple[Factors, Blocking] | None = None
+    fragments: Fragments | None = None
+    search: Search | None = None
+    around: tuple[Loop, ...] = ()
+    threads: int = THREADS
+    run: int = 1
+
+    @property
+    def statement(self) -> Statement:
+        return self.kernel
+
+
+def points_unit(symbol: str, kernel: Kernel, program: Program, arch: Arch, fragments: Fragments | None) -> PointsUnit:
+    """The unit of a kernel that stands alone: by how many threads each of its points is computed, and in which way."""
+    alone = lanes_of(kernel, program, alone=True)
+    product = _blocked(kernel, program, arch, fragments)
+    rounded = product is not None and product[0].dtype == "float32"
+    search = search_of(kernel, program, dict.fromkeys(program.sizes, NOMINAL))
+    run = _RUN if alone == 1 and not product and not search and _has_runs(kernel, program) else 1
+    return PointsUnit(
+        symbol, kernel, tuple(touched((kernel,))), alone, product, fragments if rounded else None, search, run=run
+    )
+
+
+def lanes_of(kernel: Kernel, program: Program, alone: bool) -> int:
+    """How many threads compute a point of a kernel together: the fewer points, the more. Where neighbouring points read
+    neighbours, and neighbouring terms do not, it is one, unless those are too few."""
+    sizes = dict.fromkeys(program.sizes, NOMINAL)
+    own, walked = owned_dims(kernel)
+    terms = sum(points_of(step.dims, sizes) for step in kernel.body if isinstance(step, Reduce))
+    points = points_of(own, sizes)
+    if walked or terms < _LONG or points >= _MANY:
+        return 1
+    if alone and points >= _SOME and lies_along_points(kernel, program):
+        return 1
+    return THREADS if alone and points < _FEW and terms >= 2 * THREADS else WARP
+
+
+def _has_runs(kernel: Kernel, program: Program) -> bool:
+    """Whether a kernel has points enough to leave several to each thread, which then lie together in what it stores;
+    and little to add up for each, all of which is then known when code is made."""
+    sizes = dict.fromkeys(program.sizes, NOMINAL)
+    if points_of(kernel.dims, sizes) < _RUN * _MANY or any(store.accumulate for store in kernel.stores):
+        return False
+    last, reduces = kernel.dims[-1], [step for step in kernel.body if isinstance(step, Reduce)]
+    terms = sum(points_of(step.dims, sizes) for step in reduces)
+    whole = isinstance(last.extent, Const) and int(last.extent.value) % _RUN == 0
+    known = all(isinstance(dim.extent, Const) for step in reduces for dim in step.dims)
+    return whole and known and terms < _LONG and all(store.at[-1:] == (Index(last.index),) for store in kernel.stores)
+
+
+def lies_along_points(kernel: Kernel, program: Program) -> bool:
+    """Whether all that a reduction reads lies along the points, and nothing along the terms."""
+    access = Access(kernel, program)
+    reduces = [step for step in kernel.body if isinstance(step, Reduce) and step.dims]
+    if len(reduces) != 1 or not kernel.dims:
+        return False
+    point, terms = kernel.dims[-1].index, {dim.index for dim in reduces[0].dims}
+    found = [load for total in reduces[0].sums for load in access.loads(total.value)]
+    varying = [load for load in found if not terms.isdisjoint(access.dependence(load))]
+    offsets = [access.offset(load.buffer, load.at) for load in varying]
+    return bool(offsets) and all(coefficient(offset, point, access) == index(1) for offset in offsets)
+
+
+def large_factors(
+    kernel: Kernel, program: Program, fragments: Fragments | None, sizes: Mapping[str, int]
+) -> Factors | None:
+    """The factors of a kernel that is computed in tiles: a product of two, large enough to fill them; or large enough
+    that the tensor cores are faster though much of their tiles stays empty."""
+    factors = factors_of(kernel, program)
+    if factors is None:
+        return None
+    counted = counted_points(factors, sizes)
+    small = min(counted.left, counted.right)
+    work = len(factors.terms) * counted.left * counted.right * counted.both * counted.terms
+    fast = fragments is not None and factors.dtype == "float32" and small >= _THIN and work >= _LARGE
+    return factors if counted.terms >= _SHORT and (small >= SIDE or fast) else None
+
+
+def counted_points(factors: Factors, sizes: Mapping[str, int]) -> Points:
+    sides = (factors.left, factors.right, factors.both, factors.reduce.dims)
+    return Points(*(points_of(dims, sizes) for dims in sides))
+
+
+def _blocked(
+    kernel: Kernel, program: Program, arch: Arch, fragments: Fragments | None
+) -> tuple[Factors, Blocking] | None:
+    """How to compute a kernel in tiles, if it is a product that fills them."""
+    sizes = dict.fromkeys(program.sizes, NOMINAL_AXIS)
+    factors = large_factors(kernel, program, fragments, sizes)
+    if factors is None:
+        return None
+    counted = counted_points(factors, sizes)
+    if fragments is not None and factors.dtype == "float32":
+        return factors, mma_blocking(factors, fragments, counted, THREADS, arch)
+    return factors, fma_blocking(factors, counted.left, counted.right)

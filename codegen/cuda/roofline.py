@@ -1,0 +1,74 @@
+"""What a launch should take on a GPU, by counting.
+
+In: a unit, and the sizes of a call. Out: a `Count`. A loop takes what the cost model says of the grouping that it
+prefers (`graphc.codegen.cuda.cost_model`); any other kernel as long as its operations take at the full rate of the
+chip, or its arrays to come from memory, whichever is longer; and each its launch. Products outside of loops will be
+slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphc.codegen.cuda.cost_model import TENSOR, groupings, step_of
+from graphc.codegen.cuda.kernel.search import Search
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.points_unit import PointsUnit
+from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.cuda.units import Unit
+from graphc.codegen.lengths import points_of
+from graphc.codegen.memory.arena import buffer_bytes
+from graphc.codegen.program import Kernel, Program, Reduce, Statement
+from graphc.codegen.uses import loaded, stored
+
+__all__ = ["LAUNCH", "Count", "count"]
+
+LAUNCH = 2e-6  # seconds from one kernel of a CUDA graph to the next
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The seconds of a launch, its operations, and the bytes of the arrays that it touches, each once: the caches do
+    the rest."""
+
+    seconds: float
+    flops: int
+    bytes: int
+
+
+def count(unit: Unit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
+    if isinstance(unit, LoopUnit):
+        return _loop(unit, code, sizes)
+    return _points(unit, code, sizes)
+
+
+def _loop(unit: LoopUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
+    best, step = groupings(unit, code.program, code.arch, sizes)[0], step_of(unit, code.program, sizes)
+    touched = _touched(unit.loop, code.program, sizes)
+    return Count(LAUNCH + max(best.seconds, touched / code.arch.memory), step.flops * step.steps, touched)
+
+
+def _points(unit: PointsUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
+    flops = _operations(unit.kernel, sizes) if unit.search is None else _searching(unit.kernel, unit.search, sizes)
+    touched = _touched(unit.kernel, code.program, sizes)
+    rate = code.arch.flops * code.arch.sms * (TENSOR if unit.fragments is not None else 1)
+    return Count(LAUNCH + max(flops / rate, touched / code.arch.memory), flops, touched)
+
+
+def _operations(kernel: Kernel, sizes: Mapping[str, int]) -> int:
+    """Two for each multiply-add of the kernel's products, one for each point besides."""
+    points = points_of(kernel.dims, sizes)
+    terms = sum(len(r.sums) * points_of(r.dims, sizes) for r in kernel.body if isinstance(r, Reduce))
+    return points * (2 * terms + 1)
+
+
+def _searching(kernel: Kernel, search: Search, sizes: Mapping[str, int]) -> int:
+    """A comparison for each term and row, and an addition for each term and column."""
+    terms, columns = points_of(search.choice.reduce.dims, sizes), points_of((search.column,), sizes)
+    return terms * (points_of(kernel.dims, sizes) // columns + columns)
+
+
+def _touched(statement: Statement, program: Program, sizes: Mapping[str, int]) -> int:
+    names = loaded((statement,)) | stored((statement,))
+    return sum(buffer_bytes(program.buffer(name), sizes) for name in names)

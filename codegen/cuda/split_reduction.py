@@ -1,0 +1,199 @@
+"""Splits long sums that leave too few results to fill a GPU: afterwards many CTAs add up parts of each.
+
+In: a Program. Out: a Program that computes the same, up to rounding. With S parts of C = ⌈T / S⌉ steps,
+
+    g[m, n] = Σ x[t, m] · y[t, n] over t < T
+    becomes
+    p[s, m, n] = Σ x[s·C + c, m] · y[s·C + c, n] over c < C where s·C + c < T;    g[m, n] = Σ p[s, m, n] over s
+
+S is fixed when code is made, so every sum is added in the same order in every call. The gradients of weights, sums over
+all steps and examples, are such sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.cuda.gemm.fma_product import fma_blocking
+from graphc.codegen.cuda.gemm.mma_blocking import mma_parts
+from graphc.codegen.cuda.host_loop import is_walked
+from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
+from graphc.codegen.cuda.isa.mma import Fragments
+from graphc.codegen.cuda.kernel.search import search_of
+from graphc.codegen.cuda.points_unit import NOMINAL_AXIS, counted_points, lanes_of, large_factors, lies_along_points
+from graphc.codegen.lengths import evaluate, points_of
+from graphc.codegen.program import (
+    Accumulate,
+    Buffer,
+    Const,
+    Dim,
+    Index,
+    Kernel,
+    Let,
+    Load,
+    Loop,
+    Program,
+    Reduce,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+)
+from graphc.scalar import call, index, replaced, replaced_inside, walk
+
+__all__ = ["in_parts", "split_reductions"]
+
+_FEWEST = 64  # terms of a part
+_PARTS = 16  # of sums that are not weighed against the memory that parts take
+_LONG = 16  # terms for each result of a part: fewer are not worth what it stores
+_CTAS_AN_SM = 8  # that fill it
+
+
+def split_reductions(program: Program, arch: Arch, fragments: Fragments | None) -> Program:
+    """The program with those sums in parts that would leave most of the chip idle."""
+    sizes = dict.fromkeys(program.sizes, NOMINAL_AXIS)
+
+    def wanted(kernel: Kernel) -> int:
+        factors, search = large_factors(kernel, program, fragments, sizes), search_of(kernel, program, sizes)
+        if search is not None:
+            return min(_PARTS, arch.sms // max(1, -(-search.warps(kernel, sizes) * WARP // THREADS)))
+        if factors is not None and fragments is not None and factors.dtype == "float32":
+            return mma_parts(factors, fragments, counted_points(factors, sizes), THREADS, arch)
+        if factors is not None:
+            counted = counted_points(factors, sizes)
+            tiles = fma_blocking(factors, counted.left, counted.right).tiles(counted.left, counted.right)
+            return min(_PARTS, arch.sms // (tiles * counted.both))
+        points = points_of(kernel.dims, sizes)
+        if lies_along_points(kernel, program):
+            return arch.sms * _CTAS_AN_SM * THREADS // points if points >= WARP else _PARTS
+        if 2 * points * lanes_of(kernel, program, alone=True) > arch.sms * _CTAS_AN_SM * THREADS:
+            return 1
+        reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+        terms = sum(points_of(step.dims, sizes) for step in reduces)
+        stored = points * max(1, sum(len(step.sums) for step in reduces))  # by each part
+        return min(arch.sms * _CTAS_AN_SM // points, terms // (_LONG * stored))
+
+    return in_parts(program, wanted, sizes)
+
+
+def in_parts(program: Program, wanted: Callable[[Kernel], int], sizes: Mapping[str, int]) -> Program:
+    """`wanted` says into how many parts a kernel's reduction should fall; 1, if into none. It falls into fewer, where
+    it has no dim long enough. `sizes` are the lengths to count with."""
+    buffers: list[Buffer] = []
+
+    def parts(statements: tuple[Statement, ...]) -> Iterator[Statement]:
+        for statement in statements:
+            if isinstance(statement, Loop):
+                walked = is_walked(statement)
+                yield replace(statement, body=tuple(parts(statement.body))) if walked else statement
+                continue
+            split = _split(statement, wanted, sizes)
+            if split is None:
+                yield statement
+                continue
+            made = [_buffer(statement, split, total) for total in split.reduce.sums]
+            yield from (_parts(statement, split, made), _whole(statement, split, made))
+            buffers.extend(made)
+
+    body = tuple(parts(program.body))
+    return replace(program, buffers=(*program.buffers, *buffers), body=body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """A reduction's dim, and into how many parts it falls."""
+
+    reduce: Reduce
+    dim: Dim
+    parts: int
+
+    @property
+    def number(self) -> Dim:
+        """The dim that counts the parts."""
+        return Dim(f"{self.dim.index}.part", index(self.parts))
+
+    @property
+    def inside(self) -> Dim:
+        """The dim that counts the points of a part."""
+        whole = call("add", self.dim.extent, index(self.parts - 1))
+        return Dim(f"{self.dim.index}.in", call("floordiv", whole, index(self.parts)))
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all parts are known to be of one length."""
+        extent = self.dim.extent
+        return isinstance(extent, Const) and int(extent.value) % self.parts == 0
+
+    @property
+    def place(self) -> Scalar:
+        """The point of the whole dim."""
+        return call("add", call("mul", Index(self.number.index), self.inside.extent), Index(self.inside.index))
+
+
+def _split(kernel: Kernel, wanted: Callable[[Kernel], int], sizes: Mapping[str, int]) -> _Split | None:
+    """The one reduction of a kernel, if it is to be split and is long enough."""
+    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    if len(reduces) != 1 or any(store.accumulate for store in kernel.stores) or not reduces[0].dims:
+        return None
+    if any(isinstance(part, Index) for dim in kernel.dims for part in walk(dim.extent)):
+        return None  # the parts lie in a buffer, whose dims are known before the first step of any loop
+    (reduce,) = reduces
+    dim = max(reduce.dims, key=lambda d: evaluate(d.extent, sizes))
+    parts = min(wanted(kernel), evaluate(dim.extent, sizes), points_of(reduce.dims, sizes) // _FEWEST)
+    return _Split(reduce, dim, 1 << (parts.bit_length() - 1)) if parts >= 2 else None
+
+
+def _buffer(kernel: Kernel, split: _Split, total: Accumulate) -> Buffer:
+    dims = (split.number, *kernel.dims)
+    return Buffer(f"{kernel.name}.{total.name}", total.value.dtype, tuple(dim.extent for dim in dims), "temp")
+
+
+def _parts(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
+    """The kernel that adds up each part."""
+
+    def moved(scalar: Scalar) -> Scalar:
+        return replaced(scalar, lambda part: split.place if part == Index(split.dim.index) else None)
+
+    reduce = split.reduce
+    when = None if reduce.when is None else moved(reduce.when)
+    if not split.is_even:
+        exists = call("lt", split.place, split.dim.extent)
+        when = exists if when is None else call("and", exists, _loading(when, exists))
+    inner = Reduce(
+        tuple(split.inside if dim == split.dim else dim for dim in reduce.dims),
+        tuple(replace(total, value=moved(total.value)) for total in reduce.sums),
+        tuple(Let(let.name, moved(let.value)) for let in reduce.body),
+        when,
+    )
+    dims = (split.number, *kernel.dims)
+    at = tuple(Index(dim.index) for dim in dims)
+    stores = tuple(
+        Store(buffer.name, at, Ref(total.name, buffer.dtype))
+        for buffer, total in zip(buffers, reduce.sums, strict=True)
+    )
+    before = kernel.body[: kernel.body.index(reduce)]
+    return Kernel(f"{kernel.name}.partials", dims, (*before, inner), stores)
+
+
+def _loading(scalar: Scalar, exists: Scalar) -> Scalar:
+    """A condition that touches memory only at points that exist."""
+
+    def rule(part: Scalar) -> Scalar | None:
+        if not isinstance(part, Load):
+            return None
+        moved = replaced_inside(part, rule)
+        return replace(moved, when=exists if moved.when is None else call("and", exists, moved.when))
+
+    return replaced(scalar, rule)
+
+
+def _whole(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
+    """The kernel adding up the parts instead."""
+    at = tuple(Index(dim.index) for dim in (split.number, *kernel.dims))
+    sums = tuple(
+        replace(total, value=Load(buffer.name, at, buffer.dtype))
+        for buffer, total in zip(buffers, split.reduce.sums, strict=True)
+    )
+    new = Reduce((split.number,), sums)
+    return replace(kernel, body=tuple(new if step is split.reduce else step for step in kernel.body))

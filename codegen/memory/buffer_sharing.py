@@ -1,0 +1,198 @@
+"""reuse: temporaries that take the place of others, which nothing reads any more.
+
+In: a Program. Out: a Program with fewer buffers that computes the same. A kernel stores in the place of a value that it
+is the last to read, if each of its points reads of that value only the element in whose place it stores: an LSTM's
+gates take the place of their input products, and the gates' adjoints take that of the gates. Kernels that stand before
+it in the same step of a loop may have read more of that step: what is centred takes the place of what its mean is of.
+
+In a loop over chunks (`graphc.codegen.memory.chunk`), what is needed at different times of an iteration shares a place
+too. Everything else is left to `graphc.codegen.memory.arena`, which knows the sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, map_kernel
+from graphc.codegen.uses import loads
+from graphc.scalar import Index, Load, Scalar, replaced, replaced_inside, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """From the first to the last unit that needs a value; `local` to one iteration of a loop, or not."""
+
+    first: int
+    last: int
+    local: bool
+
+
+@dataclass
+class Place:
+    """A buffer, and those that lie in it at different times."""
+
+    buffer: Buffer
+    members: list[str] = field(default_factory=list)
+
+
+def share_buffers(program: Program) -> Program:
+    units = list(_units(program.body))
+    touched: dict[str, list[int]] = {}
+    for position, unit in enumerate(units):
+        for name in unit.touches:
+            touched.setdefault(name, []).append(position)
+    lives = {b.name: _lives(b, units, touched.get(b.name, ())) for b in program.buffers if b.kind in ("temp", "output")}
+    places: list[Place] = []
+    ending: dict[int, set[int]] = {}  # the places, by number, with a member whose last unit this is
+    for buffer in sorted((b for b in program.buffers if lives.get(b.name)), key=lambda b: lives[b.name][0].first):
+        first = lives[buffer.name][0]
+        candidates = range(len(places)) if first.local else sorted(ending.get(first.first, ()))
+        number = next((k for k in candidates if _fits(buffer, places[k], lives, units)), len(places))
+        if number == len(places):
+            places.append(Place(buffer))
+        place = places[number]
+        place.members.append(buffer.name)
+        place.buffer = max((buffer, place.buffer), key=lambda b: (b.kind == "output", _weight(lives[b.name])))
+        for life in lives[buffer.name]:
+            ending.setdefault(life.last, set()).add(number)
+    names = {member: place.buffer.name for place in places for member in place.members}
+    buffers = tuple(b for b in program.buffers if names.get(b.name, b.name) == b.name)
+    return replace(program, buffers=buffers, body=tuple(_renamed(s, names) for s in program.body))
+
+
+# When values are needed.
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A load or store of a buffer by a kernel, which stands at this `position` in its unit, and the loops around that
+    inside its unit."""
+
+    kernel: Kernel
+    position: int
+    at: tuple[Scalar, ...]
+    store: bool
+    loops: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A statement whose place in time counts, by the buffers that it touches; and the loop that it is a step of."""
+
+    touches: Mapping[str, list[Touch]]
+    around: Loop | None
+
+
+def _units(body: tuple[Statement, ...]) -> Iterator[Unit]:
+    """The statements, and of loops around loops the statements inside."""
+    for statement in body:
+        if isinstance(statement, Loop) and any(isinstance(inner, Loop) for inner in statement.body):
+            yield from (_unit(inner, statement) for inner in statement.body)
+        else:
+            yield _unit(statement, None)
+
+
+def _unit(statement: Statement, around: Loop | None) -> Unit:
+    touches: dict[str, list[Touch]] = {}
+    for position, (kernel, loops) in enumerate(_nested((statement,), ())):
+        for load in loads(kernel):
+            touches.setdefault(load.buffer, []).append(Touch(kernel, position, load.at, False, loops))
+        for store in kernel.stores:
+            touches.setdefault(store.buffer, []).append(Touch(kernel, position, store.at, True, loops))
+    return Unit(touches, around)
+
+
+def _nested(body: tuple[Statement, ...], loops: tuple[str, ...]) -> Iterator[tuple[Kernel, tuple[str, ...]]]:
+    for statement in body:
+        if isinstance(statement, Loop):
+            yield from _nested(statement.body, (*loops, statement.index))
+        else:
+            yield statement, loops
+
+
+def _lives(buffer: Buffer, units: list[Unit], touched: Iterable[int]) -> list[Life]:
+    """One life for every loop in which each iteration makes its own value; otherwise a single one."""
+    found: dict[int, list[int]] = {}  # for each loop, or unit outside of one, where the buffer is touched
+    for position in touched:
+        around = units[position].around
+        found.setdefault(id(around) if around else -position, []).append(position)
+    if not found:
+        return []
+    if buffer.kind == "temp" and all(_is_local(buffer.name, [units[p] for p in own]) for own in found.values()):
+        return [Life(own[0], own[-1], True) for own in found.values()]
+    loops = {id(units[own[0]].around) for own in found.values() if units[own[0]].around}
+    every = [p for own in found.values() for p in own]
+    if loops:
+        every += [p for p, unit in enumerate(units) if id(unit.around) in loops]
+    return [Life(min(every), len(units) if buffer.kind == "output" else max(every), False)]
+
+
+def _weight(lives: list[Life]) -> int:
+    """How long a buffer is needed: a place is named after the one that it serves for the longest."""
+    return sum(life.last - life.first for life in lives)
+
+
+def _is_local(buffer: str, units: list[Unit]) -> bool:
+    """Whether each iteration stores a buffer before it loads it, and nothing of it is left for the next."""
+    around = units[0].around
+    if around is None:
+        return False
+    first = units[0].touches[buffer]
+    begins = all(touch.store for touch in first if touch.kernel is first[0].kernel)
+    subscripts = [s for unit in units for touch in unit.touches[buffer] for s in touch.at]
+    return begins and not any(p == Index(around.index) for s in subscripts for p in walk(s))
+
+
+# Who fits where.
+
+
+def _fits(buffer: Buffer, place: Place, lives: Mapping[str, list[Life]], units: list[Unit]) -> bool:
+    if (buffer.dtype, buffer.dims) != (place.buffer.dtype, place.buffer.dims):
+        return False
+    if buffer.kind == place.buffer.kind == "output":
+        return False
+    joined = False
+    for other in place.members:
+        for theirs in lives[other]:
+            for own in lives[buffer.name]:
+                alike = theirs.local == own.local and (own.local or units[own.first].around is None)
+                if theirs.last == own.first and alike and _in_place(other, buffer.name, units[own.first]):
+                    joined = True
+                elif theirs.first <= own.last and own.first <= theirs.last:
+                    return False
+    return joined or all(life.local for name in (buffer.name, *place.members) for life in lives[name])
+
+
+def _in_place(old: str, new: str, unit: Unit) -> bool:
+    """Whether one kernel stores to one buffer, and at every point loads of the other no more than the element that it
+    stores; and all else that loads of that one has done so, in the same step, before."""
+    reads = unit.touches[old]
+    writes = [touch for touch in unit.touches[new] if touch.store]
+    if not writes or any(touch.store for touch in reads):
+        return False
+    store = writes[0]
+    one = all(touch.position == store.position and touch.at == store.at for touch in writes)
+    own = [touch for touch in reads if touch.position == store.position]
+    kept = all(touch.at == store.at for touch in own) and all(Index(loop) in store.at for loop in store.loops)
+    return one and bool(own) and kept and all(touch in own or _is_before(touch, store) for touch in reads)
+
+
+def _is_before(load: Touch, store: Touch) -> bool:
+    """Whether a load is made before a store, and of elements of the same step of each loop around the two."""
+    steps = [dim for dim, part in enumerate(store.at) if any(part == Index(loop) for loop in store.loops)]
+    same = load.loops == store.loops and all(load.at[dim] == store.at[dim] for dim in steps)
+    return same and load.position < store.position
+
+
+def _renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
+    if isinstance(statement, Loop):
+        return replace(statement, body=tuple(_renamed(s, names) for s in statement.body))
+
+    def rule(scalar: Scalar) -> Scalar | None:
+        if isinstance(scalar, Load) and scalar.buffer in names:
+            return replace(replaced_inside(scalar, rule), buffer=names[scalar.buffer])
+        return None
+
+    kernel = map_kernel(statement, lambda scalar: replaced(scalar, rule))
+    return replace(kernel, stores=tuple(replace(s, buffer=names.get(s.buffer, s.buffer)) for s in kernel.stores))

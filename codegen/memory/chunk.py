@@ -1,0 +1,303 @@
+"""chunk: a program that goes through an axis in chunks, and keeps of most values one chunk at a time.
+
+In: a Program and an axis that it loops over. Out: a Program that computes the same, with two more sizes: `t.chunk`, the
+steps of a chunk, and `t.chunks`, how many there are. Each sweep (`graphc.codegen.memory.sweeps`) is a loop over the
+chunks. What a chunk reads of its neighbours is kept for every chunk as it goes by: these are the checkpoints. A later
+sweep computes the values of a chunk again from its checkpoints, by the same kernels, so that they are the same to the
+last bit. Chunks of √T steps take memory in O(√T) (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016).
+
+What the caller gets keeps its full length, and so does a value of which a statement needs all of the axis at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from graphc.codegen.memory.plan import rings, with_stores
+from graphc.codegen.memory.running_sums import Piecewise, split
+from graphc.codegen.memory.sweeps import Scheduled, Sweeps, reads_along, sweeps
+from graphc.codegen.program import (
+    Buffer,
+    Dim,
+    Kernel,
+    Loop,
+    Program,
+    Reduce,
+    Ring,
+    Statement,
+    Store,
+    fresh,
+    kernels,
+    map_kernel,
+)
+from graphc.codegen.uses import loaded, stored
+from graphc.errors import InternalError, UnsupportedError
+from graphc.scalar import Index, Load, Scalar, Size, call, computed, index, offset_from, replaced, zero
+
+Side = Literal["before", "after"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunked:
+    """A program in chunks of an axis. A chunk has at least `least` steps: so far do its neighbours look into it."""
+
+    program: Program
+    axis: str
+    least: int
+
+    def sizes(self, length: int, chunks: int) -> dict[str, int]:
+        """The sizes of a call in so many chunks, or in fewer if that is enough."""
+        steps = max(self.least, -(-length // chunks))
+        return {f"{self.axis}.chunk": steps, f"{self.axis}.chunks": -(-length // steps)}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one sweep runs: statements that compute and store no more than is needed, and of which buffers it reads
+    the chunk before or after."""
+
+    statements: tuple[Statement, ...]
+    neighbours: frozenset[tuple[str, Side]]
+
+
+def loop_axes(program: Program) -> tuple[str, ...]:
+    """The axes that a program loops over, those of the most loops first."""
+    loops = [s.index for s in program.body if isinstance(s, Loop)]
+    return tuple(sorted(dict.fromkeys(loops), key=lambda name: -loops.count(name)))
+
+
+def chunk(program: Program, axis: str) -> Chunked:
+    """The program in chunks of an axis that it loops over."""
+    extent = next(s.extent for s in program.body if isinstance(s, Loop) and s.index == axis)
+    made = split(program, axis, extent)
+    found = sweeps(made)
+    runs = _runs(found, axis)
+    writer = _Writer(axis, extent, made.buffers, found.along, _halos(runs, axis))
+    once = [s.made for s in found.order if not isinstance(s.made, Piecewise)]
+    firsts = [kernel for s in found.order if isinstance(s.made, Piecewise) for kernel in s.made.first]
+    writer.names |= {kernel.name for kernel in (*kernels(tuple(once)), *firsts)}
+    body: list[Statement] = []
+    for sweep in range(len(runs) + 1):
+        here = [s.made for s in found.order if s.sweep == sweep]
+        body += [item for item in here if not isinstance(item, Piecewise)]
+        if sweep < len(runs):
+            body += [first for item in here if isinstance(item, Piecewise) for first in item.first]
+            homes = {b for b in found.along if found.home(b) == sweep}
+            body.append(writer.sweep(runs[sweep], homes, found.descending[sweep]))
+    sizes = (*program.sizes, writer.steps.name, writer.count.name)
+    touched = loaded(body) | stored(body)
+    buffers = tuple(b for b in writer.all_buffers() if b.kind != "temp" or b.name in touched)
+    _check_params(found, runs, {b.name for b in program.buffers if b.kind == "param"})
+    least = max((k for halo in writer.halos.values() for k in halo), default=1)
+    return Chunked(rings(Program(program.name, sizes, buffers, tuple(body))), axis, max(1, least))
+
+
+# What each sweep runs.
+
+
+def _runs(found: Sweeps, axis: str) -> list[Run]:
+    """From the last sweep to the first: what a sweep reads of neighbours, an earlier one must have kept."""
+    kept: set[tuple[str, Side]] = set()
+    runs: list[Run] = []
+    for sweep in reversed(range(len(found.descending))):
+        while True:  # it may itself keep what it reads of neighbours
+            saved = {name for name, _ in kept if found.home(name) == sweep}
+            run = _run(found, axis, sweep, saved)
+            if run.neighbours <= kept:
+                break
+            kept |= run.neighbours
+        runs.append(run)
+    return runs[::-1]
+
+
+def _run(found: Sweeps, axis: str, sweep: int, saved: set[str]) -> Run:
+    needed = set(saved)
+    neighbours: set[tuple[str, Side]] = set()
+    statements: list[Statement] = []
+    for scheduled in reversed(found.order):
+        if not isinstance(scheduled.made, Piecewise) or scheduled.sweep > sweep:
+            continue
+        keep = set(needed) if scheduled.sweep < sweep else needed | (scheduled.stores - set(found.along))
+        statement = _reduced(scheduled, keep, found, axis)
+        if statement is None:
+            continue
+        statements.append(statement)
+        for name, reach in reads_along(statement, axis).items():
+            if name in found.along:
+                assert reach is not None
+                needed.add(name)
+                neighbours |= {(name, "before")} if reach[0] < 0 else set()
+                neighbours |= {(name, "after")} if reach[1] > 0 else set()
+    return Run(tuple(statements[::-1]), frozenset(neighbours))
+
+
+def _check_params(found: Sweeps, runs: Sequence[Run], params: set[str]) -> None:
+    """No sweep reads a param that has been overwritten by then."""
+    for scheduled in (s for s in found.order if s.stores & params):
+        later = loaded(statement for run in runs[scheduled.sweep :] for statement in run.statements)
+        if both := scheduled.stores & params & later:
+            names = ", ".join(sorted(both))
+            raise UnsupportedError(
+                f"memory cannot be limited here: {names} is updated as soon as its new value is known, but values "
+                f"that depend on {names} are computed again after that; compile without memory"
+            )
+
+
+def _reduced(scheduled: Scheduled, keep: set[str], found: Sweeps, axis: str) -> Statement | None:
+    """The statement as far as it makes what is to be kept, and what its own later steps need for that."""
+    while True:
+        statement = with_stores(scheduled.statement, keep)
+        if statement is None:
+            return None
+        more = {b for b in reads_along(statement, axis) if b in scheduled.stores and b in found.along} - keep
+        if not more:
+            return statement
+        keep = keep | more
+
+
+def _halos(runs: list[Run], axis: str) -> dict[str, tuple[int, int]]:
+    """How many steps before and after a chunk are read of each buffer, in any sweep."""
+    halos: dict[str, tuple[int, int]] = {}
+    for run in runs:
+        names = {name for name, _ in run.neighbours}
+        for statement in run.statements:
+            for name, reach in reads_along(statement, axis).items():
+                if name in names and reach is not None:
+                    before, after = halos.get(name, (0, 0))
+                    halos[name] = (max(before, -reach[0]), max(after, reach[1]))
+    return halos
+
+
+# What it looks like.
+
+
+class _Writer:
+    """Writes the statements of sweeps. Inside a chunk, `axis` counts from the chunk's start."""
+
+    def __init__(
+        self,
+        axis: str,
+        extent: Scalar,
+        buffers: Mapping[str, Buffer],
+        along: Mapping[str, int],
+        halos: Mapping[str, tuple[int, int]],
+    ) -> None:
+        self.axis, self.buffers, self.along, self.halos = axis, buffers, along, halos
+        self.chunk, self.steps, self.count = Index(f"{axis}.chunk"), Size(f"{axis}.chunk"), Size(f"{axis}.chunks")
+        self.start = call("mul", self.chunk, self.steps)
+        self.length = call("min", self.steps, call("sub", extent, self.start))
+        self.names: set[str] = set()
+
+    def sweep(self, run: Run, homes: set[str], descending: bool) -> Loop:
+        """The loop over the chunks: fetch what is read of neighbours, compute, keep what neighbours will read."""
+        fetched = [self._fetch(name, side) for name, side in sorted(run.neighbours)]
+        computed = [self._inside(statement) for statement in run.statements]
+        kept = [self._keep(n, side) for n in sorted(homes) for side in self._sides(n)]
+        return Loop(self.chunk.name, self.count, descending, (*fetched, *computed, *kept))
+
+    def all_buffers(self) -> list[Buffer]:
+        chunked = [replace(b, dims=self._dims(b)) if b.name in self.along else b for b in self.buffers.values()]
+        return chunked + [self._checkpoint(n, side) for n in self.halos for side in self._sides(n)]
+
+    def _sides(self, name: str) -> list[Side]:
+        before, after = self.halos.get(name, (0, 0))
+        sides: list[Side] = ["before"] if before else []
+        return [*sides, "after"] if after else sides
+
+    def _dims(self, buffer: Buffer) -> tuple[Scalar | Ring, ...]:
+        place = self.along[buffer.name]
+        own = buffer.dims[place]
+        if not isinstance(own, Ring):
+            own = call("add", self.steps, index(sum(self.halos.get(buffer.name, (0, 0)))))
+        return (*buffer.dims[:place], own, *buffer.dims[place + 1 :])
+
+    # Checkpoints.
+
+    def _checkpoint(self, name: str, side: Side) -> Buffer:
+        """Some steps for every chunk: those that the next one reads of it, or those that the one before reads."""
+        buffer, place = self.buffers[name], self.along[name]
+        depth = index(self.halos[name][side == "after"])
+        rest = (*buffer.dims[:place], *buffer.dims[place + 1 :])
+        return Buffer(f"{name}.{side}", buffer.dtype, (self.count, depth, *rest), "temp")
+
+    def _copied(self, name: str, side: Side) -> tuple[tuple[Dim, ...], tuple[Scalar, ...]]:
+        """The dims of a kernel that copies between a chunk and a checkpoint, and its subscripts of the checkpoint."""
+        _, *extents = self._checkpoint(name, side).dims
+        if any(isinstance(e, Ring) for e in extents):
+            raise InternalError(f"a checkpoint of {self.buffers[name]}, of which not all is kept")
+        dims = tuple(Dim(f"d{k}", e) for k, e in enumerate(extents) if not isinstance(e, Ring))
+        return dims, tuple(Index(d.index) for d in dims)
+
+    def _at(self, name: str, step: Scalar, rest: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        place = self.along[name]
+        return (*rest[:place], step, *rest[place:])
+
+    def _keep(self, name: str, side: Side) -> Kernel:
+        """The last steps of the chunk for the next one, or its first ones for the one before: as many as it has."""
+        dims, (step, *rest) = self._copied(name, side)
+        dtype, (before, after) = computed(self.buffers[name].dtype), self.halos[name]
+        first = self.length if side == "before" else index(before)
+        load = Load(name, self._at(name, call("add", step, first), tuple(rest)), dtype)
+        value: Scalar = load
+        if side == "after" and after > 1:
+            exists = call("lt", step, self.length)
+            value = call("select", exists, replace(load, when=exists), zero(dtype))
+        store = Store(f"{name}.{side}", (self.chunk, step, *rest), value)
+        return Kernel(fresh(f"{name}.{side}.keep", self.names), dims, (), (store,))
+
+    def _fetch(self, name: str, side: Side) -> Kernel:
+        dims, (step, *rest) = self._copied(name, side)
+        dtype = computed(self.buffers[name].dtype)
+        if side == "before":
+            neighbour = call("add", self.chunk, index(-1))
+            first: Scalar = index(0)
+            exists = call("le", index(1), self.chunk)
+        else:
+            neighbour = call("add", self.chunk, index(1))
+            first = call("add", self.length, index(self.halos[name][0]))
+            exists = call("lt", neighbour, self.count)
+        value = call("select", exists, Load(f"{name}.{side}", (neighbour, step, *rest), dtype, exists), zero(dtype))
+        store = Store(name, self._at(name, call("add", step, first), tuple(rest)), value)
+        return Kernel(fresh(f"{name}.{side}.fetch", self.names), dims, (), (store,))
+
+    # Statements.
+
+    def _inside(self, statement: Statement) -> Statement:
+        """A statement at the points of the chunk."""
+        if isinstance(statement, Loop):
+            extent = self.length if statement.index == self.axis else statement.extent
+            return replace(statement, extent=extent, body=tuple(map(self._inside, statement.body)))
+        kernel = map_kernel(statement, self._scalar)
+        stores = tuple(
+            replace(new, at=self._subscripts(old.buffer, old.at))
+            for old, new in zip(statement.stores, kernel.stores, strict=True)
+        )
+        body = tuple(replace(s, dims=self._domain(s.dims)) if isinstance(s, Reduce) else s for s in kernel.body)
+        return Kernel(fresh(kernel.name, self.names), self._domain(kernel.dims), body, stores)
+
+    def _domain(self, dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        return tuple(Dim(d.index, self.length) if d.index == self.axis else d for d in dims)
+
+    def _scalar(self, scalar: Scalar) -> Scalar:
+        return replaced(scalar, self._part)
+
+    def _part(self, part: Scalar) -> Scalar | None:
+        match part:
+            case Index(name) if name == self.axis:
+                return call("add", self.start, part)
+            case Load(buffer, at, dtype, when) if buffer in self.along:
+                condition = None if when is None else self._scalar(when)
+                return Load(buffer, self._subscripts(buffer, at), dtype, condition)
+        return None
+
+    def _subscripts(self, name: str, at: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        """Where an element lies: past the steps before, in a buffer of one chunk."""
+        place = self.along.get(name)
+        result = list(map(self._scalar, at))
+        if place is not None:
+            offset = offset_from(at[place], self.axis)
+            assert offset is not None
+            result[place] = call("add", Index(self.axis), index(offset + self.halos.get(name, (0, 0))[0]))
+        return tuple(result)

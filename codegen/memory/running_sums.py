@@ -1,0 +1,252 @@
+"""partial: every sum over an axis as a running sum, so that the points along the axis can come in pieces.
+
+In: a Program and an axis. Out: its top-level statements in the same order, each of one of two kinds. A `Piecewise` one
+can run for a part of the axis at a time; a plain statement runs once. A kernel that reduces over the axis becomes a
+piecewise one that adds what a part contributes to memory, and one that goes on from there. A load from one place along
+the axis, as of a state's last step, becomes such a sum too, over the one point where it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from graphc.codegen.program import (
+    Accumulate,
+    Buffer,
+    Dim,
+    Kernel,
+    Let,
+    Loop,
+    Program,
+    Reduce,
+    Statement,
+    Store,
+    fresh,
+    map_kernel,
+)
+from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps
+from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk, zero
+
+NUMBERS = ("float32", "float64", "int32")
+
+
+@dataclass(frozen=True, slots=True)
+class Piecewise:
+    """A statement that can run for a part of the axis at a time, and the kernels that must run before its first."""
+
+    statement: Statement
+    first: tuple[Kernel, ...] = ()
+
+
+@dataclass
+class Split:
+    """The statements made so far, and the buffers they need."""
+
+    axis: str
+    extent: Scalar
+    buffers: dict[str, Buffer]
+    body: list[Piecewise | Statement] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+
+def split(program: Program, axis: str, extent: Scalar) -> Split:
+    made = Split(axis, extent, {b.name: b for b in program.buffers})
+    made.names |= set(made.buffers) | {kernel.name for kernel, _ in _placed(program.body, ())}
+    along = _varying(program, axis)
+    for statement in program.body:
+        statement = _without_picks(statement, along, made)
+        if isinstance(statement, Kernel):
+            _split_kernel(statement, made)
+        elif is_piecewise(statement, axis):
+            made.body.append(Piecewise(statement))
+        else:
+            made.body.append(statement)
+    return made
+
+
+def is_piecewise(statement: Statement, axis: str) -> bool:
+    """Whether a statement steps along the axis, or does the same at each of its points for itself."""
+    if isinstance(statement, Loop) and statement.index == axis:
+        return True
+    inside = [kernel for kernel, _ in _placed((statement,), ())]
+    own = stored((statement,))
+    apart = all(Index(axis) in load.at for kernel in inside for load in loads(kernel) if load.buffer in own)
+    return apart and all(any(d.index == axis for d in kernel.dims) for kernel in inside)
+
+
+def _placed(body: Iterable[Statement], dims: tuple[Dim, ...]) -> Iterator[tuple[Kernel, tuple[Dim, ...]]]:
+    """The kernels, and the dims of the loops around each."""
+    for statement in body:
+        if isinstance(statement, Loop):
+            yield from _placed(statement.body, (*dims, Dim(statement.index, statement.extent)))
+        else:
+            yield statement, dims
+
+
+# Loads from one place along the axis.
+
+
+def _varying(program: Program, axis: str) -> dict[str, int]:
+    """The temporaries that have a value for every point of the axis, and the dimension along which they have it."""
+    places: dict[str, set[int | None]] = {b.name: set() for b in program.buffers if b.kind == "temp"}
+    for kernel, _ in _placed(program.body, ()):
+        for store in kernel.stores:
+            if store.buffer in places:
+                places[store.buffer].add(next((k for k, s in enumerate(store.at) if s == Index(axis)), None))
+    single = {name: next(iter(found)) for name, found in places.items() if len(found) == 1}
+    return {name: place for name, place in single.items() if place is not None}
+
+
+def _without_picks(statement: Statement, along: dict[str, int], made: Split) -> Statement:
+    if isinstance(statement, Loop):
+        return replace(statement, body=tuple(_without_picks(s, along, made) for s in statement.body))
+    lets = {let.name: let.value for step in statement.body for let in ((step,) if isinstance(step, Let) else step.body)}
+    inner = [d for step in statement.body if isinstance(step, Reduce) for d in step.dims]
+    dims = {d.index: d for d in (*statement.dims, *inner)}
+
+    def rule(scalar: Scalar) -> Scalar | None:
+        if not isinstance(scalar, Load) or scalar.buffer not in along:
+            return None
+        place = scalar.at[along[scalar.buffer]]
+        if offset_from(place, made.axis) is not None:
+            return None
+        return _picked(scalar, along[scalar.buffer], lets, dims, made)
+
+    return map_kernel(statement, lambda scalar: replaced(scalar, rule))
+
+
+def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim], made: Split) -> Scalar | None:
+    """The load from a buffer that holds what lies at one place along the axis; None if that is not known beforehand."""
+
+    def definition(scalar: Scalar) -> Scalar | None:
+        return replaced(lets[scalar.name], definition) if isinstance(scalar, Ref) and scalar.name in lets else None
+
+    at = tuple(replaced(s, definition) for s in load.at)
+    when = None if load.when is None else replaced(load.when, definition)
+    parts = [part for scalar in (*at, when) for part in walk(scalar)]
+    used = dict.fromkeys(part.name for part in parts if isinstance(part, Index))
+    known = all(name in dims and name != made.axis for name in used)
+    if not known or any(isinstance(part, Ref) for part in parts) or load.dtype not in NUMBERS:
+        return None
+    own = tuple(dims[name] for name in used)
+    chosen = tuple(Index(name) for name in used)
+    name = fresh(f"{load.buffer}.at", made.names)
+    made.buffers[name] = Buffer(name, load.dtype, tuple(d.extent for d in own), "temp")
+    condition = call("eq", Index(made.axis), at[dim])
+    if when is not None:
+        condition = call("and", when, condition)
+    value = Load(load.buffer, (*at[:dim], Index(made.axis), *at[dim + 1 :]), load.dtype)
+    total = Accumulate("picked", "sum", value)
+    reduce = Reduce((Dim(made.axis, made.extent),), (total,), (), condition)
+    _split_kernel(Kernel(name, own, (reduce,), (Store(name, chosen, Ref("picked", load.dtype)),)), made)
+    return Load(name, chosen, load.dtype)
+
+
+# Reductions over the axis.
+
+
+def _split_kernel(kernel: Kernel, made: Split) -> None:
+    """Append a kernel: reductions over the axis that need no other such reduction first, then what needs them."""
+    over = [s for s in kernel.body if isinstance(s, Reduce) and _is_over(s, made.axis)]
+    if not over:
+        made.body.append(Piecewise(kernel) if is_piecewise(kernel, made.axis) else kernel)
+        return
+    waiting: set[str] = set()  # names that need a reduction over the axis
+    ready: list[Reduce] = []
+    for step in kernel.body:
+        if isinstance(step, Let):
+            if references(step.value) & waiting:
+                waiting.add(step.name)
+            continue
+        if step in over and not reduce_references(step) & waiting:
+            ready.append(step)
+        if step in over or reduce_references(step) & waiting:
+            waiting |= {total.name for total in step.sums}
+    totals = [total for step in ready for total in step.sums]
+    homes = {total.name: _home(total, kernel, made) for total in totals}
+    made.body.append(_running(kernel, ready, homes, made))
+    done = set(homes.values())
+    rest = tuple(s for s in kernel.stores if Load(s.buffer, s.at, s.value.dtype) not in done)
+    body: list[Let | Reduce] = []
+    for step in kernel.body:
+        if step in ready:
+            assert isinstance(step, Reduce)
+            body += [Let(total.name, homes[total.name]) for total in step.sums]
+        else:
+            body.append(step)
+    if rest:
+        name = fresh(f"{kernel.name}.whole", made.names)
+        _split_kernel(Kernel(name, kernel.dims, used_steps(body, rest), rest), made)
+
+
+def _is_over(step: Let | Reduce, axis: str) -> bool:
+    return isinstance(step, Reduce) and any(d.index == axis for d in step.dims)
+
+
+def _home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
+    """Where a running sum lies: where the kernel stores it anyway, or in a buffer of its own."""
+    dtype = total.value.dtype
+    for store in kernel.stores:
+        buffer = made.buffers[store.buffer]
+        fits = buffer.kind != "param" and buffer.dtype == dtype
+        if store.value == Ref(total.name, dtype) and fits and not store.accumulate:
+            return Load(store.buffer, store.at, dtype)
+    name = fresh(f"{kernel.name}.{total.op}", made.names)
+    made.buffers[name] = Buffer(name, dtype, tuple(d.extent for d in kernel.dims), "temp")
+    return Load(name, tuple(Index(d.index) for d in kernel.dims), dtype)
+
+
+def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], made: Split) -> Piecewise:
+    """The kernel that adds what one part of the axis contributes, and the one that stores what to begin with."""
+    begin, go_on = [], []
+    body = [step for step in kernel.body if step in ready or not _is_over(step, made.axis)]
+    for total in (total for step in ready for total in step.sums):
+        home = homes[total.name]
+        begin.append(Store(home.buffer, home.at, total.identity))
+        more = call("add" if total.op == "sum" else "max", home, Ref(total.name, home.dtype))
+        go_on.append(Store(home.buffer, home.at, more))
+    staged = [_staged(step, kernel, made) for step in body]
+    first = Kernel(fresh(f"{kernel.name}.begin", made.names), kernel.dims, (), tuple(begin))
+    return Piecewise(Kernel(kernel.name, kernel.dims, used_steps(staged, go_on), tuple(go_on)), (first,))
+
+
+def _staged(step: Let | Reduce, kernel: Kernel, made: Split) -> Let | Reduce:
+    """A reduction of which every operand of a product lies in temporaries: an array of the caller's is copied part by
+    part, so that no copy in another order (`graphc.codegen.passes.pack`) is ever made of all of it."""
+    own = {d.index for d in kernel.dims}
+    if isinstance(step, Let) or not own:
+        return step
+
+    def rule(scalar: Scalar) -> Scalar | None:
+        if not isinstance(scalar, Load) or made.buffers[scalar.buffer].kind == "temp":
+            return None
+        places = [k for k, s in enumerate(scalar.at) if offset_from(s, made.axis) is not None]
+        plain = all(isinstance(s, Index) or k in places for k, s in enumerate(scalar.at))
+        moving = any(isinstance(s, Index) and s.name in own for s in scalar.at)
+        return _copy(scalar, places[0], made) if len(places) == 1 and plain and moving else None
+
+    body = tuple(Let(let.name, replaced(let.value, rule)) for let in step.body)
+    sums = tuple(replace(total, value=replaced(total.value, rule)) for total in step.sums)
+    return replace(step, body=body, sums=sums)
+
+
+def _copy(load: Load, place: int, made: Split) -> Load:
+    """A load from a copy of the buffer that is made along the axis."""
+    source = made.buffers[load.buffer]
+    offset = offset_from(load.at[place], made.axis)
+    assert offset is not None
+    name = f"{load.buffer}.part" + (f"{offset:+}" if offset else "")
+    extents = [extent for extent in source.dims if isinstance(extent, Const | Size | Call)]
+    dims = tuple(Dim(made.axis if k == place else f"d{k}", extent) for k, extent in enumerate(extents))
+    at = tuple(Index(d.index) for d in dims)
+    if name not in made.buffers:
+        made.names.add(name)
+        made.buffers[name] = Buffer(name, load.dtype, source.dims, "temp")
+        moved = call("add", at[place], index(offset))
+        value: Scalar = Load(load.buffer, (*at[:place], moved, *at[place + 1 :]), load.dtype)
+        if offset:
+            inside = call("and", call("le", index(0), moved), call("lt", moved, extents[place]))
+            value = call("select", inside, replace(value, when=inside), zero(load.dtype))  # type: ignore[arg-type]
+        made.body.append(Piecewise(Kernel(name, dims, (), (Store(name, at, value),))))
+    return Load(name, (*load.at[:place], Index(made.axis), *load.at[place + 1 :]), load.dtype, load.when)

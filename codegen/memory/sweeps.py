@@ -1,0 +1,147 @@
+"""sweeps: how often, and in which direction, a program goes through the parts of an axis.
+
+In: the statements of `graphc.codegen.memory.running_sums`. Out: for each the sweep that it belongs to, and for each
+sweep its direction. A statement shares a sweep with what it reads as long as it reads no part that is still to come;
+what a sum over the axis comes to is known after the sweep that makes it. A recurrent network takes one ascending sweep,
+and its gradient a descending one after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from graphc.codegen.memory.running_sums import Piecewise, Split
+from graphc.codegen.program import Loop, Statement, kernels
+from graphc.codegen.uses import loads, stored
+from graphc.scalar import Index, offset_from
+
+When = Literal["before", "in parts", "after"]
+_ORDER: tuple[When, ...] = ("before", "in parts", "after")
+Reach = tuple[int, int]  # the lowest and the highest offset along the axis
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A statement in its sweep; one that runs once stands before the sweep. `reads` are the buffers that it loads, and
+    how far from its own point along the axis; None: anywhere."""
+
+    made: Piecewise | Statement
+    sweep: int
+    reads: Mapping[str, Reach | None]
+    stores: frozenset[str]
+
+    @property
+    def statement(self) -> Statement:
+        return self.made.statement if isinstance(self.made, Piecewise) else self.made
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """The statements in order, whether each sweep descends, and the temporaries of which one part at a time is enough,
+    with the dimension that runs along the axis."""
+
+    order: tuple[Scheduled, ...]
+    descending: tuple[bool, ...]
+    along: Mapping[str, int]
+
+    def home(self, buffer: str) -> int:
+        """The sweep after which all of a buffer has been there."""
+        return max(s.sweep for s in self.order if buffer in s.stores)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """When a buffer is there: before a sweep, after one, or part by part in it."""
+
+    sweep: int
+    when: When
+
+
+def sweeps(split: Split) -> Sweeps:
+    along = _along(split)
+    directions: list[bool | None] = []
+    made: dict[str, _Made] = {}
+    order: list[Scheduled] = []
+    for item in split.body:
+        statement = item.statement if isinstance(item, Piecewise) else item
+        stores = frozenset(stored((statement,)))
+        reads = reads_along(statement, split.axis)
+        if isinstance(item, Piecewise):
+            steps = isinstance(statement, Loop) and statement.index == split.axis
+            wanted = statement.reverse if steps and isinstance(statement, Loop) else None
+            sweep = _earliest({b: r for b, r in reads.items() if b not in stores}, made, wanted, directions)
+        else:
+            sweep = max((m.sweep + (m.when != "before") for b in reads if (m := made.get(b))), default=0)
+        for buffer in stores:  # others may have stored other parts of it, as of a concatenation
+            own = _Made(sweep, _when(item, buffer, split.axis))
+            made[buffer] = max(own, made.get(buffer, own), key=lambda m: (m.sweep, _ORDER.index(m.when)))
+        order.append(Scheduled(item, sweep, reads, stores))
+    params = {b.name for b in split.buffers.values() if b.kind == "param"}
+    order = [_late(s, order, params, len(directions)) for s in order]
+    return Sweeps(tuple(order), tuple(bool(d) for d in directions), along)
+
+
+def _late(scheduled: Scheduled, order: Sequence[Scheduled], params: set[str], last: int) -> Scheduled:
+    """What overwrites a param, after every sweep, as all of them may read it: unless something needs what it makes."""
+    others = scheduled.stores - params
+    needed = any(others & other.reads.keys() for other in order if other is not scheduled)
+    return scheduled if needed or not scheduled.stores & params else replace(scheduled, sweep=last)
+
+
+def _earliest(
+    reads: Mapping[str, Reach | None], made: Mapping[str, _Made], wanted: bool | None, directions: list[bool | None]
+) -> int:
+    """The first sweep in which a statement can run, whose direction it may settle."""
+    sweep = 0
+    for buffer, reach in reads.items():
+        if known := made.get(buffer):
+            shared = known.when == "before" or (known.when == "in parts" and reach is not None)
+            sweep = max(sweep, known.sweep + (not shared))
+    while True:
+        if sweep == len(directions):
+            directions.append(None)
+        reaches = [r for b, r in reads.items() if r and b in made and made[b] == _Made(sweep, "in parts")]
+        back, ahead = any(low < 0 for low, _ in reaches), any(high > 0 for _, high in reaches)
+        needed = {wanted, directions[sweep], True if ahead else None, False if back else None} - {None}
+        if len(needed) <= 1:
+            directions[sweep] = next(iter(needed), None)
+            return sweep
+        sweep += 1
+
+
+def reads_along(statement: Statement, axis: str) -> dict[str, Reach | None]:
+    """The buffers that a statement loads, and how far from its own point along the axis; None: anywhere."""
+    reads: dict[str, Reach | None] = {}
+    for load in (load for kernel in kernels((statement,)) for load in loads(kernel)):
+        offsets = [k for s in load.at if (k := offset_from(s, axis)) is not None]
+        known = reads.get(load.buffer, (offsets[0], offsets[0]) if offsets else None)
+        reads[load.buffer] = (min(known[0], *offsets), max(known[1], *offsets)) if known and offsets else None
+    return reads
+
+
+def _when(item: Piecewise | Statement, buffer: str, axis: str) -> When:
+    """When a statement has made a buffer; in parts, if each point of the axis stores its own part."""
+    if not isinstance(item, Piecewise):
+        return "before"
+    stores = [s for kernel in kernels((item.statement,)) for s in kernel.stores if s.buffer == buffer]
+    return "in parts" if all(Index(axis) in store.at for store in stores) else "after"
+
+
+def _along(split: Split) -> dict[str, int]:
+    """The temporaries that only piecewise statements touch, always at the axis's own index or a fixed distance."""
+    places: dict[str, set[int]] = {
+        b.name: set(range(len(b.dims))) for b in split.buffers.values() if b.kind == "temp" and b.dims
+    }
+    for item in split.body:
+        for kernel in kernels((item.statement if isinstance(item, Piecewise) else item,)):
+            for load in loads(kernel):
+                if load.buffer in places:
+                    fits = {k for k, s in enumerate(load.at) if offset_from(s, split.axis) is not None}
+                    places[load.buffer] &= fits if isinstance(item, Piecewise) else set()
+            for store in kernel.stores:
+                if store.buffer in places:
+                    fits = {k for k, s in enumerate(store.at) if s == Index(split.axis)}
+                    places[store.buffer] &= fits if isinstance(item, Piecewise) else set()
+    return {name: min(found) for name, found in places.items() if found and len(found) == 1}

@@ -1,0 +1,221 @@
+"""Which statements of a program can run beside each other, block by block of an axis.
+
+In: a Program, and the dims along which its kernels can be cut. Out: its `Wavefront`s. In a stack of recurrent layers
+the loop of one layer needs of the one below no more than what that has made so far, and so does the product between
+them: while one thread is at a block of steps of the lower layer, another is at an earlier block of the upper one
+(Lamport, "The parallel execution of DO loops", CACM 1974). Loops that need nothing of each other, as of a bidirectional
+layer, run beside each other as well. Threads meet after every block, rather than in every step.
+
+Two statements may be computed so if all that both touch, and one of them stores, lies at a fixed distance along the
+axis; what stands between them in the program is run before or after all blocks. Whether it pays, and how the stages
+are shared out, is decided at the call (`graphc.codegen.parallel.work_sharing`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from graphc.codegen.program import Buffer, Call, Const, Index, Kernel, Loop, Program, Ring, Scalar, Statement, kernels
+from graphc.codegen.uses import loads
+from graphc.scalar import index, offset_from
+
+__all__ = ["Stage", "Wavefront", "wavefronts"]
+
+Distances = frozenset[int | None]  # in steps of the axis; None: not known, or not the same everywhere
+Grain = Callable[[Kernel, str], int | None]  # the points at whose multiples a kernel's dim can be cut; None: nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A statement, by its place in the program, that goes along the axis: a loop by its steps, a kernel by its dim
+    `index`, which has so many `points` for every step. It can be cut before multiples of `grain` steps."""
+
+    position: int
+    index: str
+    points: Scalar
+    grain: int
+    descending: bool
+
+
+@dataclass(frozen=True)
+class Wavefront:
+    """Stages in the order of the program, with the statements between them that run before and after all blocks.
+
+    `ahead`: how many steps beyond its own a stage needs an earlier one to be, for each two of which one waits for the
+    other: (number of the earlier, number of the later).
+    """
+
+    extent: Scalar
+    stages: tuple[Stage, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    ahead: Mapping[tuple[int, int], int]
+
+    @property
+    def first(self) -> int:
+        """Where its statements begin in the program."""
+        return min(stage.position for stage in self.stages)
+
+    @property
+    def end(self) -> int:
+        """The place after the last of its statements."""
+        return max(stage.position for stage in self.stages) + 1
+
+
+def wavefronts(program: Program, grain: Grain) -> tuple[Wavefront, ...]:
+    """The wavefronts, in order; no statement is in two. Each takes as many loops as it can."""
+    search = _Search(program, grain)
+    loops = [position for position, statement in enumerate(program.body) if isinstance(statement, Loop)]
+    found: list[Wavefront] = []
+    start = 0
+    while loops:
+        best, count = None, 1
+        for more in range(1, len(loops) + 1):
+            made = search.with_loops(tuple(loops[:more]), start)
+            if made is None:
+                break
+            best, count = made, more
+        if best is not None and len(best.stages) > 1:
+            found.append(best)
+        start, loops = loops[count - 1] + 1, loops[count:]
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    buffer: str
+    at: tuple[Scalar, ...]
+    store: bool
+
+
+class _Search:
+    """What is known of one program's statements."""
+
+    def __init__(self, program: Program, grain: Grain) -> None:
+        self.body, self.grain = program.body, grain
+        self.buffers = program.declared
+        self.accesses = [tuple(dict.fromkeys(_accesses(statement))) for statement in program.body]
+        self.touched = [frozenset(access.buffer for access in accesses) for accesses in self.accesses]
+        self.stored = [frozenset(a.buffer for a in accesses if a.store) for accesses in self.accesses]
+        self.distances = cache(self._distances)
+
+    def with_loops(self, loops: tuple[int, ...], start: int) -> Wavefront | None:
+        """The wavefront of these loops and of kernels after `start`; None if the loops cannot run beside each other."""
+        extent = self._loop(loops[0]).extent
+        if any(self._loop(p).extent != extent for p in loops):
+            return None
+        stages: list[Stage] = []
+        before: list[int] = []
+        after: list[int] = []
+        for position in range(start, loops[-1] + 1):
+            blocked = any(self.distances(earlier, position, extent) for earlier in after)
+            stage = None if blocked else self._stage(position, stages, loops, extent)
+            if stage is not None:
+                stages.append(stage)
+            elif position in loops:
+                return None
+            elif blocked or any(self.distances(s.position, position, extent) for s in stages):
+                after.append(position)
+            elif stages:
+                before.append(position)
+        return Wavefront(extent, tuple(stages), tuple(before), tuple(after), self._ahead(stages, extent))
+
+    def _loop(self, position: int) -> Loop:
+        loop = self.body[position]
+        assert isinstance(loop, Loop)
+        return loop
+
+    def _stage(self, position: int, stages: Sequence[Stage], loops: tuple[int, ...], extent: Scalar) -> Stage | None:
+        """The statement as a stage beside the earlier ones and the loops; None if it cannot be one."""
+        walk = self._walk(position, extent)
+        if walk is None:
+            return None
+        statement = self.body[position]
+        others = {s.position: s.descending for s in stages}
+        if isinstance(statement, Kernel):
+            others |= {p: self._loop(p).reverse for p in loops if p > position}
+        meets = {p: self.distances(min(p, position), max(p, position), extent) for p in others}
+        directions = {others[p] for p, found in meets.items() if found}
+        if isinstance(statement, Loop):
+            directions.add(statement.reverse)
+        if len(directions) != 1 or any(None in found for found in meets.values()):
+            return None
+        name, points, grain = walk
+        return Stage(position, name, points, grain, next(iter(directions)))
+
+    def _walk(self, position: int, extent: Scalar) -> tuple[str, Scalar, int] | None:
+        """How a statement goes along an axis of this length: the index, its points for every step, and the grain."""
+        statement = self.body[position]
+        if isinstance(statement, Loop):
+            return (statement.index, index(1), 1) if statement.extent == extent else None
+        for dim in statement.dims:
+            match dim.extent:
+                case e if e == extent:
+                    points: Scalar = index(1)
+                case Call("mul", (e, per)) if e == extent:
+                    points = per
+                case _:
+                    continue
+            grain = self.grain(statement, dim.index)
+            if grain is not None:
+                return dim.index, points, grain // math.gcd(grain, _known(points))
+        return None
+
+    def _distances(self, earlier: int, later: int, extent: Scalar) -> Distances:
+        """How far ahead the earlier statement must be of the later one's own step; empty if neither needs the other."""
+        shared = (self.stored[earlier] & self.touched[later]) | (self.touched[earlier] & self.stored[later])
+        if not shared:
+            return frozenset()
+        first, second = self._walk(earlier, extent), self._walk(later, extent)
+        return frozenset(
+            self._distance(a, b, first, second)
+            for a in self.accesses[earlier]
+            for b in self.accesses[later]
+            if a.buffer == b.buffer and a.buffer in shared and (a.store or b.store)
+        )
+
+    def _distance(
+        self, a: _Access, b: _Access, first: tuple[str, Scalar, int] | None, second: tuple[str, Scalar, int] | None
+    ) -> int | None:
+        if first is None or second is None:
+            return None
+        buffer: Buffer = self.buffers[a.buffer]
+        for x, y, dim in zip(a.at, b.at, buffer.dims, strict=True):
+            made, needed = _offset(x, first[0], first[1]), _offset(y, second[0], second[1])
+            if made is not None and needed is not None and not isinstance(dim, Ring):
+                return needed - made
+        return None
+
+    def _ahead(self, stages: Sequence[Stage], extent: Scalar) -> dict[tuple[int, int], int]:
+        result = {}
+        for k, later in enumerate(stages):
+            for j, earlier in enumerate(stages[:k]):
+                found = [d for d in self.distances(earlier.position, later.position, extent) if d is not None]
+                if found:
+                    result[j, k] = max(-d for d in found) if later.descending else max(found)
+        return result
+
+
+def _accesses(statement: Statement) -> list[_Access]:
+    inside = list(kernels((statement,)))
+    read = [_Access(load.buffer, load.at, False) for kernel in inside for load in loads(kernel)]
+    return read + [_Access(store.buffer, store.at, True) for kernel in inside for store in kernel.stores]
+
+
+def _offset(subscript: Scalar, name: str, points: Scalar) -> int | None:
+    """How far a subscript is from the step of a statement that has `points` for each of them."""
+    if points == index(1):
+        return offset_from(subscript, name)
+    match subscript:
+        case Call("floordiv", (Index(own), per)) if own == name and per == points:
+            return 0
+        case Call("add", (Call("floordiv", (Index(own), per)), Const(value))) if own == name and per == points:
+            return int(value)
+    return None
+
+
+def _known(points: Scalar) -> int:
+    return int(points.value) if isinstance(points, Const) else 1

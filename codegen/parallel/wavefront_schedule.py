@@ -1,0 +1,87 @@
+"""How a wavefront runs: which thread has which of its stages, and in blocks of how many steps.
+
+In: a `Wavefront`, the length of its axis, what each stage costs and reads again, a number of threads. Out: its `Rounds`
+with the least estimate. In each round every stage is at one block; a stage lags behind another that it needs, and that
+another thread runs, by a round. Long blocks make few rounds, and few times that a thread reads again what its stages
+read in every block; short ones let the last stage begin early.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.codegen.parallel.core import Core
+from graphc.codegen.parallel.wavefront import Wavefront
+
+__all__ = ["Rounds", "in_blocks", "rounds", "whole"]
+
+LOOKING = 100_000.0  # cycles that a thread waits at a barrier before it sleeps
+SLEEP = 40_000.0  # cycles until a thread that slept is back
+_BLOCKS = (8, 16, 32, 64, 128, 256)  # steps
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """The steps of a block, how many rounds it takes until all stages are through all blocks, and for each stage the
+    thread that runs it and the rounds by which it lags behind. `cycles` is the estimate."""
+
+    block: int
+    rounds: int
+    owners: tuple[int, ...]
+    lags: tuple[int, ...]
+    cycles: float
+
+
+def rounds(
+    wave: Wavefront, extent: int, costs: Sequence[float], fixed: Sequence[float], threads: int, core: Core
+) -> Rounds | None:
+    """The best of several lengths of a block; None if the axis is no longer than any. `costs`: cycles of each stage in
+    all; `fixed`: the bytes that it reads in every block."""
+    grain = math.lcm(*(stage.grain for stage in wave.stages))
+    blocks = {-(-steps // grain) * grain for steps in _BLOCKS}
+    ways = [in_blocks(wave, block, extent, costs, fixed, threads, core) for block in sorted(blocks) if block < extent]
+    return min(ways, key=lambda way: way.cycles, default=None)
+
+
+def in_blocks(
+    wave: Wavefront, block: int, extent: int, costs: Sequence[float], fixed: Sequence[float], threads: int, core: Core
+) -> Rounds:
+    """The way in blocks of so many steps."""
+    owners = _owners(costs, threads)
+    lags: list[int] = []
+    for k in range(len(wave.stages)):
+        waits = [
+            lags[j] + (owners[j] != owners[k]) - (-max(0, ahead) // block)
+            for (j, later), ahead in wave.ahead.items()
+            if later == k
+        ]
+        lags.append(max(waits, default=0))
+    blocks = -(-extent // block)
+    count = blocks + max(lags)
+    shares = [[k for k, owner in enumerate(owners) if owner == thread] for thread in range(threads)]
+    each = [sum(costs[k] for k in own) / blocks + core.reading(sum(fixed[k] for k in own)) for own in shares]
+    sleep = SLEEP if max(each) - min(each) > LOOKING else 0.0
+    return Rounds(block, count, owners, tuple(lags), count * (max(each) + core.meeting(threads) + sleep))
+
+
+def whole(wave: Wavefront, extent: int) -> Rounds:
+    """All stages one after another on the first thread, in one block."""
+    zeros = (0,) * len(wave.stages)
+    return Rounds(max(1, extent), 1, zeros, zeros, 0.0)
+
+
+def _owners(costs: Sequence[float], threads: int) -> tuple[int, ...]:
+    """Cut a chain of stages into parts, one for each thread, so that the busiest has the least to do."""
+    ends = range(len(costs) + 1)
+    best = [(sum(costs[:end]), (0,) * end) for end in ends]  # for the first stages, on one thread
+    for thread in range(1, threads):
+        best = [
+            min(
+                (max(best[cut][0], sum(costs[cut:end])), best[cut][1] + (thread,) * (end - cut))
+                for cut in range(end + 1)
+            )
+            for end in ends
+        ]
+    return best[-1][1]

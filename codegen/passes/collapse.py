@@ -1,0 +1,178 @@
+"""Makes one dim of two that are only ever walked together: rows of all steps and all examples are rows of one matrix.
+
+In: a Program. Out: a Program that computes the same. Two neighbouring dims of a kernel or of a reduction become one,
+with the product of their lengths, where every access that moves with either has both as neighbouring subscripts of
+neighbouring dims of just these lengths:
+
+    x[t, n, k]  becomes  x[m // N, m mod N, k],  which lies at (m · K + k)
+
+Tiles then run across the border between steps, so a batch of one fills them as well as any other; and what sums over
+steps and examples has one long dimension. And a dim that is too short to fill a tile with rows is taken together with
+the one before it, wherever they stand. Only kernels with reductions gain by it, and only dims that do not run in
+vector lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from graphc.codegen.program import (
+    Buffer,
+    Call,
+    Const,
+    Dim,
+    Index,
+    Kernel,
+    Let,
+    Load,
+    Program,
+    Reduce,
+    Scalar,
+    Statement,
+    map_kernel,
+)
+from graphc.codegen.tiling.vectorize import vector_index
+from graphc.scalar import call, replaced, walk
+
+__all__ = ["collapse"]
+
+SHORT = 8  # rows that leave a tile half empty
+LONGEST = 16  # rows that one tile can have
+
+
+def collapse(program: Program) -> Program:
+    return replace(program, body=tuple(_statement(s, program) for s in program.body))
+
+
+def _statement(statement: Statement, program: Program) -> Statement:
+    if not isinstance(statement, Kernel):
+        return replace(statement, body=tuple(_statement(s, program) for s in statement.body))
+    if not any(isinstance(step, Reduce) for step in statement.body):
+        return statement
+    vector, buffers = vector_index(statement, program), program.declared
+    for first, second in pairwise(statement.dims):
+        if vector not in (first.index, second.index) and _together(first, second, _scalars(statement), buffers):
+            statement = _collapsed(statement, first, second)
+            break
+    statement = _longer_rows(statement, vector)
+    body = tuple(_reduce(step, buffers) if isinstance(step, Reduce) else step for step in statement.body)
+    return replace(statement, body=body)
+
+
+def _longer_rows(kernel: Kernel, vector: str | None) -> Kernel:
+    """The dim beside the vector's, where it is too short to fill a tile with rows, together with the one before it."""
+    if vector is None or len(kernel.dims) < 3 or kernel.dims[-1].index != vector:
+        return kernel
+    first, second = kernel.dims[-3:-1]
+    match first.extent, second.extent:
+        case Const(a), Const(b) if (
+            b < SHORT and a * b <= LONGEST and _is_row(kernel, second) and _is_row(kernel, first)
+        ):
+            return _collapsed(kernel, first, second)
+    return kernel
+
+
+def _is_row(kernel: Kernel, dim: Dim) -> bool:
+    """Whether some of what a kernel's reductions load is the same for all points of a dim."""
+    every = {
+        part
+        for step in kernel.body
+        if isinstance(step, Reduce)
+        for scalar in _reduce_scalars(step)
+        for part in walk(scalar)
+        if isinstance(part, Load)
+    }
+    return any(Index(dim.index) not in set(walk(load)) for load in every)
+
+
+def _reduce(reduce: Reduce, buffers: Mapping[str, Buffer]) -> Reduce:
+    for first, second in pairwise(reduce.dims):
+        if _together(first, second, _reduce_scalars(reduce), buffers):
+            return _collapsed_reduce(reduce, first, second)
+    return reduce
+
+
+# Whether two dims are only walked together.
+
+
+def _together(first: Dim, second: Dim, scalars: Iterator[Scalar], buffers: Mapping[str, Buffer]) -> bool:
+    if any(isinstance(part, Index) for dim in (first, second) for part in walk(dim.extent)):
+        return False
+    return all(_moves_with_both(scalar, first, second, buffers) for scalar in scalars)
+
+
+def _moves_with_both(scalar: Scalar, first: Dim, second: Dim, buffers: Mapping[str, Buffer]) -> bool:
+    """Whether a scalar mentions the two dims as neighbouring subscripts, or not at all."""
+    match scalar:
+        case Index(name):
+            return name not in (first.index, second.index)
+        case Call(_, args):
+            return all(_moves_with_both(a, first, second, buffers) for a in args)
+        case Load(buffer, at, _, when):
+            rest = _without_both(at, buffers[buffer], first, second)
+            return all(_moves_with_both(s, first, second, buffers) for s in (*rest, *([] if when is None else [when])))
+    return True
+
+
+def _without_both(at: Sequence[Scalar], buffer: Buffer, first: Dim, second: Dim) -> Sequence[Scalar]:
+    """The subscripts beside the two, if they stand side by side at dims of their lengths; else all."""
+    for k, pair in enumerate(pairwise(at)):
+        lengths = tuple(buffer.dims[k : k + 2])
+        if pair == (Index(first.index), Index(second.index)) and lengths == (first.extent, second.extent):
+            return (*at[:k], *at[k + 2 :])
+    return at
+
+
+def _scalars(kernel: Kernel) -> Iterator[Scalar]:
+    for dim in kernel.dims:
+        yield dim.extent
+    for step in kernel.body:
+        if isinstance(step, Let):
+            yield step.value
+        else:
+            yield from _reduce_scalars(step)
+    for store in kernel.stores:
+        yield store.value
+        yield Load(store.buffer, store.at, store.value.dtype)
+
+
+def _reduce_scalars(reduce: Reduce) -> Iterator[Scalar]:
+    yield from (dim.extent for dim in reduce.dims)
+    yield from reduce.values
+    if reduce.when is not None:
+        yield reduce.when
+
+
+# One dim in the place of two.
+
+
+def _one(dims: tuple[Dim, ...], first: Dim, second: Dim) -> tuple[Dim, ...]:
+    k = dims.index(first)
+    both = Dim(f"{first.index}.{second.index}", call("mul", first.extent, second.extent))
+    return (*dims[:k], both, *dims[k + 2 :])
+
+
+def _places(first: Dim, second: Dim) -> dict[str, Scalar]:
+    both = Index(f"{first.index}.{second.index}")
+    return {first.index: call("floordiv", both, second.extent), second.index: call("mod", both, second.extent)}
+
+
+def _collapsed(kernel: Kernel, first: Dim, second: Dim) -> Kernel:
+    moved = map_kernel(kernel, lambda scalar: _moved(scalar, _places(first, second)))
+    return replace(moved, dims=_one(kernel.dims, first, second))
+
+
+def _collapsed_reduce(reduce: Reduce, first: Dim, second: Dim) -> Reduce:
+    places = _places(first, second)
+    return Reduce(
+        _one(reduce.dims, first, second),
+        tuple(replace(total, value=_moved(total.value, places)) for total in reduce.sums),
+        tuple(Let(let.name, _moved(let.value, places)) for let in reduce.body),
+        None if reduce.when is None else _moved(reduce.when, places),
+    )
+
+
+def _moved(scalar: Scalar, places: Mapping[str, Scalar]) -> Scalar:
+    return replaced(scalar, lambda part: places.get(part.name) if isinstance(part, Index) else None)

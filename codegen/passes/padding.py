@@ -1,0 +1,252 @@
+"""Keeps the border of a temporary in memory: afterwards products that read windows ask no questions.
+
+In: a Program. Out: a Program that computes the same. A product that reads
+
+    select(0 ≤ u + k - 1 < 64, x[u + k - 1], 0)
+
+reads x'[u + k], where x' is x with a border of one element on each side, filled with the 0 before anything is stored.
+The address of an element is then a sum of what its indices add to it, for all rows of a tile and through the whole
+reduction. Inputs lie as the caller has them, so only temporaries get a border, and only one that is not too wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from graphc.codegen.access import Access
+from graphc.codegen.program import (
+    Buffer,
+    Call,
+    Const,
+    Dim,
+    Index,
+    Kernel,
+    Load,
+    Loop,
+    Program,
+    Reduce,
+    Ring,
+    Scalar,
+    Statement,
+    Store,
+    kernels,
+    map_kernel,
+)
+from graphc.codegen.uses import stored
+from graphc.scalar import call, conjunction, holds, index, replaced, replaced_inside
+
+__all__ = ["pad"]
+
+WIDEST = 3.0  # how many times as large a temporary may become
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """What a temporary is surrounded by: for each dim the elements before and after it, and what they all are."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    fill: Const
+
+    def joined(self, other: Border) -> Border | None:
+        """A border that serves two readers; None if they want it filled differently."""
+        if self.fill != other.fill:
+            return None
+        before = tuple(map(max, self.before, other.before))
+        return Border(before, tuple(map(max, self.after, other.after)), self.fill)
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """select(condition, load, fill), where part of the condition says that the load's subscripts are in bounds."""
+
+    choice: Call
+    load: Load
+    border: Border
+    rest: Scalar | None
+
+
+def pad(program: Program) -> Program:
+    found = [(kernel, guarded) for kernel in kernels(program.body) for guarded in _guarded(kernel, program)]
+    borders: dict[str, Border | None] = {}
+    for _, guarded in found:
+        name = guarded.load.buffer
+        known = borders.get(name, guarded.border)
+        borders[name] = known and known.joined(guarded.border)
+    chosen = {n: b for n, b in borders.items() if b is not None and _is_narrow(program.buffer(n), b)}
+    if not chosen:
+        return program
+    free = {(kernel.name, g.choice): g for kernel, g in found if g.load.buffer in chosen}
+    body: list[Statement] = []
+    filled: set[str] = set()
+    for statement in program.body:
+        here = stored((statement,)) & set(chosen)
+        for name in sorted(here - filled):
+            body += _fills(program.buffer(name), chosen[name])
+        filled |= here
+        body.append(_statement(statement, chosen, free))
+    buffers = tuple(_widened(b, chosen[b.name]) if b.name in chosen else b for b in program.buffers)
+    return replace(program, buffers=buffers, body=tuple(body))
+
+
+# Finding.
+
+
+def _guarded(kernel: Kernel, program: Program) -> Iterator[Guarded]:
+    """The guarded loads that a kernel's products read."""
+    access = Access(kernel, program)
+    extents = {dim.index: dim.extent for dim in kernel.dims}
+    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+        inside = extents | {dim.index: dim.extent for dim in reduce.dims}
+        for total in reduce.sums:
+            for part in access.terms(total.value):
+                match part:
+                    case Call("mul", factors, dtype) if dtype.startswith("float"):
+                        for factor in factors:
+                            found = _guarded_load(access.resolve(factor), access, inside)
+                            if found is not None:
+                                yield found
+
+
+def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar]) -> Guarded | None:
+    match scalar:
+        case Call("select", (condition, then, Const() as fill)):
+            load = access.resolve(then)
+            if not isinstance(load, Load) or load.when != condition:
+                return None
+            buffer = access.buffers[load.buffer]
+            bordered = buffer.kind == "temp" and holds(buffer.dtype, fill.value)
+            if not bordered or any(isinstance(dim, Ring) for dim in buffer.dims):
+                return None
+            sizes = [int(dim.value) if isinstance(dim, Const) else None for dim in buffer.dims]
+            rest, checked = [], set()
+            for part in _conjuncts(access.resolve(condition), access):
+                dim = _bounds_check(part, load, sizes)
+                checked |= set() if dim is None else {dim}
+                rest += [part] if dim is None else []
+            spans = {dim: _span(load.at[dim], extents) for dim in checked}
+            if not checked or None in spans.values():
+                return None
+            before, after = [0] * len(sizes), [0] * len(sizes)
+            for dim, span in spans.items():
+                size = sizes[dim]
+                assert span is not None
+                assert size is not None
+                before[dim], after[dim] = max(0, -span[0]), max(0, span[1] - size + 1)
+            border = Border(tuple(before), tuple(after), fill)
+            return Guarded(scalar, load, border, conjunction(rest)) if isinstance(scalar, Call) else None
+    return None
+
+
+def _conjuncts(condition: Scalar, access: Access) -> Iterator[Scalar]:
+    match access.resolve(condition):
+        case Call("and", (a, b), "bool"):
+            yield from _conjuncts(a, access)
+            yield from _conjuncts(b, access)
+        case part:
+            yield part
+
+
+def _bounds_check(condition: Scalar, load: Load, sizes: list[int | None]) -> int | None:
+    """The dim of a load whose subscript the condition keeps from below or from above."""
+    for dim, (subscript, size) in enumerate(zip(load.at, sizes, strict=True)):
+        if size is not None and condition in (
+            call("le", index(0), subscript),
+            call("lt", subscript, index(size)),
+        ):
+            return dim
+    return None
+
+
+def _span(scalar: Scalar, extents: Mapping[str, Scalar]) -> tuple[int, int] | None:
+    """The least and the largest value of a subscript; None if that is not known."""
+    match scalar:
+        case Const(value):
+            return int(value), int(value)
+        case Index(name):
+            extent = extents.get(name)
+            return (0, int(extent.value) - 1) if isinstance(extent, Const) else None
+        case Call("add", (a, b)):
+            one, two = _span(a, extents), _span(b, extents)
+            return (one[0] + two[0], one[1] + two[1]) if one and two else None
+        case Call("mul" | "floordiv" as fn, (a, Const(value))):
+            one = _span(a, extents)
+            if one is None:
+                return None
+            ends = [end * int(value) if fn == "mul" else end // int(value) for end in one]
+            return min(ends), max(ends)
+    return None
+
+
+def _is_narrow(buffer: Buffer, border: Border) -> bool:
+    growth = 1.0
+    for dim, before, after in zip(buffer.dims, border.before, border.after, strict=True):
+        if isinstance(dim, Const):
+            growth *= (int(dim.value) + before + after) / int(dim.value)
+    return 1.0 < growth <= WIDEST
+
+
+# Making.
+
+
+def _widened(buffer: Buffer, border: Border) -> Buffer:
+    dims = tuple(
+        index(int(dim.value) + before + after) if isinstance(dim, Const) else dim
+        for dim, before, after in zip(buffer.dims, border.before, border.after, strict=True)
+    )
+    return replace(buffer, dims=dims)
+
+
+def _fills(buffer: Buffer, border: Border) -> Iterator[Kernel]:
+    """Kernels that fill the border: each dim's two sides, within what the dims before it leave."""
+    wide = _widened(buffer, border)
+    inside: list[tuple[int, Scalar | Ring]] = []  # where the dims so far begin, and how far they go
+    for k, (dim, before, after) in enumerate(zip(buffer.dims, border.before, border.after, strict=True)):
+        outside: list[tuple[int, Scalar | Ring]] = [(0, d) for d in wide.dims[k + 1 :]]
+        if before:
+            yield _fill(f"border.{buffer.name}.before{k}", [*inside, (0, index(before)), *outside], wide, border)
+        if after and isinstance(dim, Const):
+            end = before + int(dim.value)
+            yield _fill(f"border.{buffer.name}.after{k}", [*inside, (end, index(after)), *outside], wide, border)
+        inside.append((before, dim))
+
+
+def _fill(name: str, region: list[tuple[int, Scalar | Ring]], buffer: Buffer, border: Border) -> Kernel:
+    dims = tuple(Dim(f"d{k}", extent) for k, (_, extent) in enumerate(region) if not isinstance(extent, Ring))
+    at = tuple(call("add", Index(f"d{k}"), index(first)) for k, (first, _) in enumerate(region))
+    return Kernel(name, dims, (), (Store(buffer.name, at, border.fill),))
+
+
+def _statement(
+    statement: Statement, borders: Mapping[str, Border], free: Mapping[tuple[str, Call], Guarded]
+) -> Statement:
+    if isinstance(statement, Loop):
+        return replace(statement, body=tuple(_statement(s, borders, free) for s in statement.body))
+    kernel = map_kernel(statement, lambda scalar: _shifted(scalar, statement.name, borders, free))
+    return replace(kernel, stores=tuple(replace(s, at=_moved(s.buffer, s.at, borders)) for s in kernel.stores))
+
+
+def _shifted(
+    scalar: Scalar, kernel: str, borders: Mapping[str, Border], free: Mapping[tuple[str, Call], Guarded]
+) -> Scalar:
+    """A scalar whose loads see borders: guarded ones that need not ask do not."""
+
+    def rule(part: Scalar) -> Scalar | None:
+        guarded = free.get((kernel, part)) if isinstance(part, Call) else None
+        if guarded is not None:
+            load = replace(guarded.load, when=guarded.rest)
+            moved = _shifted(load, kernel, borders, free)
+            return moved if guarded.rest is None else call("select", guarded.rest, moved, guarded.border.fill)
+        if isinstance(part, Load) and part.buffer in borders:
+            shifted = replaced_inside(part, rule)
+            return replace(shifted, at=_moved(part.buffer, shifted.at, borders))
+        return None
+
+    return replaced(scalar, rule)
+
+
+def _moved(buffer: str, at: tuple[Scalar, ...], borders: Mapping[str, Border]) -> tuple[Scalar, ...]:
+    if buffer not in borders:
+        return at
+    return tuple(call("add", s, index(before)) for s, before in zip(at, borders[buffer].before, strict=True))

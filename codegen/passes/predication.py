@@ -1,0 +1,88 @@
+"""Skips the points of a sum that add nothing: a sum of select(condition, x, 0) goes through the points where the
+condition holds.
+
+In: a Program. Out: a Program that computes the same. The condition becomes the `when` of the reduction, which is
+tested once for all lanes, and in the loop of the outermost index that decides it; so it must not differ between lanes.
+A gradient of pooling is such a sum: of the nine elements of a 3 × 3 window with stride 2, at most four are real.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.codegen.access import MEMORY, Access
+from graphc.codegen.program import (
+    Accumulate,
+    Call,
+    Const,
+    Let,
+    Load,
+    Loop,
+    Program,
+    Reduce,
+    Ref,
+    Scalar,
+    Statement,
+)
+from graphc.codegen.tiling.vectorize import vector_index
+from graphc.scalar import replaced
+
+__all__ = ["predicate"]
+
+
+def predicate(program: Program) -> Program:
+    return replace(program, body=tuple(_statement(s, program) for s in program.body))
+
+
+def _statement(statement: Statement, program: Program) -> Statement:
+    if isinstance(statement, Loop):
+        return replace(statement, body=tuple(_statement(s, program) for s in statement.body))
+    if not any(isinstance(step, Reduce) for step in statement.body):
+        return statement
+    access, vector = Access(statement, program), vector_index(statement, program)
+    body = tuple(_guarded(s, access, vector) if isinstance(s, Reduce) else s for s in statement.body)
+    return replace(statement, body=body)
+
+
+def _guarded(reduce: Reduce, access: Access, vector: str | None) -> Reduce:
+    chosen = [_choice(total, access) for total in reduce.sums]
+    conditions = {choice[0] for choice in chosen if choice is not None}
+    if reduce.when is not None or None in chosen or len(conditions) != 1 or vector is None:
+        return reduce
+    (condition,) = conditions
+    if {vector, MEMORY} & access.dependence(condition):
+        return reduce
+    sums = [
+        Accumulate(total.name, total.op, _known(choice[1], condition))
+        for total, choice in zip(reduce.sums, chosen, strict=True)
+        if choice is not None
+    ]
+    body = tuple(Let(let.name, _known(let.value, condition)) for let in reduce.body)
+    return Reduce(reduce.dims, tuple(sums), body, _spelled_out(condition, access))
+
+
+def _choice(total: Accumulate, access: Access) -> tuple[Scalar, Scalar] | None:
+    """The condition and the value of a term that is 0 otherwise."""
+    match total.op, access.resolve(total.value):
+        case "sum", Call("select", (condition, value, otherwise)):
+            if isinstance(otherwise, Const) and otherwise.value == 0:
+                return condition, value
+    return None
+
+
+def _known(scalar: Scalar, condition: Scalar) -> Scalar:
+    """A value where the condition holds: its loads need not ask."""
+
+    def rule(part: Scalar) -> Scalar | None:
+        if isinstance(part, Load) and part.when == condition:
+            return _known(replace(part, when=None), condition)
+        if isinstance(part, Call) and part.fn == "select" and part.args[0] == condition:
+            return _known(part.args[1], condition)
+        return None
+
+    return replaced(scalar, rule)
+
+
+def _spelled_out(scalar: Scalar, access: Access) -> Scalar:
+    """A condition that mentions no names, as it is tested before they are made."""
+    return replaced(scalar, lambda p: _spelled_out(access.lets[p.name], access) if isinstance(p, Ref) else None)

@@ -1,0 +1,167 @@
+"""Sends terms to the rows they belong to, where every row asks every term whether it belongs there.
+
+In: a Program. Out: a Program that computes the same, up to rounding. The gradient of an embedding is
+
+    g[r, u] = Σ select(word[t, n] = r, d[t, n, u], 0) over t, n
+
+which takes a step for each row and each term. Afterwards it takes one for each row, and one for each term:
+
+    g[r, u] = 0;    g[word[t, n], u] += d[t, n, u] for all t, n
+
+Threads share out the dims that are left (u): all that is added to one element one thread adds, in the order of the
+terms, so that the result is the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from graphc.codegen.access import Access
+from graphc.codegen.passes.segment_sum import SegmentSum, segment_sums
+from graphc.codegen.program import (
+    Accumulate,
+    Buffer,
+    Call,
+    Const,
+    Dim,
+    Index,
+    Kernel,
+    Let,
+    Load,
+    Program,
+    Reduce,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+    fresh,
+    kernels,
+    scalars,
+)
+from graphc.codegen.uses import used_steps
+from graphc.scalar import call, index, replaced, replaced_inside, walk, zero
+
+__all__ = ["scatter"]
+
+_LANES = 16
+_STORING = 8  # elements, or vectors of them, that are compared and added in the time that one is loaded, added, stored
+
+
+def scatter(program: Program) -> Program:
+    made = _Scattering(program)
+    body = tuple(made.statements(program.body))
+    return replace(program, buffers=(*program.buffers, *made.buffers), body=body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """Where a sum lies; `begun`: it goes on from what lies there."""
+
+    at: Load
+    begun: bool = False
+
+
+class _Scattering:
+    """The statements of a program, and the buffers they need in addition."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.buffers: list[Buffer] = []
+        self.taken = {kernel.name for kernel in kernels(program.body)} | {buffer.name for buffer in program.buffers}
+
+    def statements(self, body: tuple[Statement, ...]) -> Iterator[Statement]:
+        for statement in body:
+            if isinstance(statement, Kernel):
+                yield from self._kernel(statement)
+            else:
+                yield replace(statement, body=tuple(self.statements(statement.body)))
+
+    def _kernel(self, kernel: Kernel) -> Iterator[Kernel]:
+        """The kernel without the sums that are scattered, after the kernels that do it."""
+        access = Access(kernel, replace(self.program, buffers=(*self.program.buffers, *self.buffers)))
+        choice = next((c for c in segment_sums(kernel, access) if _worth(c, kernel)), None)
+        if choice is None:
+            yield kernel
+            return
+        home = _home(kernel, choice.total, access) or self._temporary(kernel, choice.total)
+        place = home.at
+        if not home.begun:
+            nothing = Store(place.buffer, place.at, zero(place.dtype))
+            yield Kernel(fresh(f"{kernel.name}.zero", self.taken), kernel.dims, (), (nothing,))
+        yield _sending(kernel, choice, place, fresh(f"{kernel.name}.scatter", self.taken))
+        known: list[Let | Reduce] = [Let(choice.total.name, place)]
+        body = [part for step in kernel.body for part in (known + _others(choice) if step is choice.reduce else [step])]
+        stores = tuple(s for s in kernel.stores if (s.buffer, s.at) != (place.buffer, place.at))
+        if stores:
+            yield from self._kernel(replace(kernel, body=used_steps(body, stores), stores=stores))
+
+    def _temporary(self, kernel: Kernel, total: Accumulate) -> _Home:
+        extents = tuple(dim.extent for dim in kernel.dims)
+        buffer = Buffer(fresh(f"{kernel.name}.{total.name}", self.taken), total.value.dtype, extents, "temp")
+        self.buffers.append(buffer)
+        return _Home(Load(buffer.name, tuple(Index(dim.index) for dim in kernel.dims), buffer.dtype))
+
+
+def _worth(choice: SegmentSum, kernel: Kernel) -> bool:
+    """Whether there are rows enough. Of a table of numbers, rows are compared in lanes, but stored to one by one."""
+    in_lanes = kernel.dims[-1] is not choice.row and not _shorter(kernel.dims[-1], _LANES)
+    return not _shorter(choice.row, _STORING if in_lanes else _STORING * _LANES)
+
+
+def _shorter(dim: Dim, length: int) -> bool:
+    return isinstance(dim.extent, Const) and dim.extent.value < length
+
+
+def _home(kernel: Kernel, total: Accumulate, access: Access) -> _Home | None:
+    """Where the kernel stores the sum, or adds it, if nothing else needs it."""
+    ref = Ref(total.name, total.value.dtype)
+    parts = [part for scalar in scalars(kernel) for part in walk(scalar)]
+    if parts.count(ref) != 1:
+        return None
+    for store in kernel.stores:
+        place = Load(store.buffer, store.at, ref.dtype)
+        touched = sum(isinstance(part, Load) and part.buffer == store.buffer for part in parts)
+        fits = access.buffers[store.buffer].dtype == ref.dtype
+        if store.accumulate or not fits or sum(s.buffer == store.buffer for s in kernel.stores) > 1:
+            continue
+        match access.resolve(store.value):
+            case Ref() as value if value == ref and touched == 0:
+                return _Home(place)
+            case Call("add", (a, b)) if (a, b) in ((place, ref), (ref, place)) and touched == 1:
+                return _Home(place, begun=True)
+    return None
+
+
+def _sending(kernel: Kernel, choice: SegmentSum, place: Load, name: str) -> Kernel:
+    """Adds every term where it belongs; what belongs nowhere is 0, and added to the first row."""
+    reduce, row, when = choice.reduce, choice.row, choice.reduce.when
+    chosen, term = _where(choice.chosen, when), _where(choice.term, when)
+    belongs = call("and", call("le", index(0), chosen), call("lt", chosen, row.extent))
+    if when is not None:
+        belongs = call("and", when, belongs)
+    target = call("select", belongs, chosen, index(0))
+    at = tuple(replaced(s, lambda part: target if part == Index(row.index) else None) for s in place.at)
+    store = Store(place.buffer, at, call("select", belongs, term, zero(place.dtype)), accumulate=True)
+    inner = tuple(Let(let.name, _where(let.value, when)) for let in reduce.body)
+    steps = [part for step in kernel.body for part in (inner if step is reduce else (step,))]
+    dims = (*reduce.dims, *(dim for dim in kernel.dims if dim is not row))
+    return Kernel(name, dims, used_steps(steps, (store,)), (store,))
+
+
+def _where(scalar: Scalar, when: Scalar | None) -> Scalar:
+    """A scalar that loads nothing where the condition is false."""
+
+    def rule(part: Scalar) -> Scalar | None:
+        if not isinstance(part, Load) or when is None:
+            return None
+        asked = when if part.when is None else call("and", when, part.when)
+        return replace(replaced_inside(part, rule), when=asked)
+
+    return replaced(scalar, rule)
+
+
+def _others(choice: SegmentSum) -> list[Let | Reduce]:
+    """The reduction without the sum."""
+    sums = tuple(total for total in choice.reduce.sums if total is not choice.total)
+    return [replace(choice.reduce, sums=sums)] if sums else []

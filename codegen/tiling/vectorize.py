@@ -1,0 +1,331 @@
+"""Which loop of a kernel runs in vector lanes, and which in registers side by side.
+
+In: a kernel. Out: its `Schedule`. A kernel without contractions runs its vector dimension in lanes. A
+contraction's vector dimension runs in lanes and over several vectors, and a second dimension, the row, over
+several rows: all their accumulators stay in registers, each operand loaded is used for a whole row or column
+of them, and there are enough independent chains to hide the latency of a fused multiply-add (Goto & van de
+Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). The tile is chosen by counting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from graphc.codegen.access import Access
+from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Ref, Scalar, Statement
+from graphc.codegen.target import Target
+from graphc.codegen.tiling.tile import MOST_VECTORS, Step, best_tile, row_sizes
+
+__all__ = ["Schedule", "cycles", "horizontal_index", "length", "schedule", "vector_index"]
+
+_BYTES = {"float32": 4, "float64": 8, "int32": 4, "bool": 4, "index": 8}
+_SMALLEST_VECTOR = 4
+_CHAINS = 16  # sums side by side that hide the latency of an addition, and of the second-level cache
+_FIRST_LEVEL = 1 << 15  # bytes of the first-level cache
+_LINE = 64  # bytes of a cache line
+_BLOCK = 32  # rows: so many times is used what comes to the first-level cache
+_MOST_STRIPS = 16
+_ONE_PIECE = 2  # times the depth: a reduction no longer than this is not cut
+_WAITING = 1 << 18  # bytes of accumulators that wait between the pieces of a reduction
+_MOST_WAITING = 1 << 18  # and with the short dimensions inside
+_SHALLOWEST = 16  # points of a reduction between taking up its accumulators and putting them down
+_TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side. A step goes
+    through a tile row by row, or `by_vector`. Tiles of `block` rows go together through a reduction, `depth` of its
+    points at a time. A single row has tiles of `wide` vectors.
+
+    `widths` are the vectors of the strips that cover the vector dimension, the widest first, and `heights` the rows of
+    the tiles that cover the row dimension: fewer where the length is known. `strips` of the widest go through a
+    reduction together if it is long, and so do all points of the dimensions `inside`, which read the same again.
+    """
+
+    vector: str | None
+    lanes: int
+    vectors: int
+    row: str | None
+    rows: int
+    by_vector: bool = False
+    block: int = 1
+    depth: int = 1
+    wide: int = 1
+    widths: tuple[int, ...] = (1,)
+    heights: tuple[int, ...] = (1,)
+    strips: int = 1
+    inside: tuple[str, ...] = ()
+
+
+def vector_index(
+    kernel: Kernel, program: Program, access: Access | None = None, whole: Kernel | None = None
+) -> str | None:
+    """The dimension whose neighbouring points share a vector, or None. A kernel that is not in the program is a part of
+    a `whole` one.
+
+    With None, the kernel's points run one by one and each reduction has its own last dimension in lanes.
+    """
+    access = access or Access(kernel, program)
+    dims = [dim for dim in kernel.dims if not _shorter(dim, _SMALLEST_VECTOR)]
+    accumulating = [store for store in kernel.stores if store.accumulate]
+    if accumulating:
+        last = kernel.dims[-1:]
+        if dims[-1:] != list(last) or not all(
+            access.lane_step(s.buffer, s.at, last[0].index, 1) == 1 for s in accumulating
+        ):
+            return None
+        dims = list(last)
+    if not dims:
+        return None
+    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    if not reduces:
+        return max(dims, key=lambda dim: _contiguity(kernel, access, dim.index)).index
+    last_index = dims[-1].index
+    varying = [r for r in reduces if last_index in access.reduce_dependence(r)]
+    around = {dim.index for dim in kernel.dims if dim.extent != Const(1, "index")}
+    around |= _enclosing(whole or kernel, program.body)
+    if varying and all(_runs_along_itself(r, access, last_index, around) for r in varying):
+        return None
+    return last_index
+
+
+def horizontal_index(reduce: Reduce) -> Dim:
+    """The dimension of a reduction that runs in lanes when the kernel's points do not: the last that is long."""
+    long = [dim for dim in reduce.dims if not _shorter(dim, _SMALLEST_VECTOR)]
+    return (long or list(reduce.dims))[-1]
+
+
+def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
+    access = Access(kernel, program)
+    lanes = target.lanes(max(_BYTES[dtype] for dtype in _dtypes(kernel, access)))
+    vector = vector_index(kernel, program, access)
+    if vector is None or lanes == 1:
+        return Schedule(None, lanes, 1, None, 1)
+    extent = _extent(kernel, vector)
+    if isinstance(extent, Const):
+        lanes = min(lanes, 1 << (int(extent.value) - 1).bit_length())
+    tiled, row = _tiled(kernel, vector, access)
+    if not tiled:
+        return Schedule(vector, lanes, 1, None, 1)
+    tile = best_tile(_step(kernel, tiled, vector, row, lanes, target, access))
+    rows, vectors = tile.rows, tile.vectors
+    block = rows * -(-_BLOCK // rows)
+    depth = min(_depth(reduce, vector, row, lanes, rows, vectors, access) for reduce in tiled)
+    longest = max(map(length, tiled))
+    blocked = row is not None and longest > depth
+    if longest <= _ONE_PIECE * depth:
+        depth = int(longest)
+    widths = _cover(extent, lanes, (vectors, 1))
+    heights: tuple[int, ...] = (1,)
+    wide = 1
+    if row is not None:
+        heights = _cover(_extent(kernel, row), 1, row_sizes(rows))
+        if not isinstance(_extent(kernel, row), Const):
+            sums = max(len(reduce.sums) for reduce in tiled)
+            chains = min(_CHAINS, target.vector_registers * 3 // 4)
+            wide = max(1, min(MOST_VECTORS, chains // sums, max(_lengths(extent)) // lanes))
+    strips = 1
+    inside: tuple[str, ...] = ()
+    if row is not None and blocked:
+        waiting = sum(len(reduce.sums) for reduce in tiled) * block * vectors * lanes * _BYTES["float32"]
+        most = -(-int(extent.value) // (vectors * lanes)) if isinstance(extent, Const) else _MOST_STRIPS
+        strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
+        inside = _inside(kernel, tiled, row, vector, waiting * strips, access)
+    return Schedule(
+        vector, lanes, vectors, row, rows, tile.by_vector, block, depth, wide, widths, heights, strips, inside
+    )
+
+
+def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
+    """Of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several rows."""
+    lanes = target.lanes(_BYTES["float32"])
+    access = Access(kernel, program)
+    vector = vector_index(kernel, program, access)
+    tiled, row = ([], None) if vector is None else _tiled(kernel, vector, access)
+    if vector is None or row is None:
+        return None
+    return best_tile(_step(kernel, tiled, vector, row, lanes, target, access)).cycles
+
+
+def _tiled(kernel: Kernel, vector: str, access: Access) -> tuple[list[Reduce], str | None]:
+    """The reductions that run in tiles, and the dimension of their rows."""
+    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    tiled = [reduce for reduce in reduces if vector in access.reduce_dependence(reduce)]
+    rows = len(tiled) == len(reduces) > 0 and not any(store.accumulate for store in kernel.stores)
+    return tiled, _row(kernel, tiled, vector, access) if rows else None
+
+
+def _inside(
+    kernel: Kernel, reduces: list[Reduce], row: str, vector: str, waiting: int, access: Access
+) -> tuple[str, ...]:
+    """The other dimensions, if they are short, for whose points the reductions read something again."""
+    if any(row not in access.dependence(total.value) for reduce in reduces for total in reduce.sums):
+        return ()
+    every = [load for reduce in reduces for load in _reduce_loads(reduce, access)]
+    found = []
+    for dim in reversed(kernel.dims):
+        if dim.index in (vector, row) or all(dim.index in access.dependence(load) for load in every):
+            continue
+        if isinstance(dim.extent, Const) and waiting * dim.extent.value <= _MOST_WAITING:
+            waiting *= int(dim.extent.value)
+            found.append(dim.index)
+    return tuple(reversed(found))
+
+
+def length(reduce: Reduce) -> float:
+    """The points of a reduction, infinitely many if not known."""
+    points = 1.0
+    for dim in reduce.dims:
+        points *= dim.extent.value if isinstance(dim.extent, Const) else math.inf
+    return points
+
+
+def _cover(extent: Scalar, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes that are needed to cover an extent, cut anywhere between steps of the largest."""
+    if not isinstance(extent, Const):
+        return tuple(dict.fromkeys(sizes))
+    needed, left = [], int(extent.value) // unit
+    for size in dict.fromkeys(sizes):
+        if left >= size:
+            needed.append(size)
+            left %= size
+    return tuple(needed) or (1,)
+
+
+def _extent(kernel: Kernel, name: str) -> Scalar:
+    return next(dim.extent for dim in kernel.dims if dim.index == name)
+
+
+def _shorter(dim: Dim, length: int) -> bool:
+    return isinstance(dim.extent, Const) and dim.extent.value < length
+
+
+def _values(kernel: Kernel) -> Iterator[Scalar]:
+    for step in kernel.body:
+        if isinstance(step, Let):
+            yield step.value
+        else:
+            yield from step.values
+    yield from (store.value for store in kernel.stores)
+
+
+def _dtypes(kernel: Kernel, access: Access) -> set[str]:
+    """The dtypes that decide the number of lanes: those of the floats, or int32 without any."""
+    found = {value.dtype for value in _values(kernel)} | {load.dtype for load in _loads(_values(kernel), access)}
+    return found & {"float32", "float64"} or {"int32"}
+
+
+def _contiguity(kernel: Kernel, access: Access, name: str) -> int:
+    """How much better than gathering the accesses are when the named dimension runs in lanes."""
+    accesses = {(load.buffer, load.at) for load in _loads(_values(kernel), access)}
+    accesses |= {(store.buffer, store.at) for store in kernel.stores}
+    steps = [access.lane_step(buffer, at, name, 1) for buffer, at in accesses]
+    return sum(1 if step == 1 else 0 if step == 0 else -2 for step in steps) * 100 + [
+        dim.index for dim in kernel.dims
+    ].index(name)
+
+
+def _loads(values: Iterable[Scalar], access: Access) -> Iterator[Load]:
+    """What several values load; names that they share are followed once."""
+    seen: set[Ref] = set()
+    for value in values:
+        yield from access.loads(value, seen)
+
+
+def _reduce_loads(reduce: Reduce, access: Access) -> list[Load]:
+    """The distinct loads at every point of a reduction."""
+    bound = {dim.index for dim in reduce.dims}
+    every = set(_loads((total.value for total in reduce.sums), access))
+    return [load for load in every if not bound.isdisjoint(access.dependence(load))]
+
+
+def _runs_along_itself(reduce: Reduce, access: Access, vector: str, around: set[str]) -> bool:
+    """Whether what a reduction reads lies along its own last dimension and is read only once in all that is `around`,
+    so that turning it round to lie along the kernel's dimension would cost as much as the reduction."""
+    own = horizontal_index(reduce).index
+    every = _reduce_loads(reduce, access)
+    strided = [x for x in every if access.lane_step(x.buffer, x.at, vector, 1) not in (0, 1)]
+    if not strided or not all(access.lane_step(x.buffer, x.at, own, 1) in (0, 1) for x in every):
+        return False
+    return any(around <= access.dependence(load) for load in strided)
+
+
+def _enclosing(kernel: Kernel, statements: tuple[Statement, ...]) -> set[str]:
+    """The indices of the loops around a kernel."""
+    for statement in statements:
+        if isinstance(statement, Loop) and _contains(statement, kernel):
+            return {statement.index} | _enclosing(kernel, statement.body)
+    return set()
+
+
+def _contains(statement: Statement, kernel: Kernel) -> bool:
+    if isinstance(statement, Loop):
+        return any(_contains(inner, kernel) for inner in statement.body)
+    return statement == kernel
+
+
+def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> str | None:
+    """The dimension, beside the vector's, along which the most vector loads of the reductions can be shared."""
+    every = [load for reduce in reduces for load in _reduce_loads(reduce, access)]
+    conditions = [r.when for r in reduces if r.when is not None]
+    best, shared_most = None, (0, 0)
+    for dim in kernel.dims:
+        if dim.index == vector or dim.extent == Const(1, "index"):
+            continue
+        if any(dim.index in access.dependence(when) for when in conditions):
+            continue
+        same = [access.dependence(load) for load in every if dim.index not in access.dependence(load)]
+        shared = sum(vector in moving for moving in same), len(same)
+        if same and shared >= shared_most:
+            best, shared_most = dim.index, shared
+    return best
+
+
+def _step(
+    kernel: Kernel,
+    reduces: list[Reduce],
+    vector: str,
+    row: str | None,
+    lanes: int,
+    target: Target,
+    access: Access,
+) -> Step:
+    """What a step of the kernel's reductions asks of a tile; where the length of a dimension is not known, typical."""
+    return Step(
+        max(len(reduce.sums) for reduce in reduces),
+        max(sum(1 for total in reduce.sums for _ in access.terms(total.value)) for reduce in reduces),
+        tuple(
+            sorted(
+                (row in access.dependence(load), vector in access.dependence(load))
+                for reduce in reduces
+                for load in _reduce_loads(reduce, access)
+            )
+        ),
+        (1,) if row is None else _lengths(_extent(kernel, row)),
+        tuple(-(-length // lanes) for length in _lengths(_extent(kernel, vector))),
+        any(reduce.when is not None for reduce in reduces),
+        target.vector_registers,
+        target.vector_bits // 8,
+    )
+
+
+def _depth(reduce: Reduce, vector: str, row: str | None, lanes: int, rows: int, vectors: int, access: Access) -> int:
+    """The points of a reduction, a power of two, for which what one tile reads stays in the first-level cache."""
+    own = reduce.dims[-1].index if reduce.dims else ""
+    touched = 0
+    for load in _reduce_loads(reduce, access):
+        dependence, size = access.dependence(load), _BYTES[load.dtype]
+        if vector in dependence:
+            touched += vectors * lanes * size * (rows if row in dependence else 1)
+        else:
+            along = access.lane_step(load.buffer, load.at, own, 1) in (0, 1)
+            touched += max(size if along else _LINE, size * rows if row in dependence else size)
+    return max(_SHALLOWEST, 1 << round(math.log2(_FIRST_LEVEL / max(1, touched))))
+
+
+def _lengths(extent: Scalar) -> tuple[int, ...]:
+    """The lengths to plan for: the known one, or typical ones."""
+    return (max(1, int(extent.value)),) if isinstance(extent, Const) else _TYPICAL_LENGTHS

@@ -1,0 +1,211 @@
+"""What a call is given: arrays checked against the graph's declarations, and the lengths of the axes that follow.
+
+Every way of running a graph, interpreted or compiled, begins here, so all of them accept and refuse the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentError, AxisError, UnsupportedError, meant
+from graphc.integers import is_whole
+from graphc.ir import FLOATING, Axis, Node
+from graphc.language.graph import Graph
+from graphc.ops.leaves import INPUT
+
+_SPELLED = {"bool": "np.bool_", "bfloat16": "ml_dtypes.bfloat16"}  # other dtypes: np. and their names
+Span = tuple[int, int, str]  # an array's address, its bytes, and its name
+LONGEST = 2**48  # points of an axis: more bytes than any machine addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Checked arrays by name, and the length of every axis of the graph (for a ragged one, of its arrays)."""
+
+    arrays: dict[str, np.ndarray]
+    sizes: dict[Axis, int]
+
+
+def check_arguments(graph: Graph, given: Mapping[str, Any]) -> Arguments:
+    """Check names, dtypes, shapes and lengths. Axes that no array shows take their length from `name=length`."""
+    declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+    missing = [name for name in declared if name not in given]
+    extra = [name for name in given if name not in declared and name not in graph.axes]
+    if missing or extra:
+        raise ArgumentError(_names_message(graph, missing, extra, declared))
+    arrays = {name: _as_array(name, node, given[name]) for name, node in declared.items()}
+    for axis in graph.axes.values():
+        if isinstance(axis.length, Node) and axis.length.op is not INPUT:
+            raise UnsupportedError(
+                f"the lengths of axis {axis.name!r} are computed ({axis.length.op.name}) and cannot be checked; "
+                "compute them before the call and declare them as an input",
+                graph.locations.get(axis.length),
+            )
+    sizes = _sizes(graph, declared, arrays, given)
+    for axis in graph.axes.values():
+        if isinstance(axis.length, Node):
+            _check_lengths(axis, axis.length, arrays, sizes)
+    return Arguments(arrays, sizes)
+
+
+def check_by_name(graph: Graph, given: Sequence[object]) -> None:
+    """Check that no array was given without its name."""
+    if given:
+        names = ", ".join(f"{name}=…" for name in (*graph.inputs, *graph.params))
+        unpacked = "; a dict of them is given as f(**arrays)" if isinstance(given[0], Mapping) else ""
+        raise ArgumentError(f"arrays are given by name, f({names}){unpacked}")
+
+
+def check_calls(graph: Graph, calls: object) -> None:
+    """Check how many calls a profile is to make; arrays that are given without names come in that place."""
+    if not is_whole(calls):
+        check_by_name(graph, [calls])
+    elif calls < 1:
+        raise ArgumentError(f"a profile takes at least one call, got {calls}")
+
+
+def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
+    """The lengths of all axes, given those that the graph leaves open."""
+    wanted = [name for name, axis in graph.axes.items() if axis.is_open]
+    if set(lengths) != set(wanted) or any(length < 0 for length in lengths.values()):
+        expected = ", ".join(f"{name}=…" for name in wanted) or "none"
+        given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
+        raise AxisError(f"the lengths of a call were expected, {expected}, each at least 0; given: {given}")
+    return {n: a.length if isinstance(a.length, int) else lengths[a.root.name] for n, a in graph.axes.items()}
+
+
+def check_bound(names: Iterable[str], given: Mapping[str, Any]) -> None:
+    """Check the host's arrays that bound calls read: arrays, not what would be copied to one."""
+    for name in names:
+        array = given[name]
+        if not isinstance(array, np.ndarray) or not (array.flags.c_contiguous and array.flags.aligned):
+            raise ArgumentError(
+                f"{name} is read at each call, so it must be a numpy array, contiguous and aligned; "
+                f"make one and keep it: {name} = np.ascontiguousarray({name})"
+            )
+
+
+def check_updated(names: Iterable[str], given: Mapping[str, Any]) -> None:
+    """Check the host's arrays that a call changes: arrays, not what would be copied to one, each with memory of its
+    own."""
+    spans = []
+    for name in names:
+        array = given[name]
+        if not isinstance(array, np.ndarray) or not array.flags.carray:
+            raise ArgumentError(
+                f"{name} is updated in place, so it must be a numpy array, contiguous, aligned and writeable; "
+                f"make one and keep it: {name} = np.array({name}, order='C')"
+            )
+        spans.append((array.ctypes.data, array.nbytes, name))
+    check_apart(spans)
+
+
+def check_apart(updated: Sequence[Span], read: Sequence[Span] = ()) -> None:
+    """Check that what is updated overlaps with nothing: with nothing else that is, and with nothing that is read."""
+    changed = {name for _, _, name in updated}
+    spans = sorted(span for span in (*updated, *read) if span[1])
+    for k, (first, size, name) in enumerate(spans, start=1):
+        while k < len(spans) and spans[k][0] < first + size:
+            _check_shared(name, spans[k][2], changed)
+            k += 1
+
+
+def _check_shared(one: str, other: str, changed: Container[str]) -> None:
+    if one in changed and other in changed:
+        raise ArgumentError(f"{one} and {other} are both updated in place, but share memory; copy one of them")
+    for name, beside in ((one, other), (other, one)):
+        if name in changed:
+            raise ArgumentError(f"{name} is updated in place, but shares memory with {beside}; copy one of them")
+
+
+def _names_message(graph: Graph, missing: list[str], extra: list[str], declared: Mapping[str, Node]) -> str:
+    parts = []
+    if missing:
+        parts.append(f"missing: {', '.join(f'{m} ({declared[m].type})' for m in missing)}")
+    if extra:
+        parts.append(f"unknown: {', '.join(extra)}{meant(extra[0], missing or declared)}")
+    return f"a call of graph {graph.name!r} takes {', '.join(declared) or 'no arrays'}; {'; '.join(parts)}"
+
+
+def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
+    if isinstance(given, np.ndarray | np.generic):
+        array = np.asarray(given)
+        if array.dtype.name != node.dtype or not array.dtype.isnative:
+            found = array.dtype.name if array.dtype.isnative else array.dtype
+            raise ArgumentError(
+                f"{name} is an array of {found}, expected {node.dtype}; "
+                f"pass {name}.astype({_SPELLED.get(node.dtype, f'np.{node.dtype}')})"
+            )
+    else:
+        try:
+            array = np.asarray(given)
+            exact = array.dtype.kind in ("biuf" if node.dtype in FLOATING else "biu")
+            if exact and node.dtype == "int32" and array.size:
+                _check_fits(name, array)
+            array = array.astype(node.dtype) if exact else array
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            own = f"it has a gradient of its own; pass {name}.detach()"
+            reason = own if getattr(given, "requires_grad", False) else error
+            raise ArgumentError(f"{name} does not make an array: {reason}") from None
+        if array.dtype.name != node.dtype:
+            raise ArgumentError(f"{name} holds {array.dtype.name}, expected {node.dtype}")
+    rank = len(node.axes) + len(node.shape)
+    if array.ndim != rank or array.shape[len(node.axes) :] != node.shape:
+        raise ArgumentError(f"{name} has shape {array.shape}, expected {_expected(node)}")
+    return array
+
+
+def _check_fits(name: str, array: np.ndarray) -> None:
+    limits = np.iinfo(np.int32)
+    for value in (array.min(), array.max()):
+        if not limits.min <= int(value) <= limits.max:
+            raise ArgumentError(f"{name} holds {value}, which is no int32: those are {limits.min} to {limits.max}")
+
+
+def _expected(node: Node) -> str:
+    parts = [f"{a.name}" if not isinstance(a.length, int) else str(a.length) for a in node.axes]
+    text = ", ".join([*parts, *map(str, node.shape)])
+    return f"({text}{',' if len(parts) + len(node.shape) == 1 else ''})"
+
+
+def _sizes(
+    graph: Graph, declared: Mapping[str, Node], arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]
+) -> dict[Axis, int]:
+    sizes: dict[Axis, int] = {a.root: a.length for a in graph.axes.values() if isinstance(a.length, int)}
+    source = dict.fromkeys(sizes, "the graph")
+    for name, node in declared.items():
+        for axis, extent in zip((a.root for a in node.axes), arrays[name].shape, strict=False):
+            if sizes.setdefault(axis, extent) != extent:
+                raise ArgumentError(
+                    f"axis {axis.name!r} is {extent} long in {name} (shape {arrays[name].shape}), "
+                    f"but {sizes[axis]} in {source[axis]}"
+                )
+            source.setdefault(axis, name)
+    for axis in graph.axes.values():
+        if axis.name in given and axis.name not in declared:
+            extent = given[axis.name]
+            if not is_whole(extent):
+                raise ArgumentError(f"the length of axis {axis.name!r} is a whole number, got {extent!r}")
+            if extent > LONGEST:
+                raise ArgumentError(f"axis {axis.name!r} cannot be {extent} long; the longest is {LONGEST}")
+            if extent < 0 or sizes.setdefault(axis.root, int(extent)) != extent:
+                raise ArgumentError(f"axis {axis.name!r} is {sizes.get(axis.root, 'at least 0')} long, not {extent}")
+        elif axis.root not in sizes and isinstance(axis.length, Node):
+            lengths = arrays[str(axis.length["name"])]
+            sizes[axis] = int(lengths.max(initial=0))
+        elif axis.root not in sizes:
+            raise ArgumentError(f"no array shows how long axis {axis.name!r} is; pass {axis.name}=… as a number")
+    return {axis: sizes[axis.root] for axis in graph.axes.values()}
+
+
+def _check_lengths(axis: Axis, lengths: Node, arrays: Mapping[str, np.ndarray], sizes: Mapping[Axis, int]) -> None:
+    array = arrays[str(lengths["name"])]
+    if array.size and (array.min() < 0 or array.max() > sizes[axis]):
+        raise ArgumentError(
+            f"{lengths['name']} holds lengths from {array.min()} to {array.max()}, "
+            f"but axis {axis.name!r} of the arrays has {sizes[axis]} points"
+        )

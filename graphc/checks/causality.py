@@ -1,0 +1,203 @@
+"""Cycles: which loops, in which direction, compute a system of recurrence equations.
+
+Edges go from a value to what it is made of, and carry the delay: how many steps away along each axis the operand is
+read (None: at points that are no fixed distance away, as in a sum over the axis). A cycle is sound when it passes a
+delay (Karp, Miller & Winograd 1967). A strongly connected component is computed by a loop over an axis along which
+all of its delays point the same way; the delays that the loop satisfies drop out, and what still has a cycle is
+computed by a loop inside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import networkx
+
+from graphc.errors import CausalityError, Location
+from graphc.ir import Axis, Node, dependencies, topological
+from graphc.language.graph import Graph
+from graphc.ops.leaves import CONST, INPUT, PARAM, STATE
+
+Delay = tuple[tuple[Axis, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`node` reads `operand`, `delay` away."""
+
+    node: Node
+    operand: Node
+    delay: Delay
+
+    def along(self, axis: Axis) -> int | None:
+        return dict(self.delay).get(axis, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Nodes that are computed together: one node without a cycle, or a loop over `axis`, `reverse` if from its end.
+
+    `body` are the components of one step of the loop, in an order in which each follows what it reads.
+    """
+
+    nodes: tuple[Node, ...]
+    axis: Axis | None = None
+    reverse: bool = False
+    body: tuple[Component, ...] = ()
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of the states among its nodes."""
+        return tuple(node["name"] for node in self.nodes if node.op is STATE)
+
+
+def roots(graph: Graph) -> list[Node]:
+    """Everything that a call must compute."""
+    return [*graph.outputs.values(), *graph.updates.values()]
+
+
+def reachable(graph: Graph, start: Iterable[Node] | None = None) -> list[Node]:
+    """The nodes that the roots need, through the states' equations, inputs first where there is no cycle."""
+    order = topological(roots(graph) if start is None else start)
+    seen = set(order)
+    position = 0
+    while position < len(order):
+        node = order[position]
+        position += 1
+        body = graph.states[node["name"]].body if node.op is STATE else None
+        if body is not None and body not in seen:
+            new = [n for n in topological([body]) if n not in seen]
+            order += new
+            seen.update(new)
+    return order
+
+
+def edges_of(graph: Graph, node: Node) -> list[Edge]:
+    """What a node reads; a state reads its equation, at the same point."""
+    if node.op is STATE:
+        body = graph.states[node["name"]].body
+        return [Edge(node, body, ())] if body is not None else []
+    result = []
+    for k, operand in enumerate(node.inputs):
+        delays = node.op.delays(node, k) if node.op.delays is not None else {}
+        result.append(Edge(node, operand, tuple(delays.items())))
+    result += [Edge(node, lengths, ()) for lengths in dependencies(node)[len(node.inputs) :]]
+    return result
+
+
+def resolve(graph: Graph, node: Node) -> Node:
+    """A state is its equation: the node that computes a value."""
+    while node.op is STATE:
+        body = graph.states[node["name"]].body
+        assert body is not None
+        node = body
+    return node
+
+
+def in_memory(node: Node) -> bool:
+    """Whether a value lies in an array of the caller's, or is a constant."""
+    return node.op in (INPUT, PARAM, CONST)
+
+
+def components(graph: Graph, start: Iterable[Node] | None = None) -> tuple[Component, ...]:
+    """The graph as components in order of computation. Raises `CausalityError` if a cycle has no sound loop."""
+    nodes = reachable(graph, start)
+    edges = [e for node in nodes for e in edges_of(graph, node)]
+    return _condense(graph, nodes, edges)
+
+
+def _condense(graph: Graph, nodes: Sequence[Node], edges: Sequence[Edge]) -> tuple[Component, ...]:
+    network: networkx.DiGraph[Node] = networkx.DiGraph()
+    network.add_nodes_from(nodes)
+    network.add_edges_from((e.operand, e.node) for e in edges)
+    strong = list(networkx.strongly_connected_components(network))
+    number = {node: k for k, group in enumerate(strong) for node in group}
+    rank = {node: k for k, node in enumerate(nodes)}
+    inside: list[list[Edge]] = [[] for _ in strong]
+    order: networkx.DiGraph[int] = networkx.DiGraph()
+    order.add_nodes_from(range(len(strong)))
+    for edge in edges:
+        if number[edge.operand] == number[edge.node]:
+            inside[number[edge.node]].append(edge)
+        else:
+            order.add_edge(number[edge.operand], number[edge.node])
+    first = [min(rank[n] for n in group) for group in strong]
+    result = []
+    for k in networkx.lexicographical_topological_sort(order, key=lambda k: first[k]):
+        group = tuple(sorted(strong[k], key=lambda n: rank[n]))
+        result.append(_loop(graph, group, inside[k]) if inside[k] else Component(group))
+    return tuple(result)
+
+
+def _loop(graph: Graph, nodes: tuple[Node, ...], edges: list[Edge]) -> Component:
+    """The loop that computes a strongly connected component."""
+    candidates = [a for a in graph.axes.values() if all(a in n.axes for n in nodes)]
+    for axis in candidates:
+        steps = [edge.along(axis) for edge in edges]
+        known = [s for s in steps if s is not None]
+        if len(known) < len(steps) or not any(known) or min(known) < 0 < max(known):
+            continue
+        rest = [e for e, s in zip(edges, steps, strict=True) if s == 0]
+        return Component(nodes, axis, reverse=max(known) > 0, body=_condense(graph, nodes, rest))
+    raise CausalityError(_explain(graph, edges), _where(graph, nodes))
+
+
+def _where(graph: Graph, nodes: Iterable[Node]) -> Location | None:
+    return next((graph.locations[n] for n in nodes if n in graph.locations), None)
+
+
+def _explain(graph: Graph, edges: Sequence[Edge]) -> str:
+    """A cycle, edge by edge, and the place where a delay would make it sound."""
+    delayed = [e for e in edges if any(e.along(a) for a, _ in e.delay)]
+    instant = [e for e in edges if e not in delayed]
+    network: networkx.DiGraph[Node] = networkx.DiGraph((e.node, e.operand) for e in instant)
+    try:
+        cycle = [(u, v) for u, v in networkx.find_cycle(network)]
+        problem = "a cycle passes no delay, so the value depends on itself at the same point:"
+    except networkx.NetworkXNoCycle:
+        cycle = _opposed(edges)
+        problem = "the delays of a cycle point against each other, so no order of steps computes it:"
+    table = {(e.node, e.operand): e for e in edges}
+    lines = [f"  {_describe(graph, u)} reads {_describe(graph, v)}{_delay_text(table[u, v])}" for u, v in cycle]
+    return "\n".join([problem, *lines, _advice([u for u, _ in cycle])])
+
+
+def _opposed(edges: Sequence[Edge]) -> list[tuple[Node, Node]]:
+    """A closed walk through one delay of each direction, or through the reads at no fixed distance."""
+    network: networkx.DiGraph[Node] = networkx.DiGraph((e.node, e.operand) for e in edges)
+    marked: dict[tuple[Axis, bool], Edge] = {}
+    for edge in edges:
+        for axis, _ in edge.delay:
+            step = edge.along(axis)
+            if step != 0:
+                marked.setdefault((axis, step is None or step > 0), edge)
+    walk: list[tuple[Node, Node]] = []
+    chosen = list(marked.values())[:2]
+    for edge, following in zip(chosen, chosen[1:] + chosen[:1], strict=True):
+        path = networkx.shortest_path(network, edge.operand, following.node)
+        walk += [(edge.node, edge.operand), *itertools.pairwise(path)]
+    return walk
+
+
+def _describe(graph: Graph, node: Node) -> str:
+    name = f"state {node['name']}" if node.op is STATE else node.op.name
+    location = graph.locations.get(node)
+    return f"{name} ({location.file}:{location.line})" if location else name
+
+
+def _delay_text(edge: Edge) -> str:
+    parts = [f"{a.name}{d:+d}" if d is not None else f"all of {a.name}" for a, d in edge.delay if d != 0]
+    return f" at {', '.join(parts)}" if parts else ""
+
+
+def _advice(nodes: Sequence[Node]) -> str:
+    state = next((n for n in nodes if n.op is STATE), None)
+    if state is None or not state.axes:
+        return "Let the cycle pass a state that is read at an earlier point, as in h[t - 1]."
+    axis = state.axes[0].name
+    return (
+        f"Read state {state['name']} at an earlier point: {state['name']}[{axis} - 1] in place of {state['name']}"
+        f"[{axis}], or at a later one everywhere: {state['name']}[{axis} + 1]."
+    )

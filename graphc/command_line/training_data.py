@@ -1,0 +1,116 @@
+"""Arrays to train a user's graph on, and batches of them: for `graphc train`."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from graphc import checkpoint
+from graphc.command_line.user_file import users_code
+from graphc.datasets import japanese_vowels
+from graphc.errors import ArgumentError
+from graphc.language.graph import Graph
+from graphc.machine import check_memory
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What gives an epoch's arrays, of a seed; and what tells these data from others."""
+
+    arrays: Callable[[int], Mapping[str, np.ndarray]]
+    fingerprint: str
+
+
+def source(module: ModuleType, graph: Graph, data: str) -> Source:
+    """The file's own data(seed), a data set by name, or an archive."""
+    if not data:
+        if not callable(getattr(module, "data", None)):
+            raise ArgumentError("the file has no function data(seed); name the data by --data")
+        return Source(lambda seed: _own_arrays(module, graph, seed), "data(seed)")
+    if data == "vowels":
+        known = japanese_vowels().train
+        by_name = {
+            "x": known.values,
+            "lengths": known.lengths,
+            **dict.fromkeys(("y", "speaker", "label"), known.speaker),
+        }
+    elif data.endswith(".npz"):
+        by_name = _archive(data, graph)
+    elif data.endswith(".safetensors"):
+        by_name = checkpoint.load(data)
+    else:
+        raise ArgumentError(f"--data is 'vowels', or an .npz or .safetensors file, not {data!r}")
+    chosen = _chosen(graph, by_name, data)
+    return Source(lambda seed: chosen, _fingerprint(chosen))
+
+
+def _fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
+    found = hashlib.sha256()
+    for name, array in arrays.items():
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _own_arrays(module: ModuleType, graph: Graph, seed: int) -> dict[str, np.ndarray]:
+    with users_code(Path(str(module.__file__))):
+        return _chosen(graph, module.data(seed), "data(seed)")
+
+
+def _archive(path: str, graph: Graph) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file for the graph's inputs; it is never unpickled."""
+    try:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as members:  # numpy takes anything else for a pickle
+            _check_names(graph, [name.removesuffix(".npy") for name in members.namelist()], path)
+            wanted = [members.getinfo(f"{name}.npy") for name in graph.inputs]
+            check_memory(sum(member.file_size for member in wanted), f"unpacking {path}")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in graph.inputs}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, MemoryError) as error:
+        raise ArgumentError(f"{path} is not an archive of plain arrays: {error}") from None
+
+
+def _chosen(graph: Graph, arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    """The arrays of the graph's inputs."""
+    _check_names(graph, arrays, source)
+    return {name: arrays[name] for name in graph.inputs}
+
+
+def _check_names(graph: Graph, there: Collection[str], source: str) -> None:
+    missing = [name for name in graph.inputs if name not in there]
+    if missing:
+        raise ArgumentError(f"{source} has no array for input {', '.join(missing)}; it has {', '.join(there)}")
+
+
+def batches(
+    graph: Graph, arrays: Mapping[str, np.ndarray], axis: str, size: int, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Batches of examples in random order; inputs without the batch axis are the same in each."""
+    where = {
+        n: [a.name for a in v.axes].index(axis) for n, v in graph.inputs.items() if axis in [a.name for a in v.axes]
+    }
+    counts = {name: np.shape(arrays[name])[k] for name, k in where.items() if np.ndim(arrays[name]) > k}
+    if not where:
+        yield dict(arrays)
+        return
+    if len(set(counts.values())) != 1 or len(counts) < len(where):
+        raise ArgumentError(f"the arrays do not agree on the number of examples: {counts}")
+    count = next(iter(counts.values()))
+    if not count:
+        raise ArgumentError(f"there are no examples to train on: axis {axis!r} has length 0")
+    order = rng.permutation(count)
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        yield {
+            name: np.ascontiguousarray(np.take(array, chosen, axis=where[name])) if name in where else array
+            for name, array in arrays.items()
+        }

@@ -1,0 +1,1 @@
+"""What a user compiles: `compile` for the CPU, `cuda_compile` for a GPU, and `export` for programs in C."""

@@ -1,0 +1,170 @@
+"""export: a graph as an object file and a C header, for programs without Python and processors without a system.
+
+In: a graph, the lengths of its open axes, and params to build in. Out: an `Exported`. The object has one function,
+which allocates nothing and calls nothing outside (`graphc.codegen.cpu.c_function`). What a call makes of built-in
+params alone is made here, and lies in read-only data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphc.checkpoint import write_whole
+from graphc.checks.arguments import call_lengths
+from graphc.codegen.cpu.c_function import ALIGNMENT, built_in, c_function, fields
+from graphc.codegen.cpu.jit import Emitted
+from graphc.codegen.memory.arena import arena, buffer_bytes, buffer_shape
+from graphc.codegen.parallel.partition import partition
+from graphc.codegen.passes.specialize import specialize
+from graphc.codegen.program import Buffer, Program
+from graphc.codegen.target import Target
+from graphc.codegen.verify_program import verify
+from graphc.compiling.compile import Compiled, compile
+from graphc.errors import ArgumentError
+from graphc.language.graph import Graph, check_graph
+
+# C has no name for half a float that all compilers know; its bits are a number's.
+_TYPES = {
+    "float32": "float",
+    "float64": "double",
+    "int32": "int32_t",
+    "bool": "uint8_t",
+    "float16": "uint16_t",
+    "bfloat16": "uint16_t",
+}
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEYWORDS = frozenset(
+    {"auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern"}
+    | {"float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed"}
+    | {"sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while"}
+)
+_BLOCK = "workspace"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A C function `name`: the header that declares it, and the code that `object` holds.
+
+    `workspace` is how many bytes it needs for temporaries, `constants` how many lie in its read-only data.
+    """
+
+    name: str
+    header: str
+    workspace: int
+    constants: int
+    emitted: Emitted
+
+    @property
+    def object(self) -> bytes:
+        """The object file."""
+        return self.emitted.object
+
+    @property
+    def assembly(self) -> str:
+        return self.emitted.assembly
+
+    @property
+    def llvm_ir(self) -> str:
+        """The LLVM IR, before LLVM's own passes."""
+        return self.emitted.llvm_ir
+
+    def save(self, folder: Path | str) -> tuple[Path, Path]:
+        """Write `name.h` and `name.o` into a folder, which is made if it is missing; gives their paths."""
+        header, code = (Path(folder) / f"{self.name}.{ending}" for ending in ("h", "o"))
+        write_whole(header, self.header.encode())
+        write_whole(code, self.object)
+        return header, code
+
+
+def export(
+    graph: Graph,
+    lengths: Mapping[str, int] | None = None,
+    params: Mapping[str, Any] | None = None,
+    name: str = "",
+    triple: str | None = None,
+    arch: str = "",
+    features: str = "",
+) -> Exported:
+    """A graph as a C function: `gc.export(gc.step(g, over=t), {"n": 1}, params).save("build")`.
+
+    `lengths` of the axes that the graph leaves open are fixed. `params` are built in; those that are not given are the
+    caller's arrays, like inputs, outputs, and what a call updates. `name` is the function's, the graph's if none is
+    given. `triple`, `arch` and `features` name the processor as in `gc.emit`; without a triple, it is this one. Lengths
+    and indices that a call reads are not checked: an index that is not there counts as the nearest that is.
+
+    Raises `AxisError` unless the length of every open axis is given, and `ArgumentError` for params that do not fit the
+    graph or a name that is none in C.
+    """
+    check_graph(graph)
+    name = name or graph.name
+    if not _IDENTIFIER.fullmatch(name) or name in _KEYWORDS:
+        raise ArgumentError(f"{name!r} is no name of a C function; give another: export(graph, ..., name='model')")
+    known = call_lengths(graph, lengths or {})
+    made = compile(graph, threads=1)
+    if params:
+        made = made.freeze(**params)
+    program = specialize(made.program, {size: known[size] for size in made.program.sizes})
+    verify(program)
+    constants = {**made.stages.lowered.constants, **made.fixed}
+    placed = arena(program, {})
+    target = Target.host() if triple is None else Target(triple, arch, features)
+    emitted = Emitted(c_function(program, constants, placed.offsets, name, target), target, partition(program, target))
+    used = sum(buffer_bytes(b, {}) for b in built_in(program, constants))
+    header = "\n".join(_header(graph, made, program, fields(program, constants), known, name, placed.size, target))
+    return Exported(name, header, placed.size, used, emitted)
+
+
+def _header(
+    graph: Graph,
+    made: Compiled,
+    program: Program,
+    given: tuple[Buffer, ...],
+    lengths: Mapping[str, int],
+    name: str,
+    workspace: int,
+    target: Target,
+) -> Iterator[str]:
+    sizes = "".join(f"{axis} = {length}, " for axis, length in lengths.items())
+    guard = f"{name.upper()}_H"
+    processor = f"{target.triple} {target.cpu}".strip()
+    yield f"/* {graph.name}, as graphc compiled it: {sizes}{processor}. */"
+    yield from (f"#ifndef {guard}", f"#define {guard}", "", "#include <stdint.h>", "")
+    yield from ("#ifdef __cplusplus", 'extern "C" {', "#endif", "")
+    if workspace:
+        yield f"/* Bytes of {_BLOCK}, which begins at a multiple of {ALIGNMENT}. It keeps nothing between calls. */"
+        yield f"#define {name.upper()}_WORKSPACE {workspace}"
+        yield ""
+    yield f"struct {name}_arrays {{"
+    taken = {_BLOCK}
+    for buffer in given:
+        yield f"    {_field(graph, made, buffer, taken)}"
+    if workspace:
+        yield f"    void *{_BLOCK};"
+    yield from ("};", "", f"void {name}(const struct {name}_arrays *arrays);", "")
+    yield from ("#ifdef __cplusplus", "}", "#endif", "", f"#endif /* {guard} */", "")
+
+
+def _field(graph: Graph, made: Compiled, buffer: Buffer, taken: set[str]) -> str:
+    outputs = [name for name, held in made.stages.lowered.outputs.items() if held == buffer.name]
+    names = outputs or [buffer.name]
+    updated = buffer.name in graph.updates
+    kind = "output" if outputs else "input" if buffer.name in graph.inputs else "param"
+    shape = "".join(f"[{extent}]" for extent in buffer_shape(buffer, {}))
+    after = ", which each call replaces with what the next one reads" if updated else ""
+    note = f"{kind} {', '.join(names)}: {buffer.dtype}{shape}{after}"
+    const = "" if updated or buffer.kind == "output" else "const "
+    return f"{const}{_TYPES[buffer.dtype]} *{_identifier(names[0], taken)}; /* {note} */"
+
+
+def _identifier(name: str, taken: set[str]) -> str:
+    """A name in C that is not taken, and is from now on."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    wanted = plain if _IDENTIFIER.fullmatch(plain) and plain not in _KEYWORDS else f"_{plain}"
+    while wanted in taken:
+        wanted += "_"
+    taken.add(wanted)
+    return wanted

@@ -1,0 +1,172 @@
+"""What the CUDA back end made of a graph, as data and in words.
+
+In: a program's code and the sizes to estimate for. Out: for each loop the ways to run it that the cost model weighed,
+with counted bytes and operations; for each other kernel how its points are computed. All is read off the code's plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from graphc.codegen.cuda.cost_model import Grouping, Step, groupings, step_of
+from graphc.codegen.cuda.isa.arch import WARP
+from graphc.codegen.cuda.isa.mma import ROWS
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.mma_tile import MmaGeometry
+from graphc.codegen.cuda.points_unit import PointsUnit
+from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.cuda.units import Unit
+from graphc.codegen.lengths import evaluate
+from graphc.codegen.memory.arena import MemoryUse, memory_use, readable
+from graphc.codegen.program import kernels
+
+__all__ = ["CudaExplanation", "Limited", "LoopExplanation", "explain_cuda"]
+
+_WORDS = {"cta": "inside one SM", "cluster": "inside a cluster", "grid": "over the grid"}
+_THROUGH = {
+    "cta": " through shared memory",
+    "cluster": " through distributed shared memory",
+    "grid": " through words of global memory",
+}
+_HOMES = {"registers": "in registers", "shared": "in shared memory", "memory": "not on the chip"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoopExplanation:
+    """A loop: its kernels, the dims it falls apart along, what one step does, and the ways to run it, the chosen one
+    first, each with where the operands of each product stay. Of a loop that runs in every chunk, all this is of one."""
+
+    name: str
+    kernels: tuple[str, ...]
+    slices: tuple[str, ...]
+    step: Step
+    ways: tuple[Grouping, ...]
+    launches: int
+
+    def lines(self) -> Iterator[str]:
+        one = "one persistent kernel" + _times(self.launches)
+        yield f"loop {self.name}: {one}; computes {', '.join(self.kernels)}"
+        yield f"  {self._independence()}"
+        yield f"  a step: {self.step.flops:,} operations, {readable(self.step.held)} that every step reads again"
+        met = f"{self.step.barriers} barrier{'' if self.step.barriers == 1 else 's'}"
+        yield f"  {met} a step; {self.step.steps:,} steps"
+        chosen, *others = self.ways
+        whole = "in all" if self.launches == 1 else "a launch"
+        yield f"  chosen: {_way(chosen)} {whole}"
+        for line in _operands(chosen):
+            yield f"    {line}"
+        for other in others:
+            yield f"  not chosen: {_way(other)} {whole}"
+
+    def _independence(self) -> str:
+        if not self.slices:
+            return "does not fall apart: some step needs all of the one before"
+        return f"falls apart along {' and '.join(self.slices)}: slices never wait for each other"
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """What a limit on memory leads to: what a call takes then, and of each axis that it goes through in chunks, how
+    many there are and how many steps each has but the last."""
+
+    limit: int
+    use: MemoryUse
+    chunks: Mapping[str, tuple[int, int]]
+
+    def __str__(self) -> str:
+        taken = f"memory: {readable(self.use.peak)} of {readable(self.limit)}"
+        parts = [f"in {count} chunks of {steps} steps of {axis}" for axis, (count, steps) in self.chunks.items()]
+        return f"{taken}, {' and '.join(parts) or 'in one piece'}"
+
+
+@dataclass(frozen=True, slots=True)
+class CudaExplanation:
+    """`str` says it in words. Times are estimates of the cost model for the given `lengths`, not measurements."""
+
+    graph: str
+    arch: str
+    lengths: Mapping[str, int]
+    loops: tuple[LoopExplanation, ...]
+    kernels: tuple[str, ...]
+    limited: Limited | None
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name} = {length}" for name, length in self.lengths.items())
+        lines = [f"{self.graph} on {self.arch}" + (f"; estimates for {sizes}" if sizes else "")]
+        lines += [] if self.limited is None else [str(self.limited)]
+        for loop in self.loops:
+            lines += ["", *loop.lines()]
+        lines += ["", "outside of loops", *(f"  {kernel}" for kernel in self.kernels)] if self.kernels else []
+        return "\n".join(lines) + "\n"
+
+
+def explain_cuda(code: CudaCode, sizes: Mapping[str, int], limit: int | None = None) -> CudaExplanation:
+    """`sizes` are the lengths of the axes, and those of chunks if a limit on memory led to such code."""
+    loops = tuple(_loop(unit, code, sizes) for unit in code.units if isinstance(unit, LoopUnit))
+    others = tuple(_kernel(unit, sizes) for unit in code.units if isinstance(unit, PointsUnit))
+    chunked = [name for name in sizes if f"{name}.chunks" in sizes]
+    chunks = {name: (sizes[f"{name}.chunks"], sizes[f"{name}.chunk"]) for name in chunked}
+    lengths = {name: length for name, length in sizes.items() if not name.endswith((".chunk", ".chunks"))}
+    limited = None if limit is None else Limited(limit, memory_use(code.program, sizes), chunks)
+    return CudaExplanation(code.program.name, code.arch.name, lengths, loops, others, limited)
+
+
+def _loop(unit: LoopUnit, code: CudaCode, sizes: Mapping[str, int]) -> LoopExplanation:
+    best: dict[str, Grouping] = {}
+    for way in groupings(unit, code.program, code.arch, sizes):
+        best.setdefault(unit.symbol_of(way.version), way)
+    first = next(kernels((unit.loop,))).name
+    return LoopExplanation(
+        unit.loop.index,
+        tuple(kernel.name for kernel in kernels((unit.loop,))),
+        tuple(slicing.dims[first] for slicing in unit.slicings),
+        step_of(unit, code.program, sizes),
+        tuple(best.values()),
+        _launches(unit, sizes),
+    )
+
+
+def _launches(unit: Unit, sizes: Mapping[str, int]) -> int:
+    """How often a unit runs."""
+    return math.prod(evaluate(loop.extent, sizes) for loop in unit.around)
+
+
+def _times(launches: int) -> str:
+    return "" if launches == 1 else f", {launches} times"
+
+
+def _way(way: Grouping) -> str:
+    version = way.version
+    groups = "1 group" if way.groups == 1 else f"{way.groups} groups"
+    size = "1 CTA" if version.ctas == 1 else f"{version.ctas} CTAs"
+    held = "" if version.holds or not version.tiles else ", operands do not fit on the chip"
+    times = f"about {1e6 * way.step:.2f} µs a step, at least {1e6 * way.waiting:.2f} of it waiting"
+    times += f"; {1e3 * way.seconds:.3g} ms"
+    where = _WORDS[version.kind] + (_THROUGH[version.kind] if version.mirrors else "")
+    where += " without barriers" if version.exchanges else ""
+    return f"exchange {where}, {groups} of {size}{held}: {times}"
+
+
+def _operands(way: Grouping) -> Iterator[str]:
+    for name, (product, geometry) in way.version.tiles.items():
+        size = readable(geometry.bytes)
+        tall = geometry.tall * (ROWS if isinstance(geometry, MmaGeometry) else 1)
+        tile = f"tiles of {tall} × {geometry.rows}, {len(product.sums)} sums each"
+        yield f"{name}: {size} of operands a CTA {_HOMES[geometry.home]}; {tile}"
+
+
+def _kernel(unit: PointsUnit, sizes: Mapping[str, int]) -> str:
+    return f"{unit.kernel.name}: {_how(unit)}{_times(_launches(unit, sizes))}"
+
+
+def _how(unit: PointsUnit) -> str:
+    if unit.product is not None:
+        factors, block = unit.product
+        by = f"{block.height} × {block.width}, {len(factors.reduce.sums)} sums each, {block.depth} terms at a time"
+        return f"tiles of {by}, through shared memory"
+    if unit.search is not None:
+        return f"a warp searches the terms of each {unit.search.choice.row.index}"
+    by = {1: "one thread", WARP: "a warp"}.get(unit.lanes, "a CTA")
+    return f"{by} for each point"

@@ -1,0 +1,238 @@
+"""explain: what was chosen for each cycle of a graph, and why.
+
+In: a graph. Out: an `Explanation`, read off the graph (edges, Jacobian) and off the Program that code is made of (what
+left the loop, what was merged, what is kept), so that it says what was compiled and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, overload
+
+import numpy as np
+
+from graphc.checks.causality import Component, components, resolve
+from graphc.codegen.cuda.isa.arch import DEFAULT_ARCH, arch_named
+from graphc.codegen.lengths import evaluate
+from graphc.codegen.memory.arena import buffer_bytes
+from graphc.codegen.memory.budget import parse_bytes
+from graphc.codegen.parallel.core import TYPICAL, Core
+from graphc.codegen.parallel.partition import partition
+from graphc.codegen.parallel.work_sharing import in_rounds, picks, shares
+from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels
+from graphc.codegen.target import Target
+from graphc.codegen.team.measure import this_core
+from graphc.codegen.uses import loaded, stored
+from graphc.differentiation.jacobian import Entry, Jacobian, jacobian
+from graphc.errors import ArgumentError, Location, UnsupportedError
+from graphc.ir import Axis, Node, size
+from graphc.language.graph import Graph
+from graphc.ops.axis import SHIFT
+from graphc.pipeline.cuda_code import code_within, cuda_code
+from graphc.pipeline.stages import Stages, stages
+from graphc.reporting.alternatives import Beside, Facts, alternatives
+from graphc.reporting.cuda_explanation import CudaExplanation, explain_cuda
+from graphc.reporting.explanation import CycleExplanation, Explanation, StateRead
+from graphc.reporting.feeds import Feed, feeds
+from graphc.reporting.loop_summary import loop_summary
+from graphc.scheduling.lookahead import lookahead
+
+THREADS = 2  # that estimates of wavefronts are for
+STEPS, POINTS = 128, 32  # the lengths assumed of an axis that a loop walks, and of another
+
+
+@overload
+def explain(
+    graph: Graph,
+    lengths: Mapping[str, int] | None = ...,
+    triple: str | None = ...,
+    arch: str = ...,
+    features: str = ...,
+    target: Literal["cpu"] = ...,
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    graph: Graph,
+    lengths: Mapping[str, int] | None = ...,
+    *,
+    arch: str = ...,
+    target: Literal["cuda"],
+    memory: str | int | None = ...,
+) -> CudaExplanation: ...
+
+
+def explain(
+    graph: Graph,
+    lengths: Mapping[str, int] | None = None,
+    triple: str | None = None,
+    arch: str = "",
+    features: str = "",
+    target: str = "cpu",
+    memory: str | int | None = None,
+) -> Explanation | CudaExplanation:
+    """What the compiler makes of each cycle: its edges, its Jacobian, what left its loop, what is kept, how it runs.
+
+    `lengths` of axes that come with the data are what the estimates are made for; where none is given, 128 steps of an
+    axis that a loop walks, and 32 points of any other. The machine is this one, or the one that `triple`, `arch` and
+    `features` name as in `gc.emit`. Raises `ArgumentError` if a length is given for no such axis.
+
+    With `target="cuda"` it is said instead how loops and products run on a GPU: which CTAs meet in each step, and where
+    the weights stay, with the estimates that decided it; of what runs with `memory` as in `gc.compile`, if it is given.
+    """
+    if target == "cuda":
+        return _on_a_gpu(stages(graph), arch or DEFAULT_ARCH, lengths or {}, memory)
+    if memory is not None:
+        raise UnsupportedError("memory= is explained for target='cuda'")
+    machine = Target.host() if triple is None else Target(triple, arch, features)
+    core = this_core() if triple is None else TYPICAL
+    return _Explainer(stages(graph), machine, core, lengths or {}).explanation()
+
+
+def _on_a_gpu(made: Stages, arch: str, lengths: Mapping[str, int], memory: str | int | None) -> CudaExplanation:
+    sizes = _sizes(made.planned, components(made.prepared), lengths)
+    if memory is None:
+        return explain_cuda(cuda_code(made.planned, arch_named(arch)), sizes)
+    limit = parse_bytes(memory)
+    code, chosen = code_within(limit, sizes, made.planned, arch_named(arch))
+    return explain_cuda(code, chosen, limit)
+
+
+class _Explainer:
+    """One compilation, while it is explained."""
+
+    def __init__(self, made: Stages, target: Target, core: Core, lengths: Mapping[str, int]) -> None:
+        self.made = made
+        self.graph, self.program = made.prepared, made.arranged
+        self.target, self.core = target, core
+        self.parts = components(self.graph)
+        self.cycles = [part for part in self.parts if part.axis is not None]
+        self.sizes = _sizes(self.program, self.cycles, lengths)
+        self.partition = partition(made.program, target)
+        self.carriers = lookahead(self.graph).carriers
+        self.walked = [part for part in components(made.scheduled.graph) if part.axis is not None]
+        places = made.scheduled.graph.locations
+        self.anatomy = loop_summary(self.program, {b: places[n] for n, b in made.lowered.names.items() if n in places})
+
+    def explanation(self) -> Explanation:
+        structures = {part: jacobian(self.graph, part) for part in self.cycles}
+        facts = {part: self._facts(part, structures[part]) for part in self.cycles}
+        found = []
+        between = feeds(self.graph, self.parts)
+        for part in self.cycles:
+            found.append(self._cycle(part, facts[part], [feed for feed in between if feed.reader is part]))
+        return Explanation(self.made.graph.name, self.sizes, tuple(found))
+
+    def _cycle(self, part: Component, facts: Facts, read: Sequence[Feed]) -> CycleExplanation:
+        loop, structure = self._loop(part), facts.jacobian
+        return CycleExplanation(
+            states=tuple(s["name"] for s in structure.states),
+            axes=tuple((axis.name, reverse) for axis, reverse in _walks(part)),
+            reads=tuple(self._read(part, entry) for entry in structure.entries),
+            affine=structure.affine,
+            diagonal=structure.diagonal,
+            before=tuple(map(self.anatomy.work, self.anatomy.before(loop))),
+            inside=tuple(map(self.anatomy.work, kernels(loop.body))),
+            after=tuple(map(self.anatomy.work, self.anatomy.after(loop))),
+            memory=tuple(self.anatomy.memory(loop)),
+            schedules=alternatives(facts, self._beside(loop), read),
+        )
+
+    def _loop(self, part: Component) -> Loop:
+        """The loop that computes a cycle, by its own states or by the one that carries it two steps at once."""
+        names, states = self.made.lowered.names, set(part.states)
+        made = next(w for w in self.walked if states & {self.carriers.get(name, name) for name in w.states})
+        return self.anatomy.loop_of(names[node] for node in made.nodes if node in names)
+
+    def _read(self, part: Component, entry: Entry) -> StateRead:
+        delay = dict(entry.delay)
+        first = next(axis for axis, _ in _walks(part))
+        moved = [f"{a.name} {'-' if d < 0 else '+'} {abs(d)}" for a, d in delay.items() if d]
+        operand = f"{entry.column['name']}[{', '.join(moved) or first.name}]"
+        lines = tuple(dict.fromkeys(self._lines(part, entry)))
+        return StateRead(entry.row["name"], operand, entry.pattern, tuple(a.name for a in entry.mixed), lines)
+
+    def _lines(self, part: Component, entry: Entry) -> Iterator[Location]:
+        """Where the user wrote the read: the delay, or what reads the state in the same step."""
+        for node in part.nodes:
+            if not any(resolve(self.graph, i) is resolve(self.graph, entry.column) for i in node.inputs):
+                continue
+            if node in self.graph.locations and (node["offsets"] if node.op is SHIFT else ()) == entry.delay:
+                yield self.graph.locations[node]
+
+    def _facts(self, part: Component, structure: Jacobian) -> Facts:
+        loop = self._loop(part)
+        steps = max(1, evaluate(loop.extent, self.sizes))
+        bytes_each = [np.dtype(s.dtype).itemsize for s in structure.states]
+        points = [self._points(s, loop) for s in structure.states]
+        units = [size(s.shape) for s in structure.states]
+        return Facts(
+            cycle=part,
+            jacobian=structure,
+            steps=steps,
+            counted=sum(self._cycles(s) for s in loop.body),
+            moved=self._moved(loop) / steps,
+            state_bytes=sum(b * p * u for b, p, u in zip(bytes_each, points, units, strict=True)),
+            units=sum(units),
+            points=max(points),
+            lanes=self.target.lanes(max(bytes_each)),
+            ahead=not set(part.states).isdisjoint(self.carriers.values()),
+        )
+
+    def _points(self, state: Node, loop: Loop) -> int:
+        return math.prod(self._length(a) for a in state.axes if a.name != loop.index)
+
+    def _length(self, axis: Axis) -> int:
+        return axis.length if isinstance(axis.length, int) else self.sizes[axis.root.name]
+
+    def _cycles(self, statement: Statement) -> float:
+        """Counted cycles of a statement, with what loops inside it repeat."""
+        if isinstance(statement, Kernel):
+            return sum(self.partition.costs[statement.name].cycles(self.sizes, self.core))
+        return evaluate(statement.extent, self.sizes) * sum(self._cycles(s) for s in statement.body)
+
+    def _beside(self, loop: Loop) -> Beside | None:
+        """The wavefront that a loop is a stage of, on two threads."""
+        position = self.program.body.index(loop)
+        program, sizes = self.made.program, self.sizes  # of which every statement has its place
+        for number, wave in enumerate(self.partition.wavefronts):
+            stage = next((k for k, s in enumerate(wave.stages) if s.position == position), None)
+            if stage is None:
+                continue
+            made = shares(program, self.partition, sizes, THREADS, self.core).waves[number]
+            way = made or in_rounds(wave, self.partition, program, sizes, THREADS, self.core)
+            picked = picks(program, self.partition, sizes, THREADS, self.core)
+            apart = sum(picked[s.position][1] for s in wave.stages)
+            others = {s.position for s in wave.stages} - {position}
+            names = tuple(n for part in self.cycles if self._position(part) in others for n in sorted(part.states))
+            if way is not None:
+                return Beside(names, way.block, way.lags[stage], way.cycles, apart, made is not None)
+        return None
+
+    def _position(self, part: Component) -> int:
+        return self.program.body.index(self._loop(part))
+
+    def _moved(self, loop: Loop) -> float:
+        """Bytes of the values that the loop walks through once, from its first step to its last."""
+        touched = [self.program.buffer(name) for name in loaded(loop.body) | stored(loop.body)]
+        walked = [b for b in touched if loop.extent in b.dims and not any(isinstance(d, Ring) for d in b.dims)]
+        return float(sum(buffer_bytes(b, self.sizes) for b in walked))
+
+
+def _sizes(program: Program, cycles: Sequence[Component], lengths: Mapping[str, int]) -> dict[str, int]:
+    """The lengths that the estimates are made for."""
+    wrong = [name for name in lengths if name not in program.sizes]
+    if wrong:
+        known = ", ".join(program.sizes) or "none"
+        raise ArgumentError(f"no length of axis {wrong[0]!r} comes with the data; the axes whose does are: {known}")
+    walked = {axis.name for part in cycles for axis, _ in _walks(part)}
+    return {name: int(lengths.get(name, STEPS if name in walked else POINTS)) for name in program.sizes}
+
+
+def _walks(part: Component) -> Iterator[tuple[Axis, bool]]:
+    """The axes that a cycle's loops walk, each with whether it does so from its end, from the outermost inwards."""
+    if part.axis is not None:
+        yield part.axis, part.reverse
+        yield from dict.fromkeys(walk for inner in part.body for walk in _walks(inner))

@@ -1,0 +1,144 @@
+"""anatomy: what a Program does for one cycle, as far as it can be said in words.
+
+In: a Program and the loop that computes a cycle. Out: the kernels before, inside and after the loop, what each of them
+computes in one pass, and which values are kept for how long. A copy of an operand goes by the name of what it copies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from graphc.codegen.program import Kernel, Let, Loop, Program, Reduce, Ring, Scalar, Statement, Store, kernels
+from graphc.codegen.uses import loads, stored
+from graphc.errors import Location
+from graphc.reporting.explanation import Kept, KernelWork, Products
+from graphc.scalar import Call, Load, Ref, Size, walk
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSummary:
+    """A Program, the source of each buffer that is a copy, and the lines of the user's that made each buffer."""
+
+    program: Program
+    copies: Mapping[str, str]
+    lines: Mapping[str, Location]
+
+    def loop_of(self, names: Iterable[str]) -> Loop:
+        """The outermost loop in which these buffers are stored."""
+        wanted = set(names)
+        loops = (s for s in self.program.body if isinstance(s, Loop))
+        return next(loop for loop in loops if wanted & stored((loop,)))
+
+    def before(self, loop: Loop) -> tuple[Kernel, ...]:
+        """The kernels outside of loops that make what the loop reads."""
+        read = {self.source(load.buffer) for kernel in kernels(loop.body) for load in loads(kernel)}
+        position = self.program.body.index(loop)
+        return tuple(k for k in self._alone(self.program.body[:position]) if read & stored((k,)))
+
+    def after(self, loop: Loop) -> tuple[Kernel, ...]:
+        """The kernels outside of loops that read what the loop makes."""
+        made = stored(loop.body)
+        position = self.program.body.index(loop)
+        following = self._alone(self.program.body[position + 1 :])
+        return tuple(k for k in following if made & {self.source(load.buffer) for load in loads(k)})
+
+    def _alone(self, body: Sequence[Statement]) -> Iterator[Kernel]:
+        return (s for s in body if isinstance(s, Kernel) and not self._copies_only(s))
+
+    def _copies_only(self, kernel: Kernel) -> bool:
+        return not stored((kernel,)).isdisjoint(self.copies)
+
+    def source(self, buffer: str) -> str:
+        while buffer in self.copies:
+            buffer = self.copies[buffer]
+        return buffer
+
+    def work(self, kernel: Kernel) -> KernelWork:
+        """What a kernel computes."""
+        applied = [step.value for step in kernel.body if isinstance(step, Let)]
+        operations = sum(_is_operation(part) for scalar in applied for part in walk(scalar))
+        stores = tuple(dict.fromkeys(store.buffer for store in kernel.stores))
+        lines = tuple(self.lines[name] for name in stores if name in self.lines)
+        reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+        return KernelWork(kernel.name, tuple(map(self._products, reduces)), operations, stores, lines)
+
+    def _products(self, reduce: Reduce) -> Products:
+        lets = {let.name: let.value for let in reduce.body}
+        terms = [term for total in reduce.sums for term in _terms(total.value, lets)]
+        count = sum(isinstance(term, Call) and term.fn == "mul" for term in terms)
+        read = [dict.fromkeys(self.source(load.buffer) for load in _loads(term, lets)) for term in terms]
+        shared = [name for name in read[0] if len(read) > 1 and all(name in other for other in read)]
+        length = " × ".join(_words(dim.extent) for dim in reduce.dims)
+        return Products(count, len(reduce.sums), length, tuple(shared))
+
+    def memory(self, loop: Loop) -> Iterator[Kept]:
+        """What the loop stores."""
+        inside = {kernel.name for kernel in kernels(loop.body)}
+        for name in dict.fromkeys(store.buffer for kernel in kernels(loop.body) for store in kernel.stores):
+            buffer = self.program.buffer(name)
+            ring = next((dim.slots for dim in buffer.dims if isinstance(dim, Ring)), None)
+            readers = [
+                kernel.name
+                for kernel in kernels(self.program.body)
+                if kernel.name not in inside and not self._copies_only(kernel)
+                if any(self.source(load.buffer) == name for load in loads(kernel))
+            ]
+            yield Kept(name, ring, tuple(readers), buffer.kind == "output")
+
+
+def loop_summary(program: Program, lines: Mapping[str, Location]) -> LoopSummary:
+    return LoopSummary(program, dict(_copies(program)), lines)
+
+
+def _copies(program: Program) -> Iterator[tuple[str, str]]:
+    """Temporaries that hold the elements of one other buffer in another order, with that buffer."""
+    stores = Counter(store.buffer for kernel in kernels(program.body) for store in kernel.stores)
+    for kernel in kernels(program.body):
+        match kernel:
+            case Kernel(dims=dims, body=(), stores=(Store(copy, _, Load(source, at)),)):
+                whole = sorted(str(subscript) for subscript in at) == sorted(dim.index for dim in dims)
+                if whole and stores[copy] == 1 and program.buffer(copy).kind == "temp":
+                    yield copy, source
+
+
+def _is_operation(part: Scalar) -> bool:
+    """Whether a part of a scalar is arithmetic on values, not on subscripts or conditions."""
+    return isinstance(part, Call) and part.dtype not in ("index", "bool") and part.fn not in ("select", "cast")
+
+
+def _terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
+    """What is added up, with names replaced by what they stand for."""
+    match scalar:
+        case Ref(name) if name in lets:
+            yield from _terms(lets[name], lets)
+        case Call("add", args):
+            for argument in args:
+                yield from _terms(argument, lets)
+        case _:
+            yield scalar
+
+
+def _loads(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Load]:
+    """The loads of a scalar, and of what its names stand for, each name once: written out, it could be endless."""
+    seen: set[str] = set()
+
+    def found(scalar: Scalar) -> Iterator[Load]:
+        for part in walk(scalar):
+            if isinstance(part, Load):
+                yield part
+            elif isinstance(part, Ref) and part.name in lets and part.name not in seen:
+                seen.add(part.name)
+                yield from found(lets[part.name])
+
+    return found(scalar)
+
+
+def _words(extent: Scalar) -> str:
+    match extent:
+        case Size(name):
+            return name
+        case Call("mul", (left, right)):
+            return f"{_words(left)} × {_words(right)}"
+    return str(extent)

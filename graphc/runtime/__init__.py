@@ -1,0 +1,3 @@
+"""Compiled code at work: arguments in, `results` out, and the memory in between, on the `cpu` and on a GPU (`cuda`);
+arrays fixed for good (`freeze`) and calls with their memory fixed (`cuda_bound`).
+"""

@@ -1,0 +1,278 @@
+"""Running compiled code: arguments in, results out, and the memory in between.
+
+A call checks its arrays once per layout (names, shapes, dtypes), decides how threads share the work, finds memory for
+the program's buffers, runs the compiled code, and returns the outputs. `bind` does all but run the code once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.checks.arguments import Arguments, check_arguments, check_bound, check_updated
+from graphc.checks.index_checks import IndexCheck, check_indices
+from graphc.codegen.cpu.jit import Loaded
+from graphc.codegen.memory.arena import ALIGNMENT, PAGE, STAGGER, Arena, arena, buffer_bytes, buffer_shape
+from graphc.codegen.parallel.core import TYPICAL
+from graphc.codegen.parallel.partition import CLOCKS
+from graphc.codegen.parallel.work_sharing import Shares, shares
+from graphc.codegen.program import Buffer, Program
+from graphc.codegen.team.builtin import builtin
+from graphc.codegen.team.measure import this_core
+from graphc.codegen.team.team import SUPPORTED, Job, team
+from graphc.errors import GraphError, no_copy
+from graphc.ir import Axis, Node
+from graphc.language.graph import Graph
+from graphc.machine import check_memory, cores
+from graphc.runtime.results import Results
+from graphc.scheduling.lower import Lowered
+
+_CYCLES_A_SLEEP = 2e6  # a call may lose a tenth of its time to threads that sleep at barriers
+_FEWEST_SLEEPS = 8  # that any call may have
+_RUNNING = "this bound call is running on another thread, in the memory that it has; bind one for each thread"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a call runs: a program in this process, and its sizes: the axes' lengths, and what else it asks for.
+
+    `beside`: statements may run beside each other, though that takes more memory.
+    """
+
+    program: Program
+    loaded: Loaded
+    sizes: Mapping[str, int]
+    beside: bool
+
+    def shares(self, threads: int) -> Shares:
+        """How a call is shared out among at most so many threads."""
+        usable = threads if SUPPORTED else 1
+        core = this_core() if usable > 1 else TYPICAL
+        return shares(self.program, self.loaded.emitted.partition, self.sizes, usable, core, self.beside)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What follows from the shapes of a call's arrays alone."""
+
+    sizes: dict[Axis, int]
+    code: Code
+    arena: Arena
+    counts: Any
+    shares: Shares
+    alone: np.ndarray  # the table of shares for one thread
+    patience: Any
+
+
+class Runner:
+    """Programs in this process, with what they need to be called by name. `choose` has one for any lengths of axes."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        lowered: Lowered,
+        choose: Callable[[Mapping[str, int]], Code],
+        checks: tuple[IndexCheck, ...],
+        threads: int | None,
+    ) -> None:
+        self.graph = graph
+        self.lowered = lowered
+        self.choose = choose
+        self.checks = checks
+        self.threads = threads or cores()
+        self._layouts: dict[Any, Layout] = {}
+        self._declared = {**graph.inputs, **{n: p.node for n, p in graph.params.items()}}
+        self._dtypes = {name: np.dtype(node.dtype) for name, node in self._declared.items()}
+        self._settled = all(self._shown(a) for a in graph.axes.values() if isinstance(a.length, Node))
+        self._constants = {name: array.ctypes.data for name, array in lowered.constants.items()}
+        self._pool: list[np.ndarray] = []
+
+    def __call__(self, given: Mapping[str, Any]) -> Results:
+        call = self.prepare(given)
+        call()
+        self._pool = [call.workspace]  # kept for the next call; a call at the same time on another thread takes its own
+        return call.results
+
+    def bind(self, given: Mapping[str, Any]) -> BoundCall:
+        """A call that reads these very arrays: none may need a copy."""
+        call = self.prepare(given)
+        check_bound(self._declared, given)
+        return call
+
+    def prepare(self, given: Mapping[str, Any]) -> BoundCall:
+        """Everything but to run the code."""
+        return self._bound(*self._sound(given))
+
+    def clocked(self, given: Mapping[str, Any]) -> tuple[BoundCall, np.ndarray, Layout]:
+        """A call that notes where its time goes: what each thread has spent on each top-level statement, in ticks,
+        int64 (threads, statements)."""
+        arguments, layout = self._sound(given)
+        clocks = np.zeros((layout.shares.threads, len(layout.code.program.body)), np.int64)
+        tables = layout.shares.table.copy(), layout.alone.copy()
+        for table in tables:
+            table[:, CLOCKS] = clocks.ctypes.data + clocks.strides[0] * np.arange(len(table))
+        shared, alone = tables
+        layout = replace(layout, shares=replace(layout.shares, table=shared), alone=alone)
+        return self._bound(arguments, layout, clocks), clocks, layout
+
+    def _sound(self, given: Mapping[str, Any]) -> tuple[Arguments, Layout]:
+        """The arrays of a call, of which nothing is left to check."""
+        arguments, layout = self._checked(given)
+        check_updated(self.graph.updates, given)
+        check_indices(self.checks, arguments)
+        return arguments, layout
+
+    def layout(self, given: Mapping[str, Any]) -> Layout:
+        """What the shapes of these arrays lead to."""
+        return self._checked(given)[1]
+
+    def _checked(self, given: Mapping[str, Any]) -> tuple[Arguments, Layout]:
+        key = self._key(given)
+        layout = self._layouts.get(key) if key is not None else None
+        if layout is None:
+            arguments = check_arguments(self.graph, given)
+            key = self._key({**given, **arguments.arrays})  # what made an array, such as a number, is one now
+            layout = self._layouts.get(key) if key is not None else None
+            if layout is None:
+                layout = self._layout(arguments)
+            if key is not None:
+                self._layouts[key] = layout
+        else:
+            arguments = Arguments({n: given[n] for n in self._declared}, layout.sizes)
+            self._check_lengths(arguments)
+        return arguments, layout
+
+    def _key(self, given: Mapping[str, Any]) -> Any:
+        """The layout of the arrays; None if something else than plain arrays of the right dtype is among them."""
+        if not self._settled:
+            return None
+        parts = []
+        for name, dtype in self._dtypes.items():
+            array = given.get(name)
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+                return None
+            parts.append(array.shape)
+        extra = tuple((n, type(v), v) for n, v in given.items() if n not in self._declared)
+        try:
+            hash(extra)
+        except TypeError:
+            return None
+        return tuple(parts), extra
+
+    def _shown(self, axis: Axis) -> bool:
+        """Whether the shapes of arrays tell how long an axis is."""
+        return any(axis in node.axes for node in self._declared.values())
+
+    def _layout(self, arguments: Arguments) -> Layout:
+        code = self.choose({axis.name: extent for axis, extent in arguments.sizes.items()})
+        program, sizes = code.program, code.sizes
+        together = code.shares(self.threads)
+        placed = arena(program, sizes, together.moments)
+        outputs = sum(buffer_bytes(b, sizes) for b in program.buffers if b.kind == "output")
+        check_memory(placed.size + outputs, "the call")
+        counts = (ctypes.c_int64 * max(len(program.sizes), 1))(*(sizes[s] for s in program.sizes))
+        alone = together.alone(program, code.loaded.emitted.partition, sizes)
+        return Layout(arguments.sizes, code, placed, counts, together, alone, (ctypes.c_int64 * 2)())
+
+    def _check_lengths(self, arguments: Arguments) -> None:
+        for axis in self.graph.axes.values():
+            if isinstance(axis.length, Node):
+                lengths = arguments.arrays[axis.length["name"]]
+                if lengths.size and not 0 <= lengths.min() <= lengths.max() <= arguments.sizes[axis]:
+                    check_arguments(self.graph, arguments.arrays)
+
+    def _bound(self, arguments: Arguments, layout: Layout, *written: np.ndarray) -> BoundCall:
+        """`written`: arrays that its code writes to, beside results and workspace; it keeps them."""
+        code, workspace = layout.code, self._workspace(layout.arena.size)
+        arrays: dict[str, np.ndarray] = {}
+        addresses: list[int] = []
+        base = workspace.ctypes.data
+        for buffer in code.program.buffers:
+            if buffer.kind == "temp":
+                addresses.append(base + layout.arena.offsets[buffer.name])
+            elif buffer.name in self._constants:
+                addresses.append(self._constants[buffer.name])
+            else:
+                arrays[buffer.name] = array = self._array(buffer, arguments, code.sizes)
+                addresses.append(array.ctypes.data)
+        results: dict[str, np.ndarray] = {}
+        for name, buffer_name in self.lowered.outputs.items():
+            results[name] = arrays[buffer_name]
+        pointers = np.array(addresses, np.int64)
+        job = Job(
+            code.loaded.shared_address,
+            pointers.ctypes.data,
+            ctypes.addressof(layout.counts),
+            layout.alone.ctypes.data,
+            layout.shares.table.ctypes.data,
+            layout.shares.table.strides[0],
+            layout.shares.threads,
+            _FEWEST_SLEEPS
+            + int(layout.shares.cycles / _CYCLES_A_SLEEP)
+            + sum(made.rounds for made in layout.shares.waves if made),
+            ctypes.addressof(layout.patience),
+        )
+        team.start(layout.shares.threads)
+        kept = pointers, layout, arrays, self.lowered.constants, written
+        return BoundCall(job, Results(results), workspace, kept)
+
+    def _workspace(self, size: int) -> np.ndarray:
+        """The last call's memory, if it is large enough; else it goes before more is taken."""
+        try:
+            workspace = self._pool.pop()
+        except IndexError:  # there was none, or another thread has it
+            return aligned_empty((size,), "uint8")
+        if workspace.size >= size:
+            return workspace
+        del workspace
+        return aligned_empty((size,), "uint8")
+
+    def _array(self, buffer: Buffer, arguments: Arguments, sizes: Mapping[str, int]) -> np.ndarray:
+        if buffer.kind == "output":
+            return aligned_empty(buffer_shape(buffer, sizes), buffer.dtype)
+        array = arguments.arrays[buffer.name]
+        return array if _plain(array) else np.require(array, requirements=["C", "A"])
+
+
+class BoundCall:
+    """A call with its memory fixed: it reads the arrays as they are now, and overwrites `results` each time.
+
+    Lengths and indices were checked when it was bound. One that has been changed since to what there is not counts as
+    the nearest one that there is. It serves one Python thread at a time: a call while another runs is an error.
+    """
+
+    __slots__ = ("__call__", "results", "workspace")  # what is called is a builtin: no function of Python's around it
+
+    if TYPE_CHECKING:
+
+        def __call__(self) -> Results: ...
+
+    def __init__(self, job: Job, results: Results, workspace: np.ndarray, kept: object) -> None:
+        """`kept`: what the code reads and writes, beside results and workspace."""
+        self.__call__ = builtin(job, results, GraphError, _RUNNING, (workspace, kept))  # type: ignore[method-assign]
+        self.results = results
+        self.workspace = workspace
+
+    __reduce__ = no_copy
+
+
+def _plain(array: np.ndarray) -> bool:
+    """Whether compiled code can read an array where it lies."""
+    return array.flags.c_contiguous and array.flags.aligned
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: str, rank: int | None = None) -> np.ndarray:
+    """An uninitialised array that begins at a multiple of `ALIGNMENT` bytes. Arrays that are read side by side have a
+    `rank` each, by which they begin at different places of a page, as in an `Arena`."""
+    kind = np.dtype(dtype)
+    alignment, start = (ALIGNMENT, 0) if rank is None else (PAGE, rank * STAGGER % PAGE)
+    count = 1
+    for extent in shape:
+        count *= extent
+    raw = np.empty(count * kind.itemsize + alignment + start, np.uint8)
+    start += -raw.ctypes.data % alignment
+    return raw[start : start + count * kind.itemsize].view(kind).reshape(shape)

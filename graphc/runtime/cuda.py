@@ -1,0 +1,443 @@
+"""Running a graph on a GPU: arguments in, results out, and the memory in between.
+
+In: the arrays of a call, in the host's memory or on the GPU. Out: its outputs, as numpy arrays; or, if any array was
+given on the GPU, as arrays there. Memory on the GPU is kept from call to call; a call takes more only if it needs more.
+
+A call is queued on one stream: the caller's, and then nobody waits unless arrays of the host are involved; or the
+device's own, and then the call returns when it has ended. Between streams marks make the order that memory needs:
+behind what works on the arguments, and behind the call before, which used the same memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.checks.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated
+from graphc.checks.index_checks import IndexCheck, check_indices
+from graphc.codegen.cuda.cost_model import Grouping
+from graphc.codegen.cuda.driver.dlpack import UNTOLD, DeviceArray, Foreign, foreign
+from graphc.codegen.cuda.driver.driver import Device, Order, Prepared
+from graphc.codegen.cuda.driver.streams import PER_THREAD, stream_handle
+from graphc.codegen.cuda.isa.arch import Arch
+from graphc.codegen.cuda.launches import COUNTERS, Launch, Launched, launched, launches, meeting_bytes
+from graphc.codegen.cuda.ordering import order
+from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
+from graphc.codegen.memory.arena import Arena, arena, buffer_bytes, buffer_shape
+from graphc.codegen.program import Buffer, Program
+from graphc.errors import ArgumentError
+from graphc.ir import Node
+from graphc.language.graph import Graph
+from graphc.runtime.cuda_bound import BoundCudaCall, Memory
+from graphc.runtime.results import DeviceResults, Results
+from graphc.scheduling.lower import Lowered
+
+_WORKSPACE = "(workspace)"
+_MOST_LAYOUTS, _MOST_LAUNCHERS = 256, 32  # that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The arrays of a call: checked, those in the host's memory; and those that lie on the GPU."""
+
+    arguments: Arguments
+    there: Mapping[str, Foreign]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The lengths of the axes."""
+        return {axis.name: extent for axis, extent in self.arguments.sizes.items()}
+
+
+class LoadedCode:
+    """Code on a device, where each part of it is made and loaded when it is first needed."""
+
+    def __init__(self, planned: Program, code: CudaCode, device: Device) -> None:
+        """`planned` is the program that it was made of."""
+        self.planned = planned
+        self.code = code
+        self._device = device
+        self._modules: dict[tuple[bool, str], Any] = {}
+
+    def begin(self) -> None:
+        """Load what every call needs, or else what one may need: mistakes show early."""
+        for function in list(self.code.always or self.code.module.pieces)[:1]:
+            self.module(True, function)
+
+    def code_for(self, aligned: bool) -> CudaCode:
+        """The code for arguments that begin at multiples of `ALIGNMENT`, or that for those that begin anywhere."""
+        return self.code if aligned else self.code.unaligned
+
+    def module(self, aligned: bool, function: str) -> Any:
+        """The module of that code that has a function, loaded."""
+        if (aligned, function) not in self._modules:
+            code = self.code_for(aligned)
+            functions = code.together(function)
+            made = self._device.load(code.ptx_of(functions))
+            self._modules |= {(aligned, name): made for name in functions}
+        return self._modules[aligned, function]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a call runs: code, and its sizes: the axes' lengths, and those of chunks if it has them."""
+
+    loaded: LoadedCode
+    sizes: Mapping[str, int]
+
+    @property
+    def code(self) -> CudaCode:
+        return self.loaded.code
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What follows from the lengths of a call alone: what it runs, its launches, where its temporaries lie, shapes of
+    all buffers."""
+
+    chosen: Chosen
+    launches: tuple[Launch, ...]
+    arena: Arena
+    shapes: Mapping[str, tuple[int, ...]]
+    bytes: Mapping[str, int]
+    meeting: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """The stream of a call; `told` by the caller, or the device's own."""
+
+    stream: int
+    told: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """A call with memory of its own: launches, their order, and what they read and write."""
+
+    launches: tuple[Prepared, ...]
+    order: Order
+    memory: Memory
+    results: Results | DeviceResults
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A call to be measured: what it runs, its launches; the whole `call`; and, once that was made, what makes the same
+    launches again and gives the seconds of each."""
+
+    chosen: Chosen
+    launched: tuple[Launched, ...]
+    call: BoundCudaCall
+    timed: Callable[[], Callable[[], list[float]]]
+
+
+class CudaRunner:
+    """Programs on one device. `choose` has one for any lengths of axes; all have been made for one architecture."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        lowered: Lowered,
+        choose: Callable[[Mapping[str, int]], Chosen],
+        checks: tuple[IndexCheck, ...],
+        device: Device,
+        arch: Arch,
+    ) -> None:
+        self.graph = graph
+        self.lowered = lowered
+        self.choose = choose
+        self.checks = checks
+        self.device = device
+        self._declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+        self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
+        self._before: tuple[int, Any] | None = None  # the stream of the call before and a mark behind it, if unended
+        self._layouts: dict[tuple[int, ...], Layout] = {}
+        self._launchers: dict[tuple[Prepared, ...], Callable[[int], None]] = {}
+        self._lock = threading.Lock()
+        self._arch = arch
+        stream = device.stream
+        self._cleared(COUNTERS, meeting_bytes((), arch), stream)
+        for name, array in lowered.constants.items():
+            device.write(self._block(name, array.nbytes, stream), np.ascontiguousarray(array), stream)
+        self._before = (stream, device.mark(stream))
+
+    def __call__(
+        self, given: Mapping[str, Any], chosen: Mapping[str, Grouping] | None = None, stream: object = None
+    ) -> Results | DeviceResults:
+        """Run the program, on a stream. `chosen` says how loops are grouped, by their unit's symbol; else the cost
+        model does."""
+        queue = _Queue(self.device.stream, False) if stream is None else _Queue(stream_handle(stream), True)
+        with self._lock:
+            taken = self._taken(given, queue)
+            layout = self._layout(taken.sizes) if chosen is None else self._laid(taken.sizes, chosen)
+            return self._run(taken, layout, queue)
+
+    def bind(self, given: Mapping[str, Any]) -> BoundCudaCall:
+        """A call that reads these very arrays: none may need a copy. It has memory of its own."""
+        stream = self.device.stream
+        with self._lock:
+            taken = self._taken(given, _Queue(stream, False))
+            check_bound([name for name in self._declared if name not in taken.there], given)
+            return self._bound(self._fixed(taken, self._layout(taken.sizes), stream))
+
+    def measured(self, given: Mapping[str, Any], groupings: Mapping[str, Grouping] | None = None) -> Measured:
+        """A call with these arrays and memory of its own; what it updates are copies. `groupings` says how loops are
+        grouped, by their unit's symbol; else the cost model does."""
+        stream = self.device.stream
+        updated = {name: given[name] for name in self.graph.updates if name in given}
+        copies: dict[str, Any] = {name: np.array(array) for name, array in self.fetch(updated).items()}
+        there = {n for n, array in updated.items() if foreign(n, array, stream) is not None}
+        copies |= {name: DeviceArray.copy_of(copies[name], self.device, stream) for name in there}
+        with self._lock:
+            taken = self._taken({**given, **copies}, _Queue(stream, False))
+            layout = self._layout(taken.sizes) if groupings is None else self._laid(taken.sizes, groupings)
+            fixed = self._fixed(taken, layout, stream)
+
+        def timed() -> Callable[[], list[float]]:
+            run = self.device.timed(fixed.launches)
+            return lambda: run(stream)
+
+        chosen = layout.chosen
+        made = tuple(launched(chosen.code, chosen.sizes, groupings))
+        return Measured(chosen, made, self._bound(fixed), timed)
+
+    def fetch(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The arrays; copies of those that lie on the GPU."""
+        queue = _Queue(self.device.stream, False)
+        with self._lock:
+            found = {name: foreign(name, given[name], queue.stream) for name in given if name in self._declared}
+            there = {name: array for name, array in found.items() if array is not None}
+            self._order(there, queue)
+            return {**given, **{name: self._stand_in(name, array, queue) for name, array in there.items()}}
+
+    def _layout(self, sizes: Mapping[str, int]) -> Layout:
+        """Made once for each lengths of a call; the cost model takes longer than a short sequence."""
+        key = tuple(sizes[name] for name in self.graph.axes)
+        if key not in self._layouts:
+            if len(self._layouts) == _MOST_LAYOUTS:
+                self._layouts.pop(next(iter(self._layouts)))
+            self._layouts[key] = self._laid(sizes, None)
+        return self._layouts[key]
+
+    def _laid(self, lengths: Mapping[str, int], groupings: Mapping[str, Grouping] | None) -> Layout:
+        chosen = self.choose(lengths)
+        program, sizes = chosen.code.program, chosen.sizes
+        made = launches(chosen.code, sizes, groupings)
+        shapes = {b.name: buffer_shape(b, sizes) for b in program.buffers}
+        bytes_ = {b.name: buffer_bytes(b, sizes) for b in program.buffers}
+        return Layout(chosen, made, arena(program, sizes), shapes, bytes_, meeting_bytes(made, self._arch))
+
+    def __del__(self) -> None:
+        """Give the memory back, behind the last call."""
+        if sys.is_finalizing():
+            return
+        if self._before is not None:
+            self.device.wait(self.device.stream, self._before[1])
+        for _, address in self._blocks.values():
+            self.device.free(address, self.device.stream)
+
+    # Arguments.
+
+    def _taken(self, given: Mapping[str, Any], queue: _Queue) -> _Given:
+        """Check the arrays. Of one on the GPU only its shape and dtype are looked at, and the values that say which
+        memory is read: lengths and indices."""
+        found = {name: foreign(name, array, queue.stream) for name, array in given.items()}
+        there = {name: array for name, array in found.items() if array is not None}
+        self._order(there, queue)
+        looked_at = {check.name for check in self.checks}
+        looked_at |= {str(a.length["name"]) for a in self.graph.axes.values() if isinstance(a.length, Node)}
+        stand_ins = {
+            name: self._stand_in(name, array, queue if name in looked_at else None) for name, array in there.items()
+        }
+        arguments = check_arguments(self.graph, {**given, **stand_ins})
+        check_indices(self.checks, arguments)
+        self._check_updated(given, there)
+        return _Given(arguments, there)
+
+    def _order(self, there: Mapping[str, Foreign], queue: _Queue) -> None:
+        """Let the call's stream wait for other streams' work on the arrays, and for the call before."""
+        afters = {array.after for array in there.values()}
+        if UNTOLD in afters and not queue.told:
+            self.device.synchronize()
+            self._before = None
+            return
+        others = {stream for stream in afters if stream not in (None, UNTOLD, queue.stream)}
+        for stream in sorted(stream for stream in others if stream is not None):
+            self.device.wait(queue.stream, self.device.mark(stream))
+        if self._before is not None:
+            stream, mark = self._before
+            same = stream == queue.stream and stream != PER_THREAD  # which is another in every thread
+            if not same and stream not in others:
+                self.device.wait(queue.stream, mark)
+
+    def _stand_in(self, name: str, found: Foreign, queue: _Queue | None) -> np.ndarray:
+        """An array of the shape and dtype of one on the GPU; with its values, if they are to be read on a stream."""
+        try:
+            dtype = np.dtype(found.dtype)
+        except TypeError:
+            raise ArgumentError(f"{name} is an array of {found.dtype}, expected {self._declared[name].dtype}") from None
+        if queue is None:
+            return np.broadcast_to(np.zeros((), dtype), found.shape)
+        array = np.empty(found.shape, dtype)
+        self.device.read(array, found.address, queue.stream)
+        return array
+
+    def _check_updated(self, given: Mapping[str, Any], there: Mapping[str, Foreign]) -> None:
+        updated = self.graph.updates
+        check_updated([name for name in updated if name not in there], given)
+        for name in updated:
+            if name in there and not there[name].writeable:
+                raise ArgumentError(f"{name} is updated in place, but its array on the GPU is read-only; pass a copy")
+        spans = {name: (array.address, array.bytes, name) for name, array in there.items()}
+        apart = [span for name, span in spans.items() if name not in updated]
+        check_apart([spans[name] for name in updated if name in spans], apart)
+
+    # A call.
+
+    def _run(self, given: _Given, layout: Layout, queue: _Queue) -> Results | DeviceResults:
+        addresses, outputs = {COUNTERS: self._cleared(COUNTERS, layout.meeting, queue.stream)}, {}
+        base = self._block(_WORKSPACE, layout.arena.size, queue.stream)
+        for buffer in layout.chosen.code.program.buffers:
+            if buffer.kind == "temp":
+                addresses[buffer.name] = base + layout.arena.offsets[buffer.name]
+            elif buffer.kind == "output" and given.there:
+                outputs[buffer.name] = DeviceArray(self.device, layout.shapes[buffer.name], buffer.dtype, queue.stream)
+                addresses[buffer.name] = outputs[buffer.name].address
+            else:
+                addresses[buffer.name] = self._address(buffer, given, layout, queue.stream)
+        self._launcher(layout, _is_aligned(given), addresses)(queue.stream)
+        for name in self.graph.updates:
+            if name not in given.there:
+                self.device.read(given.arguments.arrays[name], addresses[name], queue.stream)
+        if given.there:
+            self._leave([*outputs.values(), *(array.owner for array in given.there.values())], queue)
+            return DeviceResults({name: outputs[buffer] for name, buffer in self.lowered.outputs.items()})
+        found = {name: self._fetched(buffer, layout, queue.stream) for name, buffer in self.lowered.outputs.items()}
+        self._before = None
+        return Results(found)
+
+    def _bound(self, fixed: _Fixed) -> BoundCudaCall:
+        launch = self.device.launcher(fixed.launches, fixed.order)
+        return BoundCudaCall(self.device, launch, fixed.memory, fixed.results)
+
+    def _fixed(self, given: _Given, layout: Layout, stream: int) -> _Fixed:
+        buffers = layout.chosen.code.program.buffers
+        kinds = {buffer.name: buffer.kind for buffer in buffers}
+        there = {name: array.address for name, array in given.there.items()}
+        there |= {name: self._blocks[name][1] for name in self.lowered.constants}
+        own = {
+            b.name: DeviceArray(self.device, layout.shapes[b.name], b.dtype, stream)
+            for b in buffers
+            if b.kind != "temp" and b.name not in there
+        }
+        workspace = DeviceArray(self.device, (layout.arena.size,), "uint8", stream)
+        counters = DeviceArray.copy_of(np.zeros(layout.meeting, np.uint8), self.device, stream)
+        addresses = {name: workspace.address + offset for name, offset in layout.arena.offsets.items()}
+        addresses |= there | {name: array.address for name, array in own.items()} | {COUNTERS: counters.address}
+        hosts = [(given.arguments.arrays[name], own[name].address) for name in own if kinds[name] != "output"]
+        back = [(given.arguments.arrays[name], own[name].address) for name in self.graph.updates if name in own]
+        results: Results | DeviceResults
+        if given.there:
+            results = DeviceResults({name: own[buffer] for name, buffer in self.lowered.outputs.items()})
+        else:
+            outputs = {name: np.empty(own[b].shape, own[b].dtype) for name, b in self.lowered.outputs.items()}
+            back += [(array, own[self.lowered.outputs[name]].address) for name, array in outputs.items()]
+            results = Results(outputs)
+        owners = [array.owner for array in given.there.values()]
+        memory = Memory(hosts, back, [*own.values(), workspace, counters], owners)
+        made = _prepared(layout, _is_aligned(given), addresses)
+        return _Fixed(made, _order(layout, addresses), memory, results)
+
+    def _launcher(self, layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> Callable[[int], None]:
+        """Calls with the same arrays have the same."""
+        made = _prepared(layout, aligned, addresses)
+        if made not in self._launchers:
+            if len(self._launchers) == _MOST_LAUNCHERS:
+                self._launchers.pop(next(iter(self._launchers)))
+            self._launchers[made] = self.device.launcher(made, _order(layout, addresses))
+        return self._launchers[made]
+
+    def _leave(self, arrays: Iterable[object], queue: _Queue) -> None:
+        """End a call whose outputs stay on the GPU: behind a mark on the caller's stream, or when it has ended."""
+        if queue.told:
+            self._before = (queue.stream, self.device.mark(queue.stream))
+        else:
+            self.device.finish(queue.stream)
+            self._before = None
+        for array in arrays:
+            if isinstance(array, DeviceArray):
+                array.queued_on(queue.stream)
+                if not queue.told:
+                    array.ended()
+
+    def _address(self, buffer: Buffer, given: _Given, layout: Layout, stream: int) -> int:
+        """Where a buffer lies that is not a temporary; an array of the host's is copied there."""
+        if buffer.name in self.lowered.constants:
+            return self._blocks[buffer.name][1]
+        if buffer.name in given.there:
+            return given.there[buffer.name].address
+        address = self._block(buffer.name, layout.bytes[buffer.name], stream)
+        if buffer.kind != "output":
+            self.device.write(address, np.ascontiguousarray(given.arguments.arrays[buffer.name]), stream)
+        return address
+
+    def _fetched(self, buffer: str, layout: Layout, stream: int) -> np.ndarray:
+        array = np.empty(layout.shapes[buffer], layout.chosen.code.program.buffer(buffer).dtype)
+        self.device.read(array, self._blocks[buffer][1], stream)
+        return array
+
+    def _cleared(self, name: str, size: int, stream: int) -> int:
+        """The same, which is 0 at first; launches leave it so."""
+        is_there = self._blocks.get(name, (-1, 0))[0] >= size
+        address = self._block(name, size, stream)
+        if not is_there:
+            self.device.clear(address, size, stream)
+        return address
+
+    def _block(self, name: str, size: int, stream: int) -> int:
+        """Memory of at least this size that stays between calls."""
+        known, address = self._blocks.get(name, (-1, 0))
+        if known < size:
+            if known >= 0:
+                self.device.free(address, stream)
+                del self._blocks[name]
+            address = self.device.allocate(size, stream)
+            self._blocks[name] = (size, address)
+        return address
+
+
+def _is_aligned(given: _Given) -> bool:
+    """Whether all arrays that lie on the GPU begin at multiples of `ALIGNMENT`."""
+    return all(array.address % ALIGNMENT == 0 for array in given.there.values())
+
+
+def _prepared(layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> tuple[Prepared, ...]:
+    loaded = layout.chosen.loaded
+    code = loaded.code_for(aligned)
+
+    def one(launch: Launch) -> Prepared:
+        values = tuple(addresses[a] if isinstance(a, str) else a for a in launch.arguments)
+        function = code.function(launch.symbol)
+        return Prepared(
+            loaded.module(aligned, function),
+            function,
+            launch.grid,
+            launch.block,
+            launch.cluster,
+            launch.shared,
+            launch.cooperative,
+            values,
+            launch.urgent,
+        )
+
+    return tuple(map(one, layout.launches))
+
+
+def _order(layout: Layout, addresses: Mapping[str, int]) -> Order:
+    return lambda: order(layout.launches, addresses, {**layout.bytes, COUNTERS: layout.meeting})

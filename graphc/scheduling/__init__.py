@@ -1,0 +1,2 @@
+"""From a graph to a Program: `schedule` says which values are computed for themselves, and in which loops, `sink` and
+`lookahead` change what a loop does, `fuse` and `kernel` make kernels, and `lower` makes the Program of them."""

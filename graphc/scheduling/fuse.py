@@ -1,0 +1,218 @@
+"""fuse: tasks over one domain become one kernel.
+
+Two tasks join when they stand in the same loop, have the same domain, share something that they read or sum over, and
+neither needs the other's value anywhere but at its own point, so that it can stay in a register. What they share is
+computed once: the gate products of an LSTM read the same operand over the same domain, so they are one kernel, and so
+are the gates' elementwise work and the new state. Nothing here knows what an LSTM is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import networkx
+
+from graphc.codegen.program import Dim, Reduce
+from graphc.codegen.uses import loaded, loads
+from graphc.ir import Axis, Node
+from graphc.ops.axis import STACK
+from graphc.ops.event import CONCAT
+from graphc.scheduling.kernel import KernelBuilder, Memory, Read
+from graphc.scheduling.schedule import DEEPEST, LoopNest, Task
+
+MOST_SUMS = 8  # accumulators in one reduction: more would not fit the vector registers
+MOST_TASKS = 24
+NEIGHBOURS = 12  # how many earlier groups a task is compared with
+
+Domain = tuple[frozenset[Axis], tuple[int, ...]]
+
+
+@dataclass(eq=False)
+class Group:
+    """Tasks that make up one kernel."""
+
+    tasks: list[Task]
+    loops: tuple[Axis, ...]
+    first: int
+
+    @property
+    def domain(self) -> Domain:
+        task = self.tasks[0]
+        return frozenset(task.axes) - set(self.loops), task.shape
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a task reads and how big it is, from lowering it alone."""
+
+    reads: frozenset[Read]  # values of tasks
+    buffers: frozenset[str]  # everything that it loads
+    strays: frozenset[str]  # those of them that it may load at other elements than the one it computes
+    sums: int
+    depth: int  # how many operations stand one on the other
+    ranges: frozenset[tuple[Dim, ...]]  # what its reductions run over
+
+    def needs(self, loops: tuple[Axis, ...]) -> set[Node]:
+        """The values that it reads in the same step of these loops; what an earlier step made is there already."""
+        return {r.node for r in self._same_step(loops)}
+
+    def elsewhere(self, loops: tuple[Axis, ...]) -> set[Node]:
+        """Those that it reads at other points than its own, or that no one task makes: they must lie in memory."""
+        return {r.node for r in self._same_step(loops) if not r.own_point or r.node.op in (STACK, CONCAT)}
+
+    def _same_step(self, loops: tuple[Axis, ...]) -> list[Read]:
+        return [r for r in self.reads if not any(offset for axis, offset in r.offsets if axis in loops)]
+
+
+@dataclass(eq=False)
+class FusedLoop:
+    """A loop with groups and loops in it."""
+
+    nest: LoopNest
+    body: list[Group | FusedLoop]
+    first: int
+
+
+def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...] = ()) -> list[Group | FusedLoop]:
+    """The statements of a schedule with tasks joined to groups, in an order in which each follows what it reads."""
+    facts: dict[Task, Facts] = {}
+    items: list[Group | FusedLoop] = []
+    for position, entry in enumerate(body):
+        if isinstance(entry, LoopNest):
+            items.append(FusedLoop(entry, fuse(memory, entry.body, (*loops, entry.axis)), position))
+        else:
+            facts[entry] = _facts(memory, entry, loops)
+            items.append(Group([entry], loops, position))
+    order = _dependencies(memory, items, facts, loops)
+    groups = [item for item in items if isinstance(item, Group)]
+    kept: dict[Domain, list[Group]] = {}
+    for group in groups:
+        alike = kept.setdefault(group.domain, [])
+        partner = _partner(group, alike, order, facts)
+        if partner is None:
+            alike.append(group)
+        else:
+            _join(partner, group, order)
+    return list(networkx.lexicographical_topological_sort(order, key=lambda item: item.first))
+
+
+def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
+    builder = KernelBuilder(memory, loops, task.axes, task.shape)
+    builder.add(task)
+    kernel = builder.kernel("alone")
+    return Facts(
+        reads=frozenset(r for r in builder.reads if r.node is not task.node or task.into),
+        buffers=frozenset(loaded((kernel,))),
+        strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)),
+        sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
+        depth=max(builder.depth.values(), default=0),
+        ranges=frozenset(step.dims for step in kernel.body if isinstance(step, Reduce)),
+    )
+
+
+def _dependencies(
+    memory: Memory, items: Sequence[Group | FusedLoop], facts: dict[Task, Facts], loops: tuple[Axis, ...]
+) -> networkx.DiGraph[Group | FusedLoop]:
+    """Edges from what computes a value to what reads it, and from what reads an array to what overwrites it."""
+    makers: dict[Node, list[Group | FusedLoop]] = {}
+    needs: dict[Group | FusedLoop, set[Node]] = {}
+    readers: dict[str, list[Group | FusedLoop]] = {}
+    for item in items:
+        needs[item] = set()
+        for task, known in _task_facts(memory, item, facts):
+            if task.into is None:
+                makers.setdefault(task.node, []).append(item)
+            needs[item] |= known.needs(loops)
+            for name in known.buffers:
+                readers.setdefault(name, []).append(item)
+    order: networkx.DiGraph[Group | FusedLoop] = networkx.DiGraph()
+    order.add_nodes_from(items)
+    for item in items:
+        order.add_edges_from(
+            (maker, item) for node in needs[item] for maker in makers.get(node, ()) if maker is not item
+        )
+        if isinstance(item, Group) and item.tasks[0].into is not None:
+            order.add_edges_from((r, item) for r in readers.get(item.tasks[0].into, ()) if r is not item)
+    return order
+
+
+def _task_facts(memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts]) -> Iterator[tuple[Task, Facts]]:
+    if isinstance(item, Group):
+        for task in item.tasks:
+            yield task, facts[task] if task in facts else _facts(memory, task, item.loops)
+    else:
+        for inner in item.body:
+            yield from _task_facts(memory, inner, facts)
+
+
+def _partner(
+    group: Group, candidates: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
+) -> Group | None:
+    """The earlier group of this one's domain that it can join, preferring one whose values it needs."""
+    if group.tasks[0].into is None:  # a copy joins what makes its value, however far back; one more pass otherwise
+        candidates = candidates[-NEIGHBOURS:]
+    related = [(g, _relation(g, group, facts)) for g in reversed(candidates)]
+    for candidate, _ in sorted(((g, s) for g, s in related if s > 0), key=lambda pair: -pair[1]):
+        if _can_join(candidate, group, order, facts):
+            return candidate
+    return None
+
+
+def _relation(first: Group, second: Group, facts: dict[Task, Facts]) -> int:
+    """2: the second needs the first's values; 1: they read the same memory, or sum over the same range; else 0."""
+    made = {t.node for t in first.tasks}
+    if any(facts[t].needs(second.loops) & made for t in second.tasks):
+        return 2
+    buffers = {b for t in first.tasks for b in facts[t].buffers}
+    ranges = {r for t in first.tasks for r in facts[t].ranges}
+    return int(any(facts[t].buffers & buffers or facts[t].ranges & ranges for t in second.tasks))
+
+
+def _can_join(
+    first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
+) -> bool:
+    tasks = [*first.tasks, *second.tasks]
+    made = {t.node for t in tasks}
+    computed = [t for t in tasks if t.into is None]  # copies to the caller's arrays only add stores
+    if len(computed) > MOST_TASKS or sum(facts[t].sums for t in tasks) > MOST_SUMS:
+        return False
+    if any(facts[t].elsewhere(first.loops) & made for t in tasks) or _depth(tasks, first.loops, facts) > DEEPEST:
+        return False
+    overwritten = {t.into for t in tasks}
+    if any(facts[t].strays & overwritten for t in tasks):
+        return False
+    return not _passes(first, second, order)
+
+
+def _passes(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> bool:
+    """Whether the second needs something that needs the first. Of what stands behind the second nothing can, as no
+    group that was joined so far has a task from there."""
+    waiting = [item for item in order.successors(first) if item is not second]
+    seen = set(waiting)
+    while waiting:
+        item = waiting.pop()
+        if item is second:
+            return True
+        if item.first < second.first:
+            new = [s for s in order.successors(item) if s not in seen]
+            waiting += new
+            seen.update(new)
+    return False
+
+
+def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: dict[Task, Facts]) -> int:
+    """At most how many operations stand one on the other in a kernel of these tasks."""
+    depth: dict[Node, int] = {}
+    for task in tasks:
+        below = max((depth.get(node, 0) for node in facts[task].needs(loops)), default=0)
+        depth[task.node] = max(depth.get(task.node, 0), facts[task].depth + below)
+    return max(depth.values())
+
+
+def _join(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> None:
+    """Move the second group's tasks to the first, which from then on stands after all that either needs."""
+    first.tasks += second.tasks
+    order.add_edges_from((p, first) for p in list(order.predecessors(second)) if p is not first)
+    order.add_edges_from((first, s) for s in list(order.successors(second)))
+    order.remove_node(second)

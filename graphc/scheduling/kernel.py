@@ -1,0 +1,366 @@
+"""Building one kernel: tasks of one domain become lets, reductions and stores.
+
+A value that has memory is loaded; one that this kernel computed already is a name; any other is computed on the spot
+by its op's lowering rule. Each element is computed once, however many places use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from graphc.checks.causality import in_memory, resolve
+from graphc.codegen.program import Accumulate, Dim, Kernel, Let, Reduce, Store
+from graphc.codegen.uses import reduce_references
+from graphc.ir import Axis, Node, merge_axes, ragged_within
+from graphc.language.graph import Graph
+from graphc.ops.axis import STACK
+from graphc.ops.event import CONCAT, concat_starts
+from graphc.ops.leaves import CONST
+from graphc.scalar import (
+    Call,
+    Index,
+    Load,
+    Ref,
+    Scalar,
+    Size,
+    call,
+    cast,
+    computed,
+    conjunction,
+    index,
+    offset_from,
+    replaced,
+    zero,
+)
+from graphc.scheduling.schedule import Task
+
+Place = Mapping[Axis, Scalar]
+Event = tuple[Scalar, ...]
+
+
+def extent(axis: Axis) -> Scalar:
+    """The length of arrays along an axis."""
+    return index(axis.length) if isinstance(axis.length, int) else Size(axis.root.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A value of another task, read from memory: at the kernel's own point, or elsewhere; `offsets` along loops."""
+
+    node: Node
+    own_point: bool
+    offsets: tuple[tuple[Axis, int], ...]
+
+
+@dataclass
+class Memory:
+    """Where values lie: buffer names of tasks' values and of constant arrays. And the names of the kernels made."""
+
+    graph: Graph
+    names: dict[Node, str]
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    kernels: set[str] = field(default_factory=set)
+
+    def constant(self, array: np.ndarray) -> str:
+        for name, known in self.constants.items():
+            if known.dtype == array.dtype and known.shape == array.shape and known.tobytes() == array.tobytes():
+                return name
+        name = f"const.{len(self.constants)}"
+        self.constants[name] = array
+        return name
+
+
+@dataclass
+class Scope:
+    """Lets in the making: of the kernel, or of a reduction inside it, whose own indices are `inner`."""
+
+    inner: frozenset[str] = frozenset()
+    outer: Scope | None = None
+    lets: list[Let | Reduce] = field(default_factory=list)
+    memo: dict[object, Scalar] = field(default_factory=dict)
+
+
+class KernelBuilder:
+    """Lowers tasks, in order, to one kernel over their common domain, inside loops over `loops`."""
+
+    def __init__(self, memory: Memory, loops: Sequence[Axis], axes: Sequence[Axis], shape: Sequence[int]) -> None:
+        self.memory = memory
+        self.graph = memory.graph
+        self.loops = tuple(loops)
+        own = [a for a in axes if a not in loops]
+        self.dims = [Dim(a.name, extent(a)) for a in own]
+        self.dims += [Dim(f"e.{k}", index(s)) for k, s in enumerate(shape) if s > 1]
+        self.point: dict[Axis, Scalar] = {a: Index(a.name) for a in (*own, *loops)}
+        self.event: Event = tuple(Index(f"e.{k}") if s > 1 else index(0) for k, s in enumerate(shape))
+        self.scope = Scope()
+        self.done: dict[Node, Scalar] = {}
+        self.stores: list[Store] = []
+        self.reads: dict[Read, None] = {}
+        self.tasks: list[Task] = []
+        self.depth: dict[Node, int] = {}  # how many operations stand one on the other in a value computed here
+        self.names = 0
+
+    def add(self, task: Task) -> None:
+        """Compute a task's value and store it."""
+        self.tasks.append(task)
+        point = {a: self.point[a] for a in task.axes}
+        if task.part is not None:
+            value = self._existing(task.node, self.value(task.value, point, self.event, None))
+        elif task.into is None:
+            compute = self.value if in_memory(task.node) else self._compute
+            value = self._existing(task.node, compute(task.node, point, self.event, None))
+            self.done[task.node] = value
+        else:  # a copy of what was computed before any of the caller's arrays was overwritten
+            value = self.done.get(task.node) or self._load_task(task.node, point, self.event, None)
+        self.stores.append(self._store(task, value))
+
+    def kernel(self, name: str) -> Kernel:
+        return Kernel(name, tuple(self.dims), tuple(self.scope.lets), tuple(self.stores))
+
+    def own_element(self, name: str) -> tuple[Scalar, ...] | None:
+        """The subscripts of a param or an input at the kernel's own point and event; None where it varies further."""
+        axes = self.graph.inputs[name].axes if name in self.graph.inputs else ()
+        return (*(self.point[a] for a in axes), *self.event) if set(axes) <= set(self.point) else None
+
+    def _store(self, task: Task, value: Scalar) -> Store:
+        node, event, point = task.node, list(self.event), dict(self.point)
+        if task.into is not None:
+            at = self.own_element(task.into)
+            assert at is not None, "an array is overwritten over all of its axes"
+            return Store(task.into, at, value)
+        if task.part is not None and node.op is STACK:
+            point[node["axis"]] = index(task.part)
+        elif task.part is not None and node.op is CONCAT:
+            dim = node["dim"]
+            event[dim] = call("add", event[dim], index(concat_starts(node)[task.part]))
+        return Store(self.memory.names[node], (*(point[a] for a in node.axes), *event), value)
+
+    def _existing(self, node: Node, value: Scalar) -> Scalar:
+        """0 at the points past an example's length, which do not exist."""
+        for axis in node.axes:
+            if ragged_within(axis, node.axes) and axis in self.point:
+                exists = call("lt", self.point[axis], self.length(axis, node.axes, self.point, None))
+                value = self.let(call("select", self.let(exists), value, zero(computed(node.dtype))))
+        return value
+
+    # Values.
+
+    def value(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
+        """The scalar that is an element of a node."""
+        node = resolve(self.graph, node)
+        point = {a: point[a] for a in node.axes}
+        event = _broadcast(event, node.shape)
+        if node in self.done and self._is_own(point, event):
+            return self.done[node]
+        if node.op is not CONST and (in_memory(node) or node in self.memory.names):
+            return self._load(node, point, event, when)
+        return self._compute(node, point, event, when)
+
+    def _load(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
+        if in_memory(node):
+            return Load(str(node["name"]), (*(point[a] for a in node.axes), *event), computed(node.dtype), when)
+        return self._load_task(node, point, event, when)
+
+    def _load_task(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
+        """What a task stored."""
+        offsets = tuple((a, offset_from(point[a], a.name)) for a in self.loops if a in point)
+        known = tuple((a, o) for a, o in offsets if o is not None)
+        self.reads[Read(node, self._is_own(point, event), known)] = None
+        return Load(self.memory.names[node], (*(point[a] for a in node.axes), *event), computed(node.dtype), when)
+
+    def _is_own(self, point: Place, event: Event) -> bool:
+        return event == self.event and all(self.point.get(a) == p for a, p in point.items())
+
+    def _compute(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
+        key = (node, tuple(point.values()), event, when)
+        scope: Scope | None = self.scope
+        while scope is not None:
+            if key in scope.memo:
+                return scope.memo[key]
+            scope = scope.outer
+        assert node.op.lower is not None, f"{node.op.name} cannot be lowered"
+        home = self._home([*point.values(), *event, *([] if when is None else [when])])
+        current, self.scope = self.scope, home
+        result = self.let(node.op.lower(node, KernelSite(self, node, point, event, when)))
+        self.scope = current
+        self.depth[node] = 1 + max((self.depth.get(resolve(self.graph, i), 0) for i in node.inputs), default=0)
+        home.memo[key] = result
+        return result
+
+    def _home(self, arguments: Sequence[Scalar]) -> Scope:
+        """The outermost scope in which a value that depends on these indices can be computed."""
+        scope = self.scope
+        while scope.outer is not None and not any(self._mentions(a, scope) for a in arguments):
+            scope = scope.outer
+        return scope
+
+    def _mentions(self, scalar: Scalar, scope: Scope) -> bool:
+        match scalar:
+            case Index(name):
+                return name in scope.inner
+            case Ref(name):
+                return any(isinstance(let, Let) and let.name == name for let in scope.lets)
+            case Call(_, args):
+                return any(self._mentions(a, scope) for a in args)
+            case Load(_, at, _, when):
+                return any(self._mentions(a, scope) for a in (*at, *([] if when is None else [when])))
+        return False
+
+    def let(self, value: Scalar) -> Scalar:
+        """A name for a value that takes work to compute."""
+        if not isinstance(value, Call) or value.dtype == "index":
+            return value
+        home = self._home([value])
+        known = home.memo.get(value)
+        if known is None:
+            known = home.memo[value] = Ref(self._fresh(), value.dtype)
+            home.lets.append(Let(known.name, value))
+        return known
+
+    def _fresh(self) -> str:
+        self.names += 1
+        return f"v{self.names}"
+
+    def length(self, axis: Axis, axes: Sequence[Axis], point: Place, when: Scalar | None) -> Scalar:
+        """How many points a value over `axes` has along an axis, at a point."""
+        if ragged_within(axis, axes):
+            assert isinstance(axis.length, Node)
+            return cast(self.value(axis.length, point, (), when), "index")
+        return extent(axis)
+
+    # Reductions.
+
+    def reduce(
+        self,
+        node: Node,
+        point: Place,
+        op: str,
+        over: Sequence[Axis],
+        extents: Sequence[int],
+        value: Callable[[KernelSite, Event], Scalar],
+        site: KernelSite,
+    ) -> Scalar:
+        dims = [Dim(a.name, extent(a)) for a in over] + [Dim(f"r.{k}", index(s)) for k, s in enumerate(extents)]
+        if not dims:
+            return value(site, ())
+        self.scope = scope = Scope(frozenset(d.index for d in dims), self.scope)
+        inner_point = {**point, **{a: Index(a.name) for a in over}}
+        when = self._exists(node, over, inner_point)
+        inner = KernelSite(self, node, inner_point, site.event, site.when)
+        element = value(inner, tuple(Index(f"r.{k}") for k in range(len(extents))))
+        assert scope.outer is not None
+        self.scope = scope.outer
+        result = Ref(self._fresh(), node.dtype)
+        kind: Literal["sum", "max"] = "sum" if op == "sum" else "max"
+        lets = tuple(let for let in scope.lets if isinstance(let, Let))
+        self._place(Reduce(tuple(dims), (Accumulate(result.name, kind, element),), lets, when))
+        return result
+
+    def _exists(self, node: Node, over: Sequence[Axis], point: Place) -> Scalar | None:
+        """The condition under which a point of the sum exists; None: always."""
+        axes = merge_axes(*(i.axes for i in node.inputs))
+        conditions = []
+        for axis in axes:
+            if ragged_within(axis, axes):
+                assert isinstance(axis.length, Node)
+                if axis in over or any(a in over for a in axis.length.axes):
+                    conditions.append(call("lt", point[axis], self.length(axis, axes, point, None)))
+        return conjunction(conditions)
+
+    def _place(self, new: Reduce) -> None:
+        """Append a reduction, or join it to an earlier one over the same points that comes after all it uses."""
+        lets = self.scope.lets
+        used = reduce_references(new)
+        for k in reversed(range(len(lets))):
+            known = lets[k]
+            if isinstance(known, Reduce):
+                if known.dims == new.dims and known.when == new.when and not _own_names(known) & used:
+                    have = {let.value: let.name for let in known.body}
+                    lets[k] = _joined(known, new, have)
+                    return
+                if _own_names(known) & used:
+                    break
+            elif known.name in used:
+                break
+        lets.append(new)
+
+
+def _own_names(step: Let | Reduce) -> set[str]:
+    return {step.name} if isinstance(step, Let) else {a.name for a in step.sums}
+
+
+def _joined(known: Reduce, new: Reduce, have: dict[Scalar, str]) -> Reduce:
+    """Two reductions over the same points as one, with what they have in common computed once."""
+    renamed: dict[str, str] = {}
+    body = list(known.body)
+    for let in new.body:
+        value = rename(let.value, renamed)
+        if value in have:
+            renamed[let.name] = have[value]
+        else:
+            have[value] = let.name
+            body.append(Let(let.name, value))
+    sums = tuple(Accumulate(a.name, a.op, rename(a.value, renamed)) for a in new.sums)
+    return Reduce(known.dims, (*known.sums, *sums), tuple(body), known.when)
+
+
+def rename(scalar: Scalar, names: Mapping[str, str]) -> Scalar:
+    def rule(part: Scalar) -> Scalar | None:
+        return Ref(names.get(part.name, part.name), part.dtype) if isinstance(part, Ref) else None
+
+    return replaced(scalar, rule)
+
+
+class KernelSite:
+    """What an op's lowering rule sees of the kernel (see `graphc.ops.site.Site`)."""
+
+    def __init__(self, builder: KernelBuilder, node: Node, point: Place, event: Event, when: Scalar | None) -> None:
+        self.builder = builder
+        self.node = node
+        self.point = point
+        self.event = event
+        self.when = when
+
+    def read(
+        self, k: int, *, event: Event | None = None, point: Place | None = None, when: Scalar | None = None
+    ) -> Scalar:
+        place = self.point if point is None else {**self.point, **point}
+        condition = self.when
+        if when is not None:
+            when = self.builder.let(when)
+            condition = when if condition is None else self.builder.let(call("and", condition, when))
+        return self.builder.value(self.node.inputs[k], place, self.event if event is None else event, condition)
+
+    def extent(self, axis: Axis) -> Scalar:
+        return extent(axis)
+
+    def length(self, axis: Axis, axes: Sequence[Axis]) -> Scalar:
+        """Calls check the lengths they are given; this keeps even one that was changed since inside the arrays."""
+        length, most = self.builder.length(axis, axes, self.point, self.when), extent(axis)
+        return length if length == most else call("max", index(0), call("min", length, most))
+
+    def reduce(
+        self,
+        op: str,
+        over: Sequence[Axis],
+        extents: Sequence[int],
+        value: Callable[[KernelSite, Event], Scalar],
+    ) -> Scalar:
+        return self.builder.reduce(self.node, self.point, op, over, extents, value, self)
+
+    def constant(self, array: np.ndarray) -> Scalar:
+        name = self.builder.memory.constant(array)
+        return Load(name, _broadcast(self.event, array.shape), computed(self.node.dtype))
+
+    def let(self, value: Scalar) -> Scalar:
+        return self.builder.let(value)
+
+
+def _broadcast(event: Event, shape: Sequence[int]) -> Event:
+    """The subscripts of an operand of this shape: its dimensions align with the last ones, and length 1 repeats."""
+    own = event[len(event) - len(shape) :]
+    return tuple(index(0) if s == 1 else e for e, s in zip(own, shape, strict=True))

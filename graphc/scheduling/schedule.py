@@ -1,0 +1,257 @@
+"""schedule: which values get computed for themselves, and in which loops.
+
+In goes a prepared graph, out comes a tree: loops over the axes of cycles, with tasks inside. A task computes one
+value, or one part of a value that is put together, at all points of the axes that no loop around it walks. What lies
+outside every cycle is outside every loop, over its whole domain at once: input products and weight gradients leave
+the loop by this alone. Only what sums up large values of a loop goes back to it (`graphc.scheduling.sink`).
+
+Values without a task are computed inside those that use them. A value gets a task of its own when it is
+
+- a result;
+- a sum over many elements, or an operand of a product that is not simply somewhere in memory;
+- read by a later step of its loop: that is stored, rather than what it is made of;
+- used in several places, or over a larger domain, if only through views, and not cheap to compute again. What a later
+  loop can compute by one operation from values that are stored anyway is cheap enough: that takes no longer than to
+  store it at every step;
+- the end of a long chain of operations: kernels are walked by recursion, which must not go as deep as a graph can be;
+- where very many ways through views meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from graphc.checks.causality import Component, components, in_memory, resolve, roots
+from graphc.ir import Axis, Node, Shape, dependencies, size, topological
+from graphc.language.graph import Graph
+from graphc.ops.axis import SHIFT, STACK
+from graphc.ops.contraction import CONTRACT
+from graphc.ops.event import CONCAT
+from graphc.ops.leaves import STATE
+from graphc.scheduling.sink import sink
+
+CHEAP = 4  # additions and loads: what costs no more is computed again rather than stored
+DEEPEST = 48  # operations one on the other in a kernel; those of cells, unrolled ones too, have up to 28
+MOST_PATHS = 256  # through views, from a value to what its kernel loads
+AGAIN = 20  # of one operation on stored values: to store and load a value for each step takes a vector unit as long
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Compute `node`; only input `part` of it, if it is put together from parts. Or write it `into` an array of the
+    caller's, a param or an input that the graph updates."""
+
+    node: Node
+    part: int | None = None
+    into: str | None = None
+
+    @property
+    def value(self) -> Node:
+        """What is computed: the node itself, or a part of it."""
+        return self.node if self.part is None else self.node.inputs[self.part]
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        if self.part is not None and self.node.op is STACK:
+            return tuple(a for a in self.node.axes if a != self.node["axis"])
+        return self.node.axes
+
+    @property
+    def shape(self) -> Shape:
+        return self.value.shape if self.part is not None else self.node.shape
+
+
+@dataclass(frozen=True, slots=True)
+class LoopNest:
+    """A loop over an axis; `body` is one step."""
+
+    axis: Axis
+    reverse: bool
+    body: tuple[Task | LoopNest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The tasks in their loops, in an order in which each follows what it reads, and the graph that they compute."""
+
+    graph: Graph
+    body: tuple[Task | LoopNest, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self.body, "")) + "\n"
+
+
+def schedule(graph: Graph) -> Schedule:
+    tree = components(graph)
+    anchors = _anchors(graph, tree)
+    body = [*_tasks(sink(graph, tree, anchors), anchors)]
+    body += [Task(resolve(graph, node), into=name) for name, node in graph.updates.items()]
+    return Schedule(graph, tuple(body))
+
+
+def _tasks(tree: Iterable[Component], anchors: set[Node]) -> Iterator[Task | LoopNest]:
+    for component in tree:
+        if component.axis is not None:
+            inner = tuple(_tasks(component.body, anchors))
+            if inner:
+                yield LoopNest(component.axis, component.reverse, inner)
+            continue
+        (node,) = component.nodes
+        if node in anchors:
+            if node.op in (STACK, CONCAT):
+                yield from (Task(node, part) for part in range(len(node.inputs)))
+            else:
+                yield Task(node)
+
+
+def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
+    """The values that get tasks of their own."""
+    nodes = _all_nodes(graph)
+    anchors = {resolve(graph, n) for n in roots(graph)}
+    anchors |= set(_carried(graph, tree))
+    anchors |= {n for n in nodes if n.op.reduces or n.op is STACK}
+    anchors |= {n for p in nodes if p.op is CONTRACT for i in p.inputs for n in _sources(graph, i)}
+    anchors = {n for n in anchors if not in_memory(n) or n in {resolve(graph, r) for r in roots(graph)}}
+    anchors |= _meeting(graph, tree, anchors)
+    users = _users(graph, nodes)
+    cost: dict[Node, int] = {}
+    for node in nodes:
+        operands = [resolve(graph, i) for i in node.inputs]
+        single = (1 if i in anchors or len(users.get(i, ())) > 1 else cost.get(i, 1) for i in operands)
+        cost[node] = node.op.cost + sum(single)
+    homes: dict[Node, set[tuple[Node, ...]]] = {}
+    spread: dict[Node, tuple[int, int]] = {}  # of a view what uses it, at most: elements, axes
+    dear: list[Node] = []
+    for node in reversed(nodes):
+        if node in anchors or node.op is STATE or in_memory(node):
+            continue
+        homes[node] = {h for user in users.get(node, ()) for h in _homes_through(user, anchors, homes)}
+        elements, axes = size(node.shape), len(node.axes)
+        reach = [spread.get(user, (size(user.shape), len(user.axes))) for user in users[node]]
+        wider = any(k > elements for k, _ in reach) or any(k > axes for _, k in reach)
+        if node.op.view:
+            spread[node] = max(elements, *(k for k, _ in reach)), max(axes, *(k for _, k in reach))
+        if cost[node] > CHEAP and not node.op.view and (len(homes[node]) > 1 or wider):
+            anchors.add(node)
+            dear.append(node)
+    anchors -= _again(graph, tree, dear[::-1], anchors, homes)
+    return anchors | _ends(graph, tree, anchors)
+
+
+def _again(
+    graph: Graph,
+    tree: tuple[Component, ...],
+    dear: Iterable[Node],
+    anchors: set[Node],
+    homes: Mapping[Node, set[tuple[Node, ...]]],
+) -> set[Node]:
+    """Of values that would be stored only because they are dear and used in several places, those that another loop
+    computes again instead, by one operation, from what lies in memory anyway: so tanh(c), from a cell's states."""
+    where = {node: k for k, component in enumerate(tree) for node in _inside(component)}
+    again: set[Node] = set()
+    for node in dear:
+        users = {home[0] for home in homes[node]}
+        stored = all(in_memory(o) or o in anchors - again for o in (resolve(graph, i) for i in node.inputs))
+        alike = all(user.axes == node.axes and size(user.shape) == size(node.shape) for user in users)
+        if node.op.cost <= AGAIN and stored and alike and len({where[user] for user in users}) > 1:
+            again.add(node)
+    return again
+
+
+def _meeting(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set[Node]:
+    """Where so many ways through views meet that a value is stored: on each, an operand is another element, and what
+    stands below would be computed as often as there are ways."""
+    found: set[Node] = set()
+    paths: dict[Node, int] = {}  # with a view on them, to what lies in memory
+    for node in _in_order(tree):
+        if node not in anchors and node.op is not STATE and not in_memory(node):
+            below = [paths.get(resolve(graph, i), 0) for i in dict.fromkeys(dependencies(node))]
+            paths[node] = sum(max(1, k) for k in below) if node.op.view else sum(below)
+            if paths[node] > MOST_PATHS:
+                found.add(node)
+                paths[node] = 0
+    return found
+
+
+def _ends(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set[Node]:
+    """Where chains of operations are cut; at views only where nothing else comes, as they take memory for little."""
+    ends: set[Node] = set()
+    depth: dict[Node, int] = {}  # of what is computed on the spot
+    for node in _in_order(tree):
+        if node not in anchors and node.op is not STATE and not in_memory(node):
+            depth[node] = 1 + max((depth.get(resolve(graph, i), 0) for i in dependencies(node)), default=0)
+            if depth[node] >= (2 * DEEPEST if node.op.view else DEEPEST):
+                ends.add(node)
+                depth[node] = 0
+    return ends
+
+
+def _in_order(tree: Iterable[Component]) -> Iterator[Node]:
+    """The nodes in the order of computation, those of loops in that of one step."""
+    for component in tree:
+        yield from component.nodes if component.axis is None else _in_order(component.body)
+
+
+def _inside(component: Component) -> Iterator[Node]:
+    yield from component.nodes
+    for inner in component.body:
+        yield from _inside(inner)
+
+
+def _homes_through(user: Node, anchors: set[Node], homes: dict[Node, set[tuple[Node, ...]]]) -> set[tuple[Node, ...]]:
+    """The places where a value is computed because of a user: a task, and the views on the way to it."""
+    if user in anchors or user not in homes:
+        return {(user,)}
+    return {(*h, user) for h in homes[user]} if user.op.view else homes[user]
+
+
+def _all_nodes(graph: Graph) -> list[Node]:
+    """Every node, inputs first, with states as leaves."""
+    bodies = [e.body for e in graph.states.values() if e.body is not None]
+    return topological([*roots(graph), *bodies])
+
+
+def _users(graph: Graph, nodes: Iterable[Node]) -> dict[Node, list[Node]]:
+    users: dict[Node, list[Node]] = {}
+    for node in nodes:
+        for operand in dict.fromkeys(resolve(graph, i) for i in dependencies(node)):
+            users.setdefault(operand, []).append(node)
+    return users
+
+
+def _carried(graph: Graph, tree: Iterable[Component]) -> Iterator[Node]:
+    """What later steps of a loop read. Every cycle passes a delay, so every cycle passes one of these."""
+    for component in tree:
+        if component.axis is not None:
+            inside = set(component.nodes)
+            for node in component.nodes:
+                if node.op is SHIFT:
+                    yield from (n for n in _sources(graph, node.inputs[0]) if n in inside)
+
+
+def _sources(graph: Graph, node: Node) -> Iterator[Node]:
+    """What a value is a view of, unless that lies in memory; the value itself, if it is a view of an earlier step's."""
+    start = resolve(graph, node)
+    stack, seen = [start], {start}
+    while stack:
+        node = stack.pop()
+        if node.op.view:
+            below = [resolve(graph, i) for i in node.inputs]
+            if start in below:
+                yield start
+            stack += [n for n in below if n not in seen]
+            seen.update(below)
+        elif not in_memory(node):
+            yield node
+
+
+def _lines(body: Iterable[Task | LoopNest], indent: str) -> Iterator[str]:
+    for item in body:
+        if isinstance(item, LoopNest):
+            yield f"{indent}loop {item.axis.name} {'down' if item.reverse else 'up'}"
+            yield from _lines(item.body, indent + "  ")
+        else:
+            part = "" if item.part is None else f" part {item.part}"
+            into = "" if item.into is None else f" into {item.into}"
+            yield f"{indent}{item.node.op.name}: {item.node.type}{part}{into}"

@@ -1,0 +1,53 @@
+"""Rebuilding a graph with some of its values replaced: what every pass that changes expressions is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from graphc.checks.causality import reachable, roots
+from graphc.ir import Node, rebuild, topological
+from graphc.language.graph import Equation, Graph
+
+Rule = Callable[[Node], Node]
+
+
+def rewrite(graph: Graph, rule: Rule) -> Graph:
+    """Apply `rule` to every node, inputs first, and drop the states that nothing reads any more.
+
+    The rule sees a node whose inputs are rewritten already and returns it, or a node of the same axes (in any
+    order), shape and dtype to use in its place. It leaves leaves alone.
+    """
+    bodies = [e.body for e in graph.states.values() if e.body is not None]
+    initials = [e.initial for e in graph.states.values()]
+    made = map_nodes([*roots(graph), *bodies, *initials], rule)
+    states = {
+        name: Equation(e.node, None if e.body is None else made[e.body], made[e.initial])
+        for name, e in graph.states.items()
+    }
+    result = replace(
+        graph.copy(),
+        states=states,
+        outputs={name: made[node] for name, node in graph.outputs.items()},
+        updates={name: made[node] for name, node in graph.updates.items()},
+    )
+    for old, new in made.items():  # what a value became stands on the same line of the user's
+        if old in graph.locations:
+            result.locations.setdefault(new, graph.locations[old])
+        if old in graph.steps:
+            result.steps.setdefault(new, graph.steps[old])
+    return without_dead_states(result)
+
+
+def map_nodes(start: Sequence[Node], rule: Rule) -> dict[Node, Node]:
+    """Every node that `start` is made of, with what it becomes."""
+    made: dict[Node, Node] = {}
+    for node in topological(start):
+        made[node] = rule(rebuild(node, [made[i] for i in node.inputs]))
+    return made
+
+
+def without_dead_states(graph: Graph) -> Graph:
+    alive = set(reachable(graph))
+    states = {name: e for name, e in graph.states.items() if e.node in alive or e.body is None}
+    return replace(graph, states=states)

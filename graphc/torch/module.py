@@ -1,0 +1,240 @@
+"""A graph as a module of PyTorch: its equations run compiled, forward and backward, in the middle of any other model.
+
+In: a graph. Out: a `torch.nn.Module` whose parameters are the graph's params. Between the passes PyTorch keeps what the
+backward pass needs (`graphc.transforms.two_passes`). The module computes where its parameters lie, on the CPU or on a
+GPU, in the memory of tensors (`graphc.torch.tensors`).
+
+This module alone needs PyTorch: `pip install 'graphc-compiler[torch]'`, or any build of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+
+from graphc.checks.verify import verify
+from graphc.codegen.cuda.isa.mma import Precision
+from graphc.errors import ArgumentError, UnsupportedError, listed, meant
+from graphc.ir import FLOATS, Node
+from graphc.language.graph import Graph
+from graphc.torch.tensors import Place, place_on, tensor_of
+from graphc.training.initialize import initialize
+from graphc.transforms.inference import inference
+from graphc.transforms.two_passes import two_passes
+
+__all__ = ["Module"]
+
+
+class Module(torch.nn.Module):
+    """`graphc.torch.Module(g)(x=x)["h"]`: the outputs of a graph by name, as tensors that have gradients.
+
+    Its parameters have the names of the graph's params and begin as `gc.initialize(graph, seed)` has them; params that
+    are not trainable are buffers. Inputs are given by name, as tensors of the declared dtypes and shapes that lie where
+    the module does; so is the length of an axis that none of them shows, as a number. After `eval()` the module
+    computes `gc.inference(graph)`, the graph as it is once training is over.
+
+    The module computes on the CPU, on at most so many `threads`, or after `to("cuda")` on the first GPU, in PyTorch's
+    current stream; `precision` there is as in `gc.compile`. The graph is compiled when it is first called, once for
+    each device and each set of tensors that require gradients, for training and for evaluation. Gradients of gradients
+    are refused: make a module of the graph that has the gradient as an output (`gc.grad`). Dtypes are the graph's: a
+    module is not cast (`double()`), and under autocast its inputs are cast to them. Raises `ArgumentError` for tensors
+    that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
+    """
+
+    def __init__(
+        self, graph: Graph, seed: int = 0, threads: int | None = None, precision: Precision = "float32"
+    ) -> None:
+        super().__init__()
+        verify(graph)
+        trained = [name for name in graph.updates if name in graph.inputs or graph.params[name].trainable]
+        if trained:
+            raise UnsupportedError(
+                f"graph {graph.name!r} updates {trained[0]} itself, which is an optimiser's to do here; "
+                "make the module of the graph that describes the network, and train it with torch.optim"
+            )
+        self._graph, self._threads, self._precision = graph, threads, precision
+        self._made: dict[tuple[torch.device, bool, tuple[str, ...]], _Made] = {}
+        for name, array in initialize(graph, seed=seed).items():
+            if hasattr(self, name):
+                raise UnsupportedError(
+                    f"param {name!r} of graph {graph.name!r} is called as what every torch.nn.Module has; rename it"
+                )
+            if graph.params[name].trainable:
+                self.register_parameter(name, torch.nn.Parameter(tensor_of(array)))
+            else:
+                self.register_buffer(name, tensor_of(array))
+
+    @torch.compiler.disable  # what is compiled already is not to be traced
+    def forward(self, *unnamed: Any, **given: Any) -> dict[str, torch.Tensor]:
+        """The outputs by name."""
+        self._check_names(unnamed, given)
+        given = _as_declared(given, self._graph)
+        device = self._device(given)
+        tensors = {name: given[name] for name in self._graph.inputs}
+        tensors |= {name: getattr(self, name) for name in self._graph.params}
+        lengths = {name: length for name, length in given.items() if name not in self._graph.inputs}
+        wanted = torch.is_grad_enabled()
+        wrt = tuple(name for name, tensor in tensors.items() if wanted and tensor.requires_grad)
+        key = device, self.training, wrt
+        if key not in self._made:
+            graph = self._graph if self.training else inference(self._graph)
+            self._made[key] = _Made(graph, wrt, place_on(device, self._threads, self._precision))
+        outputs = _Call.apply(self._made[key], lengths, *tensors.values())
+        return dict(zip(self._graph.outputs, outputs, strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}}  # a copy compiles for itself
+
+    def extra_repr(self) -> str:
+        return f"{self._graph.name}: {', '.join(self._graph.inputs)} -> {', '.join(self._graph.outputs)}"
+
+    def _check_names(self, unnamed: Sequence[Any], given: Mapping[str, Any]) -> None:
+        graph = self._graph
+        known = (*graph.inputs, *graph.axes)
+        found = [
+            f"{name} is a {type(given[name]).__name__}" if name in given else f"no {name}"
+            for name in graph.inputs
+            if not isinstance(given.get(name), torch.Tensor)
+        ]
+        found = ["one was given without its name"] if unnamed else found
+        if found:
+            names = ", ".join(f"{name}=…" for name in graph.inputs)
+            raise ArgumentError(f"a module of graph {graph.name!r} takes tensors by name, ({names}); {found[0]}")
+        for name in given:
+            if name not in known:
+                close = meant(name, known)
+                raise ArgumentError(
+                    f"graph {graph.name!r} has no input or axis {name!r}{close}; it has {listed(known)}"
+                )
+
+    def _device(self, given: Mapping[str, torch.Tensor]) -> torch.device:
+        """Where the module is: where its params and the inputs lie."""
+        graph = self._graph
+        params = {name: getattr(self, name) for name in graph.params}
+        first = next(chain(params.values(), (given[name] for name in graph.inputs)), None)
+        device = torch.device("cpu") if first is None else first.device
+        for name, param in params.items():
+            _check_param(name, param, graph, device)
+        for name, declared in graph.inputs.items():
+            _check_tensor(name, given[name], declared, device)
+        return device
+
+
+class _Made:
+    """A graph compiled for gradients by the tensors `wrt`: one function without any, else two."""
+
+    def __init__(self, graph: Graph, wrt: Sequence[str], place: Place) -> None:
+        self.names = (*graph.inputs, *graph.params)
+        self.declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+        self.outputs = tuple(graph.outputs)
+        self.updated = frozenset(graph.updates)
+        self.wrt = tuple(wrt)
+        if not wrt:
+            self.forward = _Function(graph, place)
+            return
+        made = two_passes(graph, wrt)
+        self.residuals, self.differentiable = made.residuals, made.outputs
+        self.forward = _Function(made.forward, place)
+        self.backward = _Function(made.backward, place)
+        changed = self.updated & set(self.backward.declared)
+        if changed:
+            raise UnsupportedError(
+                f"the gradients of graph {graph.name!r} read {listed(sorted(changed))}, which its forward pass "
+                "updates; give the value by an input"
+            )
+
+    def lengths(self, tensors: Mapping[str, torch.Tensor], given: Mapping[str, int]) -> dict[str, int]:
+        """Those of all axes that the call shows."""
+        shown = chain.from_iterable(zip(self.declared[n].axes, t.shape, strict=False) for n, t in tensors.items())
+        return {**{axis.name: extent for axis, extent in shown}, **given}
+
+
+class _Function:
+    """A compiled graph that takes of tensors and lengths what it has a use for."""
+
+    def __init__(self, graph: Graph, place: Place) -> None:
+        self.place, self.compiled = place, place.compile(graph)
+        self.declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+        self.axes = frozenset(graph.axes)
+
+    def __call__(self, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        given = {name: tensor for name, tensor in tensors.items() if name in self.declared}
+        known = {name: length for name, length in lengths.items() if name in self.axes}
+        return self.place.run(self.compiled, given, known)
+
+
+class _Call(torch.autograd.Function):
+    """A call, for PyTorch's record of what gradients go through."""
+
+    @staticmethod
+    def forward(ctx: Any, made: _Made, given: Mapping[str, int], *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        tensors = dict(zip(made.names, values, strict=True))
+        lengths = made.lengths(tensors, given)
+        results = made.forward(tensors, lengths)
+        for name in made.updated:  # in the memory of the tensor: PyTorch is told, which did not see it
+            torch.autograd.graph.increment_version(tensors[name])
+        if made.wrt:
+            ctx.made, ctx.lengths = made, lengths
+            ctx.kept = [name for name in made.names if name in made.backward.declared]
+            ctx.save_for_backward(*(tensors[n] for n in ctx.kept), *(results[n] for n in made.residuals))
+            ctx.mark_non_differentiable(*(results[n] for n in made.outputs if n not in made.differentiable))
+        return tuple(results[name] for name in made.outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if torch.is_grad_enabled():  # with create_graph=True
+            raise UnsupportedError(
+                "gradients of gradients do not go through a graphc.torch.Module; "
+                "make a module of the graph that has the gradient as an output (gc.grad, gc.vjp)"
+            )
+        made: _Made = ctx.made
+        tensors = dict(zip((*ctx.kept, *made.residuals), ctx.saved_tensors, strict=True))
+        for output, cotangent in zip(made.outputs, cotangents, strict=True):
+            declared = made.backward.declared.get(f"cotangent_{output}")
+            if declared is not None:
+                tensors[f"cotangent_{output}"] = cotangent.to(getattr(torch, declared.dtype))
+        found = made.backward(tensors, ctx.lengths)
+        grads = {name: found[f"grad_{name}"].to(getattr(torch, made.declared[name].dtype)) for name in made.wrt}
+        return (None, None, *(grads.get(name) for name in made.names))
+
+
+def _as_declared(given: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
+    """What is given, with numbers of the declared precision where autocast has chosen that of others."""
+    found = dict(given)
+    for name, node in graph.inputs.items():
+        tensor: torch.Tensor = given[name]
+        if node.dtype in FLOATS and tensor.is_floating_point() and _is_autocast(tensor.device.type):
+            found[name] = tensor.to(getattr(torch, node.dtype))
+    return found
+
+
+def _is_autocast(device: str) -> bool:
+    return bool(torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, declared: Node, device: torch.device) -> None:
+    """Check that a tensor has the declared dtype, and lies where the module does."""
+    if tensor.device != device:
+        raise ArgumentError(
+            f"{name} is a tensor on {tensor.device}, but the module is on {device}; pass {name}.to({str(device)!r})"
+        )
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype != declared.dtype:
+        cast = f"{name}.to(torch.{declared.dtype})"
+        raise ArgumentError(f"{name} is a tensor of {dtype}, expected {declared.dtype}; pass {cast}")
+
+
+def _check_param(name: str, tensor: torch.Tensor, graph: Graph, device: torch.device) -> None:
+    """Check that the module was not cast as a whole, since its code is the graph's, nor moved in part."""
+    declared = graph.params[name].node.dtype
+    if tensor.dtype is not getattr(torch, declared):
+        found = str(tensor.dtype).removeprefix("torch.")
+        raise ArgumentError(
+            f"param {name} of the module is {found}, but graph {graph.name!r} computes with {declared}; do not cast "
+            "the module, and declare other dtypes in the graph: gc.Graph(…, dtype=…)"
+        )
+    if tensor.device != device:
+        raise ArgumentError(f"param {name} of the module is on {tensor.device}, others on {device}; move it as a whole")

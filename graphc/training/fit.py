@@ -1,0 +1,196 @@
+"""fit: a training step, again and again: epochs, progress, evaluation, checkpoints, and exact resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from graphc import checkpoint as files
+from graphc.codegen.cuda.driver.dlpack import DeviceArray
+from graphc.compiling.compile import Compiled, compile
+from graphc.compiling.cuda_compile import CompiledCuda
+from graphc.errors import ArgumentError, listed, meant
+from graphc.language.graph import Graph, check_graph
+from graphc.training.initialize import initialize
+
+Batch = Mapping[str, Any]
+Batches = Sequence[Batch] | Callable[[int], Iterable[Batch]]
+Record = dict[str, float]
+ANEW = "to begin anew, remove the file or give another path (to gc.fit also: resume=False)"
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What training came to: every array (params and the optimiser's), and one record of numbers for each epoch."""
+
+    state: dict[str, np.ndarray]
+    history: list[Record]
+
+    def __repr__(self) -> str:
+        """Not the arrays, which would fill a screen."""
+        last = f", the last {self.history[-1]}" if self.history else ""
+        return f"<fit: {len(self.state)} arrays, {len(self.history)} epochs{last}>"
+
+
+def fit(
+    step: Graph,
+    batches: Batches,
+    *,
+    epochs: int = 1,
+    state: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    evaluate: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]] | None = None,
+    checkpoint: Path | str | None = None,
+    resume: bool = True,
+    settings: Mapping[str, str] | None = None,
+    quiet: bool = False,
+    target: str = "cpu",
+    memory: str | int | None = None,
+) -> Fit:
+    """Run a training step (see `gc.training_step`) on every batch of every epoch.
+
+    `batches` gives each epoch's dicts of input arrays: a list, or a function of the epoch's number, from 0. What is
+    random in it should follow from that number; then a run that is stopped and resumed is, bit for bit, one that was
+    not. Training begins at `gc.initialize(step, seed)`, but for the params that `state` has. Each record of the history
+    has `epoch`, the mean over the epoch's batches of every output that is a number, and what `evaluate(state)` returns.
+
+    `checkpoint` names a safetensors file that is written before the first epoch and after each, whole or not at all;
+    if it exists and `resume` is true, training goes on from there. Raises `ArgumentError` if it belongs to another
+    training step or seed, or was begun with other `settings`, such as the batches' size, and then leaves it alone. A
+    terminal shows progress; elsewhere each epoch is a line, and with `quiet` there is nothing.
+
+    With `target="cuda"` steps run on the GPU, where the state stays from one to the next. `memory` limits what a step
+    takes, as in `gc.compile`; a run may be resumed with another limit, by which sums are added up in another order.
+    """
+    check_graph(step)
+    if not step.updates:
+        raise ArgumentError(
+            f"graph {step.name!r} updates no param, so it learns nothing; fit takes a training step, as "
+            'gc.training_step(g, "loss", gc.optim.Adam()) makes it'
+        )
+    _check_given(step, batches, state or {})
+    run = _compiled(step, target, memory)
+    arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
+    history: list[Record] = []
+    owner = {**(settings or {}), "graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
+    console = Console(quiet=quiet)
+    if checkpoint is not None and resume and Path(checkpoint).exists():
+        arrays, history = _resumed(Path(checkpoint), arrays, owner)
+        console.print(f"{checkpoint}: {len(history)} epochs are done already", highlight=False, soft_wrap=True)
+    elif checkpoint is not None:
+        _write(checkpoint, arrays, history, owner)
+    numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
+    with _progress(console) as progress:
+        for epoch in range(len(history), epochs):
+            chosen = batches(epoch) if callable(batches) else batches
+            there = run.upload(arrays) if isinstance(run, CompiledCuda) else {}
+            record = _epoch(run, chosen, {**arrays, **there}, numbers, progress, f"epoch {epoch + 1}/{epochs}")
+            for name, array in there.items():
+                arrays[name] = array.numpy()
+            record = {"epoch": float(epoch), **record, **(evaluate(arrays) if evaluate is not None else {})}
+            history.append(record)
+            if checkpoint is not None:
+                _write(checkpoint, arrays, history, owner)
+            console.print(_line(record, epochs), highlight=False, soft_wrap=True)
+    return Fit(arrays, history)
+
+
+def _compiled(step: Graph, target: str, memory: str | int | None) -> Compiled | CompiledCuda:
+    return compile(step, target="cuda", memory=memory) if target == "cuda" else compile(step, memory=memory)
+
+
+def _check_given(step: Graph, batches: object, state: Mapping[str, object]) -> None:
+    if isinstance(batches, Mapping):
+        raise ArgumentError("batches= is a list of dicts, or a function of the epoch that gives one: [{'x': …, …}]")
+    known = {*step.params, *step.inputs, *step.axes}
+    unknown = [name for name in state if name not in known]
+    if unknown:
+        raise ArgumentError(
+            f"state= names what graph {step.name!r} has not: {listed(unknown)}{meant(unknown[0], known)}"
+        )
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal)
+
+
+def _epoch(
+    run: Compiled | CompiledCuda,
+    batches: Iterable[Batch],
+    arrays: Mapping[str, np.ndarray | DeviceArray],
+    numbers: Sequence[str],
+    progress: Progress,
+    title: str,
+) -> Record:
+    totals = dict.fromkeys(numbers, 0.0)
+    count = 0
+    known = len(batches) if isinstance(batches, Sized) else None
+    task = progress.add_task(title, total=known)
+    for batch in batches:
+        if not isinstance(batch, Mapping):
+            raise ArgumentError(f"a batch is a dict of arrays by name, {{'x': …, …}}, got {type(batch).__name__}")
+        results = run(**batch, **arrays)
+        count += 1
+        for name in numbers:
+            totals[name] += float(results[name])
+        progress.advance(task)
+    progress.remove_task(task)
+    if not count:
+        raise ArgumentError(
+            "an epoch has no batches; a generator is used up by one epoch, so pass a function of the epoch"
+        )
+    return {name: total / count for name, total in totals.items()}
+
+
+def _line(record: Record, epochs: int) -> str:
+    parts = [f"{name} {value:.4g}" for name, value in record.items() if name != "epoch"]
+    warning = "  (not finite)" if not all(math.isfinite(v) for v in record.values()) else ""
+    return f"epoch {int(record['epoch']) + 1}/{epochs}  {'  '.join(parts)}{warning}"
+
+
+def _write(path: Path | str, arrays: Mapping[str, np.ndarray], history: list[Record], owner: Mapping[str, str]) -> None:
+    files.save(path, arrays, {**owner, "epoch": str(len(history)), "history": json.dumps(history)})
+
+
+def _resumed(
+    path: Path, expected: Mapping[str, np.ndarray], owner: Mapping[str, str]
+) -> tuple[dict[str, np.ndarray], list[Record]]:
+    """The arrays and the history of a checkpoint, if it belongs to this training step, seed and settings."""
+    arrays, metadata = files.read(path)
+    for name, array in expected.items():
+        found = arrays.get(name)
+        if found is None or found.shape != array.shape or found.dtype != array.dtype:
+            what = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
+            raise ArgumentError(
+                f"checkpoint {path} belongs to another graph: {name} is {array.dtype}{list(array.shape)}, "
+                f"there {what}; {ANEW}"
+            )
+    extra = [name for name in arrays if name not in expected]
+    if extra:
+        raise ArgumentError(f"checkpoint {path} belongs to another graph: it holds {listed(extra)}; {ANEW}")
+    if metadata.get("graph") != owner["graph"]:
+        raise ArgumentError(f"checkpoint {path} was made by other equations; {ANEW}")
+    for name, value in owner.items():
+        if metadata.get(name) != value:
+            raise ArgumentError(
+                f"checkpoint {path} was begun with {name}={metadata.get(name)}, not {value}; give that {name}; {ANEW}"
+            )
+    return arrays, _history(path, metadata)
+
+
+def _history(path: Path, metadata: Mapping[str, str]) -> list[Record]:
+    try:
+        history = json.loads(metadata["history"])
+        return [{str(k): float(v) for k, v in record.items()} for record in history]
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ArgumentError(f"checkpoint {path} has no readable history: {error}") from None

@@ -1,0 +1,153 @@
+"""passes: a graph and its vector-Jacobian product as two graphs, for callers who learn the cotangents after the call.
+
+In: a graph, and what to differentiate by. Out: its forward pass, which has further outputs, the residuals; and its
+backward pass, a graph without the forward one's states that takes these, cotangents of the outputs, and as few inputs
+and params as it needs.
+
+Residuals are the fewest bytes of which the backward pass can make all that it reads of the forward one by operations
+that neither reduce nor wait for a step before: of an LSTM its four gates and two states.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+
+import networkx
+import numpy as np
+
+from graphc.checks.causality import edges_of, reachable
+from graphc.differentiation.grad import vjp
+from graphc.ir import FLOATING, Node, rebuild, topological
+from graphc.language.graph import Equation, Graph
+from graphc.ops.leaves import INPUT, STATE, leaf
+from graphc.transforms.select import without_unused
+
+__all__ = ["Passes", "two_passes"]
+
+_OPEN = 64  # points, to compare sizes with
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """Two graphs. `residuals` are outputs of `forward` and inputs of `backward`, which also takes `cotangent_NAME` for
+    each of `outputs` and gives `grad_NAME`."""
+
+    forward: Graph
+    backward: Graph
+    residuals: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def two_passes(graph: Graph, wrt: Sequence[str]) -> Passes:
+    """The passes of a graph whose outputs all may have cotangents, but for those that are no floating-point numbers."""
+    outputs = tuple(name for name, node in graph.outputs.items() if node.dtype in FLOATING)
+    whole = vjp(graph, outputs, wrt)
+    grads = {name: node for name, node in whole.outputs.items() if name not in graph.outputs}
+    following = _following(whole, [whole.inputs[f"cotangent_{name}"] for name in outputs])
+    same = _same(whole, following)
+    free = [name for name in graph.outputs if name not in graph.inputs and name not in graph.params]
+    named = {same.get(whole.outputs[name], whole.outputs[name]): name for name in free}
+    for node in _kept(whole, following, same):
+        named.setdefault(node, _free(whole, len(named)))
+    forward = replace(
+        whole.copy(),
+        outputs={name: whole.outputs[name] for name in graph.outputs} | {name: node for node, name in named.items()},
+    )
+    named |= {body: named[state] for body, state in same.items() if state in named}
+    backward = _backward(whole, named, grads, following)
+    residuals = tuple(name for name in dict.fromkeys(named.values()) if name in backward.inputs)
+    return Passes(without_unused(forward), backward, residuals, outputs)
+
+
+def _following(whole: Graph, cotangents: Sequence[Node]) -> set[Node]:
+    """What depends on a cotangent."""
+    uses = networkx.DiGraph()
+    uses.add_nodes_from(cotangents)
+    for node in reachable(whole):
+        uses.add_edges_from((edge.operand, node) for edge in edges_of(whole, node))
+    return set(cotangents).union(*(networkx.descendants(uses, cotangent) for cotangent in cotangents))
+
+
+def _same(whole: Graph, following: Set[Node]) -> dict[Node, Node]:
+    """Of values that define states: the state, which is the same value."""
+    alive = set(reachable(whole))
+    equations = [e for e in whole.states.values() if e.node in alive and e.node not in following]
+    return {
+        e.body: e.node
+        for e in equations
+        if e.body is not None and (e.body.axes, e.body.shape, e.body.dtype) == (e.node.axes, e.node.shape, e.node.dtype)
+    }
+
+
+def _kept(whole: Graph, following: Set[Node], same: Mapping[Node, Node]) -> list[Node]:
+    """The values to keep for what follows the cotangents: a least cut, by bytes, between what is never made again and
+    what reads it."""
+    flow = networkx.DiGraph()
+    flow.add_nodes_from(("source", "sink"))
+    cheap: dict[Node, bool] = {}
+    order = [node for node in topological(reachable(whole)) if node not in same]
+    for node in order:
+        made_once = node.op is STATE or node.op.reduces
+        operands = [same.get(operand, operand) for operand in node.inputs]
+        cheap[node] = not made_once and all(cheap.get(operand, False) for operand in operands)
+        if node in following or cheap[node]:
+            continue
+        before, behind = (node, "before"), (node, "behind")
+        if node.op.view:  # where elements come from, never elements of its own
+            flow.add_edge(before, behind)
+        else:
+            flow.add_edge(before, behind, capacity=_bytes(node))
+        if made_once:
+            flow.add_edge("source", before)
+        else:
+            flow.add_edges_from(((operand, "behind"), before) for operand in operands if not cheap.get(operand, False))
+    for node in order:
+        read = [edge.operand for edge in edges_of(whole, node)] if node in following else []
+        operands = [same.get(operand, operand) for operand in read]
+        flow.add_edges_from(((o, "behind"), "sink") for o in operands if o not in following and not cheap[o])
+    _, (kept_from, _) = networkx.minimum_cut(flow, "source", "sink")
+    return [node for node in order if (node, "before") in kept_from and (node, "behind") not in kept_from]
+
+
+def _bytes(node: Node) -> int:
+    """How much a value takes, where every axis whose length the graph leaves open is as long as any other."""
+    lengths = (axis.length if isinstance(axis.length, int) else _OPEN for axis in node.axes)
+    return math.prod((*node.shape, *lengths)) * np.dtype(node.dtype).itemsize
+
+
+def _backward(whole: Graph, named: Mapping[Node, str], grads: Mapping[str, Node], following: Set[Node]) -> Graph:
+    """The graph of the derivatives, with the values that have names as inputs."""
+    kept = {node: leaf(INPUT, name, node.axes, node.shape, node.dtype) for node, name in named.items()}
+    own = [equation for equation in whole.states.values() if equation.node in following]
+    bodies = [equation.body for equation in own if equation.body is not None]
+    made: dict[Node, Node] = {}
+    for node in topological([*grads.values(), *bodies, *(equation.initial for equation in own)]):
+        made[node] = kept.get(node) or rebuild(node, [made[operand] for operand in node.inputs])
+    states = {
+        equation.node["name"]: Equation(
+            equation.node, None if equation.body is None else made[equation.body], made[equation.initial]
+        )
+        for equation in own
+    }
+    graph = replace(
+        whole.copy(f"{whole.name}_backward"),
+        inputs={**whole.inputs, **{node["name"]: node for node in kept.values()}},
+        states=states,
+        outputs={name: made[node] for name, node in grads.items()},
+        updates={},
+        locations={made[node]: line for node, line in whole.locations.items() if node in made},
+        steps={},
+    )
+    alive = set(reachable(graph))
+    params = {name: param for name, param in graph.params.items() if param.node in alive}
+    return replace(without_unused(graph), params=params)
+
+
+def _free(whole: Graph, count: int) -> str:
+    """A name for a residual."""
+    name = f"residual_{count}"
+    while name in {*whole.inputs, *whole.params, *whole.states, *whole.outputs, *whole.axes}:
+        name += "_"
+    return name
