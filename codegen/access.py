@@ -24,6 +24,7 @@ from graphc.codegen.program import (
     Scalar,
     Store,
 )
+from graphc.codegen.uses import terms
 from graphc.scalar import call, index
 
 __all__ = ["MEMORY", "Access", "coefficient", "offset", "substitute"]
@@ -53,13 +54,10 @@ class Access:
         return scalar
 
     def terms(self, scalar: Scalar) -> Iterator[Scalar]:
-        """What a value adds up."""
-        match self.resolve(scalar):
-            case Call("add", (a, b)):
-                yield from self.terms(a)
-                yield from self.terms(b)
-            case term:
-                yield term
+        """What a value adds up (see `graphc.codegen.uses.terms`); a product that has a name as that product."""
+        for term in terms(scalar, self.lets):
+            resolved = self.resolve(term)
+            yield term if isinstance(resolved, Call) and resolved.fn == "add" else resolved
 
     def loads(self, scalar: Scalar, seen: set[Ref] | None = None) -> Iterator[Load]:
         """Every load that computing a scalar makes, those in subscripts and conditions too; names are followed once,

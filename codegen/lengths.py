@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping
 
 from graphc.codegen.program import Call, Const, Dim, Index, Scalar, Size
 from graphc.scalar import FUNCTIONS
 
 __all__ = ["evaluate", "length_of", "points_of", "step_name"]
+
+
+_EXACT: dict[str, Callable[..., int]] = {  # numpy's integers wrap around
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "floordiv": operator.floordiv,
+    "mod": operator.mod,
+    "min": min,
+    "max": max,
+}
 
 
 def step_name(index: str) -> str:
@@ -26,7 +38,9 @@ def evaluate(extent: Scalar, sizes: Mapping[str, int]) -> int:
         case Index(name):
             return sizes.get(step_name(name), 0)
         case Call(fn, args):
-            return int(FUNCTIONS[fn].numpy(*(evaluate(a, sizes) for a in args)))
+            values = [evaluate(a, sizes) for a in args]
+            exact = _EXACT.get(fn)
+            return int(FUNCTIONS[fn].numpy(*values) if exact is None else exact(*values))
     raise TypeError(f"a length made of numbers and sizes was expected, not {extent}")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from graphc.codegen.program import Kernel, Let, Load, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
+from graphc.codegen.program import Call, Kernel, Let, Load, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
 from graphc.scalar import walk
 
-__all__ = ["loaded", "loads", "reduce_references", "references", "stored", "touched", "used_steps"]
+__all__ = ["loaded", "loads", "reduce_references", "references", "stored", "terms", "touched", "used_steps"]
 
 
 # Buffers.
@@ -50,6 +51,35 @@ def reduce_references(reduce: Reduce) -> set[str]:
     """The names from outside that a reduction uses."""
     used = {name for scalar in (reduce.when, *reduce.values) for name in references(scalar)}
     return used - {let.name for let in reduce.body}
+
+
+def terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
+    """What a value adds up, through names. A name that it adds more than once is a term: written out, 30 doublings
+    would be a billion terms."""
+    uses: Counter[str] = Counter()
+
+    def count(part: Scalar) -> None:
+        match part:
+            case Ref(name) if name in lets:
+                uses[name] += 1
+                if uses[name] == 1:
+                    count(lets[name])
+            case Call("add", (a, b)):
+                count(a)
+                count(b)
+
+    def found(part: Scalar) -> Iterator[Scalar]:
+        match part:
+            case Ref(name) if name in lets and uses[name] == 1:
+                yield from found(lets[name])
+            case Call("add", (a, b)):
+                yield from found(a)
+                yield from found(b)
+            case _:
+                yield part
+
+    count(scalar)
+    yield from found(scalar)
 
 
 def used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes  # noqa: F401 - tells numpy what "bfloat16" is
@@ -331,6 +331,18 @@ def replaced_inside(load: Load, rule: Rule) -> Load:
     """A load with other parts in its subscripts and its condition: for rules that change loads, which may nest."""
     when = None if load.when is None else replaced(load.when, rule)
     return Load(load.buffer, tuple(replaced(a, rule) for a in load.at), load.dtype, when)
+
+
+def guarded(scalar: Scalar, condition: Scalar) -> Scalar:
+    """A scalar that touches memory only where a condition holds."""
+
+    def rule(part: Scalar) -> Scalar | None:
+        if not isinstance(part, Load):
+            return None
+        inside = replaced_inside(part, rule)
+        return replace(inside, when=condition if inside.when is None else call("and", condition, inside.when))
+
+    return replaced(scalar, rule)
 
 
 def offset_from(scalar: Scalar, loop: str) -> int | None:

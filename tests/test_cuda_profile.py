@@ -169,4 +169,4 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "on sm_90 with 132 SMs" in done.output
     assert "loop along t from its end: adjoint_h" in done.output
     refused = CliRunner().invoke(app, [*asked, "--threads", "2"])
-    assert "threads= is for target='cpu'" in str(refused.exception)
+    assert "threads=2 is for target='cpu'" in str(refused.exception)

@@ -249,6 +249,7 @@ def test_names_that_c_cannot_have_are_changed() -> None:
     g = gc.Graph("odd")
     n = g.axis("n")
     value = g.input("größe", (2,), over=n) + g.input("int", (2,), over=n) + g.input("workspace", (2,), over=n)
+    value = value + g.input("this", (2,), over=n)  # the header is for C++, too
     g.output("whole", value)
     g.output("static", 2 * value)
     g.output("also", value)
@@ -256,7 +257,7 @@ def test_names_that_c_cannot_have_are_changed() -> None:
     names = [line.split("*")[1].split(";")[0] for line in header.splitlines() if line.startswith("    ")]
     assert len(names) == len(set(names))
     assert all(name.isascii() and name.isidentifier() for name in names)
-    assert {"gr__e", "_int", "_static", "workspace_"} <= set(names)
+    assert {"gr__e", "_int", "_static", "_this", "workspace_"} <= set(names)
     assert "output whole, also: float32[4][2]" in header
 
 
@@ -268,6 +269,8 @@ def test_mistakes_are_named() -> None:
         gc.export(graph, {"n": 1}, name="my-model")
     with pytest.raises(gc.GraphError, match="'while'"):
         gc.export(graph, {"n": 1}, name="while")
+    with pytest.raises(gc.GraphError, match="'namespace'"):
+        gc.export(graph, {"n": 1}, name="namespace")
     with pytest.raises(gc.GraphError, match="not W"):
         gc.export(graph, {"n": 1}, {"W": np.zeros((2, 2))})
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphc.codegen.interpret_program import allocate, interpret
+from graphc.codegen.lengths import evaluate
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -23,11 +24,29 @@ from graphc.codegen.program import (
     kernels,
 )
 from graphc.errors import InternalError
-from graphc.scalar import Const, Index, Load, Ref, Scalar, Size, call, cast, index
+from graphc.scalar import Const, Index, Load, Ref, Scalar, Size, call, cast, guarded, index, walk
 
 T, N, K = Size("T"), Size("N"), Size("K")
 t, n, u, k = Index("t"), Index("n"), Index("u"), Index("k")
 F32 = "float32"
+
+
+def test_lengths_do_not_wrap_around() -> None:
+    sizes = {"T": 2**40, "N": 3}
+    assert evaluate(call("mul", T, T), sizes) == 2**80
+    assert evaluate(call("floordiv", call("add", T, N), Const(2, "index")), sizes) == (2**40 + 3) // 2
+    assert evaluate(call("max", call("mod", T, N), call("sub", N, T)), sizes) == 2**40 % 3
+
+
+def test_a_guarded_scalar_loads_nothing_where_the_condition_is_false() -> None:
+    """Nor in its subscripts, nor in conditions that it has already."""
+    inner = load("a", n, dtype="index")
+    asked = call("lt", load("b", n, dtype="index"), index(3))
+    condition = call("lt", n, index(5))
+    scalar = call("add", load("x", inner, when=asked), load("y", n))
+    loads = [part for part in walk(guarded(scalar, condition)) if isinstance(part, Load)]
+    assert {part.buffer for part in loads} == {"a", "b", "x", "y"}
+    assert all(part.when is not None and condition in walk(part.when) for part in loads)
 
 
 def load(buffer: str, *at: Scalar, when: Scalar | None = None, dtype: str = F32) -> Load:

@@ -78,6 +78,17 @@ def test_a_param_that_cannot_be_updated_in_place_is_refused(total: np.ndarray) -
             f(x=np.ones((2, 3), np.float32), total=total)
 
 
+def test_no_more_layouts_are_kept_than_there_is_room_for() -> None:
+    g = gc.Graph("g")
+    n = g.axis("n")
+    g.output("y", 2 * g.input("x", (), over=n))
+    f = gc.compile(g)
+    for length in range(1, 300):
+        x = np.arange(length, dtype=np.float32)
+        np.testing.assert_array_equal(f(x=x)["y"], 2 * x)
+    assert len(f._runner._layouts) == 256
+
+
 def test_bytes_in_the_other_order_are_refused() -> None:
     g = counter()
     x = np.ones((2, 3), np.float32)

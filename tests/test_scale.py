@@ -56,6 +56,17 @@ def doubled(count: int) -> gc.Graph:
     return _summed(lambda y, x, k: (y + y) * 0.5, count)
 
 
+def added(count: int) -> gc.Graph:
+    """A sum of 2 to the power of `count` terms, if it is written out."""
+    g = gc.Graph("added")
+    n = g.axis("n")
+    y = g.input("x", (4,), over=n)
+    for _ in range(count):
+        y = y + y
+    g.output("loss", gc.sum(y, over=n))
+    return g
+
+
 def views(count: int) -> gc.Graph:
     return _summed(lambda y, x, k: gc.concat([y[1:4], y[0:1]]), count)
 
@@ -104,6 +115,7 @@ DEEP = {
     "gradient": lambda: gc.grad(chain(400), "loss", wrt="x"),
     "shared": lambda: shared(200),
     "doubled": lambda: doubled(300),
+    "added": lambda: added(40),
     "views": lambda: views(100),
     "powers": lambda: powers(60),
     "ring": lambda: ring(500),
@@ -180,6 +192,7 @@ WORK = {
     "gradient": (lambda k: gc.grad(chain(k), "loss", wrt="x"), 60),
     "weighted": (lambda k: gc.grad(_weighted(k), "loss", wrt="w"), 30),
     "shared": (shared, 40),
+    "added": (added, 8),
     "terms": (lambda k: gc.grad(_terms(k), "loss"), 40),
     "ring": (ring, 60),
     "unrolled": (unrolled, 20),

@@ -40,7 +40,7 @@ from graphc.codegen.program import (
     Statement,
     Store,
 )
-from graphc.scalar import call, index, replaced, replaced_inside, walk
+from graphc.scalar import call, guarded, index, replaced, walk
 
 __all__ = ["in_parts", "split_reductions"]
 
@@ -159,7 +159,7 @@ def _parts(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
     when = None if reduce.when is None else moved(reduce.when)
     if not split.is_even:
         exists = call("lt", split.place, split.dim.extent)
-        when = exists if when is None else call("and", exists, _loading(when, exists))
+        when = exists if when is None else call("and", exists, guarded(when, exists))
     inner = Reduce(
         tuple(split.inside if dim == split.dim else dim for dim in reduce.dims),
         tuple(replace(total, value=moved(total.value)) for total in reduce.sums),
@@ -174,18 +174,6 @@ def _parts(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
     )
     before = kernel.body[: kernel.body.index(reduce)]
     return Kernel(f"{kernel.name}.partials", dims, (*before, inner), stores)
-
-
-def _loading(scalar: Scalar, exists: Scalar) -> Scalar:
-    """A condition that touches memory only at points that exist."""
-
-    def rule(part: Scalar) -> Scalar | None:
-        if not isinstance(part, Load):
-            return None
-        moved = replaced_inside(part, rule)
-        return replace(moved, when=exists if moved.when is None else call("and", exists, moved.when))
-
-    return replaced(scalar, rule)
 
 
 def _whole(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:

@@ -32,7 +32,6 @@ from graphc.codegen.program import (
     Program,
     Reduce,
     Ref,
-    Scalar,
     Statement,
     Store,
     fresh,
@@ -40,7 +39,7 @@ from graphc.codegen.program import (
     scalars,
 )
 from graphc.codegen.uses import used_steps
-from graphc.scalar import call, index, replaced, replaced_inside, walk, zero
+from graphc.scalar import call, guarded, index, replaced, walk, zero
 
 __all__ = ["scatter"]
 
@@ -136,29 +135,19 @@ def _home(kernel: Kernel, total: Accumulate, access: Access) -> _Home | None:
 def _sending(kernel: Kernel, choice: SegmentSum, place: Load, name: str) -> Kernel:
     """Adds every term where it belongs; what belongs nowhere is 0, and added to the first row."""
     reduce, row, when = choice.reduce, choice.row, choice.reduce.when
-    chosen, term = _where(choice.chosen, when), _where(choice.term, when)
+    chosen, term, lets = choice.chosen, choice.term, reduce.body
+    if when is not None:
+        chosen, term = guarded(chosen, when), guarded(term, when)
+        lets = tuple(Let(let.name, guarded(let.value, when)) for let in lets)
     belongs = call("and", call("le", index(0), chosen), call("lt", chosen, row.extent))
     if when is not None:
         belongs = call("and", when, belongs)
     target = call("select", belongs, chosen, index(0))
     at = tuple(replaced(s, lambda part: target if part == Index(row.index) else None) for s in place.at)
     store = Store(place.buffer, at, call("select", belongs, term, zero(place.dtype)), accumulate=True)
-    inner = tuple(Let(let.name, _where(let.value, when)) for let in reduce.body)
-    steps = [part for step in kernel.body for part in (inner if step is reduce else (step,))]
+    steps = [part for step in kernel.body for part in (lets if step is reduce else (step,))]
     dims = (*reduce.dims, *(dim for dim in kernel.dims if dim is not row))
     return Kernel(name, dims, used_steps(steps, (store,)), (store,))
-
-
-def _where(scalar: Scalar, when: Scalar | None) -> Scalar:
-    """A scalar that loads nothing where the condition is false."""
-
-    def rule(part: Scalar) -> Scalar | None:
-        if not isinstance(part, Load) or when is None:
-            return None
-        asked = when if part.when is None else call("and", when, part.when)
-        return replace(replaced_inside(part, rule), when=asked)
-
-    return replaced(scalar, rule)
 
 
 def _others(choice: SegmentSum) -> list[Let | Reduce]:

@@ -218,12 +218,12 @@ entry:
 recall:
 {_of_job(patience="ptr")}
   %patience.last = getelementptr i64, ptr %patience, i64 1
-  %calls = load i64, ptr %patience
+  %calls = load atomic i64, ptr %patience monotonic, align 8
   %patient = icmp sgt i64 %calls, 0
   br i1 %patient, label %wait, label %claim
 wait:
   %calls.left = sub i64 %calls, 1
-  store i64 %calls.left, ptr %patience
+  store atomic i64 %calls.left, ptr %patience monotonic, align 8
   br label %alone
 claim:
   %busy = {_FIELD["busy"]}
@@ -278,13 +278,13 @@ over:
   store atomic i32 0, ptr %busy release, align 4
 {_of_job(tolerance="i64")}
   %setback = icmp sgt i64 %slept, %tolerance
-  %last = load i64, ptr %patience.last
+  %last = load atomic i64, ptr %patience.last monotonic, align 8
   %twice = mul i64 %last, 2
   %some.calls = call i64 @llvm.smax.i64(i64 %twice, i64 {_SHORTEST})
   %more.calls = call i64 @llvm.smin.i64(i64 %some.calls, i64 {_LONGEST})
   %alone.calls = select i1 %setback, i64 %more.calls, i64 0
-  store i64 %alone.calls, ptr %patience
-  store i64 %alone.calls, ptr %patience.last
+  store atomic i64 %alone.calls, ptr %patience monotonic, align 8
+  store atomic i64 %alone.calls, ptr %patience.last monotonic, align 8
   ret void
 alone:
 {_of_job(function="ptr", args="ptr", sizes="ptr")}

@@ -25,10 +25,12 @@ from graphc.codegen.program import Program
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.compiling.cuda_compile import CompiledCuda
-from graphc.errors import GraphError, UnsupportedError, no_copy
+from graphc.errors import GraphError, no_copy
 from graphc.integers import is_whole
 from graphc.language.graph import Graph
+from graphc.pipeline.options import check_options
 from graphc.pipeline.stages import Stages, in_chunks, stages
+from graphc.recent import Recent
 from graphc.reporting.profile import Profile, profile
 from graphc.runtime.cpu import BoundCall, Code, Runner
 from graphc.runtime.freeze import check_unlimited, fixed_arrays, prologue_results, with_fixed
@@ -36,7 +38,7 @@ from graphc.runtime.results import Results
 
 MOST_THREADS = 1024
 
-_loaded: dict[tuple[str, Target], Loaded] = {}
+_loaded: Recent[Loaded] = Recent(256)
 
 
 class Compiled:
@@ -189,31 +191,20 @@ def compile(
     `precision`, on a GPU, is what float32 operands of products are rounded to, so that its tensor cores make them:
     "bf16", "f16" or "tf32". Params, sums and everything else stay float32.
     """
-    check_target(target)
+    check_options(
+        target,
+        for_cpu={"threads": threads},
+        for_cuda={"device": device, "precision": None if precision == "float32" else precision},
+    )
     limit = None if memory is None else parse_bytes(memory)
     if target == "cuda":
-        if threads is not None:
-            raise UnsupportedError("threads= is for target='cpu'")
         return CompiledCuda(stages(graph), device or nvidia_device(), precision, limit)
-    check_exact(precision)
     if threads is not None and not (is_whole(threads) and 1 <= threads <= MOST_THREADS):
         raise GraphError(f"threads is a whole number from 1 to {MOST_THREADS}, or None for one a core; got {threads!r}")
     return Compiled(stages(graph), threads, limit)
 
 
 def load(program: Program) -> Loaded:
-    """A program in this process. Nothing is made into machine code twice."""
+    """A program in this process. None of the last ones is made into machine code twice."""
     key = (str(program), Target.host())
-    if key not in _loaded:
-        _loaded[key] = load_program(program, key[1])
-    return _loaded[key]
-
-
-def check_target(target: str) -> None:
-    if target not in ("cpu", "cuda"):
-        raise UnsupportedError(f"no target {target!r}; use target='cpu' or target='cuda'")
-
-
-def check_exact(precision: Precision) -> None:
-    if precision != "float32":
-        raise UnsupportedError(f"precision={precision!r} is for target='cuda'")
+    return _loaded.get_or_make(key, lambda: load_program(program, key[1]))

@@ -11,11 +11,11 @@ from graphc.codegen.cuda.isa.arch import DEFAULT_ARCH, arch_named
 from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.target import Target
-from graphc.compiling.compile import check_exact, check_target
 from graphc.differentiation.grad import grad
 from graphc.errors import GraphError
 from graphc.language.graph import Graph
 from graphc.pipeline.cuda_code import cuda_code
+from graphc.pipeline.options import check_options
 from graphc.pipeline.stages import stages
 
 
@@ -43,10 +43,13 @@ def emit(
     names; without a triple, code is made for this machine. For "cuda" `arch` is a compute capability, "sm_80" to
     "sm_120", and "sm_90" if none is named; `precision` is as in `gc.compile`.
     """
-    check_target(target)
+    check_options(
+        target,
+        for_cpu={"triple": triple, "features": features or None},
+        for_cuda={"precision": None if precision == "float32" else precision},
+    )
     if target == "cuda":
         return cuda_code(stages(graph).planned, arch_named(arch or DEFAULT_ARCH), precision)
-    check_exact(precision)
     machine = Target.host() if triple is None else Target(triple=triple, cpu=arch, features=features)
     return emit_program(stages(graph).program, machine)
 

@@ -37,10 +37,17 @@ _TYPES = {
     "bfloat16": "uint16_t",
 }
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEYWORDS = frozenset(
+_KEYWORDS = frozenset(  # of C, to C23, and of C++, to C++23: the header serves both
     {"auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern"}
     | {"float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed"}
     | {"sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while"}
+    | {"alignas", "alignof", "bool", "constexpr", "false", "nullptr", "static_assert", "thread_local", "true", "typeof"}
+    | {"and", "asm", "bitand", "bitor", "catch", "class", "compl", "concept", "consteval", "constinit", "decltype"}
+    | {"delete", "explicit", "export", "friend", "mutable", "namespace", "new", "noexcept", "not", "operator", "or"}
+    | {"private", "protected", "public", "requires", "template", "this", "throw", "try", "typeid", "typename", "using"}
+    | {"virtual", "wchar_t", "xor", "and_eq", "not_eq", "or_eq", "xor_eq", "char8_t", "char16_t", "char32_t"}
+    | {"co_await", "co_return", "co_yield", "const_cast", "dynamic_cast", "reinterpret_cast", "static_cast"}
+    | {"typeof_unqual"}
 )
 _BLOCK = "workspace"
 

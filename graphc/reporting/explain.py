@@ -13,7 +13,8 @@ from typing import Literal, overload
 import numpy as np
 
 from graphc.checks.causality import Component, components, resolve
-from graphc.codegen.cuda.isa.arch import DEFAULT_ARCH, arch_named
+from graphc.codegen.cuda.isa.arch import DEFAULT_ARCH, Arch, arch_named
+from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.lengths import evaluate
 from graphc.codegen.memory.arena import buffer_bytes
 from graphc.codegen.memory.budget import parse_bytes
@@ -25,11 +26,12 @@ from graphc.codegen.target import Target
 from graphc.codegen.team.measure import this_core
 from graphc.codegen.uses import loaded, stored
 from graphc.differentiation.jacobian import Entry, Jacobian, jacobian
-from graphc.errors import ArgumentError, Location, UnsupportedError
+from graphc.errors import ArgumentError, Location
 from graphc.ir import Axis, Node, size
 from graphc.language.graph import Graph
 from graphc.ops.axis import SHIFT
 from graphc.pipeline.cuda_code import code_within, cuda_code
+from graphc.pipeline.options import check_options
 from graphc.pipeline.stages import Stages, stages
 from graphc.reporting.alternatives import Beside, Facts, alternatives
 from graphc.reporting.cuda_explanation import CudaExplanation, explain_cuda
@@ -61,6 +63,7 @@ def explain(
     arch: str = ...,
     target: Literal["cuda"],
     memory: str | int | None = ...,
+    precision: Precision = ...,
 ) -> CudaExplanation: ...
 
 
@@ -72,6 +75,7 @@ def explain(
     features: str = "",
     target: str = "cpu",
     memory: str | int | None = None,
+    precision: Precision = "float32",
 ) -> Explanation | CudaExplanation:
     """What the compiler makes of each cycle: its edges, its Jacobian, what left its loop, what is kept, how it runs.
 
@@ -80,23 +84,28 @@ def explain(
     `features` name as in `gc.emit`. Raises `ArgumentError` if a length is given for no such axis.
 
     With `target="cuda"` it is said instead how loops and products run on a GPU: which CTAs meet in each step, and where
-    the weights stay, with the estimates that decided it; of what runs with `memory` as in `gc.compile`, if it is given.
+    the weights stay, with the estimates that decided it; of what runs with `memory` and `precision` as in `gc.compile`.
     """
+    check_options(
+        target,
+        for_cpu={"triple": triple, "features": features or None},
+        for_cuda={"memory": memory, "precision": None if precision == "float32" else precision},
+    )
     if target == "cuda":
-        return _on_a_gpu(stages(graph), arch or DEFAULT_ARCH, lengths or {}, memory)
-    if memory is not None:
-        raise UnsupportedError("memory= is explained for target='cuda'")
+        return _on_a_gpu(stages(graph), arch_named(arch or DEFAULT_ARCH), lengths or {}, memory, precision)
     machine = Target.host() if triple is None else Target(triple, arch, features)
     core = this_core() if triple is None else TYPICAL
     return _Explainer(stages(graph), machine, core, lengths or {}).explanation()
 
 
-def _on_a_gpu(made: Stages, arch: str, lengths: Mapping[str, int], memory: str | int | None) -> CudaExplanation:
+def _on_a_gpu(
+    made: Stages, arch: Arch, lengths: Mapping[str, int], memory: str | int | None, precision: Precision
+) -> CudaExplanation:
     sizes = _sizes(made.planned, components(made.prepared), lengths)
     if memory is None:
-        return explain_cuda(cuda_code(made.planned, arch_named(arch)), sizes)
+        return explain_cuda(cuda_code(made.planned, arch, precision), sizes)
     limit = parse_bytes(memory)
-    code, chosen = code_within(limit, sizes, made.planned, arch_named(arch))
+    code, chosen = code_within(limit, sizes, made.planned, arch, precision)
     return explain_cuda(code, chosen, limit)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.program import Kernel, Let, Loop, Program, Reduce, Ring, Scalar, Statement, Store, kernels
-from graphc.codegen.uses import loads, stored
+from graphc.codegen.uses import loads, stored, terms
 from graphc.errors import Location
 from graphc.reporting.explanation import Kept, KernelWork, Products
 from graphc.scalar import Call, Load, Ref, Size, walk
@@ -66,9 +66,9 @@ class LoopSummary:
 
     def _products(self, reduce: Reduce) -> Products:
         lets = {let.name: let.value for let in reduce.body}
-        terms = [term for total in reduce.sums for term in _terms(total.value, lets)]
-        count = sum(isinstance(term, Call) and term.fn == "mul" for term in terms)
-        read = [dict.fromkeys(self.source(load.buffer) for load in _loads(term, lets)) for term in terms]
+        added = [term for total in reduce.sums for term in terms(total.value, lets)]
+        count = sum(isinstance(term, Call) and term.fn == "mul" for term in added)
+        read = [dict.fromkeys(self.source(load.buffer) for load in _loads(term, lets)) for term in added]
         shared = [name for name in read[0] if len(read) > 1 and all(name in other for other in read)]
         length = " × ".join(_words(dim.extent) for dim in reduce.dims)
         return Products(count, len(reduce.sums), length, tuple(shared))
@@ -106,18 +106,6 @@ def _copies(program: Program) -> Iterator[tuple[str, str]]:
 def _is_operation(part: Scalar) -> bool:
     """Whether a part of a scalar is arithmetic on values, not on subscripts or conditions."""
     return isinstance(part, Call) and part.dtype not in ("index", "bool") and part.fn not in ("select", "cast")
-
-
-def _terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
-    """What is added up, with names replaced by what they stand for."""
-    match scalar:
-        case Ref(name) if name in lets:
-            yield from _terms(lets[name], lets)
-        case Call("add", args):
-            for argument in args:
-                yield from _terms(argument, lets)
-        case _:
-            yield scalar
 
 
 def _loads(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Load]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,10 +29,12 @@ from graphc.errors import GraphError, no_copy
 from graphc.ir import Axis, Node
 from graphc.language.graph import Graph
 from graphc.machine import check_memory, cores
+from graphc.recent import Recent
 from graphc.runtime.results import Results
 from graphc.scheduling.lower import Lowered
 
 _CYCLES_A_SLEEP = 2e6  # a call may lose a tenth of its time to threads that sleep at barriers
+_MOST_LAYOUTS = 256  # that are kept
 _FEWEST_SLEEPS = 8  # that any call may have
 _RUNNING = "this bound call is running on another thread, in the memory that it has; bind one for each thread"
 
@@ -84,7 +87,7 @@ class Runner:
         self.choose = choose
         self.checks = checks
         self.threads = threads or cores()
-        self._layouts: dict[Any, Layout] = {}
+        self._layouts: Recent[Layout] = Recent(_MOST_LAYOUTS)
         self._declared = {**graph.inputs, **{n: p.node for n, p in graph.params.items()}}
         self._dtypes = {name: np.dtype(node.dtype) for name, node in self._declared.items()}
         self._settled = all(self._shown(a) for a in graph.axes.values() if isinstance(a.length, Node))
@@ -136,11 +139,8 @@ class Runner:
         if layout is None:
             arguments = check_arguments(self.graph, given)
             key = self._key({**given, **arguments.arrays})  # what made an array, such as a number, is one now
-            layout = self._layouts.get(key) if key is not None else None
-            if layout is None:
-                layout = self._layout(arguments)
-            if key is not None:
-                self._layouts[key] = layout
+            make = partial(self._layout, arguments)
+            layout = make() if key is None else self._layouts.get_or_make(key, make)
         else:
             arguments = Arguments({n: given[n] for n in self._declared}, layout.sizes)
             self._check_lengths(arguments)

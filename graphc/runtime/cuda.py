@@ -33,6 +33,7 @@ from graphc.codegen.program import Buffer, Program
 from graphc.errors import ArgumentError
 from graphc.ir import Node
 from graphc.language.graph import Graph
+from graphc.recent import Recent
 from graphc.runtime.cuda_bound import BoundCudaCall, Memory
 from graphc.runtime.results import DeviceResults, Results
 from graphc.scheduling.lower import Lowered
@@ -157,8 +158,8 @@ class CudaRunner:
         self._declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
         self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
         self._before: tuple[int, Any] | None = None  # the stream of the call before and a mark behind it, if unended
-        self._layouts: dict[tuple[int, ...], Layout] = {}
-        self._launchers: dict[tuple[Prepared, ...], Callable[[int], None]] = {}
+        self._layouts: Recent[Layout] = Recent(_MOST_LAYOUTS)
+        self._launchers: Recent[Callable[[int], None]] = Recent(_MOST_LAUNCHERS)
         self._lock = threading.Lock()
         self._arch = arch
         stream = device.stream
@@ -219,11 +220,7 @@ class CudaRunner:
     def _layout(self, sizes: Mapping[str, int]) -> Layout:
         """Made once for each lengths of a call; the cost model takes longer than a short sequence."""
         key = tuple(sizes[name] for name in self.graph.axes)
-        if key not in self._layouts:
-            if len(self._layouts) == _MOST_LAYOUTS:
-                self._layouts.pop(next(iter(self._layouts)))
-            self._layouts[key] = self._laid(sizes, None)
-        return self._layouts[key]
+        return self._layouts.get_or_make(key, lambda: self._laid(sizes, None))
 
     def _laid(self, lengths: Mapping[str, int], groupings: Mapping[str, Grouping] | None) -> Layout:
         chosen = self.choose(lengths)
@@ -357,11 +354,7 @@ class CudaRunner:
     def _launcher(self, layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> Callable[[int], None]:
         """Calls with the same arrays have the same."""
         made = _prepared(layout, aligned, addresses)
-        if made not in self._launchers:
-            if len(self._launchers) == _MOST_LAUNCHERS:
-                self._launchers.pop(next(iter(self._launchers)))
-            self._launchers[made] = self.device.launcher(made, _order(layout, addresses))
-        return self._launchers[made]
+        return self._launchers.get_or_make(made, lambda: self.device.launcher(made, _order(layout, addresses)))
 
     def _leave(self, arrays: Iterable[object], queue: _Queue) -> None:
         """End a call whose outputs stay on the GPU: behind a mark on the caller's stream, or when it has ended."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -325,20 +326,20 @@ class NvidiaDevice:
 
     def _function(self, launch: Prepared) -> Any:
         """A kernel, which is told before the first launch that asks for so much: the next call may ask for more."""
-        module = launch.module
-        function = module.functions.get(launch.symbol)
-        if function is None:
-            function = _Function(self._call("cuModuleGetFunction", module.handle, launch.symbol.encode()))
-            module.functions[launch.symbol] = function
-        attributes = self._driver.CUfunction_attribute
-        if launch.cluster > function.cluster:
-            attribute = attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
-            self._call("cuFuncSetAttribute", function.handle, attribute, 1)
-            function.cluster = launch.cluster
-        if launch.shared > function.shared:
-            attribute = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._call("cuFuncSetAttribute", function.handle, attribute, launch.shared)
-            function.shared = launch.shared
+        module, attributes = launch.module, self._driver.CUfunction_attribute
+        with module.lock:  # or a smaller request of another thread's might reach the driver behind a larger one
+            function = module.functions.get(launch.symbol)
+            if function is None:
+                function = _Function(self._call("cuModuleGetFunction", module.handle, launch.symbol.encode()))
+                module.functions[launch.symbol] = function
+            if launch.cluster > function.cluster:
+                attribute = attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+                self._call("cuFuncSetAttribute", function.handle, attribute, 1)
+                function.cluster = launch.cluster
+            if launch.shared > function.shared:
+                attribute = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                self._call("cuFuncSetAttribute", function.handle, attribute, launch.shared)
+                function.shared = launch.shared
         return function.handle
 
     def _enter(self) -> None:
@@ -361,6 +362,7 @@ class _Module:
     def __init__(self, device: NvidiaDevice, handle: Any) -> None:
         self.handle = handle
         self.functions: dict[str, _Function] = {}
+        self.lock = threading.Lock()
         self._device = device
 
     def __del__(self) -> None:

@@ -1,0 +1,18 @@
+"""The options of `gc.compile`, `gc.emit` and `gc.explain`: each is for one target, and refused for the other."""
+
+from __future__ import annotations
+
+from graphc.errors import UnsupportedError
+
+TARGETS = ("cpu", "cuda")
+
+
+def check_options(target: str, for_cpu: dict[str, object], for_cuda: dict[str, object]) -> None:
+    """Raises `UnsupportedError` for a target that is none, and for an option, by name, that is given and is for the
+    other target. One that is not given is None."""
+    if target not in TARGETS:
+        raise UnsupportedError(f"no target {target!r}; use {' or '.join(f'target={name!r}' for name in TARGETS)}")
+    other, options = ("cuda", for_cuda) if target == "cpu" else ("cpu", for_cpu)
+    for name, value in options.items():
+        if value is not None:
+            raise UnsupportedError(f"{name}={value!r} is for target={other!r}")
