@@ -2,7 +2,8 @@
 
 In: the planned Program of a graph. Out: PTX (`cuda_code`); and `CudaVersions`, which has code for every call.
 
-    … → plan → [chunk] → join_stored → join → split → cast_operands → split_sums → early → reuse → LLVM → PTX
+    … → plan → [chunk] → merge_stored_sums → merge_sums → split → cast_operands → split_reductions
+        → reorder → share_buffers → LLVM → PTX
 
 Of the passes for the CPU those stay that shorten sums and save memory; those that lay out memory for vectors do not.
 """
