@@ -38,7 +38,7 @@ bench: $(STAMP)
 
 # Write the printed forms in docs/ and tests/golden/ anew; read the difference before you commit it.
 golden: $(STAMP)
-	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_golden.py --update-golden
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_golden.py tests/test_layout.py --update-golden
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

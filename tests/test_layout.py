@@ -10,6 +10,7 @@ import networkx
 import pytest
 
 import graphc
+from tests.structure import drawn, picture, reduced
 
 ROOT = Path(__file__).parent.parent
 
@@ -128,6 +129,26 @@ def test_imports_have_no_cycle() -> None:
     graph = networkx.DiGraph((m, other) for m, path in sources.items() for other in _imports(m, path, sources))
     cycles = [c for c in networkx.strongly_connected_components(graph) if len(c) > 1]
     assert not cycles
+
+
+def _folder(module: str, sources: dict[str, Path]) -> str:
+    """The folder of a module; two that are one layer are drawn as one."""
+    folder = module if sources[module].name == "__init__.py" else module.rpartition(".")[0]
+    return "language" if folder == "notation" else folder
+
+
+def test_the_picture_shows_the_folders(request: pytest.FixtureRequest) -> None:
+    sources = _sources()
+    edges = reduced(
+        (_folder(module, sources), _folder(other, sources))
+        for module, path in sources.items()
+        for other in _imports(module, path, sources)
+        if _folder(module, sources) and _folder(other, sources)
+    )
+    path = ROOT / "docs" / "images" / "structure.svg"
+    if request.config.getoption("--update-golden"):
+        path.write_text(picture(edges), encoding="utf-8")
+    assert drawn(path.read_text(encoding="utf-8")) == edges, "make golden draws it anew"
 
 
 def test_every_package_is_installed() -> None:
