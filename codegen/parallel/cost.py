@@ -12,16 +12,14 @@ from dataclasses import dataclass
 
 from graphc.codegen.lengths import points_of
 from graphc.codegen.parallel.core import Core
-from graphc.codegen.program import Call, Dim, Index, Kernel, Let, Load, Scalar
+from graphc.codegen.program import Dim, Index, Kernel, Let, Load, Scalar
+from graphc.codegen.tiling.instructions import instructions
 from graphc.scalar import walk
 
 __all__ = ["Cost", "Operand", "cost"]
 
 _PER_CYCLE = 2
 _STORE = 2
-_INSTRUCTIONS = {"div": 8, "sqrt": 8, "floordiv": 20, "mod": 20, "pow": 120} | dict.fromkeys(
-    ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos", "erf"), 40
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +48,14 @@ class Cost:
 
 def cost(kernel: Kernel, lanes: int) -> Cost:
     """The cost of a kernel whose points, or whose reductions' points, run in vectors of `lanes` lanes."""
-    each = _STORE * len(kernel.stores) + _instructions([store.value for store in kernel.stores])
+    each = _STORE * len(kernel.stores) + _at_least_one([store.value for store in kernel.stores])
     inside: list[Cost] = []
     operands: set[Operand] = set()
     for step in kernel.body:
         if isinstance(step, Let):
-            each += _instructions([step.value])
+            each += _at_least_one([step.value])
             continue
-        inside.append(Cost(step.dims, _instructions(step.values) / lanes))
+        inside.append(Cost(step.dims, _at_least_one(step.values) / lanes))
         operands |= {_operand(p) for value in step.values for p in walk(value) if isinstance(p, Load)}
     return Cost(kernel.dims, each / lanes, tuple(inside), frozenset(operands))
 
@@ -66,11 +64,6 @@ def _operand(load: Load) -> Operand:
     return Operand(load.buffer, frozenset(p.name for s in load.at for p in walk(s) if isinstance(p, Index)))
 
 
-def _instructions(scalars: Sequence[Scalar]) -> float:
-    """Loads in products are free: they start beside the multiplications, and a tile shares them."""
-    total = 0.0
-    for scalar in scalars:
-        for part in walk(scalar):
-            if isinstance(part, Call) and part.dtype != "index":
-                total += _INSTRUCTIONS.get(part.fn, 1)
-    return max(1.0, total)
+def _at_least_one(scalars: Sequence[Scalar]) -> float:
+    """Their instructions; one at least, to load or to store."""
+    return max(1.0, instructions(scalars))

@@ -54,7 +54,7 @@ def _parts(statement: Statement, program: Program, taken: set[str]) -> Sequence[
     """The statement, or its parts, with names that are added to those `taken`."""
     if isinstance(statement, Loop):
         return (_inside(statement, program, taken),)
-    parts = [fission for turned in _turned(statement, program) for fission in _smaller(turned, program)]
+    parts = [part for turned in _turned(statement, program) for part in _smaller(turned, program)]
     return _named(statement, parts, taken)
 
 
@@ -72,8 +72,8 @@ def _named(kernel: Kernel, parts: Sequence[Kernel], taken: set[str]) -> Sequence
     if len(parts) == 1:
         return parts
     fresh = (name for k in itertools.count(1) if (name := f"{kernel.name}.{k}") not in taken)
-    named = [replace(fission, name=name) for fission, name in zip(parts, fresh, strict=False)]
-    taken |= {fission.name for fission in named}
+    named = [replace(part, name=name) for part, name in zip(parts, fresh, strict=False)]
+    taken |= {part.name for part in named}
     return named
 
 

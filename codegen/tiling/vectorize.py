@@ -31,6 +31,8 @@ _ONE_PIECE = 2  # times the depth: a reduction no longer than this is not cut
 _WAITING = 1 << 18  # bytes of accumulators that wait between the pieces of a reduction
 _MOST_WAITING = 1 << 18  # and with the short dimensions inside
 _SHALLOWEST = 16  # points of a reduction between taking up its accumulators and putting them down
+_FEW_TERMS = 8  # whose rows, of as many buffers, are streams that a processor brings ahead
+_STREAMED = 1 << 16  # bytes of accumulators that wait meanwhile
 _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
 
@@ -110,6 +112,9 @@ def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
     tiled, row = _tiled(kernel, vector, access)
     if not tiled:
         return Schedule(vector, lanes, 1, None, 1)
+    streamed = None if row is not None else _streamed(kernel, tiled, vector, lanes, access)
+    if streamed is not None:
+        return streamed
     tile = best_tile(_step(kernel, tiled, vector, row, lanes, target, access))
     rows, vectors = tile.rows, tile.vectors
     block = rows * -(-_BLOCK // rows)
@@ -173,6 +178,33 @@ def _inside(
             waiting *= int(dim.extent.value)
             found.append(dim.index)
     return tuple(reversed(found))
+
+
+def _streamed(kernel: Kernel, reduces: list[Reduce], vector: str, lanes: int, access: Access) -> Schedule | None:
+    """The schedule of long sums of which no two points read the same, such as Σ a[t, u, v] · b[t, u, v] over t. Alone, a
+    vector of points would go through all of memory, and take a cache line of every page; so many rows go through it
+    together, a few terms at a time."""
+    dims = [dim for dim in kernel.dims if dim.index != vector and dim.extent != Const(1, "index")]
+    plain = len(reduces) == sum(isinstance(step, Reduce) for step in kernel.body)
+    if not dims or not plain or any(store.accumulate for store in kernel.stores):
+        return None
+    row = dims[-1]
+    every = [load for reduce in reduces for load in _reduce_loads(reduce, access) if vector in access.dependence(load)]
+    far = [
+        load
+        for load in every
+        for reduce in reduces
+        if reduce.dims
+        and row.index in access.dependence(load)
+        and access.lane_step(load.buffer, load.at, reduce.dims[-1].index, 1) not in (0, 1)
+    ]
+    if not far or min(map(length, reduces)) <= _ONE_PIECE * _FEW_TERMS:
+        return None
+    waiting = sum(len(reduce.sums) for reduce in reduces) * lanes * _BYTES["float32"]
+    block = max(1, _STREAMED // waiting)
+    if isinstance(row.extent, Const):
+        block = min(block, int(row.extent.value))
+    return Schedule(vector, lanes, 1, row.index, 1, True, block, _FEW_TERMS, 1, (1,), (1,))
 
 
 def length(reduce: Reduce) -> float:

@@ -1,8 +1,8 @@
 """From a graph to a Program for the CPU, stage by stage.
 
     verify → prepare → lookahead → schedule → fuse → lower → plan → [chunk]
-        → scatter → merge_sums → materialize → split → layout → pad → predicate → split_reduction → fission → pack
-        → collapse → reorder → share_buffers
+        → scatter → merge_sums → materialize → split → layout → pad → predicate → split_reduction → fission
+        → vector_epilogues → pack → collapse → reorder → share_buffers
 
 Each stage is a pure function of the one before, and the Program is checked before code is made of it.
 """
@@ -28,6 +28,7 @@ from graphc.codegen.passes.predication import predicate
 from graphc.codegen.passes.scatter import scatter
 from graphc.codegen.passes.split import split
 from graphc.codegen.passes.split_reduction import split_reduction
+from graphc.codegen.passes.vector_epilogue import vector_epilogues
 from graphc.codegen.program import Program
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.language.graph import Graph
@@ -79,6 +80,7 @@ ARRANGING: tuple[Callable[[Program], Program], ...] = (
     predicate,  # sums skip what adds nothing: the questions that pad has left
     split_reduction,  # sums with few results get points that threads can share
     fission,  # kernels are what their tiles can hold: before pack, which lays operands out for the tiles
+    vector_epilogues,  # what is made of horizontal sums runs in vectors: before pack, which asks what does
     pack,  # operands lie in panels
     collapse,  # dims that are walked together are one: once all addresses are known
     reorder,  # statements in the order that needs the least memory

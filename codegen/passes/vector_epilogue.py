@@ -1,0 +1,121 @@
+"""Computes in vectors what is made of horizontal sums: afterwards the sums are stored, and a kernel of its own reads them.
+
+In: a Program. Out: a Program that computes the same. A sum along the last dim of what it reads runs in lanes along that
+dim (`graphc.codegen.tiling.vectorize`), and the kernel's points one by one; so all that they make of the sum would be
+scalar code:
+
+    y[t, u] = gelu(Σ c[u, k] · s[t, u, k] over k)
+    becomes
+    p[t, u] = Σ c[u, k] · s[t, u, k] over k;    y[t, u] = gelu(p[t, u])
+
+This is done where enough is made of the sums, at enough points, to pay for storing them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from graphc.codegen.program import (
+    Buffer,
+    Const,
+    Index,
+    Kernel,
+    Let,
+    Load,
+    Loop,
+    Program,
+    Reduce,
+    Ref,
+    Statement,
+    Store,
+    kernels,
+)
+from graphc.codegen.tiling.instructions import instructions
+from graphc.codegen.tiling.vectorize import vector_index
+from graphc.codegen.uses import used_steps
+from graphc.scalar import walk
+
+__all__ = ["vector_epilogues"]
+
+_WORTH = (
+    12  # instructions at a point, beside those that the sums need: storing a sum and loading it again costs as much
+)
+_WORTH_A_STEP = 1 << 12  # instructions in a step of a loop, which takes longer with one more kernel
+_UNKNOWN = 16  # points of a dim whose length comes with the data
+
+
+def vector_epilogues(program: Program) -> Program:
+    """Every kernel of which that can be said, in loops too, as two."""
+    taken = {kernel.name for kernel in kernels(program.body)} | {buffer.name for buffer in program.buffers}
+    buffers: list[Buffer] = []
+
+    def parts(statements: tuple[Statement, ...], in_loop: bool) -> Iterator[Statement]:
+        for statement in statements:
+            if isinstance(statement, Loop):
+                yield replace(statement, body=tuple(parts(statement.body, True)))
+                continue
+            found = _apart(statement, program, in_loop, taken)
+            if found is None:
+                yield statement
+                continue
+            sums, rest, made = found
+            buffers.extend(made)
+            yield from (sums, rest)
+
+    body = tuple(parts(program.body, False))
+    return replace(program, buffers=(*program.buffers, *buffers), body=body)
+
+
+def _apart(
+    kernel: Kernel, program: Program, in_loop: bool, taken: set[str]
+) -> tuple[Kernel, Kernel, list[Buffer]] | None:
+    """The kernel's sums, and what is made of them; and the buffers between. None, if it stays as it is."""
+    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    if not reduces or any(store.accumulate for store in kernel.stores):
+        return None
+    if any(isinstance(part, Index) for dim in kernel.dims for part in walk(dim.extent)):
+        return None  # memory has no lengths that change from step to step
+    if vector_index(kernel, program) is not None:
+        return None
+    totals = [total for reduce in reduces for total in reduce.sums]
+    extents = tuple(dim.extent for dim in kernel.dims)
+    buffers = {
+        total.name: Buffer(f"{kernel.name}.{total.name}", total.value.dtype, extents, "temp") for total in totals
+    }
+    at = tuple(Index(dim.index) for dim in kernel.dims)
+    stores = tuple(Store(buffers[t.name].name, at, Ref(t.name, t.value.dtype)) for t in totals)
+    sums = Kernel(f"{kernel.name}.sums", kernel.dims, used_steps(kernel.body, stores), stores)
+    loaded = [
+        part
+        for step in kernel.body
+        for part in (
+            (step,)
+            if isinstance(step, Let)
+            else tuple(Let(t.name, Load(buffers[t.name].name, at, t.value.dtype)) for t in step.sums)
+        )
+    ]
+    rest = replace(kernel, body=used_steps(loaded, kernel.stores))
+    saved = _instructions(rest) - _instructions(sums)
+    if saved < _WORTH or (in_loop and saved * _points(kernel) < _WORTH_A_STEP):
+        return None
+    with_buffers = replace(program, buffers=(*program.buffers, *buffers.values()))
+    if vector_index(rest, with_buffers, whole=kernel) is None or taken & {
+        sums.name,
+        *(b.name for b in buffers.values()),
+    }:
+        return None
+    taken |= {sums.name, *(buffer.name for buffer in buffers.values())}
+    return sums, rest, list(buffers.values())
+
+
+def _instructions(kernel: Kernel) -> float:
+    """Those of a point, without its sums."""
+    lets = [step.value for step in kernel.body if isinstance(step, Let)]
+    return instructions([*lets, *(store.value for store in kernel.stores)])
+
+
+def _points(kernel: Kernel) -> int:
+    """How many, where a length that comes with the data is a typical one."""
+    return math.prod(int(d.extent.value) if isinstance(d.extent, Const) else _UNKNOWN for d in kernel.dims)
