@@ -16,12 +16,14 @@
     loop around it: no point reads what another point of the same kernel stores.
 10. A temp or an output that a kernel loads is stored by a kernel before it; or, where the load is of another step of a
     loop around it, by any kernel of that loop.
+11. A subscript that adds up indices of known extents, times constants, stays inside a dim of known extent; that of a
+    load only where neither it nor a reduction around it has a `when`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from graphc.codegen.program import (
@@ -102,6 +104,8 @@ class _Scope:
     loops: frozenset[str]
     indices: frozenset[str] = frozenset()
     names: Mapping[str, str] | None = None
+    extents: Mapping[str, int] = field(default_factory=dict)  # of indices of which they are known
+    is_guarded: bool = False  # by the condition of a reduction
 
 
 def _require(condition: bool, message: str) -> None:
@@ -142,12 +146,14 @@ def _kernel(kernel: Kernel, outer: _Scope) -> None:
 
 def _enter(dims: tuple[Dim, ...], outer: _Scope) -> _Scope:
     """The scope with the dims' indices. An extent sees none of them: the domain is a box."""
-    indices = set(outer.indices)
+    indices, extents = set(outer.indices), dict(outer.extents)
     for dim in dims:
         _extent(dim.extent, outer)
         _require(dim.index not in indices | outer.loops, f"index {dim.index} is in scope already")
         indices.add(dim.index)
-    return replace(outer, indices=frozenset(indices))
+        if isinstance(dim.extent, Const):
+            extents[dim.index] = int(dim.extent.value)
+    return replace(outer, indices=frozenset(indices), extents=extents)
 
 
 def _define(name: str, dtype: str, names: dict[str, str], taken: set[str]) -> None:
@@ -162,6 +168,7 @@ def _reduce(reduce: Reduce, outer: _Scope, names: dict[str, str], taken: set[str
     scope = replace(_enter(reduce.dims, outer), names=inner)
     if reduce.when is not None:
         _condition(reduce.when, scope)
+        scope = replace(scope, is_guarded=True)
     for let in reduce.body:
         _scalar(let.value, scope)
         _define(let.name, let.value.dtype, inner, taken)
@@ -175,6 +182,7 @@ def _reduce(reduce: Reduce, outer: _Scope, names: dict[str, str], taken: set[str
 
 def _store(store: Store, scope: _Scope) -> None:
     buffer = _element(store.buffer, store.at, store.value.dtype, scope)
+    _inside(store.at, buffer, scope)
     _require(buffer.kind != "input", f"input {buffer.name} is stored to")
     _scalar(store.value, scope)
     _require(not store.accumulate or buffer.dtype in _NUMBERS, f"{buffer.name} of {buffer.dtype} accumulates")
@@ -189,6 +197,37 @@ def _element(name: str, at: tuple[Scalar, ...], dtype: str, scope: _Scope) -> Bu
     for subscript in at:
         _index(subscript, scope)
     return buffer
+
+
+def _inside(at: tuple[Scalar, ...], buffer: Buffer, scope: _Scope) -> None:
+    """Subscripts lie inside the buffer, as far as it can be said without the lengths of a call."""
+    for subscript, dim in zip(at, buffer.dims, strict=True):
+        reach = _reach(subscript, scope.extents) if isinstance(dim, Const) else None
+        if reach is not None and isinstance(dim, Const):
+            low, high = reach
+            _require(low >= 0 and high < dim.value, f"{subscript}, from {low} to {high}, leaves {buffer}")
+
+
+def _reach(scalar: Scalar, extents: Mapping[str, int]) -> tuple[int, int] | None:
+    """The least and the greatest value of a sum of indices, each once and times a constant; None of anything else, or
+    where an index has no point."""
+    match scalar:
+        case Const(value):
+            return int(value), int(value)
+        case Index(name) if extents.get(name, 0) > 0:
+            return 0, extents[name] - 1
+        case Call("mul", (a, Const(value))) | Call("mul", (Const(value), a)):
+            factor, reach = int(value), _reach(a, extents)
+            return reach and (min(factor * reach[0], factor * reach[1]), max(factor * reach[0], factor * reach[1]))
+        case Call("add" | "sub" as fn, (a, b)):
+            names = [{part.name for part in walk(x) if isinstance(part, Index)} for x in (a, b)]
+            first, second = _reach(a, extents), _reach(b, extents)
+            if first is None or second is None or names[0] & names[1]:
+                return None
+            if fn == "sub":
+                second = -second[1], -second[0]
+            return first[0] + second[0], first[1] + second[1]
+    return None
 
 
 def _index(scalar: Scalar, scope: _Scope) -> None:
@@ -218,9 +257,11 @@ def _scalar(scalar: Scalar, scope: _Scope) -> None:
             _require(found is not None, f"%{name} is not defined here")
             _require(found == dtype, f"%{name} is used as {dtype} and defined as {found}")
         case Load(buffer, at, dtype, when):
-            _element(buffer, at, dtype, scope)
+            found_buffer = _element(buffer, at, dtype, scope)
             if when is not None:
                 _condition(when, scope)
+            elif not scope.is_guarded:
+                _inside(at, found_buffer, scope)
         case Call(_, args):
             for argument in args:
                 _scalar(argument, scope)

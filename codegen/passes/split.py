@@ -62,7 +62,10 @@ class _Parts:
     dims: tuple[Dim, ...]
 
     def digits(self, low: int, high: int) -> Scalar | None:
-        """(position mod high) // low; None if the digits are not cut there."""
+        """(position mod high) // low; None if the digits are not cut there. No position reaches the dim's extent."""
+        high = min(high, self.extent)
+        if low >= high:
+            return index(0)
         if not {low, high} <= {*self.places, self.extent}:
             return None
         total: Scalar = index(0)
@@ -84,8 +87,9 @@ def _parts(dims: Sequence[Dim], reduces: Sequence[Reduce], access: Access) -> di
     found: dict[str, _Parts] = {}
     for dim in dims:
         if isinstance(dim.extent, Const):
-            apart = {cut for s in subscripts for cut in cuts(s, Index(dim.index))}
-            places = sorted({1, int(dim.extent.value)} | apart)
+            extent = int(dim.extent.value)
+            apart = {cut for s in subscripts for cut in cuts(s, Index(dim.index)) if cut < extent}
+            places = sorted({1, extent} | apart)
             if len(places) > 2 and all(b % a == 0 for a, b in pairwise(places)):
                 digits = [Dim(f"{dim.index}.{k}", index(b // a)) for k, (a, b) in enumerate(pairwise(places))]
                 found[dim.index] = _Parts(tuple(places[-2::-1]), tuple(digits[::-1]))

@@ -1,4 +1,4 @@
-"""Computes in vectors what is made of horizontal sums: afterwards the sums are stored, and a kernel of its own reads them.
+"""Computes in vectors what is made of horizontal sums: afterwards these are stored, and a kernel of its own reads them.
 
 In: a Program. Out: a Program that computes the same. A sum along the last dim of what it reads runs in lanes along that
 dim (`graphc.codegen.tiling.vectorize`), and the kernel's points one by one; so all that they make of the sum would be

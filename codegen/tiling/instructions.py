@@ -15,8 +15,8 @@ _INSTRUCTIONS = {"div": 8, "sqrt": 8, "floordiv": 20, "mod": 20, "pow": 120} | d
 
 
 def instructions(scalars: Iterable[Scalar]) -> float:
-    """Those of the arithmetic, not of addresses or loads: loads in products start beside the multiplications, and a tile
-    shares them."""
+    """Those of the arithmetic, not of addresses or loads: loads in products start beside the multiplications, and a
+    tile shares them."""
     total = 0.0
     for scalar in scalars:
         for part in walk(scalar):

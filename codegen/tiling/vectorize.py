@@ -181,8 +181,8 @@ def _inside(
 
 
 def _streamed(kernel: Kernel, reduces: list[Reduce], vector: str, lanes: int, access: Access) -> Schedule | None:
-    """The schedule of long sums of which no two points read the same, such as Σ a[t, u, v] · b[t, u, v] over t. Alone, a
-    vector of points would go through all of memory, and take a cache line of every page; so many rows go through it
+    """The schedule of long sums of which no two points read the same, such as Σ a[t, u, v] · b[t, u, v] over t. Alone,
+    a vector of points would go through all of memory, and take a cache line of every page; so many rows go through it
     together, a few terms at a time."""
     dims = [dim for dim in kernel.dims if dim.index != vector and dim.extent != Const(1, "index")]
     plain = len(reduces) == sum(isinstance(step, Reduce) for step in kernel.body)
