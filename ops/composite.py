@@ -69,12 +69,13 @@ def _log_softmax_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
 
 def _log_softmax_expand(node: Node) -> Node:
     (x,) = node.inputs
-    return sub(x, _log_sum_exp(x))
+    below = sub(x, _max_last(x))  # first: next to large logits the logarithm would be rounded away
+    return sub(below, _log_sum(below))
 
 
-def _log_sum_exp(x: Node) -> Node:
-    top = _max_last(x)
-    return add(top, log(_sum_last(exp(sub(x, top)))))
+def _log_sum(below: Node) -> Node:
+    """log Σ exp of logits that are at most 0."""
+    return log(_sum_last(exp(below)))
 
 
 LOG_SOFTMAX = Op(
@@ -115,8 +116,10 @@ def one_hot(label: Node, classes: int, dtype: str) -> Node:
 
 def _cross_entropy_expand(node: Node) -> Node:
     logits, label = node.inputs
-    picked = sum_(mul(one_hot(label, logits.shape[-1], logits.dtype), logits), dims=(len(logits.shape) - 1,))
-    return add(reshape(_log_sum_exp(logits), label.shape), neg(picked))
+    below = sub(logits, _max_last(logits))
+    at_label = one_hot(label, logits.shape[-1], "bool")
+    picked = sum_(where(at_label, below, const(0.0, logits.dtype)), dims=(len(logits.shape) - 1,))
+    return sub(reshape(_log_sum(below), label.shape), picked)
 
 
 def _cross_entropy_gradient(node: Node, d: Node) -> Sequence[Node | None]:

@@ -233,17 +233,26 @@ def _concat_gradient(node: Node, d: Node) -> Sequence[Node]:
 def _concat_lower(node: Node, site: Site) -> Scalar:
     dim = node["dim"]
     starts = concat_starts(node)
-    result: Scalar | None = None
-    for k in reversed(range(len(starts))):
+
+    def before(end: int) -> Scalar:
+        return site.let(call("lt", site.event[dim], index(end)))
+
+    def part(k: int) -> Scalar:
         event = list(site.event)
         event[dim] = call("sub", site.event[dim], index(starts[k]))
-        end = index(starts[k] + node.inputs[k].shape[dim])
-        here = site.let(call("lt", site.event[dim], end))
+        here = before(starts[k] + node.inputs[k].shape[dim])
         inside = site.let(call("and", call("le", index(starts[k]), site.event[dim]), here))
-        value = site.read(k, event=tuple(event), when=inside)
-        result = value if result is None else call("select", here, value, result)
-    assert result is not None
-    return result
+        return site.read(k, event=tuple(event), when=inside)
+
+    def chosen(first: int, last: int) -> Scalar:
+        """The element, if it is in the parts first ≤ k < last: which half they are in, and so on."""
+        if last - first == 1:
+            return part(first)
+        middle = (first + last) // 2
+        left = chosen(first, middle)
+        return call("select", before(starts[middle]), left, chosen(middle, last))
+
+    return chosen(0, len(starts))
 
 
 CONCAT = Op(

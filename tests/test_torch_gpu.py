@@ -16,7 +16,7 @@ from tests.cuda_emulated import EmulatedDevice
 from tests.test_torch import network
 
 torch = pytest.importorskip("torch")
-module_of = pytest.importorskip("graphc.torch")
+module_of = pytest.importorskip("graphc.torch.module")
 tensors = pytest.importorskip("graphc.torch.tensors")
 STREAM = 4711
 

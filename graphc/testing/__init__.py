@@ -8,7 +8,7 @@ def test_my_pass(example):
     before, after = gc.interpret(example.graph, **example.arrays), …
 """
 
-from graphc.testing.gradient_check import GradientError, check_gradients, random_arrays
+from graphc.testing.gradient_check import Arrays, GradientError, check_gradients, random_arrays
 from graphc.testing.graphs import Example, graphs
 
-__all__ = ["Example", "GradientError", "check_gradients", "graphs", "random_arrays"]
+__all__ = ["Arrays", "Example", "GradientError", "check_gradients", "graphs", "random_arrays"]
