@@ -253,3 +253,23 @@ def test_one_step_instead_of_two_is_found() -> None:
 
     with pytest.raises(Race):
         run(recurrent("elman", 8), lambda text: in_function(text, r"k\d+_loop_t_cluster2", one))
+
+
+@pytest.mark.parametrize(
+    ("filters", "size", "padding", "dilation"), [(2, 2, 1, 1), (2, 3, 2, 1), (1, 5, 4, 1), (3, 2, 40, 40)]
+)
+def test_windows_over_the_border_read_nothing_beyond_a_mirror(
+    filters: int, size: int, padding: int, dilation: int
+) -> None:
+    """A state that is read through padded windows, whose elements beyond the border lie nowhere."""
+    g = gc.Graph("windows")
+    t, n = g.axis("t"), g.axis("n")
+    h = g.state("h", (2, 6), over=(t, n))
+    kernel = g.param("kernel", (filters, 2, size), init="uniform(1)")
+    found = gc.tanh(gc.conv(h[t - 1], kernel, padding=padding, dilation=dilation))
+    points = found.shape[0] * found.shape[1]
+    U = g.param("U", (12, points), init="uniform(1)")
+    h[t] = gc.tanh((U @ found.reshape(points)).reshape(2, 6) + g.input("x", (2, 6), over=(t, n)))
+    g.output("loss", gc.sum(gc.sum(h * h), over=(t, n)))
+    dg = gc.grad(g, "loss")
+    check(dg, arrays_of(dg, **SIZES), SIZES, 2e-4)

@@ -61,6 +61,7 @@ class Scalars:
         self.mirrors = mirrors or {}
         self.near = near
         self.alone = alone
+        self._around = frozenset(indices)
         self._scopes: list[dict[Scalar, Value]] = [{Index(name): value for name, value in indices.items()}]
         self._guards: list[Value] = []
 
@@ -112,7 +113,7 @@ class Scalars:
         """An element; where its condition is false, one that lies nowhere."""
         f, dtype = self.function, self.access.buffers[load.buffer].dtype
         if load in self.near:
-            return read(f, self.mirrored(load), self.mirrors[load.buffer].mirror.dtype, 1, None)
+            return read(f, self._near(load), self.mirrors[load.buffer].mirror.dtype, 1, None)
         exists = self._exists(load)
         if exists is None:
             return read(f, self.pointer(load.buffer, load.at), dtype, 1, None)
@@ -123,6 +124,14 @@ class Scalars:
         # Neighbours stay neighbours, wherever they lie, and are loaded together.
         line = f.select(exists, self.pointer(load.buffer, (*load.at[:-1], index(0))), nowhere)
         return read(f, f.offset(line, STORAGE[dtype][0], self.value(last)), dtype, 1, None)
+
+    def _near(self, load: Load) -> Value:
+        """Where a load finds its element in shared memory; where its condition is false, where the mirror begins. Steps
+        need no condition: the mirror has a place for each, and zeros where there is none."""
+        pointer = self.mirrored(load)
+        if load.when is None or self.access.dependence(load.when) <= self._around:
+            return pointer
+        return self.function.select(self.value(load.when), pointer, self.mirrors[load.buffer].base)
 
     def mirrored(self, load: Load) -> Value:
         """Where an element lies in shared memory."""
