@@ -28,6 +28,9 @@ FLOATING = (*STORED, *FLOATS)  # what has a derivative
 DTYPES = ("bool", "int32", *FLOATING)  # in the order of promotion; those of STORED become float32 first
 
 
+MOST_POINTS = 2**31 - 1  # of an axis, whose positions are int32 values
+
+
 def check_dtype(dtype: Any) -> str:
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in DTYPES:
@@ -57,9 +60,42 @@ def _steps(axis: Axis, offset: object) -> int:
     return int(offset)
 
 
+def _no_number(self: Any, *_: object) -> NoReturn:
+    raise AxisError(
+        f"a point of axis {_name_of(self)!r} is no number while the graph is built, and no condition; the position is "
+        f"gc.index({_name_of(self)}): gc.where(gc.index({_name_of(self)}) == 0, a, b)"
+    )
+
+
+def _no_elements(self: Any, *_: object) -> NoReturn:
+    t = _name_of(self)
+    raise AxisError(
+        f"an axis has no elements; x[{t}.first], x[{t}.last] and x[{t}.at(3)] are values at one of its points"
+    )
+
+
+def _name_of(self: Axis | AxisPoint | AxisEdge) -> str:
+    return self.name if isinstance(self, Axis) else self.axis.name
+
+
+class _AlongAxis:
+    """What an axis and its points are not: numbers, conditions, sequences."""
+
+    __slots__ = ()
+
+    __lt__ = __le__ = __gt__ = __ge__ = __float__ = __int__ = __index__ = _no_number
+    __getitem__ = _no_elements
+
+    def _differs(self, other: object) -> bool:
+        """Of what is not of the same kind. A comparison with a number is a mistake: it would be one answer for all
+        points."""
+        if isinstance(other, int | float | np.number | np.ndarray) or hasattr(other, "node"):
+            _no_number(self)
+        return True
+
+
 def _no_point(self: Axis | AxisPoint, *_: object) -> NoReturn:
-    name = self.name if isinstance(self, Axis) else self.axis.name
-    raise AxisError(f"{_DISTANCE.format(name)}; no multiple or part of it is a point")
+    raise AxisError(f"{_DISTANCE.format(_name_of(self))}; no multiple or part of it is a point")
 
 
 _DISTANCE = (
@@ -69,7 +105,7 @@ _DISTANCE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class Axis(_AlongAxis):
     """A named axis: time, batch, image rows.
 
     `length` is an int (fixed), None (it comes with the data), or an int32 node without this axis (it differs
@@ -83,10 +119,15 @@ class Axis:
     dtype: str = field(default="float32", compare=False, repr=False)
     like: Axis | None = None
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Axis):
+            return not self._differs(other)
+        return (self.name, self.length, self.like) == (other.name, other.length, other.like)
+
     @property
     def root(self) -> Axis:
         """The axis that this is an index of: itself, unless it is like another."""
-        return self.like or self
+        return self if self.like is None else self.like
 
     @property
     def is_open(self) -> bool:
@@ -126,11 +167,22 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class AxisPoint:
+class AxisPoint(_AlongAxis):
     """The point `offset` steps further along an axis than the current one."""
 
     axis: Axis
     offset: int
+
+    def __post_init__(self) -> None:
+        if abs(self.offset) > MOST_POINTS:
+            raise AxisError(
+                f"a point of axis {self.axis.name!r} is at most {MOST_POINTS:,} steps away, got {self.offset:,}"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AxisPoint):
+            return not self._differs(other)
+        return (self.axis, self.offset) == (other.axis, other.offset)
 
     def __add__(self, offset: int) -> AxisPoint:
         return AxisPoint(self.axis, self.offset + _steps(self.axis, offset))
@@ -143,12 +195,20 @@ class AxisPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class AxisEdge:
+class AxisEdge(_AlongAxis):
     """One point of an axis, whatever the current one: its first, its last, or the one at a position, which may be a
     value."""
 
     axis: Axis
     position: Any
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AxisEdge):
+            return not self._differs(other)
+        same = self.position is other.position
+        if isinstance(self.position, str | int) and isinstance(other.position, str | int):
+            same = self.position == other.position
+        return same and self.axis == other.axis
 
     def __add__(self, offset: int) -> NoReturn:
         t = self.axis.name

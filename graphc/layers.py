@@ -6,13 +6,15 @@ x = gc.layers.batch_norm(g, gc.relu(x), over=n, name="norm1")
 
 from __future__ import annotations
 
-from typing import Literal
+import sys
+from typing import Literal, NoReturn
 
 from graphc.errors import DefinitionError, ShapeError
 from graphc.language import functions, image_functions
 from graphc.language.functions import Over
 from graphc.language.geometry import Sizes, check_groups, each, spatial_rank
 from graphc.language.graph import Graph
+from graphc.language.habits import missing_in
 from graphc.language.value import Value
 from graphc.ops import normalization
 from graphc.scalar import computed
@@ -120,3 +122,7 @@ def batch_norm(
     g.update(mean, (1 - momentum) * mean + momentum * batch_mean)
     g.update(variance, (1 - momentum) * variance + momentum * batch_variance)
     return gamma.reshape(*wide) * y + beta.reshape(*wide)
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing_in(sys.modules[__name__], name)

@@ -8,12 +8,31 @@ function of the step.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, NoReturn, Protocol
 
 from graphc.language.functions import cos, expm1, maximum, minimum, sqrt, where
+from graphc.language.habits import missing_in
 from graphc.language.value import Value
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Move",
+    "Optimizer",
+    "Rate",
+    "Schedule",
+    "constant",
+    "cosine",
+    "exponential_decay",
+    "rate_at",
+    "step_decay",
+    "warmup",
+]
 
 Schedule = Callable[[Value], Value]
 Rate = float | Value | Schedule
@@ -165,3 +184,7 @@ def rate_at(lr: Rate, step: Value) -> Value | float:
     if isinstance(lr, Value):
         return Value(step.graph, lr.node)
     return lr(step) if callable(lr) else lr
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing_in(sys.modules[__name__], name)

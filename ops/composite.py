@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError, DtypeError, ShapeError
 from graphc.ir import FLOATS, Node, Op, Type, make, merge_axes
-from graphc.ops.elementwise import add, cast, div, eq, exp, le, log, mul, neg, sub, where
+from graphc.ops.elementwise import cast, div, eq, exp, le, log, mul, sub, where
 from graphc.ops.event import reshape
 from graphc.ops.leaves import const
 from graphc.ops.reduction import max_, sum_

@@ -117,7 +117,9 @@ def _shown(operand: Node) -> str:
 def matmul(left: Node, right: Node) -> Node:
     """`left @ right` on events, as numpy's matmul: vectors, matrices, and stacks of matrices that broadcast."""
     if not left.shape or not right.shape:
-        raise ShapeError(f"@ takes vectors and matrices; use * for numbers: {_shown(left)} @ {_shown(right)}")
+        axes = (left if not left.shape else right).axes
+        steps = f". Steps are named by an axis, x[{axes[0].name}]; x[0] is an element, at every step" if axes else ""
+        raise ShapeError(f"@ takes vectors and matrices; use * for numbers: {_shown(left)} @ {_shown(right)}{steps}")
     k = left.shape[-1]
     if k != right.shape[-2 if len(right.shape) > 1 else 0]:
         rows = right.shape[-2 if len(right.shape) > 1 else 0]

@@ -174,8 +174,9 @@ SOFTPLUS = _elementwise(
 
 
 def _sign_formula(x: Scalar) -> Scalar:
-    """The sign; a zero or a NaN is returned as it is."""
-    negative = call("select", call("lt", x, zero(x.dtype)), _one(x, -1), x)
+    """The sign; a zero or a NaN is returned as it is, and a number that counts as zero as one."""
+    nothing = call("mul", x, zero(x.dtype)) if x.dtype in FLOATS else x
+    negative = call("select", call("lt", x, zero(x.dtype)), _one(x, -1), nothing)
     return call("select", call("lt", zero(x.dtype), x), _one(x), negative)
 
 

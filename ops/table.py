@@ -19,7 +19,8 @@ from graphc.scalar import index as at_index
 def _gather_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     table, index = inputs
     if index.dtype != "int32":
-        raise DtypeError(f"rows of a table are named by int32 values, got {index.dtype}")
+        swapped = "; the table comes first" if table.dtype == "int32" else ""
+        raise DtypeError(f"rows of a table are named by int32 values, got {index.dtype}{swapped}")
     if not table.shape:
         raise ShapeError("a table has at least one dimension, got a number")
     return Type(merge_axes(table.axes, index.axes), (*index.shape, *table.shape[1:]), table.dtype)

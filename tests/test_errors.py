@@ -61,7 +61,7 @@ def axis_twice() -> None:
     g.axis("t")  # here
 
 
-@refused(AxisError, "at least 1, got 0")
+@refused(AxisError, "from 1 to 2,147,483,647", "Got 0")
 def empty_axis() -> None:
     g, *_ = graph()
     g.axis("i", 0)  # here

@@ -444,3 +444,168 @@ def test_what_is_known_is_no_misspelling() -> None:
     for name, instead in {"sigmod": "sigmoid", "tahn": "tanh", "Grpah": "Graph", "onehot": "one_hot"}.items():
         with pytest.raises(MissingAttributeError, match=f"did you mean '{instead}'"):
             getattr(gc, name)
+
+
+# Axes and their points.
+
+
+@refused(AxisError, "no number while the graph is built", "gc.where(gc.index(t) == 0, a, b)")
+def axis_compared_with_a_number() -> None:
+    _, t, x = network()
+    gc.where(t == 0, 1.0, x)  # here
+
+
+@refused(AxisError, "gc.index(t)")
+def axis_that_differs_from_a_number() -> None:
+    _, t, x = network()
+    gc.where(t != np.int32(0), 1.0, x)  # here
+
+
+@refused(AxisError, "gc.index(t)")
+def axis_less_than_a_number() -> None:
+    _, t, _ = network()
+    t < 3  # noqa: B015 # here
+
+
+@refused(AxisError, "gc.index(t)")
+def point_compared_with_a_value() -> None:
+    _, t, x = network()
+    t - 1 == gc.sum(x)  # noqa: B015 # here
+
+
+@refused(AxisError, "x[t.last]")
+def element_of_an_axis() -> None:
+    _, t, x = network()
+    x[t[-1]]  # here
+
+
+@refused(AxisError, "at most 2,147,483,647 steps away")
+def point_too_far_away() -> None:
+    _, t, x = network()
+    x[t + 2**63]  # here
+
+
+@refused(AxisError, "a whole number from 1 to", "Got 'T'")
+def length_that_is_a_name() -> None:
+    gc.Graph("g").axis("t", "T")  # type: ignore[arg-type] # here
+
+
+@refused(AxisError, "one for each example is an input", "Got [3, 2]")
+def lengths_that_are_a_list() -> None:
+    gc.Graph("g").axis("t", [3, 2])  # type: ignore[arg-type] # here
+
+
+@refused(AxisError, "t = g.axis('t'), over=t")
+def over_the_name_of_an_axis() -> None:
+    gc.Graph("g").input("x", (3,), over="t")  # type: ignore[arg-type] # here
+
+
+@refused(AxisError, "gc.index takes an axis", "got 't'")
+def index_of_a_name() -> None:
+    gc.index("t")  # type: ignore[arg-type] # here
+
+
+@refused(ShapeError, "Steps are named by an axis, x[t]; x[0] is an element")
+def step_by_number() -> None:
+    g, _, x = network()
+    g.param("V", (3, 3)) @ x[0]  # here
+
+
+@refused(ShapeError, "False is no subscript")
+def bool_as_a_subscript() -> None:
+    _, _, x = network()
+    x[False]  # here
+
+
+@refused(DtypeError, "one that is known while the graph is built is an if")
+def bool_as_a_condition() -> None:
+    _, _, x = network()
+    gc.where(True, x, 0.0)  # here
+
+
+@refused(DtypeError, "the table comes first")
+def index_before_its_table() -> None:
+    g, t, x = network()
+    gc.embedding(g.input("word", (), over=t, dtype="int32"), x)  # here
+
+
+# Graphs, results and modules.
+
+
+@refused(MissingAttributeError, "g.outputs['loss'] is its entry")
+def output_as_an_attribute() -> None:
+    g, _, _ = network()
+    g.loss  # noqa: B018 # here
+
+
+@refused(ProtocolError, "g.outputs['loss'] is its entry")
+def output_as_an_item() -> None:
+    g, _, _ = network()
+    g["loss"]  # here
+
+
+@refused(MissingAttributeError, "write gc.compile(g, …)")
+def function_as_a_method() -> None:
+    g, _, _ = network()
+    g.compile()  # here
+
+
+@refused(MissingAttributeError, "r['data'] is that output")
+def result_as_an_attribute() -> None:
+    g, _, _ = network()
+    gc.compile(gc.select(g, "data"))(x=X).data  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "gc.cells.gru")
+def cell_in_capitals() -> None:
+    gc.cells.GRU  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "gc.optim.Adam")
+def optimiser_in_small_letters() -> None:
+    gc.optim.adam(lr=0.1)  # here
+
+
+@refused(MissingAttributeError, "gc.layers has no 'Dropout2d'")
+def layer_that_there_is_not() -> None:
+    gc.layers.Dropout2d  # noqa: B018 # here
+
+
+@refused(DefinitionError, "got LSTM", "of its states, h, c, one is a value")
+def cell_that_reads_a_cell() -> None:
+    g, t, x = network()
+    below = gc.cells.lstm(g, x, 3, over=t)
+    gc.cells.lstm(g, below, 3, over=t, name="above")  # type: ignore[arg-type] # here
+
+
+@refused(DefinitionError, "one output is differentiated, by its name", "gc.vjp takes a list")
+def gradient_of_several() -> None:
+    g, _, _ = network()
+    gc.grad(g, ["loss", "data"])  # type: ignore[arg-type] # here
+
+
+def test_what_is_no_mistake_still_works() -> None:
+    g, t, _ = network()
+    same = [(t, g.axes["t"]), (t - 1, t - 1), (t.last, t.last), (t.at(300), t.at(300))]
+    assert all(a == b for a, b in same)
+    assert all(a != b for a, b in [(t, t - 1), (t.first, t.last), (t, None), (t, "t")])
+    assert len({t, g.axes["t"], t - 1, t.at(300), t.at(300)}) == 3
+    assert (g.axes.get("u") or t) is t
+    assert copy.deepcopy(g) == g
+    assert not hasattr(g, "no_such_thing")
+
+
+def test_powers_of_whole_numbers_are_whole() -> None:
+    g = gc.Graph("powers")
+    n = g.axis("n")
+    k = g.input("k", (), over=n, dtype="int32")
+    for power in range(6):
+        g.output(f"p{power}", k**power)
+    g.output("root", k**0.5)
+    given = np.array([0, 1, 2, -3, 50], np.int32)
+    with np.errstate(invalid="ignore"):
+        results = gc.interpret(g, k=given)
+    assert g.outputs["root"].dtype == "float32"
+    for power in range(6):
+        np.testing.assert_array_equal(results[f"p{power}"], given**power)
+        assert results[f"p{power}"].dtype == np.int32

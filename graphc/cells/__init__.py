@@ -7,6 +7,9 @@ cells take the options of `Options`. A cell of your own is a function that does 
 equations ⊙ is the product of elements, σ the logistic function, and ′ marks the step before.
 """
 
+import sys
+from typing import NoReturn
+
 from graphc.cells.compose import Bidirectional, Stack, bidirectional, stack
 from graphc.cells.convert import from_torch, to_torch
 from graphc.cells.elman import Jordan, elman, indrnn, jordan
@@ -18,6 +21,7 @@ from graphc.cells.oscillator import Oscillator, cornn, lem
 from graphc.cells.recurrence import Hidden, Options
 from graphc.cells.slstm import SLSTM, slstm
 from graphc.cells.spatial import Spatial, spatial_rnn
+from graphc.language.habits import missing_in
 
 __all__ = [
     "LSTM",
@@ -54,3 +58,7 @@ __all__ = [
     "to_torch",
     "ugrnn",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing_in(sys.modules[__name__], name)

@@ -7,7 +7,7 @@ cell's function read like its equations.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypedDict
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
@@ -65,6 +65,10 @@ class Recurrence:
     def __post_init__(self) -> None:
         if not isinstance(self.over, Axis):
             raise AxisError(f"cell {self.name!r} runs over one axis of the graph, got over={self.over!r}")
+        if not isinstance(self.x, Value):
+            states = ", ".join(f.name for f in fields(self.x)) if is_dataclass(self.x) else ""
+            hint = f"; of its states, {states}, one is a value" if states else ""
+            raise DefinitionError(f"cell {self.name!r} reads a value of the graph, got {type(self.x).__name__}{hint}")
         if len(self.x.shape) != 1:
             hint = "; write x.reshape(-1)" if self.x.shape else "; write x.reshape(1)"
             raise ShapeError(f"cell {self.name!r} reads a vector at a step, got events of shape {self.x.shape}{hint}")

@@ -68,6 +68,13 @@ def check_calls(graph: Graph, calls: object) -> None:
         raise ArgumentError(f"a profile takes at least one call, got {calls}")
 
 
+def _order(declared: Mapping[str, Node], *names: str) -> str:
+    """In which order the axes of arrays lie, where one has several: a batch often stands first elsewhere."""
+    shown = [f"{name} over ({', '.join(a.name for a in declared[name].axes)})" for name in names if name in declared]
+    several = any(name in declared and len(declared[name].axes) > 1 for name in names)
+    return f"; an array's first dimensions are its axes in their order: {', '.join(shown)}" if several else ""
+
+
 def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
     """The lengths of all axes, given those that the graph leaves open."""
     wanted = [name for name, axis in graph.axes.items() if axis.is_open]
@@ -182,7 +189,7 @@ def _sizes(
             if sizes.setdefault(axis, extent) != extent:
                 raise ArgumentError(
                     f"axis {axis.name!r} is {extent} long in {name} (shape {arrays[name].shape}), "
-                    f"but {sizes[axis]} in {source[axis]}"
+                    f"but {sizes[axis]} in {source[axis]}{_order(declared, name, source[axis])}"
                 )
             source.setdefault(axis, name)
     for axis in graph.axes.values():

@@ -111,6 +111,8 @@ def jvp(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
 
 
 def _output(graph: Graph, of: str) -> Node:
+    if not isinstance(of, str):
+        raise DefinitionError(f"one output is differentiated, by its name; got {of!r}. Of several, gc.vjp takes a list")
     if of not in graph.outputs:
         raise DefinitionError(f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs)}")
     node = graph.outputs[of]

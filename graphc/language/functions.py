@@ -67,6 +67,10 @@ def minimum(a: Any, b: Any) -> Value:
 
 def where(condition: Any, then: Any, otherwise: Any) -> Value:
     """`then` where the bool condition holds, else `otherwise`."""
+    if isinstance(condition, bool):
+        raise DtypeError(
+            "the condition of gc.where is a value or an array; one that is known while the graph is built is an if"
+        )
     c = as_value(condition, None)
     a, b = promote(then, otherwise, beside=c.graph)
     return Value(home(c, a, b), ew.where(c.node, a.node, b.node))
@@ -374,12 +378,19 @@ def transpose(x: Any, *perm: Any) -> Value:
 
 def index(axis: Axis) -> Value:
     """The position along an axis, from 0, as an int32 value."""
+    _check_axis(axis, "index")
     return Value(Positions(axis.dtype), leaves.index(axis))
 
 
 def length(axis: Axis) -> Value:
     """The number of points along an axis, as an int32 value; for a ragged axis, each example's own."""
+    _check_axis(axis, "length")
     return Value(Positions(axis.dtype), leaves.length(axis))
+
+
+def _check_axis(axis: Any, function: str) -> None:
+    if not isinstance(axis, Axis):
+        raise AxisError(f'gc.{function} takes an axis, as t = g.axis("t") gives it, got {axis!r}')
 
 
 def as_axis(x: Any, dim: int, axis: Axis) -> Value:

@@ -9,14 +9,26 @@ use them, `==` does not see them.
 from __future__ import annotations
 
 import keyword
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from graphc.errors import AxisError, DefinitionError, DtypeError, Location, ShapeError, user_location
-from graphc.ir import FLOATING, FLOATS, Axis, Node, Shape, check_dtype, check_shape
+from graphc.errors import (
+    AxisError,
+    DefinitionError,
+    DtypeError,
+    Location,
+    MissingAttributeError,
+    ProtocolError,
+    ShapeError,
+    meant,
+    user_location,
+)
+from graphc.integers import is_whole
+from graphc.ir import FLOATING, FLOATS, MOST_POINTS, Axis, Node, Shape, check_dtype, check_shape
 from graphc.language import network
 from graphc.language.initialisers import initialiser
 from graphc.language.value import State, Value, as_value, assigned
@@ -77,6 +89,27 @@ class Graph:
         if self.dtype not in FLOATS:
             raise DtypeError(f"a graph's default dtype is float32 or float64, got {self.dtype}")
 
+    if not TYPE_CHECKING:  # else every attribute would have a type
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_") or "outputs" not in vars(
+                self
+            ):  # a question of Python's, or of a copy in the making
+                raise AttributeError(f"'Graph' object has no attribute {name!r}")
+            raise MissingAttributeError(f"a graph has no attribute {name!r}{self._where(name)}")
+
+    def __getitem__(self, name: object) -> NoReturn:
+        raise ProtocolError(f"a graph has no items{self._where(str(name))}")
+
+    def _where(self, name: str) -> str:
+        """Where something is that a graph was asked for: in one of its tables, or among the functions."""
+        for table in ("outputs", "inputs", "params", "states", "axes"):
+            if name in getattr(self, table):
+                return f"; g.{table}[{name!r}] is its entry"
+        if name in dir(sys.modules["graphc"]):
+            return f"; write gc.{name}(g, …)"
+        return meant(name, [known for known in dir(self) if not known.startswith("_")])
+
     # Declarations.
 
     def axis(self, name: str, length: int | Value | Axis | None = None) -> Axis:
@@ -98,8 +131,11 @@ class Graph:
             if length.dtype != "int32" or length.shape:
                 raise DtypeError(f"the lengths of axis {name!r} are one int32 per example, got {length.node.type}")
             self._own(length)
-        elif length is not None and (isinstance(length, bool) or int(length) < 1):
-            raise AxisError(f"the length of axis {name!r} is at least 1, got {length}")
+        elif length is not None and not (is_whole(length) and 1 <= length <= MOST_POINTS):
+            raise AxisError(
+                f"the length of axis {name!r} is a whole number from 1 to {MOST_POINTS:,}; one for each example is an "
+                f'input, g.input("lengths", (), over=n, dtype="int32"). Got {length!r}'
+            )
         known = length.node if isinstance(length, Value) else length and int(length)
         self.axes[name] = Axis(name, known, self.dtype)
         return self.axes[name]
@@ -290,6 +326,8 @@ class Graph:
         return name
 
     def _over(self, over: Axis | Iterable[Axis]) -> tuple[Axis, ...]:
+        if isinstance(over, str):
+            raise AxisError(f"over= takes axes, not their names: {over} = g.axis({over!r}), over={over}; got {over!r}")
         axes = (over,) if isinstance(over, Axis) else tuple(over)
         for axis in axes:
             if not isinstance(axis, Axis):

@@ -188,6 +188,16 @@ def missing_function(name: str) -> str:
     return f"module 'graphc' has no attribute {name!r}{place or _advice(name, dir(public))}"
 
 
+def missing_in(module: ModuleType, name: str) -> AttributeError:
+    """The error about a name that one of graphc's modules has not: it may have it in other letters."""
+    if name.startswith("_"):
+        return AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+    short, there = module.__name__.replace("graphc", "gc"), {other.lower(): other for other in module.__all__}
+    found = there.get(name.lower().replace("_", "")) or there.get(name.lower())
+    hint = f"; write {short}.{found}" if found else _advice(name, list(module.__all__))
+    return MissingAttributeError(f"{short} has no {name!r}{hint}")
+
+
 def _elsewhere(name: str) -> str:
     """Where it is, if it is a method of values or graphs, or in a module below: as Adam is in gc.optim."""
     public = sys.modules["graphc"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, GraphError, ProtocolError, ShapeError
+from graphc.integers import is_whole
 from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape
 from graphc.language.habits import NO_ARRAY, Symbolic
 from graphc.ops import axis as axis_ops
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 NAMED = (INPUT, PARAM, STATE)
 
 # What numpy calls for an array's operator, and the value's that takes the array from the other side.
+_MOST_FACTORS = 64  # of a power that is a product
 _REFLECTED = {
     np.add: "__radd__",
     np.subtract: "__rsub__",
@@ -139,7 +141,16 @@ class Value(Symbolic):
         return a - b * _integer_or_floor(a, b)
 
     def __pow__(self, other: Any) -> Value:
+        if self.dtype == "int32" and is_whole(other) and 0 <= other < _MOST_FACTORS:
+            return self._times_itself(int(other))
         return binary(ew.pow, self, other, floating=True)
+
+    def _times_itself(self, factors: int) -> Value:
+        """A power of whole numbers is a whole number."""
+        if factors < 2:
+            return self if factors else self * 0 + 1
+        half = self._times_itself(factors // 2)
+        return half * half * self if factors % 2 else half * half
 
     def __rpow__(self, other: Any) -> Value:
         return binary(ew.pow, other, self, floating=True)
@@ -363,6 +374,8 @@ def index_event(value: Value, keys: Sequence[Any]) -> Value:
             node = event_ops.slice_(node, dim, positions.start, positions.step, len(positions))
             shape.append(len(positions))
         else:
+            if isinstance(key, bool | np.bool_):
+                raise ShapeError(f"{key} is no subscript; gc.where(condition, x, 0) chooses among values")
             if not -extent <= key < extent:
                 raise ShapeError(f"index {key} is outside dimension {dim} of an event of shape {value.shape}")
             node = event_ops.slice_(node, dim, int(key) % extent, 1, 1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 
 from graphc.codegen.cuda.driver.dlpack import DeviceArray
+from graphc.errors import MissingAttributeError
 
 __all__ = ["DeviceResults", "Results"]
 
@@ -23,6 +24,15 @@ class _Outputs(Mapping[str, A]):
             return self._arrays[name]
         except KeyError:
             raise KeyError(f"no output {name!r}; the outputs are {', '.join(self._arrays)}") from None
+
+    if not TYPE_CHECKING:  # else every attribute would have a type
+
+        def __getattr__(self, name: str) -> NoReturn:
+            outputs = self.__dict__.get("_arrays", {})
+            if name.startswith("_") or not outputs:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            hint = f"r[{name!r}] is that output" if name in outputs else f"the outputs are {', '.join(outputs)}"
+            raise MissingAttributeError(f"results have no attribute {name!r}; {hint}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
