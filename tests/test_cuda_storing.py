@@ -20,7 +20,7 @@ from graphc.scalar import STORED, nearest
 from tests.cuda_emulated import EmulatedDevice, arrays_of, check, compiled, loops_of, ways
 from tests.ptx import ptxas
 from tests.test_cuda_assembly import check_loops, needs_ptxas
-from tests.test_halves import around_boundaries, bits, every, wide
+from tests.test_half_precision import around_boundaries, bits, every, wide
 from tests.test_storing import floating
 
 
