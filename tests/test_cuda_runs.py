@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda import units
+from graphc.codegen.cuda import points_unit
 from graphc.codegen.cuda.points_unit import PointsUnit
 from tests.cuda_emulated import arrays_of, check
 
@@ -14,7 +14,7 @@ from tests.cuda_emulated import arrays_of, check
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels with few points, too."""
-    monkeypatch.setattr(units, "_MANY", 1)
+    monkeypatch.setattr(points_unit, "_MANY", 1)
 
 
 @pytest.mark.parametrize("side", [8, 12, 6])
