@@ -31,8 +31,8 @@ Arrays = dict[str, np.ndarray]
 class EmulatedDevice:
     """A GPU with the memory that a test gives it. `launched` are the kernels that ran, in order.
 
-    Work is done when it is queued; `order` makes sure that nothing on a real device's streams would meet. Launches that
-    need not wait for each other are made `late`, the last first.
+    Work is done when it is queued; `order` makes sure that no two streams of a real device would access the same memory
+    at the same time. Launches that need not wait for each other are made `late`, the last first.
     """
 
     stream = 1000  # the handle of its own
@@ -139,7 +139,8 @@ def _late(launches: Sequence[Prepared], behind: Sequence[Sequence[int]]) -> list
 
 
 def compiled(g: gc.Graph, cluster: int = 16, **options: Any) -> CompiledCuda:
-    """For a GPU with clusters of so many CTAs. Without any, small loops have code for telling over the grid, too."""
+    """For a GPU with clusters of so many CTAs. Without clusters, small loops have code for exchanges over the grid,
+    too."""
     return gc.compile(g, target="cuda", device=EmulatedDevice(cluster=cluster), **options)
 
 

@@ -1,8 +1,8 @@
 """What streams may do at once: a vector clock for each, and who touched each block of memory last.
 
 In: a device's work, marks and waits, as they are queued. Out: an `AssertionError` when two streams, or a stream and the
-host, touch a block without an order between them. Every touch counts as a write. The default stream of a thread is
-another in every thread.
+host, touch a block without an order between them. Every touch counts as a write. The default stream of a thread
+differs between threads.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class StreamOrder:
     def _clock(self, stream: int) -> Clock:
         return self._clocks.setdefault(_own(stream), {})
 
-    def _learn(self, stream: int, told: Clock) -> None:
+    def _learn(self, stream: int, received: Clock) -> None:
         clock = self._clock(stream)
-        for other, time in told.items():
+        for other, time in received.items():
             clock[other] = max(time, clock.get(other, 0))
 
 

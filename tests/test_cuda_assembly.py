@@ -8,7 +8,7 @@ import graphc as gc
 from graphc.codegen.cuda.isa.arch import ARCHS
 from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
-from graphc.codegen.cuda.loops.mma_tile import MmaGeometry
+from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.errors import UnsupportedError
 from tests import test_ops
@@ -87,7 +87,7 @@ def check_loops(code: CudaCode) -> None:
     assert loops
     for unit in loops:
         for version in unit.versions:
-            filled = any(isinstance(tile, MmaGeometry) and tile.beside for _, tile in version.tiles.values())
+            filled = any(isinstance(tile, MmaGeometry) and tile.spilled for _, tile in version.tiles.values())
             most = _BEFORE_THE_LOOP if filled else 0
             assert used[code.function(unit.symbol_of(version))].spills <= most, unit.symbol_of(version)
 

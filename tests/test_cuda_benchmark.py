@@ -91,7 +91,7 @@ def test_peers_compute_the_same(name: str, work: Work) -> None:
     assert sum(name in row.timings for row in rows) == {"PyTorch": 2, "FlashRNN": 2, "JAX scan": 4}[name]
 
 
-def test_flashrnn_tiles_by_what_pytorch_tells_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flashrnn_tiles_by_what_pytorch_says_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """From CUDA 13 on, where its own extension does not compile: up to where it would compile its kernels."""
     pytest.importorskip("flashrnn")
     torch = importlib.import_module("torch")
@@ -174,7 +174,8 @@ def test_every_way_to_group_ctas_is_measured(monkeypatch: pytest.MonkeyPatch, tm
     assert found["command"].startswith("python -m benchmarks.cuda.groupings --only GRU")
     for direction in ("forward", "backward"):
         ways = [way for way in found["times"] if way["direction"] == direction]
-        assert len({(way["exchange"], way["groups"], way["ctas"], way["told"]) for way in ways}) == len(ways) > 2
+        keys = ("exchange", "groups", "ctas", "barrier_free")
+        assert len({tuple(way[key] for key in keys) for way in ways}) == len(ways) > 2
         assert [way["chosen"] for way in ways] == [True, *[False] * (len(ways) - 1)]
         assert all(way["measured"] > 0 and way["counted"] > 0 for way in ways)
         assert {way["exchange"] for way in ways} >= {"cta", "cluster"}

@@ -146,14 +146,14 @@ def test_launches_say_how_ctas_hang_together() -> None:
     ]
 
 
-def test_a_kernel_is_told_again_when_a_launch_asks_for_more() -> None:
+def test_a_kernels_attributes_are_raised_when_a_launch_needs_more() -> None:
     driver = Driver()
     device = NvidiaDevice(driver, 0)
     module = device.load("")
     for shared in (0, 1000, 500, 60_000, 60_000):
         device.launcher(of(module, launch(shared=shared)), in_turn)(7)
-    told = [call[2:] for call in driver.called if call[0] == "cuFuncSetAttribute"]
-    assert told == [("shared", 1000), ("shared", 60_000)]
+    attributes_set = [call[2:] for call in driver.called if call[0] == "cuFuncSetAttribute"]
+    assert attributes_set == [("shared", 1000), ("shared", 60_000)]
     assert driver.names().count("cuModuleGetFunction") == 1
 
 
@@ -213,9 +213,13 @@ def test_nodes_of_a_graph_say_how_ctas_hang_together() -> None:
     nodes = [call[2:] for call in driver.called if call[0] == "cuGraphAddKernelNode"]
     assert [(behind, count) for behind, count, _ in nodes] == [([], 0), (["node"], 1)]
     assert [(p.gridDimX, p.blockDimX, p.sharedMemBytes) for _, _, p in nodes] == [(4, 256, 0), (4, 256, 100_000)]
-    told = [call[1:] for call in driver.called if call[0] == "cuGraphKernelNodeSetAttribute"]
-    assert [attribute for _, attribute, _ in told] == ["cluster", "cooperative", "priority"]
-    assert (told[0][2].clusterDim.x, told[1][2].cooperative, told[2][2].priority) == (16, 1, -1)
+    attributes_set = [call[1:] for call in driver.called if call[0] == "cuGraphKernelNodeSetAttribute"]
+    assert [attribute for _, attribute, _ in attributes_set] == ["cluster", "cooperative", "priority"]
+    assert (attributes_set[0][2].clusterDim.x, attributes_set[1][2].cooperative, attributes_set[2][2].priority) == (
+        16,
+        1,
+        -1,
+    )
     assert not [name for name in driver.names() if "Capture" in name]
 
 

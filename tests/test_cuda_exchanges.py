@@ -1,4 +1,4 @@
-"""Recurrent layers drawn at random, whose states meet in products of this step and of the one before: in every way to
+"""Recurrent layers drawn at random, whose products read states of this step and of the one before: in every way to
 group CTAs, with clusters and without, they compute what the interpreter does."""
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def test_drawn_layers(layer: Drawn, cluster: int, precision: Precision, steps: i
     )
 
 
-def test_such_layers_tell() -> None:
+def test_such_layers_have_exchanges() -> None:
     """The draws reach what they are for."""
     layer = Drawn((20, 12), (((0, 1), (1, 1)), ((0, 0),)), (True, False), ((), ()), False, True)
     code = gc.emit(layer.graph, target="cuda", arch="sm_80")

@@ -23,7 +23,7 @@ def test_the_group_is_the_smallest_that_holds_the_weights(units: int, kind: str)
     assert len(loops) == 2
     for loop in loops:
         assert loop.ways[0].version.kind == kind
-        assert loop.ways[0].version.holds
+        assert loop.ways[0].version.on_chip
         smaller = [way for way in loop.ways if way.version.ctas < loop.ways[0].version.ctas]
         assert all(way.seconds >= loop.ways[0].seconds for way in smaller)
 
@@ -39,7 +39,7 @@ def test_work_is_counted() -> None:
     """2 · 4 H² N operations, and 4 H² float32 weights."""
     forward, _ = explained(64, n=8).loops
     assert forward.step.flops == 2 * 4 * 64 * 64 * 8
-    assert forward.step.held == 4 * 4 * 64 * 64
+    assert forward.step.stationary == 4 * 4 * 64 * 64
     assert (forward.step.steps, forward.step.barriers) == (1024, 1)
 
 

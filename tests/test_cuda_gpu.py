@@ -41,7 +41,7 @@ def test_cell(cell: str, units: int, t: int, n: int) -> None:
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 3e-2), ("f16", 5e-3), ("tf32", 5e-3)])
 @pytest.mark.parametrize(("cell", "units"), [("lstm", 256), ("gru", 640)])
 def test_precision(cell: str, units: int, precision: Precision, tolerance: float) -> None:
-    """The larger ones tell over the grid, too."""
+    """The larger ones exchange words over the grid, too."""
     g = recurrent(cell, units, 128)
     arrays = arrays_of(g, t=16, n=16)
     expected = gc.compile(g)(**arrays)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc import testing
-from graphc.codegen.cuda.host_loop import is_walked
+from graphc.codegen.cuda.host_loop import is_host_loop
 from graphc.codegen.cuda.launches import launched
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.lengths import evaluate, step_name
@@ -173,18 +173,18 @@ def test_long_sums_of_a_chunk_are_added_in_parts() -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_without_chunks_no_loop_is_walked(path: Path) -> None:
+def test_without_chunks_there_is_no_host_loop(path: Path) -> None:
     g = load_graph(path, "")
     code = gc.emit(gc.grad(g, "loss") if "loss" in g.outputs else g, target="cuda")
     assert all(unit.around == () for unit in code.units)
 
 
-def test_what_makes_a_loop_walked() -> None:
+def test_which_loops_are_host_loops() -> None:
     f = compiled(recurrent("gru", 4), memory=MUCH)
     loops = [s for s in f.program.body if isinstance(s, Loop)]
-    assert [is_walked(loop) for loop in loops] == [True, True]
+    assert [is_host_loop(loop) for loop in loops] == [True, True]
     inner = [s for loop in loops for s in loop.body if isinstance(s, Loop)]
-    assert [is_walked(loop) for loop in inner] == [False] * 3
+    assert [is_host_loop(loop) for loop in inner] == [False] * 3
     extent = call("sub", index(9), Index("t.chunk"))
     assert [evaluate(extent, sizes) for sizes in ({}, {step_name("t.chunk"): 2})] == [9, 7]
 

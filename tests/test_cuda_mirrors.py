@@ -19,7 +19,7 @@ from tests.cuda_emulated import EmulatedDevice, arrays_of, check, recurrent
 from tests.ptx import PtxError, Race, UninitialisedRead
 
 SIZES = {"t": 5, "n": 3}
-MEETING = "barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;"
+CLUSTER_BARRIER = "barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;"
 
 
 def loops_of(g: gc.Graph, **options: str) -> list[LoopUnit]:
@@ -28,7 +28,7 @@ def loops_of(g: gc.Graph, **options: str) -> list[LoopUnit]:
 
 
 def test_what_products_read_of_others_is_mirrored() -> None:
-    """The state of an LSTM, and in its gradient what the gates' adjoints are made of; not where a grid meets."""
+    """The state of an LSTM, and in its gradient what the gates' adjoints are made of; not where a grid has barriers."""
     forward, backward = loops_of(recurrent("lstm", 8))
     for unit, count in ((forward, 1), (backward, 4)):
         for version in unit.versions:
@@ -66,19 +66,19 @@ def test_groups_are_so_many_that_their_mirrors_fit() -> None:
 
 
 def grouped(f: CompiledCuda, kind: str) -> dict[str, Grouping]:
-    """Each loop in groups of a kind: "cluster", "told" (over the grid), or "grid"."""
+    """Each loop in groups of a kind: "cluster", "words" (exchanged over the grid), or "grid" (with barriers)."""
     units = [unit for unit in f.code.units if isinstance(unit, LoopUnit)]
     ways = {u.symbol: groupings(u, f.program, f.code.arch, SIZES) for u in units}
     return {symbol: next(w for w in found if kind_of(w) == kind) for symbol, found in ways.items()}
 
 
 def kind_of(way: Grouping) -> str:
-    return "told" if way.version.is_told else way.version.kind
+    return "words" if way.version.sends_words else way.version.kind
 
 
 def clusters_for(kind: str) -> int:
-    """Small loops tell over the grid where there are no clusters."""
-    return 1 if kind == "told" else 16
+    """Small loops exchange words over the grid where there are no clusters."""
+    return 1 if kind == "words" else 16
 
 
 def coupled() -> gc.Graph:
@@ -116,7 +116,7 @@ def in_function(text: str, pattern: str, change: Callable[[str], str]) -> str:
     return text if found is None else text[: found.start()] + change(found[0]) + text[found.end() :]
 
 
-@pytest.mark.parametrize("kind", ["cluster", "told", "grid"])
+@pytest.mark.parametrize("kind", ["cluster", "words", "grid"])
 @pytest.mark.parametrize("cell", ["gru", "lstm", "lem"])
 def test_the_text_as_it_is_computes_what_the_interpreter_does(cell: str, kind: str) -> None:
     g = recurrent(cell, 8)
@@ -125,7 +125,7 @@ def test_the_text_as_it_is_computes_what_the_interpreter_does(cell: str, kind: s
         np.testing.assert_allclose(value, expected[name], rtol=2e-5, atol=2e-5, err_msg=name)
 
 
-def test_who_reads_a_step_that_is_stored_anew_meets_the_others() -> None:
+def test_a_loop_that_reads_a_step_after_storing_the_next_has_barriers() -> None:
     """A CTA that does not wait for those that still read would overwrite what they read."""
     g = coupled()
     (loop,) = loops_of(g)
@@ -140,11 +140,11 @@ def test_ctas_without_units_take_no_part(ctas: int) -> None:
     """Sixteen units are one CTA's on the tensor cores, whatever the group has; forty are three CTAs' of four."""
     g = recurrent("gru", 16 if ctas == 2 else 40)
     expected = gc.interpret(g, **arrays_of(g, **SIZES))
-    for kind in ("cluster", "told"):
+    for kind in ("cluster", "words"):
         f = compiled_for(g, "bf16", kind)
         for unit in (u for u in f.code.units if isinstance(u, LoopUnit)):
             for version in unit.versions:
-                assert all(round.ctas == min(version.ctas, {2: 1, 3: 3}[ctas]) for round in version.exchanges)
+                assert all(exchange.ctas == min(version.ctas, {2: 1, 3: 3}[ctas]) for exchange in version.exchanges)
         found = f.runner(arrays_of(g, **SIZES), grouped(f, kind))
         for name, value in found.items():
             np.testing.assert_allclose(value, expected[name], rtol=4e-2, atol=4e-2, err_msg=f"{kind} {name}")
@@ -158,11 +158,11 @@ def compiled_for(g: gc.Graph, precision: Precision, kind: str) -> CompiledCuda:
 def test_calls_of_other_lengths_leave_nothing_behind(sizes: tuple[int, ...]) -> None:
     """The words of a call are 0 again when it has ended: the next one, shorter or longer, waits for its own."""
     g = recurrent("lstm", 8)
-    f = compiled_for(g, "float32", "told")
+    f = compiled_for(g, "float32", "words")
     for steps in (*sizes, *reversed(sizes)):
         arrays = arrays_of(g, t=steps, n=3)
         expected = gc.interpret(g, **arrays)
-        for name, value in f.runner(arrays, grouped(f, "told")).items():
+        for name, value in f.runner(arrays, grouped(f, "words")).items():
             np.testing.assert_allclose(value, expected[name], rtol=2e-5, atol=2e-5, err_msg=name)
 
 
@@ -172,27 +172,27 @@ def without(function: str, what: str, number: int) -> str:
 
 
 @pytest.mark.parametrize("cell", ["elman", "gru"])
-def test_the_first_meeting_cannot_be_left_out(cell: str) -> None:
+def test_the_first_barrier_cannot_be_left_out(cell: str) -> None:
     """Before it, the memory of others is not ready for what is sent to it."""
     text = gc.emit(recurrent(cell, 8), target="cuda").ptx
     name = re.findall(r"\.entry (k\d+_loop_t_cluster2)\(", text)[-1]
     assert (
-        text[text.index(f".entry {name}(") :].split("\n}")[0].count(MEETING) == 2
-    )  # the other is behind the last step
+        text[text.index(f".entry {name}(") :].split("\n}")[0].count(CLUSTER_BARRIER) == 2
+    )  # the other is after the last step
     with pytest.raises((Race, UninitialisedRead)):
-        run(recurrent(cell, 8), lambda text: in_function(text, name, lambda f: without(f, MEETING, 0)))
+        run(recurrent(cell, 8), lambda text: in_function(text, name, lambda f: without(f, CLUSTER_BARRIER, 0)))
 
 
 @pytest.mark.parametrize("cell", ["elman", "gru"])
-def test_nobody_goes_on_before_it_has_heard_the_others(cell: str) -> None:
-    """No wait for a round can be left out, but those behind the last step."""
+def test_no_cta_goes_on_before_it_has_received_all_parts(cell: str) -> None:
+    """No wait for an exchange can be left out, except those after the last step."""
     g, wait = recurrent(cell, 8), r"\{ \.reg \.pred p; mbarrier\.try_wait[^}]*selp\.u32 (%r\d+), 1, 0, p; \}"
     text = gc.emit(g, target="cuda").ptx
     name = re.findall(r"\.entry (k\d+_loop_t_cluster2)\(", text)[-1]
     function = text[text.index(f".entry {name}(") :].split("\n}")[0]
-    rounds = loops_of(g)[-1].versions[1].exchanges
-    assert len(re.findall(wait, function)) == len(rounds) + sum(round.wraps for round in rounds)
-    for number in range(len(rounds)):
+    exchanges = loops_of(g)[-1].versions[1].exchanges
+    assert len(re.findall(wait, function)) == len(exchanges) + sum(exchange.wraps for exchange in exchanges)
+    for number in range(len(exchanges)):
 
         def hasty(function: str, number: int = number) -> str:
             found = list(re.finditer(wait, function))[number]
@@ -203,14 +203,14 @@ def test_nobody_goes_on_before_it_has_heard_the_others(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["elman", "gru"])
-def test_a_cluster_meets_once_more_before_it_ends(cell: str) -> None:
+def test_a_cluster_has_a_last_barrier_before_it_ends(cell: str) -> None:
     """None of its CTAs may be gone while others still store to it. (The emulator ends all CTAs together.)"""
     text = gc.emit(recurrent(cell, 8), target="cuda").ptx
     clusters = re.findall(r"\.entry k\d+_loop_t_cluster\d+\(.*?\n}", text, re.DOTALL)
     assert clusters
     for function in clusters:
         assert function.count("ret;") == 1
-        assert re.search(re.escape(MEETING) + r"\s*ret;", function)
+        assert re.search(re.escape(CLUSTER_BARRIER) + r"\s*ret;", function)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_cluster_meets_once_more_before_it_ends(cell: str) -> None:
     [
         ("cluster", "barrier.cluster.arrive.aligned", "barrier.cluster.arrive.relaxed.aligned"),
         ("cluster", "try_wait.parity.acquire", "try_wait.parity.relaxed"),
-        ("told", "st.relaxed.gpu.global.b128", "st.global.b128"),
+        ("words", "st.relaxed.gpu.global.b128", "st.global.b128"),
     ],
 )
 def test_a_weaker_exchange_is_found(kind: str, right: str, wrong: str) -> None:
@@ -237,7 +237,7 @@ def test_a_weaker_exchange_is_found(kind: str, right: str, wrong: str) -> None:
         ("st.shared::cluster.b32", "st.shared.b32"),
     ],
 )
-def test_a_weaker_exchange_is_found_where_all_meet(right: str, wrong: str) -> None:
+def test_a_weaker_exchange_is_found_where_there_are_barriers(right: str, wrong: str) -> None:
     with pytest.raises(PtxError):
         run(coupled(), lambda text: text.replace(right, wrong))
 

@@ -28,11 +28,11 @@ class Call:
     addresses: dict[str, int]
     sizes: dict[str, int]
 
-    def meet(self, one: Launch, other: Launch) -> bool:
+    def conflict(self, one: Launch, other: Launch) -> bool:
         """Whether one is to run alone, or both touch a byte, and one changes it."""
         first, second = self._bytes(one.stores), self._bytes(other.stores)
-        meeting = first & second | first & self._bytes(other.loads) | self._bytes(one.loads) & second
-        return one.alone or other.alone or bool(meeting)
+        shared = first & second | first & self._bytes(other.loads) | self._bytes(one.loads) & second
+        return one.alone or other.alone or bool(shared)
 
     def _bytes(self, names: frozenset[str]) -> set[int]:
         return {self.addresses[n] + k for n in names for k in range(self.sizes[n])}
@@ -47,11 +47,11 @@ def calls(draw: st.DrawFn) -> Call:
 
 
 @given(calls())
-def test_those_that_meet_wait_for_each_other(call: Call) -> None:
+def test_those_that_share_memory_wait_for_each_other(call: Call) -> None:
     behind = order(call.launches, call.addresses, call.sizes)
     before = _closed(behind)
     for i, j in itertools.combinations(range(len(call.launches)), 2):
-        if call.meet(call.launches[i], call.launches[j]):
+        if call.conflict(call.launches[i], call.launches[j]):
             assert i in before[j]
 
 
@@ -59,7 +59,7 @@ def test_those_that_meet_wait_for_each_other(call: Call) -> None:
 def test_no_launch_waits_for_nothing(call: Call) -> None:
     for number, others in enumerate(order(call.launches, call.addresses, call.sizes)):
         for k in others:
-            assert call.meet(call.launches[k], call.launches[number])
+            assert call.conflict(call.launches[k], call.launches[number])
             assert not any(k in _closed(order(call.launches, call.addresses, call.sizes))[n] for n in others if n != k)
 
 
@@ -71,7 +71,7 @@ def _closed(behind: tuple[tuple[int, ...], ...]) -> list[set[int]]:
 
 
 def test_both_directions_run_together() -> None:
-    """Their loops, unless they meet over the grid: then each could keep the other's CTAs from the chip."""
+    """Their loops, unless they synchronise over the grid: then each could keep the other's CTAs from the chip."""
     g = gc.Graph("both")
     t, n = g.axis("t"), g.axis("n")
     x = g.input("x", (64,), over=(t, n))

@@ -1,4 +1,4 @@
-"""What a thread has of its own cell before a step waits: which loads, and that results stay what they are."""
+"""Which loads of its own cell a thread prefetches before a step waits, and that results stay the same."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.cuda_emulated import arrays_of, check, compiled, loops_of, recurrent
 
 
 def found(f: CompiledCuda, unit: LoopUnit) -> tuple[Prefetch, ...]:
-    """Of the loop on single CTAs, which meet at barriers."""
+    """Of the loop on single CTAs, which have barriers."""
     version = unit.versions[0]
     products = {name: product for name, (product, _) in version.tiles.items()}
     tiles = {name: tile for name, (_, tile) in version.tiles.items()}
-    cells = cells_of(unit.loop, products, tiles, unit.visited, unit.slicings)
+    cells = cells_of(unit.loop, products, tiles, unit.epilogues, unit.slicings)
     return prefetches(unit.loop, cells, unit.barriers, f.program)
 
 

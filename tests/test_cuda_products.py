@@ -1,4 +1,5 @@
-"""Products on the GPU in the PTX emulator: tiles, operands that stay on the chip, slices that never meet, images."""
+"""Products on the GPU in the PTX emulator: tiles, operands that stay on the chip, slices that never wait for each
+other, images."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Streams: what waits for what, at every call, and that nothing waits without need.
 
-The emulated device knows which of its streams could meet in memory (`tests/cuda_order.py`) and keeps a log of waits.
+The emulated device knows which of its streams could access the same memory at the same time (`tests/cuda_order.py`) and
+keeps a log of waits.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.codegen.cuda.driver.dlpack import DeviceArray, _Held
+from graphc.codegen.cuda.driver.dlpack import DeviceArray, _Exported
 from graphc.codegen.cuda.driver.driver import NvidiaDevice
 from graphc.codegen.cuda.driver.streams import stream_handle
 from graphc.compiling.cuda_compile import CompiledCuda
@@ -38,13 +39,13 @@ class Theirs:
         device.write(self.address, array, self.writer)
         if stream is None and version == 3:
             device.order.finish(self.writer)  # as None promises
-        told = {"stream": stream} if version == 3 else {}
+        named = {"stream": stream} if version == 3 else {}
         self.__cuda_array_interface__ = {
             "shape": array.shape,
             "typestr": array.dtype.str,
             "data": (self.address, False),
             "version": version,
-            **told,
+            **named,
         }
 
 
@@ -198,11 +199,11 @@ def test_consumers_of_dlpack_say_where_they_work(f: CompiledCuda) -> None:
 
 def test_a_capsule_that_nobody_takes_frees_itself(f: CompiledCuda) -> None:
     array = zeros(f, A)
-    before = len(_Held.alive)
+    before = len(_Exported.alive)
     capsule = array.__dlpack__(stream=A)
-    assert len(_Held.alive) == before + 1
+    assert len(_Exported.alive) == before + 1
     del capsule
-    assert len(_Held.alive) == before
+    assert len(_Exported.alive) == before
 
 
 @pytest.mark.parametrize(
@@ -241,8 +242,8 @@ STREAMS = st.sampled_from([None, A, B])
 
 @given(st.lists(st.tuples(st.sampled_from(["call", "host", "theirs", "give", "read", "drop"]), STREAMS), max_size=12))
 def test_any_use_is_in_order(made: CompiledCuda, uses: list[tuple[str, int | None]]) -> None:
-    """Calls, copies, other libraries' work and the end of arrays, on any streams: results are right, nothing meets, and
-    the host waits for nothing that lies on the GPU."""
+    """Calls, copies, other libraries' work and the end of arrays, on any streams: results are right, nothing accesses
+    memory at the same time, and the host waits for nothing that lies on the GPU."""
     device, f = device_of(made), made
     total, expected = zeros(f, A), 0
     x: Any = DeviceArray.copy_of(X, device)

@@ -1,8 +1,8 @@
 """What the benchmarks of the GPU should take, by counting: `python -m benchmarks.cuda.estimate --help`. Needs no GPU.
 
-Counted is as the compiler counts (`graphc.codegen.cuda.roofline`). What loops wait for is fitted to an H200; the
-products outside of loops take longer than this (docs/gpu.md). NVIDIA's assembler, if it is installed, adds what it
-makes of the loops' kernels.
+It counts as the compiler does (`graphc.codegen.cuda.roofline`). The times that loops wait are fitted to an H200;
+products outside of loops take longer than counted (docs/gpu.md). NVIDIA's assembler, if it is installed, adds the
+registers and spills of the loops' kernels.
 """
 
 from __future__ import annotations

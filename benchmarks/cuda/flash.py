@@ -33,7 +33,7 @@ def _properties(device_id: int) -> dict[str, int]:
 
 def _make_compilable() -> None:
     """FlashRNN compiles itself when it is called. Its kernels do so with CUDA 13, but an extension that reads every
-    property of the device does not (1.0.8): some are gone. There, PyTorch tells it those that it uses.
+    property of the device does not (1.0.8), as some no longer exist. PyTorch gives it those that it uses instead.
     """
     if int((torch.version.cuda or "0").split(".")[0]) >= 13:
         import_module("flashrnn.flashrnn.flashrnn").get_gpu_info = _properties

@@ -1,6 +1,6 @@
 """Ways to group a loop's CTAs, measured beside what the cost model says: `python -m benchmarks.cuda.groupings`.
 
-In: the benchmark's problems. Out: a line for each way that the model does not think much slower than the best, and
+In: the benchmark's problems. Out: a line for each way that by the model is not much slower than the best, and
 cuda_groupings.json with all of them. The constants of the model (`graphc.codegen.cuda.cost_model`, `…arch`) are fitted
 to such figures. A way is timed only when it computes what the first one did.
 """
@@ -34,8 +34,9 @@ _CALLS = 5
 
 @dataclass(frozen=True)
 class Way:
-    """A loop of a problem's training step, grouped in one way: microseconds of a step, measured and by count. `told`:
-    its CTAs tell each other what they have made, instead of meeting."""
+    """A loop of a problem's training step, grouped in one way: microseconds of a step, measured and by count.
+    `barrier_free`: its CTAs send each other what they make, instead of waiting at barriers (`told` in older
+    results)."""
 
     problem: str
     sizes: str
@@ -43,20 +44,20 @@ class Way:
     exchange: str
     groups: int
     ctas: int
-    told: bool
+    barrier_free: bool
     measured: float
     counted: float
     chosen: bool
 
     def __str__(self) -> str:
-        how = f"{self.exchange} {self.groups} × {self.ctas}" + (", told" if self.told else "")
+        how = f"{self.exchange} {self.groups} × {self.ctas}" + (", without barriers" if self.barrier_free else "")
         mark = " (chosen)" if self.chosen else ""
         times = f"{self.measured:.2f} µs a step, {self.counted:.2f} by count{mark}"
         return f"{self.problem}, {self.sizes}, {self.direction}: {how}: {times}"
 
 
 def ways(problem: Problem, device: Device) -> Iterator[Way]:
-    """The loops of a training step, each in its ways while the others are as the model has them."""
+    """Measure each loop of a training step in its ways, while the other loops are grouped as the model chooses."""
     f = gc.compile(problem.graph("training"), target="cuda", device=device, precision=problem.precision)
     there = f.upload({"x": problem.x, **problem.params})
     sizes = {"t": problem.steps, "n": problem.batch}
@@ -97,7 +98,7 @@ def _seconds(
     expected: dict[str, np.ndarray],
     problem: Problem,
 ) -> float:
-    """Of the loop's launches, the median of some calls."""
+    """The seconds of the loop's launches in a call, the median of some calls."""
     measured = f.runner.measured(there, {unit.symbol: way})
     made = {name: array.numpy() for name, array in measured.call().items()}
     check(f"{problem.name}, {unit.symbol_of(way.version)}", made, expected, problem.tolerance)

@@ -26,7 +26,7 @@ from graphc.reporting.cuda_profile import CudaProfile
 @dataclass(frozen=True)
 class Row:
     """A problem and what was measured. A call makes `steps`; `failed` says why a peer was not timed; `kernels` are
-    those that took most of a peer's time, where it can tell; `profile` is graphc's."""
+    those that took most of a peer's time, where that is known; `profile` is graphc's."""
 
     name: str
     work: Work

@@ -14,7 +14,7 @@ from benchmarks.peers.peer import Call
 
 
 class GpuPeer(Protocol):
-    """A library on the GPU. `about` holds its version and what else tells its figures apart."""
+    """A library on the GPU. `about` has its version and what else its figures depend on."""
 
     @property
     def name(self) -> str: ...
@@ -48,7 +48,7 @@ def _absent(needed: tuple[str, ...]) -> str | None:
     """What keeps a peer from being measured, or None."""
     for package in needed:
         if not find_spec(package):
-            return f"{package} is not installed; pip install -e '.[bench-cuda]' brings it"
+            return f"{package} is not installed; pip install -e '.[bench-cuda]' installs it"
     if "torch" in needed and not importlib.import_module("torch").cuda.is_available():
         return "this build of PyTorch sees no GPU"
     if "jax" in needed and importlib.import_module("jax").default_backend() != "gpu":

@@ -22,7 +22,7 @@ _SHOWN = 3  # kernels
 
 
 class Cudnn:
-    """PyTorch on a device of its own. `about` tells cuDNN's version."""
+    """PyTorch on a device of its own. `about` has cuDNN's version."""
 
     name = "PyTorch"
 

@@ -1,1 +1,1 @@
-"""The CUDA back end: a Program as PTX kernels, and the plan of their launches."""
+"""The CUDA back end: turns a Program into PTX kernels and a plan of their launches."""

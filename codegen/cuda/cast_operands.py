@@ -1,16 +1,16 @@
-"""Copies what large products read, rounded as the tensor cores take it, before they read it again and again.
+"""Rounds the operands of large products once, into a copy in the tensor cores' dtype, before the products read them.
 
-In: a Program, and the dtype that products round to. Out: a Program that computes the same. A tile reads every element
-of its rows and columns, so each element is read by many tiles. What was rounded once is half as long, and goes to
-shared memory as it lies; and it lies as products go through it, with a dim last that all of them take in whole runs:
+In: a Program, and the dtype that products round to. Out: a Program that computes the same. Each element is read by many
+tiles. A rounded copy is half as long and goes to shared memory without another conversion. The copy's last dim is one
+along which all products read whole runs of elements:
 
     s[n, m, i, j] = Σ w[m, c, k, l] · x[n, c, i + k, j + l] over c, k, l
     becomes
     a[n, i, j, c] = x[n, c, i, j];    b[m, k, l, c] = w[m, c, k, l]
     s[n, m, i, j] = Σ b[m, k, l, c] · a[n, i + k, j + l, c] over k, l, c
 
-A copy serves all products up to the next statement that stores to what was copied. It is made where it saves more than
-it takes: for products with enough operations for each element.
+A copy serves all products up to the next statement that stores to the original. It is made only if it saves more time
+than it costs: for products with enough operations for each element.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ from graphc.scalar import call, index, replaced
 __all__ = ["cast_operands"]
 
 _RUN = 8  # elements of 16 bits that one instruction copies
-_TURNED = 16  # elements that a thread rounds of what lies otherwise: they fill a sector of memory
-_WORTH = 1100.0  # operations for each element that is copied, if it would be brought with as many others
+_TURNED = 16  # elements that a thread rounds where the copy's order differs: they fill a sector of memory
+_WORTH = 1100.0  # operations for each copied element, where the original can be loaded in runs as well
 _TILE = 16  # points on each side of the smallest tile
-_LEAST = 1e9  # operations of a product: one more launch takes as long
+_LEAST = 1e9  # operations of a product: fewer take no longer than the copy's launch
 _FEWEST = 3  # points on each side of a product
 
 
@@ -62,9 +62,9 @@ Version = tuple[str, int]  # a buffer, and how many statements before have store
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """A kernel at a position of the program, the elements that are its factors, and the versions of their buffers; and
-    how many operations it has for each element of them, as often as those that a copy brings together were brought
-    apart."""
+    """A kernel at a position of the program, the elements that are its factors, and the versions of their buffers.
+    `operations`: for each factor the operations for each of its elements; times the loads of the original that one load
+    of a copy replaces, as a copy is loaded in runs and the original perhaps element by element."""
 
     position: int
     kernel: Kernel
@@ -75,7 +75,7 @@ class _Product:
 
 
 def cast_operands(program: Program, fragments: Fragments | None) -> Program:
-    """The program with copies of what products on the tensor cores read again and again."""
+    """The program with rounded copies of the operands of large products on the tensor cores."""
     if fragments is None or fragments.dtype is None:
         return program
     return _cast(program, fragments.dtype, dict.fromkeys(program.sizes, NOMINAL_AXIS))
@@ -96,7 +96,7 @@ def _cast(program: Program, dtype: str, sizes: Mapping[str, int]) -> Program:
 
 
 def _products(program: Program, sizes: Mapping[str, int]) -> Iterator[_Product]:
-    """Those at the top of the program whose factors are elements of buffers, each of them."""
+    """Large products at the top of the program whose factors are all elements of buffers."""
     stores = dict.fromkeys(program.declared, 0)
     for position, statement in enumerate(program.body):
         factors = factors_of(statement, program) if isinstance(statement, Kernel) else None
@@ -111,7 +111,7 @@ def _products(program: Program, sizes: Mapping[str, int]) -> Iterator[_Product]:
 
 
 def _share(number: int, factors: Factors, load: Load, program: Program, sizes: Mapping[str, int]) -> float:
-    """The operations for each element of a factor, counted from the left ones on."""
+    """The operations for each element of a factor (see `_Product`). `number` counts left factors first."""
     count = len(factors.lefts)
     own = [l == number if number < count else r == number - count for _, l, r in factors.terms]
     factor = (*factors.lefts, *factors.rights)[number]
@@ -125,7 +125,7 @@ def _is_large(factors: Factors, sizes: Mapping[str, int]) -> bool:
 
 
 def _operations(factors: Factors, sizes: Mapping[str, int]) -> float:
-    """Those of whole tiles."""
+    """The operations of a product, with sides shorter than a tile counted as whole tiles."""
     sides = max(points_of(factors.left, sizes), _TILE) * max(points_of(factors.right, sizes), _TILE)
     return 2.0 * len(factors.terms) * sides * points_of((*factors.both, *factors.reduce.dims), sizes)
 
@@ -151,7 +151,7 @@ def _may_be_copied(buffer: Buffer) -> bool:
 
 
 def _places(products: Sequence[_Product], program: Program) -> dict[Version, int]:
-    """The dim of each buffer that is last in its copy; without those that are not worth one."""
+    """For each buffer worth a copy, the dim that comes last in the copy."""
     uses: dict[Version, list[tuple[_Product, Load]]] = defaultdict(list)
     worth: dict[Version, float] = defaultdict(float)
     for product in products:
@@ -168,7 +168,7 @@ def _places(products: Sequence[_Product], program: Program) -> dict[Version, int
 
 
 def _is_run(product: _Product, load: Load, place: int, program: Program) -> bool:
-    """Whether a product reads whole runs along a dim, all of a run or nothing."""
+    """Whether a product reads whole runs along a dim, and each run entirely or not at all."""
     subscript, extent = load.at[place], program.declared[load.buffer].dims[place]
     dim = _moving(subscript, (*product.kernel.dims, *product.factors.reduce.dims))
     if dim is None or not all(isinstance(n, Const) and int(n.value) % _RUN == 0 for n in (dim.extent, extent)):
@@ -213,13 +213,13 @@ def _rewritten(program: Program, products: Sequence[_Product], places: Mapping[V
 
 
 def _moved(values: Sequence[_T], place: int) -> list[_T]:
-    """With the one at a place last."""
+    """The values with the one at `place` moved to the end."""
     return [*values[:place], *values[place + 1 :], values[place]]
 
 
 def _copying(buffer: Buffer, copy: Buffer, place: int) -> Kernel:
-    """The kernel that makes a copy: a point of it is a run along the copy's last dim, and neighbouring points are
-    neighbours in what it reads."""
+    """The kernel that makes a copy. Each of its points stores a run along the copy's last dim; neighbouring points read
+    neighbouring elements."""
     extents = [dim for dim in buffer.dims if not isinstance(dim, Ring)]
     length = evaluate(extents[place], {})
     turned = place + 1 < len(extents)
@@ -236,7 +236,7 @@ def _copying(buffer: Buffer, copy: Buffer, place: int) -> Kernel:
 
 
 def _reading(product: _Product, places: Mapping[Version, int], copies: Mapping[Version, Buffer]) -> Kernel:
-    """The product, of copies. What runs go along comes last, of the terms and of the points on either side."""
+    """The product, reading the copies. The dims along which runs are read come last among its points and terms."""
     moved: dict[Scalar, Scalar] = {}
     last: set[Dim] = set()
     for load, version in zip(product.loads, product.versions, strict=True):

@@ -1,8 +1,9 @@
-"""How a loop's CTAs are grouped: a cost model of one step, and the best grouping by it.
+"""A cost model of one step of a loop, by which the grouping of the loop's CTAs is chosen.
 
 In: a loop's unit, an architecture, and lengths. Out: `Grouping`s with their estimated seconds, the best first. A step
-takes as long as the busiest CTA computes and fetches operands, and then the barriers of the group's kind. Small groups
-have cheap barriers but few SMs: which is better depends on how many slices there are, so it is decided at the call.
+takes the time in which the busiest CTA computes and fetches operands, plus the time of the group's exchanges or
+barriers. Small groups exchange quickly but leave SMs idle. Which grouping is best depends on the number of slices, so
+it is decided at the call.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from graphc.codegen.cuda.isa.arch import WARP, Arch
 from graphc.codegen.cuda.loops.geometry import Geometry
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
-from graphc.codegen.cuda.loops.mma_tile import MmaGeometry
+from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
 from graphc.codegen.cuda.loops.versions import RESERVED, Version
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.llvm.functions import STORAGE
@@ -32,30 +33,31 @@ _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle, for t
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
 # Seconds of an H200, fitted to what loops took in every grouping (docs/gpu.md).
 _LATENCY = 380e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
-_NEAR = 640e-9  # of one whose product reads from shared memory instead
-_VISIT = 350e-9  # of a kernel that goes over the points of a product, with what it loads
+_NEAR = 640e-9  # of a kernel whose product reads mirrors in shared memory instead
+_EPILOGUE = 350e-9  # of a kernel that is a product's epilogue, with what it loads
 _CHAINED = 9e-9  # of a product of the tensor cores that waits for the one before, and for its operands
 _TURN = 180e-9  # of each further point that a thread has: loads, exponentials and divisions in a chain
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One kernel in one step: its points, the terms of its reductions at each, and the bytes that these read: `held`
-    are those that no step changes, `made` those that the loop stores."""
+    """One kernel in one step: its points, and the terms of its reductions at each point. Of the bytes that these read,
+    `stationary` are those that no step changes, and `made` those that the loop stores. `epilogue`: it is computed by
+    the threads of a product."""
 
     kernel: str
     points: int
     terms: int
     products: int
     lanes: int
-    held: int
+    stationary: int
     made: int
-    visited: bool
+    epilogue: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """All kernels of one step of a loop, those of inner loops as often as they run; and the barriers."""
+    """All kernels of one step of a loop, each with how often it runs, and the barriers of a step."""
 
     steps: int
     works: tuple[tuple[int, Work], ...]
@@ -63,19 +65,20 @@ class Step:
 
     @property
     def flops(self) -> int:
+        """The operations of the products of a step, a multiply-add being two."""
         return sum(2 * times * w.points * w.terms * w.products for times, w in self.works)
 
     @property
-    def held(self) -> int:
+    def stationary(self) -> int:
         """Bytes that every step reads again."""
-        return sum(w.held for _, w in self.works)
+        return sum(w.stationary for _, w in self.works)
 
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """A version of the loop on `groups` groups of CTAs, each with its part of the slicings (`parts` says how many parts
-    each is cut into), with so many bytes of dynamic shared memory for a CTA; and the estimated seconds of a step, of
-    what a step waits however little it computes, and of the loop."""
+    """A version of the loop on `groups` groups of CTAs. `parts`: into how many parts each slicing is cut; a group has
+    one part of each. `shared`: bytes of dynamic shared memory of a CTA. Estimated seconds: of a `step`, of the
+    `waiting` in it, however little it computes, and of the whole loop (`seconds`)."""
 
     version: Version
     parts: tuple[int, ...]
@@ -86,6 +89,7 @@ class Grouping:
 
     @property
     def groups(self) -> int:
+        """How many groups of CTAs there are."""
         return math.prod(self.parts)
 
 
@@ -102,8 +106,8 @@ def groupings(unit: LoopUnit, program: Program, arch: Arch, sizes: Mapping[str, 
 
 
 def _fitting(version: Version, lengths: list[int], arch: Arch) -> list[tuple[int, ...]]:
-    """Ways to cut the slicings such that what a CTA keeps of its slice fits into its shared memory: with few groups
-    that take turns on an SM, or if that is not enough, with many."""
+    """Ways to cut the slicings such that a CTA's mirrors fit into its shared memory. Few groups take turns on an SM if
+    that is enough, else many."""
     for turns in _TURNS:
         ways = [p for p in _parts(version, lengths, arch, turns) if _fits(version, lengths, p, arch)]
         if ways:
@@ -116,8 +120,8 @@ def _fits(version: Version, lengths: list[int], parts: tuple[int, ...], arch: Ar
 
 
 def _parts(version: Version, lengths: list[int], arch: Arch, turns: int) -> Iterator[tuple[int, ...]]:
-    """Ways to cut the slicings: each whole, by powers of two, or into its points. Groups that wait for each other over
-    the grid must all fit on the chip at one time; of others some may take turns on an SM."""
+    """Ways to cut the slicings: each whole, by powers of two, or into its points. CTAs of a grid wait for each other,
+    so all groups must be on the chip at the same time; other groups may take turns on an SM."""
     choices = [
         sorted({*(2**k for k in range(max(1, length).bit_length())), max(1, length)}) if fixed is None else [fixed]
         for length, fixed in zip(lengths, version.fixed, strict=True)
@@ -136,48 +140,49 @@ def _estimated(
 ) -> Grouping:
     groups = math.prod(parts)
     compute = sum(times * _kernel_seconds(w, version, groups, unit.threads, arch) for times, w in step.works)
-    meeting = _meeting_seconds(version, parts, step, unit, lengths, arch)
-    waiting = meeting + sum(times * _latency(w, version) for times, w in step.works)
-    seconds = compute + meeting
+    exchange = _exchange_seconds(version, parts, step, unit, lengths, arch)
+    waiting = exchange + sum(times * _latency(w, version) for times, w in step.works)
+    seconds = compute + exchange
     waves = -(-groups // max(1, arch.at_once(version.ctas, version.kind)))
     shared = _shared(version, lengths, parts)
     return Grouping(version, parts, shared, seconds, waiting, seconds * step.steps * waves)
 
 
-def _meeting_seconds(
+def _exchange_seconds(
     version: Version, parts: tuple[int, ...], step: Step, unit: LoopUnit, lengths: list[int], arch: Arch
 ) -> float:
-    """What the CTAs of a group wait for each other in a step."""
+    """The seconds in a step for which the CTAs of a group wait for each other."""
     if not version.exchanges:
         one = {"cta": arch.cta_barrier, "cluster": arch.cluster_barrier, "grid": arch.grid_barrier}[version.kind]
         return step.barriers * one
     if version.kind == "cluster":
-        return sum(arch.cluster_round + round.sent(lengths, parts) / arch.cluster_rate for round in version.exchanges)
-    words = [round.words_of_thread(lengths, parts, unit.threads) for round in version.exchanges]
-    return sum(arch.grid_round + count * arch.word for count in words)
+        sent = [exchange.sent(lengths, parts) for exchange in version.exchanges]
+        return sum(arch.cluster_exchange + count / arch.cluster_rate for count in sent)
+    words = [exchange.words_of_thread(lengths, parts, unit.threads) for exchange in version.exchanges]
+    return sum(arch.grid_exchange + count * arch.word for count in words)
 
 
 def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arch: Arch) -> float:
-    """One kernel of one step, in one group."""
+    """The seconds of one kernel in one step, in one group."""
     ctas = version.ctas
     points = -(-work.points // groups)
-    rounds = -(-points * work.lanes // (ctas * threads))
-    compute = rounds * (-(-work.terms * work.products // work.lanes)) * _BESIDE * _CYCLES / (arch.clock * 1e9)
+    passes = -(-points * work.lanes // (ctas * threads))
+    compute = passes * (-(-work.terms * work.products // work.lanes)) * _BESIDE * _CYCLES / (arch.clock * 1e9)
     tile = version.tiles.get(work.kernel)
     turns = -(-points // (ctas * threads))
     if tile is not None and tile[1].home != "memory":
         more = (turns - 1) * _TURN + _tile_seconds(tile[1], compute, points, threads, arch)
-        if isinstance(tile[1], MmaGeometry) and not version.mirrors:  # every CTA reads what all have made
+        if isinstance(tile[1], MmaGeometry) and not version.mirrors:  # every CTA loads what all have made
             more += ctas * work.made / arch.l2
         return _latency(work, version) + more
-    fetched = min(work.held, 4 * work.terms * work.products * -(-points // ctas))
-    return _latency(work, version) + (rounds - 1) * _TURN + max(compute, fetched * arch.sms / arch.l2)
+    fetched = min(work.stationary, 4 * work.terms * work.products * -(-points // ctas))
+    return _latency(work, version) + (passes - 1) * _TURN + max(compute, fetched * arch.sms / arch.l2)
 
 
 def _latency(work: Work, version: Version) -> float:
     """How long a kernel takes that has nothing to compute."""
-    if work.visited:
-        return _VISIT
+    if work.epilogue:
+        return _EPILOGUE
     near = version.mirrors and work.kernel in version.tiles
     return _NEAR if near else _LATENCY
 
@@ -202,11 +207,11 @@ def step_of(unit: LoopUnit, program: Program, sizes: Mapping[str, int]) -> Step:
     """What one step of the unit's loop does."""
     made = stored((unit.loop,))
     works = tuple(
-        (times, _work(kernel, unit.lanes[kernel.name], kernel.name in unit.visited, made, program, sizes))
+        (times, _work(kernel, unit.lanes[kernel.name], kernel.name in unit.epilogues, made, program, sizes))
         for times, kernel in _repeated(unit.loop.body, 1, sizes)
     )
-    met = sum(times for times, kernel in _repeated(unit.loop.body, 1, sizes) if kernel.name in unit.barriers)
-    return Step(evaluate(unit.loop.extent, sizes), works, met)
+    barriers = sum(times for times, kernel in _repeated(unit.loop.body, 1, sizes) if kernel.name in unit.barriers)
+    return Step(evaluate(unit.loop.extent, sizes), works, barriers)
 
 
 def _repeated(body: tuple[Statement, ...], times: int, sizes: Mapping[str, int]) -> Iterator[tuple[int, Kernel]]:
@@ -218,7 +223,7 @@ def _repeated(body: tuple[Statement, ...], times: int, sizes: Mapping[str, int])
 
 
 def _work(
-    kernel: Kernel, lanes: int, visited: bool, made: set[str], program: Program, sizes: Mapping[str, int]
+    kernel: Kernel, lanes: int, epilogue: bool, made: set[str], program: Program, sizes: Mapping[str, int]
 ) -> Work:
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     inside = [value for reduce in reduces for value in reduce.values]
@@ -236,7 +241,7 @@ def _work(
         lanes,
         sum(read[False].values()),
         sum(read[True].values()),
-        visited,
+        epilogue,
     )
 
 

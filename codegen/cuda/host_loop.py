@@ -1,8 +1,8 @@
-"""Loops that the host walks: a launch in each step for every statement inside.
+"""Host loops: in each step the host launches a kernel for every statement inside.
 
-In: a `Loop`. Out: whether it is one. A persistent kernel computes the same points in every step. Where the extents
-inside a loop depend on its index, as those of chunks do, of which the last is shorter, each step is a program of its
-own instead: its kernels become grids and its loops persistent kernels, and the index is an argument of all of them.
+In: a `Loop`. Out: whether it is a host loop. A persistent kernel computes the same points in every step. Where extents
+inside a loop depend on its index (of chunks the last may be shorter), that is not possible. Then each step has launches
+of its own, grids for kernels and persistent kernels for inner loops, and the index is an argument of all of them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from graphc.codegen.lengths import evaluate, step_name
 from graphc.codegen.program import Index, Loop, Reduce, Scalar, Statement
 from graphc.scalar import walk
 
-__all__ = ["extents", "is_walked", "steps"]
+__all__ = ["extents", "is_host_loop", "steps"]
 
 
-def is_walked(loop: Loop) -> bool:
+def is_host_loop(loop: Loop) -> bool:
+    """Whether any extent inside a loop depends on the loop's index."""
     own = Index(loop.index)
     return any(part == own for statement in loop.body for extent in extents(statement) for part in walk(extent))
 

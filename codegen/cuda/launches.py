@@ -1,7 +1,7 @@
-"""The launches of one call: which kernels of the module run, one after another, on what grids.
+"""The launches of one call: which kernels of the module run, in which order, on what grids.
 
-In: a program's code and the lengths of a call. Out: `Launch`es, as plain data; whoever has the addresses of the buffers
-can make them. What would compute nothing is left out.
+In: a program's code and the lengths of a call. Out: `Launch`es as plain data, without the addresses of buffers.
+Launches that would compute nothing are left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from graphc.codegen.program import Program, Reduce, kernels
 from graphc.codegen.uses import loaded, stored
 from graphc.errors import ArgumentError
 
-__all__ = ["COUNTERS", "Launch", "Launched", "launched", "launches", "meeting_bytes"]
+__all__ = ["COUNTERS", "Launch", "Launched", "exchange_bytes", "launched", "launches"]
 
 COUNTERS = "(counters)"  # stands among the arguments for the address of the barriers' counters
 _MOST_POINTS = 2**31 - 2**20  # of 32 bits with a sign, with room for what threads count past the last
@@ -36,8 +36,8 @@ class Launch:
     """One kernel on a grid of `grid` CTAs of `block` threads, in clusters of `cluster`; each CTA has `shared` bytes of
     dynamic shared memory. An argument is a buffer's name, for its address, or an integer of 64 bits. `cooperative`: all
     CTAs must run at the same time. `loads` and `stores` are the buffers that it touches. `words` bytes of memory behind
-    the barriers' counters are its CTAs', to tell each other what steps make. `urgent`: what waits for it waits long;
-    `alone`: nothing else may run meanwhile.
+    the barriers' counters hold what its CTAs exchange. `urgent`: it runs at high priority, because it takes long and
+    others wait for it. `alone`: nothing else may run at the same time.
     """
 
     symbol: str
@@ -63,8 +63,8 @@ class Launched:
     launch: Launch
 
 
-def meeting_bytes(launches: Iterable[Launch], arch: Arch) -> int:
-    """The memory of the barriers' counters and of what steps tell, which must be 0 before the first launch."""
+def exchange_bytes(launches: Iterable[Launch], arch: Arch) -> int:
+    """The memory of the barriers' counters and of exchanged words, which must be 0 before the first launch."""
     return counter_bytes(arch.sms) + max((launch.words for launch in launches), default=0)
 
 
@@ -79,7 +79,7 @@ def launches(
 def launched(
     code: CudaCode, sizes: Mapping[str, int], groupings_of: Mapping[str, Grouping] | None = None
 ) -> Iterator[Launched]:
-    """The same, each with what it is of. A loop that the host walks is written out."""
+    """The same launches, each with its unit and sizes. Host loops are unrolled."""
     _check_points(code.program, sizes)
     chosen = _Chosen(code, groupings_of or {})
     for unit, at in _in_order(code.units, 0, sizes):
@@ -89,8 +89,8 @@ def launched(
 
 
 def _in_order(units: Iterable[Unit], depth: int, sizes: Mapping[str, int]) -> Iterator[tuple[Unit, Mapping[str, int]]]:
-    """Units as often as they run, with the sizes at each step of the loops that the host walks around them, of which
-    `depth` are around all."""
+    """Units as often as they run, with the sizes at each step of the host loops around them. The outer `depth` of these
+    loops are around all units."""
     for loop, inside in itertools.groupby(units, lambda unit: unit.around[depth] if unit.around[depth:] else None):
         if loop is None:
             yield from ((unit, sizes) for unit in inside)
@@ -101,7 +101,7 @@ def _in_order(units: Iterable[Unit], depth: int, sizes: Mapping[str, int]) -> It
 
 
 class _Chosen:
-    """How loops are grouped in one call: the cost model is asked once for any lengths of a loop."""
+    """How loops are grouped in one call. The cost model runs once for each combination of a loop's lengths."""
 
     def __init__(self, code: CudaCode, given: Mapping[str, Grouping]) -> None:
         self._code, self._given = code, given
@@ -130,9 +130,9 @@ def _launch(unit: Unit, code: CudaCode, sizes: Mapping[str, int], chosen: _Chose
 
 
 def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
-    """Enough CTAs for all points, up to as many as the chip holds; each then computes several."""
-    own, walked = owned_dims(unit.kernel)
-    points = points_of(own, sizes) if points_of(walked, sizes) else 0
+    """Enough CTAs for all points, but no more than the chip holds; then each computes several points."""
+    own, sequential = owned_dims(unit.kernel)
+    points = points_of(own, sizes) if points_of(sequential, sizes) else 0
     ctas = -(-points * unit.lanes // (unit.run * unit.threads))
     if unit.search is not None:
         ctas = -(-unit.search.warps(unit.kernel, sizes) * WARP // unit.threads)
@@ -146,10 +146,10 @@ def _grid(unit: PointsUnit, arch: Arch, sizes: Mapping[str, int]) -> int:
 def _persistent(
     unit: LoopUnit, grouping: Grouping, given: tuple[str | int, ...], sliced: Sequence[int], arch: Arch
 ) -> Launch:
-    """`sliced`: the lengths of the loop's slicings."""
+    """The launch of a loop. `sliced`: the lengths of its slicings."""
     arguments, version = (*given, *grouping.parts), grouping.version
     grid = version.kind == "grid"
-    words = sum(round.bytes(sliced, grouping.parts) for round in version.exchanges) if version.is_told else 0
+    words = sum(exchange.bytes(sliced, grouping.parts) for exchange in version.exchanges) if version.sends_words else 0
     loads, stores = _touched(unit)
     ctas = grouping.groups * version.ctas
     return Launch(

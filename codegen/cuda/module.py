@@ -1,10 +1,10 @@
 """The text of a program's LLVM module for the GPU: one device function for each unit, and for each version of a loop.
 
 In: a Program and its units. Out: LLVM IR, as a `Module`. Its length depends on the program's text only, never on sizes.
-Each function takes the addresses of the buffers that its unit touches, in the order in which they appear there, then
-all sizes, and the steps of the loops around it that the host walks; that of a loop, after these, the parts of each
-slicing, and for the grid's barrier the address of the counters, behind which lie the words that CTAs tell each other.
-Units whose functions have the same text share one: layers of equal size, both directions of a layer.
+The parameters of a function are the addresses of the buffers that its unit touches, in the order of their appearance,
+all sizes, and the steps of the host loops around it. A loop's function also takes the number of parts of each slicing
+and, if its groups are grids, the address of the barriers' counters; exchanged words lie behind these. Units whose
+functions have the same text share one function: layers of equal size, both directions of a layer.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """The pieces of a module, by name; and which function does what another would, by the other's name."""
+    """The pieces of a module, by name. `shared` maps the name of a function that was left out to the equal one."""
 
     pieces: Mapping[str, Piece]
     shared: Mapping[str, str]
@@ -72,13 +72,13 @@ class Module:
 
 
 def module(program: Program, units: tuple[Unit, ...], arch: Arch, aligned: bool) -> Module:
-    """`aligned`: a call's arguments begin at multiples of `ALIGNMENT`."""
+    """The module of these units. `aligned`: a call's arguments begin at multiples of `ALIGNMENT`."""
     pieces, shared = _distinct(piece for unit in units for piece in _pieces(unit, program, arch, aligned))
     return Module({piece.name: piece for piece in pieces}, shared)
 
 
 def _distinct(pieces: Iterable[Piece]) -> tuple[list[Piece], dict[str, str]]:
-    """Those whose texts differ in more than their names; and by the names of the others, which they are like."""
+    """The pieces whose texts differ in more than their names; and, for each other piece, the name of an equal one."""
     first: dict[str, Piece] = {}
     shared = {}
     for piece in pieces:
@@ -115,8 +115,8 @@ def _pieces(unit: Unit, program: Program, arch: Arch, aligned: bool) -> Iterator
 
 
 def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool) -> Piece:
-    # No point needs what another stores, so all that is loaded may be taken to stay as it is. Alignment is promised to
-    # products alone: three elements that lie together LLVM would elsewhere load as four.
+    # No point needs what another stores, so loaded memory may be taken as constant. Alignment is promised to products
+    # alone: elsewhere LLVM would load three neighbouring elements as four.
     aligned = aligned and unit.product is not None
     f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned), _addresses(unit))
     scalars = Scalars(f, Access(unit.kernel, program), arch.target, steps_around(unit.around))
@@ -139,7 +139,7 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
 
 
 def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) -> Piece:
-    # What the loop stores, other threads change between two barriers: of that nothing is promised.
+    # Other threads change what the loop stores between two barriers, so nothing is promised of it.
     parameters = _parameters(unit, program, "", aligned=False)
     parameters += [str(parts_value(k)) for k in range(len(unit.slicings))]
     if version.kind == "grid":
@@ -152,8 +152,8 @@ def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) 
 
 
 def _parameters(unit: Unit, program: Program, of_stored: str, aligned: bool) -> list[str]:
-    """Buffers, sizes, steps. `of_stored` are the attributes of buffers that the unit stores to. What is no argument
-    of a call begins at a multiple of `ALIGNMENT`, and that too if `aligned`."""
+    """Buffers, sizes, steps. `of_stored`: the attributes of buffers that the unit stores to. Temporaries and outputs
+    begin at multiples of `ALIGNMENT`, and arguments of a call too if `aligned`."""
     written = stored((unit.statement,))
     placed = {b.name for b in program.buffers if (aligned or b.kind in ("temp", "output")) and _is_whole(b)}
     pointers = []
@@ -166,7 +166,7 @@ def _parameters(unit: Unit, program: Program, of_stored: str, aligned: bool) -> 
 
 
 def _addresses(unit: Unit) -> dict[str, Value]:
-    """The parameters that are addresses of buffers: by number, so that units alike have one text."""
+    """The parameters that are addresses of buffers. They are numbered, so that equal units have equal texts."""
     return {name: Value(f"%buffer.{k}", GLOBAL) for k, name in enumerate(unit.buffers)}
 
 
@@ -176,8 +176,8 @@ def _attributes(unit: Unit) -> str:
 
 
 def _is_whole(buffer: Buffer) -> bool:
-    """Whether a buffer ends where a wide load does, if its size is known: three numbers at a multiple of 16 bytes LLVM
-    would load as four."""
+    """Whether a buffer of known size ends at a multiple of `ALIGNMENT`. LLVM would load three aligned numbers as four,
+    past the end of the buffer."""
     if not all(isinstance(dim, Const) for dim in buffer.dims):
         return True
     count = math.prod(int(dim.value) for dim in buffer.dims if isinstance(dim, Const))

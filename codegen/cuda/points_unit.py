@@ -1,7 +1,8 @@
 """A kernel outside of loops as the work of one launch: by points, in the tiles of a product, or by a search.
 
-In: a kernel, its program, a GPU. Out: a `PointsUnit`, chosen by how many points and terms the kernel has and by what
-lies along them, counted with nominal lengths where lengths come with the data.
+In: a kernel, its program, a GPU. Out: a `PointsUnit`. How the kernel is computed depends on how many points and terms
+it has, and on whether its points or its terms are neighbours in memory. Lengths that come with the data are counted as
+nominal ones.
 """
 
 from __future__ import annotations
@@ -34,22 +35,22 @@ __all__ = [
     "points_unit",
 ]
 
-_SHORT = 4  # terms: too few to bring to shared memory
-_THIN = 3  # points on one side: fewer leave even the tensor cores too little to do
-_LARGE = 1 << 30  # multiply-adds: enough for them nevertheless
-_LONG = 16  # terms: a reduction that is worth a warp's while
+_SHORT = 4  # terms: with fewer, tiles in shared memory do not pay
+_THIN = 3  # points on one side: with fewer, not even tensor cores pay
+_LARGE = 1 << 30  # multiply-adds: with so many, tensor cores pay although a side is short
+_LONG = 16  # terms: from so many on, the lanes of a warp share a reduction
 _MANY = 1 << 17  # points: enough for the whole chip, one thread each
 _FEW = 2048  # points: so few that each may have a CTA of its own
-_SOME = 4096  # points: enough for a thread each, where their neighbours in memory are other points'
+_SOME = 4096  # points: enough for a thread each, if neighbouring points read neighbouring memory
 _RUN = 4  # neighbouring points of one thread
 NOMINAL_AXIS = 128  # points of an axis whose length comes with the data, where a product is to be fast
 
 
 @dataclass(frozen=True)
 class PointsUnit:
-    """A kernel at the top of the program, or in loops `around` it that the host walks. `lanes` threads compute each of
-    its points together, or one thread a `run` of neighbouring points; or it is a product, computed in tiles, or a sum
-    whose terms each row searches for."""
+    """A kernel at the top of the program, or in the host loops `around` it. `lanes` threads compute each of its points
+    together, or one thread computes a `run` of neighbouring points. Otherwise it is a `product`, computed in tiles, or
+    a sum whose terms each row searches for (`search`)."""
 
     symbol: str
     kernel: Kernel
@@ -64,11 +65,12 @@ class PointsUnit:
 
     @property
     def statement(self) -> Statement:
+        """The statement whose work this is."""
         return self.kernel
 
 
 def points_unit(symbol: str, kernel: Kernel, program: Program, arch: Arch, fragments: Fragments | None) -> PointsUnit:
-    """The unit of a kernel that stands alone: by how many threads each of its points is computed, and in which way."""
+    """The unit of a kernel outside of persistent loops."""
     alone = lanes_of(kernel, program, alone=True)
     product = _blocked(kernel, program, arch, fragments)
     rounded = product is not None and product[0].dtype == "float32"
@@ -80,13 +82,14 @@ def points_unit(symbol: str, kernel: Kernel, program: Program, arch: Arch, fragm
 
 
 def lanes_of(kernel: Kernel, program: Program, alone: bool) -> int:
-    """How many threads compute a point of a kernel together: the fewer points, the more. Where neighbouring points read
-    neighbours, and neighbouring terms do not, it is one, unless those are too few."""
+    """How many threads compute a point of a kernel together: the fewer points, the more threads. It is one where
+    neighbouring points, but not neighbouring terms, read neighbouring memory, unless there are too few points. `alone`:
+    the kernel has a launch of its own."""
     sizes = dict.fromkeys(program.sizes, NOMINAL)
-    own, walked = owned_dims(kernel)
+    own, sequential = owned_dims(kernel)
     terms = sum(points_of(step.dims, sizes) for step in kernel.body if isinstance(step, Reduce))
     points = points_of(own, sizes)
-    if walked or terms < _LONG or points >= _MANY:
+    if sequential or terms < _LONG or points >= _MANY:
         return 1
     if alone and points >= _SOME and lies_along_points(kernel, program):
         return 1
@@ -94,8 +97,8 @@ def lanes_of(kernel: Kernel, program: Program, alone: bool) -> int:
 
 
 def _has_runs(kernel: Kernel, program: Program) -> bool:
-    """Whether a kernel has points enough to leave several to each thread, which then lie together in what it stores;
-    and little to add up for each, all of which is then known when code is made."""
+    """Whether each thread should compute several neighbouring points: there are many points, which are neighbours in
+    what the kernel stores, and few terms for each, whose number is known when code is made."""
     sizes = dict.fromkeys(program.sizes, NOMINAL)
     if points_of(kernel.dims, sizes) < _RUN * _MANY or any(store.accumulate for store in kernel.stores):
         return False
@@ -107,7 +110,7 @@ def _has_runs(kernel: Kernel, program: Program) -> bool:
 
 
 def lies_along_points(kernel: Kernel, program: Program) -> bool:
-    """Whether all that a reduction reads lies along the points, and nothing along the terms."""
+    """Whether neighbouring points read neighbouring memory in everything that a kernel's one reduction loads."""
     access = Access(kernel, program)
     reduces = [step for step in kernel.body if isinstance(step, Reduce) and step.dims]
     if len(reduces) != 1 or not kernel.dims:
@@ -122,8 +125,8 @@ def lies_along_points(kernel: Kernel, program: Program) -> bool:
 def large_factors(
     kernel: Kernel, program: Program, fragments: Fragments | None, sizes: Mapping[str, int]
 ) -> Factors | None:
-    """The factors of a kernel that is computed in tiles: a product of two, large enough to fill them; or large enough
-    that the tensor cores are faster though much of their tiles stays empty."""
+    """The factors of a kernel that is to be computed in tiles; None if it is not. It is a product large enough to fill
+    tiles, or so large that the tensor cores are faster although their tiles stay partly empty."""
     factors = factors_of(kernel, program)
     if factors is None:
         return None
@@ -135,6 +138,7 @@ def large_factors(
 
 
 def counted_points(factors: Factors, sizes: Mapping[str, int]) -> Points:
+    """How many points and terms a product has with these sizes."""
     sides = (factors.left, factors.right, factors.both, factors.reduce.dims)
     return Points(*(points_of(dims, sizes) for dims in sides))
 

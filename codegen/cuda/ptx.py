@@ -23,7 +23,7 @@ __all__ = ["ALIGNMENT", "CudaCode", "emit"]
 
 @dataclass(frozen=True)
 class CudaCode:
-    """A program's code for one architecture, whose arguments begin at multiples of `ALIGNMENT` bytes."""
+    """A program's code for one architecture. Its arguments must begin at multiples of `ALIGNMENT` bytes."""
 
     program: Program
     arch: Arch
@@ -33,19 +33,21 @@ class CudaCode:
 
     @functools.cached_property
     def llvm_ir(self) -> str:
+        """The LLVM IR of all functions, before LLVM's own passes."""
         return self.module.llvm_ir(self.module.pieces.keys())
 
     @functools.cached_property
     def ptx(self) -> str:
+        """The PTX of all functions."""
         return _ptx(self.llvm_ir, self.arch)
 
     def function(self, symbol: str) -> str:
-        """The function that does what a launch of this symbol is to do."""
+        """The function to launch for this symbol: its own, or an equal one."""
         return self.module.shared.get(symbol, symbol)
 
     def together(self, function: str) -> frozenset[str]:
-        """The functions that are made when this one is first needed: alone, if it is one of a loop's versions, of
-        which the lengths of a call choose one; else all of which that is not so."""
+        """The functions that are compiled when this one is first needed. A version of a loop is compiled alone, since
+        the lengths of a call choose one version; all other functions are compiled together."""
         return frozenset({function}) if function in self._versions else self.always
 
     @functools.cached_property
@@ -55,16 +57,16 @@ class CudaCode:
 
     @functools.cached_property
     def always(self) -> frozenset[str]:
-        """The functions that no length leaves out."""
+        """The functions that every call needs, whatever its lengths."""
         return frozenset(self.module.pieces) - self._versions
 
     def ptx_of(self, functions: frozenset[str]) -> str:
-        """PTX of these functions alone."""
+        """PTX of these functions only."""
         return _ptx(self.module.llvm_ir(functions), self.arch)
 
     @functools.cached_property
     def unaligned(self) -> CudaCode:
-        """The same for arguments that begin at any element, which it loads one by one."""
+        """The same code for arguments that begin at any element; it loads their elements one by one."""
         return replace(self, module=module(self.program, self.units, self.arch, aligned=False))
 
 
@@ -81,7 +83,8 @@ def _ptx(llvm_ir: str, arch: Arch) -> str:
 
 
 def emit(program: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
-    """`precision` is what operands of products are rounded to; sums and all else are as the program says."""
+    """The code of a program. Operands of products are rounded to `precision`; sums and all else are as the program
+    says."""
     made = units(program, arch, fragments(precision))
     return CudaCode(program, arch, precision, made, module(program, made, arch, aligned=True))
 

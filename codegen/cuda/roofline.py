@@ -1,9 +1,9 @@
 """What a launch should take on a GPU, by counting.
 
-In: a unit, and the sizes of a call. Out: a `Count`. A loop takes what the cost model says of the grouping that it
-prefers (`graphc.codegen.cuda.cost_model`); any other kernel as long as its operations take at the full rate of the
-chip, or its arrays to come from memory, whichever is longer; and each its launch. Products outside of loops will be
-slower.
+In: a unit, and the sizes of a call. Out: a `Count`. A loop takes the time of the best grouping by the cost model
+(`graphc.codegen.cuda.cost_model`). Any other kernel takes its operations at the full rate of the chip or its bytes at
+the full rate of memory, whichever is longer. The time of a launch is added to each. Real products outside of loops are
+slower than that.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ LAUNCH = 2e-6  # seconds from one kernel of a CUDA graph to the next
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The seconds of a launch, its operations, and the bytes of the arrays that it touches, each once: the caches do
-    the rest."""
+    """The seconds of a launch, its operations, and the bytes of the arrays that it touches, each counted once."""
 
     seconds: float
     flops: int
@@ -38,6 +37,7 @@ class Count:
 
 
 def count(unit: Unit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
+    """What one launch of a unit should take."""
     if isinstance(unit, LoopUnit):
         return _loop(unit, code, sizes)
     return _points(unit, code, sizes)

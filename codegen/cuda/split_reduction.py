@@ -1,4 +1,4 @@
-"""Splits long sums that leave too few results to fill a GPU: afterwards many CTAs add up parts of each.
+"""Splits long sums with too few results to fill a GPU, so that many CTAs add up parts of each (split-K).
 
 In: a Program. Out: a Program that computes the same, up to rounding. With S parts of C = ⌈T / S⌉ steps,
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.cuda.gemm.fma_product import fma_blocking
 from graphc.codegen.cuda.gemm.mma_blocking import mma_parts
-from graphc.codegen.cuda.host_loop import is_walked
+from graphc.codegen.cuda.host_loop import is_host_loop
 from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
 from graphc.codegen.cuda.isa.mma import Fragments
 from graphc.codegen.cuda.kernel.search import search_of
@@ -45,13 +45,13 @@ from graphc.scalar import call, guarded, index, replaced, walk
 __all__ = ["in_parts", "split_reductions"]
 
 _FEWEST = 64  # terms of a part
-_PARTS = 16  # of sums that are not weighed against the memory that parts take
-_LONG = 16  # terms for each result of a part: fewer are not worth what it stores
+_PARTS = 16  # of a sum, at most, where the memory of the parts is not weighed
+_LONG = 16  # terms for each result of a part: with fewer, storing the parts costs more than it saves
 _CTAS_AN_SM = 8  # that fill it
 
 
 def split_reductions(program: Program, arch: Arch, fragments: Fragments | None) -> Program:
-    """The program with those sums in parts that would leave most of the chip idle."""
+    """The program with those sums split that would leave most of the chip idle."""
     sizes = dict.fromkeys(program.sizes, NOMINAL_AXIS)
 
     def wanted(kernel: Kernel) -> int:
@@ -78,15 +78,15 @@ def split_reductions(program: Program, arch: Arch, fragments: Fragments | None) 
 
 
 def in_parts(program: Program, wanted: Callable[[Kernel], int], sizes: Mapping[str, int]) -> Program:
-    """`wanted` says into how many parts a kernel's reduction should fall; 1, if into none. It falls into fewer, where
-    it has no dim long enough. `sizes` are the lengths to count with."""
+    """The program with reductions split. `wanted` says into how many parts a kernel's reduction should be split; 1: it
+    should not be. It is split into fewer where no dim is long enough. `sizes` are the lengths to count with."""
     buffers: list[Buffer] = []
 
     def parts(statements: tuple[Statement, ...]) -> Iterator[Statement]:
         for statement in statements:
             if isinstance(statement, Loop):
-                walked = is_walked(statement)
-                yield replace(statement, body=tuple(parts(statement.body))) if walked else statement
+                on_host = is_host_loop(statement)
+                yield replace(statement, body=tuple(parts(statement.body))) if on_host else statement
                 continue
             split = _split(statement, wanted, sizes)
             if split is None:
@@ -102,7 +102,7 @@ def in_parts(program: Program, wanted: Callable[[Kernel], int], sizes: Mapping[s
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """A reduction's dim, and into how many parts it falls."""
+    """A reduction, the dim that is cut, and into how many parts."""
 
     reduce: Reduce
     dim: Dim
@@ -132,12 +132,12 @@ class _Split:
 
 
 def _split(kernel: Kernel, wanted: Callable[[Kernel], int], sizes: Mapping[str, int]) -> _Split | None:
-    """The one reduction of a kernel, if it is to be split and is long enough."""
+    """How to split the one reduction of a kernel; None if it is not to be split or too short."""
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     if len(reduces) != 1 or any(store.accumulate for store in kernel.stores) or not reduces[0].dims:
         return None
     if any(isinstance(part, Index) for dim in kernel.dims for part in walk(dim.extent)):
-        return None  # the parts lie in a buffer, whose dims are known before the first step of any loop
+        return None  # the parts lie in a buffer, and the dims of a buffer must not depend on a loop's index
     (reduce,) = reduces
     dim = max(reduce.dims, key=lambda d: evaluate(d.extent, sizes))
     parts = min(wanted(kernel), evaluate(dim.extent, sizes), points_of(reduce.dims, sizes) // _FEWEST)
@@ -177,7 +177,7 @@ def _parts(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
 
 
 def _whole(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
-    """The kernel adding up the parts instead."""
+    """The kernel, adding up the parts instead of the terms."""
     at = tuple(Index(dim.index) for dim in (split.number, *kernel.dims))
     sums = tuple(
         replace(total, value=Load(buffer.name, at, buffer.dtype))

@@ -1,10 +1,10 @@
 """What a Program becomes on a GPU: units, each the work of one launch.
 
 In: a Program. Out: its units, in order. A kernel at the top becomes a grid of its own. A loop becomes one persistent
-kernel, however many steps it has, in a version for each kind of group that its CTAs may form
-(`graphc.codegen.cuda.loops.barriers`); which of them runs is chosen when lengths are known
-(`graphc.codegen.cuda.launches`). Of a loop that the host walks (`graphc.codegen.cuda.host_loop`) the statements inside
-are such units, launched in each step.
+kernel, however many steps it has. The kernel has a version for each kind of group that its CTAs may form
+(`graphc.codegen.cuda.loops.versions`); which of them runs is chosen when lengths are known
+(`graphc.codegen.cuda.launches`). The statements inside a host loop (`graphc.codegen.cuda.host_loop`) are units
+themselves, launched in each step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from graphc.codegen.cuda.host_loop import is_walked
+from graphc.codegen.cuda.host_loop import is_host_loop
 from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
 from graphc.codegen.cuda.isa.mma import Fragments
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
@@ -29,7 +29,8 @@ Unit = PointsUnit | LoopUnit
 
 
 def units(program: Program, arch: Arch, fragments: Fragments | None) -> tuple[Unit, ...]:
-    """`fragments`: how the tensor cores are to round operands of products; None leaves them alone."""
+    """The units of a program. `fragments`: how operands of products are rounded for the tensor cores; None: products
+    are made without tensor cores."""
     return tuple(_units(program.body, "", (), program, arch, fragments))
 
 
@@ -41,10 +42,10 @@ def _units(
     arch: Arch,
     fragments: Fragments | None,
 ) -> Iterator[Unit]:
-    """`numbers` are the places of the loops around the body, which begin the names of what is inside."""
+    """`numbers`: the positions of the loops around the body, a prefix of the names of all units inside."""
     for position, statement in enumerate(body):
         place = f"{numbers}{position}_"
-        if isinstance(statement, Loop) and is_walked(statement):
+        if isinstance(statement, Loop) and is_host_loop(statement):
             yield from _units(statement.body, place, (*around, statement), program, arch, fragments)
         else:
             yield replace(_unit(place, statement, program, arch, fragments), around=around)
@@ -58,9 +59,9 @@ def _unit(place: str, statement: Statement, program: Program, arch: Arch, fragme
     sliced = slicings(statement, program)
     products = stationary_products(statement, sliced, program)
     lanes = {k.name: WARP if k.name in products else lanes_of(k, program, alone=False) for k in kernels((statement,))}
-    dealt = map_threads(statement, products, lanes, sliced, program)
-    made = versions(statement, sliced, products, dealt, lanes, program, THREADS, arch, fragments)
-    return LoopUnit(symbol, statement, buffers, sliced, dealt.barriers, lanes, dealt.visited, made)
+    mapping = map_threads(statement, products, lanes, sliced, program)
+    made = versions(statement, sliced, products, mapping, lanes, program, THREADS, arch, fragments)
+    return LoopUnit(symbol, statement, buffers, sliced, mapping.barriers, lanes, mapping.epilogues, made)
 
 
 def _symbol(place: str, name: str) -> str:

@@ -1,7 +1,8 @@
 """What the CUDA back end made of a graph, as data and in words.
 
-In: a program's code and the sizes to estimate for. Out: for each loop the ways to run it that the cost model weighed,
-with counted bytes and operations; for each other kernel how its points are computed. All is read off the code's plan.
+In: a program's code and the sizes to estimate for. Out: for each loop the groupings that the cost model compared, with
+counted bytes and operations; for each other kernel how its points are computed. All of it is read from the code's
+units.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from graphc.codegen.cuda.cost_model import Grouping, Step, groupings, step_of
 from graphc.codegen.cuda.isa.arch import WARP
 from graphc.codegen.cuda.isa.mma import ROWS
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
-from graphc.codegen.cuda.loops.mma_tile import MmaGeometry
+from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
 from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import Unit
@@ -35,8 +36,8 @@ _HOMES = {"registers": "in registers", "shared": "in shared memory", "memory": "
 
 @dataclass(frozen=True, slots=True)
 class LoopExplanation:
-    """A loop: its kernels, the dims it falls apart along, what one step does, and the ways to run it, the chosen one
-    first, each with where the operands of each product stay. Of a loop that runs in every chunk, all this is of one."""
+    """A loop: its kernels, the dims along which it falls apart into slices, the work of one step, and the groupings,
+    the chosen one first. A loop that runs in every chunk has several `launches`; all else is of one launch."""
 
     name: str
     kernels: tuple[str, ...]
@@ -49,9 +50,9 @@ class LoopExplanation:
         one = "one persistent kernel" + _times(self.launches)
         yield f"loop {self.name}: {one}; computes {', '.join(self.kernels)}"
         yield f"  {self._independence()}"
-        yield f"  a step: {self.step.flops:,} operations, {readable(self.step.held)} that every step reads again"
-        met = f"{self.step.barriers} barrier{'' if self.step.barriers == 1 else 's'}"
-        yield f"  {met} a step; {self.step.steps:,} steps"
+        yield f"  a step: {self.step.flops:,} operations, {readable(self.step.stationary)} that every step reads again"
+        barriers = f"{self.step.barriers} barrier{'' if self.step.barriers == 1 else 's'}"
+        yield f"  {barriers} a step; {self.step.steps:,} steps"
         chosen, *others = self.ways
         whole = "in all" if self.launches == 1 else "a launch"
         yield f"  chosen: {_way(chosen)} {whole}"
@@ -68,8 +69,8 @@ class LoopExplanation:
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """What a limit on memory leads to: what a call takes then, and of each axis that it goes through in chunks, how
-    many there are and how many steps each has but the last."""
+    """What a limit on memory leads to: the memory that a call takes then; and, for each axis that it goes through in
+    chunks, how many there are, and how many steps each has except the last."""
 
     limit: int
     use: MemoryUse
@@ -83,7 +84,8 @@ class Limited:
 
 @dataclass(frozen=True, slots=True)
 class CudaExplanation:
-    """`str` says it in words. Times are estimates of the cost model for the given `lengths`, not measurements."""
+    """The explanation of a graph; `str` gives it in words. Times are estimates of the cost model for these
+    `lengths`."""
 
     graph: str
     arch: str
@@ -103,7 +105,7 @@ class CudaExplanation:
 
 
 def explain_cuda(code: CudaCode, sizes: Mapping[str, int], limit: int | None = None) -> CudaExplanation:
-    """`sizes` are the lengths of the axes, and those of chunks if a limit on memory led to such code."""
+    """The explanation of some code. `sizes`: the lengths of the axes, and those of chunks if the code has them."""
     loops = tuple(_loop(unit, code, sizes) for unit in code.units if isinstance(unit, LoopUnit))
     others = tuple(_kernel(unit, sizes) for unit in code.units if isinstance(unit, PointsUnit))
     chunked = [name for name in sizes if f"{name}.chunks" in sizes]
@@ -141,12 +143,12 @@ def _way(way: Grouping) -> str:
     version = way.version
     groups = "1 group" if way.groups == 1 else f"{way.groups} groups"
     size = "1 CTA" if version.ctas == 1 else f"{version.ctas} CTAs"
-    held = "" if version.holds or not version.tiles else ", operands do not fit on the chip"
+    off_chip = "" if version.on_chip or not version.tiles else ", operands do not fit on the chip"
     times = f"about {1e6 * way.step:.2f} µs a step, at least {1e6 * way.waiting:.2f} of it waiting"
     times += f"; {1e3 * way.seconds:.3g} ms"
     where = _WORDS[version.kind] + (_THROUGH[version.kind] if version.mirrors else "")
     where += " without barriers" if version.exchanges else ""
-    return f"exchange {where}, {groups} of {size}{held}: {times}"
+    return f"exchange {where}, {groups} of {size}{off_chip}: {times}"
 
 
 def _operands(way: Grouping) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """profile on a GPU: where the time of a call goes, launch by launch.
 
-In: a call to be measured, and words for its statements. Out: a `CudaProfile`: each launch's time between two events of
-the driver, beside the time that the cost model counted.
+In: a call to be measured, and words for its statements. Out: a `CudaProfile`: the time of each launch, between two
+events of the driver, and the time that the cost model counted.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["CudaPart", "CudaProfile", "profile_cuda"]
 @dataclass(frozen=True, slots=True)
 class CudaPart:
     """A statement: what it does, the seconds that its launches take in a call, the operations of its products (a
-    multiply-add is two), and the seconds that the cost model counts. There are so many `launches`; the first is of
-    `groups` groups of `ctas` CTAs that exchange what they make: inside a "cta", a "cluster", or the "grid"; not at all
-    where `exchange` is empty."""
+    multiply-add is two), and the seconds that the cost model counts. It has so many `launches`; the first has `groups`
+    groups of `ctas` CTAs. The CTAs of a group exchange what they make inside a "cta", a "cluster" or the "grid", or not
+    at all if `exchange` is empty."""
 
     what: str
     seconds: float
@@ -48,8 +48,8 @@ class CudaPart:
 
 @dataclass(frozen=True, slots=True)
 class CudaProfile:
-    """Where the time of a call on a GPU goes: the medians of several. `seconds` are those of a whole bound call, from
-    and to the host; its parts have run behind each other, without the host. `str` is a table."""
+    """Where the time of a call on a GPU goes, as medians of several calls. `seconds`: of a whole bound call, from and
+    to the host. The parts were measured one after another, without the host. `str` is a table."""
 
     graph: str
     arch: str
@@ -99,7 +99,7 @@ def _median(seconds: Sequence[float]) -> float:
 
 
 def _parts(words: Words, measured: Measured, seconds: Sequence[float]) -> Iterator[CudaPart]:
-    """The launches of a statement together, in the order of their first ones."""
+    """A part for each statement, with all of its launches, in the order of the first ones."""
     of_unit: dict[str, list[tuple[Launched, float]]] = {}
     for launched, spent in zip(measured.launched, seconds, strict=True):
         of_unit.setdefault(launched.unit.symbol, []).append((launched, spent))

@@ -3,9 +3,9 @@
 In: the arrays of a call, in the host's memory or on the GPU. Out: its outputs, as numpy arrays; or, if any array was
 given on the GPU, as arrays there. Memory on the GPU is kept from call to call; a call takes more only if it needs more.
 
-A call is queued on one stream: the caller's, and then nobody waits unless arrays of the host are involved; or the
-device's own, and then the call returns when it has ended. Between streams marks make the order that memory needs:
-behind what works on the arguments, and behind the call before, which used the same memory.
+A call is queued on one stream: on the caller's, where the host waits only if arrays of the host are involved; or on the
+device's own, and then the call returns when its work has ended. Marks make the order between streams that memory needs:
+a call's work comes after other streams' work on the arguments, and after the call before, which used the same memory.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy as np
 from graphc.checks.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated
 from graphc.checks.index_checks import IndexCheck, check_indices
 from graphc.codegen.cuda.cost_model import Grouping
-from graphc.codegen.cuda.driver.dlpack import UNTOLD, DeviceArray, Foreign, foreign
+from graphc.codegen.cuda.driver.dlpack import UNKNOWN_STREAM, DeviceArray, Foreign, foreign
 from graphc.codegen.cuda.driver.driver import Device, Order, Prepared
 from graphc.codegen.cuda.driver.streams import PER_THREAD, stream_handle
 from graphc.codegen.cuda.isa.arch import Arch
-from graphc.codegen.cuda.launches import COUNTERS, Launch, Launched, launched, launches, meeting_bytes
+from graphc.codegen.cuda.launches import COUNTERS, Launch, Launched, exchange_bytes, launched, launches
 from graphc.codegen.cuda.ordering import order
 from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
 from graphc.codegen.memory.arena import Arena, arena, buffer_bytes, buffer_shape
@@ -44,7 +44,7 @@ _MOST_LAYOUTS, _MOST_LAUNCHERS = 256, 32  # that are kept
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """The arrays of a call: checked, those in the host's memory; and those that lie on the GPU."""
+    """The arrays of a call: the checked `arguments` in the host's memory, and those that lie on the GPU (`there`)."""
 
     arguments: Arguments
     there: Mapping[str, Foreign]
@@ -56,7 +56,7 @@ class _Given:
 
 
 class LoadedCode:
-    """Code on a device, where each part of it is made and loaded when it is first needed."""
+    """Code on a device. Each part of it is compiled and loaded when it is first needed."""
 
     def __init__(self, planned: Program, code: CudaCode, device: Device) -> None:
         """`planned` is the program that it was made of."""
@@ -66,16 +66,17 @@ class LoadedCode:
         self._modules: dict[tuple[bool, str], Any] = {}
 
     def begin(self) -> None:
-        """Load what every call needs, or else what one may need: mistakes show early."""
+        """Load something that every call needs, or else that one may need, so that errors show early."""
         for function in list(self.code.always or self.code.module.pieces)[:1]:
             self.module(True, function)
 
     def code_for(self, aligned: bool) -> CudaCode:
-        """The code for arguments that begin at multiples of `ALIGNMENT`, or that for those that begin anywhere."""
+        """The code for arguments that begin at multiples of `ALIGNMENT`, or else for those that begin at any
+        element."""
         return self.code if aligned else self.code.unaligned
 
     def module(self, aligned: bool, function: str) -> Any:
-        """The module of that code that has a function, loaded."""
+        """The module with a function of that code, loaded."""
         if (aligned, function) not in self._modules:
             code = self.code_for(aligned)
             functions = code.together(function)
@@ -98,23 +99,23 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What follows from the lengths of a call alone: what it runs, its launches, where its temporaries lie, shapes of
-    all buffers."""
+    """What depends on the lengths of a call only: what it runs, its launches, where its temporaries lie, the shapes and
+    bytes of all buffers, and the bytes of barriers' counters and exchanged words."""
 
     chosen: Chosen
     launches: tuple[Launch, ...]
     arena: Arena
     shapes: Mapping[str, tuple[int, ...]]
     bytes: Mapping[str, int]
-    meeting: int
+    exchange_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Queue:
-    """The stream of a call; `told` by the caller, or the device's own."""
+    """The stream of a call, given by the caller (`by_caller`), or the device's own."""
 
     stream: int
-    told: bool
+    by_caller: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,8 @@ class _Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A call to be measured: what it runs, its launches; the whole `call`; and, once that was made, what makes the same
-    launches again and gives the seconds of each."""
+    """A call to be measured: what it runs, its launches, and the whole `call`. After the call was made, `timed` gives a
+    function that makes the same launches again and gives the seconds of each."""
 
     chosen: Chosen
     launched: tuple[Launched, ...]
@@ -139,7 +140,8 @@ class Measured:
 
 
 class CudaRunner:
-    """Programs on one device. `choose` has one for any lengths of axes; all have been made for one architecture."""
+    """Runs a graph on one device. `choose` gives the code for the lengths of a call; all code is for one
+    architecture."""
 
     def __init__(
         self,
@@ -157,13 +159,13 @@ class CudaRunner:
         self.device = device
         self._declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
         self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
-        self._before: tuple[int, Any] | None = None  # the stream of the call before and a mark behind it, if unended
+        self._before: tuple[int, Any] | None = None  # the call before, unless it has ended: its stream, a mark after it
         self._layouts: Recent[Layout] = Recent(_MOST_LAYOUTS)
         self._launchers: Recent[Callable[[int], None]] = Recent(_MOST_LAUNCHERS)
         self._lock = threading.Lock()
         self._arch = arch
         stream = device.stream
-        self._cleared(COUNTERS, meeting_bytes((), arch), stream)
+        self._cleared(COUNTERS, exchange_bytes((), arch), stream)
         for name, array in lowered.constants.items():
             device.write(self._block(name, array.nbytes, stream), np.ascontiguousarray(array), stream)
         self._before = (stream, device.mark(stream))
@@ -180,7 +182,7 @@ class CudaRunner:
             return self._run(taken, layout, queue)
 
     def bind(self, given: Mapping[str, Any]) -> BoundCudaCall:
-        """A call that reads these very arrays: none may need a copy. It has memory of its own."""
+        """A call that reads these arrays themselves, so none may need a conversion. It has memory of its own."""
         stream = self.device.stream
         with self._lock:
             taken = self._taken(given, _Queue(stream, False))
@@ -218,7 +220,7 @@ class CudaRunner:
             return {**given, **{name: self._stand_in(name, array, queue) for name, array in there.items()}}
 
     def _layout(self, sizes: Mapping[str, int]) -> Layout:
-        """Made once for each lengths of a call; the cost model takes longer than a short sequence."""
+        """The layout of a call, made once for its lengths; the cost model takes longer than a short sequence."""
         key = tuple(sizes[name] for name in self.graph.axes)
         return self._layouts.get_or_make(key, lambda: self._laid(sizes, None))
 
@@ -228,10 +230,10 @@ class CudaRunner:
         made = launches(chosen.code, sizes, groupings)
         shapes = {b.name: buffer_shape(b, sizes) for b in program.buffers}
         bytes_ = {b.name: buffer_bytes(b, sizes) for b in program.buffers}
-        return Layout(chosen, made, arena(program, sizes), shapes, bytes_, meeting_bytes(made, self._arch))
+        return Layout(chosen, made, arena(program, sizes), shapes, bytes_, exchange_bytes(made, self._arch))
 
     def __del__(self) -> None:
-        """Give the memory back, behind the last call."""
+        """Free the memory, after the last call."""
         if sys.is_finalizing():
             return
         if self._before is not None:
@@ -242,8 +244,8 @@ class CudaRunner:
     # Arguments.
 
     def _taken(self, given: Mapping[str, Any], queue: _Queue) -> _Given:
-        """Check the arrays. Of one on the GPU only its shape and dtype are looked at, and the values that say which
-        memory is read: lengths and indices."""
+        """Check the arrays. Of an array on the GPU only the shape and the dtype are checked, and the values only if
+        they say which memory is read: lengths and indices."""
         found = {name: foreign(name, array, queue.stream) for name, array in given.items()}
         there = {name: array for name, array in found.items() if array is not None}
         self._order(there, queue)
@@ -260,21 +262,22 @@ class CudaRunner:
     def _order(self, there: Mapping[str, Foreign], queue: _Queue) -> None:
         """Let the call's stream wait for other streams' work on the arrays, and for the call before."""
         afters = {array.after for array in there.values()}
-        if UNTOLD in afters and not queue.told:
+        if UNKNOWN_STREAM in afters and not queue.by_caller:
             self.device.synchronize()
             self._before = None
             return
-        others = {stream for stream in afters if stream not in (None, UNTOLD, queue.stream)}
+        others = {stream for stream in afters if stream not in (None, UNKNOWN_STREAM, queue.stream)}
         for stream in sorted(stream for stream in others if stream is not None):
             self.device.wait(queue.stream, self.device.mark(stream))
         if self._before is not None:
             stream, mark = self._before
-            same = stream == queue.stream and stream != PER_THREAD  # which is another in every thread
+            same = stream == queue.stream and stream != PER_THREAD  # which differs between threads
             if not same and stream not in others:
                 self.device.wait(queue.stream, mark)
 
     def _stand_in(self, name: str, found: Foreign, queue: _Queue | None) -> np.ndarray:
-        """An array of the shape and dtype of one on the GPU; with its values, if they are to be read on a stream."""
+        """An array of the host with the shape and dtype of one on the GPU; with its values too, if a stream to read
+        them on is given."""
         try:
             dtype = np.dtype(found.dtype)
         except TypeError:
@@ -298,7 +301,7 @@ class CudaRunner:
     # A call.
 
     def _run(self, given: _Given, layout: Layout, queue: _Queue) -> Results | DeviceResults:
-        addresses, outputs = {COUNTERS: self._cleared(COUNTERS, layout.meeting, queue.stream)}, {}
+        addresses, outputs = {COUNTERS: self._cleared(COUNTERS, layout.exchange_bytes, queue.stream)}, {}
         base = self._block(_WORKSPACE, layout.arena.size, queue.stream)
         for buffer in layout.chosen.code.program.buffers:
             if buffer.kind == "temp":
@@ -334,7 +337,7 @@ class CudaRunner:
             if b.kind != "temp" and b.name not in there
         }
         workspace = DeviceArray(self.device, (layout.arena.size,), "uint8", stream)
-        counters = DeviceArray.copy_of(np.zeros(layout.meeting, np.uint8), self.device, stream)
+        counters = DeviceArray.copy_of(np.zeros(layout.exchange_bytes, np.uint8), self.device, stream)
         addresses = {name: workspace.address + offset for name, offset in layout.arena.offsets.items()}
         addresses |= there | {name: array.address for name, array in own.items()} | {COUNTERS: counters.address}
         hosts = [(given.arguments.arrays[name], own[name].address) for name in own if kinds[name] != "output"]
@@ -352,13 +355,14 @@ class CudaRunner:
         return _Fixed(made, _order(layout, addresses), memory, results)
 
     def _launcher(self, layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> Callable[[int], None]:
-        """Calls with the same arrays have the same."""
+        """The launcher of a call; calls with the same arrays share one."""
         made = _prepared(layout, aligned, addresses)
         return self._launchers.get_or_make(made, lambda: self.device.launcher(made, _order(layout, addresses)))
 
     def _leave(self, arrays: Iterable[object], queue: _Queue) -> None:
-        """End a call whose outputs stay on the GPU: behind a mark on the caller's stream, or when it has ended."""
-        if queue.told:
+        """End a call whose outputs stay on the GPU: with a mark on the caller's stream, or by waiting on the device's
+        own."""
+        if queue.by_caller:
             self._before = (queue.stream, self.device.mark(queue.stream))
         else:
             self.device.finish(queue.stream)
@@ -366,11 +370,11 @@ class CudaRunner:
         for array in arrays:
             if isinstance(array, DeviceArray):
                 array.queued_on(queue.stream)
-                if not queue.told:
+                if not queue.by_caller:
                     array.ended()
 
     def _address(self, buffer: Buffer, given: _Given, layout: Layout, stream: int) -> int:
-        """Where a buffer lies that is not a temporary; an array of the host's is copied there."""
+        """The address of a buffer that is not a temporary; an array of the host is copied there."""
         if buffer.name in self.lowered.constants:
             return self._blocks[buffer.name][1]
         if buffer.name in given.there:
@@ -386,7 +390,7 @@ class CudaRunner:
         return array
 
     def _cleared(self, name: str, size: int, stream: int) -> int:
-        """The same, which is 0 at first; launches leave it so."""
+        """The same, filled with 0 when it is allocated; launches leave it at 0, or usable as it is."""
         is_there = self._blocks.get(name, (-1, 0))[0] >= size
         address = self._block(name, size, stream)
         if not is_there:
@@ -394,7 +398,7 @@ class CudaRunner:
         return address
 
     def _block(self, name: str, size: int, stream: int) -> int:
-        """Memory of at least this size that stays between calls."""
+        """The address of memory of at least this size that stays allocated between calls."""
         known, address = self._blocks.get(name, (-1, 0))
         if known < size:
             if known >= 0:
@@ -433,4 +437,4 @@ def _prepared(layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> tu
 
 
 def _order(layout: Layout, addresses: Mapping[str, int]) -> Order:
-    return lambda: order(layout.launches, addresses, {**layout.bytes, COUNTERS: layout.meeting})
+    return lambda: order(layout.launches, addresses, {**layout.bytes, COUNTERS: layout.exchange_bytes})

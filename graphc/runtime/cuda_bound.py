@@ -1,7 +1,7 @@
-"""A call on the GPU with its memory fixed: what calls have in common is done once, when it is bound.
+"""A call on the GPU with its memory fixed: everything that repeated calls have in common is done once, at binding.
 
-In: the launches of a call with all their addresses, and the arrays that lie there. Out: something to be called again
-and again; each time costs a copy for every array of the host's, and one call of the driver for all launches.
+In: the launches of a call with all their addresses, and the arrays that lie there. Out: an object to be called again
+and again. Each call costs a copy for every array of the host, and one call of the driver for all launches.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from graphc.runtime.results import DeviceResults, Results
 
 __all__ = ["BoundCudaCall", "Memory"]
 
-Copies = Sequence[tuple[np.ndarray, int]]  # arrays of the host's, and where on the GPU their copies lie
+Copies = Sequence[tuple[np.ndarray, int]]  # arrays of the host, and the addresses of their copies on the GPU
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a bound call reads and writes: copies to the GPU before its launches, and back from it behind them; its own
-    arrays on the GPU; and those that it was given there."""
+    """What a bound call reads and writes: copies to the GPU `before` its launches, and from the GPU `after` them; its
+    own arrays on the GPU, and those that were `given` there."""
 
     before: Copies
-    behind: Copies
+    after: Copies
     own: Sequence[DeviceArray]
     given: Sequence[object]
 
@@ -38,8 +38,8 @@ class Memory:
 class BoundCudaCall:
     """A call with its memory fixed: it reads the arrays as they are now, and overwrites `results` each time.
 
-    Lengths and indices were checked when it was bound. One that has been changed since to what there is not counts as
-    the nearest one that there is.
+    Lengths and indices were checked when it was bound. A value that was changed since and is out of bounds counts as
+    the nearest one within them.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class BoundCudaCall:
         on bound arrays of the GPU must be on that stream, or have been waited for. Without a stream the call begins
         when all work on the GPU has ended, if any of its arrays lies there, and returns when its own has.
         """
-        told = None if stream is None else stream_handle(stream)
+        handle = None if stream is None else stream_handle(stream)
         with self._lock:
-            if told is None and self._memory.given:
+            if handle is None and self._memory.given:
                 self._device.synchronize()
-            self._queue(self._device.stream if told is None else told)
-            if told is None:
+            self._queue(self._device.stream if handle is None else handle)
+            if handle is None:
                 self._device.finish(self._device.stream)
                 for touched in self._touched:
                     touched.ended()
@@ -73,12 +73,12 @@ class BoundCudaCall:
 
     def _queue(self, stream: int) -> None:
         earlier, mark = self._before
-        if earlier != stream or stream == PER_THREAD:  # which is another in every thread
+        if earlier != stream or stream == PER_THREAD:  # which differs between threads
             self._device.wait(stream, mark)
         for array, address in self._memory.before:
             self._device.write(address, array, stream)
         self._launch(stream)
-        for array, address in self._memory.behind:
+        for array, address in self._memory.after:
             self._device.read(array, address, stream)
         for touched in self._touched:
             touched.queued_on(stream)

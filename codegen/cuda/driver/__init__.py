@@ -1,2 +1,2 @@
-"""NVIDIA's driver (`driver`), launches in its words (`driver_structs`), and arrays (`dlpack`) and `streams` of other
-libraries."""
+"""NVIDIA's driver: calls of it (`driver`) and its structures for a launch (`driver_structs`); arrays (`dlpack`) and
+`streams` of other libraries."""

@@ -1,10 +1,10 @@
 """Arrays on the GPU, exchanged with other libraries without copies.
 
-In: an array of PyTorch, CuPy or JAX, recognised by what it offers: `__cuda_array_interface__`, or DLPack. Out: where it
-lies, what it is, and whose work on it must be waited for (`Foreign`). The other way, a `DeviceArray` owns memory of a
-device and offers both protocols. The layouts, and what is said about streams, are those of version 3 of the CUDA array
-interface (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html) and of DLPack before 1.0
-(https://dmlc.github.io/dlpack/latest/python_spec.html).
+In: an array of PyTorch, CuPy or JAX, recognised by what it offers: `__cuda_array_interface__`, or DLPack. Out: its
+address, shape and dtype, and the stream whose work on it must be waited for (`Foreign`). For the other direction, a
+`DeviceArray` owns memory of a device and offers both protocols. Layouts and rules about streams are those of version 3
+of the CUDA array interface (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html) and of DLPack before
+1.0 (https://dmlc.github.io/dlpack/latest/python_spec.html).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from graphc.codegen.cuda.driver.driver import Device
 from graphc.codegen.cuda.driver.streams import LEGACY, PER_THREAD, checked_handle
 from graphc.errors import ArgumentError
 
-__all__ = ["UNTOLD", "DeviceArray", "Foreign", "foreign"]
+__all__ = ["UNKNOWN_STREAM", "DeviceArray", "Foreign", "foreign"]
 
-UNTOLD = -1  # instead of a stream: an array that does not say what works on it
-_NO_WAIT = -1  # DLPack's word for a consumer that needs no order
-_TELLS_STREAMS = 3  # the version of the CUDA array interface from which on it does
+UNKNOWN_STREAM = -1  # instead of a stream: the array does not say which stream works on it
+_NO_WAIT = -1  # DLPack's stream for a consumer that needs no order
+_STREAM_VERSION = 3  # the first version of the CUDA array interface in which arrays name a stream
 
 _CUDA = 2  # kDLCUDA
 _MANAGED = 13  # kDLCUDAManaged
@@ -37,8 +37,8 @@ _NUMBERS = {"i": 0, "u": 1, "f": 2, "V": 4, "b": 6}  # by numpy's kind; bfloat16
 class Foreign:
     """A dense row-major array in a GPU's memory; `owner` keeps it alive.
 
-    `after` is the stream whose work on it must end before any other begins: None if nothing must be waited for,
-    `UNTOLD` if that is not known.
+    `after` is the stream whose work on the array must end before any other work on it begins: None if there is none,
+    `UNKNOWN_STREAM` if that is not known.
     """
 
     address: int
@@ -50,13 +50,14 @@ class Foreign:
 
     @property
     def bytes(self) -> int:
+        """The size of the array."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def foreign(name: str, array: object, stream: int) -> Foreign | None:
-    """What an array on a GPU is; None for anything else. `stream` is where it will be used: through DLPack its owner
-    makes that stream wait. Raises `ArgumentError` if the array is not dense and row-major, begins inside of an
-    element, lies on another GPU than the first, names no valid stream, or does not say what its elements are."""
+    """The description of an array on a GPU; None for anything else. `stream` is where it will be used; DLPack makes the
+    array's library have that stream wait. Raises `ArgumentError` if the array is not dense and row-major, begins inside
+    of an element, lies on another GPU than the first, names no valid stream, or does not say what its elements are."""
     if isinstance(array, np.ndarray):
         return None
     place = getattr(array, "__dlpack_device__", None)
@@ -77,8 +78,8 @@ def foreign(name: str, array: object, stream: int) -> Foreign | None:
 
 
 def _from_interface(name: str, array: object, interface: dict[str, Any], stream: int) -> Foreign:
-    """Before version 3 the interface is silent about streams; then DLPack, which PyTorch and JAX offer too, makes the
-    order."""
+    """From `__cuda_array_interface__`. Before version 3 it does not name a stream; then DLPack, which PyTorch and JAX
+    offer too, is used to make the order."""
     shape, kind = tuple(interface["shape"]), np.dtype(interface["typestr"])
     address, read_only = interface["data"]
     _check_whole(name, int(address), kind.itemsize)
@@ -88,9 +89,9 @@ def _from_interface(name: str, array: object, interface: dict[str, Any], stream:
     owner, after = array, interface.get("stream")
     if after is not None:
         after = checked_handle(f"the stream of {name}", after)
-    elif interface.get("version", 0) < _TELLS_STREAMS:
+    elif interface.get("version", 0) < _STREAM_VERSION:
         dlpack = getattr(array, "__dlpack__", None)
-        owner, after = (array, UNTOLD) if dlpack is None else ((array, dlpack(stream=stream)), None)
+        owner, after = (array, UNKNOWN_STREAM) if dlpack is None else ((array, dlpack(stream=stream)), None)
     return Foreign(int(address), shape, kind.name, not read_only, after, owner)
 
 
@@ -145,7 +146,7 @@ _pointer_of.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 
 def _from_dlpack(name: str, array: Any, stream: int) -> Foreign:
-    capsule = array.__dlpack__(stream=stream)  # unused, it frees itself
+    capsule = array.__dlpack__(stream=stream)  # frees the tensor itself, as nobody renames it
     tensor = ctypes.cast(_pointer_of(capsule, _CAPSULE), ctypes.POINTER(_DLManagedTensor)).contents.tensor
     shape = tuple(tensor.shape[k] for k in range(tensor.ndim))
     if tensor.strides:
@@ -159,8 +160,8 @@ def _from_dlpack(name: str, array: Any, stream: int) -> Foreign:
 class DeviceArray:
     """An array on the GPU. `numpy()` copies it; other libraries take it without a copy.
 
-    `stream` is what the latest work on it was queued on, None if that has ended. Memory is given back in the order of
-    the latest stream, which must exist as long as the array.
+    `stream` is the stream on which the latest work on it was queued; None if that work has ended. Its memory is freed
+    on the latest stream, in order with that work; the stream must exist as long as the array.
     """
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: str, stream: int | None = None) -> None:
@@ -173,7 +174,7 @@ class DeviceArray:
 
     @classmethod
     def copy_of(cls, array: np.ndarray, device: Device, stream: int | None = None) -> DeviceArray:
-        """An array of the host's memory, on the device; it is copied on the device's own stream, or the one given."""
+        """A copy on the device of an array of the host, made on the device's own stream or on the one given."""
         stream = device.stream if stream is None else stream
         made = cls(device, array.shape, array.dtype.name, stream)
         device.write(made.address, np.ascontiguousarray(array), stream)
@@ -181,9 +182,11 @@ class DeviceArray:
         return made
 
     def queued_on(self, stream: int) -> None:
-        """Work on it was queued on a stream, behind all earlier work on it. A thread's default stream is another
-        in every thread, and another may read the array or free it: so the device's own
-        waits for it, and takes its place."""
+        """Note that work on it was queued on a stream, after all earlier work on it.
+
+        The default stream of a thread differs between threads, and another thread may read or free the array; so the
+        device's own stream waits for it and takes its place.
+        """
         if stream == PER_THREAD:
             self._device.wait(self._device.stream, self._device.mark(stream))
             stream = self._device.stream
@@ -191,11 +194,12 @@ class DeviceArray:
         self._latest = stream
 
     def ended(self) -> None:
-        """All work on it has ended."""
+        """Note that all work on it has ended."""
         self.stream = None
 
     def _settle(self) -> None:
-        """Of what another library does with it on a thread's default stream, there is no mark: wait for everything."""
+        """If another library may work on it on a thread's default stream, there is no event to wait for: wait for
+        everything."""
         if self._latest == PER_THREAD:
             self._device.synchronize()
             self.stream, self._latest = None, self._device.stream
@@ -221,7 +225,7 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        if self.dtype.kind == "V":  # an attribute that is not there: others go on to DLPack
+        if self.dtype.kind == "V":  # as if the attribute did not exist: other libraries then try DLPack
             raise AttributeError("the CUDA array interface has no word for bfloat16; take the array through DLPack")
         self._settle()
         return {
@@ -237,23 +241,23 @@ class DeviceArray:
         return _CUDA, 0
 
     def __dlpack__(self, *, stream: int | None = None, **_: Any) -> Any:
-        """A capsule that shares the memory, to be used on a stream, which is made to wait for what works on it.
+        """A capsule that shares the memory, to be used on `stream`, which is made to wait for earlier work on it.
 
-        As DLPack has it, None is the legacy default stream, and -1 asks for no order. Raises `ArgumentError` for 0.
+        In DLPack, None is the legacy default stream, and -1 asks for no order. Raises `ArgumentError` for 0.
         """
         if stream != _NO_WAIT:
             consumer = LEGACY if stream is None else checked_handle("the stream for __dlpack__", stream)
             self._settle()
             if self.stream not in (None, consumer):
                 self._device.wait(consumer, self._device.mark(self._latest))
-            self.stream = self._latest = consumer  # whoever takes it may write to it
-        return _new_capsule(_Held(self).address, _CAPSULE, _UNUSED)
+            self.stream = self._latest = consumer  # the consumer may write to it
+        return _new_capsule(_Exported(self).address, _CAPSULE, _UNUSED)
 
 
-class _Held:
-    """A tensor handed to another library, with what keeps its memory; it goes when that library says so."""
+class _Exported:
+    """A tensor exported to another library. It keeps the array alive until that library calls its deleter."""
 
-    alive: dict[int, _Held] = {}  # noqa: RUF012  by address, since C keeps no reference
+    alive: dict[int, _Exported] = {}  # noqa: RUF012  by address, since C keeps no reference
 
     def __init__(self, array: DeviceArray) -> None:
         self.array = array
@@ -270,7 +274,7 @@ class _Held:
 
 
 def _release(address: int) -> None:
-    _Held.alive.pop(address, None)
+    _Exported.alive.pop(address, None)
 
 
 _RELEASE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_release)
@@ -284,7 +288,7 @@ _address_in.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
 
 
 def _discard(capsule: int) -> None:
-    """Release what nobody took; whoever takes a tensor renames its capsule."""
+    """The destructor of a capsule: release the tensor if nobody has taken it. A consumer renames the capsule."""
     if _is_valid(capsule, _CAPSULE):
         _release(_address_in(capsule, _CAPSULE))
 

@@ -1,8 +1,9 @@
 """The GPU through NVIDIA's driver: memory, copies, modules, launches, graphs of launches.
 
-A `Device` is all that running a program needs; addresses are integers. `nvidia_device` gives the machine's first GPU
-through the package cuda-bindings (`pip install 'graphc-compiler[cuda]'`), which calls the driver's C interface. Work
-goes to streams, by their handles: in one it is done in order; between two only a mark and a wait for it make an order.
+A `Device` has all that running a program needs; addresses are integers. `nvidia_device` gives the machine's first GPU
+through the package cuda-bindings (`pip install 'graphc-compiler[cuda]'`), which calls the driver's C interface. Work is
+queued on streams, named by their handles. A stream does its work in order; between two streams only a mark (an event)
+and a wait for it make an order.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _UNSUPPORTED_PTX = 222  # CUDA_ERROR_UNSUPPORTED_PTX_VERSION
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not synchronised with the legacy default stream
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _TIMING = 0  # CU_EVENT_DEFAULT
-_PORTABLE_CLUSTER = 8  # CTAs: for more, a function must be told first
+_PORTABLE_CLUSTER = 8  # CTAs: a function needs an attribute for more
 _CLUSTERS = (2, 4, 8, 16)  # CTAs
 _ALL_MEMORY = 2**64 - 1
 _NOTHING = """\
@@ -36,10 +37,10 @@ _NOTHING = """\
 .target sm_90
 .address_size 64
 .visible .entry nothing() { ret; }
-"""  # a kernel that does it, to ask about launches
+"""  # a kernel that does nothing, to ask how many clusters fit
 
 
-# Asked for once, and late: for each launch, those before it that it comes behind, by their numbers.
+# For each launch the numbers of those that it must wait for. A function, since it is called only if a graph is made.
 Order = Callable[[], Sequence[Sequence[int]]]
 
 
@@ -56,52 +57,53 @@ class Device(Protocol):
 
     @property
     def clusters(self) -> Mapping[int, int]:
-        """How many clusters of each size, a power of two, can run at the same time, each CTA on an SM of its own. A
-        GPU, or the part of one that is there, may have fewer SMs side by side than its architecture allows."""
+        """How many clusters of each size, a power of two, can run at the same time, each CTA on an SM of its own. A GPU
+        (or a MIG part of one) may have room for fewer or smaller clusters than its architecture allows."""
 
     def load(self, ptx: str) -> Any:
-        """A module of PTX, ready to be launched from."""
+        """Load PTX as a module, whose kernels can be launched then."""
 
     @property
     def stream(self) -> int:
-        """The handle of a stream of its own, which waits for no other."""
+        """The handle of the device's own stream, which waits for no other."""
 
     def allocate(self, size: int, stream: int) -> int:
-        """The address of memory that is there for what follows in the stream.
+        """Allocate memory for what follows in the stream; gives its address.
 
-        Raises `MemoryError`, saying how much there is, if it does not fit.
+        Raises `MemoryError`, which says how much is free, if it does not fit.
         """
 
     def free(self, address: int, stream: int) -> None:
-        """Give memory back when all that the stream holds has ended."""
+        """Free memory when all work queued on the stream so far has ended."""
 
     def clear(self, address: int, size: int, stream: int) -> None:
         """Fill memory with zeros."""
 
     def write(self, address: int, array: np.ndarray, stream: int) -> None:
-        """Copy an array, contiguous, to the device; it may be changed as soon as this returns."""
+        """Copy a contiguous array to the device; the array may be changed as soon as this returns."""
 
     def read(self, array: np.ndarray, address: int, stream: int) -> None:
-        """Copy from the device to an array, contiguous; all that the stream held has ended then."""
+        """Copy from the device to a contiguous array; returns when all work queued on the stream has ended."""
 
     def launcher(self, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
-        """What makes launches in the stream that it is called with, each behind those that the order says, or more."""
+        """A function that makes the launches on the stream that it is called with. Each waits at least for those that
+        `order` says."""
 
     def timed(self, launches: Sequence[Prepared]) -> Callable[[int], list[float]]:
-        """What makes launches, of kernels that have been launched before, one after another in the stream that it is
-        called with, waits for them, and gives the seconds that each took."""
+        """A function that makes the launches, one after another, on the stream that it is called with, waits for them,
+        and gives the seconds that each took. Their kernels must have been launched before."""
 
     def mark(self, stream: int) -> Any:
-        """A mark behind all that the stream holds."""
+        """A mark after all work queued on the stream so far."""
 
     def wait(self, stream: int, mark: Any) -> None:
-        """What follows in the stream begins when all before the mark has ended; the caller does not wait."""
+        """Let the stream wait for all work before the mark; the caller does not wait."""
 
     def finish(self, stream: int) -> None:
-        """Let the caller wait until all that the stream holds has ended."""
+        """Let the caller wait until all work queued on the stream has ended."""
 
     def synchronize(self) -> None:
-        """Let the caller wait until all that was launched has ended, by other libraries too."""
+        """Let the caller wait until all work on the device has ended, that of other libraries, too."""
 
 
 class NvidiaDevice:
@@ -125,8 +127,8 @@ class NvidiaDevice:
         self._keep_memory()
 
     def _keep_memory(self) -> None:
-        """Memory that was given back is not handed to the system whenever the host waits, as it is by default: each
-        call would map its outputs anew."""
+        """Let the driver's pool keep freed memory. By default the pool returns it to the system whenever the host
+        synchronises, and each call would have to map its outputs anew."""
         pool = self._call("cuDeviceGetDefaultMemPool", self._device)
         threshold = self._driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
         self._call("cuMemPoolSetAttribute", pool, threshold, self._driver.cuuint64_t(_ALL_MEMORY))
@@ -161,7 +163,7 @@ class NvidiaDevice:
         return {size: self._clusters(launch) for size, launch in asked.items()}
 
     def _clusters(self, launch: Prepared) -> int:
-        """How many clusters of a launch can run at the same time; a size that there is not is an error here."""
+        """How many clusters of a launch can run at the same time. The driver reports an error for impossible sizes."""
         function = self._function(launch)
         config = launch_config(self._driver, launch, self.stream)
         status, *found = self._driver.cuOccupancyMaxActiveClusters(function, config)
@@ -182,7 +184,7 @@ class NvidiaDevice:
         return _Module(self, self._checked("cuModuleLoadData", result))
 
     def unload(self, module: _Module) -> None:
-        """Give a module back when all that was launched has ended."""
+        """Unload a module when all work on the device has ended."""
         self.synchronize()
         self._call("cuModuleUnload", module.handle)
 
@@ -213,7 +215,8 @@ class NvidiaDevice:
                 self.finish(stream)
 
     def _pinned(self, address: int) -> bool:
-        """Whether the driver knows memory of the host, and so reads it later; of any other it takes a copy at once."""
+        """Whether memory of the host is pinned. The driver reads pinned memory later; of other memory it makes a copy
+        at once."""
         kind = self._driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
         return int(self._driver.cuPointerGetAttribute(kind, address)[0]) == 0
 
@@ -229,6 +232,7 @@ class NvidiaDevice:
         return event
 
     def event(self, flags: int) -> _Event:
+        """A new event, not recorded yet."""
         self._enter()
         return _Event(self, self._call("cuEventCreate", flags))
 
@@ -242,7 +246,7 @@ class NvidiaDevice:
         self._call("cuStreamWaitEvent", stream, mark.handle, 0)
 
     def destroy(self, mark: _Event) -> None:
-        """Give a mark back; a stream that waits for it goes on waiting."""
+        """Destroy a mark. A stream that waits for it goes on waiting."""
         self._enter()
         self._call("cuEventDestroy", mark.handle)
 
@@ -266,26 +270,27 @@ class NvidiaDevice:
         for launch in launches:
             self._launch(launch, stream)
 
-    def graph(self, launches: Sequence[Prepared], behind: Sequence[Sequence[int]]) -> _Graph:
-        """A graph of launches, each behind those that `behind` says, by their numbers; any stream can run it.
+    def graph(self, launches: Sequence[Prepared], after: Sequence[Sequence[int]]) -> _Graph:
+        """A graph of launches, each after those whose numbers are in `after`. Any stream can run it.
 
-        Its nodes are added one by one: while a stream captures, no thread may wait for the context.
+        Its nodes are added one by one instead of captured: while a stream captures, no thread may synchronise the
+        context.
         """
 
         def build(graph: Any) -> None:
             nodes: list[Any] = []
-            for launch, others in zip(launches, behind, strict=True):
+            for launch, others in zip(launches, after, strict=True):
                 nodes.append(self._node(graph, [nodes[k] for k in others], launch))
 
         return self._built(launches, build)
 
     def timed_graph(self, launches: Sequence[Prepared], events: Sequence[_Event]) -> _Graph:
-        """A graph of launches one behind the other, which records an event before all of them, and one behind each."""
+        """A graph of launches, one after another. It records an event before the first and one after each."""
 
         def build(graph: Any) -> None:
-            behind = [self._event_node(graph, [], events[0])]
+            after = [self._event_node(graph, [], events[0])]
             for launch, event in zip(launches, events[1:], strict=True):
-                behind = [self._event_node(graph, [self._node(graph, behind, launch)], event)]
+                after = [self._event_node(graph, [self._node(graph, after, launch)], event)]
 
         return self._built(launches, build)
 
@@ -299,24 +304,25 @@ class NvidiaDevice:
             self._call("cuGraphDestroy", graph)
         return _Graph(self, launches, made)
 
-    def _event_node(self, graph: Any, behind: list[Any], event: _Event) -> Any:
-        return self._call("cuGraphAddEventRecordNode", graph, behind, len(behind), event.handle)
+    def _event_node(self, graph: Any, after: list[Any], event: _Event) -> Any:
+        return self._call("cuGraphAddEventRecordNode", graph, after, len(after), event.handle)
 
-    def _node(self, graph: Any, behind: list[Any], launch: Prepared) -> Any:
-        """A launch in a graph, behind other nodes."""
+    def _node(self, graph: Any, after: list[Any], launch: Prepared) -> Any:
+        """Add a launch to a graph, after other nodes."""
         arguments = Arguments(launch.arguments)
         params = node_params(self._driver, launch, self._function(launch), arguments)
-        node = self._call("cuGraphAddKernelNode", graph, behind, len(behind), params)
+        node = self._call("cuGraphAddKernelNode", graph, after, len(after), params)
         for attribute, value in node_attributes(self._driver, launch):
             self._call("cuGraphKernelNodeSetAttribute", node, attribute, value)
         return node
 
     def run(self, graph: _Graph, stream: int) -> None:
+        """Launch a graph on a stream."""
         self._enter()
         self._call("cuGraphLaunch", graph.handle, stream)
 
     def discard(self, graph: _Graph) -> None:
-        """Give a graph back; where it runs, it goes on to its end."""
+        """Destroy a graph. If it is running, it runs to its end."""
         self._enter()
         self._call("cuGraphExecDestroy", graph.handle)
 
@@ -325,7 +331,7 @@ class NvidiaDevice:
         self._call("cuLaunchKernelEx", config, self._function(launch), arguments.address, 0)
 
     def _function(self, launch: Prepared) -> Any:
-        """A kernel, which is told before the first launch that asks for so much: the next call may ask for more."""
+        """A kernel, with its attributes raised to what the launch needs. A later launch may need more."""
         module, attributes = launch.module, self._driver.CUfunction_attribute
         with module.lock:  # or a smaller request of another thread's might reach the driver behind a larger one
             function = module.functions.get(launch.symbol)
@@ -343,13 +349,13 @@ class NvidiaDevice:
         return function.handle
 
     def _enter(self) -> None:
-        """Another library may have made its own context this thread's."""
+        """Make the context current; another library may have made its own current in this thread."""
         self._call("cuCtxSetCurrent", self._context)
 
 
 @dataclass(slots=True)
 class _Function:
-    """A kernel, and what its launches may ask for: CTAs of a cluster, bytes of dynamic shared memory."""
+    """A kernel, and the most that its attributes allow: CTAs of a cluster, bytes of dynamic shared memory."""
 
     handle: Any
     cluster: int = _PORTABLE_CLUSTER
@@ -357,7 +363,7 @@ class _Function:
 
 
 class _Module:
-    """Code on the GPU, with its functions by name; it goes with the last that knows it."""
+    """Code on the GPU, with its functions by name. It is unloaded when the last reference to it goes."""
 
     def __init__(self, device: NvidiaDevice, handle: Any) -> None:
         self.handle = handle
@@ -371,8 +377,8 @@ class _Module:
 
 
 class _Launcher:
-    """Launches that, if there are several, become one graph when they are made a second time: one call of the driver
-    from then on, and those that need not wait for each other run together."""
+    """Several launches. From the second time on they are a graph: one call of the driver, in which launches that need
+    not wait for each other run at the same time. A single launch is never a graph."""
 
     def __init__(self, device: NvidiaDevice, launches: tuple[Prepared, ...], order: Order) -> None:
         self._device, self._launches, self._order = device, launches, order
@@ -390,7 +396,7 @@ class _Launcher:
 
 
 class _Timed:
-    """Launches as one graph with events between them, so that no time of the host's is counted."""
+    """Launches as one graph with events between them, so that no time of the host is counted."""
 
     def __init__(self, device: NvidiaDevice, launches: tuple[Prepared, ...]) -> None:
         self._device = device
@@ -404,7 +410,7 @@ class _Timed:
 
 
 class _Graph:
-    """A graph of launches, whose modules it keeps; it goes with the last that knows it."""
+    """A graph of launches, which keeps their modules alive. It is destroyed when the last reference to it goes."""
 
     def __init__(self, device: NvidiaDevice, launches: Sequence[Prepared], handle: Any) -> None:
         self.handle = handle
@@ -416,7 +422,7 @@ class _Graph:
 
 
 class _Event:
-    """An event of the driver's, which goes with the last that knows it."""
+    """An event of the driver. It is destroyed when the last reference to it goes."""
 
     def __init__(self, device: NvidiaDevice, handle: Any) -> None:
         self.handle = handle

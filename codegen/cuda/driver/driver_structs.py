@@ -1,4 +1,4 @@
-"""A launch in the driver's words: the structures in which NVIDIA's driver takes it, by itself or in a graph.
+"""A launch as structures of NVIDIA's driver, for a launch by itself or for a node of a graph.
 
 In: a `Prepared`, and the module cuda.bindings.driver. Out: its structures.
 """
@@ -14,13 +14,13 @@ import numpy as np
 __all__ = ["Arguments", "Prepared", "launch_config", "node_attributes", "node_params"]
 
 
-_URGENT = -1  # of the priorities, of which the usual one is 0
+_URGENT = -1  # a priority higher than the default, 0
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One launch of a loaded module's kernel, with its arguments: addresses and counts, 64 bits each. `urgent`: CTAs of
-    others come behind its own."""
+    """One launch of a loaded module's kernel, with its arguments: addresses and counts, 64 bits each. `urgent`: it runs
+    at high priority."""
 
     module: Any
     symbol: str
@@ -34,7 +34,8 @@ class Prepared:
 
 
 class Arguments:
-    """A kernel's arguments as the driver takes them: the address of their addresses, for as long as this is there."""
+    """A kernel's arguments as the driver takes them: `address` is that of an array of pointers to them. It is valid as
+    long as this object lives."""
 
     def __init__(self, arguments: Sequence[int]) -> None:
         self._words = np.array(arguments, np.uint64)
@@ -43,7 +44,7 @@ class Arguments:
 
 
 def launch_config(driver: Any, launch: Prepared, stream: int) -> Any:
-    """Of a launch by itself."""
+    """The configuration of a launch by itself."""
     config = driver.CUlaunchConfig()
     _shape(config, launch)
     config.hStream = stream
@@ -53,7 +54,7 @@ def launch_config(driver: Any, launch: Prepared, stream: int) -> Any:
 
 
 def node_params(driver: Any, launch: Prepared, function: Any, arguments: Arguments) -> Any:
-    """Of a launch in a graph, which copies the arguments when it is added."""
+    """The parameters of a launch in a graph. The graph copies the arguments when the node is added."""
     params = driver.CUDA_KERNEL_NODE_PARAMS()
     _shape(params, launch)
     params.func, params.kernelParams = function, arguments.address
@@ -61,7 +62,7 @@ def node_params(driver: Any, launch: Prepared, function: Any, arguments: Argumen
 
 
 def node_attributes(driver: Any, launch: Prepared) -> Iterator[tuple[Any, Any]]:
-    """What its node is told when it has been added."""
+    """The attributes of a launch's node, to be set after it was added: the name and the value of each."""
     for name, fill in _demands(launch):
         value = driver.CUkernelNodeAttrValue()
         fill(value)
@@ -83,7 +84,7 @@ def _attributes(driver: Any, launch: Prepared) -> Iterator[Any]:
 
 
 def _demands(launch: Prepared) -> Iterator[tuple[str, Callable[[Any], None]]]:
-    """What a launch asks for beside its shape: the name of each attribute, and what fills in its value."""
+    """The attributes that a launch needs: the name of each, and a function that fills in its value."""
 
     def clustered(value: Any) -> None:
         value.clusterDim.x, value.clusterDim.y, value.clusterDim.z = launch.cluster, 1, 1

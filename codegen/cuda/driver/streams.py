@@ -1,4 +1,4 @@
-"""The streams of other libraries: what a caller, an array or a consumer of one says in their name.
+"""Handles of streams of other libraries, as a caller, an array or a consumer of an array gives them.
 
 In: a handle, or a library's stream object. Out: the handle as an integer, as the driver takes it. Handles are those of
 the CUDA array interface (version 3) and of DLPack: 1 is the legacy default stream, 2 that of the calling thread, and 0

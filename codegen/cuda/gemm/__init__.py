@@ -1,3 +1,5 @@
-"""Products at the top of a program, by tiles in shared memory (`blocks`): their `factors`, which `tile_loader` brings,
-and the sums, by multiply-adds (`fma_product`) or on the tensor cores (`mma_product`, `mma_blocking`).
+"""Matrix products outside of loops, computed tile by tile in shared memory (`blocks`).
+
+`factors` takes a kernel's product apart, `tile_loader` loads blocks of its factors, and the sums are made by
+multiply-adds (`fma_product`) or on the tensor cores (`mma_product`, with tiles chosen by `mma_blocking`).
 """

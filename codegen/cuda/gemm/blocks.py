@@ -1,12 +1,14 @@
 """A product at the top of a program, by tiles in shared memory: the classical blocked matrix product, as a pipeline.
 
 In: a kernel, its `Factors`, and a `Blocking`. Out: code, appended to a device function. A CTA computes a tile of left
-points by right points. It goes through the terms in blocks, of which shared memory has two: while a block's products
-are added to sums in registers, with multiply-adds (`graphc.codegen.cuda.gemm.fma_product`) or on the tensor cores
-(`graphc.codegen.cuda.gemm.mma_product`), the threads fetch the next one (`graphc.codegen.cuda.gemm.tile_loader`), and
-put it beside afterwards. So one barrier a block is enough. Factors that are taken as they lie in memory need no
-registers on their way: of those, as many blocks as there are stages but one are being copied all the time. At the end
-the sums go through shared memory once more, so that neighbouring threads compute and store neighbouring points.
+points by right points and goes through the terms in blocks. While the products of a block are added to sums in
+registers, by multiply-adds (`graphc.codegen.cuda.gemm.fma_product`) or on the tensor cores
+(`graphc.codegen.cuda.gemm.mma_product`), the threads load the next block (`graphc.codegen.cuda.gemm.tile_loader`).
+
+A factor that must be computed or rounded is loaded into registers, and stored to the other of two stages of shared
+memory after the products; so one barrier for each block is enough. If all factors lie in memory as they are multiplied,
+they are copied to shared memory asynchronously, without registers, into all stages but the one in use. At the end the
+sums go through shared memory, so that neighbouring threads compute and store neighbouring points.
 """
 
 from __future__ import annotations
@@ -28,15 +30,15 @@ from graphc.codegen.program import Const, Dim, Index, Kernel, Ref
 
 __all__ = ["BlockedProduct", "Blocking", "line"]
 
-_LINE_PAD = 8  # words after each row of sums: pairs of neighbours in four rows then lie in different banks
+_LINE_PAD = 8  # words after each row of sums, so that pairs of neighbours in four rows lie in different banks
 
 
 @dataclass(frozen=True, slots=True)
 class Blocking:
-    """A tile has `height` left points and `width` right points; the terms go by `depth`, a power of two. Of a tile
-    `tall` by `wide` cells, or fragments, are one thread's, or warp's. Of shared memory a block of the factors takes
-    `stage` bytes, and everything `shared`; it has room for `stages` blocks, a power of two. `resident` CTAs are to run
-    on an SM at the same time."""
+    """The sizes of a blocked product. A tile has `height` left points and `width` right points; a block has `depth`
+    terms, a power of two. One thread computes `tall` by `wide` cells of a tile, or one warp as many fragments. A block
+    of all factors takes `stage` bytes of shared memory. There are `stages` of them, a power of two, and the CTA uses
+    `shared` bytes in all. `resident` CTAs are to run on an SM at the same time."""
 
     height: int
     width: int
@@ -50,16 +52,16 @@ class Blocking:
 
     @property
     def line(self) -> int:
-        """Sums from one row to the next in shared memory."""
+        """The distance of two rows of sums in shared memory, in sums."""
         return line(self.width)
 
     def tiles(self, left: int, right: int) -> int:
-        """How many tiles so many left and right points have."""
+        """How many tiles cover so many left and right points."""
         return -(-left // self.height) * -(-right // self.width)
 
 
 def line(width: int) -> int:
-    """Sums from one row of a tile to the next in shared memory."""
+    """The distance of two rows of sums in shared memory, in sums, for tiles of a width."""
     return width + _LINE_PAD
 
 
@@ -72,7 +74,7 @@ class _Point:
 
 
 class BlockedProduct(ABC):
-    """The code of one product; what its sums are made with is left to others."""
+    """The code of one product. Subclasses make the sums: by multiply-adds, or on the tensor cores."""
 
     def __init__(self, s: Scalars, kernel: Kernel, factors: Factors, block: Blocking, place: Place) -> None:
         self.s = s
@@ -86,9 +88,10 @@ class BlockedProduct(ABC):
         self.lengths = {dim.index: s.value(dim.extent) for dim in (*kernel.dims, *factors.reduce.dims)}
         self.rows, self.columns = self._count(factors.left), self._count(factors.right)
         self.terms = self._count(factors.reduce.dims)
+        self.both: dict[str, Value] = {}  # the indices of the dims of both sides, of the tile that is being computed
 
     def compute(self) -> None:
-        """All tiles that fall to this CTA."""
+        """All tiles of this CTA, one after another."""
         f, b, x = self.f, self.block, self.factors
         down, across = self._tiles(self.rows, b.height), self._tiles(self.columns, b.width)
         total = self.s.product([self._count(x.both), down, across])
@@ -116,13 +119,13 @@ class BlockedProduct(ABC):
     # Sums.
 
     def _sum_up(self, row: Value, column: Value) -> None:
-        """Block after block: fetch the next one while the products of this one are added, then put it beside."""
+        """Block after block: load the next one into registers, add the products of this one, store the next one."""
         f, b = self.f, self.block
         self.begin()
         odometers: Odometers = {}
-        bringers = self._bringers(row, column, odometers)
+        loaders = self._loaders(row, column, odometers)
         if self.copied:
-            self._stream(bringers, odometers)
+            self._stream(loaders, odometers)
             return
         with f.loop(i64(-b.depth), self.terms, i64(b.depth), "block", unroll=False) as (first, _), self.s.scope({}):
             following = f.binary("add nsw", first, i64(b.depth))
@@ -130,53 +133,53 @@ class BlockedProduct(ABC):
             number = f.binary("lshr", following, i64(b.depth.bit_length() - 1))
             stage = f.binary("and", number, i64(1))
             with f.when(more), self.s.scope({}):
-                for bringer in bringers.values():
-                    bringer.fetch()
+                for loader in loaders.values():
+                    loader.fetch()
                 for odometer in odometers.values():
                     odometer.advance()
             with f.when(f.compare("icmp sge", first, i64(0))), self.s.scope({}):
                 self.add_block(f.binary("xor", stage, i64(1)))
             with f.when(more), self.s.scope({}):
-                for (is_left, operand), bringer in bringers.items():
-                    self._put_block(is_left, operand, bringer, stage)
+                for (is_left, operand), loader in loaders.items():
+                    self._put_block(is_left, operand, loader, stage)
             f.sync_cta()
 
-    def _stream(self, bringers: Mapping[tuple[bool, int], TileLoader], odometers: Odometers) -> None:
-        """Block after block: wait for one, and add its products while copies of the one that takes the place of the
-        last begin. The addresses of these are computed in between, where the tensor cores do not wait for them."""
+    def _stream(self, loaders: Mapping[tuple[bool, int], TileLoader], odometers: Odometers) -> None:
+        """Block after block: wait for its copies, then add its products. Meanwhile begin the copies of a later block
+        into the stage of the block before. Their addresses are computed between the products of the tensor cores."""
         f, b = self.f, self.block
         ahead = b.stages - 1
         for stage in range(ahead):
             exists = f.compare("icmp slt", i64(stage * b.depth), self.terms)
-            for _ in self._copies(bringers, odometers, i64(stage), exists):
+            for _ in self._copies(loaders, odometers, i64(stage), exists):
                 pass
             f.commit_copies()
         with f.loop(i64(0), self.terms, i64(b.depth), "block", unroll=False) as (first, _), self.s.scope({}):
             f.wait_copies(ahead - 1)
-            f.sync_cta()  # all have waited, and all have read what is replaced now
+            f.sync_cta()  # all copies of this block are there, and the stage to be replaced has been read
             number = f.binary("lshr", first, i64(b.depth.bit_length() - 1))
             exists = f.compare("icmp slt", f.binary("add nsw", first, i64(ahead * b.depth)), self.terms)
             replaced = f.binary("and", f.binary("add nsw", number, i64(ahead)), i64(ahead))
-            copies = self._copies(bringers, odometers, replaced, exists)
-            count = sum(len(bringer.runs) for bringer in bringers.values())
+            copies = self._copies(loaders, odometers, replaced, exists)
+            count = sum(len(loader.runs) for loader in loaders.values())
             self.add_block(f.binary("and", number, i64(ahead)), [partial(next, copies)] * count)
             for _ in copies:
                 raise AssertionError("more copies than runs")
             f.commit_copies()
-        f.wait_copies(0)  # for the zeros of blocks that do not exist, too
+        f.wait_copies(0)  # the zeros of blocks past the end are copies, too
         f.sync_cta()
 
     def _copies(
-        self, bringers: Mapping[tuple[bool, int], TileLoader], odometers: Odometers, stage: Value, exists: Value
+        self, loaders: Mapping[tuple[bool, int], TileLoader], odometers: Odometers, stage: Value, exists: Value
     ) -> Iterator[None]:
-        """Begin to copy a block, if it exists, run by run: a step for each."""
-        for (is_left, operand), bringer in bringers.items():
-            yield from bringer.copies(partial(self.address, is_left, operand, stage), exists)
+        """Begin to copy a block, or zeros if it does not exist. Each step of the iterator copies one run."""
+        for (is_left, operand), loader in loaders.items():
+            yield from loader.copies(partial(self.address, is_left, operand, stage), exists)
         for odometer in odometers.values():
             odometer.advance()
 
-    def _bringers(self, row: Value, column: Value, odometers: Odometers) -> dict[tuple[bool, int], TileLoader]:
-        """What this thread brings of each factor, left and right, by number."""
+    def _loaders(self, row: Value, column: Value, odometers: Odometers) -> dict[tuple[bool, int], TileLoader]:
+        """This thread's loader of each factor, by side (whether it is the left one) and number."""
         b, x = self.block, self.factors
         left = Side(x.left, self.rows, row, b.height, self.both)
         right = Side(x.right, self.columns, column, b.width, self.both)
@@ -188,59 +191,60 @@ class BlockedProduct(ABC):
             for operand, factor in enumerate(factors)
         }
 
-    def _put_block(self, is_left: bool, operand: int, bringer: TileLoader, stage: Value) -> None:
-        """What was fetched of a factor, to shared memory."""
+    def _put_block(self, is_left: bool, operand: int, loader: TileLoader, stage: Value) -> None:
+        """Store what was fetched of a factor to shared memory."""
         f = self.f
-        for run in bringer.runs:
+        for run in loader.runs:
             with ExitStack() as stack:
                 if run.exists is not None:
                     stack.enter_context(f.when(run.exists))
                     stack.enter_context(self.s.scope({}))
-                values = [f.get(variable, bringer.type) for variable in run.values]
+                values = [f.get(variable, loader.type) for variable in run.values]
                 counts = None if run.counts is None else f.get(run.counts, "i1")
                 self.put(is_left, operand, stage, run, values, counts)
 
     def rounded(self, factor: Factor) -> str | None:
-        """The type to which a factor's elements are rounded where they are fetched; None: they are not."""
+        """The type to which a factor's elements are rounded as they are fetched; None: they are not."""
         return None
 
     @property
     def copied(self) -> bool:
-        """Whether all factors are copied as they lie in memory, to where `address` says."""
+        """Whether all factors are copied as they lie in memory, to the places that `address` gives."""
         return False
 
     def address(self, is_left: bool, operand: int, stage: Value, run: Run) -> Value:
-        """Where a run belongs in a stage."""
+        """The address of a run in a stage. Needed only if factors are `copied`."""
         raise NotImplementedError
 
     @abstractmethod
     def begin(self) -> None:
-        """Set all sums to 0."""
+        """Begin a tile: set all sums to 0."""
 
     @abstractmethod
     def put(
         self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
     ) -> None:
-        """Put a run of a factor's elements where `add_block` finds it in this stage; 0, if it does not count."""
+        """Store a run of a factor's elements where `add_block` reads it in this stage; zeros, unless `counts`."""
 
     @abstractmethod
     def add_block(self, stage: Value, meanwhile: Sequence[Callable[[], None]] = ()) -> None:
-        """Add the products of a block's factors to the sums; and emit what else is to be done in the meantime."""
+        """Add the products of a block's factors to the sums. Each function in `meanwhile` emits code that does not
+        depend on the products; it may be called between them. Only products of `copied` factors are given any."""
 
     @abstractmethod
     def spread(self) -> None:
-        """Put all sums where `result` says."""
+        """End a tile: store all sums to the places that `result` gives."""
 
     # Results.
 
     def result(self, total: int, row: Value, column: Value) -> Value:
-        """Where a cell's sum lies in shared memory."""
+        """The address of a cell's sum in shared memory."""
         f, b = self.f, self.block
         index = f.binary("add nsw", f.binary("mul nsw", row, i64(b.line)), column)
         return f.offset(f.offset(self.memory, self.element, i64(total * b.height * b.line)), self.element, index)
 
     def _end(self, row: Value, column: Value) -> None:
-        """Compute and store what the tile's cells make of their sums. A thread stays in its columns."""
+        """Compute and store what the kernel makes of the sums of the tile's cells. A thread keeps its columns."""
         f, b, x, s = self.f, self.block, self.factors, self.s
         run = self._neighbours()
         minor = b.width // run
@@ -263,8 +267,8 @@ class BlockedProduct(ABC):
                         end_point(s, self.kernel, 1, self.place)
 
     def _neighbours(self) -> int:
-        """The cells of a row that a thread computes together: as many as one instruction stores, if they exist
-        together."""
+        """How many neighbouring cells of a row a thread computes together: as many as one instruction stores, if all of
+        them exist or none; else 1."""
         run = 16 // STORAGE[self.factors.dtype][1]
         extents = [dim.extent for dim in self.factors.right[-1:]]
         return run if any(isinstance(n, Const) and int(n.value) % run == 0 for n in extents) else 1

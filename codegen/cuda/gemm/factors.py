@@ -1,11 +1,11 @@
-"""Takes a kernel's products apart into two factors, each of which varies with some of its dims only.
+"""Takes a kernel's product apart into left and right factors, each of which varies with some of the dims only.
 
 In: a kernel. Out: its `Factors`, if it has one reduction, a sum of products (or several sums over the same points)
 
     s[m, n] = Σ_k L[m, k] · R[k, n]
 
-such that the dims fall into those of the left factors, those of the right, and those of both. Each element of a factor
-is then needed by a whole row or column of a tile. A `Factor` says which of its elements are neighbours in memory.
+such that each dim belongs to the left factors, to the right ones, or to both. Each element of a factor is then needed
+by a whole row or column of a tile. A `Factor` says which of its elements are neighbours in memory.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ _ONE = index(1)
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """Neighbouring elements in memory lie `along` the last dim of the points, or of the terms. `run` of them, from a
-    multiple of `run` on, lie together wherever they begin, and exist together. `load` is the element of a buffer that
-    it is, where that has one, and else 0; `stored` that buffer's dtype, and `placed`, whether it begins where a wide
-    access may. None, if it is anything else."""
+    """One factor of a product, `value`.
+
+    Its neighbouring elements in memory lie `along` the last dim of the points, or of the terms. Each `run` of them,
+    beginning at a multiple of `run`, lies together in memory, and exists entirely or not at all. If the factor is one
+    element of a buffer, `load` is its load (0 where the load's condition is false), `stored` the buffer's dtype, and
+    `placed` says whether the buffer begins where a wide access may. `load` and `stored` are None, and `placed` false,
+    if the factor is not one element of a buffer.
+    """
 
     value: Scalar
     along: Literal["points", "terms"]
@@ -43,8 +47,9 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """`terms` are products of the left and the right factor of these numbers, each added to the sum of a number. The
-    kernel's last dim is not on the left, so that neighbouring right points are neighbours in what it stores."""
+    """A kernel's products. `left`, `right` and `both` are the dims of its points by side; `lefts` and `rights` are the
+    factors. Each of `terms` is (sum, left, right): the product of these factors is added to that sum, by number. The
+    kernel's last dim is never a left one, so neighbouring right points are neighbours in what the kernel stores."""
 
     reduce: Reduce
     left: tuple[Dim, ...]
@@ -56,10 +61,12 @@ class Factors:
 
     @property
     def dtype(self) -> str:
+        """The dtype of the sums."""
         return self.reduce.sums[0].value.dtype
 
 
 def factors_of(kernel: Kernel, program: Program) -> Factors | None:
+    """The factors of a kernel's one reduction; None if it is not a sum of products of such factors."""
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     if len(reduces) != 1 or any(store.accumulate for store in kernel.stores):
         return None
@@ -112,7 +119,7 @@ def _pairs(reduce: Reduce, access: Access) -> Iterator[_Pair | None]:
 
 
 def _turned(pair: _Pair, left: frozenset[str], right: frozenset[str], access: Access) -> _Pair | None:
-    """The product with its left factor first; None if its factors fall into other dims."""
+    """The product with its left factor first; None if its factors vary with other dims."""
     number, a, b = pair
     if access.dependence(a).isdisjoint(right) and access.dependence(b).isdisjoint(left):
         return pair
@@ -122,7 +129,7 @@ def _turned(pair: _Pair, left: frozenset[str], right: frozenset[str], access: Ac
 
 
 def _is_of_terms(when: Scalar | None, sides: frozenset[str], access: Access) -> bool:
-    """Whether a condition holds for a term or not, whatever the point."""
+    """Whether a condition depends on the term only, not on the point."""
     return when is None or access.dependence(when).isdisjoint(sides)
 
 
@@ -144,7 +151,7 @@ def _factor(value: Scalar, points: Sequence[Dim], reduce: Reduce, access: Access
 
 
 def element_of(value: Scalar, access: Access) -> Load | None:
-    """The load that a value is; or that it is where the load's condition holds, and 0 elsewhere."""
+    """The load that a value is, or that it is where the load's condition holds, if it is 0 elsewhere; else None."""
     load, condition = access.loaded(value)
     return load if load is not None and condition in (None, load.when) else None
 

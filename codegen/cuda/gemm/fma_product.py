@@ -1,4 +1,4 @@
-"""Blocked products with multiply-adds: each thread has some cells of the tile, its sums in registers.
+"""Blocked products by multiply-adds: each thread computes some cells of the tile, with their sums in registers.
 
 In: the factors of a product, and about how many points they have. Out: a `Blocking`, and the code that goes with it.
 """
@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 from graphc.codegen.cuda.gemm.blocks import BlockedProduct, Blocking, line
 from graphc.codegen.cuda.gemm.factors import Factors
 from graphc.codegen.cuda.gemm.tile_loader import Run
+from graphc.codegen.cuda.isa.place import Place
+from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import REGISTER, STORAGE, constant
+from graphc.codegen.program import Kernel
 
 __all__ = ["SIDE", "FmaProduct", "fma_blocking"]
 
@@ -23,12 +26,12 @@ _PAD = 4  # words after each row, so that rows begin in different banks
 
 
 def fma_blocking(factors: Factors, left: int, right: int) -> Blocking:
-    """For about so many left and right points."""
+    """The sizes of the blocks, for about so many left and right points."""
     size = STORAGE[factors.dtype][1]
     sums = len(factors.reduce.sums) * size // 4
     tall = wide = 1
     while 2 * sums * tall * wide <= _BUDGET:
-        # The side of which fewer elements are loaded for each term grows first.
+        # The side that loads fewer elements for each term grows first.
         ways = [(len(factors.lefts) * tall, 2 * tall, wide), (len(factors.rights) * wide, tall, 2 * wide)]
         fitting = [way for way in ways if SIDE * way[1] <= max(SIDE, left) and SIDE * way[2] <= max(SIDE, right)]
         fitting = [way for way in fitting if max(way[1:]) <= _SIDE_CELLS]
@@ -48,6 +51,12 @@ def fma_blocking(factors: Factors, left: int, right: int) -> Blocking:
 class FmaProduct(BlockedProduct):
     """In shared memory the elements of a factor lie term by term, neighbouring points side by side."""
 
+    def __init__(self, s: Scalars, kernel: Kernel, factors: Factors, block: Blocking, place: Place) -> None:
+        super().__init__(s, kernel, factors, block, place)
+        # All of these are set by `begin`, for each tile.
+        self.across = self.down = i64(0)  # the thread's place among the CTA's, along the right and the left points
+        self.sums: dict[tuple[int, int, int], Value] = {}  # variables: by sum, left and right cell of the thread
+
     def begin(self) -> None:
         f, b, x = self.f, self.block, self.factors
         self.across = f.binary("and", self.place.thread, i64(SIDE - 1))
@@ -66,8 +75,8 @@ class FmaProduct(BlockedProduct):
         step = row if (self.factors.lefts if is_left else self.factors.rights)[operand].along == "terms" else 1
         first = self._address(is_left, operand, stage, run.term, run.point)
         for k, value in enumerate(values):
-            kept = value if counts is None else f.select(counts, value, zero)
-            f.put(kept, f.offset(first, self.element, i64(k * step)))
+            stored = value if counts is None else f.select(counts, value, zero)
+            f.put(stored, f.offset(first, self.element, i64(k * step)))
 
     def _address(self, is_left: bool, operand: int, stage: Value, term: Value, point: Value) -> Value:
         f, b = self.f, self.block

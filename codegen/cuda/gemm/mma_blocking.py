@@ -1,9 +1,9 @@
 """Chooses the tile of a product on the tensor cores, by counting; and says how its factors lie in shared memory.
 
 In: the factors of a product, how elements are rounded, about how many points there are, an architecture. Out: an
-`MmaBlocking`. Of all tiles whose sums, fragments and fetched elements fit a thread's registers, it takes the one that
-needs the fewest cycles: of the tensor cores, of shared memory, or of the second-level cache, whichever a block keeps
-longest, for as many tiles one after another as an SM gets.
+`MmaBlocking`. Of all tiles whose sums, fragments and fetched elements fit a thread's registers, it is the one that
+takes the fewest cycles. A block takes as long as the busiest of the tensor cores, shared memory and the second-level
+cache; that is multiplied by the tiles that an SM computes one after another.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = ["Lines", "MmaBlocking", "Points", "bytes_of", "is_copied", "lines_of"
 _SUMS = 128  # registers of a thread
 _FRAGMENTS = 48
 _FETCHED = 48
-_PLACES = {"terms": 3, "points": 1}  # for where each run that a thread brings lies, by what it goes along
-_ASKED = 32  # for which terms count, if not all do
-_HELD = 200  # of all; the others are for addresses
-_ASIDE = 176  # the same, of factors that are fetched, and computed
-_SHARING = 104  # the same, where two CTAs are to share an SM, and factors are copied
+_PLACES = {"terms": 3, "points": 1}  # for the address of each run that a thread loads, by what it goes along
+_CONDITIONS = 32  # for the reduction's condition, if there is one
+_REGISTERS_COPIED = 200  # for all of these; the others are for other addresses
+_REGISTERS_FETCHED = 176  # the same, if factors are fetched and computed instead of copied
+_REGISTERS_SHARED = 104  # the same, where two CTAs are to share an SM, and factors are copied
 _DEPTHS = (64, 32, 16)  # terms of a block
 _STAGES = (4, 2)  # blocks of factors that are copied
 _PAD = 16  # bytes after each row, so that the eight rows of a matrix lie in different banks
-_WORDS_PAD = 32  # so that the four rows of a fragment that is read word by word do
+_WORDS_PAD = 32  # the same for a fragment that is read word by word: its four rows
 _RESERVED = 1024  # bytes of shared memory that are not for tiles
 _MULTIPLY_ADDS = 2400  # of packed elements that an SM makes in two cycles
 _BANKS = 128  # bytes of shared memory in a cycle
@@ -43,27 +43,29 @@ _BLOCK = 100  # cycles of a barrier, and of what is computed for each block anew
 
 @dataclass(frozen=True, slots=True)
 class MmaBlocking(Blocking):
-    """Of the warps `across` stand side by side along the right points, the others along the left ones."""
+    """A blocking for the tensor cores: `across` warps lie side by side along the right points, the others along the
+    left ones."""
 
     across: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """How a factor lies in shared memory: elements of `size` bytes, in lines of `stride` bytes, one for each point or,
-    where neighbouring points lie side by side, for each term."""
+    """How a factor lies in shared memory: elements of `size` bytes, in lines of `stride` bytes. There is a line for
+    each point (`by_points`), or for each term, where neighbouring points lie side by side."""
 
     size: int
     stride: int
     by_points: bool
 
     def offset(self, point: int, term: int) -> int:
-        """Bytes from the first element."""
+        """The offset of an element from the first, in bytes."""
         line, place = (point, term) if self.by_points else (term, point)
         return line * self.stride + place * self.size
 
 
 def lines_of(factor: Factor, points: int, depth: int, fragments: Fragments) -> Lines:
+    """How a block of so many points and `depth` terms of a factor lies in shared memory."""
     size = 4 // fragments.packed
     if factor.along == "terms":
         return Lines(size, depth * size + _PAD, True)
@@ -71,14 +73,15 @@ def lines_of(factor: Factor, points: int, depth: int, fragments: Fragments) -> L
 
 
 def bytes_of(factors: Sequence[Factor], points: int, depth: int, fragments: Fragments) -> int:
-    """What a block of these factors of one side takes."""
+    """The bytes of a block of these factors, all of one side."""
     lines = [lines_of(factor, points, depth, fragments) for factor in factors]
     return sum(line.stride * (points if line.by_points else depth) for line in lines)
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """About how many points a product has on each side, for each of those that both sides have; and terms."""
+    """About how many points a product has: `left` and `right` ones, for each of `both` sides' common points; and how
+    many terms."""
 
     left: int
     right: int
@@ -95,8 +98,8 @@ def mma_blocking(factors: Factors, fragments: Fragments, points: Points, threads
 
 
 def mma_parts(factors: Factors, fragments: Fragments, points: Points, threads: int, arch: Arch) -> int:
-    """Into how many parts a product's sums should fall, so that all SMs have large tiles to add up: as many as are
-    cheapest, with what adding up the parts takes."""
+    """Into how many parts a product's sums should be split (split-K), so that all SMs have large tiles: the number that
+    takes the fewest cycles, with those for adding up the parts."""
     tiles = list(_tiles(factors, fragments, threads, arch.shared - _RESERVED))
     results = len(factors.reduce.sums) * points.left * points.right * points.both
     passing = 8 * results * arch.clock * 1e9 / arch.memory  # cycles to store and load one part of all sums
@@ -117,7 +120,7 @@ def is_copied(factors: Factors, fragments: Fragments) -> bool:
 
 
 def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) -> Iterator[MmaBlocking]:
-    """All that fit; at least the smallest, which then takes more registers than there should be."""
+    """All tiles that fit. If none fits the registers, the smallest one."""
     warps, sums = threads // WARP, len(factors.reduce.sums)
     counts = len(factors.lefts), len(factors.rights)
     at_once = (1, 1) if counts == (len(factors.terms),) * 2 else counts  # of factors whose fragments are needed
@@ -126,33 +129,34 @@ def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) ->
     for depth, tall, wide, across in itertools.product(reversed(_DEPTHS), (1, 2, 4), (1, 2, 4, 8), (1, 2, 4, 8)):
         height, width = ROWS * tall * warps // across, COLUMNS * wide * across
         stage = bytes_of(factors.lefts, height, depth, fragments) + bytes_of(factors.rights, width, depth, fragments)
-        if max(height, width) > threads:  # a line of neighbouring points is brought, and stored, by as many threads
+        if max(height, width) > threads:  # loading and storing a line takes a thread for each point
             continue
         added = 4 * sums * tall * wide
-        held = 4 * at_once[0] * tall + 2 * at_once[1] * wide
+        operands = 4 * at_once[0] * tall + 2 * at_once[1] * wide
         fetched = 0 if copied else (counts[0] * height + counts[1] * width) * depth // threads
         places = _places(factors.lefts, height, depth, threads) + _places(factors.rights, width, depth, threads)
-        places += 0 if factors.reduce.when is None else _ASKED
-        every = added + held + fetched + places
-        fits = added <= _SUMS and held <= _FRAGMENTS and fetched <= _FETCHED and every <= (_HELD if copied else _ASIDE)
+        places += 0 if factors.reduce.when is None else _CONDITIONS
+        every = added + operands + fetched + places
+        most = _REGISTERS_COPIED if copied else _REGISTERS_FETCHED
+        fits = added <= _SUMS and operands <= _FRAGMENTS and fetched <= _FETCHED and every <= most
         for stages in _STAGES if copied else (2,):
             needed = max(stages * stage, 4 * sums * height * line(width))
             if needed <= shared and (fits or smallest):
                 smallest = False
-                two = copied and added + held + places <= _SHARING and 2 * needed <= shared
+                two = copied and added + operands + places <= _REGISTERS_SHARED and 2 * needed <= shared
                 resident = 2 if two else 1
                 yield MmaBlocking(height, width, depth, tall, wide, stage, needed, stages, resident, across)
 
 
 def _places(factors: Sequence[Factor], points: int, depth: int, threads: int) -> int:
-    """Registers for where the runs are that each thread brings."""
+    """Registers for the addresses of the runs that each thread loads."""
     return sum(_PLACES[factor.along] * -(-points * depth // (factor.run * threads)) for factor in factors)
 
 
 def _cycles(
     tile: MmaBlocking, factors: Factors, fragments: Fragments, points: Points, threads: int, arch: Arch
 ) -> float:
-    """Of an SM, which gets as many tiles as any other, or one more."""
+    """The cycles of an SM that computes the most tiles."""
     cached = arch.l2 / (arch.sms * arch.clock * 1e9)  # bytes in a cycle
     elements = (len(factors.lefts) * tile.height + len(factors.rights) * tile.width) * tile.depth
     made = len(factors.terms) * tile.height * tile.width * tile.depth

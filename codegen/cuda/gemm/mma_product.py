@@ -1,9 +1,9 @@
-"""Blocked products on the tensor cores: each warp has some fragments of the tile, their sums in registers.
+"""Blocked products on the tensor cores: each warp computes some fragments of the tile, with their sums in registers.
 
 In: the factors of a product, its `MmaBlocking`, and how elements are rounded. Out: code, appended to a device
-function. Factors are rounded once, on their way to shared memory, and lie there as they do in memory: with neighbouring
-terms side by side, or neighbouring points. `ldmatrix` reads either as fragments, but not points of 4 bytes, which are
-read one by one.
+function. Factors are rounded once, as they are loaded, and lie in shared memory as they do in memory: with neighbouring
+terms side by side, or neighbouring points. `ldmatrix` reads either as fragments. Neighbouring points of 4 bytes (tf32)
+are the exception: their elements are read one by one.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ class MmaProduct(BlockedProduct):
         self.across = block.across
         self.lines: dict[tuple[bool, int], Lines] = {}
         self._starts: dict[tuple[bool, int], int] = {}
+        # All of these are set by `begin`, for each tile.
+        self.major = self.minor = i64(0)  # g and t of this lane (`graphc.codegen.cuda.isa.mma`)
+        self.top = self.side = i64(0)  # the first left and right point of this warp in the tile
+        self.sums: dict[tuple[int, int, int], list[Value]] = {}  # variables: by sum, left and right fragment
+        self._lanes: dict[tuple[bool, int], Value] = {}  # by factor: what `_lane_offset` gives
         start = 0
         for is_left, side, points in ((True, factors.lefts, block.height), (False, factors.rights, block.width)):
             for operand, factor in enumerate(side):
@@ -44,23 +49,24 @@ class MmaProduct(BlockedProduct):
                 start += bytes_of([factor], points, block.depth, fragments)
 
     def rounded(self, factor: Factor) -> str | None:
-        """What lies in memory as the tensor cores take it, LLVM loads as it is: to widen and round again is nothing.
-        Anything else would have to be there to be rounded, and is to be on its way while other products are added."""
+        """The type of elements that are stored as the tensor cores take them: LLVM drops the conversions to float32 and
+        back. Other factors are not rounded as they are fetched, since rounding would wait for the loads, which should
+        overlap with the products; `put` rounds them."""
         stored = factor.stored is not None and factor.stored == self.fragments.dtype
         whole = factor.load is self.s.access.resolve(factor.value)
         return self.fragments.element if stored and whole else None
 
     def begin(self) -> None:
-        f, b, x = self.f, self.block, self.factors
-        self.major = f.binary("lshr", self.place.lane, i64(2))  # g
-        self.minor = f.binary("and", self.place.lane, i64(3))  # t
+        f, b, factors = self.f, self.block, self.factors
+        self.major = f.binary("lshr", self.place.lane, i64(2))
+        self.minor = f.binary("and", self.place.lane, i64(3))
         down, across = (f.binary(op, self.place.warp, i64(self.across)) for op in ("udiv", "urem"))
         self.top = f.binary("mul nsw", down, i64(ROWS * b.tall))
         self.side = f.binary("mul nsw", across, i64(COLUMNS * b.wide))
-        keys = [(t, i, j) for t in range(len(x.reduce.sums)) for i in range(b.tall) for j in range(b.wide)]
+        keys = [(t, i, j) for t in range(len(factors.reduce.sums)) for i in range(b.tall) for j in range(b.wide)]
         self.sums = {key: [f.variable("float") for _ in range(4)] for key in keys}
         for variable in (v for variables in self.sums.values() for v in variables):
-            f.put(constant(0, x.dtype), variable)
+            f.put(constant(0, factors.dtype), variable)
         self._lanes = {key: self._lane_offset(*key) for key in self.lines}
 
     # Elements in shared memory.
@@ -75,35 +81,36 @@ class MmaProduct(BlockedProduct):
     def put(
         self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
     ) -> None:
-        f, x = self.f, self.fragments
+        f, fragments = self.f, self.fragments
         address = self.address(is_left, operand, stage, run)
-        if len(values) < x.packed:
-            zero = Value("0.0", x.element)
-            value = x.rounded(f, values[0])
+        if len(values) < fragments.packed:
+            zero = Value("0.0", fragments.element)
+            value = fragments.rounded(f, values[0])
             f.put(value if counts is None else f.select(counts, value, zero), address)
             return
-        for k in range(0, len(values), x.packed):
-            packed = x.pack(f, values[k : k + x.packed])
-            kept = packed if counts is None else f.select(counts, packed, i32(0))
-            f.put(kept, f.offset(address, "i8", i64(4 * k // x.packed)), 4)
+        for k in range(0, len(values), fragments.packed):
+            packed = fragments.pack(f, values[k : k + fragments.packed])
+            stored = packed if counts is None else f.select(counts, packed, i32(0))
+            f.put(stored, f.offset(address, "i8", i64(4 * k // fragments.packed)), 4)
 
     def _block(self, stage: Value) -> Value:
         return self.f.offset(self.memory, "i8", self.f.binary("mul nsw", stage, i64(self.block.stage)))
 
     def _offset(self, is_left: bool, operand: int, point: Value, term: Value) -> Value:
-        """Where an element lies, in bytes from the beginning of a block."""
+        """The offset of an element from the beginning of a block, in bytes."""
         f, lines = self.f, self.lines[is_left, operand]
         line, place = (point, term) if lines.by_points else (term, point)
         first = f.binary("add nsw", f.binary("mul nsw", line, i64(lines.stride)), i64(self._starts[is_left, operand]))
         return f.binary("add nsw", first, f.binary("mul nsw", place, i64(lines.size)))
 
     def _in_matrices(self, lines: Lines) -> bool:
-        """Whether `ldmatrix` can read it: rows of eight points can be turned if elements have 16 bits."""
+        """Whether `ldmatrix` can read a factor: it can transpose rows of eight points only if elements have 16 bits."""
         return lines.by_points or self.fragments.packed > 1
 
     def _lane_offset(self, is_left: bool, operand: int) -> Value:
-        """What this lane reads of the warp's first fragment, or the row that it names. Of the four matrices of an
-        instruction the second has the next points on the left, the next terms on the right, and the third the other."""
+        """The offset of what this lane reads of the warp's first fragment; with `ldmatrix`, of the row whose address it
+        gives. An instruction reads four matrices. The second has the next eight points of a left factor, or the next
+        terms of a right one; the third has the next terms of a left factor, or the next points of a right one."""
         f, lines, lane = self.f, self.lines[is_left, operand], self.place.lane
         origin = self.top if is_left else self.side
         if not self._in_matrices(lines):
@@ -121,8 +128,8 @@ class MmaProduct(BlockedProduct):
     # Products.
 
     def add_block(self, stage: Value, meanwhile: Sequence[Callable[[], None]] = ()) -> None:
-        """The terms of a block, as many at a time as a fragment has."""
-        f, b, x = self.f, self.block, self.factors
+        """The terms of a block, as many at a time as a fragment has; `meanwhile` is spread between them."""
+        f, b = self.f, self.block
         block = self._block(stage)
         first = {key: f.offset(block, "i8", offset) for key, offset in self._lanes.items()}
         slices = b.depth // self.fragments.depth
@@ -132,7 +139,7 @@ class MmaProduct(BlockedProduct):
                 piece()
             left: dict[int, list[list[Value]]] = {}
             right: dict[int, list[list[Value]]] = {}
-            for total, l, r in x.terms:
+            for total, l, r in self.factors.terms:
                 if l not in left:
                     left[l] = self._left(l, first[True, l], term)
                 if r not in right:
@@ -146,13 +153,13 @@ class MmaProduct(BlockedProduct):
                             f.put(value, variable)
 
     def _left(self, operand: int, first: Value, term: int) -> list[list[Value]]:
-        """The fragments of a left factor from a term of the block on, one for each sixteen points."""
+        """The fragments of a left factor from a term of the block on: one for every sixteen points."""
         lines = self.lines[True, operand]
         places = self.fragments.left
         return [self._fragment(lines, first, ROWS * i, term, places) for i in range(self.block.tall)]
 
     def _right(self, operand: int, first: Value, term: int) -> list[list[Value]]:
-        """The same of a right factor, for each eight points: of sixteen at a time."""
+        """The fragments of a right factor: one for every eight points, loaded two at a time."""
         lines, wide = self.lines[False, operand], self.block.wide
         found: list[list[Value]] = []
         for j in range(0, wide, 2):
@@ -165,7 +172,7 @@ class MmaProduct(BlockedProduct):
     def _fragment(
         self, lines: Lines, first: Value, point: int, term: int, places: Sequence[tuple[int, int]]
     ) -> list[Value]:
-        """Registers, each to so many points and terms from the first."""
+        """The registers of a fragment. `places`: the point and the term of each, counted from the first."""
         f = self.f
         start = f.offset(first, "i8", i64(lines.offset(point, term)))
         if self._in_matrices(lines):

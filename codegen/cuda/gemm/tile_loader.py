@@ -1,9 +1,9 @@
-"""Brings a block of a factor to shared memory: what each thread fetches, and where in the block that belongs.
+"""Loads a block of a factor: which elements each thread loads, and their places in the block.
 
-In: a factor of a product, the size of its block, the first point of the tile. Out: code that fetches runs of
-neighbouring elements into registers, whatever each takes to compute, and later gives them away; or that copies them
-as they lie in memory, without registers. What depends on the points is computed once for a tile, and the indices of the
-terms move on from block to block.
+In: a factor of a product, the size of its block, the first point of the tile. Out: code that computes runs of
+neighbouring elements into registers (`fetch`), from where they are stored to shared memory later; or that copies them
+to shared memory as they lie in memory, without registers (`copies`). What depends on the points is computed once for a
+tile; the indices of the terms move on from block to block.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from graphc.codegen.program import Const, Dim, Index, Reduce
 
 __all__ = ["Odometers", "Run", "Side", "TileLoader"]
 
-# Those of all bringers of a tile. Whoever has them fetch moves these on afterwards.
+# The term indices of all loaders of a tile, shared by those that count alike. The caller of `fetch` or `copies`
+# advances them after each block.
 Odometers = dict[tuple[str, int, int, int], Odometer]
 
 
 @dataclass(frozen=True)
 class Side:
-    """The points of a tile: their dims, how many there are in all, the first of the tile, and how many it has; and the
-    indices of the dims that both sides have."""
+    """One side of a tile: the dims of its points, the `count` of all points, the first (`start`) and the number
+    (`size`) of the tile's; and the indices of the dims that both sides have."""
 
     dims: tuple[Dim, ...]
     count: Value
@@ -44,8 +45,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring elements of a block, from a point and a term of it on, if they exist; in registers once fetched.
-    They count if `counts` then says so, where that is a question: else they are to be 0."""
+    """Neighbouring elements of a block, from a `point` and a `term` of it on. `exists`: whether the block has this run
+    (None: it has). `indices`: those of the point. `values`: variables for the elements once fetched. `counts`: a
+    variable that says whether the elements count, else they are to be 0 (None: they count)."""
 
     point: Value
     term: Value
@@ -56,7 +58,7 @@ class Run:
 
 
 class TileLoader:
-    """What one thread brings of one factor."""
+    """What one thread loads of one factor."""
 
     def __init__(
         self,
@@ -84,12 +86,12 @@ class TileLoader:
         self.partial = rest != 0
         self.parts = parts + self.partial
         self.runs = tuple(self._along_terms(place) if factor.along == "terms" else self._along_points(place))
-        # Where neighbouring points lie together, a thread has neighbouring terms of one point.
         self.terms = self._shared(odometers, place)
 
     # Before the blocks of a tile.
 
     def _along_terms(self, place: Place) -> Iterator[Run]:
+        """Runs of terms: a thread has the same terms of several points."""
         low, high, step = self._digits(place, self.depth // self.factor.run)
         for part in range(self.parts):
             point = self._apart(self.f.binary("add nsw", high, i64(part * step)))
@@ -97,6 +99,7 @@ class TileLoader:
             yield Run(point, term, self._exists(place), self._indices(point), self._variables(), self._counts())
 
     def _along_points(self, place: Place) -> Iterator[Run]:
+        """Runs of points: a thread has the same points of neighbouring terms."""
         low, high, _step = self._digits(place, self.side.size // self.factor.run)
         point = self.f.binary("mul nsw", low, i64(self.factor.run))
         first, indices = self.f.binary("mul nsw", high, i64(self.parts)), self._indices(point)
@@ -105,7 +108,7 @@ class TileLoader:
             yield Run(point, term, self._exists(place), indices, self._variables(), self._counts())
 
     def _digits(self, place: Place, minor: int) -> tuple[Value, Value, int]:
-        """This thread's place in a line of the block, its line, and how many lines all threads take together."""
+        """This thread's place in a line of the block, its line, and how many lines all threads cover together."""
         low, high = (self.f.binary(op, place.thread, i64(minor)) for op in ("urem", "udiv"))
         return low, high, place.threads // minor
 
@@ -116,7 +119,7 @@ class TileLoader:
         return self.f.compare("icmp slt", place.thread, i64(self.side.size * self.depth // self.factor.run))
 
     def _counts(self) -> Value | None:
-        """Room for whether a run counts; None: all do."""
+        """A variable for whether a run counts; None: all runs count."""
         load = self.factor.load
         conditional = self.reduce.when is not None or (load is not None and load.when is not None)
         return self.f.variable("i1") if conditional or not self._is_whole else None
@@ -125,7 +128,8 @@ class TileLoader:
         return tuple(self.f.variable(self.type) for _ in range(self.factor.run))
 
     def _shared(self, odometers: Odometers, place: Place) -> Odometer:
-        """The number of this thread's first term, in the unit that it counts in, which other factors may count too."""
+        """The odometer of this thread's terms, counted in runs where these go along the terms. Factors that count alike
+        share it."""
         x = self.factor
         along_terms = x.along == "terms"
         unit, minor = (x.run, self.depth // x.run) if along_terms else (1, self.side.size // x.run)
@@ -138,14 +142,15 @@ class TileLoader:
         return odometers[key]
 
     def _apart(self, point: Value) -> Value:
-        """Neighbouring threads' points are four apart: rows of 80 bytes then lie in different banks."""
+        """A permutation of each eight points: those of neighbouring threads are four apart, so that rows of 80 bytes
+        lie in different banks."""
         f = self.f
         group = f.binary("and", point, i64(-8))
         odd = f.binary("shl", f.binary("and", point, i64(1)), i64(2))
         return f.binary("or", f.binary("or", group, odd), f.binary("and", f.binary("lshr", point, i64(1)), i64(3)))
 
     def _indices(self, point: Value) -> dict[str, Value]:
-        """The indices of a point of the tile; past the last, of the last."""
+        """The indices of a point of the tile; past the end, those of the last point."""
         f, side = self.f, self.side
         run = self.factor.run if self.factor.along == "points" else 1
         last = f.binary("sub nsw", side.count, i64(run))
@@ -159,7 +164,7 @@ class TileLoader:
         return {**side.both, **dict(zip((dim.index for dim in side.dims), found, strict=True))}
 
     def _in_runs(self, lengths: Sequence[Value]) -> list[Value]:
-        """Lengths of which the last counts runs."""
+        """The lengths, with the last one counted in runs."""
         if self.factor.run == 1:
             return list(lengths)
         return [*lengths[:-1], i64(int(lengths[-1].text) // self.factor.run)]
@@ -167,8 +172,8 @@ class TileLoader:
     # In a block.
 
     def fetch(self) -> None:
-        """All elements of the next block, into registers. Nothing waits for them here: whoever puts them away makes 0
-        of those that do not count."""
+        """Load all elements of the next block into registers. No code here waits for them: whoever stores them replaces
+        those that do not count by 0."""
         f = self.f
         for run, when in self._moved_runs():
             for k, variable in enumerate(run.values):
@@ -178,9 +183,9 @@ class TileLoader:
                 f.put(value, variable)
 
     def copies(self, address: Callable[[Run], Value], exists: Value) -> Iterator[None]:
-        """The same of a factor that is an element of a buffer, as it lies in memory, to these addresses: some time
-        before `wait_copies` returns. 0 for what does not count, and for all of a block that does not exist. A step for
-        each run."""
+        """Begin asynchronous copies of the next block of a factor that is an element of a buffer, to these addresses.
+        Elements that do not count become 0, as does a block that does not exist. Each step of the iterator copies one
+        run."""
         f, s, load = self.f, self.s, self.factor.load
         assert load is not None
         size = STORAGE[s.access.buffers[load.buffer].dtype][1] * self.factor.run
@@ -195,8 +200,8 @@ class TileLoader:
             yield
 
     def _moved_runs(self) -> Iterator[tuple[Run, Value | None]]:
-        """All runs of the next block, each in the scope of its first element; with what the reduction asks of it. What
-        does not count stands at another term, which exists."""
+        """All runs of the next block, each in the scope of its first element's indices, with the value of the
+        reduction's condition. A run past the last term has the indices of another term, so that its loads are valid."""
         f, s = self.f, self.s
         along_terms = self.factor.along == "terms"
         numbers = self.terms.read()
@@ -215,7 +220,7 @@ class TileLoader:
                 yield run, when
 
     def _term(self, found: Sequence[Value], inside: Value | None) -> dict[str, Value]:
-        """The indices of a run's first term; of another that exists, if that does not."""
+        """The indices of a run's first term; if it does not exist, those of a term that does."""
         f, indices = self.f, list(found)
         if indices and inside is not None:
             indices[0] = f.select(inside, indices[0], i64(0))
@@ -224,7 +229,7 @@ class TileLoader:
         return dict(zip((dim.index for dim in self.reduce.dims), indices, strict=True))
 
     def _element(self, k: int, when: Value | None) -> Value:
-        """The element that is k places on."""
+        """The element k places further on in the run."""
         f, s = self.f, self.s
         dims = self.reduce.dims if self.factor.along == "terms" else self.side.dims
         moved = {dim.index: f.binary("add nsw", s.value(Index(dim.index)), i64(k)) for dim in dims[-1:] if k}

@@ -1,2 +1,2 @@
-"""The GPU as code sees it: what each generation has (`arch`), its instructions (`device`, `mma`), and where a thread
-stands among others (`place`, `odometer`)."""
+"""The GPU as generated code sees it: the figures of each generation (`arch`), its instructions (`device`, `mma`), a
+thread's position in its group (`place`), and indices that move by a fixed stride (`odometer`)."""

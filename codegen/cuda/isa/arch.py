@@ -1,8 +1,8 @@
 """The GPUs that code can be made for: what a name like "sm_90" stands for, and the figures that estimates use.
 
 In: a name. Out: an `Arch`. The figures are those of the largest data-centre part of the architecture, from NVIDIA's
-programming guide (compute capabilities) and tuning guides; times of barriers are what they
-add to a loop's step on an H200 (see docs/gpu.md).
+programming guide (compute capabilities) and tuning guides. The times of barriers and exchanges are what these add to a
+loop's step on an H200 (see docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ TRIPLE = "nvptx64-nvidia-cuda"
 WARP = 32
 THREADS = 256  # of a CTA
 DEFAULT_ARCH = "sm_90"
-THREADS = 256  # of a CTA
-DEFAULT_ARCH = "sm_90"
 
 
 @dataclass(frozen=True, slots=True)
 class Arch:
     """One compute capability: its name, PTX version, and resources.
 
-    `shared` is the most shared memory that one CTA can have, in bytes; `cluster` the most CTAs of a cluster (1: there
-    are none), and `clusters` how many of each size have an SM for every CTA at the same time: SMs that lie far apart
-    make none. `clock` is in GHz, `lanes` are the float32 multiply-adds of one SM in a cycle, `memory` and `l2` are
-    bytes a second of the whole chip. The `*_barrier` figures are seconds. Where CTAs tell each other what they have
-    made instead, it takes `cluster_round` in a cluster, and as long as a CTA sends, `cluster_rate` bytes a second; over
-    the grid `grid_round`, and `word` for each word that a thread reads.
+    `shared` is the most shared memory that one CTA can have, in bytes. `cluster` is the most CTAs of a cluster (1:
+    there are no clusters), and `clusters` says how many clusters of each size can run at the same time, with an SM for
+    every CTA. `clock` is in GHz, `lanes` are the float32 multiply-adds of one SM in a cycle, `memory` and `l2` are
+    bytes a second of the whole chip. The `*_barrier` figures are the seconds of one barrier. An exchange without a
+    barrier takes `cluster_exchange` seconds in a cluster, where a CTA sends `cluster_rate` bytes a second; over the
+    grid it takes `grid_exchange` seconds, and `word` for each word that a thread reads.
     """
 
     name: str
@@ -47,14 +45,15 @@ class Arch:
     cta_barrier: float = 40e-9
     cluster_barrier: float = 720e-9
     grid_barrier: float = 1.77e-6
-    cluster_round: float = 44e-9
+    cluster_exchange: float = 44e-9
     cluster_rate: float = 33e9
-    grid_round: float = 565e-9
+    grid_exchange: float = 565e-9
     word: float = 82e-9
     clusters: tuple[tuple[int, int], ...] = ()
 
     @property
     def target(self) -> Target:
+        """The target that LLVM makes code for."""
         return Target(TRIPLE, self.name, f"+{self.ptx}")
 
     def at_once(self, ctas: int, kind: str) -> int:
@@ -68,17 +67,88 @@ class Arch:
 
 
 _KIB = 1024
-_H200 = ((2, 66), (4, 30), (8, 15), (16, 7))  # clusters at once, as its driver says
+_H200 = ((2, 66), (4, 30), (8, 15), (16, 7))  # how many clusters of each size run at once, as its driver says
 ARCHS = {
     arch.name: arch
     for arch in (
-        Arch("sm_80", "ptx83", 108, 163 * _KIB, 1, 1.41, 64, 1.9e12, 4.0e12),
-        Arch("sm_86", "ptx83", 84, 99 * _KIB, 1, 1.70, 128, 0.8e12, 3.0e12),
-        Arch("sm_89", "ptx83", 142, 99 * _KIB, 1, 2.50, 128, 0.9e12, 4.5e12),
-        Arch("sm_90", "ptx83", 132, 227 * _KIB, 16, 1.75, 128, 3.9e12, 5.5e12, clusters=_H200),
-        Arch("sm_100", "ptx86", 148, 227 * _KIB, 16, 1.90, 128, 7.7e12, 8.0e12),
-        Arch("sm_103", "ptx88", 148, 227 * _KIB, 16, 1.90, 128, 7.7e12, 8.0e12),
-        Arch("sm_120", "ptx87", 170, 99 * _KIB, 8, 2.40, 128, 1.7e12, 6.0e12),
+        Arch(
+            name="sm_80",
+            ptx="ptx83",
+            sms=108,
+            shared=163 * _KIB,
+            cluster=1,
+            clock=1.41,
+            lanes=64,
+            memory=1.9e12,
+            l2=4.0e12,
+        ),
+        Arch(
+            name="sm_86",
+            ptx="ptx83",
+            sms=84,
+            shared=99 * _KIB,
+            cluster=1,
+            clock=1.70,
+            lanes=128,
+            memory=0.8e12,
+            l2=3.0e12,
+        ),
+        Arch(
+            name="sm_89",
+            ptx="ptx83",
+            sms=142,
+            shared=99 * _KIB,
+            cluster=1,
+            clock=2.50,
+            lanes=128,
+            memory=0.9e12,
+            l2=4.5e12,
+        ),
+        Arch(
+            name="sm_90",
+            ptx="ptx83",
+            sms=132,
+            shared=227 * _KIB,
+            cluster=16,
+            clock=1.75,
+            lanes=128,
+            memory=3.9e12,
+            l2=5.5e12,
+            clusters=_H200,
+        ),
+        Arch(
+            name="sm_100",
+            ptx="ptx86",
+            sms=148,
+            shared=227 * _KIB,
+            cluster=16,
+            clock=1.90,
+            lanes=128,
+            memory=7.7e12,
+            l2=8.0e12,
+        ),
+        Arch(
+            name="sm_103",
+            ptx="ptx88",
+            sms=148,
+            shared=227 * _KIB,
+            cluster=16,
+            clock=1.90,
+            lanes=128,
+            memory=7.7e12,
+            l2=8.0e12,
+        ),
+        Arch(
+            name="sm_120",
+            ptx="ptx87",
+            sms=170,
+            shared=99 * _KIB,
+            cluster=8,
+            clock=2.40,
+            lanes=128,
+            memory=1.7e12,
+            l2=6.0e12,
+        ),
     )
 }
 
@@ -91,8 +161,9 @@ def arch_named(name: str) -> Arch:
 
 
 def arch_of_device(name: str, sms: int, clusters: Mapping[int, int]) -> Arch:
-    """The architecture to make code for, for a GPU of this capability with so many SMs, and so many clusters of each
-    size at once: its own, or the newest that it understands. Raises `UnsupportedError` for one that is too old."""
+    """The architecture to make code for on a GPU: its own, or the newest that it understands. `name` is the GPU's
+    compute capability; `clusters` says how many clusters of each size it can run at the same time. Raises
+    `UnsupportedError` for a GPU that is too old."""
     known = [arch for arch in ARCHS.values() if _number(arch.name) <= _number(name)]
     if not known:
         raise UnsupportedError(f"the GPU is an {name}; the oldest that code is made for is {next(iter(ARCHS))}")

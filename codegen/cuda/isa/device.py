@@ -1,8 +1,8 @@
 """A function that runs on the GPU: the builder of LLVM IR, with the instructions that only a GPU has.
 
-In: calls that append instructions. Out: the function's text. Pointers carry their address space in their type, so that
-every access is a plain global or shared one. Barriers, shuffles and atomics are convergent: LLVM neither duplicates nor
-moves them.
+In: calls that append instructions. Out: the function's text. Pointers carry their address space in their type, so
+accesses compile to global or shared instructions, never to generic ones. Barriers, shuffles and atomics are convergent:
+LLVM neither duplicates nor moves them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ _ALL_LANES = "-1"
 
 
 def i32(value: int) -> Value:
+    """A constant of 32 bits."""
     return Value(str(value), "i32")
 
 
 class DeviceFunction(Function):
-    """One kernel of a module. `buffers`: its parameters that are addresses of buffers, by the buffers' names."""
+    """One kernel of a module. `buffers`: the parameters that are addresses of buffers, by the buffers' names."""
 
     counted = True
     bfloats = True
@@ -36,13 +37,13 @@ class DeviceFunction(Function):
         self.buffers = buffers
 
     def offset(self, pointer: Value, element: str, index: Value) -> Value:
-        """The address `index` elements on, in the same address space."""
+        """The address `index` elements further on, in the same address space."""
         if index.text == "0":
             return pointer
         return self.emit(pointer.type, f"getelementptr {element}, {pointer}, {index}")
 
     def dynamic(self, offset: int) -> Value:
-        """So many bytes into the shared memory whose size comes with the launch."""
+        """The address at a byte offset of the shared memory whose size comes with the launch."""
         return self.offset(Value(f"@{DYNAMIC}", SHARED), "i8", Value(str(offset), "i64"))
 
     def register(self, name: str) -> Value:
@@ -50,18 +51,18 @@ class DeviceFunction(Function):
         return self.call("i32", f"llvm.nvvm.read.ptx.sreg.{name}")
 
     def wide(self, value: Value) -> Value:
-        """A count as an index."""
+        """A count of 32 bits as an index of 64."""
         if value.text.isdigit():
             return Value(value.text, "i64")
         return self.emit("i64", f"zext {value} to i64")
 
     def narrow(self, value: Value) -> Value:
-        """An index that is known to fit as a count."""
+        """An index of 64 bits, known to fit, as a count of 32."""
         if value.text.isdigit():
             return Value(value.text, "i32")
         return self.emit("i32", f"trunc {value} to i32")
 
-    # Meeting.
+    # Barriers.
 
     def sync_cta(self) -> None:
         """All threads of the CTA wait for each other, and see what each has stored."""
@@ -77,34 +78,34 @@ class DeviceFunction(Function):
         self.run("llvm.nvvm.barrier.cluster.wait.aligned")
 
     def in_cluster(self, pointer: Value, rank: Value) -> Value:
-        """The place in the shared memory of another CTA of the cluster that corresponds to one in this one's."""
+        """The address of the same place in the shared memory of another CTA of the cluster."""
         return self.call(CLUSTER, "llvm.nvvm.mapa.shared.cluster", pointer, rank)
 
     def get_words(self, pointer: Value, count: int) -> list[Value]:
-        """1, 2 or 4 neighbouring words, aligned as a whole."""
+        """Load 1, 2 or 4 neighbouring words, aligned as a whole."""
         if count == 1:
             return [self.get(pointer, "i32", 4)]
         whole = self.get(pointer, f"<{count} x i32>", 4 * count)
         return [self.emit("i32", f"extractelement {whole}, i64 {k}") for k in range(count)]
 
-    # Barriers in shared memory, and stores that count at them.
+    # Barriers in shared memory (`mbarrier`), and stores that they count.
 
     def begin_barrier(self, barrier: Value) -> None:
-        """Make 8 bytes of shared memory a barrier at which one thread arrives in each phase. Other CTAs of the cluster
-        see it once all have met."""
+        """Initialise 8 bytes of shared memory as a barrier at which one thread arrives in each phase. Other CTAs of the
+        cluster may use it after a barrier of the cluster."""
         self.effect(f'call void asm sideeffect "mbarrier.init.shared::cta.b64 [$0], 1;", "r,~{{memory}}"({barrier})')
 
     def begun_barriers(self) -> None:
-        """Behind the last of them."""
+        """A fence after the last `begin_barrier`."""
         self.effect('call void asm sideeffect "fence.mbarrier_init.release.cluster;", "~{memory}"()')
 
     def expect(self, barrier: Value, bytes_: Value) -> None:
-        """Arrive; the phase ends when so many bytes have come."""
+        """Arrive at a barrier. The phase ends when so many bytes have been stored."""
         text = "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;"
         self.effect(f'call void asm sideeffect "{text}", "r,r,~{{memory}}"({barrier}, {bytes_})')
 
     def send(self, values: Sequence[Value], pointer: Value, barrier: Value) -> None:
-        """Store 1, 2 or 4 words into the shared memory of a CTA of the cluster, and count them at a barrier there."""
+        """Store 1, 2 or 4 words into the shared memory of a CTA of the cluster; a barrier there counts their bytes."""
         count = len(values)
         words = ", ".join(f"${k + 2}" for k in range(count))
         given, vector = (f"{{{words}}}", f".v{count}") if count > 1 else (words, "")
@@ -114,8 +115,8 @@ class DeviceFunction(Function):
         self.effect(f'call void asm sideeffect "{name} [$0], {given}, [$1];", "{places},~{{memory}}"({arguments})')
 
     def has_ended(self, barrier: Value, parity: Value) -> Value:
-        """Whether the phase of a barrier has ended whose number is even or odd; what was sent for it is there then. It
-        may wait a while."""
+        """Whether the phase of a barrier with this parity has ended. If so, all words sent in it can be read. The
+        instruction may wait a while before it answers."""
         name = "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64"
         text = f"{{ .reg .pred p; {name} p, [$1], $2; selp.u32 $0, 1, 0, p; }}"
         found = self.emit("i32", f'call i32 asm sideeffect "{text}", "=r,r,r,~{{memory}}"({barrier}, {parity})')
@@ -124,6 +125,7 @@ class DeviceFunction(Function):
     # Words of 16 bytes in global memory, which are written and read whole.
 
     def store_word(self, values: Sequence[Value], pointer: Value) -> None:
+        """Store four values of 32 bits at once."""
         text = (
             "{ .reg .b64 a, b; .reg .b128 w; mov.b64 a, {$1, $2}; mov.b64 b, {$3, $4}; mov.b128 w, {a, b}; "
             "st.relaxed.gpu.global.b128 [$0], w; }"
@@ -132,7 +134,7 @@ class DeviceFunction(Function):
         self.effect(f'call void asm sideeffect "{text}", "l,r,r,r,r,~{{memory}}"({arguments})')
 
     def load_word(self, pointer: Value, known: Sequence[Value], wanted: Value) -> list[Value]:
-        """A word; or what is `known` of it, if that ends with a number as `wanted`."""
+        """Load a word, as four values; or keep `known`, without loading, if its last value is `wanted` already."""
         text = (
             "{ .reg .pred p; .reg .b64 a, b; .reg .b128 w; setp.ne.s32 p, $3, $5; mov.b64 a, {$0, $1}; "
             "mov.b64 b, {$2, $3}; mov.b128 w, {a, b}; @p ld.relaxed.gpu.global.b128 w, [$4]; mov.b128 {a, b}, w; "
@@ -145,22 +147,22 @@ class DeviceFunction(Function):
         return [self.emit("i32", f"extractvalue {made}, {k}") for k in range(4)]
 
     def add_release(self, counter: Value, value: Value) -> Value:
-        """Add to a counter in global memory, after all that was stored before; gives what it was."""
+        """Add to a counter in global memory, with release order; gives the value before."""
         text = 'call i32 asm sideeffect "atom.add.release.gpu.global.u32 $0, [$1], $2;", "=r,l,r,~{memory}"'
         return self.emit("i32", f"{text}({counter}, {value})")
 
     def load_acquire(self, counter: Value) -> Value:
-        """A counter in global memory, before all that is loaded after."""
+        """Load a counter in global memory, with acquire order."""
         text = 'call i32 asm sideeffect "ld.acquire.gpu.global.u32 $0, [$1];", "=r,l,~{memory}"'
         return self.emit("i32", f"{text}({counter})")
 
     def prefetch(self, pointer: Value) -> None:
-        """Bring global memory to the second-level cache, some time from now."""
+        """Prefetch global memory to the second-level cache."""
         self.effect(f'call void asm sideeffect "prefetch.global.L2 [$0];", "l"({pointer})')
 
     @contextmanager
     def repeat_until(self) -> Iterator[Callable[[Value], None]]:
-        """Do what is inside again and again; it ends by saying whether that was enough."""
+        """Repeat the code inside. It calls the yielded function once, with the condition that ends the repetition."""
         self._count += 1
         body, done = Block(f"again.{self._count}"), Block(f"enough.{self._count}")
         self._close(f"br label %{body.name}", body)
@@ -168,11 +170,11 @@ class DeviceFunction(Function):
         yield enough.append
         self._close(f"br {enough[0]}, label %{done.name}, label %{body.name}", done)
 
-    # Copies that other instructions do not wait for.
+    # Asynchronous copies (`cp.async`).
 
     def copy_async(self, to: Value, source: Value, size: int, count: Value) -> None:
-        """Begin to copy 4, 8 or 16 bytes from global to shared memory, both at a multiple of as many: the first `count`
-        of them, 0 or all; the rest become 0. The source need not exist for none."""
+        """Begin to copy `size` (4, 8 or 16) bytes from global to shared memory, both aligned to that size. `count` is
+        `size`, or 0: then the bytes become 0 and the source is not read."""
         kind = f"{'cg' if size == 16 else 'ca'}.shared.global.{size}"
         if count.text == str(size):
             self.run(f"llvm.nvvm.cp.async.{kind}", to, source)
@@ -180,19 +182,19 @@ class DeviceFunction(Function):
             self.run(f"llvm.nvvm.cp.async.{kind}.s", to, source, count)
 
     def commit_copies(self) -> None:
-        """What this thread has begun to copy since the last time is a group."""
+        """Make a group of all copies that this thread has begun since the last group."""
         self.run("llvm.nvvm.cp.async.commit.group")
 
     def wait_copies(self, groups: int) -> None:
-        """Wait for this thread's copies, but not for those of its last `groups` groups."""
+        """Wait for this thread's copies, except those of its last `groups` groups."""
         self.run("llvm.nvvm.cp.async.wait.group", i32(groups))
 
     # Lanes of a warp.
 
     def load_matrices(self, pointer: Value, count: int, transposed: bool) -> list[Value]:
-        """`count` (2 or 4) matrices of 8 rows of 16 bytes in shared memory, spread over the lanes of the warp: of each,
-        lane 4 r + c has word c of row r; transposed, the 16-bit elements 2 c and 2 c + 1 of column r. Lane 8 m + r says
-        where row r of matrix m lies. All lanes take part."""
+        """Load `count` (2 or 4) matrices of 8 rows of 16 bytes from shared memory into the lanes of the warp
+        (`ldmatrix`). Of each matrix, lane 4 r + c gets word c of row r; transposed, it gets the 16-bit elements 2 c and
+        2 c + 1 of column r. The pointer of lane 8 m + r is that of row r of matrix m. All lanes take part."""
         type = f"{{ {', '.join(['i32'] * count)} }}"
         name = f"llvm.nvvm.ldmatrix.sync.aligned.m8n8.x{count}{'.trans' if transposed else ''}.b16.p3"
         made = self.call(type, name, pointer)
@@ -202,21 +204,21 @@ class DeviceFunction(Function):
         """The lanes of the warp for which a condition holds, as bits. All lanes take part."""
         return self.call("i32", "llvm.nvvm.vote.ballot.sync", Value(_ALL_LANES, "i32"), condition)
 
-    def exchange(self, value: Value, distance: int) -> Value:
-        """The value of the lane whose number differs in one bit. All lanes of the warp take part."""
+    def shuffle_xor(self, value: Value, distance: int) -> Value:
+        """The value of the lane whose number is this lane's XOR `distance`. All lanes of the warp take part."""
         match value.type:
             case "float" | "i32":
                 kind = {"float": "f32", "i32": "i32"}[value.type]
                 name = f"llvm.nvvm.shfl.sync.bfly.{kind}"
                 return self.call(value.type, name, Value(_ALL_LANES, "i32"), value, i32(distance), i32(31))
             case "i1" | "i8":
-                wide = self.exchange(self.emit("i32", f"zext {value} to i32"), distance)
+                wide = self.shuffle_xor(self.emit("i32", f"zext {value} to i32"), distance)
                 return self.emit(value.type, f"trunc {wide} to {value.type}")
         whole = value if value.type == "i64" else self.emit("i64", f"bitcast {value} to i64")
         halves = []
         for shift in (0, 32):
             half = self.emit("i64", f"lshr {whole}, {shift}")
-            halves.append(self.exchange(self.emit("i32", f"trunc {half} to i32"), distance))
+            halves.append(self.shuffle_xor(self.emit("i32", f"trunc {half} to i32"), distance))
         low, high = (self.emit("i64", f"zext {half} to i64") for half in halves)
         joined = self.binary("or", low, self.binary("shl", high, Value("32", "i64")))
         return joined if value.type == "i64" else self.emit(value.type, f"bitcast {joined} to {value.type}")

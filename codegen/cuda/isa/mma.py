@@ -1,7 +1,7 @@
 """The tensor cores: products of 16 × k by k × 8 elements, in one instruction of a warp (`mma.sync`).
 
-In: a precision. Out: a `Fragments`, which says which elements of the factors each lane holds in its registers, rounds
-and packs them, and multiplies. Sums are float32. The layouts are those of the PTX manual, "Matrix fragments for
+In: a precision. Out: a `Fragments`. It says which elements of the factors each lane has in its registers, rounds and
+packs them, and multiplies. Sums are float32. The layouts are those of the PTX manual, "Matrix fragments for
 mma.m16n8k16" and "mma.m16n8k8": with g = lane // 4 and t = lane mod 4,
 
     A: rows g and g + 8;  B: column g;  sums: rows g and g + 8, columns 2t and 2t + 1
@@ -28,7 +28,7 @@ ROWS, COLUMNS = 16, 8  # of a product's sums
 
 @dataclass(frozen=True, slots=True)
 class Fragments:
-    """How lanes hold the factors: `depth` is k, `packed` the elements of one register."""
+    """How the lanes of a warp have the factors in registers: `depth` is k, `packed` the elements of one register."""
 
     precision: Precision
     depth: int
@@ -36,13 +36,13 @@ class Fragments:
 
     @property
     def left(self) -> tuple[tuple[int, int], ...]:
-        """The registers of the left factor: to which row, counted from g, and k, counted from the lane's first."""
+        """For each register of the left factor its row, counted from g, and its k, counted from the lane's first."""
         half = self.depth // 2
         return (0, 0), (8, 0), (0, half), (8, half)
 
     @property
     def right(self) -> tuple[int, ...]:
-        """The registers of the right factor: to which k."""
+        """For each register of the right factor its k, counted from the lane's first."""
         return 0, self.depth // 2
 
     @property
@@ -52,11 +52,11 @@ class Fragments:
 
     @property
     def dtype(self) -> str | None:
-        """The dtype that elements are rounded to, if arrays can have it."""
+        """The dtype that elements are rounded to; None if no array has it (tf32)."""
         return {"bf16": "bfloat16", "f16": "float16"}.get(self.precision)
 
     def rounded(self, f: DeviceFunction, value: Value) -> Value:
-        """A float32 element, rounded to the nearest; or one that is."""
+        """A float32 element, rounded to the nearest; a rounded one as it is."""
         if value.type == self.element:
             return value
         if self.precision == "tf32":
@@ -88,7 +88,8 @@ class Fragments:
 
 
 def fragments(precision: Precision) -> Fragments | None:
-    """None for "float32", whose products are exact to rounding and made without tensor cores."""
+    """The fragments of a precision. None for "float32": its products are made by multiply-adds, without tensor
+    cores."""
     if precision not in PRECISIONS:
         raise UnsupportedError(f"no precision {precision!r}; there is {', '.join(PRECISIONS)}")
     if precision == "float32":

@@ -1,7 +1,7 @@
-"""The indices of a point whose number moves on by the same amount again and again, without divisions on the way.
+"""The indices of a point whose number grows by a fixed step, without a division for each step.
 
-In: the lengths of dims, a first number, an amount. Out: code that keeps the indices as the digits of an odometer does:
-each runs from 0 to its length, and what passes its length carries into the one before. Digits fit in 32 bits.
+In: the lengths of dims, a first number, a step. Out: code that keeps the indices like the digits of an odometer: each
+runs from 0 to its length, and an overflow carries into the digit before. Digits fit in 32 bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Odometer"]
 
 
 class Odometer:
-    """Past the last point the leading digit goes on counting, and says so."""
+    """The digits are variables. Past the last point the leading digit exceeds its length; `inside` checks that."""
 
     def __init__(self, f: DeviceFunction, lengths: Sequence[Value], first: Value, step: int) -> None:
         self.f = f
@@ -28,7 +28,7 @@ class Odometer:
             f.put(f.narrow(digit), variable)
 
     def read(self) -> Iterator[list[Value]]:
-        """The indices of this point, and of those that follow it, one after another."""
+        """The indices of the current point, then of the next, and so on."""
         one = [i32(0)] * (len(self.lengths) - 1) + [i32(1)]
         point = self._current()
         while True:
@@ -36,12 +36,13 @@ class Odometer:
             point = self._moved(point, one)
 
     def inside(self, point: Sequence[Value]) -> Value:
-        """Whether a point is one of those that the lengths count."""
+        """Whether a point lies before the end."""
         if not self.lengths:
             return Value("true", "i1")
         return self.f.compare("icmp slt", point[0], self.lengths[0])
 
     def advance(self) -> None:
+        """Move the current point on by the step."""
         for digit, variable in zip(self._moved(self._current(), self._step), self._digits, strict=True):
             self.f.put(digit, variable)
 

@@ -1,8 +1,8 @@
-"""Where a thread stands among those that compute a kernel together, and which points fall to it.
+"""A thread's position among those that compute a kernel together, and which points it computes.
 
 In: the special registers, and how many CTAs share the work. Out: for any number of points, the first that is this
-thread's and the step to the next. Points are dealt to CTAs warp by warp, so that few points keep all CTAs busy while
-the lanes of a warp have neighbouring ones.
+thread's and the stride to its next. Points are mapped to CTAs warp by warp: so few points keep all CTAs busy, and the
+lanes of a warp have neighbouring points.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from graphc.codegen.llvm.builder import Value, i64
 
 __all__ = ["Part", "Place", "digits", "place"]
 
-# The first point of a dim that is this group's, and the one after the last.
+# The first point of a dim that is this group's, and the end.
 Part = tuple[Value, Value]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """This thread (`thread` of `threads` in its CTA; `warp` and `lane` are its digits), its CTA's rank among the CTAs
-    of its group, how many those are, and the parts of dims that are the group's."""
+    """A thread's position: it is number `thread` of the `threads` of its CTA, and lane `lane` of warp `warp`. Its CTA
+    has rank `cta` among the `ctas` CTAs of its group. `parts`: the group's part of each dim that is cut, by index."""
 
     threads: int
     thread: Value
@@ -35,10 +35,11 @@ class Place:
 
     @property
     def warps(self) -> int:
+        """The warps of the CTA."""
         return self.threads // WARP
 
-    def dealt(self, f: DeviceFunction, lanes: int) -> tuple[Value, Value]:
-        """Of points that take `lanes` threads each (1, a warp, or a CTA): this thread's first, and the step."""
+    def grid_stride(self, f: DeviceFunction, lanes: int) -> tuple[Value, Value]:
+        """This thread's first point, and the stride to its next, if `lanes` threads (1, a warp, or a CTA) share one."""
         if lanes == self.threads:
             return self.cta, self.ctas
         first = f.binary("add nsw", f.binary("mul nsw", self.warp, self.ctas), self.cta)
@@ -54,7 +55,7 @@ class Place:
 
 
 def place(f: DeviceFunction, threads: int, cta: Value, ctas: Value, parts: Mapping[str, Part] | None = None) -> Place:
-    """`cta` and `ctas` are the CTA's rank in its group and their number."""
+    """The position of the running thread. `cta`: its CTA's rank in the group; `ctas`: the CTAs of the group."""
     thread = f.register("tid.x")
     warp, lane = f.binary("lshr", thread, Value("5", "i32")), f.binary("and", thread, Value("31", "i32"))
     return Place(threads, f.wide(thread), f.wide(warp), f.wide(lane), cta, ctas, parts or {})

@@ -1,2 +1,2 @@
-"""A kernel's points: their `scalars` in the registers of a thread, each point by a thread, a warp or a CTA (`points`),
-or found by its terms (`search`)."""
+"""The code of one kernel: its `scalars` in a thread's registers; its points, each computed by a thread, a warp or a CTA
+(`points`); and sums whose terms each row searches for (`search`)."""

@@ -1,9 +1,9 @@
 """A kernel point by point: each is computed by one thread, by the lanes of a warp together, or by a CTA.
 
-In: a `Kernel`, and how many lanes compute a point, or how many neighbouring points one thread. Out: its code, appended
-to a device function. All that a point computes stays in registers. Several lanes share the terms of its reductions and
-add what they have in a fixed tree, so results are the same from run to run. Where a store accumulates, one thread goes
-through the points that may add to one element, in order.
+In: a `Kernel`, and how many lanes compute a point, or how many neighbouring points one thread computes. Out: its code,
+appended to a device function. All values of a point stay in registers. If several lanes share the terms of a reduction,
+they add their partial results in a fixed tree, so results are the same from run to run. Where a store accumulates, one
+thread computes all points that may add to the same element, in order.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ PARTIALS = "graphc_partials"  # shared memory: one word for each warp
 
 
 def owned_dims(kernel: Kernel) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
-    """The dims along which points may be computed at the same time, and those that one thread walks in order, since
-    different points of them may add to one element."""
+    """The dims along which points may be computed in parallel, and those along which one thread computes all points in
+    order, because they may add to the same element."""
     accumulating = [store for store in kernel.stores if store.accumulate]
     own = tuple(d for d in kernel.dims if all(Index(d.index) in store.at for store in accumulating))
     return own, tuple(d for d in kernel.dims if d not in own)
 
 
 def compute_points(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
-    """All points of a kernel that fall to this thread; `lanes` is 1, `WARP`, or the CTA's threads."""
+    """All points of a kernel that are this thread's. `lanes` threads share a point: 1, `WARP`, or the CTA's."""
     f = s.function
-    own, walked = owned_dims(kernel)
+    own, sequential = owned_dims(kernel)
     starts, lengths = _ranges(s, own, place)
-    first, step = place.dealt(f, lanes)
+    first, step = place.grid_stride(f, lanes)
     with s.counting(first, s.product(lengths), step, "point") as number, ExitStack() as stack:
         found = digits(f, number, lengths)
         indices = [i if a == i64(0) else f.binary("add nsw", a, i) for a, i in zip(starts, found, strict=True)]
         stack.enter_context(s.scope(dict(zip((d.index for d in own), indices, strict=True))))
-        for dim, start, length in zip(walked, *_ranges(s, walked, place), strict=True):
+        for dim, start, length in zip(sequential, *_ranges(s, sequential, place), strict=True):
             stop = length if start == i64(0) else f.binary("add nsw", start, length)
             index = stack.enter_context(s.counting(start, stop, i64(1), dim.index))
             s.bind(Index(dim.index), index)
@@ -53,13 +53,13 @@ def compute_points(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None
 
 
 def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
-    """The same by a thread for every `run` neighbours along the last dim, which has whole runs of them: what it loads
-    and stores of them lies together. All are computed before the first is stored."""
+    """All runs of `run` neighbouring points along the last dim that are this thread's. The dim's length is a multiple
+    of `run`. All points of a run are computed before the first is stored, so their loads and stores can be combined."""
     f = s.function
     last = kernel.dims[-1]
     lengths = [s.value(dim.extent) for dim in kernel.dims]
     lengths[-1] = i64(int(lengths[-1].text) // run)
-    first, step = place.dealt(f, 1)
+    first, step = place.grid_stride(f, 1)
     with s.counting(first, s.product(lengths), step, "run") as number:
         found = digits(f, number, lengths)
         start = f.binary("mul nsw", found.pop(), i64(run))
@@ -80,7 +80,7 @@ def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
 
 
 def _ranges(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value], list[Value]]:
-    """Where this group's part of each dim begins, and its length."""
+    """The start and the length of this group's part of each dim."""
     starts, lengths = [], []
     for dim in dims:
         if dim.index in place.parts:
@@ -107,7 +107,7 @@ def _steps(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
 
 
 def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
-    """Store what a point computed, once its reductions are known: by the first of its lanes."""
+    """Compute and store a point's results once its reductions are bound; the first of its lanes stores."""
     f = s.function
     s.load_known(kernel)
     s.fetch_ahead(kernel)
@@ -116,7 +116,7 @@ def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
         for store, value in zip(kernel.stores, values, strict=True):
             s.store(store.buffer, store.at, value, store.accumulate)
         return
-    if loaded((kernel,)) & stored((kernel,)):  # by the other lanes, too
+    if loaded((kernel,)) & stored((kernel,)):  # the other lanes may still load
         f.sync_warp() if lanes == WARP else f.sync_cta()
     with f.when(f.compare("icmp eq", place.among(lanes), i64(0))), s.scope({}):
         for store, value in zip(kernel.stores, values, strict=True):
@@ -135,23 +135,23 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
     lengths = [s.value(dim.extent) for dim in reduce.dims]
     with ExitStack() as stack:
         if lanes == 1:
-            asked = reduce.when is not None
+            pending = reduce.when is not None
             for k, (dim, length) in enumerate(zip(reduce.dims, lengths, strict=True)):
                 index = stack.enter_context(s.counting(i64(0), length, i64(1), dim.index))
                 s.bind(Index(dim.index), index)
-                if asked and not _varies(s, reduce.when, reduce.dims[k + 1 :]) and k + 1 < len(reduce.dims):
-                    _ask(s, reduce, stack)
-                    asked = False
+                if pending and not _varies(s, reduce.when, reduce.dims[k + 1 :]) and k + 1 < len(reduce.dims):
+                    _branch(s, reduce, stack)
+                    pending = False
         else:
             number = stack.enter_context(s.counting(place.among(lanes), s.product(lengths), i64(lanes), "term"))
             for dim, index in zip(reduce.dims, digits(f, number, lengths), strict=True):
                 s.bind(Index(dim.index), index)
-            asked = reduce.when is not None
+            pending = reduce.when is not None
         counts = None
-        if asked and reduce.when is not None:
+        if pending and reduce.when is not None:
             if MEMORY in s.access.dependence(reduce.when):
-                _ask(s, reduce, stack)
-            else:  # most terms count: a branch would keep the loads of several from being on their way together
+                _branch(s, reduce, stack)
+            else:  # most terms count, and a branch would keep the loads of several terms from overlapping
                 counts = s.value(reduce.when)
                 stack.enter_context(s.guarded(counts))
         for let in reduce.body:
@@ -165,8 +165,8 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
         s.bind(Ref(total.name, total.value.dtype), result)
 
 
-def _ask(s: Scalars, reduce: Reduce, stack: ExitStack) -> None:
-    """What follows is computed for terms that count alone."""
+def _branch(s: Scalars, reduce: Reduce, stack: ExitStack) -> None:
+    """A branch: what follows is computed only for terms that meet the reduction's condition."""
     assert reduce.when is not None
     stack.enter_context(s.function.when(s.value(reduce.when)))
     stack.enter_context(s.scope({}))
@@ -177,7 +177,7 @@ def _varies(s: Scalars, scalar: Scalar | None, dims: Sequence[Dim]) -> bool:
 
 
 def _include(s: Scalars, total: Accumulate, variable: Value, counts: Value | None) -> None:
-    """One more term, if it counts; a product is added with one rounding."""
+    """Include one term, if `counts` holds or is None. A product is added with one rounding (fused multiply-add)."""
     f, dtype = s.function, total.value.dtype
     before = f.get(variable, REGISTER[dtype])
     match s.access.resolve(total.value):
@@ -194,11 +194,11 @@ def _joined(s: Scalars, total: Accumulate, a: Value, b: Value) -> Value:
 
 
 def _combined(s: Scalars, total: Accumulate, value: Value, lanes: int, place: Place) -> Value:
-    """The lanes' partial results as one, in all of them: a butterfly in each warp, then the warps in order."""
+    """The lanes' partial results combined, in all lanes: a butterfly in each warp, then the warps in order."""
     f, dtype = s.function, total.value.dtype
     distance = WARP // 2
     while distance:
-        value = _joined(s, total, value, f.exchange(value, distance))
+        value = _joined(s, total, value, f.shuffle_xor(value, distance))
         distance //= 2
     if lanes == WARP:
         return value

@@ -1,7 +1,7 @@
 """Computes the scalars of a kernel in the registers of one thread.
 
-In: scalars, asked for where the loops stand. Out: LLVM values. A value is computed once in each scope; what can stand
-further out LLVM moves there, since a GPU's code is one thread's, without vectors to place.
+In: scalars, requested inside the loops that are open. Out: LLVM values. A value is computed once in each scope. LLVM
+moves what does not depend on a loop out of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NOWHERE", "NOWHERE_BYTES", "Scalars", "size_value"]
 
-NOWHERE = "graphc_nowhere"  # global memory that loads read which must touch nothing
+NOWHERE = "graphc_nowhere"  # global memory, read by loads whose conditions are false
 NOWHERE_BYTES = 1 << 14
 
 
@@ -36,11 +36,11 @@ def size_value(name: str) -> Value:
 
 
 class Scalars:
-    """The scalars of one kernel, on their way into one device function.
+    """Computes the scalars of one kernel in one device function.
 
-    `indices` are those of the loops around the kernel. `later` is the index of the innermost one, and its value some
-    steps later. What is stored goes to `mirrors`, too, of the CTA `alone` or of all of its group; `near` is what is
-    loaded from there.
+    `indices` are those of the loops around the kernel. `later` is the index of the innermost loop, and its value some
+    steps later. What a kernel stores to a buffer in `mirrors` is stored to its mirror too: to that of the own CTA if
+    `alone`, else to those of all CTAs of the cluster. The loads in `near` read mirrors instead of global memory.
     """
 
     def __init__(
@@ -67,24 +67,25 @@ class Scalars:
 
     @contextmanager
     def scope(self, indices: Mapping[str, Value]) -> Iterator[None]:
-        """A region whose values are known inside it alone, with the indices that it binds."""
+        """A region of code whose values are not reused outside. It binds indices."""
         self._scopes.append({Index(name): value for name, value in indices.items()})
         yield
         self._scopes.pop()
 
     @contextmanager
     def guarded(self, condition: Value) -> Iterator[None]:
-        """A scope in which loads touch memory only where this holds."""
+        """A scope in which loads access memory only if the condition holds."""
         self._guards.append(condition)
         with self.scope({}):
             yield
         self._guards.pop()
 
     def bind(self, scalar: Scalar, value: Value) -> None:
-        """What a scalar is, from here to the end of the scope: a reduction's result, an operand in a register."""
+        """Set the value of a scalar to the end of the scope: a reduction's result, an operand in a register."""
         self._scopes[-1][scalar] = value
 
     def value(self, scalar: Scalar) -> Value:
+        """The value of a scalar, computed here if no open scope has it."""
         match scalar:
             case Const(value, dtype):
                 return constant(value, dtype)
@@ -110,7 +111,7 @@ class Scalars:
         raise AssertionError(f"{scalar} has no value here")
 
     def _load(self, load: Load) -> Value:
-        """An element; where its condition is false, one that lies nowhere."""
+        """An element; if the load's condition is false, some element of `NOWHERE`."""
         f, dtype = self.function, self.access.buffers[load.buffer].dtype
         if load in self.near:
             return read(f, self._near(load), self.mirrors[load.buffer].mirror.dtype, 1, None)
@@ -121,7 +122,7 @@ class Scalars:
         if last is None:
             pointer = f.select(exists, self.pointer(load.buffer, load.at), nowhere)
             return read(f, pointer, dtype, 1, None)
-        # Neighbours stay neighbours, wherever they lie, and are loaded together.
+        # The condition chooses the row, so neighbouring elements stay neighbours and can be loaded together.
         line = f.select(exists, self.pointer(load.buffer, (*load.at[:-1], index(0))), nowhere)
         return read(f, f.offset(line, STORAGE[dtype][0], self.value(last)), dtype, 1, None)
 
@@ -134,18 +135,18 @@ class Scalars:
         return self.function.select(self.value(load.when), pointer, self.mirrors[load.buffer].base)
 
     def mirrored(self, load: Load) -> Value:
-        """Where an element lies in shared memory."""
+        """The address of an element in its mirror."""
         return self.mirrors[load.buffer].pointer([self.value(a) for a in load.at])
 
     def _exists(self, load: Load) -> Value | None:
-        """The condition under which memory is touched; None: always."""
+        """The condition under which memory is accessed; None: always."""
         conditions = self._guards if load.when is None else [*self._guards, self.value(load.when)]
         if not conditions:
             return None
         return functools.reduce(lambda a, b: self.function.binary("and", a, b), conditions)
 
     def _last(self, load: Load) -> Scalar | None:
-        """The last subscript of a load, if its condition does not ask for it and its dim is short."""
+        """The last subscript of a load, if the load's condition does not depend on it and its dim is short."""
         if not load.at:
             return None
         buffer = self.access.buffers[load.buffer]
@@ -160,6 +161,7 @@ class Scalars:
         return self.function.offset(self.function.buffers[buffer], element, self.value(self.access.offset(buffer, at)))
 
     def store(self, buffer: str, at: tuple[Scalar, ...], value: Value, accumulate: bool) -> None:
+        """Store an element, and store it to the buffer's mirror if there is one."""
         pointer, dtype = self.pointer(buffer, at), self.access.buffers[buffer].dtype
         if accumulate:
             value = self.functions.apply("add", [read(self.function, pointer, dtype, 1, None), value], dtype, dtype)
@@ -168,14 +170,14 @@ class Scalars:
             self.mirrors[buffer].push([self.value(a) for a in at], value, self.alone)
 
     def load_known(self, kernel: Kernel) -> None:
-        """Load what this point reads at places that are known by now, before anything is computed of it: so that it
-        waits for memory once. A division, which may branch, keeps an assembler from moving later loads up."""
+        """Load what this point reads at known subscripts before anything is computed, so that it waits for memory only
+        once. The assembler does not move loads up past a division, which may branch."""
         for load in dict.fromkeys(loads(kernel)):
             if all(map(self._is_placed, load.at if load.when is None else (*load.at, load.when))):
                 self.value(load)
 
     def _is_placed(self, scalar: Scalar) -> bool:
-        """Whether a subscript or a condition takes nothing but indices that are known by now."""
+        """Whether a subscript or a condition depends on nothing but indices that are bound."""
         for part in walk(scalar):
             named = self.access.resolve(part) if isinstance(part, Ref) else None
             if named is not None and (named is part or not self._is_placed(named)):
@@ -185,8 +187,8 @@ class Scalars:
         return True
 
     def fetch_ahead(self, kernel: Kernel) -> None:
-        """Bring nearer what this point loads some steps later: from memory, it takes as long as a step. What the steps
-        before have made is near already."""
+        """Prefetch to the second-level cache what this point loads some steps later; from memory it would take as long
+        as a step. What earlier steps have made is in that cache already."""
         if self.later is None:
             return
         name, value = self.later
@@ -201,7 +203,7 @@ class Scalars:
 
     @contextmanager
     def counting(self, start: Value, stop: Value, step: Value, name: str = "i") -> Iterator[Value]:
-        """for (index = start; index < stop; index += step), in a scope of its own."""
+        """for (index = start; index < stop; index += step), in a scope of its own. Yields the index."""
         label = "".join(c for c in name if c.isascii() and c.isalnum()) or "i"
         with self.function.loop(start, stop, step, label, unroll=True) as (index, _), self.scope({}):
             yield index

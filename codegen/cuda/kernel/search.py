@@ -1,11 +1,11 @@
-"""Sums of terms that belong to one row each, on a GPU: every row looks for its terms.
+"""Sums of terms that belong to one row each (segment sums), on a GPU: every row searches for its terms.
 
     g[r, u] = Σ select(word[m] = r, d[m, u], 0) over m
 
-A warp has a row and some neighbouring u. Its lanes ask as many terms at once whether they belong to the row; those that
-do are added one after another by all lanes, each at its own u. So what does not belong is never loaded, and every sum
-has its terms in their order, the same from run to run. A thread for each g[r, u] would load and compare all terms for
-each u.
+A warp has a row and some neighbouring u. Its lanes check 32 terms at a time for belonging to the row. Each term that
+does is added by all lanes, each at its own u, one term after another. So terms of other rows are never loaded, and
+every sum adds its terms in order, the same from run to run. A thread for each g[r, u] would compare all terms for each
+u.
 """
 
 from __future__ import annotations
@@ -36,19 +36,20 @@ _MOST_PLACES = 8  # of a lane
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """`column` is the dim along which the lanes of a warp stand; each has `places` of its points."""
+    """How to search: the lanes of a warp lie along the dim `column`; each has `places` of its points."""
 
     choice: SegmentSum
     column: Dim
     places: int
 
     def warps(self, kernel: Kernel, sizes: Mapping[str, int]) -> int:
-        """How many are busy."""
+        """How many warps have work."""
         return points_of(kernel.dims[:-1], sizes) * -(-evaluate(self.column.extent, sizes) // (WARP * self.places))
 
 
 def search_of(kernel: Kernel, program: Program, sizes: Mapping[str, int]) -> Search | None:
-    """How to compute a kernel so, if it is one such sum, and all lanes of a warp can have the same row."""
+    """How to compute a kernel by a search; None if it is not one such sum, or a warp's lanes would have several
+    rows."""
     access = Access(kernel, program)
     reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     choice = next(segment_sums(kernel, access), None)
@@ -65,13 +66,13 @@ def search_of(kernel: Kernel, program: Program, sizes: Mapping[str, int]) -> Sea
 
 
 def compute_search(s: Scalars, kernel: Kernel, search: Search, place: Place) -> None:
-    """All points of a kernel that fall to this warp."""
+    """All points of a kernel that are this warp's."""
     f, outer = s.function, kernel.dims[:-1]
     width = WARP * search.places
     columns = s.value(search.column.extent)
     above = f.binary("add nsw", columns, i64(width - 1))
     lengths = [*(s.value(dim.extent) for dim in outer), f.binary("sdiv", above, i64(width))]
-    first, step = place.dealt(f, WARP)
+    first, step = place.grid_stride(f, WARP)
     with s.counting(first, s.product(lengths), step, "point") as number:
         *found, block = digits(f, number, lengths)
         begin = f.binary("add nsw", f.binary("mul nsw", block, i64(width)), place.lane)
@@ -85,7 +86,7 @@ def compute_search(s: Scalars, kernel: Kernel, search: Search, place: Place) -> 
 
 
 def _sums(s: Scalars, search: Search, own: Sequence[Value], columns: Value, place: Place) -> list[Value]:
-    """The sums of a row at the places of this lane."""
+    """The sums of a row at this lane's columns."""
     f, choice = s.function, search.choice
     dtype = choice.total.value.dtype
     totals = [f.variable(REGISTER[dtype]) for _ in own]
@@ -103,7 +104,7 @@ def _sums(s: Scalars, search: Search, own: Sequence[Value], columns: Value, plac
 
 @contextmanager
 def _belonging(s: Scalars, choice: SegmentSum, place: Place) -> Iterator[None]:
-    """The loops over the terms of a row, in their order: inside, all lanes stand at the same one."""
+    """Loops over the terms of a row, in order. Inside, all lanes are at the same term."""
     f, reduce = s.function, choice.reduce
     lengths = [s.value(dim.extent) for dim in reduce.dims]
     odometer = Odometer(f, lengths, place.lane, WARP)
@@ -124,7 +125,7 @@ def _belonging(s: Scalars, choice: SegmentSum, place: Place) -> Iterator[None]:
 
 
 def _belongs(s: Scalars, choice: SegmentSum, term: Sequence[Value], inside: Value) -> Value:
-    """Whether a term counts, and in this row."""
+    """Whether a term meets the reduction's condition and belongs to this row."""
     f, when = s.function, choice.reduce.when
     with _at(s, choice.reduce, term):
         if when is not None:

@@ -1,3 +1,8 @@
-"""Persistent loops on a GPU: `loop` has the steps. `products` with `stationary` operands stay on the chip (`tile`,
-`mma_tile`, `geometry`); `slices` never meet, `thread_mapping` deals out points, and what a step makes for the next lies
-in a `mirror` and is exchanged (`exchanges`, `all_gather`) or waited for (`barriers`)."""
+"""Persistent loops: one launch computes all steps (`loop_unit`, `versions`, and the code in `loop`).
+
+`slices` never need each other, so groups of CTAs compute them independently. `thread_mapping` says which thread
+computes which point. `products` find operands that no step changes; these are `stationary` on the chip (`tile` with
+`geometry`, `mma_tile` with `mma_geometry`). What a step makes for the next lies in a `mirror` in shared memory
+(`mirror_fill`); the CTAs of a group exchange it (`exchanges`, `all_gather`) or wait at `barriers`. `prefetch` loads a
+thread's own operands before it waits.
+"""

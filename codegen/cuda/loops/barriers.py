@@ -1,11 +1,11 @@
-"""How the CTAs that share a loop's steps wait for each other: inside one CTA, in a cluster, or over the grid.
+"""Barriers of a group of CTAs that share a loop's steps: inside one CTA, in a cluster, or over the grid.
 
 In: the kind of a group of CTAs. Out: the code of one barrier. After it each thread of the group sees what all of them
 stored before it.
 
-The grid's barrier counts in global memory. Each CTA but the first adds 1, and the first as much as makes the sum 2^31;
-so the top bit turns exactly when the last one has come, and the counter serves the next barrier, and the next launch,
-as it stands (the method of CUDA's cooperative groups).
+The grid's barrier counts in global memory. Each CTA but the first adds 1, and the first adds what makes the sum 2^31.
+So the top bit flips exactly when the last CTA has arrived, and the counter needs no reset before the next barrier or
+the next launch (the method of CUDA's cooperative groups).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TOP_BIT = -(2**31)
 
 
 def barrier(f: DeviceFunction, kind: Kind, place: Place, counter: Value) -> None:
-    """All threads of the group wait for each other. `counter` is the group's, for the grid's barrier."""
+    """All threads of the group wait for each other. `counter` is the group's; only the grid's barrier uses it."""
     match kind:
         case "cta":
             f.sync_cta()
@@ -36,7 +36,7 @@ def barrier(f: DeviceFunction, kind: Kind, place: Place, counter: Value) -> None
 
 
 def _sync_grid(f: DeviceFunction, place: Place, counter: Value) -> None:
-    """One thread of each CTA counts it in and looks until all are there; the rest of the CTA waits for that thread."""
+    """One thread of each CTA adds to the counter and polls it; the other threads of the CTA wait for that thread."""
     f.sync_cta()
     with f.when(f.compare("icmp eq", place.thread, i64(0))):
         others = f.binary("sub", f.narrow(place.ctas), i32(1))
@@ -55,10 +55,10 @@ def counter_bytes(sms: int) -> int:
 
 
 def after_counters(f: DeviceFunction, counters: Value, sms: int) -> Value:
-    """Where memory goes on behind the counters."""
+    """The address of the memory behind the counters."""
     return f.offset(counters, "i8", i64(counter_bytes(sms)))
 
 
 def counter_of(f: DeviceFunction, counters: Value, group: Value) -> Value:
-    """The counter of a group."""
+    """The address of a group's counter."""
     return f.offset(counters, "i32", f.binary("mul nsw", group, i64(_STRIDE)))

@@ -1,8 +1,9 @@
-"""How the threads of a group compute a product with held operands, and where on the chip these stay.
+"""How the threads of a group compute a product by multiply-adds, and where on the chip its operands are stationary.
 
 In: a `Product`, and how many CTAs share its units. Out: a `Geometry`. A warp computes tiles of units by rows; its lanes
-share the terms of the sums. The units of a CTA are its own in every step, so their operands are loaded once, before
-the first: into registers, if each lane's part of them fits there, else into shared memory, else not at all.
+share the terms of the sums. A CTA computes the same units in every step, so their operands are loaded once, before the
+first step: into registers, if each lane's part of them fits there; else into shared memory. If they do not fit there
+either, they are loaded in each step.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ __all__ = ["Geometry", "Home", "geometry"]
 Home = Literal["registers", "shared", "memory"]
 
 _SUMS = 32  # accumulators of a thread
-_ROWS = 4  # of a tile
-_UNITS = 4  # of a tile whose operands are not in registers
+_ROWS = 4  # of a tile, at most
+_UNITS = 4  # of a tile whose operands are not in registers, at most
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """`units` of each group are dealt to its CTAs, `per_cta` to each. Of a CTA's warps `across` stand side by
-    side along units, the others along rows. A tile has `tall` units and `rows` rows. `offset` is where operands
-    begin in shared memory, in bytes.
+    """The `units` of a group are mapped to its CTAs, `per_cta` to each. `across` warps of a CTA lie side by side along
+    the units, the others along the rows. A tile has `tall` units and `rows` rows. Operands stay in `home`, where those
+    of a CTA take `bytes`: in `registers` of each thread, or in shared memory from `offset` on (in bytes).
     """
 
     units: int
@@ -44,16 +45,17 @@ class Geometry:
 
     @property
     def shared_bytes(self) -> int:
+        """The shared memory that operands take."""
         return self.bytes if self.home == "shared" else 0
 
     @property
     def cell(self) -> tuple[object, ...]:
-        """What decides which thread ends with the sums of a cell."""
+        """Everything that decides which thread computes a cell: equal, if the threads are the same."""
         return "lanes", self.units, self.per_cta, self.across, self.tall, self.rows
 
     @property
     def cells(self) -> int:
-        """The cells of a tile, up to the next power of two."""
+        """The cells of a tile, rounded up to a power of two."""
         return 1 << (self.tall * self.rows - 1).bit_length()
 
 
@@ -65,8 +67,8 @@ def chunks(part: Part) -> int:
 def geometry(
     product: Product, ctas: int, warps: int, shared: int, registers: int, most_rows: int | None = None
 ) -> Geometry:
-    """`shared`: the bytes of shared memory that are free; `registers`: how many of a thread. A tile has no more than
-    `most_rows`."""
+    """The geometry of a product. `shared`: the bytes of shared memory that are free; `registers`: the registers of a
+    thread that are. A tile has no more than `most_rows` rows."""
     units = length_of(product.apart)
     per_cta = -(-units // ctas)
     across = min(warps, 1 << (per_cta - 1).bit_length())

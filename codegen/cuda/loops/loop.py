@@ -1,8 +1,9 @@
-"""A loop as one persistent kernel: all steps in one launch, which wait where a step needs the one before.
+"""A loop as one persistent kernel: one launch computes all steps.
 
 In: a `LoopUnit` (`graphc.codegen.cuda.units`) and one of its versions. Out: the code of its device function. A group of
-CTAs computes a slice of the loop's points from the first step to the last, and meets at the unit's barriers, or tells
-in rounds what others need. Groups never wait for each other. How many slices there are comes with the launch.
+CTAs computes a slice of the loop's points from the first step to the last. Its CTAs wait for each other at the unit's
+barriers, or send each other in exchanges what they need. Groups never wait for each other. The number of slices comes
+with the launch.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from graphc.codegen.cuda.loops.geometry import Geometry
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit, counters_value, parts_value, steps_around
 from graphc.codegen.cuda.loops.mirror import Mirrored, near_loads
 from graphc.codegen.cuda.loops.mirror_fill import fill
-from graphc.codegen.cuda.loops.mma_tile import MmaGeometry, MmaTile
+from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
+from graphc.codegen.cuda.loops.mma_tile import MmaTile
 from graphc.codegen.cuda.loops.prefetch import FirstCell, Prefetch, PrefetchRegisters, prefetches
 from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.cuda.loops.thread_mapping import cells_of
@@ -50,65 +52,65 @@ class LoopEmitter:
         self.elementary: set[tuple[str, str, int]] = set()
         self.tiles: dict[str, Tile | MmaTile] = {}
         self.mirrors: dict[str, Mirrored] = {}
-        self.tellers: dict[Exchange, AllGather] = {}
+        self.gathers: dict[Exchange, AllGather] = {}
         self.first_cells: dict[str, FirstCell] = {}
-        self.foreseen = self._foreseen()
-        self.kept = PrefetchRegisters(function, self.foreseen, program, version.waits_briefly)
-        self.later: list[tuple[str, Value]] = []  # the index of the innermost loop, one step later and more
+        self.prefetches = self._prefetches()
+        self.prefetched = PrefetchRegisters(function, self.prefetches, program, version.waits_briefly)
+        self.later: list[tuple[str, Value]] = []  # the innermost loop's index and its value, 1, 2 (and 3) steps later
         self.time = i64(0)  # the steps before this one
+        cta, ctas = function.wide(function.register("ctaid.x")), i64(version.ctas)
+        self.group, rank = function.binary("udiv", cta, ctas), function.binary("urem", cta, ctas)
+        is_grid = version.kind == "grid"
+        self.counter = counter_of(function, counters_value(), self.group) if is_grid else i64(0)  # of the barriers
+        self.place = place(function, unit.threads, rank, ctas)
+        self.parts = self._parts(self.group)  # the group's part of each slicing
 
     def emit(self) -> None:
+        """Append the code of all steps."""
         f = self.function
-        cta, ctas = f.wide(f.register("ctaid.x")), i64(self.version.ctas)
-        group, rank = f.binary("udiv", cta, ctas), f.binary("urem", cta, ctas)
-        self.counter = i64(0)
-        if self.version.kind == "grid":
-            self.counter = counter_of(f, counters_value(), group)
-        self.place = place(f, self.unit.threads, rank, ctas)
-        self.parts = self._parts(group)
         self._load_operands()
-        self._fetch_first()
-        self.mirrors = self._mirrors(group)
-        for teller in self.tellers.values():
-            teller.begin()
-        if self.mirrors:  # all have begun, and cleared what others will store to
+        self._prefetch_first()
+        self.mirrors = self._mirrors()
+        for gather in self.gathers.values():
+            gather.begin()
+        if self.mirrors:  # wait until all CTAs have cleared what others will store to
             barrier(f, self._stored_to_by_others, self.place, self.counter)
         self._statement(self.unit.loop, steps_around(self.unit.around))
         self._end()
 
     @property
     def _stored_to_by_others(self) -> Kind:
-        """Whose shared memory threads of other CTAs store to: over the grid, nobody's."""
+        """The kind of group inside which threads store to the shared memory of others; over the grid they do not."""
         return "cta" if self.version.kind == "grid" else self.version.kind
 
     def _end(self) -> None:
-        """None ends while others may still store to its memory, or read what it has told."""
+        """No CTA ends while others may still store to its shared memory, or read what it has sent."""
         f, last = self.function, self._scalars(None, {}).value(self.unit.loop.extent)
-        for round, teller in self.tellers.items():
-            if round.wraps and self.version.kind == "cluster":
-                with self._taking_part(round):
-                    teller.receive(f.binary("sub nsw", last, i64(1)), i64(0))
+        for exchange, gather in self.gathers.items():
+            if exchange.wraps and self.version.kind == "cluster":
+                with self._participants(exchange):
+                    gather.receive(f.binary("sub nsw", last, i64(1)), i64(0))
         if self.mirrors:
-            self._meet()
-        for round, teller in self.tellers.items():
-            with self._taking_part(round):
-                teller.end()
+            self._barrier()
+        for exchange, gather in self.gathers.items():
+            with self._participants(exchange):
+                gather.end()
 
     @contextmanager
-    def _taking_part(self, round: Exchange) -> Iterator[None]:
-        """For the CTAs that tell and hear."""
-        if round.ctas == self.version.ctas:
+    def _participants(self, exchange: Exchange) -> Iterator[None]:
+        """A branch for the CTAs that take part in an exchange."""
+        if exchange.ctas == self.version.ctas:
             yield
             return
-        with self.function.when(self.function.compare("icmp slt", self.place.cta, i64(round.ctas))):
+        with self.function.when(self.function.compare("icmp slt", self.place.cta, i64(exchange.ctas))):
             yield
 
-    def _meet(self) -> None:
+    def _barrier(self) -> None:
         """All threads of the group wait for each other."""
         barrier(self.function, self.version.kind, self.place, self.counter)
 
     def _load_operands(self) -> None:
-        """What products read in every step comes onto the chip before the first."""
+        """Load the stationary operands of products onto the chip, before the first step."""
         for kernel in kernels((self.unit.loop,)):
             if kernel.name in self.version.tiles:
                 product, geometry = self.version.tiles[kernel.name]
@@ -119,35 +121,36 @@ class LoopEmitter:
                 self.tiles[kernel.name] = tile
                 self.first_cells[kernel.name] = tile.first_cell(scalars)
 
-    # What is there before it is needed.
+    # Prefetching.
 
-    def _foreseen(self) -> tuple[Prefetch, ...]:
-        """None where products read the state from memory: what they read ahead takes the registers."""
+    def _prefetches(self) -> tuple[Prefetch, ...]:
+        """The prefetched loads. There are none without mirrors: then products read the state from memory, and what they
+        read ahead needs the registers."""
         unit, version = self.unit, self.version
         if not version.mirrors:
             return ()
         tiles = {name: tile for name, (_, tile) in version.tiles.items()}
         products = {name: product for name, (product, _) in version.tiles.items()}
-        cells = cells_of(unit.loop, products, tiles, unit.visited, unit.slicings)
-        waits = {round.before for round in version.exchanges} if version.exchanges else unit.barriers
+        cells = cells_of(unit.loop, products, tiles, unit.epilogues, unit.slicings)
+        waits = {exchange.before for exchange in version.exchanges} if version.exchanges else unit.barriers
         return prefetches(unit.loop, cells, waits, self.program)
 
-    def _fetch_first(self) -> None:
-        """Before the first step, if there is one: what it finds in registers, or on its way."""
+    def _prefetch_first(self) -> None:
+        """Before the first step, if there is one: load what it is to find in registers."""
         f, loop = self.function, self.unit.loop
         extent = self._scalars(None, {}).value(loop.extent)
         first = f.binary("sub nsw", extent, i64(1)) if loop.reverse else i64(0)
-        wanted = [x for x in self.foreseen if x.is_of_the_step_before or x in self.kept.coming]
+        wanted = [x for x in self.prefetches if x.is_needed_at_start or x in self.prefetched.in_flight]
         with f.when(f.compare("icmp sgt", extent, i64(0))):
-            self._at_first_cells(self.kept.begin, wanted, {**steps_around(self.unit.around), loop.index: first})
+            self._at_first_cells(self.prefetched.begin, wanted, {**steps_around(self.unit.around), loop.index: first})
 
-    def _fetch_before(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
-        """Before a wait: what kernels behind it take in this step or the next, and those before it in the next."""
-        own = [x for x in self.foreseen if x.wait == kernel.name]
+    def _prefetch_before(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
+        """Before the wait of a kernel: begin the loads that are ahead of it, for this step and for the next."""
+        own = [x for x in self.prefetches if x.wait == kernel.name]
         index, following = self.later[0]
         for ahead, step in enumerate((indices[index], following)):
-            wanted = [x for x in own if self.kept.steps_ahead(x) == ahead]
-            self._at_first_cells(self.kept.fetch, wanted, {**indices, index: step})
+            wanted = [x for x in own if self.prefetched.steps_ahead(x) == ahead]
+            self._at_first_cells(self.prefetched.fetch, wanted, {**indices, index: step})
 
     def _at_first_cells(
         self,
@@ -155,9 +158,10 @@ class LoopEmitter:
         wanted: Sequence[Prefetch],
         indices: Mapping[str, Value],
     ) -> None:
+        """Emit loads at this thread's first cell of each kernel, if it has one."""
         by_name = {kernel.name: kernel for kernel in kernels((self.unit.loop,))}
         for name in dict.fromkeys(x.kernel for x in wanted):
-            product, kernel = self.unit.visited.get(name, name), by_name[name]
+            product, kernel = self.unit.epilogues.get(name, name), by_name[name]
             cell, scalars = self.first_cells[product], self._scalars(kernel, indices)
             with (
                 self.function.when(cell.exists),
@@ -165,12 +169,12 @@ class LoopEmitter:
             ):
                 make(scalars, [x for x in wanted if x.kernel == name])
 
-    def _mirrors(self, group: Value) -> dict[str, Mirrored]:
-        """Those of a round lie together, and behind them the others, each alone."""
+    def _mirrors(self) -> dict[str, Mirrored]:
+        """The mirrors by buffer, cleared or filled. Those of an exchange lie side by side. Gathers are made, too."""
         f, made = self.function, {}
         base = f.dynamic(self.version.shared)
-        words = self._words(group)
-        for k, (round, together) in enumerate(self.version.together):
+        words = self._words()
+        for k, (exchange, together) in enumerate(self.version.together):
             laid = []
             for mirror in together:
                 mirrored = Mirrored(f, mirror, self.parts, self.version.ctas, base, len(together))
@@ -181,24 +185,24 @@ class LoopEmitter:
                 laid.append(mirrored)
                 made[mirror.buffer.name] = mirrored
             base = f.offset(laid[0].base, "i8", f.binary("mul nsw", laid[0].from_step_to_step, i64(2)))
-            if round is not None and words is not None:
-                teller = MemoryAllGather(f, round, laid, self.place, words)
-                words = teller.after
-                self.tellers[round] = teller
-            elif round is not None:
+            if exchange is not None and words is not None:
+                gather = MemoryAllGather(f, exchange, laid, self.place, words)
+                words = gather.after
+                self.gathers[exchange] = gather
+            elif exchange is not None:
                 at = self.version.shared - BARRIER_BYTES * (len(self.version.exchanges) - k)
                 barriers = f.dynamic(at)
-                self.tellers[round] = ClusterAllGather(f, round, laid, self.place, barriers)
+                self.gathers[exchange] = ClusterAllGather(f, exchange, laid, self.place, barriers)
         return made
 
-    def _words(self, group: Value) -> Value | None:
-        """Where the group's words lie in global memory, if it tells through them."""
+    def _words(self) -> Value | None:
+        """The address of the group's words in global memory; None if it sends none."""
         f, version = self.function, self.version
-        if version.kind != "grid" or not version.exchanges:
+        if not version.sends_words:
             return None
         scalars, most = self._scalars(None, {}), i64(0)
-        for round in version.exchanges:
-            mirror, lines = round.mirrors[0], i64(len(round.mirrors))
+        for exchange in version.exchanges:
+            mirror, lines = exchange.mirrors[0], i64(len(exchange.mirrors))
             for k in mirror.rows:
                 extent = mirror.buffer.dims[k]
                 assert not isinstance(extent, Ring)
@@ -208,9 +212,9 @@ class LoopEmitter:
                     above = f.binary("add nsw", length, f.binary("sub nsw", count, i64(1)))
                     length = f.binary("udiv", above, count)
                 lines = f.binary("mul nsw", length, lines)
-            of_line = 2 * WORD_BYTES * round.ctas * round.words_of_line
+            of_line = 2 * WORD_BYTES * exchange.ctas * exchange.words_of_line
             most = f.binary("add nsw", most, f.binary("mul nsw", lines, i64(of_line)))
-        return f.offset(after_counters(f, counters_value(), self.sms), "i8", f.binary("mul nsw", group, most))
+        return f.offset(after_counters(f, counters_value(), self.sms), "i8", f.binary("mul nsw", self.group, most))
 
     def _tile(self, kernel: Kernel, product: Product, geometry: Geometry | MmaGeometry) -> Tile | MmaTile:
         f, where, fragments = self.function, self._place_of(kernel), self.version.fragments
@@ -251,7 +255,7 @@ class LoopEmitter:
         extent = scalars.value(statement.extent)
         with f.loop(i64(0), extent, i64(1), "step", unroll=False) as (count, _):
             last = f.binary("sub nsw", extent, i64(1))
-            ahead = range(1, 4 if self.kept.early else 3)
+            ahead = range(1, 4 if self.prefetched.early else 3)
             later = (f.intrinsic("smin", f.binary("add nsw", count, i64(k)), last) for k in ahead)
             steps = [count, *later]
             if statement.reverse:
@@ -264,47 +268,47 @@ class LoopEmitter:
 
     def _kernel(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
         scalars = self._scalars(kernel, indices)
-        self._fetch_before(kernel, indices)
-        if self.tellers:
-            self._hear(kernel, scalars)
+        self._prefetch_before(kernel, indices)
+        if self.gathers:
+            self._receive(kernel, scalars)
         elif kernel.name in self.unit.barriers:
-            self._meet()
+            self._barrier()
         if kernel.name in self.tiles:
-            met = bool(self.tellers) or kernel.name in self.unit.barriers  # whoever tells has met before
-            self.tiles[kernel.name].compute(scalars, self.kept, met)
-        elif kernel.name in self.unit.visited:
-            self.tiles[self.unit.visited[kernel.name]].visit(scalars, kernel, self.kept)
+            synced = bool(self.gathers) or kernel.name in self.unit.barriers  # exchanges synchronise the CTA
+            self.tiles[kernel.name].compute(scalars, self.prefetched, synced)
+        elif kernel.name in self.unit.epilogues:
+            self.tiles[self.unit.epilogues[kernel.name]].epilogue(scalars, kernel, self.prefetched)
         else:
             compute_points(scalars, kernel, self.unit.lanes[kernel.name], self._place_of(kernel))
         self.elementary |= scalars.functions.elementary
-        self._tell(kernel, scalars)
+        self._send(kernel, scalars)
 
-    def _hear(self, kernel: Kernel, scalars: Scalars) -> None:
-        """Wait for what others tell before a kernel: in this step, or the one before."""
+    def _receive(self, kernel: Kernel, scalars: Scalars) -> None:
+        """Before a kernel: wait for what others have sent in this step, or in the one before."""
         f = self.function
-        for round, teller in self.tellers.items():
-            if round.before == kernel.name:
-                slot = self._slot(round, scalars)
-                with self._taking_part(round):
-                    if not round.wraps:
-                        teller.receive(self.time, slot)
+        for exchange, gather in self.gathers.items():
+            if exchange.before == kernel.name:
+                slot = self._slot(exchange, scalars)
+                with self._participants(exchange):
+                    if not exchange.wraps:
+                        gather.receive(self.time, slot)
                         continue
                     with f.when(f.compare("icmp sgt", self.time, i64(0))):
                         before = f.binary("sub nsw", self.time, i64(1))
-                        teller.receive(before, f.binary("xor", slot, i64(1)))
+                        gather.receive(before, f.binary("xor", slot, i64(1)))
 
-    def _tell(self, kernel: Kernel, scalars: Scalars) -> None:
-        """Tell what a kernel has stored last."""
-        rounds = [round for round in self.tellers if round.after == kernel.name]
-        if rounds:
+    def _send(self, kernel: Kernel, scalars: Scalars) -> None:
+        """After a kernel: send the parts of the exchanges that it has completed."""
+        exchanges = [exchange for exchange in self.gathers if exchange.after == kernel.name]
+        if exchanges:
             self.function.sync_cta()
-        for round in rounds:
-            with self._taking_part(round):
-                self.tellers[round].send(self.time, self._slot(round, scalars))
+        for exchange in exchanges:
+            with self._participants(exchange):
+                self.gathers[exchange].send(self.time, self._slot(exchange, scalars))
 
-    def _slot(self, round: Exchange, scalars: Scalars) -> Value:
-        """Where in its mirrors lies what this step tells."""
-        return self.function.binary("and", scalars.value(round.mirrors[0].stored_at), i64(1))
+    def _slot(self, exchange: Exchange, scalars: Scalars) -> Value:
+        """The slot of the mirrors that has the parts of this step."""
+        return self.function.binary("and", scalars.value(exchange.mirrors[0].stored_at), i64(1))
 
     def _place_of(self, kernel: Kernel) -> Place:
         own = {s.dims[kernel.name]: part for s, part in zip(self.unit.slicings, self.parts, strict=True)}

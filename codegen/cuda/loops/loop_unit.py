@@ -1,4 +1,4 @@
-"""A loop as the work of one launch: its slices, which threads compute which points, and the versions of its code."""
+"""A loop as the work of one launch: its slicings, which threads compute which points, and the versions of its code."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ def counters_value() -> Value:
 
 
 def steps_around(around: tuple[Loop, ...]) -> dict[str, Value]:
-    """The parameters that hold the steps of the loops that the host walks around a unit, by their indices."""
+    """The parameters that hold the current steps of the host loops around a unit, by the loops' indices."""
     return {loop.index: Value(quoted("%", f"step.{loop.index}"), "i64") for loop in around}
 
 
 @dataclass(frozen=True)
 class LoopUnit:
-    """A loop, with those `around` it that the host walks: its slicings, the kernels that need a barrier before them,
-    the lanes that compute a point of each, and the versions of its code. `visited` are kernels whose points are
-    computed by the threads that end with a product's sums at those points, by that product's kernel."""
+    """A loop, with the host loops `around` it. `barriers`: the kernels that need a barrier or an exchange before them.
+    `lanes`: how many lanes compute a point of each kernel. `epilogues`: kernels whose points are computed by the
+    threads that have a product's sums at the same points; by name, with the name of that product's kernel. `versions`:
+    the versions of the loop's code."""
 
     symbol: str
     loop: Loop
@@ -42,14 +43,16 @@ class LoopUnit:
     slicings: tuple[Slicing, ...]
     barriers: frozenset[str]
     lanes: Mapping[str, int]
-    visited: Mapping[str, str]
+    epilogues: Mapping[str, str]
     versions: tuple[Version, ...]
     around: tuple[Loop, ...] = ()
     threads: int = THREADS
 
     @property
     def statement(self) -> Statement:
+        """The statement whose work this is."""
         return self.loop
 
     def symbol_of(self, version: Version) -> str:
-        return f"{self.symbol}_{version.kind}{version.ctas}" + ("_told" if version.is_told else "")
+        """The name of a version's function."""
+        return f"{self.symbol}_{version.kind}{version.ctas}" + ("_words" if version.sends_words else "")

@@ -1,11 +1,13 @@
-"""What a step of a loop makes for the next, in the shared memory of every CTA of a group.
+"""Mirrors: copies of what a step makes for the next, in the shared memory of every CTA of a group.
 
 In: a loop, its products, its slicings. Out: its `Mirror`s: buffers that the loop stores step by step and that a product
-reads a step later, or in the same one. Products read them from the shared memory of their own CTA, where they are as
-near as can be, and rounded, if that is all that products make of them. How what one CTA stores comes to the others,
-`graphc.codegen.cuda.loops.exchanges` says. Two steps lie there, the even and the odd ones, in lines of what one point
-of the batch needs; lines begin in different banks. Where the first step reads what was stored before the loop, as in a
-chunk, that comes from memory beforehand.
+reads a step later, or in the same step. Products read the mirror in their own CTA instead of global memory. Its
+elements are rounded if products do nothing but round them. How the parts of other CTAs get there is a matter of
+`graphc.codegen.cuda.loops.exchanges`.
+
+A mirror has slots for two steps, an even and an odd one. A slot consists of lines; a line is what one point of the
+batch needs, and lines begin in different banks. If the first step reads what was stored before the loop, as in a chunk,
+the mirror is filled from memory before the first step (`graphc.codegen.cuda.loops.mirror_fill`).
 """
 
 from __future__ import annotations
@@ -43,18 +45,25 @@ from graphc.scalar import FLOATS, STORED, call, index, offset_from, walk
 
 __all__ = ["Mirror", "Mirrored", "in_steps", "mirrors", "near_loads"]
 
-_STEPS = 2  # that lie in a mirror
-_LINE = 16  # bytes: lines are odd multiples of it, so that eight of them begin in different banks
+_STEPS = 2  # slots of a mirror
+_LINE = 16  # bytes: a line is an odd multiple of it, so that eight neighbouring lines begin in different banks
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A buffer, its dim that runs along the loop and where it is stored there: from which place on (a chunk of a buffer
-    that has its full length begins somewhere in it), and how far ahead of the loop's index; which of its other dims are
-    sliced, by which slicing; the kernels that come later in a step than the one that stores it; and whether the step
-    before the first was stored beforehand. `dtype`: what its elements are here. `line`: the dims whose points lie side
-    by side, in their order. If these are the units of a product, by whose cells the points that store are dealt, then
-    that is `dealt`: its kernel. A line has `least` bytes, or more."""
+    """A mirrored buffer of a loop.
+
+    - `place`: the buffer's dim along the loop. A step stores at `start` + index of the loop + `ahead` there. `start` is
+      not 0 in a chunk of a buffer of full length.
+    - `sliced`: for each other dim that is sliced, the number of its slicing.
+    - `stored_by`: the one kernel that stores the buffer; `later`: the kernels after it in a step.
+    - `dtype`: that of the elements in the mirror, which may be rounded.
+    - `line`: the dims whose points lie side by side in a line, in order. Lines are numbered by the remaining dims.
+    - `product`: if `line` are the units of a product by whose cells the storing points are mapped to threads, that
+      product's kernel; else "".
+    - `filled`: whether the first step reads what was stored before the loop.
+    - `least`: bytes of a line, at least.
+    """
 
     buffer: Buffer
     loop: Loop
@@ -66,12 +75,12 @@ class Mirror:
     stored_by: str
     dtype: str
     line: tuple[int, ...]
-    dealt: str
+    product: str
     filled: bool = False
     least: int = 0
 
     def holds(self, at: Sequence[Scalar], kernel: str) -> bool:
-        """Whether the element with these subscripts lies in the mirror when a kernel reads it."""
+        """Whether the element with these subscripts is in the mirror when a kernel reads it."""
         age = self.age(at)
         return age is not None and (age == 1 or (age == 0 and kernel in self.later))
 
@@ -84,53 +93,53 @@ class Mirror:
 
     @property
     def before(self) -> Scalar:
-        """The place along the loop of what the step before the first would have stored."""
+        """The subscript along the loop at which the step before the first would have stored."""
         first = self.loop.extent if self.loop.reverse else index(-1)
         return call("add", self.start, call("add", first, index(self.ahead)))
 
     @property
     def stored_at(self) -> Scalar:
-        """The place along the loop of what a step stores."""
+        """The subscript along the loop at which a step stores."""
         return call("add", self.start, call("add", Index(self.loop.index), index(self.ahead)))
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """The dims of its lines."""
+        """The dims by which lines are numbered."""
         return tuple(k for k in range(len(self.buffer.dims)) if k != self.place and k not in self.line)
 
     @property
     def line_bytes(self) -> int:
-        """From one line to the next."""
+        """The distance of two lines, in bytes."""
         used = max(self.least, math.prod(_extent(self.buffer, k) for k in self.line) * STORAGE[self.dtype][1])
         return _LINE * (-(-used // _LINE) | 1)
 
     def most_rows(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
-        """The lines of a step in a CTA, at most, when slicings of these lengths are cut into so many parts."""
+        """The lines of a step in a CTA, at most, if slicings of these lengths are cut into so many parts."""
         return math.prod(
             -(-lengths[self.sliced[k]] // parts[self.sliced[k]]) if k in self.sliced else _extent(self.buffer, k)
             for k in self.rows
         )
 
     def bytes(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
-        """What it takes in the shared memory of a CTA then."""
+        """The bytes of the mirror in the shared memory of a CTA, at most, with slicings as in `most_rows`."""
         return _STEPS * self.most_rows(lengths, parts) * self.line_bytes
 
 
 def mirrors(
     loop: Loop,
     products: Mapping[str, Product],
-    visited: Mapping[str, str],
+    epilogues: Mapping[str, str],
     slicings: Sequence[Slicing],
     program: Program,
     rounding: str | None,
 ) -> tuple[Mirror, ...]:
-    """The buffers of a loop, without loops inside it, that its products read of the step before or of the same.
-    `visited` are kernels dealt like a product's; `rounding` is the dtype that products round to."""
+    """The mirrors of a loop: of all buffers of which its products read the step before or the same step. A loop with
+    loops inside has none. `epilogues`: as in `LoopUnit`. `rounding`: the dtype that products round to, if any."""
     if not all(isinstance(statement, Kernel) for statement in loop.body):
         return ()
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
     read = [(name, *load) for name, p in products.items() for load in _others(inside[name], p, program)]
-    dealt = {**{name: name for name in products}, **visited}
+    mapped = {**{name: name for name in products}, **epilogues}
     rounded = _rounded(inside, products, program) if rounding is not None else frozenset()
     found = []
     others = stored(kernel for kernel in kernels(program.body) if kernel.name not in inside)
@@ -139,22 +148,24 @@ def mirrors(
         mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings, dtype)
         if mirror is not None and any(mirror.holds(at, kernel) for kernel, buffer, at in read if buffer == name):
             back = any(mirror.age(x.at) == 1 for k in inside.values() for x in loads(k) if x.buffer == name)
-            goes_on = mirror.start != index(0)  # where this very loop has ended in the chunk before
-            exists = loop.reverse or mirror.ahead > 0 or goes_on  # a place before the first step
+            goes_on = mirror.start != index(0)  # this loop has stored the end of the chunk before
+            exists = loop.reverse or mirror.ahead > 0 or goes_on  # the buffer may have the step before the first
             mirror = replace(mirror, filled=back and exists and (goes_on or name in others))
-            product = dealt.get(mirror.stored_by)
+            product = mapped.get(mirror.stored_by)
             found.append(mirror if product is None else _in_units(mirror, inside, product, products[product]))
     return tuple(found)
 
 
 def _others(kernel: Kernel, product: Product, program: Program) -> Iterator[tuple[str, tuple[Scalar, ...]]]:
+    """The buffers and subscripts of the operands of a product that are not stationary."""
     access = Access(kernel, program)
     for term in (term for part in product.parts for term in part.terms):
         yield from ((load.buffer, load.at) for load in access.loads(term.other))
 
 
 def near_loads(kernel: Kernel, product: Product, found: Sequence[Mirror], program: Program) -> set[Load]:
-    """What a product reads from mirrors, and nothing else of its kernel does: its terms are in the subscripts."""
+    """The loads of a product that read mirrors. Their subscripts depend on the terms, so nothing else of the product's
+    kernel makes the same loads."""
     access, inside = Access(kernel, program), {dim.index for part in product.parts for dim in part.dims}
     by_name = {mirror.buffer.name: mirror for mirror in found}
     return {
@@ -169,7 +180,7 @@ def near_loads(kernel: Kernel, product: Product, found: Sequence[Mirror], progra
 
 
 def _rounded(inside: Mapping[str, Kernel], products: Mapping[str, Product], program: Program) -> frozenset[str]:
-    """The buffers of which products read nothing but elements as they are, which they round."""
+    """The buffers whose elements products only round: each is an operand by itself, wherever a product reads it."""
     plain: set[str] = set()
     other: set[str] = set()
     for name, product in products.items():
@@ -184,7 +195,8 @@ def _rounded(inside: Mapping[str, Kernel], products: Mapping[str, Product], prog
 def _mirror(
     buffer: Buffer, loop: Loop, inside: Sequence[Kernel], slicings: Sequence[Slicing], dtype: str
 ) -> Mirror | None:
-    """One kernel stores it, a step in each."""
+    """The mirror of a buffer, if one kernel stores it, one step of the loop at a time, and its lines have known
+    size."""
     stores = [(kernel, store) for kernel in inside for store in kernel.stores if store.buffer == buffer.name]
     if len(stores) != 1 or stores[0][1].accumulate or buffer.dtype not in (*STORED, *FLOATS):
         return None
@@ -207,7 +219,8 @@ def _mirror(
 
 
 def _in_units(mirror: Mirror, inside: Mapping[str, Kernel], name: str, product: Product) -> Mirror:
-    """The mirror with a product's units side by side, if the points that store it are dealt like that product's."""
+    """The mirror with the units of a product as its lines, if the storing points correspond to the product's points.
+    The kernel that stores is the product's, or an epilogue of it."""
     kernel = inside[mirror.stored_by]
     (store,) = (store for store in kernel.stores if store.buffer == mirror.buffer.name)
     names = {other.index: own.index for own, other in zip(inside[name].dims, kernel.dims, strict=True)}
@@ -222,11 +235,12 @@ def _in_units(mirror: Mirror, inside: Mapping[str, Kernel], name: str, product: 
     line = tuple(dims[index] for index in apart)
     if any(k in mirror.sliced for k in line) or not all(isinstance(mirror.buffer.dims[k], Const) for k in line):
         return mirror
-    return replace(mirror, line=line, dealt=name)
+    return replace(mirror, line=line, product=name)
 
 
 def in_steps(subscript: Scalar, loop: Loop) -> tuple[Scalar, int] | None:
-    """A subscript as start + index + k, for the index of the loop and a start that is known before it."""
+    """Take a subscript apart into start + index + k, with the loop's index and a start that is known before the loop;
+    gives (start, k), or None if it has no such form."""
     offset = offset_from(subscript, loop.index)
     if offset is not None:
         return index(0), offset
@@ -240,7 +254,7 @@ def in_steps(subscript: Scalar, loop: Loop) -> tuple[Scalar, int] | None:
 
 
 def _is_known(scalar: Scalar, loop: Loop) -> bool:
-    """Whether a scalar depends on nothing but sizes and the loops around."""
+    """Whether a scalar depends on nothing but sizes and the indices of outer loops."""
     inside = {loop.index}
     for kernel in kernels((loop,)):
         inside |= {dim.index for dim in kernel.dims}
@@ -251,6 +265,7 @@ def _is_known(scalar: Scalar, loop: Loop) -> bool:
 
 
 def _sliced(kernel: Kernel, store: Store, slicings: Sequence[Slicing]) -> dict[int, int]:
+    """The sliced dims of a stored buffer, with the numbers of their slicings."""
     return {
         k: number
         for k, subscript in enumerate(store.at)
@@ -266,8 +281,8 @@ def _extent(buffer: Buffer, dim: int) -> int:
 
 
 class Mirrored:
-    """The code of one mirror, in the device function of a group of `ctas` CTAs. `parts` are the group's own parts of
-    the slicings; `base` is where the mirror begins in shared memory. Mirrors `together` lie step by step side by side.
+    """The code of one mirror, in the device function of a group of `ctas` CTAs. `parts`: the group's part of each
+    slicing. `base`: where the mirror begins in shared memory. `together`: how many mirrors lie side by side in a slot.
     """
 
     def __init__(
@@ -295,11 +310,12 @@ class Mirrored:
 
     @property
     def count(self) -> Value:
-        """The elements of a step."""
+        """The number of elements of a step."""
         return self._product([self.lines, *(self.lengths[k] for k in self.mirror.line)])
 
     def clear(self, thread: Value, threads: int) -> None:
-        """Fill it with zeros: loads whose conditions are false, as before the first step, read what nothing made."""
+        """Fill it with zeros. Loads whose conditions are false, as in the first step, read elements that nothing has
+        stored."""
         f = self.function
         words = f.binary("lshr", self.step_bytes, i64(2))
         for step in range(_STEPS):
@@ -308,7 +324,8 @@ class Mirrored:
                 f.put(i32(0), f.offset(start, "i32", number))
 
     def at(self, place: Value, number: Value) -> list[Value]:
-        """The subscripts in the buffer of an element, given its place along the loop and its number in its step."""
+        """The subscripts in the buffer of an element, given that along the loop and the element's number in its
+        step."""
         f = self.function
         found = dict(zip(self.lengths, digits(f, number, list(self.lengths.values())), strict=True))
         moved = {
@@ -317,7 +334,7 @@ class Mirrored:
         return [moved.get(k, place) for k in range(len(self.mirror.buffer.dims))]
 
     def pointer(self, at: Sequence[Value]) -> Value:
-        """Where an element lies in the CTA's own shared memory, given its subscripts in the buffer."""
+        """The address of an element in the CTA's own shared memory, given its subscripts in the buffer."""
         f, mirror = self.function, self.mirror
         step = f.binary("and", at[mirror.place], i64(_STEPS - 1))
         line = f.binary("mul nsw", self._number(at, mirror.rows), i64(mirror.line_bytes))
@@ -326,7 +343,7 @@ class Mirrored:
         return f.offset(start, STORAGE[mirror.dtype][0], self._number(at, mirror.line))
 
     def _number(self, at: Sequence[Value], dims: Sequence[int]) -> Value:
-        """The number of a point of some dims."""
+        """The row-major number of a point among the group's points of some dims."""
         f, number = self.function, i64(0)
         for k in dims:
             own = at[k] if self.starts[k] == i64(0) else f.binary("sub nsw", at[k], self.starts[k])
@@ -335,7 +352,7 @@ class Mirrored:
         return number
 
     def push(self, at: Sequence[Value], value: Value, alone: bool) -> None:
-        """Store an element of the step, into the shared memory of the CTA `alone`, or of all of its group."""
+        """Store an element in the CTA's own mirror if `alone`, else in the mirrors of all CTAs of the cluster."""
         f, pointer, dtype = self.function, self.pointer(at), self.mirror.dtype
         if alone or self.ctas == 1:
             write(f, value, pointer, dtype, None)

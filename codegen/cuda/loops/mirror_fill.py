@@ -1,7 +1,7 @@
-"""What the first step of a loop reads that was stored before the loop, brought into its mirrors.
+"""Fills mirrors with what the first step of a loop reads and was stored before the loop.
 
-In: a `Mirrored` that has been cleared. Out: the code that fills one of its steps from memory, where that has the step
-before the first: in a chunk, which goes on from the one before, or from the one after it.
+In: a `Mirrored` that has been cleared. Out: the code that fills one of its slots from memory, if memory has the step
+before the first. It has in a chunk, which continues the chunk before it, or the one after it if the loop is reversed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["fill"]
 
 
 def fill(scalars: Scalars, mirrored: Mirrored, place: Place) -> None:
-    """Each CTA fills its own."""
+    """Fill a mirror; each CTA fills its own."""
     f, mirror = scalars.function, mirrored.mirror
-    f.sync_cta()  # all of it is cleared
+    f.sync_cta()  # other threads have cleared it
     before = scalars.value(mirror.before)
     with (
         f.when(_exists(scalars, mirrored, before)),
@@ -33,7 +33,7 @@ def fill(scalars: Scalars, mirrored: Mirrored, place: Place) -> None:
 
 
 def _exists(scalars: Scalars, mirrored: Mirrored, place: Value) -> Value:
-    """Whether the buffer has a place along the loop."""
+    """Whether a subscript along the loop is in the buffer."""
     f, extent = scalars.function, mirrored.mirror.buffer.dims[mirrored.mirror.place]
     exists = f.compare("icmp sge", place, i64(0))
     if isinstance(extent, Ring):

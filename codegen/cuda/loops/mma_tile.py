@@ -1,23 +1,25 @@
-"""A product with held operands on the tensor cores: the code before a loop, and that of each of its steps.
+"""A product with stationary operands on the tensor cores: its code before a loop, and in each of the loop's steps.
 
-In: a kernel, its `Product`, a `MmaGeometry`. Out: code, appended to a device function. The held operands of the CTA's
-units are the left factor, rounded once, before the first step, and kept as fragments in registers or in shared memory;
-the other operands are the right one, rounded as they are read; its columns are the product's rows, the batch. Warps
-share the units of their CTA in sixteens, and what is left of them share the terms; their sums meet in shared memory,
-are added in the order of the warps, and every thread computes and stores what some cells make of them.
+In: a kernel, its `Product`, an `MmaGeometry`. Out: code, appended to a device function. The stationary operands of the
+CTA's units are the left factor. They are rounded once, before the first step, and stay as fragments in registers or in
+shared memory. The other operands are the right factor, rounded as they are read; its columns are the product's rows,
+the batch. The warps of a CTA share its units, sixteen at a time; if there are more warps, several share the terms. Each
+warp stores its sums to shared memory. There every thread adds the sums of some cells, in the order of the warps, and
+computes and stores the results of these cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.codegen.cuda.isa.arch import WARP
 from graphc.codegen.cuda.isa.device import DeviceFunction, i32
 from graphc.codegen.cuda.isa.mma import COLUMNS, ROWS, Fragments
 from graphc.codegen.cuda.isa.place import Place
 from graphc.codegen.cuda.kernel.scalars import Scalars
+from graphc.codegen.cuda.loops.mma_geometry import FRAGMENT, MmaGeometry, chunks_of_warp
 from graphc.codegen.cuda.loops.prefetch import FirstCell, PrefetchRegisters
 from graphc.codegen.cuda.loops.products import Part, Product, Term
 from graphc.codegen.cuda.loops.stationary import StationaryProduct
@@ -27,122 +29,11 @@ from graphc.codegen.llvm.functions import constant
 from graphc.codegen.program import Index, Kernel, Load, Ref, Scalar
 from graphc.scalar import walk
 
-__all__ = ["MmaGeometry", "MmaTile", "mma_geometry"]
-
-_BESIDE = 14  # fragments of a warp that may lie in shared memory while the others are in registers
-_SUMS = 32  # accumulators of a thread
-_FRAGMENT = 4  # registers
-_FETCHING = 16  # registers that fragments come through that do not stay in them
-_WIDEST = 4  # times eight rows in a pass, whose operands a thread reads ahead
-_SKEW = 4  # words: rows that are two apart begin eight banks apart
-_CROWDED = 64  # registers of fragments, beside which there is room for half as many
-
-
-@dataclass(frozen=True, slots=True)
-class MmaGeometry:
-    """`units` of each group are dealt to its CTAs, `per_cta` to each. `across` warps stand side by side along
-    units, each with `tall` times sixteen of them; `splits` share the terms. A pass takes `wide` times eight rows; for
-    each sum a warp makes `chain` products, one after another.
-    In shared memory lie, from `offset`, fragments (`bytes` of them, if that is their home, or for each warp the
-    `beside` that find no place in registers), and then the sums of a pass, `exchange` bytes.
-    """
-
-    units: int
-    per_cta: int
-    across: int
-    splits: int
-    tall: int
-    wide: int
-    chain: int
-    home: str
-    bytes: int
-    exchange: int
-    kept: int
-    beside: int
-    offset: int = 0
-
-    @property
-    def shared_bytes(self) -> int:
-        return self.exchange + self.fragment_bytes
-
-    @property
-    def registers(self) -> int:
-        """The registers of a thread that fragments take."""
-        return _FRAGMENT * self.kept
-
-    @property
-    def fragment_bytes(self) -> int:
-        """The shared memory that fragments take."""
-        warps = self.across * self.splits
-        beside = 4 * _FRAGMENT * WARP * warps * self.beside
-        return {"registers": beside, "shared": self.bytes, "memory": 0}[self.home]
-
-    @property
-    def rows(self) -> int:
-        """The rows of a pass."""
-        return COLUMNS * self.wide
-
-    @property
-    def cell(self) -> tuple[object, ...]:
-        """What decides which thread computes a cell."""
-        return "threads", self.units, self.per_cta, self.padded, self.rows
-
-    @property
-    def padded(self) -> int:
-        """The units of a CTA that are computed, whether they exist or not."""
-        return ROWS * self.across * self.tall
-
-    @property
-    def line(self) -> int:
-        """The words of shared memory from a row of a pass to the next, so that what a warp stores lies in all banks."""
-        return self.padded + _SKEW
-
-
-def _chunks(part: Part, depth: int, splits: int) -> int:
-    """How many products along the terms each of the warps makes that share them."""
-    return -(-part.length // (depth * splits))
-
-
-def mma_geometry(
-    product: Product,
-    fragments: Fragments,
-    ctas: int,
-    warps: int,
-    shared: int,
-    registers: int,
-    taken: int,
-    most_rows: int | None = None,
-) -> MmaGeometry:
-    """`shared`: the bytes of shared memory that are free; `registers`: how many of a thread, of which fragments of
-    other products have `taken` some already. A pass has no more than `most_rows`."""
-    units = length_of(product.apart)
-    per_cta = -(-units // (ctas * ROWS)) * ROWS
-    across = min(warps, 1 << (per_cta // ROWS - 1).bit_length())
-    tall, splits = -(-per_cta // (ROWS * across)), warps // across
-    held = sum(_chunks(part, fragments.depth, splits) * len(part.terms) for part in product.parts)
-    kept = tall * held
-    if _FRAGMENT * kept > registers:
-        kept = max(0, registers - _FETCHING) // _FRAGMENT
-    beside = tall * held - kept
-    sums = _SUMS // 8 if beside else _SUMS
-    widest = 1 if taken >= _CROWDED else _WIDEST // 2 if _FRAGMENT * kept >= _CROWDED else _WIDEST
-    wide = max(1, min(widest, sums // (4 * tall * len(product.sums)), (most_rows or COLUMNS * widest) // COLUMNS))
-    size = 4 * _FRAGMENT * WARP * held * tall * warps
-    exchange = 4 * splits * len(product.sums) * (ROWS * across * tall + _SKEW) * COLUMNS * wide
-    fits = size + exchange <= shared
-    few = (
-        beside <= _BESIDE // (2 * tall * len(product.sums) - 1)
-        and 4 * _FRAGMENT * WARP * warps * beside + exchange <= shared
-    )
-    home = "registers" if kept and few else "shared" if fits else "memory"
-    if home != "registers":
-        kept = beside = 0
-    chain = -(-held // len(product.sums))
-    return MmaGeometry(units, per_cta, across, splits, tall, wide, chain, home, size, exchange, kept, beside)
+__all__ = ["MmaTile"]
 
 
 class MmaTile(StationaryProduct):
-    """Warps share the units in sixteens, and then the terms."""
+    """The warps of a CTA share the units, sixteen at a time, and the terms."""
 
     def __init__(
         self,
@@ -161,24 +52,24 @@ class MmaTile(StationaryProduct):
         self.side = function.binary("and", place.warp, i64(geometry.across - 1))
         self.split = function.binary("udiv", place.warp, i64(geometry.across))
         self._registers: dict[tuple[int, int, int, int], list[Value]] = {}  # by tile, part, term and chunk
-        self._beside: dict[tuple[int, int, int, int], Value] = {}  # of the others, where they lie
+        self._spilled: dict[tuple[int, int, int, int], Value] = {}  # addresses of fragments, by the same
 
-    # Where things are.
+    # Operands.
 
     def _first_term(self, chunk: Value) -> Value:
-        """The first k that is this lane's, in one of its warp's chunks."""
+        """The first k of this lane in one of its warp's chunks."""
         f, x = self.function, self.fragments
         number = f.binary("add nsw", f.binary("mul nsw", chunk, i64(self.geometry.splits)), self.split)
         first = f.binary("mul nsw", number, i64(x.depth))
         return f.binary("add nsw", first, f.binary("mul nsw", self.minor, i64(x.packed)))
 
     def _packed(self, s: Scalars, part: Part, k: Value, operand: Scalar) -> Value:
-        """Neighbouring elements of a factor as one register; 0 past the last term."""
+        """The register with an operand's neighbouring elements from term k on; 0 past the last term."""
         f, values = self.function, []
         whole = part.length % (self.fragments.depth * self.geometry.splits) == 0
         load, when = s.access.loaded(operand)
         if load is not None and load in s.near and self._lies_packed(s, part, load, when):
-            return self._packed_there(s, part, k, load, when, whole)
+            return self._loaded_packed(s, part, k, load, when, whole)
         for number in range(self.fragments.packed):
             at = f.binary("add nsw", k, i64(number))
             inside = at if whole else f.intrinsic("smin", at, i64(part.length - 1))
@@ -191,22 +82,23 @@ class MmaTile(StationaryProduct):
         return self.fragments.pack(f, values)
 
     def _lies_packed(self, s: Scalars, part: Part, load: Load, when: Scalar | None) -> bool:
-        """Whether neighbouring terms lie side by side in a mirror, rounded, an even number of them, and a condition is
-        the same for all."""
+        """Whether a register can be loaded from a mirror as it is: neighbouring terms lie side by side there, rounded,
+        an even number of them, and the load's condition does not depend on the term."""
         mirror, last = s.mirrors[load.buffer].mirror, part.dims[-1]
         if when is not None and not s.access.dependence(when).isdisjoint(dim.index for dim in part.dims):
             return False
         if self.fragments.packed == 1 or mirror.dtype != self.fragments.dtype or not mirror.line:
             return False
         inner = mirror.line[-1]
-        along = [at for at in load.at if any(part == Index(last.index) for part in walk(at))]
+        along = [at for at in load.at if Index(last.index) in walk(at)]
         return (
             along == [load.at[inner]] == [Index(last.index)]
             and mirror.buffer.dims[inner] == last.extent
             and length_of((last,)) % 2 == 0
         )
 
-    def _packed_there(self, s: Scalars, part: Part, k: Value, load: Load, when: Scalar | None, whole: bool) -> Value:
+    def _loaded_packed(self, s: Scalars, part: Part, k: Value, load: Load, when: Scalar | None, whole: bool) -> Value:
+        """The same, loaded from a mirror as it is. `whole`: no k is past the last term."""
         f = self.function
         inside = k if whole else f.intrinsic("smin", k, i64(part.length - 2))
         with s.scope(self.named(part.dims, inside)):
@@ -214,42 +106,43 @@ class MmaTile(StationaryProduct):
             register = register if when is None else f.select(s.value(when), register, i32(0))
         return register if whole else f.select(f.compare("icmp slt", k, i64(part.length)), register, i32(0))
 
-    # Held operands.
+    # Stationary operands.
 
     def load(self, s: Scalars) -> None:
         f, g = self.function, self.geometry
         for p, part in enumerate(self.product.parts):
-            chunks = _chunks(part, self.fragments.depth, g.splits)
+            chunks = chunks_of_warp(part, self.fragments.depth, g.splits)
             if g.home == "registers":
                 for chunk in range(chunks):
                     for (tile, t), value in self._fragments(s, part, i64(chunk)).items():
-                        self._keep((tile, p, t, chunk), value)
+                        self._store_fragment((tile, p, t, chunk), value)
             elif g.home == "shared":
                 with s.counting(i64(0), i64(chunks), i64(1), "chunk") as at:
                     for (tile, t), registers in self._fragments(s, part, at).items():
                         for k, register in enumerate(registers):
-                            f.put(register, f.offset(self._held_address(tile, p, t, at), "i32", i64(k)))
+                            f.put(register, f.offset(self._fragment_address(tile, p, t, at), "i32", i64(k)))
 
-    def _keep(self, key: tuple[int, int, int, int], value: list[Value]) -> None:
-        """A fragment in registers; or in shared memory, if there are no more. Each lane reads what it wrote itself."""
+    def _store_fragment(self, key: tuple[int, int, int, int], value: list[Value]) -> None:
+        """Hold a fragment in registers, or spill it to shared memory. Each lane will read what it has written
+        itself."""
         g = self.geometry
-        number, count = len(self._registers) + len(self._beside), g.kept + g.beside
-        if number * g.beside // count == (number + 1) * g.beside // count:  # those beside come at equal distances
+        number, count = len(self._registers) + len(self._spilled), g.in_registers + g.spilled
+        if number * g.spilled // count == (number + 1) * g.spilled // count:  # spread evenly
             self._registers[key] = value
             return
-        self._beside[key] = address = self._beside_address(len(self._beside))
+        self._spilled[key] = address = self._spill_address(len(self._spilled))
         for k, register in enumerate(value):
             self.function.put(register, self.function.offset(address, "i32", i64(k)))
 
-    def _beside_address(self, number: int) -> Value:
+    def _spill_address(self, number: int) -> Value:
         f, g = self.function, self.geometry
-        first = f.binary("add nsw", f.binary("mul nsw", self.place.warp, i64(g.beside)), i64(number))
+        first = f.binary("add nsw", f.binary("mul nsw", self.place.warp, i64(g.spilled)), i64(number))
         lane = f.binary("add nsw", f.binary("mul nsw", first, i64(WARP)), self.place.lane)
         base = f.dynamic(g.offset)
-        return f.offset(base, "i32", f.binary("mul nsw", lane, i64(_FRAGMENT)))
+        return f.offset(base, "i32", f.binary("mul nsw", lane, i64(FRAGMENT)))
 
     def _fragments(self, s: Scalars, part: Part, chunk: Value) -> dict[tuple[int, int], list[Value]]:
-        """The held operands of a chunk, for each tile and term, as this lane's registers."""
+        """This lane's registers of the stationary fragments of a chunk, loaded and rounded, by tile and term."""
         f, found = self.function, {}
         first = self._first_term(chunk)
         for tile in range(self.geometry.tall):
@@ -258,32 +151,33 @@ class MmaTile(StationaryProduct):
                 for row, k in self.fragments.left:
                     local = f.binary("add nsw", self._tile_start(tile), f.binary("add nsw", self.major, i64(row)))
                     with s.scope(self.unit(local)):
-                        registers.append(self._packed(s, part, f.binary("add nsw", first, i64(k)), term.held))
+                        registers.append(self._packed(s, part, f.binary("add nsw", first, i64(k)), term.stationary))
                 found[tile, t] = registers
         return found
 
     def _tile_start(self, tile: int) -> Value:
-        """The first of this warp's units in one of its tiles, among those of the CTA."""
+        """The first unit of one of this warp's tiles, by its number in the CTA."""
         f, g = self.function, self.geometry
         number = f.binary("add nsw", f.binary("mul nsw", self.side, i64(g.tall)), i64(tile))
         return f.binary("mul nsw", number, i64(ROWS))
 
-    def _held_address(self, tile: int, p: int, t: int, chunk: Value) -> Value:
-        """Where this lane's registers of a fragment lie in shared memory."""
+    def _fragment_address(self, tile: int, p: int, t: int, chunk: Value) -> Value:
+        """The address of this lane's registers of a fragment, if all fragments are in shared memory."""
         f, g, parts = self.function, self.geometry, self.product.parts
-        counts = [_chunks(part, self.fragments.depth, g.splits) for part in parts]
-        held = sum(n * len(part.terms) for n, part in zip(counts, parts, strict=True))
+        counts = [chunks_of_warp(part, self.fragments.depth, g.splits) for part in parts]
+        of_tile = sum(n * len(part.terms) for n, part in zip(counts, parts, strict=True))
         before = sum(n * len(part.terms) for n, part in zip(counts[:p], parts[:p], strict=True)) + t * counts[p]
-        warp = f.binary("mul nsw", self.place.warp, i64(held * g.tall))
-        number = f.binary("add nsw", f.binary("add nsw", warp, i64(tile * held + before)), chunk)
+        warp = f.binary("mul nsw", self.place.warp, i64(of_tile * g.tall))
+        number = f.binary("add nsw", f.binary("add nsw", warp, i64(tile * of_tile + before)), chunk)
         lane = f.binary("add nsw", f.binary("mul nsw", number, i64(WARP)), self.place.lane)
         base = f.dynamic(g.offset)
-        return f.offset(base, "i32", f.binary("mul nsw", lane, i64(_FRAGMENT)))
+        return f.offset(base, "i32", f.binary("mul nsw", lane, i64(FRAGMENT)))
 
     # In a step.
 
-    def compute(self, s: Scalars, kept: PrefetchRegisters, met: bool) -> None:
-        """The memory for sums is used again by the next pass, or in the next step."""
+    def compute(self, s: Scalars, prefetched: PrefetchRegisters, synced: bool) -> None:
+        """As in the base class. The shared memory of the sums is used again by the next pass, and in the next step; so
+        a CTA that is not synchronised in between is synchronised here."""
         f, lengths = self.function, self.row_lengths(s)
         count = s.product(lengths)
         for _ in self._each_width(s, count):
@@ -296,21 +190,21 @@ class MmaTile(StationaryProduct):
                 with self._cells(s, self.kernel, first, count, lengths) as (local, row, is_first):
                     for k, total in enumerate(self.product.sums):
                         s.bind(Ref(total.name, "float32"), self._whole(k, local, row))
-                    self.end(s, self.kernel, kept, is_first)
-        if not met:
+                    self.end(s, self.kernel, prefetched, is_first)
+        if not synced:
             f.sync_cta()
 
-    def visit(self, s: Scalars, kernel: Kernel, kept: PrefetchRegisters) -> None:
+    def epilogue(self, s: Scalars, kernel: Kernel, prefetched: PrefetchRegisters) -> None:
         lengths = self.row_lengths(s)
         count = s.product(lengths)
         with (
             s.counting(i64(0), count, i64(self.geometry.rows), "pass") as first,
             self._cells(s, kernel, first, count, lengths) as (_, _, is_first),
         ):
-            self.end(s, kernel, kept, is_first)
+            self.end(s, kernel, prefetched, is_first)
 
     def _each_width(self, s: Scalars, count: Value) -> Iterator[None]:
-        """The code for passes of many rows, and that for a group that has no more than eight."""
+        """Emit the code twice: with passes of many rows, and with passes of eight, for a group that has no more."""
         f, many = self.function, self.geometry
         if many.wide == 1:
             yield
@@ -331,7 +225,7 @@ class MmaTile(StationaryProduct):
     def _sums(
         self, s: Scalars, first: Value, count: Value, lengths: list[Value]
     ) -> dict[tuple[int, int, int], list[Value]]:
-        """The variables of this lane's sums: by tile, sum, and eight rows."""
+        """The variables of this lane's sums, by tile, number of the sum, and eight rows."""
         f, g = self.function, self.geometry
         keys = [(i, k, j) for i in range(g.tall) for k in range(len(self.product.sums)) for j in range(g.wide)]
         sums = {key: [f.variable("float") for _ in range(4)] for key in keys}
@@ -350,8 +244,8 @@ class MmaTile(StationaryProduct):
 
     @contextmanager
     def _each_chunk(self, s: Scalars, part: Part) -> Iterator[list[Value]]:
-        """The chunks: one after another in the code, where their fragments are in registers; else in a loop."""
-        chunks = _chunks(part, self.fragments.depth, self.geometry.splits)
+        """The chunks of a part: unrolled if their fragments are in registers, else in a loop."""
+        chunks = chunks_of_warp(part, self.fragments.depth, self.geometry.splits)
         if self.geometry.home == "registers":
             yield [i64(chunk) for chunk in range(chunks)]
             return
@@ -367,9 +261,9 @@ class MmaTile(StationaryProduct):
         rows: list[dict[str, Value]],
         sums: dict[tuple[int, int, int], list[Value]],
     ) -> None:
-        """One chunk of the terms of all sums."""
+        """Add the products of one chunk of terms to all sums."""
         f, g = self.function, self.geometry
-        held = self._held(s, p, part, chunk)
+        stationary = self._stationary(s, p, part, chunk)
         first = self._first_term(chunk)
         for j, row in enumerate(rows):
             with s.scope({**self.fixed(), **row}):
@@ -378,38 +272,40 @@ class MmaTile(StationaryProduct):
                     for i in range(g.tall):
                         variables = sums[i, term.total, j]
                         before = [f.get(variable, "float") for variable in variables]
-                        after = self.fragments.multiply(f, held[i, t], others[term.other], before)
+                        after = self.fragments.multiply(f, stationary[i, t], others[term.other], before)
                         for value, variable in zip(after, variables, strict=True):
                             f.put(value, variable)
 
     def _right(self, s: Scalars, part: Part, first: Value, term: Term) -> list[Value]:
+        """This lane's registers of the other operand's fragment."""
         f = self.function
         return [self._packed(s, part, f.binary("add nsw", first, i64(k)), term.other) for k in self.fragments.right]
 
-    def _held(self, s: Scalars, p: int, part: Part, chunk: Value) -> dict[tuple[int, int], list[Value]]:
-        """The held fragments of a chunk, by tile and term."""
+    def _stationary(self, s: Scalars, p: int, part: Part, chunk: Value) -> dict[tuple[int, int], list[Value]]:
+        """The stationary fragments of a chunk, from where they stay, by tile and term."""
         f, g = self.function, self.geometry
         keys = [(i, t) for i in range(g.tall) for t in range(len(part.terms))]
         if g.home == "registers":
-            return {(i, t): self._kept((i, p, t, int(chunk.text))) for i, t in keys}
+            return {(i, t): self._fragment_of((i, p, t, int(chunk.text))) for i, t in keys}
         if g.home == "memory":
             return self._fragments(s, part, chunk)
         found = {}
         for i, t in keys:
-            address = self._held_address(i, p, t, chunk)
-            found[i, t] = [f.get(f.offset(address, "i32", i64(k)), "i32") for k in range(_FRAGMENT)]
+            address = self._fragment_address(i, p, t, chunk)
+            found[i, t] = [f.get(f.offset(address, "i32", i64(k)), "i32") for k in range(FRAGMENT)]
         return found
 
-    def _kept(self, key: tuple[int, int, int, int]) -> list[Value]:
+    def _fragment_of(self, key: tuple[int, int, int, int]) -> list[Value]:
+        """A fragment that `_store_fragment` has stored."""
         f = self.function
         if key in self._registers:
             return self._registers[key]
-        return [f.get(f.offset(self._beside[key], "i32", i64(k)), "i32") for k in range(_FRAGMENT)]
+        return [f.get(f.offset(self._spilled[key], "i32", i64(k)), "i32") for k in range(FRAGMENT)]
 
     # Results.
 
     def _cell(self, split: Value, total: int, unit: Value, row: Value) -> Value:
-        """Where a cell's sum over one warp's terms lies."""
+        """The address in shared memory of a cell's sum over the terms of one of the warps that share them."""
         f, g = self.function, self.geometry
         start = g.offset + g.fragment_bytes
         base = f.dynamic(start)
@@ -419,7 +315,7 @@ class MmaTile(StationaryProduct):
         return f.offset(base, "float", f.binary("add nsw", index, unit))
 
     def _put(self, sums: dict[tuple[int, int, int], list[Value]], first: Value, count: Value) -> None:
-        """Store the sums of a pass, but of eight rows of which none exists."""
+        """Store the sums of a pass to shared memory, except those of eight rows of which none exists."""
         f = self.function
         column = f.binary("mul nsw", self.minor, i64(2))
         for j in range(self.geometry.wide):
@@ -443,8 +339,9 @@ class MmaTile(StationaryProduct):
     def _cells(
         self, s: Scalars, kernel: Kernel, first: Value, count: Value, lengths: list[Value]
     ) -> Iterator[tuple[Value, Value, Value]]:
-        """The cells of a pass that exist, neighbouring units in neighbouring threads: the unit and row of each, at its
-        point in a kernel over the same, and whether it is this thread's first."""
+        """A loop over this thread's cells of a pass; neighbouring threads have neighbouring units. Yields the unit and
+        the row of a cell, and whether it is this thread's first, with the indices of the cell's point in a kernel over
+        the same points."""
         f, g = self.function, self.geometry
         cells, threads = i64(g.padded * g.rows), i64(self.place.threads)
         with f.loop(self.place.thread, cells, threads, "cell", unroll=False) as (cell, _), s.scope({}):
@@ -456,7 +353,8 @@ class MmaTile(StationaryProduct):
                     yield local, row, is_first
 
     def _cell_of(self, cell: Value, first: Value, count: Value) -> tuple[Value, Value, Value]:
-        """A cell of the pass that begins with a row, by its number: whether it exists, its unit and its row."""
+        """A cell of the pass that begins at row `first`, by its number: whether it exists, its unit in the CTA, and its
+        row in the pass."""
         f, g = self.function, self.geometry
         local, row = f.binary("urem", cell, i64(g.padded)), f.binary("udiv", cell, i64(g.padded))
         exists = f.compare("icmp slt", self.number(local), i64(g.units))

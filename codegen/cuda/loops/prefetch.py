@@ -1,11 +1,15 @@
-"""What a thread reads of its own cell before a step waits: it is on its way meanwhile, or has never left its register.
+"""Prefetching: a thread loads the other operands of its own cell before it waits for a step.
 
-In: a loop whose kernels compute cells of products, and before which kernels threads wait. Out: `Foreseen` loads, and
-their code. A step waits for what other threads make, and then for a product; what else a cell takes could have been
-read before, if no step changes it until then. So the loads of a thread's first cell come before the wait; what no step
-changes at all, before the loop. And what the thread itself has made at that cell, in this step or the one before,
-stays in a register. Its further cells, if there are any, load when they are computed. Where neither the wait nor the
-product is as long as a load, loads come a step earlier still.
+In: a loop whose kernels compute cells of products, and the kernels before which threads wait. Out: the `Prefetch`es,
+and their code. A step waits for what other threads make, and then for a product. Everything else that a cell reads can
+be loaded earlier, if nothing stores it in between:
+
+- what no step changes and no step moves, once, before the loop;
+- what the same thread stored for the same cell, in this step or the one before, stays in a register;
+- what depends on the step otherwise is loaded ahead of the wait, so that the load and the wait overlap. Where wait and
+  product take less time than a load, it is loaded a step earlier still.
+
+This is done for the first cell of each thread only. Further cells load when they are computed.
 """
 
 from __future__ import annotations
@@ -24,14 +28,17 @@ from graphc.codegen.uses import loads
 
 __all__ = ["FirstCell", "Prefetch", "PrefetchRegisters", "prefetches"]
 
-_MOST = 16  # values of a kernel that a thread keeps
+_MOST = 16  # values of a kernel that a thread prefetches
 
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """A load of a kernel. A store may have the value, of a kernel earlier in the step, or in the step `before` of this
-    one or a later: `made_by` names the kernel, and the place among its stores. Or it is loaded before the kernel `wait`
-    waits: in the step `before` its own, or in the same; None: before the loop, and never again."""
+    """A load of a kernel whose value is in a register before the kernel runs. Where the value comes from:
+
+    - store `made_by` (a kernel, and the number of its store), of this step, or of the one before if `before`;
+    - or a load ahead of the wait of kernel `wait`, in this step, or in the one before if `before`;
+    - or, with neither, one load before the loop.
+    """
 
     kernel: str
     load: Load
@@ -40,16 +47,16 @@ class Prefetch:
     before: bool = False
 
     @property
-    def is_of_the_step_before(self) -> bool:
-        """Whether the first step must find it in its register."""
+    def is_needed_at_start(self) -> bool:
+        """Whether it must be loaded before the loop, for the first step."""
         return self.before or (self.made_by is None and self.wait is None)
 
 
 def prefetches(
     loop: Loop, cells: Mapping[str, Hashable], waits: Collection[str], program: Program
 ) -> tuple[Prefetch, ...]:
-    """`cells`: how the points of kernels are dealt to threads; alike, where it says the same. `waits`: the kernels
-    before which threads wait."""
+    """The prefetches of a loop; none if it has loops inside. `cells`: by kernel, how its points are mapped to threads;
+    equal values mean equal mappings. `waits`: the kernels before which threads wait."""
     body = [kernel for kernel in loop.body if isinstance(kernel, Kernel)]
     if len(body) < len(loop.body):
         return ()
@@ -58,6 +65,8 @@ def prefetches(
 
 
 class _Search:
+    """Finds the prefetches of each kernel of a loop."""
+
     def __init__(
         self,
         loop: Loop,
@@ -71,12 +80,13 @@ class _Search:
         self.waits = [kernel.name for kernel in body if kernel.name in waits]
 
     def of(self, kernel: Kernel) -> list[Prefetch]:
-        """First what has never left its register, then what every step loads, then what is loaded once."""
-        found = [x for load in dict.fromkeys(loads(kernel)) for x in self._foreseen(kernel, load)]
+        """The prefetches of a kernel: first those of stores, then those of every step, then those made once."""
+        found = [x for load in dict.fromkeys(loads(kernel)) for x in self._prefetches_of(kernel, load)]
         found.sort(key=lambda x: (x.made_by is None, x.wait is None))
         return found[:_MOST]
 
-    def _foreseen(self, kernel: Kernel, load: Load) -> Iterator[Prefetch]:
+    def _prefetches_of(self, kernel: Kernel, load: Load) -> Iterator[Prefetch]:
+        """The prefetch of a load, if it can have one."""
         dependence = _of_subscripts(kernel, load, self.program)
         if dependence is None:
             return
@@ -89,17 +99,18 @@ class _Search:
             maker, number = stores[0]
             age = self._age(kernel, load, maker, number)
             newest = 0 if self.position[maker.name] < self.position[kernel.name] else 1
-            if age == newest:  # the register holds no other
+            if age == newest:  # an older value has been overwritten in the register
                 yield Prefetch(kernel.name, load, (maker.name, number), before=age == 1)
 
     def _loaded(self, kernel: Kernel, load: Load) -> Iterator[Prefetch]:
-        """Before the last wait that is before the kernel."""
+        """A prefetch ahead of the last wait before the kernel; if there is none in the step, the last of the step
+        before."""
         earlier = [name for name in self.waits if self.position[name] <= self.position[kernel.name]]
         if self.waits:
             yield Prefetch(kernel.name, load, wait=(earlier or self.waits)[-1], before=not earlier)
 
     def _is_changed_later(self, kernel: Kernel, load: Load, maker: Kernel, number: int) -> bool:
-        """Whether each step stores to the places that it has read, and to no others."""
+        """Whether each step stores only where it has read itself, so that it reads what was there before the loop."""
         buffer = self.program.buffer(load.buffer)
         read, made = self._along(load.at), self._along(maker.stores[number].at)
         if read is None or read != made or isinstance(buffer.dims[read[0]], Ring):
@@ -107,7 +118,7 @@ class _Search:
         return self.position[kernel.name] <= self.position[maker.name]
 
     def _age(self, kernel: Kernel, load: Load, maker: Kernel, number: int) -> int | None:
-        """How many steps ago the same thread has stored what a load reads, at the same cell."""
+        """How many steps ago the same thread stored what a load reads, for the same cell; None if it did not."""
         store = maker.stores[number]
         kept_whole = STORAGE[self.program.buffer(load.buffer).dtype][0] == REGISTER.get(load.dtype)
         read, made = self._along(load.at), self._along(store.at)
@@ -120,19 +131,20 @@ class _Search:
         return read[2] - made[2] if self.loop.reverse else made[2] - read[2]
 
     def _along(self, at: Sequence[Scalar]) -> tuple[int, Scalar, int] | None:
-        """The one subscript that moves with the loop: its place, where it starts, and how far ahead it is."""
+        """The one subscript that moves with the loop: its position, and what `in_steps` gives."""
         found = [(k, *step) for k, x in enumerate(at) if (step := in_steps(x, self.loop)) is not None]
         return found[0] if len(found) == 1 else None
 
     def _beside(self, kernel: Kernel, at: Sequence[Scalar], along: int) -> list[Scalar]:
-        """The other subscripts, by the numbers of the kernel's dims."""
+        """The other subscripts, with the kernel's dims by number instead of name, to compare those of two kernels."""
         names: dict[str, Scalar] = {dim.index: Index(f"dim {k}") for k, dim in enumerate(kernel.dims)}
         access = Access(kernel, self.program)
         return [substitute(x, names, access) for k, x in enumerate(at) if k != along]
 
 
 def _of_subscripts(kernel: Kernel, load: Load, program: Program) -> frozenset[str] | None:
-    """What the place of a load depends on; None if that is more than the point and the step."""
+    """What the address and the condition of a load depend on; None if it is more than the point and indices of
+    loops."""
     access = Access(kernel, program)
     terms = {dim.index for step in kernel.body if isinstance(step, Reduce) for dim in step.dims}
     parts = load.at if load.when is None else (*load.at, load.when)
@@ -149,35 +161,39 @@ class FirstCell:
 
 
 class PrefetchRegisters:
-    """The code: a variable for each of the loads; and another, if they may come a step `early`, for what every step
-    loads, where the next one's value is on its way. They do not where some loads do so anyway: backward loops were a
-    tenth to a quarter slower."""
+    """The code: a variable for the value of each prefetch.
+
+    If `early`, each load ahead of a wait is for the next step instead, and has a second variable for the value in
+    flight. Loops in which some loads are a step ahead anyway are never early: backward loops became a tenth to a
+    quarter slower.
+    """
 
     def __init__(self, f: DeviceFunction, found: Sequence[Prefetch], program: Program, early: bool) -> None:
         self.function, self.found = f, found
         self.early = early and not any(x.before for x in found)
         self.types = {x: REGISTER.get(program.buffer(x.load.buffer).dtype, "float") for x in found}
         self.variables = {x: f.variable(self.types[x]) for x in found}
-        self.coming = {x: f.variable(self.types[x]) for x in found if self.early and x.wait is not None}
+        self.in_flight = {x: f.variable(self.types[x]) for x in found if self.early and x.wait is not None}
 
     def steps_ahead(self, x: Prefetch) -> int:
-        """For which step a load before a wait is: for this one (0), or the next."""
+        """How many steps ahead a load is made before a wait: 0 or 1."""
         return int(x.before or self.early)
 
     def begin(self, s: Scalars, wanted: Sequence[Prefetch]) -> None:
-        """Load what the first step finds in registers, for the cell and the step whose indices are known."""
+        """Make the loads, with the indices of a cell and a step bound in `s`."""
         for x in wanted:
-            self.function.put(s.value(x.load), self.coming.get(x, self.variables[x]))
+            self.function.put(s.value(x.load), self.in_flight.get(x, self.variables[x]))
 
     def fetch(self, s: Scalars, wanted: Sequence[Prefetch]) -> None:
-        """Load before a wait; what was on its way has come."""
+        """Make the loads ahead of a wait; values that were in flight become those of this step."""
         for x in wanted:
-            if x in self.coming:
-                self.function.put(self.function.get(self.coming[x], self.types[x]), self.variables[x])
+            if x in self.in_flight:
+                self.function.put(self.function.get(self.in_flight[x], self.types[x]), self.variables[x])
         self.begin(s, wanted)
 
     def bind(self, s: Scalars, kernel: Kernel, is_first: Value) -> None:
-        """Before a cell is computed: what is known of it, if it is the first, and of another, what memory has."""
+        """Before a cell is computed: bind its loads, to prefetched values for the first cell, else to loads from
+        memory."""
         f, own = self.function, [x for x in self.found if x.kernel == kernel.name]
         if not own:
             return
@@ -191,7 +207,7 @@ class PrefetchRegisters:
             s.bind(x.load, f.get(variable, self.types[x]))
 
     def keep(self, s: Scalars, kernel: Kernel, is_first: Value) -> None:
-        """After a cell was computed: what it has made, if it is the first."""
+        """After a cell was computed: keep the values it has stored that are read again, if it is the first cell."""
         made = [x for x in self.found if x.made_by is not None and x.made_by[0] == kernel.name]
         if not made:
             return

@@ -4,9 +4,9 @@ In: a kernel of a loop. Out: a `Product`, if all of the kernel's reductions are 
 
     Σ_k W[u, k] · x[r, k]  (+ further products)
 
-of which one operand, `held`, is read from memory that the loop does not change, at places that no step moves. The dims
-that held operands vary with are the product's `units`, the others its `rows`: with the batch as rows, W is the same for
-all. Such operands can stay on the chip from the first step to the last.
+of which one operand is stationary: it is read from memory that the loop does not change, at subscripts that do not
+depend on the step. So it can stay on the chip from the first step to the last. The dims that stationary operands vary
+with are the product's `units`, the others its `rows`: with the batch as rows, W is the same for all of them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["Part", "Product", "Term", "product_of"]
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One product, added to the sum of this number."""
+    """One product of a stationary and another operand, added to sum number `total`."""
 
     total: int
-    held: Scalar
+    stationary: Scalar
     other: Scalar
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The products of one reduction with these sums, over `length` terms each."""
+    """The products of one reduction, over `length` terms, with its sums."""
 
     dims: tuple[Dim, ...]
     length: int
@@ -41,7 +41,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A kernel's products. `shared` are those of its units that the other operands vary with, too: heads."""
+    """The products of a kernel's reductions, its `parts`. `shared`: the units that the other operands vary with, too,
+    like heads."""
 
     units: tuple[Dim, ...]
     rows: tuple[Dim, ...]
@@ -55,11 +56,13 @@ class Product:
 
     @property
     def sums(self) -> tuple[Accumulate, ...]:
+        """All sums, in the order of their numbers."""
         return tuple(total for part in self.parts for total in part.sums)
 
 
 def product_of(kernel: Kernel, made: set[str], program: Program) -> Product | None:
-    """`made` are the buffers that the loop stores to."""
+    """The products of a kernel; None if its reductions are not such sums. `made`: the buffers that the loop stores
+    to."""
     access = Access(kernel, program)
     if any(store.accumulate for store in kernel.stores):
         return None
@@ -73,17 +76,17 @@ def product_of(kernel: Kernel, made: set[str], program: Program) -> Product | No
             return None
         parts.append(part)
     own = {dim.index for dim in kernel.dims}
-    held = frozenset().union(*(access.dependence(t.held) for p in parts for t in p.terms)) & own
+    stationary = frozenset().union(*(access.dependence(t.stationary) for p in parts for t in p.terms)) & own
     others = frozenset().union(*(access.dependence(t.other) for p in parts for t in p.terms))
-    units = tuple(dim for dim in kernel.dims if dim.index in held)
-    rows = tuple(dim for dim in kernel.dims if dim.index not in held)
+    units = tuple(dim for dim in kernel.dims if dim.index in stationary)
+    rows = tuple(dim for dim in kernel.dims if dim.index not in stationary)
     if not units or not all(isinstance(dim.extent, Const) for dim in units):
         return None
-    return Product(units, rows, held & others, tuple(parts))
+    return Product(units, rows, stationary & others, tuple(parts))
 
 
 def _part(reduce: Reduce, kernel: Kernel, made: set[str], access: Access, before: int) -> Part | None:
-    """The products of a reduction, whose sums are numbered from `before` on."""
+    """The products of a reduction; its sums are numbered from `before` on."""
     length = length_of(reduce.dims)
     if not all(isinstance(dim.extent, Const) for dim in reduce.dims):
         return None
@@ -96,18 +99,18 @@ def _part(reduce: Reduce, kernel: Kernel, made: set[str], access: Access, before
             return None
         for product in access.terms(total.value):
             pair = product.args if isinstance(product, Call) and product.fn == "mul" else ()
-            held = next((x for x in pair if _is_held(x, inside, made, access)), None)
-            if held is None:
+            stationary = next((x for x in pair if _is_stationary(x, inside, made, access)), None)
+            if stationary is None:
                 return None
-            other = pair[1] if held is pair[0] else pair[0]
+            other = pair[1] if stationary is pair[0] else pair[0]
             if not access.dependence(other).isdisjoint(access.sums):
                 return None
-            terms.append(Term(before + number, held, other))
+            terms.append(Term(before + number, stationary, other))
     return Part(reduce.dims, length, reduce.sums, tuple(terms))
 
 
-def _is_held(scalar: Scalar, inside: frozenset[str], made: set[str], access: Access) -> bool:
-    """Whether a value is read from memory, and every step reads it again."""
+def _is_stationary(scalar: Scalar, inside: frozenset[str], made: set[str], access: Access) -> bool:
+    """Whether a value is read from memory and is the same in every step."""
     dependence = access.dependence(scalar)
     if MEMORY not in dependence or not dependence <= inside | {MEMORY}:
         return False

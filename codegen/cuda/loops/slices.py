@@ -1,11 +1,11 @@
 """Finds dims along which a loop falls apart into slices that never need each other: the batch, the heads.
 
-In: a `Loop`. Out: its `Slicing`s. A slicing names one dim of every kernel of the loop, such that all of the loop's
-accesses to what the loop stores carry it at the same place of the buffer:
+In: a `Loop`. Out: its `Slicing`s. A slicing names one dim of every kernel of the loop, such that every access to a
+buffer that the loop stores has this dim as the same subscript:
 
     h[t, n, e] = f(h[t - 1, n, r], …)        falls apart along n, not along e
 
-Slices may be computed by different CTAs without ever meeting, for all steps.
+Different groups of CTAs may compute the slices, in all steps, and never wait for each other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Slicing:
 
 
 def slicings(loop: Loop, program: Program) -> tuple[Slicing, ...]:
-    """All of a loop's slicings; they hold together as well."""
+    """All of a loop's slicings. The loop can be cut along all of them at the same time."""
     inside = list(kernels((loop,)))
     made = stored((loop,))
     accesses = {kernel.name: list(_accesses(kernel, made)) for kernel in inside}
@@ -60,7 +60,8 @@ def _spread(
     accesses: Mapping[str, list[tuple[str, tuple[Scalar, ...]]]],
     rings: Mapping[str, set[int]],
 ) -> dict[str, str] | None:
-    """The dims of all kernels that must go along with one of the first kernel; None if there are none that can."""
+    """The dims of all kernels that must be sliced together with a dim of the first kernel; None if that is
+    impossible."""
     dims: dict[str, str] = {inside[0].name: seed.index}
     places: dict[str, int] = {}
     todo = [inside[0]]
@@ -87,7 +88,7 @@ def _spread(
 def _forced(
     kernel: Kernel, accesses: list[tuple[str, tuple[Scalar, ...]]], places: Mapping[str, int], seed: Dim
 ) -> str | None:
-    """The dim of a kernel at which it accesses a buffer whose sliced place is known."""
+    """The dim by which a kernel accesses a buffer whose sliced subscript is known."""
     for buffer, at in accesses:
         if buffer in places:
             for dim in kernel.dims:

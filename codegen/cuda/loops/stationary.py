@@ -1,8 +1,8 @@
-"""What products with held operands have in common, however they are made: which units and rows are whose.
+"""What all products with stationary operands have in common: the mapping of units and rows to CTAs.
 
-In: a kernel, its `Product`, how its units are dealt. Out: the indices of units, rows and terms, by number, as code; and
-the interface by which a loop (`graphc.codegen.cuda.loops.loop`) has the operands loaded, the product computed, and
-other kernels over the same points visited by the same threads.
+In: a kernel, its `Product`, the mapping of its units. Out: code that computes the indices of units, rows and terms from
+their numbers; and the interface through which a loop (`graphc.codegen.cuda.loops.loop`) has the operands loaded, the
+product computed, and the epilogues computed by the same threads. A cell is a point of the product: a unit and a row.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from graphc.codegen.program import Dim, Kernel
 __all__ = ["StationaryProduct"]
 
 
-class Dealt(Protocol):
-    """How units are dealt: so many of each group, `per_cta` of them to each of its CTAs."""
+class UnitMapping(Protocol):
+    """How units are mapped to CTAs: the `units` of a group, `per_cta` of them to each of its CTAs."""
 
     @property
     def units(self) -> int: ...
@@ -37,63 +37,66 @@ class Dealt(Protocol):
 class StationaryProduct(ABC):
     """The code of one kernel's product in one version of its loop."""
 
-    def __init__(self, function: DeviceFunction, kernel: Kernel, product: Product, dealt: Dealt, place: Place) -> None:
+    def __init__(
+        self, function: DeviceFunction, kernel: Kernel, product: Product, mapping: UnitMapping, place: Place
+    ) -> None:
         self.function = function
         self.kernel = kernel
         self.product = product
-        self.dealt = dealt
+        self.mapping = mapping
         self.place = place
         self.dtype = product.sums[0].value.dtype
 
     @abstractmethod
     def load(self, s: Scalars) -> None:
-        """Before the loop: bring the operands onto the chip."""
+        """Before the loop: load the stationary operands onto the chip."""
 
     @abstractmethod
     def first_cell(self, s: Scalars) -> FirstCell:
-        """Before the loop: the first cell that this thread ends with the sums of."""
+        """Before the loop: the first cell that this thread computes in each step."""
 
     @abstractmethod
-    def compute(self, s: Scalars, kept: PrefetchRegisters, met: bool) -> None:
-        """In a step: all cells that fall to this CTA. `met`: all of its threads have met since the last time."""
+    def compute(self, s: Scalars, prefetched: PrefetchRegisters, synced: bool) -> None:
+        """In a step: compute all cells of this CTA. `synced`: all of its threads have synchronised since the last call.
+        It matters to products that use shared memory in a step."""
 
     @abstractmethod
-    def visit(self, s: Scalars, kernel: Kernel, kept: PrefetchRegisters) -> None:
-        """In a step: another kernel, without reductions, over the same points; each by the thread that ends with the
-        product's sums at that point."""
+    def epilogue(self, s: Scalars, kernel: Kernel, prefetched: PrefetchRegisters) -> None:
+        """In a step: compute another kernel, without reductions, over the same points. Each point is computed by the
+        thread that has the product's sums at that point."""
 
-    def end(self, s: Scalars, kernel: Kernel, kept: PrefetchRegisters, is_first: Value) -> None:
-        """Compute and store what a cell makes of its sums; it may be the thread's first."""
-        kept.bind(s, kernel, is_first)
+    def end(self, s: Scalars, kernel: Kernel, prefetched: PrefetchRegisters, is_first: Value) -> None:
+        """Compute and store a cell's results from its sums. `is_first`: whether it is the thread's first cell."""
+        prefetched.bind(s, kernel, is_first)
         end_point(s, kernel, 1, self.place)
-        kept.keep(s, kernel, is_first)
+        prefetched.keep(s, kernel, is_first)
 
     def renamed(self, kernel: Kernel, indices: Mapping[str, Value]) -> dict[str, Value]:
-        """Indices of this kernel's dims, by the names that the dims of another have."""
+        """Indices of this kernel's dims, by the names of the corresponding dims of another kernel."""
         names = {own.index: other.index for own, other in zip(self.kernel.dims, kernel.dims, strict=True)}
         return {names[name]: value for name, value in indices.items()}
 
     def fixed(self) -> dict[str, Value]:
-        """The one point of each shared dim that is this group's."""
+        """The indices of the shared dims: a group has one point of each."""
         return {name: self.place.parts[name][0] for name in self.product.shared}
 
     def number(self, local: Value) -> Value:
-        """The number in the group of one of the CTA's units."""
+        """The number in the group of a unit, given its number in the CTA."""
         f = self.function
-        return f.binary("add nsw", f.binary("mul nsw", self.place.cta, i64(self.dealt.per_cta)), local)
+        return f.binary("add nsw", f.binary("mul nsw", self.place.cta, i64(self.mapping.per_cta)), local)
 
     def unit(self, local: Value) -> dict[str, Value]:
-        """The indices of one of the CTA's units; past the last, of the last."""
-        number = self.function.intrinsic("smin", self.number(local), i64(self.dealt.units - 1))
+        """The indices of one of the CTA's units; past the end, those of the last."""
+        number = self.function.intrinsic("smin", self.number(local), i64(self.mapping.units - 1))
         return {**self.named(self.product.apart, number), **self.fixed()}
 
     def named(self, dims: tuple[Dim, ...], number: Value) -> dict[str, Value]:
-        """The indices of dims of known length."""
+        """The indices of a point of dims of known length, given its number."""
         lengths = [i64(length_of((dim,))) for dim in dims]
         return dict(zip((d.index for d in dims), digits(self.function, number, lengths), strict=True))
 
     def row_lengths(self, s: Scalars) -> list[Value]:
-        """How many points each dim of the rows has that are this group's."""
+        """The lengths of this group's parts of the rows' dims."""
         f, lengths = self.function, []
         for dim in self.product.rows:
             part = self.place.parts.get(dim.index)
@@ -101,7 +104,7 @@ class StationaryProduct(ABC):
         return lengths
 
     def row(self, number: Value, lengths: list[Value]) -> dict[str, Value]:
-        """The indices of a row."""
+        """The indices of a row of this group, given its number and the lengths of the rows' dims."""
         found = {}
         for dim, index in zip(self.product.rows, digits(self.function, number, lengths), strict=True):
             part = self.place.parts.get(dim.index)

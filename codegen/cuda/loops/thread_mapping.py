@@ -1,10 +1,10 @@
-"""Which threads compute the points of a loop's kernels, and before which kernels they must meet.
+"""The mapping of a loop's points to threads, and which kernels need a barrier before them.
 
-In: a loop, its products with held operands, the lanes that compute a point of each kernel, and the loop's slicings.
-Out: a `Dealing`. Kernels over the same points that are dealt alike need no barrier between them for what a point itself
-made. So a kernel without reductions may be dealt like a product: its points are visited by the threads that end with
-the product's sums there. Adjoints of gates are computed where the adjoint of the state has just been summed up, and a
-step has one barrier instead of two.
+In: a loop, its products with stationary operands, the lanes that compute a point of each kernel, and the loop's
+slicings. Out: a `ThreadMapping`. Two kernels over the same points, mapped in the same way, need no barrier between them
+for what a point passes to the same point. So a kernel without reductions may be mapped like a product, as its epilogue:
+its points are computed by the threads that have the product's sums there. For example, adjoints of gates are computed
+where the adjoint of the state has just been summed up, and a step has one barrier instead of two.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Shape = tuple[tuple[Scalar, bool], ...]
 
 @dataclass(frozen=True)
 class ThreadMapping:
-    """`barriers`: the kernels before which threads meet. `visited`: the kernels that are dealt like a product, by its
-    kernel."""
+    """`barriers`: the kernels that need a barrier before them. `epilogues`: the kernels that are mapped like a product,
+    each with the name of the product's kernel."""
 
     barriers: frozenset[str]
-    visited: Mapping[str, str]
+    epilogues: Mapping[str, str]
 
 
 def map_threads(
@@ -40,15 +40,14 @@ def map_threads(
     sliced: tuple[Slicing, ...],
     program: Program,
 ) -> ThreadMapping:
-    """Kernels are dealt like a product if that saves barriers, like the one that saves the most; else over all
-    threads."""
-    ways = [{}, *(_visited(loop, name, products, sliced) for name in products)]
-    dealings = [ThreadMapping(_barriers(loop, lanes, _alike(visited), sliced, program), visited) for visited in ways]
-    return min(dealings, key=lambda dealing: len(dealing.barriers))
+    """The mapping with the fewest barriers: with all points over all threads, or with epilogues of one product."""
+    ways = [{}, *(_epilogues(loop, name, products, sliced) for name in products)]
+    mappings = [ThreadMapping(_barriers(loop, lanes, _alike(of), sliced, program), of) for of in ways]
+    return min(mappings, key=lambda mapping: len(mapping.barriers))
 
 
-def _visited(loop: Loop, name: str, products: Mapping[str, Product], sliced: tuple[Slicing, ...]) -> dict[str, str]:
-    """The kernels without reductions that are over the same points as a product's."""
+def _epilogues(loop: Loop, name: str, products: Mapping[str, Product], sliced: tuple[Slicing, ...]) -> dict[str, str]:
+    """The kernels that can be epilogues of a product: without reductions, and over the same points."""
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
     return {
         kernel.name: name
@@ -60,9 +59,9 @@ def _visited(loop: Loop, name: str, products: Mapping[str, Product], sliced: tup
     }
 
 
-def _alike(visited: Mapping[str, str]) -> dict[str, str]:
-    """What is known of how kernels are dealt before it is known how products are computed."""
-    return {**visited, **{product: product for product in visited.values()}}
+def _alike(epilogues: Mapping[str, str]) -> dict[str, str]:
+    """A stand-in for `cells_of` before it is known how products are computed: equal for a product and its epilogues."""
+    return {**epilogues, **{product: product for product in epilogues.values()}}
 
 
 def _shape(kernel: Kernel, sliced: tuple[Slicing, ...]) -> Shape:
@@ -80,21 +79,21 @@ def cells_of(
     loop: Loop,
     products: Mapping[str, Product],
     tiles: Mapping[str, _Tiled],
-    visited: Mapping[str, str],
+    epilogues: Mapping[str, str],
     sliced: tuple[Slicing, ...],
 ) -> dict[str, Hashable]:
-    """How kernels are dealt that are by the cells of a product, given how those are computed: kernels alike, where it
-    is the same."""
+    """For each product and epilogue a description of its mapping to threads, given how products are computed. Kernels
+    with equal descriptions are mapped in the same way."""
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
     cells: dict[str, Hashable] = {
         name: (*tile.cell, _positions(inside[name], products[name]), _shape(inside[name], sliced))
         for name, tile in tiles.items()
     }
-    return cells | {name: cells[product] for name, product in visited.items()}
+    return cells | {name: cells[product] for name, product in epilogues.items()}
 
 
 def _positions(kernel: Kernel, product: Product) -> tuple[int, ...]:
-    """Which of a kernel's dims its units are."""
+    """The positions of a product's units among its kernel's dims."""
     order = [dim.index for dim in kernel.dims]
     return tuple(order.index(dim.index) for dim in product.apart)
 
@@ -107,8 +106,8 @@ def needs_barriers(
     program: Program,
     elsewhere: Mapping[str, Set[Load]],
 ) -> bool:
-    """Whether threads must meet even if these loads, by kernel, do not touch the buffers that they name. `cells` says
-    how kernels are dealt that are by the cells of a product: alike, where it says the same."""
+    """Whether a step needs barriers even if the loads in `elsewhere`, by kernel, do not access the buffers that they
+    name. `cells`: as from `cells_of`."""
     return bool(_barriers(loop, lanes, cells, sliced, program, elsewhere))
 
 
@@ -117,8 +116,9 @@ def needs_barriers(
 
 @dataclass(frozen=True, slots=True)
 class _Owner:
-    """What decides which thread computes a point: the kernel's dims, their lengths and which of them are sliced, the
-    lanes, whether points are walked in order, and by which cells they are dealt, if by those of a product."""
+    """Everything that decides which thread computes a point: the kernel's dims, their lengths and which of them are
+    sliced (`shape`), the lanes, whether one thread computes points in order, and the product's `cells`, if it has
+    any."""
 
     dims: tuple[Dim, ...]
     shape: Shape
@@ -144,7 +144,8 @@ def _barriers(
 
 
 def _same_thread(a: Access[_Owner], b: Access[_Owner], buffer: Buffer) -> bool:
-    """Whether both kernels deal out the same points alike, and both accesses are at the element of the point."""
+    """Whether both kernels map the same points to the same threads, and both accesses are at the point's own
+    element."""
     first, second = a.owner, b.owner
     if first.cells != second.cells or first.shape != second.shape or first.in_order or second.in_order:
         return False

@@ -1,9 +1,9 @@
-"""A product with held operands, tile by tile: the code before a loop, and that of each of its steps.
+"""A product with stationary operands by multiply-adds: its code before a loop, and in each of the loop's steps.
 
-In: a kernel, its `Product` and `Geometry`. Out: code, appended to a device function. `load` brings the operands of the
-CTA's units onto the chip. `compute` goes through the tiles: the lanes of a warp share the terms of all sums of a tile,
-exchange what they have so that each ends with the sums of one cell, and store what the cell makes of them. Every sum is
-added in an order that neither the other rows nor the launch change.
+In: a kernel, its `Product` and `Geometry`. Out: code, appended to a device function. `load` loads the operands of the
+CTA's units onto the chip. `compute` goes through the tiles. The lanes of a warp share the terms of all sums of a tile,
+reduce them so that each lane has the sums of one cell, and compute and store the results of that cell. The order in
+which a sum is added depends neither on the other rows nor on the launch.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ class Tile(StationaryProduct):
         self.geometry = geometry
         self._registers: dict[tuple[int, int, int, int], Value] = {}  # by unit, part, term and chunk
 
-    # Where things are.
+    # Terms and their places.
 
     def _term(self, part: Part, number: Value) -> dict[str, Value]:
-        """The indices of a term of a sum; past the last, of the last."""
+        """The indices of a term of a sum; past the end, those of the last."""
         if part.length % WARP:
             number = self.function.intrinsic("smin", number, i64(part.length - 1))
         return self.named(part.dims, number)
 
     def _existing(self, part: Part, number: Value, value: Value) -> Value:
-        """0 past the last term."""
+        """The value of a term; 0 past the last term."""
         if part.length % WARP == 0:
             return value
         f = self.function
         return f.select(f.compare("icmp slt", number, i64(part.length)), value, constant(0, self.dtype))
 
     def _address(self, local: Value, part: int, term: int, number: Value) -> Value:
-        """Where an operand lies in shared memory: those of neighbouring terms side by side."""
+        """The address of an operand in shared memory; those of neighbouring terms lie side by side."""
         f, parts = self.function, self.product.parts
         depth = WARP * sum(chunks(p) * len(p.terms) for p in parts)
         start = WARP * (sum(chunks(p) * len(p.terms) for p in parts[:part]) + term * chunks(parts[part]))
@@ -79,7 +79,7 @@ class Tile(StationaryProduct):
                     number = f.binary("add nsw", self.place.lane, i64(chunk * WARP))
                     with s.scope({**unit, **self._term(part, number)}):
                         for t, term in enumerate(part.terms):
-                            self._registers[i, p, t, chunk] = self._existing(part, number, s.value(term.held))
+                            self._registers[i, p, t, chunk] = self._existing(part, number, s.value(term.stationary))
 
     def _first_unit(self) -> Value:
         """The first of the units that this warp computes, among those of its CTA."""
@@ -94,30 +94,30 @@ class Tile(StationaryProduct):
                 local, k = digits(f, number, [i64(g.per_cta), i64(length)])
                 with s.scope({**self.unit(local), **self._term(part, k)}):
                     for t, term in enumerate(part.terms):
-                        f.put(self._existing(part, k, s.value(term.held)), self._address(local, p, t, k))
+                        f.put(self._existing(part, k, s.value(term.stationary)), self._address(local, p, t, k))
         f.sync_cta()
 
     # In a step.
 
-    def compute(self, s: Scalars, kept: PrefetchRegisters, met: bool) -> None:
+    def compute(self, s: Scalars, prefetched: PrefetchRegisters, synced: bool) -> None:
         for _ in self._each_height(s):
             with self._tiles(s) as (first, row, is_first, count, lengths):
                 sums = self._sums(s, first, row, count, lengths)
                 with self._cell(s, self.kernel, first, row, count, lengths):
                     for total, value in zip(self.product.sums, sums, strict=True):
                         s.bind(Ref(total.name, self.dtype), value)
-                    self.end(s, self.kernel, kept, is_first)
+                    self.end(s, self.kernel, prefetched, is_first)
 
-    def visit(self, s: Scalars, kernel: Kernel, kept: PrefetchRegisters) -> None:
+    def epilogue(self, s: Scalars, kernel: Kernel, prefetched: PrefetchRegisters) -> None:
         for _ in self._each_height(s):
             with (
                 self._tiles(s) as (first, row, is_first, count, lengths),
                 self._cell(s, kernel, first, row, count, lengths),
             ):
-                self.end(s, kernel, kept, is_first)
+                self.end(s, kernel, prefetched, is_first)
 
     def _each_height(self, s: Scalars) -> Iterator[None]:
-        """The code for tiles of several rows, and that for a group that has one row alone: of one."""
+        """Emit the code twice: with tiles of several rows, and with tiles of one row, for a group that has only one."""
         several = self.geometry
         if several.rows == 1:
             yield
@@ -148,13 +148,13 @@ class Tile(StationaryProduct):
         return FirstCell(exists, {**self.unit(local), **self.row(number, lengths)})
 
     def _first_tile(self) -> Value:
-        """The first of its tiles of rows that this warp computes."""
+        """The first tile of rows that this warp computes."""
         return self.function.binary("udiv", self.place.warp, i64(self.geometry.across))
 
     @contextmanager
     def _tiles(self, s: Scalars) -> Iterator[tuple[Value, Value, Value, Value, list[Value]]]:
-        """All tiles that fall to this warp: the first unit and row of each, whether it is the warp's first, and how
-        many rows there are, by dims."""
+        """A loop over the tiles of this warp. Yields the first unit and the first row of a tile, whether it is the
+        warp's first tile, and the number of all rows, and the lengths of the rows' dims."""
         f, g = self.function, self.geometry
         lengths = self.row_lengths(s)
         count = s.product(lengths)
@@ -171,7 +171,7 @@ class Tile(StationaryProduct):
 
     @contextmanager
     def _unit_tiles(self, s: Scalars) -> Iterator[Value]:
-        """The first unit of each tile that is this warp's: of one, where operands are in registers."""
+        """The first unit of each tile of this warp; there is one if operands are in registers."""
         g, start = self.geometry, self._first_unit()
         if g.home == "registers":
             yield start
@@ -180,7 +180,7 @@ class Tile(StationaryProduct):
             yield first
 
     def _sums(self, s: Scalars, first: Value, row: Value, count: Value, lengths: list[Value]) -> list[Value]:
-        """All sums of a cell of the tile: of the cell that is this lane's."""
+        """All sums of this lane's cell of the tile."""
         f, g = self.function, self.geometry
         last = f.binary("sub nsw", count, i64(1))
         rows = [self.row(f.intrinsic("smin", f.binary("add nsw", row, i64(j)), last), lengths) for j in range(g.rows)]
@@ -200,7 +200,7 @@ class Tile(StationaryProduct):
             values = [
                 f.get(totals[total, c // g.rows, c % g.rows], REGISTER[self.dtype]) for c in range(g.tall * g.rows)
             ]
-            results.append(self._exchanged([*values, *[zero] * (g.cells - len(values))]))
+            results.append(self._reduced([*values, *[zero] * (g.cells - len(values))]))
         return results
 
     def _through(
@@ -217,20 +217,20 @@ class Tile(StationaryProduct):
         if g.home == "registers":
             for chunk in range(chunks(part)):
                 number = f.binary("add nsw", self.place.lane, i64(chunk * WARP))
-                held = lambda i, t, chunk=chunk: self._registers[i, p, t, chunk]  # noqa: E731
-                self._add(s, part, number, rows, totals, held)
+                stationary = lambda i, t, chunk=chunk: self._registers[i, p, t, chunk]  # noqa: E731
+                self._add(s, part, number, rows, totals, stationary)
             return
         with s.counting(self.place.lane, i64(WARP * chunks(part)), i64(WARP), "term") as number:
             self._add(s, part, number, rows, totals, lambda i, t: self._fetched(s, p, t, first, i, number))
 
     def _fetched(self, s: Scalars, p: int, t: int, first: Value, i: int, number: Value) -> Value:
-        """A held operand from shared memory, or from where it always lies."""
+        """A stationary operand from shared memory, or from global memory if it is not on the chip."""
         f, part = self.function, self.product.parts[p]
         local = f.intrinsic("smin", f.binary("add nsw", first, i64(i)), i64(self.geometry.per_cta - 1))
         if self.geometry.home == "shared":
             return f.get(self._address(local, p, t, number), STORAGE[self.dtype][0])
         with s.scope({**self.unit(local), **self._term(part, number)}):
-            return self._existing(part, number, s.value(part.terms[t].held))
+            return self._existing(part, number, s.value(part.terms[t].stationary))
 
     def _add(
         self,
@@ -239,11 +239,11 @@ class Tile(StationaryProduct):
         number: Value,
         rows: list[dict[str, Value]],
         totals: Mapping[tuple[int, int, int], Value],
-        held: Callable[[int, int], Value],
+        stationary: Callable[[int, int], Value],
     ) -> None:
         """One term of every sum, for every cell of the tile."""
         f, g = self.function, self.geometry
-        operands = {(i, t): held(i, t) for t in range(len(part.terms)) for i in range(g.tall)}
+        operands = {(i, t): stationary(i, t) for t in range(len(part.terms)) for i in range(g.tall)}
         term_indices = self._term(part, number)
         for j, row in enumerate(rows):
             with s.scope({**self.fixed(), **row, **term_indices}):
@@ -254,9 +254,10 @@ class Tile(StationaryProduct):
                         before = f.get(variable, REGISTER[self.dtype])
                         f.put(s.functions.multiply_add(operands[i, t], other, before), variable)
 
-    def _exchanged(self, values: list[Value]) -> Value:
-        """The sum over all lanes of one of the values: of the one whose number is the lane's leading bits. In each step
-        a lane gives half of its values to another, and gets those that it keeps."""
+    def _reduced(self, values: list[Value]) -> Value:
+        """Sum each value over all lanes of the warp, so that a lane has the sum of the value whose number is the lane's
+        leading bits (a butterfly). In each step a lane sends half of its values to another lane and receives the other
+        half, and adds; a single value is added in both lanes."""
         f = self.function
         lane = f.narrow(self.place.lane)
         distance = WARP // 2
@@ -265,11 +266,11 @@ class Tile(StationaryProduct):
             if half:
                 upper = f.compare("icmp ne", f.binary("and", lane, Value(str(distance), "i32")), Value("0", "i32"))
                 pairs = list(zip(values[:half], values[half:], strict=True))
-                kept = [f.select(upper, b, a) for a, b in pairs]
-                given = [f.select(upper, a, b) for a, b in pairs]
+                own = [f.select(upper, b, a) for a, b in pairs]
+                sent = [f.select(upper, a, b) for a, b in pairs]
             else:
-                kept = given = values
-            values = [f.binary("fadd", a, f.exchange(b, distance)) for a, b in zip(kept, given, strict=True)]
+                own = sent = values
+            values = [f.binary("fadd", a, f.shuffle_xor(b, distance)) for a, b in zip(own, sent, strict=True)]
             distance //= 2
         return values[0]
 
@@ -277,7 +278,8 @@ class Tile(StationaryProduct):
     def _cell(
         self, s: Scalars, kernel: Kernel, first: Value, row: Value, count: Value, lengths: list[Value]
     ) -> Iterator[None]:
-        """In the first of the lanes that have a cell's sums, if there is one: its point in a kernel over the same."""
+        """A branch for the first of the lanes that have a cell's sums, with the indices of its point in a kernel over
+        the same points."""
         exists, local, number = self._cell_of(first, row, count)
         with self.function.when(exists):
             indices = {**self.unit(local), **self.row(number, lengths)}
@@ -285,7 +287,8 @@ class Tile(StationaryProduct):
                 yield
 
     def _cell_of(self, first: Value, row: Value, count: Value) -> tuple[Value, Value, Value]:
-        """This lane's cell of the tile that begins with a unit and a row: whether there is one, and its own."""
+        """This lane's cell of the tile that begins at a unit and a row: whether it exists and is this lane's to
+        compute, its unit in the CTA, and its row."""
         f, g = self.function, self.geometry
         lanes = WARP // g.cells
         cell = f.binary("udiv", self.place.lane, i64(lanes))

@@ -1,10 +1,13 @@
 """The versions of a loop's persistent kernel: one for each kind of group that its CTAs may form.
 
-In: a loop, its slicings, an architecture. Out: `Version`s. Each says how many CTAs a group has, how the products with
-held operands are computed, and into how many parts those slicings must be cut that these products depend on. A cluster
-is as small as holds all operands on the chip, or in registers. Over the grid, a group is as large as there are units;
-where no small cluster holds all operands in registers, its CTAs may tell each other what they have made, and then it
-may be half as large: there is less to hear.
+In: a loop, its slicings, an architecture. Out: `Version`s. Each says how many CTAs a group has, how products with
+stationary operands are computed, and into how many parts the slicings must be cut that these products depend on.
+
+- One CTA.
+- Clusters: the smallest that has all stationary operands on the chip, and the smallest that has them in registers.
+- Grids with exchanges, if no small cluster has all operands in registers: as large as there are units for, and half as
+  large, since fewer CTAs send less to each other.
+- A grid with barriers, as large as there are units for.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from graphc.codegen.cuda.loops.barriers import Kind
 from graphc.codegen.cuda.loops.exchanges import BARRIER_BYTES, Exchange, exchanges
 from graphc.codegen.cuda.loops.geometry import Geometry, geometry
 from graphc.codegen.cuda.loops.mirror import Mirror, mirrors
-from graphc.codegen.cuda.loops.mma_tile import MmaGeometry, mma_geometry
+from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry, mma_geometry
 from graphc.codegen.cuda.loops.products import Product, product_of
 from graphc.codegen.cuda.loops.slices import Slicing
 from graphc.codegen.cuda.loops.thread_mapping import ThreadMapping
@@ -29,17 +32,17 @@ from graphc.codegen.uses import stored
 __all__ = ["NOMINAL", "RESERVED", "Version", "stationary_products", "versions"]
 
 NOMINAL = 64  # points of an axis whose length comes with the data, where code must be chosen before it is known
-_REGISTERS = 88  # of a thread, that operands may take; the rest is for sums and what is computed from them
-_ROOM = 64  # registers that operands may take where more is to be on its way
-_SMALL = 8  # CTAs of a cluster: of larger ones, few fit on the chip
+_REGISTERS = 88  # of a thread, for stationary operands; the others are for sums and what is computed from them
+_ROOM = 64  # registers for stationary operands where prefetched values need more
+_SMALL = 8  # CTAs of a cluster: few larger ones fit on the chip
 RESERVED = 1024  # bytes of shared memory that are not for operands
 
 
 @dataclass(frozen=True, eq=False)
 class Version:
-    """`tiles` by kernel. `fixed` has for each slicing the parts it must be cut into; None: any number. `mirrors` are
-    what products read from shared memory; in `rounds` the CTAs of a group tell each other what lies there, and without
-    they meet."""
+    """A version of a loop. `ctas`: the CTAs of a group. `fixed`: for each slicing the parts it must be cut into, or
+    None for any number. `tiles`: how each product is computed, by kernel. `mirrors`: what products read from shared
+    memory. `exchanges`: what the CTAs of a group send to each other; if there are none, they wait at barriers."""
 
     kind: Kind
     ctas: int
@@ -56,37 +59,37 @@ class Version:
         return sum(g.shared_bytes for _, g in self.tiles.values()) + barriers
 
     @property
-    def is_told(self) -> bool:
-        """Whether rounds go through global memory."""
+    def sends_words(self) -> bool:
+        """Whether it exchanges words in global memory."""
         return self.kind == "grid" and bool(self.exchanges)
 
     @property
     def together(self) -> tuple[tuple[Exchange | None, tuple[Mirror, ...]], ...]:
-        """Mirrors that lie together: those of a round, or each alone."""
+        """Mirrors that lie together: those of an exchange, or each by itself, without an exchange."""
         if self.exchanges:
-            return tuple((round, round.mirrors) for round in self.exchanges)
+            return tuple((exchange, exchange.mirrors) for exchange in self.exchanges)
         return tuple((None, (mirror,)) for mirror in self.mirrors)
 
     @property
     def in_registers(self) -> bool:
-        """Whether all held operands are in registers."""
+        """Whether all stationary operands are in registers (a few may be spilled)."""
         return all(g.home == "registers" for _, g in self.tiles.values())
 
     @property
     def waits_briefly(self) -> bool:
-        """Whether a step waits for no more than its CTA or its cluster; and there are registers for what comes
-        meanwhile."""
+        """Whether a step waits for the CTA or the cluster only, which takes less time than a load, and there are
+        registers for values in flight."""
         return self.kind != "grid" and sum(g.registers for _, g in self.tiles.values()) <= _ROOM
 
     @property
-    def holds(self) -> bool:
-        """Whether all held operands are on the chip."""
+    def on_chip(self) -> bool:
+        """Whether all stationary operands are on the chip."""
         return all(g.home != "memory" for _, g in self.tiles.values())
 
 
 def stationary_products(loop: Loop, slicings: Sequence[Slicing], program: Program) -> dict[str, Product]:
-    """The kernels of a loop whose products can be computed in tiles. Where both operands vary with a dim, as with
-    heads, a group must have one point of it; so the loop must fall apart along it."""
+    """The products of a loop, by kernel, that can be computed with stationary operands. If both operands vary with a
+    dim, like heads, a group must have one point of it, so the dim must be sliced."""
     made = stored((loop,))
     found = {kernel.name: product_of(kernel, made, program) for kernel in kernels((loop,))}
     sliced = {name: {s.dims[name] for s in slicings if isinstance(s.extent, Const)} for name in found}
@@ -96,7 +99,7 @@ def stationary_products(loop: Loop, slicings: Sequence[Slicing], program: Progra
 
 
 def _is_cut(name: str, product: Product, slicings: Sequence[Slicing], apart: Sequence[bool]) -> bool:
-    """Whether a product's units fall into parts for the sake of another product."""
+    """Whether a product's units are cut because another product needs it."""
     units = {dim.index for dim in product.units} - product.shared
     return any(cut and s.dims[name] in units for s, cut in zip(slicings, apart, strict=True))
 
@@ -105,17 +108,17 @@ def versions(
     loop: Loop,
     slicings: Sequence[Slicing],
     products: Mapping[str, Product],
-    dealing: ThreadMapping,
+    mapping: ThreadMapping,
     lanes: Mapping[str, int],
     program: Program,
     threads: int,
     arch: Arch,
     fragments: Fragments | None,
 ) -> tuple[Version, ...]:
-    """`fragments`: how the tensor cores are to round operands; None leaves them alone."""
+    """The versions of a loop. `fragments`: how operands are rounded for the tensor cores; None: not on tensor cores."""
     fixed = tuple(_parts(slicing, products) for slicing in slicings)
     rounding = None if fragments is None else fragments.dtype
-    mirrored = mirrors(loop, products, dealing.visited, slicings, program, rounding)
+    mirrored = mirrors(loop, products, mapping.epilogues, slicings, program, rounding)
 
     def made(kind: Kind, ctas: int, near: bool = True) -> Version:
         tiles = _tiles(products, ctas, threads, arch, fragments)
@@ -123,26 +126,28 @@ def versions(
         if kind == "cta" or not near:
             return version
         chosen = {name: tile for name, (_, tile) in tiles.items()}
-        told = exchanges(loop, mirrored, products, chosen, dealing, lanes, tuple(slicings), program)
-        return replace(version, exchanges=told, mirrors=tuple(m for r in told for m in r.mirrors)) if told else version
+        sent = exchanges(loop, mirrored, products, chosen, mapping, lanes, tuple(slicings), program)
+        return replace(version, exchanges=sent, mirrors=tuple(m for x in sent for m in x.mirrors)) if sent else version
 
     found = [made("cta", 1)]
     clusters = [made("cluster", 2**k) for k in range(1, 5) if 2**k <= arch.cluster]
     found += _worthwhile(clusters)
     grid = _grid(loop, products, program, threads, arch, fragments)
     if not any(version.in_registers for version in clusters if version.ctas <= _SMALL):
-        told = (made("grid", ctas) for ctas in dict.fromkeys((max(2, grid // 2), grid)))
-        found += (version for version in told if version.exchanges and version.holds)
+        candidates = (made("grid", ctas) for ctas in dict.fromkeys((max(2, grid // 2), grid)))
+        found += (version for version in candidates if version.exchanges and version.on_chip)
     return (*found, made("grid", grid, near=False))
 
 
 def _worthwhile(clusters: Sequence[Version]) -> list[Version]:
-    """The smallest cluster that holds all operands on the chip, and the smallest that does in registers."""
-    best = [next((v for v in clusters if v.holds), None), next((v for v in clusters if v.in_registers), None)]
+    """The smallest cluster that has all stationary operands on the chip, and the smallest that has them in
+    registers."""
+    best = [next((v for v in clusters if v.on_chip), None), next((v for v in clusters if v.in_registers), None)]
     return list(dict.fromkeys(version for version in best if version is not None))
 
 
 def _parts(slicing: Slicing, products: Mapping[str, Product]) -> int | None:
+    """Into how many parts a slicing must be cut: along a shared dim into points, along other units not at all."""
     for name, product in products.items():
         index = slicing.dims[name]
         if index in product.shared and isinstance(slicing.extent, Const):
@@ -155,8 +160,8 @@ def _parts(slicing: Slicing, products: Mapping[str, Product]) -> int | None:
 def _tiles(
     products: Mapping[str, Product], ctas: int, threads: int, arch: Arch, fragments: Fragments | None
 ) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
-    """Registers and shared memory go to the products in their order. All have as many rows as the one with the fewest:
-    then a thread ends with the same points of all of them."""
+    """How each product is computed. Registers and shared memory are given to the products in their order. All tiles
+    have as many rows as the one with the fewest, so that a thread computes the same points of all products."""
     most = min((tile.rows for _, tile in _fitted(products, ctas, threads, arch, fragments, None).values()), default=1)
     return _fitted(products, ctas, threads, arch, fragments, most)
 
@@ -169,6 +174,7 @@ def _fitted(
     fragments: Fragments | None,
     most_rows: int | None,
 ) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
+    """How each product is computed, with tiles of no more than `most_rows` rows."""
     tiles: dict[str, tuple[Product, Geometry | MmaGeometry]] = {}
     taken, registers = 0, _REGISTERS
     for name, product in products.items():
@@ -193,8 +199,8 @@ def _grid(
     arch: Arch,
     fragments: Fragments | None,
 ) -> int:
-    """The CTAs of a group over the grid: one for each unit (or sixteen, which tensor cores take together), or for each
-    `threads` points, as far as there are SMs."""
+    """The CTAs of a group over the grid: one for each unit (on tensor cores, for each sixteen), or without products for
+    each `threads` points; a power of two, and no more than there are SMs."""
     most = 1 << (arch.sms.bit_length() - 1)
     wanted = max(_units(products), default=0) // (1 if fragments is None else ROWS) or -(
         -max(_points(loop, program)) // threads
