@@ -553,7 +553,7 @@ def function_as_a_method() -> None:
 @refused(MissingAttributeError, "r['data'] is that output")
 def result_as_an_attribute() -> None:
     g, _, _ = network()
-    gc.compile(gc.select(g, "data"))(x=X).data  # noqa: B018 # here
+    gc.compile(gc.select(g, "data"))(x=X, **gc.initialize(g)).data  # noqa: B018 # here
 
 
 @refused(MissingAttributeError, "gc.cells.gru")

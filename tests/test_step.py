@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import graphc as gc
 from graphc import testing
@@ -64,6 +65,19 @@ def test_steps_compute_what_the_sequence_does(example: testing.Example) -> None:
 @given(testing.graphs(causal=True))
 def test_compiled_steps_compute_what_the_sequence_does(example: testing.Example) -> None:
     agree(example.graph, example.arrays, compiled=True)
+
+
+@settings(max_examples=25)
+@given(testing.graphs(causal=True, ragged=True), st.booleans())
+def test_examples_of_different_lengths_go_on_for_as_long_as_they_are_stepped(
+    example: testing.Example, compiled: bool
+) -> None:
+    """Steps take no lengths, and give what a sequence as long as they are many gives."""
+    g, arrays = example.graph, dict(example.arrays)
+    steps = arrays["x"].shape[g.inputs["x"].axes.index(g.axes["t"])]
+    arrays["lengths"] = np.full_like(arrays["lengths"], steps)
+    assert "lengths" not in gc.step(g, over="t").inputs
+    agree(g, arrays, compiled)
 
 
 # Every cell of the library, with 3 units; the functions that make networks of cells are tested below.
@@ -297,6 +311,5 @@ def test_other_mistakes_are_refused() -> None:
     n = ragged.axis("n")
     t = ragged.axis("t", ragged.input("lengths", (), over=n, dtype="int32"))
     ragged.output("y", ragged.input("x", (), over=(t, n))[t - 1])
-    for axis in (t, n):
-        with pytest.raises(UnsupportedError, match="the lengths of axis 't' differ per example"):
-            gc.step(ragged, over=axis)
+    with pytest.raises(UnsupportedError, match="the lengths of axis 't' differ from step to step along 'n'"):
+        gc.step(ragged, over=n)

@@ -6,7 +6,7 @@ of every kind, resets, lengths that differ per example, reads of any other point
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,7 @@ def graphs(
     later points of axis t, so that `gc.step` takes the graph; "loss" then is a number at each step. `storing`: some
     inputs, params and states are float16 or bfloat16.
     """
-    return _examples(smooth, most_states, dtype, False if causal else ragged, causal, storing)
+    return _examples(smooth, most_states, dtype, bool(ragged) if causal else ragged, causal, storing)
 
 
 @st.composite
@@ -283,8 +283,9 @@ class _Author:
     def _reduced(self, a: Value, b: Value) -> Value:
         """Over an axis, whole: the value at one of its ends, or of all of its points."""
         axes = [x for x in a.axes if x in self.recurrent]
-        if not axes or set(_varied(a)) > set(a.axes):
-            return fn.sum(a, over=_varied(a)) if a.axes else fn.sin(a)
+        if not axes or set(_varied(a.axes)) > set(a.axes):
+            alone = not a.axes or any(self.is_causal(axis) for axis in a.axes)
+            return fn.sin(a) if alone else fn.sum(a, over=_varied(a.axes))
         axis = self.pick(axes)
         if self.is_causal(axis):
             return a[axis.first]
@@ -320,17 +321,18 @@ class _Author:
                 self.g.output(f"at{k}", value[self.t.at(k)])
         total: Value | None = None
         for value in [*self.closed[-4:], *(self.g.value(name) for name in self.g.states)]:
-            axes = [a for a in _varied(value) if not self.is_causal(a)]
+            axes = _varied(a for a in value.axes if not self.is_causal(a))
             number = fn.mean(fn.sum(fn.sin(value)), over=axes) if axes else fn.sum(fn.sin(value))
             total = number if total is None else total + number
         assert total is not None
         self.g.output("loss", total)
 
 
-def _varied(value: Value) -> tuple[Axis, ...]:
-    """The axes that a sum over a value's own leaves none of: those, and what their lengths vary over."""
-    lengths = [axis.length for axis in value.axes if isinstance(axis.length, Node)]
-    return tuple(dict.fromkeys((*value.axes, *(axis for length in lengths for axis in length.axes))))
+def _varied(axes: Iterable[Axis]) -> tuple[Axis, ...]:
+    """The axes of which a sum over all leaves none: these, and what their lengths vary over."""
+    own = tuple(axes)
+    lengths = [axis.length for axis in own if isinstance(axis.length, Node)]
+    return tuple(dict.fromkeys((*own, *(axis for length in lengths for axis in length.axes))))
 
 
 def _sorted(axes: set[Axis]) -> list[Axis]:

@@ -43,8 +43,9 @@ def step(graph: Graph, over: Axis | str) -> Graph:
         for frame[...] in source:
             play(call()["y"])
 
-    Raises `CausalityError` if an output needs later steps, as a sum over the axis does (`gc.select` leaves outputs
-    out), and `UnsupportedError` if the axis has another length for each example.
+    Where the axis has another length for each example, the step takes no lengths: every example goes on for as long as
+    it is called. Raises `CausalityError` if an output needs later steps, as a sum over the axis does; `gc.select`
+    leaves outputs out.
     """
     return _Stepper(graph, over).step()
 
@@ -274,10 +275,10 @@ def _axis(graph: Graph, over: Axis | str) -> Axis:
                 f"axis {other.name!r} is a second index of axis {name!r}: at each step it would be as long as the "
                 "steps so far; gc.select outputs without it, or keep what is looked back at in a state"
             )
-        if isinstance(other.length, Node) and (other == axis or axis in other.length.axes):
+        if isinstance(other.length, Node) and axis in other.length.axes:
             raise UnsupportedError(
-                f"the lengths of axis {other.name!r} differ per example, which a graph of one step along {name!r} "
-                f"cannot follow; declare axis {other.name!r} without lengths, and stop each example at its own end",
+                f"the lengths of axis {other.name!r} differ from step to step along {name!r}, which one step "
+                f"cannot follow; declare axis {other.name!r} without lengths",
                 graph.locations.get(other.length),
             )
     if graph.updates:
