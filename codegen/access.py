@@ -15,7 +15,6 @@ from graphc.codegen.program import (
     Const,
     Index,
     Kernel,
-    Let,
     Load,
     Program,
     Reduce,
@@ -38,14 +37,9 @@ class Access:
 
     def __init__(self, kernel: Kernel, program: Program) -> None:
         self.buffers = program.declared
-        self.lets: dict[str, Scalar] = {}
-        self.sums: dict[str, Reduce] = {}
+        self.lets = kernel.lets
+        self.sums = {total.name: reduce for reduce in kernel.reduces for total in reduce.sums}
         self._dependence: dict[Scalar, frozenset[str]] = {}
-        for step in kernel.body:
-            for let in (step,) if isinstance(step, Let) else step.body:
-                self.lets[let.name] = let.value
-            if isinstance(step, Reduce):
-                self.sums |= {total.name: step for total in step.sums}
 
     def resolve(self, scalar: Scalar) -> Scalar:
         """Follow names to the expression they stand for; the result of a reduction stays a name."""
@@ -126,6 +120,7 @@ class Access:
         return frozenset().union(*map(self.dependence, parts)) - bound
 
     def offset(self, buffer: str, at: tuple[Scalar, ...]) -> Scalar:
+        """Where an element lies, in elements from the start of its buffer."""
         return offset(self.buffers[buffer], at)
 
     def lane_step(self, buffer: str, at: tuple[Scalar, ...], vector: str, lanes: int) -> int | None:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from graphc.codegen.program import Call, Kernel, Let, Load, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
 from graphc.scalar import walk
 
-__all__ = ["loaded", "loads", "reduce_references", "references", "stored", "terms", "touched", "used_steps"]
+__all__ = [
+    "Touch",
+    "loaded",
+    "loads",
+    "reduce_references",
+    "references",
+    "stored",
+    "terms",
+    "touched",
+    "touches",
+    "used_steps",
+]
 
 
 # Buffers.
@@ -20,6 +31,21 @@ def loads(kernel: Kernel) -> Iterator[Load]:
     return (part for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Load))
 
 
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A load of an element of a buffer, or a store to it."""
+
+    buffer: str
+    at: tuple[Scalar, ...]
+    store: bool
+
+
+def touches(kernel: Kernel) -> Iterator[Touch]:
+    """Every load of a kernel, then every store."""
+    yield from (Touch(load.buffer, load.at, False) for load in loads(kernel))
+    yield from (Touch(store.buffer, store.at, True) for store in kernel.stores)
+
+
 def loaded(body: Iterable[Statement]) -> set[str]:
     """The buffers that statements load."""
     return {load.buffer for kernel in kernels(body) for load in loads(kernel)}
@@ -27,11 +53,7 @@ def loaded(body: Iterable[Statement]) -> set[str]:
 
 def touched(body: Iterable[Statement]) -> list[str]:
     """The buffers that statements load or store to, in the order in which they appear."""
-    found: dict[str, None] = {}
-    for kernel in kernels(body):
-        found |= dict.fromkeys(load.buffer for load in loads(kernel))
-        found |= dict.fromkeys(store.buffer for store in kernel.stores)
-    return list(found)
+    return list(dict.fromkeys(touch.buffer for kernel in kernels(body) for touch in touches(kernel)))
 
 
 def stored(body: Iterable[Statement]) -> set[str]:

@@ -247,7 +247,7 @@ def _signature(call: Call) -> None:
 
 
 def _no_races(kernel: Kernel, loops: frozenset[str]) -> None:
-    lets = {let.name: let.value for step in kernel.body for let in ((step,) if isinstance(step, Let) else step.body)}
+    lets = kernel.lets
     own = stored((kernel,))
     for load in loads(kernel):
         if load.buffer not in own:

@@ -19,7 +19,7 @@ from graphc.codegen.cpu.values import Lanes, Values
 from graphc.codegen.llvm.builder import Function, Value, element_type, i64, lane_count, quoted
 from graphc.codegen.llvm.functions import Functions
 from graphc.codegen.llvm.memory import read, scatter, write
-from graphc.codegen.program import Dim, Kernel, Program, Reduce, Store
+from graphc.codegen.program import Dim, Kernel, Program, Store
 from graphc.codegen.target import Target
 from graphc.codegen.tiling.vectorize import Schedule
 
@@ -100,9 +100,8 @@ class _KernelEmitter:
         self.parameters = parameters
         self.plan = tile
         self.values = Values(function, Functions(function, target), access, self.plan.row)
-        reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-        self.tiled = [r for r in reduces if self.plan.vector in access.reduce_dependence(r)]
-        self.single = [r for r in reduces if r not in self.tiled]
+        self.tiled = [r for r in kernel.reduces if self.plan.vector in access.reduce_dependence(r)]
+        self.single = [r for r in kernel.reduces if r not in self.tiled]
         self.dims = {dim.index: dim for dim in kernel.dims}
 
     def emit(self) -> None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, map_kernel
-from graphc.codegen.uses import loads
+from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, map_kernel, map_kernels, nested_kernels
+from graphc.codegen.uses import Touch, touches
 from graphc.scalar import Index, Load, Scalar, replaced, replaced_inside, walk
 
 
@@ -37,6 +37,7 @@ class Place:
 
 
 def share_buffers(program: Program) -> Program:
+    """The program with one buffer for values that can take each other's place."""
     units = list(_units(program.body))
     touched: dict[str, list[int]] = {}
     for position, unit in enumerate(units):
@@ -58,21 +59,18 @@ def share_buffers(program: Program) -> Program:
             ending.setdefault(life.last, set()).add(number)
     names = {member: place.buffer.name for place in places for member in place.members}
     buffers = tuple(b for b in program.buffers if names.get(b.name, b.name) == b.name)
-    return replace(program, buffers=buffers, body=tuple(_renamed(s, names) for s in program.body))
+    return replace(program, buffers=buffers, body=map_kernels(program.body, lambda kernel: _renamed(kernel, names)))
 
 
 # When values are needed.
 
 
 @dataclass(frozen=True, slots=True)
-class Touch:
-    """A load or store of a buffer by a kernel, which stands at this `position` in its unit, and the loops around that
-    inside its unit."""
+class Placed(Touch):
+    """A load or store by the kernel at this `position` in its unit, and the indices of the loops around that kernel
+    inside the unit."""
 
-    kernel: Kernel
     position: int
-    at: tuple[Scalar, ...]
-    store: bool
     loops: tuple[str, ...]
 
 
@@ -80,7 +78,7 @@ class Touch:
 class Unit:
     """A statement whose place in time counts, by the buffers that it touches; and the loop that it is a step of."""
 
-    touches: Mapping[str, list[Touch]]
+    touches: Mapping[str, list[Placed]]
     around: Loop | None
 
 
@@ -94,21 +92,13 @@ def _units(body: tuple[Statement, ...]) -> Iterator[Unit]:
 
 
 def _unit(statement: Statement, around: Loop | None) -> Unit:
-    touches: dict[str, list[Touch]] = {}
-    for position, (kernel, loops) in enumerate(_nested((statement,), ())):
-        for load in loads(kernel):
-            touches.setdefault(load.buffer, []).append(Touch(kernel, position, load.at, False, loops))
-        for store in kernel.stores:
-            touches.setdefault(store.buffer, []).append(Touch(kernel, position, store.at, True, loops))
-    return Unit(touches, around)
-
-
-def _nested(body: tuple[Statement, ...], loops: tuple[str, ...]) -> Iterator[tuple[Kernel, tuple[str, ...]]]:
-    for statement in body:
-        if isinstance(statement, Loop):
-            yield from _nested(statement.body, (*loops, statement.index))
-        else:
-            yield statement, loops
+    found: dict[str, list[Placed]] = {}
+    for position, (kernel, loops) in enumerate(nested_kernels((statement,))):
+        names = tuple(loop.index for loop in loops)
+        for touch in touches(kernel):
+            placed = Placed(touch.buffer, touch.at, touch.store, position, names)
+            found.setdefault(touch.buffer, []).append(placed)
+    return Unit(found, around)
 
 
 def _lives(buffer: Buffer, units: list[Unit], touched: Iterable[int]) -> list[Life]:
@@ -139,7 +129,7 @@ def _is_local(buffer: str, units: list[Unit]) -> bool:
     if around is None:
         return False
     first = units[0].touches[buffer]
-    begins = all(touch.store for touch in first if touch.kernel is first[0].kernel)
+    begins = all(touch.store for touch in first if touch.position == first[0].position)
     subscripts = [s for unit in units for touch in unit.touches[buffer] for s in touch.at]
     return begins and not any(p == Index(around.index) for s in subscripts for p in walk(s))
 
@@ -178,21 +168,18 @@ def _in_place(old: str, new: str, unit: Unit) -> bool:
     return one and bool(own) and kept and all(touch in own or _is_before(touch, store) for touch in reads)
 
 
-def _is_before(load: Touch, store: Touch) -> bool:
+def _is_before(load: Placed, store: Placed) -> bool:
     """Whether a load is made before a store, and of elements of the same step of each loop around the two."""
     steps = [dim for dim, part in enumerate(store.at) if any(part == Index(loop) for loop in store.loops)]
     same = load.loops == store.loops and all(load.at[dim] == store.at[dim] for dim in steps)
     return same and load.position < store.position
 
 
-def _renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_renamed(s, names) for s in statement.body))
-
+def _renamed(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
     def rule(scalar: Scalar) -> Scalar | None:
         if isinstance(scalar, Load) and scalar.buffer in names:
             return replace(replaced_inside(scalar, rule), buffer=names[scalar.buffer])
         return None
 
-    kernel = map_kernel(statement, lambda scalar: replaced(scalar, rule))
+    kernel = map_kernel(kernel, lambda scalar: replaced(scalar, rule))
     return replace(kernel, stores=tuple(replace(s, buffer=names.get(s.buffer, s.buffer)) for s in kernel.stores))

@@ -24,13 +24,13 @@ from graphc.codegen.program import (
     Kernel,
     Loop,
     Program,
-    Reduce,
     Ring,
     Statement,
     Store,
     fresh,
     kernels,
     map_kernel,
+    map_reduces,
 )
 from graphc.codegen.uses import loaded, stored
 from graphc.errors import InternalError, UnsupportedError
@@ -224,8 +224,9 @@ class _Writer:
 
     def _copied(self, name: str, side: Side) -> tuple[tuple[Dim, ...], tuple[Scalar, ...]]:
         """The dims of a kernel that copies between a chunk and a checkpoint, and its subscripts of the checkpoint."""
-        _, *extents = self._checkpoint(name, side).dims
-        if any(isinstance(e, Ring) for e in extents):
+        checkpoint = self._checkpoint(name, side)
+        _, *extents = checkpoint.dims
+        if checkpoint.has_ring:
             raise InternalError(f"a checkpoint of {self.buffers[name]}, of which not all is kept")
         dims = tuple(Dim(f"d{k}", e) for k, e in enumerate(extents) if not isinstance(e, Ring))
         return dims, tuple(Index(d.index) for d in dims)
@@ -269,13 +270,12 @@ class _Writer:
         if isinstance(statement, Loop):
             extent = self.length if statement.index == self.axis else statement.extent
             return replace(statement, extent=extent, body=tuple(map(self._inside, statement.body)))
-        kernel = map_kernel(statement, self._scalar)
+        kernel = map_reduces(map_kernel(statement, self._scalar), lambda r: replace(r, dims=self._domain(r.dims)))
         stores = tuple(
             replace(new, at=self._subscripts(old.buffer, old.at))
             for old, new in zip(statement.stores, kernel.stores, strict=True)
         )
-        body = tuple(replace(s, dims=self._domain(s.dims)) if isinstance(s, Reduce) else s for s in kernel.body)
-        return Kernel(fresh(kernel.name, self.names), self._domain(kernel.dims), body, stores)
+        return Kernel(fresh(kernel.name, self.names), self._domain(kernel.dims), kernel.body, stores)
 
     def _domain(self, dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
         return tuple(Dim(d.index, self.length) if d.index == self.axis else d for d in dims)

@@ -8,7 +8,7 @@ the axis, as of a state's last step, becomes such a sum too, over the one point 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.program import (
@@ -23,7 +23,9 @@ from graphc.codegen.program import (
     Statement,
     Store,
     fresh,
+    kernels,
     map_kernel,
+    map_kernels,
 )
 from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps
 from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk, zero
@@ -51,11 +53,12 @@ class Split:
 
 
 def split(program: Program, axis: str, extent: Scalar) -> Split:
+    """The program's statements for an axis that comes in pieces."""
     made = Split(axis, extent, {b.name: b for b in program.buffers})
-    made.names |= set(made.buffers) | {kernel.name for kernel, _ in _placed(program.body, ())}
+    made.names |= set(made.buffers) | {kernel.name for kernel in kernels(program.body)}
     along = _varying(program, axis)
     for statement in program.body:
-        statement = _without_picks(statement, along, made)
+        (statement,) = map_kernels((statement,), lambda kernel: _without_picks(kernel, along, made))
         if isinstance(statement, Kernel):
             _split_kernel(statement, made)
         elif is_piecewise(statement, axis):
@@ -69,19 +72,10 @@ def is_piecewise(statement: Statement, axis: str) -> bool:
     """Whether a statement steps along the axis, or does the same at each of its points for itself."""
     if isinstance(statement, Loop) and statement.index == axis:
         return True
-    inside = [kernel for kernel, _ in _placed((statement,), ())]
+    inside = list(kernels((statement,)))
     own = stored((statement,))
     apart = all(Index(axis) in load.at for kernel in inside for load in loads(kernel) if load.buffer in own)
     return apart and all(any(d.index == axis for d in kernel.dims) for kernel in inside)
-
-
-def _placed(body: Iterable[Statement], dims: tuple[Dim, ...]) -> Iterator[tuple[Kernel, tuple[Dim, ...]]]:
-    """The kernels, and the dims of the loops around each."""
-    for statement in body:
-        if isinstance(statement, Loop):
-            yield from _placed(statement.body, (*dims, Dim(statement.index, statement.extent)))
-        else:
-            yield statement, dims
 
 
 # Loads from one place along the axis.
@@ -90,7 +84,7 @@ def _placed(body: Iterable[Statement], dims: tuple[Dim, ...]) -> Iterator[tuple[
 def _varying(program: Program, axis: str) -> dict[str, int]:
     """The temporaries that have a value for every point of the axis, and the dimension along which they have it."""
     places: dict[str, set[int | None]] = {b.name: set() for b in program.buffers if b.kind == "temp"}
-    for kernel, _ in _placed(program.body, ()):
+    for kernel in kernels(program.body):
         for store in kernel.stores:
             if store.buffer in places:
                 places[store.buffer].add(next((k for k, s in enumerate(store.at) if s == Index(axis)), None))
@@ -98,12 +92,9 @@ def _varying(program: Program, axis: str) -> dict[str, int]:
     return {name: place for name, place in single.items() if place is not None}
 
 
-def _without_picks(statement: Statement, along: dict[str, int], made: Split) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_without_picks(s, along, made) for s in statement.body))
-    lets = {let.name: let.value for step in statement.body for let in ((step,) if isinstance(step, Let) else step.body)}
-    inner = [d for step in statement.body if isinstance(step, Reduce) for d in step.dims]
-    dims = {d.index: d for d in (*statement.dims, *inner)}
+def _without_picks(kernel: Kernel, along: dict[str, int], made: Split) -> Kernel:
+    lets = kernel.lets
+    dims = {d.index: d for d in (*kernel.dims, *(d for reduce in kernel.reduces for d in reduce.dims))}
 
     def rule(scalar: Scalar) -> Scalar | None:
         if not isinstance(scalar, Load) or scalar.buffer not in along:
@@ -113,7 +104,7 @@ def _without_picks(statement: Statement, along: dict[str, int], made: Split) -> 
             return None
         return _picked(scalar, along[scalar.buffer], lets, dims, made)
 
-    return map_kernel(statement, lambda scalar: replaced(scalar, rule))
+    return map_kernel(kernel, lambda scalar: replaced(scalar, rule))
 
 
 def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim], made: Split) -> Scalar | None:
@@ -148,7 +139,7 @@ def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim],
 
 def _split_kernel(kernel: Kernel, made: Split) -> None:
     """Append a kernel: reductions over the axis that need no other such reduction first, then what needs them."""
-    over = [s for s in kernel.body if isinstance(s, Reduce) and _is_over(s, made.axis)]
+    over = [reduce for reduce in kernel.reduces if _is_over(reduce, made.axis)]
     if not over:
         made.body.append(Piecewise(kernel) if is_piecewise(kernel, made.axis) else kernel)
         return

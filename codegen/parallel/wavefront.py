@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from graphc.codegen.program import Buffer, Call, Const, Index, Kernel, Loop, Program, Ring, Scalar, Statement, kernels
-from graphc.codegen.uses import loads
+from graphc.codegen.program import Buffer, Call, Const, Index, Kernel, Loop, Program, Ring, Scalar, kernels
+from graphc.codegen.uses import Touch, touches
 from graphc.scalar import index, offset_from
 
 __all__ = ["Stage", "Wavefront", "wavefronts"]
@@ -84,22 +84,15 @@ def wavefronts(program: Program, grain: Grain) -> tuple[Wavefront, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Access:
-    buffer: str
-    at: tuple[Scalar, ...]
-    store: bool
-
-
 class _Search:
     """What is known of one program's statements."""
 
     def __init__(self, program: Program, grain: Grain) -> None:
         self.body, self.grain = program.body, grain
         self.buffers = program.declared
-        self.accesses = [tuple(dict.fromkeys(_accesses(statement))) for statement in program.body]
-        self.touched = [frozenset(access.buffer for access in accesses) for accesses in self.accesses]
-        self.stored = [frozenset(a.buffer for a in accesses if a.store) for accesses in self.accesses]
+        self.touches = [frozenset(t for k in kernels((s,)) for t in touches(k)) for s in program.body]
+        self.touched = [frozenset(touch.buffer for touch in found) for found in self.touches]
+        self.stored = [frozenset(touch.buffer for touch in found if touch.store) for found in self.touches]
         self.distances = cache(self._distances)
 
     def with_loops(self, loops: tuple[int, ...], start: int) -> Wavefront | None:
@@ -172,13 +165,13 @@ class _Search:
         first, second = self._walk(earlier, extent), self._walk(later, extent)
         return frozenset(
             self._distance(a, b, first, second)
-            for a in self.accesses[earlier]
-            for b in self.accesses[later]
+            for a in self.touches[earlier]
+            for b in self.touches[later]
             if a.buffer == b.buffer and a.buffer in shared and (a.store or b.store)
         )
 
     def _distance(
-        self, a: _Access, b: _Access, first: tuple[str, Scalar, int] | None, second: tuple[str, Scalar, int] | None
+        self, a: Touch, b: Touch, first: tuple[str, Scalar, int] | None, second: tuple[str, Scalar, int] | None
     ) -> int | None:
         if first is None or second is None:
             return None
@@ -197,12 +190,6 @@ class _Search:
                 if found:
                     result[j, k] = max(-d for d in found) if later.descending else max(found)
         return result
-
-
-def _accesses(statement: Statement) -> list[_Access]:
-    inside = list(kernels((statement,)))
-    read = [_Access(load.buffer, load.at, False) for kernel in inside for load in loads(kernel)]
-    return read + [_Access(store.buffer, store.at, True) for kernel in inside for store in kernel.stores]
 
 
 def _offset(subscript: Scalar, name: str, points: Scalar) -> int | None:

@@ -14,7 +14,8 @@ of the machine at hand (`graphc.codegen.team.measure`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ from graphc.codegen.parallel.core import Core
 from graphc.codegen.parallel.partition import SKIPPED, THREAD, Cut, Partition, Strategy
 from graphc.codegen.parallel.wavefront import Stage, Wavefront
 from graphc.codegen.parallel.wavefront_schedule import Rounds, rounds, whole
-from graphc.codegen.program import Kernel, Program, Statement, kernels
+from graphc.codegen.program import Program, Statement, kernels, nested_kernels
 
 __all__ = ["Shares", "bounds", "in_rounds", "picks", "shares", "table"]
 
@@ -161,7 +162,9 @@ def _estimate(
     sums = 0.0  # of reductions inside loops
     read_again: dict[str, float] = {}
     steps = 1
-    for kernel, times, around in _kernels(statement, sizes, 1, frozenset()):
+    for kernel, loops in nested_kernels((statement,)):
+        times = math.prod(evaluate(loop.extent, sizes) for loop in loops)
+        around = {loop.index for loop in loops}
         cost = partition.costs[kernel.name]
         cut = strategy.cuts.get(kernel.name) if strategy is not None else None
         part = _largest(cut, sizes, threads)
@@ -180,17 +183,6 @@ def _estimate(
                 size = share * buffer_bytes(program.buffer(operand.buffer), sizes)
                 read_again[operand.buffer] = max(read_again.get(operand.buffer, 0.0), size)
     return total + max(sums, steps * core.reading(sum(read_again.values())))
-
-
-def _kernels(
-    statement: Statement, sizes: Mapping[str, int], times: int, around: frozenset[str]
-) -> Iterator[tuple[Kernel, int, frozenset[str]]]:
-    """The kernels, how often each runs, and the loops around it."""
-    if isinstance(statement, Kernel):
-        yield statement, times, around
-        return
-    for inner in statement.body:
-        yield from _kernels(inner, sizes, times * evaluate(statement.extent, sizes), around | {statement.index})
 
 
 # The table.

@@ -22,17 +22,16 @@ from graphc.codegen.program import (
     Index,
     Kernel,
     Load,
-    Loop,
     Program,
     Reduce,
-    Ring,
     Scalar,
-    Statement,
     Store,
     kernels,
     map_kernel,
+    map_kernels,
+    map_reduces,
 )
-from graphc.codegen.uses import loaded, stored
+from graphc.codegen.uses import touched
 from graphc.scalar import replaced, replaced_inside, walk
 
 __all__ = ["layout"]
@@ -43,11 +42,14 @@ LONG = 16  # elements: a dim that fills a vector
 
 
 def layout(program: Program) -> Program:
+    """The program with temporaries whose last dim is one that can run in vector lanes."""
     last = _last_dims(program)
     if not last:
         return program
     buffers = tuple(_turned(b, last) for b in program.buffers)
-    return replace(program, buffers=buffers, body=tuple(_statement(s, last, program) for s in program.body))
+    return replace(
+        program, buffers=buffers, body=map_kernels(program.body, lambda kernel: _kernel(kernel, last, program))
+    )
 
 
 def _last_dims(program: Program) -> dict[str, int]:
@@ -67,7 +69,7 @@ def _wishes(kernel: Kernel, program: Program) -> Iterator[tuple[str, int]]:
     windowed = {name for a in accesses for name in a.windowed}
     if not windowed:
         return
-    temps = {b.name for b in program.buffers if b.kind == "temp" and not any(isinstance(d, Ring) for d in b.dims)}
+    temps = {b.name for b in program.buffers if b.kind == "temp" and not b.has_ring}
     extents = _extents(kernel)
     for a in accesses:
         plain = [(extents[s.name], k) for k, s in enumerate(a.at) if isinstance(s, Index) and s.name in extents]
@@ -110,7 +112,7 @@ class _Access:
 def _accesses(kernel: Kernel, access: Access) -> list[_Access]:
     own = {dim.index for dim in kernel.dims}
     found = []
-    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+    for reduce in kernel.reduces:
         bound = {dim.index for dim in reduce.dims}
         for load in {load for value in reduce.values for load in access.loads(value)}:
             shared = [access.dependence(s) for s in load.at]
@@ -121,7 +123,7 @@ def _accesses(kernel: Kernel, access: Access) -> list[_Access]:
 
 def _extents(kernel: Kernel) -> dict[str, int]:
     """The known lengths of a kernel's dims and of its reductions'."""
-    dims = [*kernel.dims, *(dim for step in kernel.body if isinstance(step, Reduce) for dim in step.dims)]
+    dims = [*kernel.dims, *(dim for reduce in kernel.reduces for dim in reduce.dims)]
     return {dim.index: int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const)}
 
 
@@ -129,7 +131,7 @@ def _work(kernel: Kernel) -> int:
     """How often a kernel's reductions are gone through; of lengths that come with the data, at one point."""
     extents = _extents(kernel)
     points = math.prod(extents.get(dim.index, 1) for dim in kernel.dims)
-    inner = [math.prod(extents.get(d.index, 1) for d in s.dims) for s in kernel.body if isinstance(s, Reduce)]
+    inner = [math.prod(extents.get(dim.index, 1) for dim in reduce.dims) for reduce in kernel.reduces]
     return points * max(inner, default=1)
 
 
@@ -144,15 +146,13 @@ def _turned(buffer: Buffer, last: Mapping[str, int]) -> Buffer:
     return replace(buffer, dims=_to_end(buffer.dims, last[buffer.name])) if buffer.name in last else buffer
 
 
-def _statement(statement: Statement, last: Mapping[str, int], program: Program) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_statement(s, last, program) for s in statement.body))
-    if (loaded((statement,)) | stored((statement,))).isdisjoint(last):
-        return statement
-    turned = map_kernel(statement, lambda scalar: _moved(scalar, last))
+def _kernel(kernel: Kernel, last: Mapping[str, int], program: Program) -> Kernel:
+    if last.keys().isdisjoint(touched((kernel,))):
+        return kernel
+    turned = map_kernel(kernel, lambda scalar: _moved(scalar, last))
     stores = tuple(replace(s, at=_subscripts(s, last)) for s in turned.stores)
-    kernel = replace(turned, stores=stores)
-    return _ordered(kernel, last, _windowed(kernel, program))
+    turned = replace(turned, stores=stores)
+    return _ordered(turned, last, _windowed(turned, program))
 
 
 def _moved(scalar: Scalar, last: Mapping[str, int]) -> Scalar:
@@ -187,8 +187,7 @@ def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Ker
             if dim.index not in windowed.places and extents.get(dim.index, 0) >= LONG
         }
     dims = tuple(sorted(kernel.dims, key=lambda dim: rank.get(dim.index, -1)))
-    body = tuple(_inside(step, windowed) if isinstance(step, Reduce) else step for step in kernel.body)
-    return replace(kernel, dims=dims, body=body)
+    return map_reduces(replace(kernel, dims=dims), lambda reduce: _inside(reduce, windowed))
 
 
 def _inside(reduce: Reduce, windowed: Windowed) -> Reduce:

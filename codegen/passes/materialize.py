@@ -26,16 +26,15 @@ from graphc.codegen.program import (
     Kernel,
     Load,
     Program,
-    Reduce,
     Ring,
     Scalar,
     Statement,
     Store,
     kernels,
     map_kernel,
-    scalars,
 )
-from graphc.scalar import replaced, walk
+from graphc.codegen.uses import loads
+from graphc.scalar import replaced, with_indices
 
 __all__ = ["materialize"]
 
@@ -80,7 +79,7 @@ def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, tuple[_Vi
     read: dict[str, set[_View | None]] = {}
     for kernel in kernels(program.body):
         served = views.get(kernel, {})
-        for load in {part for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Load)}:
+        for load in set(loads(kernel)):
             read.setdefault(load.buffer, set()).add(served[load][0] if load in served else None)
     found: dict[str, _View] = {}
     for statement in program.body:
@@ -88,7 +87,7 @@ def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, tuple[_Vi
             (store,) = statement.stores
             plain = store.at == tuple(Index(dim.index) for dim in statement.dims) and not store.accumulate
             seen = read.get(store.buffer, set())
-            if plain and len(seen) == 1 and not any(isinstance(step, Reduce) for step in statement.body):
+            if plain and len(seen) == 1 and not statement.reduces:
                 (view,) = seen
                 found |= {} if view is None else {store.buffer: view}
     return found
@@ -98,7 +97,7 @@ def _views(kernel: Kernel, settled: set[str], program: Program) -> dict[Load, tu
     """The loads of a kernel that a copy is to serve, each with the indices at which it reads the copy."""
     access = Access(kernel, program)
     found = {}
-    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+    for reduce in kernel.reduces:
         extents = {dim.index: dim.extent for dim in (*kernel.dims, *reduce.dims)}
         for load in dict.fromkeys(load for value in reduce.values for load in access.loads(value)):
             order = _order(load, extents, access) if set(extents) > access.dependence(load) - {MEMORY} else []
@@ -122,7 +121,7 @@ def _order(load: Load, extents: Mapping[str, Scalar], access: Access) -> list[st
 
 def _larger(extents: Sequence[Scalar], source: Buffer) -> bool:
     """Whether so many elements are more than the source has, for all that is known."""
-    if any(isinstance(dim, Ring) for dim in source.dims):
+    if source.has_ring:
         return True
     ours, theirs = _count(extents), _count([dim for dim in source.dims if not isinstance(dim, Ring)])
     return ours[1] != theirs[1] or ours[0] > theirs[0]
@@ -156,7 +155,7 @@ def _storing(kernel: Kernel, view: _View, buffer: Buffer) -> Kernel:
     """The kernel that stores a source, storing what the view sees of it instead."""
     copy = _copy(view, buffer)
     where = {dim.index: subscript for dim, subscript in zip(kernel.dims, view.at, strict=True)}
-    moved = map_kernel(kernel, lambda s: replaced(s, lambda p: where.get(p.name) if isinstance(p, Index) else None))
+    moved = map_kernel(kernel, lambda scalar: with_indices(scalar, where))
     return replace(moved, dims=copy.dims, stores=(replace(copy.stores[0], value=moved.stores[0].value),))
 
 

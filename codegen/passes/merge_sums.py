@@ -14,20 +14,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from graphc.codegen.program import Accumulate, Call, Kernel, Let, Program, Reduce, Ref, Scalar, Statement, scalars
+from graphc.codegen.program import Accumulate, Call, Kernel, Let, Program, Reduce, Ref, Scalar, map_kernels, scalars
 from graphc.scalar import call, walk
 
 __all__ = ["merge_sums"]
 
 
 def merge_sums(program: Program) -> Program:
-    return replace(program, body=tuple(map(_statement, program.body)))
-
-
-def _statement(statement: Statement) -> Statement:
-    if isinstance(statement, Kernel):
-        return _kernel(statement)
-    return replace(statement, body=tuple(map(_statement, statement.body)))
+    """The program with one sum in the place of two that are only added up."""
+    return replace(program, body=map_kernels(program.body, _kernel))
 
 
 def _kernel(kernel: Kernel) -> Kernel:

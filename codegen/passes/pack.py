@@ -37,6 +37,7 @@ from graphc.codegen.program import (
     Scalar,
     Statement,
     Store,
+    map_reduces,
 )
 from graphc.codegen.tiling.vectorize import vector_index
 from graphc.codegen.uses import stored
@@ -153,21 +154,19 @@ def _copy(turn: _Turn, source: Buffer, time: int) -> Kernel:
 
 def _turn_kernel(kernel: Kernel, around: tuple[Loop, ...], program: Program) -> tuple[Kernel, set[_Wanted]]:
     """The kernel reading copies, and which it reads."""
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    vector = vector_index(kernel, program) if reduces else None
+    vector = vector_index(kernel, program) if kernel.reduces else None
     if vector is None:
         return kernel, set()
     access = Access(kernel, program)
     turns: dict[Load, _Turn] = {}
     wanted: set[_Wanted] = set()
-    for reduce, load in {(r, load) for r in reduces for scalar in r.values for load in access.loads(scalar)}:
+    for reduce, load in {(r, load) for r in kernel.reduces for scalar in r.values for load in access.loads(scalar)}:
         depth = _depth(load, kernel, around, access)
         turn = None if depth is None else _panels(load, reduce, kernel, access) or _turn(load, reduce, vector, access)
         if turn is not None and depth is not None:
             turns[load] = turn
             wanted.add(_Wanted(turn, depth))
-    body = tuple(_reading(step, turns) if isinstance(step, Reduce) else step for step in kernel.body)
-    return replace(kernel, body=body), wanted
+    return map_reduces(kernel, lambda reduce: _reading(reduce, turns)), wanted
 
 
 def _depth(load: Load, kernel: Kernel, around: tuple[Loop, ...], access: Access) -> int | None:
@@ -202,9 +201,10 @@ def _panels(load: Load, reduce: Reduce, kernel: Kernel, access: Access) -> _Turn
     moving = [k for k, s in enumerate(load.at) if isinstance(s, Index) and s.name in own]
     if len(moving) != 1:
         return None
-    extents = access.buffers[load.buffer].dims
+    buffer = access.buffers[load.buffer]
+    extents = buffer.dims
     extent = extents[moving[0]]
-    if not isinstance(extent, Const) or extent.value <= PANEL or any(isinstance(e, Ring) for e in extents):
+    if not isinstance(extent, Const) or extent.value <= PANEL or buffer.has_ring:
         return None
     if moving[0] == len(extents) - 1 and extent.value <= ROW:
         return None
@@ -220,7 +220,7 @@ def _strided_dim(load: Load, vector: str, access: Access) -> int | None:
     moving = [dim for dim, subscript in enumerate(load.at) if vector in access.dependence(subscript)]
     if len(moving) != 1 or moving[0] == len(load.at) - 1:
         return None
-    if any(isinstance(dim, Ring) for dim in access.buffers[load.buffer].dims):
+    if access.buffers[load.buffer].has_ring:
         return None
     return moving[0] if coefficient(load.at[moving[0]], vector, access) == index(1) else None
 

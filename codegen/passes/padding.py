@@ -23,18 +23,17 @@ from graphc.codegen.program import (
     Index,
     Kernel,
     Load,
-    Loop,
     Program,
-    Reduce,
     Ring,
     Scalar,
     Statement,
     Store,
     kernels,
     map_kernel,
+    map_kernels,
 )
 from graphc.codegen.uses import stored
-from graphc.scalar import call, conjunction, holds, index, replaced, replaced_inside
+from graphc.scalar import call, conjunction, conjuncts, holds, index, replaced, replaced_inside
 
 __all__ = ["pad"]
 
@@ -68,6 +67,7 @@ class Guarded:
 
 
 def pad(program: Program) -> Program:
+    """The program with borders in memory around the temporaries that products read in windows."""
     found = [(kernel, guarded) for kernel in kernels(program.body) for guarded in _guarded(kernel, program)]
     borders: dict[str, Border | None] = {}
     for _, guarded in found:
@@ -85,7 +85,7 @@ def pad(program: Program) -> Program:
         for name in sorted(here - filled):
             body += _fills(program.buffer(name), chosen[name])
         filled |= here
-        body.append(_statement(statement, chosen, free))
+        body += map_kernels((statement,), lambda kernel: _kernel(kernel, chosen, free))
     buffers = tuple(_widened(b, chosen[b.name]) if b.name in chosen else b for b in program.buffers)
     return replace(program, buffers=buffers, body=tuple(body))
 
@@ -97,7 +97,7 @@ def _guarded(kernel: Kernel, program: Program) -> Iterator[Guarded]:
     """The guarded loads that a kernel's products read."""
     access = Access(kernel, program)
     extents = {dim.index: dim.extent for dim in kernel.dims}
-    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+    for reduce in kernel.reduces:
         inside = extents | {dim.index: dim.extent for dim in reduce.dims}
         for total in reduce.sums:
             for part in access.terms(total.value):
@@ -117,11 +117,11 @@ def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar])
                 return None
             buffer = access.buffers[load.buffer]
             bordered = buffer.kind == "temp" and holds(buffer.dtype, fill.value)
-            if not bordered or any(isinstance(dim, Ring) for dim in buffer.dims):
+            if not bordered or buffer.has_ring:
                 return None
             sizes = [int(dim.value) if isinstance(dim, Const) else None for dim in buffer.dims]
             rest, checked = [], set()
-            for part in _conjuncts(access.resolve(condition), access):
+            for part in conjuncts(condition, access.resolve):
                 dim = _bounds_check(part, load, sizes)
                 checked |= set() if dim is None else {dim}
                 rest += [part] if dim is None else []
@@ -137,15 +137,6 @@ def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar])
             border = Border(tuple(before), tuple(after), fill)
             return Guarded(scalar, load, border, conjunction(rest)) if isinstance(scalar, Call) else None
     return None
-
-
-def _conjuncts(condition: Scalar, access: Access) -> Iterator[Scalar]:
-    match access.resolve(condition):
-        case Call("and", (a, b), "bool"):
-            yield from _conjuncts(a, access)
-            yield from _conjuncts(b, access)
-        case part:
-            yield part
 
 
 def _bounds_check(condition: Scalar, load: Load, sizes: list[int | None]) -> int | None:
@@ -218,13 +209,9 @@ def _fill(name: str, region: list[tuple[int, Scalar | Ring]], buffer: Buffer, bo
     return Kernel(name, dims, (), (Store(buffer.name, at, border.fill),))
 
 
-def _statement(
-    statement: Statement, borders: Mapping[str, Border], free: Mapping[tuple[str, Call], Guarded]
-) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_statement(s, borders, free) for s in statement.body))
-    kernel = map_kernel(statement, lambda scalar: _shifted(scalar, statement.name, borders, free))
-    return replace(kernel, stores=tuple(replace(s, at=_moved(s.buffer, s.at, borders)) for s in kernel.stores))
+def _kernel(kernel: Kernel, borders: Mapping[str, Border], free: Mapping[tuple[str, Call], Guarded]) -> Kernel:
+    shifted = map_kernel(kernel, lambda scalar: _shifted(scalar, kernel.name, borders, free))
+    return replace(shifted, stores=tuple(replace(s, at=_moved(s.buffer, s.at, borders)) for s in shifted.stores))
 
 
 def _shifted(

@@ -23,8 +23,6 @@ from graphc.codegen.program import (
     Accumulate,
     Buffer,
     Call,
-    Const,
-    Dim,
     Index,
     Kernel,
     Let,
@@ -39,7 +37,7 @@ from graphc.codegen.program import (
     scalars,
 )
 from graphc.codegen.uses import used_steps
-from graphc.scalar import call, guarded, index, replaced, walk, zero
+from graphc.scalar import call, guarded, index, walk, with_indices, zero
 
 __all__ = ["scatter"]
 
@@ -48,6 +46,7 @@ _STORING = 8  # elements, or vectors of them, that are compared and added in the
 
 
 def scatter(program: Program) -> Program:
+    """The program in which each term is added to the row that it names, where rows asked terms."""
     made = _Scattering(program)
     body = tuple(made.statements(program.body))
     return replace(program, buffers=(*program.buffers, *made.buffers), body=body)
@@ -104,12 +103,8 @@ class _Scattering:
 
 def _worth(choice: SegmentSum, kernel: Kernel) -> bool:
     """Whether there are rows enough. Of a table of numbers, rows are compared in lanes, but stored to one by one."""
-    in_lanes = kernel.dims[-1] is not choice.row and not _shorter(kernel.dims[-1], _LANES)
-    return not _shorter(choice.row, _STORING if in_lanes else _STORING * _LANES)
-
-
-def _shorter(dim: Dim, length: int) -> bool:
-    return isinstance(dim.extent, Const) and dim.extent.value < length
+    in_lanes = kernel.dims[-1] is not choice.row and not kernel.dims[-1].is_shorter(_LANES)
+    return not choice.row.is_shorter(_STORING if in_lanes else _STORING * _LANES)
 
 
 def _home(kernel: Kernel, total: Accumulate, access: Access) -> _Home | None:
@@ -143,7 +138,7 @@ def _sending(kernel: Kernel, choice: SegmentSum, place: Load, name: str) -> Kern
     if when is not None:
         belongs = call("and", when, belongs)
     target = call("select", belongs, chosen, index(0))
-    at = tuple(replaced(s, lambda part: target if part == Index(row.index) else None) for s in place.at)
+    at = tuple(with_indices(subscript, {row.index: target}) for subscript in place.at)
     store = Store(place.buffer, at, call("select", belongs, term, zero(place.dtype)), accumulate=True)
     steps = [part for step in kernel.body for part in (lets if step is reduce else (step,))]
     dims = (*reduce.dims, *(dim for dim in kernel.dims if dim is not row))

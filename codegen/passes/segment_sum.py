@@ -30,9 +30,8 @@ class SegmentSum:
 
 def segment_sums(kernel: Kernel, access: Access) -> Iterator[SegmentSum]:
     """Those for which it takes neither a row nor another sum to know the terms and where they belong."""
-    for reduce in kernel.body:
-        for total in reduce.sums if isinstance(reduce, Reduce) else ():
-            assert isinstance(reduce, Reduce)
+    for reduce in kernel.reduces:
+        for total in reduce.sums:
             choice = _selected(kernel, reduce, total, access)
             if choice is not None and _independent(choice, access):
                 yield choice

@@ -37,6 +37,7 @@ _MUCH = 1 << 12  # values added up in the subtotals of one index: enough to be w
 
 
 def split_reduction(program: Program) -> Program:
+    """The program with subtotals of sums over many points that leave few results."""
     body: list[Statement] = []
     buffers: list[Buffer] = []
     for statement in program.body:
@@ -52,12 +53,12 @@ def split_reduction(program: Program) -> Program:
 
 def _divisible(kernel: Kernel) -> Reduce | None:
     """The one reduction of a kernel of few points, if what stands inside its first dim is much."""
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     results = _points(kernel.dims)
-    if len(reduces) != 1 or results is None or results > _FEW or len(reduces[0].dims) < 2:
+    if len(kernel.reduces) != 1 or results is None or results > _FEW:
         return None
-    inside = _points(reduces[0].dims[1:])
-    return reduces[0] if inside is not None and inside * results >= _MUCH else None
+    (reduce,) = kernel.reduces
+    inside = _points(reduce.dims[1:]) if len(reduce.dims) > 1 else None
+    return reduce if inside is not None and inside * results >= _MUCH else None
 
 
 def _points(dims: Sequence[Dim]) -> int | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from graphc.codegen.access import Access
-from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Ref, Scalar, Statement
+from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Program, Reduce, Ref, Scalar, nested_kernels
 from graphc.codegen.target import Target
 from graphc.codegen.tiling.tile import MOST_VECTORS, Step, best_tile, row_sizes
 
@@ -69,7 +69,7 @@ def vector_index(
     With None, the kernel's points run one by one and each reduction has its own last dimension in lanes.
     """
     access = access or Access(kernel, program)
-    dims = [dim for dim in kernel.dims if not _shorter(dim, _SMALLEST_VECTOR)]
+    dims = [dim for dim in kernel.dims if not dim.is_shorter(_SMALLEST_VECTOR)]
     accumulating = [store for store in kernel.stores if store.accumulate]
     if accumulating:
         last = kernel.dims[-1:]
@@ -80,13 +80,13 @@ def vector_index(
         dims = list(last)
     if not dims:
         return None
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    if not reduces:
+    if not kernel.reduces:
         return max(dims, key=lambda dim: _contiguity(kernel, access, dim.index)).index
     last_index = dims[-1].index
-    varying = [r for r in reduces if last_index in access.reduce_dependence(r)]
+    varying = [r for r in kernel.reduces if last_index in access.reduce_dependence(r)]
     around = {dim.index for dim in kernel.dims if dim.extent != Const(1, "index")}
-    around |= _enclosing(whole or kernel, program.body)
+    loops = next((loops for other, loops in nested_kernels(program.body) if other == (whole or kernel)), ())
+    around |= {loop.index for loop in loops}
     if varying and all(_runs_along_itself(r, access, last_index, around) for r in varying):
         return None
     return last_index
@@ -94,7 +94,7 @@ def vector_index(
 
 def horizontal_index(reduce: Reduce) -> Dim:
     """The dimension of a reduction that runs in lanes when the kernel's points do not: the last that is long."""
-    long = [dim for dim in reduce.dims if not _shorter(dim, _SMALLEST_VECTOR)]
+    long = [dim for dim in reduce.dims if not dim.is_shorter(_SMALLEST_VECTOR)]
     return (long or list(reduce.dims))[-1]
 
 
@@ -152,9 +152,8 @@ def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
 
 def _tiled(kernel: Kernel, vector: str, access: Access) -> tuple[list[Reduce], str | None]:
     """The reductions that run in tiles, and the dimension of their rows."""
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    tiled = [reduce for reduce in reduces if vector in access.reduce_dependence(reduce)]
-    rows = len(tiled) == len(reduces) > 0 and not any(store.accumulate for store in kernel.stores)
+    tiled = [reduce for reduce in kernel.reduces if vector in access.reduce_dependence(reduce)]
+    rows = len(tiled) == len(kernel.reduces) > 0 and not any(store.accumulate for store in kernel.stores)
     return tiled, _row(kernel, tiled, vector, access) if rows else None
 
 
@@ -197,10 +196,6 @@ def _cover(extent: Scalar, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]
 
 def _extent(kernel: Kernel, name: str) -> Scalar:
     return next(dim.extent for dim in kernel.dims if dim.index == name)
-
-
-def _shorter(dim: Dim, length: int) -> bool:
-    return isinstance(dim.extent, Const) and dim.extent.value < length
 
 
 def _values(kernel: Kernel) -> Iterator[Scalar]:
@@ -251,20 +246,6 @@ def _runs_along_itself(reduce: Reduce, access: Access, vector: str, around: set[
     if not strided or not all(access.lane_step(x.buffer, x.at, own, 1) in (0, 1) for x in every):
         return False
     return any(around <= access.dependence(load) for load in strided)
-
-
-def _enclosing(kernel: Kernel, statements: tuple[Statement, ...]) -> set[str]:
-    """The indices of the loops around a kernel."""
-    for statement in statements:
-        if isinstance(statement, Loop) and _contains(statement, kernel):
-            return {statement.index} | _enclosing(kernel, statement.body)
-    return set()
-
-
-def _contains(statement: Statement, kernel: Kernel) -> bool:
-    if isinstance(statement, Loop):
-        return any(_contains(inner, kernel) for inner in statement.body)
-    return statement == kernel
 
 
 def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> str | None:

@@ -21,7 +21,7 @@ from graphc.codegen.memory.budget import parse_bytes
 from graphc.codegen.parallel.core import TYPICAL, Core
 from graphc.codegen.parallel.partition import partition
 from graphc.codegen.parallel.work_sharing import in_rounds, picks, shares
-from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels
+from graphc.codegen.program import Kernel, Loop, Program, Statement, kernels
 from graphc.codegen.target import Target
 from graphc.codegen.team.measure import this_core
 from graphc.codegen.uses import loaded, stored
@@ -226,7 +226,7 @@ class _Explainer:
     def _moved(self, loop: Loop) -> float:
         """Bytes of the values that the loop walks through once, from its first step to its last."""
         touched = [self.program.buffer(name) for name in loaded(loop.body) | stored(loop.body)]
-        walked = [b for b in touched if loop.extent in b.dims and not any(isinstance(d, Ring) for d in b.dims)]
+        walked = [b for b in touched if loop.extent in b.dims and not b.has_ring]
         return float(sum(buffer_bytes(b, self.sizes) for b in walked))
 
 

@@ -61,8 +61,7 @@ class LoopSummary:
         operations = sum(_is_operation(part) for scalar in applied for part in walk(scalar))
         stores = tuple(dict.fromkeys(store.buffer for store in kernel.stores))
         lines = tuple(self.lines[name] for name in stores if name in self.lines)
-        reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-        return KernelWork(kernel.name, tuple(map(self._products, reduces)), operations, stores, lines)
+        return KernelWork(kernel.name, tuple(map(self._products, kernel.reduces)), operations, stores, lines)
 
     def _products(self, reduce: Reduce) -> Products:
         lets = {let.name: let.value for let in reduce.body}

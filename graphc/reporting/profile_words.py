@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from graphc.checks.causality import components
 from graphc.codegen.lengths import evaluate, points_of
-from graphc.codegen.program import Kernel, Loop, Program, Reduce, Statement, kernels
+from graphc.codegen.program import Kernel, Loop, Program, Statement, kernels
 from graphc.pipeline.stages import Stages
 from graphc.reporting.loop_summary import LoopSummary, loop_summary
 
@@ -44,7 +44,6 @@ class Words:
         if isinstance(statement, Loop):
             return evaluate(statement.extent, sizes) * sum(self.operations(s, sizes) for s in statement.body)
         points = points_of(statement.dims, sizes)
-        reduces = [step for step in statement.body if isinstance(step, Reduce)]
         products = self.anatomy.work(statement).products
-        lengths = [points_of(reduce.dims, sizes) for reduce in reduces]
+        lengths = [points_of(reduce.dims, sizes) for reduce in statement.reduces]
         return 2.0 * points * sum(p.count * length for p, length in zip(products, lengths, strict=True))

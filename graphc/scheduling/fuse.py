@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import networkx
 
-from graphc.codegen.program import Dim, Reduce
+from graphc.codegen.program import Dim
 from graphc.codegen.uses import loaded, loads
 from graphc.ir import Axis, Node
 from graphc.ops.axis import STACK
@@ -105,9 +105,9 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
         reads=frozenset(r for r in builder.reads if r.node is not task.node or task.into),
         buffers=frozenset(loaded((kernel,))),
         strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)),
-        sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
+        sums=sum(len(reduce.sums) for reduce in kernel.reduces),
         depth=max(builder.depth.values(), default=0),
-        ranges=frozenset(step.dims for step in kernel.body if isinstance(step, Reduce)),
+        ranges=frozenset(reduce.dims for reduce in kernel.reduces),
     )
 
 
