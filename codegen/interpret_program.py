@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphc.codegen.lengths import buffer_shape
 from graphc.codegen.program import Buffer, Dim, Kernel, Let, Program, Reduce, Ring, Statement, Store
 from graphc.errors import InternalError
 from graphc.scalar import FUNCTIONS, STORED, Call, Const, Index, Load, Ref, Scalar, Size, computed, converted, nearest
@@ -36,12 +37,6 @@ def allocate(program: Program, arrays: Mapping[str, Array], sizes: Mapping[str, 
             garbage = _GARBAGE[computed(buffer.dtype)]
             complete[buffer.name] = np.full(buffer_shape(buffer, sizes), garbage, _DTYPES[buffer.dtype])
     return complete
-
-
-def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape of the array behind a buffer. A ring has as many places as it has slots."""
-    scope = _Scope({}, sizes, {})
-    return tuple(d.slots if isinstance(d, Ring) else _length(d, scope) for d in buffer.dims)
 
 
 def interpret(program: Program, arrays: dict[str, Array], sizes: Mapping[str, int]) -> None:
@@ -126,7 +121,7 @@ def _reduce(reduce: Reduce, outer: _Scope) -> dict[str, Array]:
     results = {}
     for total in reduce.sums:
         value = _evaluate(total.value, scope)
-        rest = neutral(total.op, value.dtype)
+        rest = total.identity.value
         # Every axis must be there in full before it is summed over, also where the value does not vary.
         full = np.broadcast_shapes(value.shape, active.shape, *(i.shape for i in scope.indices.values()))
         points = np.where(active, np.broadcast_to(value, full), value.dtype.type(rest))
@@ -135,13 +130,6 @@ def _reduce(reduce: Reduce, outer: _Scope) -> dict[str, Array]:
         else:
             results[total.name] = np.max(points, axis=axes, initial=rest)
     return results
-
-
-def neutral(op: str, dtype: npt.DTypeLike) -> Any:
-    """What a reduction over no points gives: 0, or the lowest value of the dtype."""
-    if op == "sum":
-        return 0
-    return -np.inf if np.issubdtype(dtype, np.floating) else np.iinfo(np.dtype(dtype)).min
 
 
 def _grid(dims: tuple[Dim, ...], scope: _Scope) -> dict[str, Array]:

@@ -6,10 +6,10 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 
-from graphc.codegen.program import Call, Const, Dim, Index, Scalar, Size
+from graphc.codegen.program import Buffer, Call, Const, Dim, Index, Ring, Scalar, Size
 from graphc.scalar import FUNCTIONS
 
-__all__ = ["evaluate", "length_of", "points_of", "step_name"]
+__all__ = ["buffer_shape", "evaluate", "length_of", "points_of", "step_name"]
 
 
 _EXACT: dict[str, Callable[..., int]] = {  # numpy's integers wrap around
@@ -42,6 +42,11 @@ def evaluate(extent: Scalar, sizes: Mapping[str, int]) -> int:
             exact = _EXACT.get(fn)
             return int(FUNCTIONS[fn].numpy(*values) if exact is None else exact(*values))
     raise TypeError(f"a length made of numbers and sizes was expected, not {extent}")
+
+
+def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of the array behind a buffer. A ring has as many places as it has slots."""
+    return tuple(dim.slots if isinstance(dim, Ring) else evaluate(dim, sizes) for dim in buffer.dims)
 
 
 def points_of(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:

@@ -65,8 +65,9 @@ class Loaded:
 
 
 def emit(program: Program, target: Target) -> Emitted:
-    shared = partition(program, target)
-    return Emitted(llvm_ir(program, target, shared), target, shared)
+    """Code of a program for a target."""
+    made = partition(program, target)
+    return Emitted(llvm_ir(program, target, made), target, made)
 
 
 def load(program: Program, target: Target | None = None) -> Loaded:

@@ -1,6 +1,6 @@
 """Which loop of a kernel runs in vector lanes, and which in registers side by side.
 
-In: a kernel. Out: its `Schedule`. A kernel without contractions runs its vector dimension in lanes. A
+In: a kernel. Out: its `Tiling`. A kernel without contractions runs its vector dimension in lanes. A
 contraction's vector dimension runs in lanes and over several vectors, and a second dimension, the row, over
 several rows: all their accumulators stay in registers, each operand loaded is used for a whole row or column
 of them, and there are enough independent chains to hide the latency of a fused multiply-add (Goto & van de
@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
 from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Program, Reduce, Ref, Scalar, nested_kernels
 from graphc.codegen.target import Target
 from graphc.codegen.tiling.tile import MOST_VECTORS, Step, best_tile, row_sizes
 
-__all__ = ["Schedule", "cycles", "horizontal_index", "length", "schedule", "vector_index"]
+__all__ = ["Tiling", "cycles", "horizontal_index", "length", "tiling_of", "vector_index"]
 
 _BYTES = {"float32": 4, "float64": 8, "int32": 4, "bool": 4, "index": 8}
 _SMALLEST_VECTOR = 4
 _CHAINS = 16  # sums side by side that hide the latency of an addition, and of the second-level cache
 _FIRST_LEVEL = 1 << 15  # bytes of the first-level cache
 _LINE = 64  # bytes of a cache line
-_BLOCK = 32  # rows: so many times is used what comes to the first-level cache
+_BLOCK = 32  # rows that reuse what was loaded into the first-level cache
 _MOST_STRIPS = 16
 _ONE_PIECE = 2  # times the depth: a reduction no longer than this is not cut
 _WAITING = 1 << 18  # bytes of accumulators that wait between the pieces of a reduction
@@ -35,7 +35,7 @@ _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class Tiling:
     """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side. A step goes
     through a tile row by row, or `by_vector`. Tiles of `block` rows go together through a reduction, `depth` of its
     points at a time. A single row has tiles of `wide` vectors.
@@ -98,45 +98,50 @@ def horizontal_index(reduce: Reduce) -> Dim:
     return (long or list(reduce.dims))[-1]
 
 
-def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
+def tiling_of(kernel: Kernel, program: Program, target: Target) -> Tiling:
+    """The tiling of a kernel that is estimated to take the fewest cycles on a target."""
     access = Access(kernel, program)
     lanes = target.lanes(max(_BYTES[dtype] for dtype in _dtypes(kernel, access)))
     vector = vector_index(kernel, program, access)
     if vector is None or lanes == 1:
-        return Schedule(None, lanes, 1, None, 1)
+        return Tiling(None, lanes, 1, None, 1)
     extent = _extent(kernel, vector)
     if isinstance(extent, Const):
         lanes = min(lanes, 1 << (int(extent.value) - 1).bit_length())
     tiled, row = _tiled(kernel, vector, access)
     if not tiled:
-        return Schedule(vector, lanes, 1, None, 1)
+        return Tiling(vector, lanes, 1, None, 1)
     tile = best_tile(_step(kernel, tiled, vector, row, lanes, target, access))
-    rows, vectors = tile.rows, tile.vectors
-    block = rows * -(-_BLOCK // rows)
-    depth = min(_depth(reduce, vector, row, lanes, rows, vectors, access) for reduce in tiled)
-    longest = max(map(length, tiled))
-    blocked = row is not None and longest > depth
-    if longest <= _ONE_PIECE * depth:
-        depth = int(longest)
-    widths = _cover(extent, lanes, (vectors, 1))
-    heights: tuple[int, ...] = (1,)
-    wide = 1
+    block = tile.rows * -(-_BLOCK // tile.rows)
+    tiling = Tiling(vector, lanes, tile.vectors, row, tile.rows, tile.by_vector, block)
+    tiling = replace(tiling, widths=_cover(extent, lanes, (tile.vectors, 1)))
+    depth, longest = min(_depth(reduce, tiling, access) for reduce in tiled), max(map(length, tiled))
     if row is not None:
-        heights = _cover(_extent(kernel, row), 1, row_sizes(rows))
-        if not isinstance(_extent(kernel, row), Const):
-            sums = max(len(reduce.sums) for reduce in tiled)
-            chains = min(_CHAINS, target.vector_registers * 3 // 4)
-            wide = max(1, min(MOST_VECTORS, chains // sums, max(_lengths(extent)) // lanes))
-    strips = 1
-    inside: tuple[str, ...] = ()
-    if row is not None and blocked:
-        waiting = sum(len(reduce.sums) for reduce in tiled) * block * vectors * lanes * _BYTES["float32"]
-        most = -(-int(extent.value) // (vectors * lanes)) if isinstance(extent, Const) else _MOST_STRIPS
-        strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
-        inside = _inside(kernel, tiled, row, vector, waiting * strips, access)
-    return Schedule(
-        vector, lanes, vectors, row, rows, tile.by_vector, block, depth, wide, widths, heights, strips, inside
-    )
+        tall = _extent(kernel, row)
+        wide = 1 if isinstance(tall, Const) else _wide(extent, tiled, tiling, target)
+        tiling = replace(tiling, heights=_cover(tall, 1, row_sizes(tile.rows)), wide=wide)
+        if longest > depth:
+            tiling = _in_pieces(kernel, tiled, tiling, access)
+    return replace(tiling, depth=int(longest) if longest <= _ONE_PIECE * depth else depth)
+
+
+def _wide(extent: Scalar, reduces: list[Reduce], tiling: Tiling, target: Target) -> int:
+    """The vectors of a tile of a single row: as many as it takes to hide latencies, and as there are."""
+    sums = max(len(reduce.sums) for reduce in reduces)
+    chains = min(_CHAINS, target.vector_registers * 3 // 4)
+    return max(1, min(MOST_VECTORS, chains // sums, max(_lengths(extent)) // tiling.lanes))
+
+
+def _in_pieces(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, access: Access) -> Tiling:
+    """The tiling of reductions that are cut into pieces: with as many strips, and points inside, as can wait between
+    the pieces."""
+    assert tiling.vector is not None
+    width = tiling.vectors * tiling.lanes
+    waiting = sum(len(reduce.sums) for reduce in reduces) * tiling.block * width * _BYTES["float32"]
+    extent = _extent(kernel, tiling.vector)
+    most = -(-int(extent.value) // width) if isinstance(extent, Const) else _MOST_STRIPS
+    strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
+    return replace(tiling, strips=strips, inside=_inside(kernel, reduces, tiling, waiting * strips, access))
 
 
 def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
@@ -157,16 +162,14 @@ def _tiled(kernel: Kernel, vector: str, access: Access) -> tuple[list[Reduce], s
     return tiled, _row(kernel, tiled, vector, access) if rows else None
 
 
-def _inside(
-    kernel: Kernel, reduces: list[Reduce], row: str, vector: str, waiting: int, access: Access
-) -> tuple[str, ...]:
+def _inside(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, waiting: int, access: Access) -> tuple[str, ...]:
     """The other dimensions, if they are short, for whose points the reductions read something again."""
-    if any(row not in access.dependence(total.value) for reduce in reduces for total in reduce.sums):
+    if any(tiling.row not in access.dependence(total.value) for reduce in reduces for total in reduce.sums):
         return ()
     every = [load for reduce in reduces for load in _reduce_loads(reduce, access)]
     found = []
     for dim in reversed(kernel.dims):
-        if dim.index in (vector, row) or all(dim.index in access.dependence(load) for load in every):
+        if dim.index in (tiling.vector, tiling.row) or all(dim.index in access.dependence(load) for load in every):
             continue
         if isinstance(dim.extent, Const) and waiting * dim.extent.value <= _MOST_WAITING:
             waiting *= int(dim.extent.value)
@@ -293,17 +296,18 @@ def _step(
     )
 
 
-def _depth(reduce: Reduce, vector: str, row: str | None, lanes: int, rows: int, vectors: int, access: Access) -> int:
+def _depth(reduce: Reduce, tiling: Tiling, access: Access) -> int:
     """The points of a reduction, a power of two, for which what one tile reads stays in the first-level cache."""
     own = reduce.dims[-1].index if reduce.dims else ""
     touched = 0
     for load in _reduce_loads(reduce, access):
         dependence, size = access.dependence(load), _BYTES[load.dtype]
-        if vector in dependence:
-            touched += vectors * lanes * size * (rows if row in dependence else 1)
+        rows = tiling.rows if tiling.row in dependence else 1
+        if tiling.vector in dependence:
+            touched += tiling.vectors * tiling.lanes * size * rows
         else:
             along = access.lane_step(load.buffer, load.at, own, 1) in (0, 1)
-            touched += max(size if along else _LINE, size * rows if row in dependence else size)
+            touched += max(size if along else _LINE, size * rows)
     return max(_SHALLOWEST, 1 << round(math.log2(_FIRST_LEVEL / max(1, touched))))
 
 

@@ -17,7 +17,8 @@ from graphc.checkpoint import write_whole
 from graphc.checks.arguments import call_lengths
 from graphc.codegen.cpu.c_function import ALIGNMENT, built_in, c_function, fields
 from graphc.codegen.cpu.jit import Emitted
-from graphc.codegen.memory.arena import arena, buffer_bytes, buffer_shape
+from graphc.codegen.lengths import buffer_shape
+from graphc.codegen.memory.arena import arena, buffer_bytes
 from graphc.codegen.parallel.partition import partition
 from graphc.codegen.passes.specialize import specialize
 from graphc.codegen.program import Buffer, Program

@@ -20,7 +20,7 @@ from graphc.codegen.memory.arena import buffer_bytes
 from graphc.codegen.memory.budget import parse_bytes
 from graphc.codegen.parallel.core import TYPICAL, Core
 from graphc.codegen.parallel.partition import partition
-from graphc.codegen.parallel.work_sharing import in_rounds, picks, shares
+from graphc.codegen.parallel.work_sharing import Estimator, shares
 from graphc.codegen.program import Kernel, Loop, Program, Statement, kernels
 from graphc.codegen.target import Target
 from graphc.codegen.team.measure import this_core
@@ -211,8 +211,8 @@ class _Explainer:
             if stage is None:
                 continue
             made = shares(program, self.partition, sizes, THREADS, self.core).waves[number]
-            way = made or in_rounds(wave, self.partition, program, sizes, THREADS, self.core)
-            picked = picks(program, self.partition, sizes, THREADS, self.core)
+            estimator = Estimator(program, self.partition, sizes, self.core)
+            way, picked = made or estimator.in_rounds(wave, THREADS), estimator.picks(THREADS)
             apart = sum(picked[s.position][1] for s in wave.stages)
             others = {s.position for s in wave.stages} - {position}
             names = tuple(n for part in self.cycles if self._position(part) in others for n in sorted(part.states))

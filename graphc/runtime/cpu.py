@@ -17,7 +17,8 @@ import numpy as np
 from graphc.checks.arguments import Arguments, check_arguments, check_bound, check_updated
 from graphc.checks.index_checks import IndexCheck, check_indices
 from graphc.codegen.cpu.jit import Loaded
-from graphc.codegen.memory.arena import ALIGNMENT, PAGE, STAGGER, Arena, arena, buffer_bytes, buffer_shape
+from graphc.codegen.lengths import buffer_shape
+from graphc.codegen.memory.arena import ALIGNMENT, PAGE, STAGGER, Arena, arena, buffer_bytes
 from graphc.codegen.parallel.core import TYPICAL
 from graphc.codegen.parallel.partition import CLOCKS
 from graphc.codegen.parallel.work_sharing import Shares, shares
@@ -43,19 +44,19 @@ _RUNNING = "this bound call is running on another thread, in the memory that it 
 class Code:
     """What a call runs: a program in this process, and its sizes: the axes' lengths, and what else it asks for.
 
-    `beside`: statements may run beside each other, though that takes more memory.
+    `concurrent`: statements may run beside each other, though that takes more memory.
     """
 
     program: Program
     loaded: Loaded
     sizes: Mapping[str, int]
-    beside: bool
+    concurrent: bool
 
     def shares(self, threads: int) -> Shares:
         """How a call is shared out among at most so many threads."""
         usable = threads if SUPPORTED else 1
         core = this_core() if usable > 1 else TYPICAL
-        return shares(self.program, self.loaded.emitted.partition, self.sizes, usable, core, self.beside)
+        return shares(self.program, self.loaded.emitted.partition, self.sizes, usable, core, self.concurrent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ class Runner:
         code = self.choose({axis.name: extent for axis, extent in arguments.sizes.items()})
         program, sizes = code.program, code.sizes
         together = code.shares(self.threads)
-        placed = arena(program, sizes, together.moments)
+        placed = arena(program, sizes, together.time_slots)
         outputs = sum(buffer_bytes(b, sizes) for b in program.buffers if b.kind == "output")
         check_memory(placed.size + outputs, "the call")
         counts = (ctypes.c_int64 * max(len(program.sizes), 1))(*(sizes[s] for s in program.sizes))
