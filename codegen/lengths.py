@@ -24,12 +24,13 @@ _EXACT: dict[str, Callable[..., int]] = {  # numpy's integers wrap around
 
 
 def step_name(index: str) -> str:
-    """The name under which sizes have the step at which a loop is."""
+    """The name under which `sizes` hold at which step a loop is."""
     return f"step of {index}"
 
 
 def evaluate(extent: Scalar, sizes: Mapping[str, int]) -> int:
-    """A length, given those that come with the data; in a loop, that at the step that `sizes` have, or at step 0."""
+    """The value of a length. `sizes` hold the lengths that come with the data, and may hold the steps at which loops
+    are (`step_name`); a loop whose step they do not hold is at step 0."""
     match extent:
         case Const(value):
             return int(value)
@@ -50,10 +51,10 @@ def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def points_of(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:
-    """How many points so many dims have."""
+    """How many points these dims have together."""
     return math.prod(evaluate(dim.extent, sizes) for dim in dims)
 
 
 def length_of(dims: Iterable[Dim]) -> int:
-    """How many points the dims have whose lengths are numbers in the program."""
+    """How many points these dims have together, leaving out those whose length comes with the data."""
     return math.prod(int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const))

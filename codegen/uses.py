@@ -70,13 +70,13 @@ def references(scalar: Scalar | None) -> set[str]:
 
 
 def reduce_references(reduce: Reduce) -> set[str]:
-    """The names from outside that a reduction uses."""
+    """The names that a reduction uses and that are made outside of it."""
     used = {name for scalar in (reduce.when, *reduce.values) for name in references(scalar)}
     return used - {let.name for let in reduce.body}
 
 
 def terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
-    """What a value adds up, through names. A name that it adds more than once is a term: written out, 30 doublings
+    """What a value adds up, through names. A name that it adds more than once is one term: written out, 30 doublings
     would be a billion terms."""
     uses: Counter[str] = Counter()
 
@@ -105,7 +105,7 @@ def terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
 
 
 def used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:
-    """The steps whose names the stores need, directly or through other steps."""
+    """The steps that the stores need, directly or through other steps."""
     used = {name for store in stores for scalar in (*store.at, store.value) for name in references(scalar)}
     kept: list[Let | Reduce] = []
     for step in reversed(body):

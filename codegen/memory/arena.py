@@ -1,4 +1,4 @@
-"""arena: where the temporaries of one call lie, and how many bytes the call takes.
+"""Where the temporaries of one call lie, and how many bytes the call takes.
 
 In: a Program and the lengths of a call. Out: offsets in one block of memory, found by exact integers before any memory
 is taken. Temporaries whose lives do not overlap share memory.
@@ -47,7 +47,7 @@ class Arena:
 
 
 def arena(program: Program, sizes: Mapping[str, int], time_slots: TimeSlots | None = None) -> Arena:
-    """Place the temporaries, the largest first, each at the lowest offset that is free while it lives.
+    """Places the temporaries, the largest first, each at the lowest offset that is free while it lives.
 
     Statements run in the order of `time_slots`; None: one after another.
     """
@@ -78,7 +78,7 @@ def _lives(program: Program, time_slots: TimeSlots) -> dict[str, tuple[int, int]
 
 
 def buffer_bytes(buffer: Buffer, sizes: Mapping[str, int]) -> int:
-    """The size of a buffer, by exact integers: a call checks it before any memory is taken."""
+    """The size of a buffer, by exact integers: it is checked before any memory is taken."""
     total = 1 if buffer.dtype == "bool" else np.dtype(buffer.dtype).itemsize
     for extent in buffer_shape(buffer, sizes):
         total *= extent
@@ -92,8 +92,9 @@ def buffer_bytes(buffer: Buffer, sizes: Mapping[str, int]) -> int:
 class MemoryUse:
     """The bytes of one call: what it takes from the machine, and the caller's arrays that it reads.
 
-    `results` are the arrays that it returns, `workspace` is the block in which everything else lies, and `buffers` are
-    the sizes of results and temporaries, the largest first; temporaries that are not needed at one time share memory.
+    `results` are the arrays that it returns. `workspace` is the block in which all temporaries lie. `given` are the
+    caller's arrays. `buffers` are the sizes of results and temporaries, the largest first; temporaries that are needed
+    at different times share memory.
     """
 
     results: int
@@ -113,7 +114,7 @@ class MemoryUse:
 
 
 def memory_use(program: Program, sizes: Mapping[str, int], time_slots: TimeSlots | None = None) -> MemoryUse:
-    """What a call with these lengths takes whose statements run in the order of `time_slots`."""
+    """What a call with these lengths takes if its statements run in the order of `time_slots`."""
     every = {b.name: buffer_bytes(b, sizes) for b in program.buffers}
     kinds = {b.name: b.kind for b in program.buffers}
     own = [name for name in every if kinds[name] in ("output", "temp")]
@@ -126,7 +127,7 @@ def memory_use(program: Program, sizes: Mapping[str, int], time_slots: TimeSlots
 
 
 def readable(size: float) -> str:
-    """Bytes in the largest binary unit of which there is one: 1536 is "1.5 KiB"."""
+    """Bytes in the largest unit of which there is at least one: 1536 is "1.5 KiB"."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

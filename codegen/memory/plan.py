@@ -1,4 +1,4 @@
-"""plan: what a Program keeps in memory. `graphc.codegen.memory.arena` says where, once the lengths are known.
+"""What a Program keeps in memory. `graphc.codegen.memory.arena` says where, once the lengths are known.
 
 1. A value that nothing loads is not stored; a kernel that stores nothing is dropped.
 2. A value that only the loop that computes it reads, at most k steps later, keeps a ring of k + 1 steps.
@@ -37,7 +37,8 @@ def _without_unread(program: Program) -> Program:
 
 
 def with_stores(statement: Statement, keep: set[str]) -> Statement | None:
-    """A statement that stores to these buffers alone, and computes what that takes; None if it stores to none."""
+    """The statement, storing to these buffers alone and computing only what that takes; None if it stores to none of
+    them."""
     if isinstance(statement, Loop):
         body = tuple(s for s in (with_stores(s, keep) for s in statement.body) if s is not None)
         return replace(statement, body=body) if body else None
@@ -49,7 +50,7 @@ def with_stores(statement: Statement, keep: set[str]) -> Statement | None:
 
 
 def rings(program: Program) -> Program:
-    """The program in which a value keeps no more steps of a loop than the loop reads."""
+    """The program in which a value keeps as many steps of a loop as the loop reads."""
     found: dict[str, list[tuple[Touch, tuple[Loop, ...]]]] = {}
     for kernel, loops in nested_kernels(program.body):
         for touch in touches(kernel):
@@ -58,8 +59,8 @@ def rings(program: Program) -> Program:
 
 
 def _with_ring(buffer: Buffer, found: Sequence[tuple[Touch, tuple[Loop, ...]]]) -> Buffer:
-    """Dimensions that follow a loop keep as few steps as its readers look back, from the outermost loop inwards.
-    `found` are the buffer's loads and stores, each with the loops around it."""
+    """The buffer with rings in the place of dims that follow a loop, from the outermost loop inwards: each keeps as few
+    steps as the readers look back. `found` are the buffer's loads and stores, each with the loops around it."""
     stores = [(touch, loops) for touch, loops in found if touch.store]
     if buffer.kind != "temp" or not stores:
         return buffer

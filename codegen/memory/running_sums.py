@@ -1,4 +1,4 @@
-"""partial: every sum over an axis as a running sum, so that the points along the axis can come in pieces.
+"""Every sum over an axis as a running sum, so that the points along the axis can come in pieces.
 
 In: a Program and an axis. Out: its top-level statements in the same order, each of one of two kinds. A `Piecewise` one
 can run for a part of the axis at a time; a plain statement runs once. A kernel that reduces over the axis becomes a
@@ -35,7 +35,8 @@ NUMBERS = ("float32", "float64", "int32")
 
 @dataclass(frozen=True, slots=True)
 class Piecewise:
-    """A statement that can run for a part of the axis at a time, and the kernels that must run before its first."""
+    """A statement that can run for a part of the axis at a time; `first` are kernels that must run before its first
+    part."""
 
     statement: Statement
     first: tuple[Kernel, ...] = ()
@@ -43,7 +44,7 @@ class Piecewise:
 
 @dataclass
 class Split:
-    """The statements made so far, and the buffers they need."""
+    """The statements made so far, and the buffers that they need."""
 
     axis: str
     extent: Scalar
@@ -53,7 +54,7 @@ class Split:
 
 
 def split(program: Program, axis: str, extent: Scalar) -> Split:
-    """The program's statements for an axis that comes in pieces."""
+    """The program's statements, with running sums in the place of sums over the axis."""
     made = Split(axis, extent, {b.name: b for b in program.buffers})
     made.names |= set(made.buffers) | {kernel.name for kernel in kernels(program.body)}
     along = _varying(program, axis)
@@ -69,7 +70,7 @@ def split(program: Program, axis: str, extent: Scalar) -> Split:
 
 
 def is_piecewise(statement: Statement, axis: str) -> bool:
-    """Whether a statement steps along the axis, or does the same at each of its points for itself."""
+    """Whether a statement steps along the axis, or does the same at each point of it, independently of the others."""
     if isinstance(statement, Loop) and statement.index == axis:
         return True
     inside = list(kernels((statement,)))
@@ -82,7 +83,7 @@ def is_piecewise(statement: Statement, axis: str) -> bool:
 
 
 def _varying(program: Program, axis: str) -> dict[str, int]:
-    """The temporaries that have a value for every point of the axis, and the dimension along which they have it."""
+    """The temporaries that have a value for every point of the axis, each with the dimension that runs along it."""
     places: dict[str, set[int | None]] = {b.name: set() for b in program.buffers if b.kind == "temp"}
     for kernel in kernels(program.body):
         for store in kernel.stores:
@@ -108,7 +109,8 @@ def _without_picks(kernel: Kernel, along: dict[str, int], made: Split) -> Kernel
 
 
 def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim], made: Split) -> Scalar | None:
-    """The load from a buffer that holds what lies at one place along the axis; None if that is not known beforehand."""
+    """A load from a buffer that holds what lies at one place along the axis, in the place of a load from there; None if
+    that place is not known beforehand."""
 
     def definition(scalar: Scalar) -> Scalar | None:
         return replaced(lets[scalar.name], definition) if isinstance(scalar, Ref) and scalar.name in lets else None
@@ -138,7 +140,7 @@ def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim],
 
 
 def _split_kernel(kernel: Kernel, made: Split) -> None:
-    """Append a kernel: reductions over the axis that need no other such reduction first, then what needs them."""
+    """Appends a kernel: first its reductions over the axis that need no other such reduction, then what needs them."""
     over = [reduce for reduce in kernel.reduces if _is_over(reduce, made.axis)]
     if not over:
         made.body.append(Piecewise(kernel) if is_piecewise(kernel, made.axis) else kernel)
@@ -189,7 +191,7 @@ def _home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
 
 
 def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], made: Split) -> Piecewise:
-    """The kernel that adds what one part of the axis contributes, and the one that stores what to begin with."""
+    """The kernel that adds what one part of the axis contributes, after one that stores what the sums begin with."""
     begin, go_on = [], []
     body = [step for step in kernel.body if step in ready or not _is_over(step, made.axis)]
     for total in (total for step in ready for total in step.sums):
@@ -203,8 +205,8 @@ def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], ma
 
 
 def _staged(step: Let | Reduce, kernel: Kernel, made: Split) -> Let | Reduce:
-    """A reduction of which every operand of a product lies in temporaries: an array of the caller's is copied part by
-    part, so that no copy in another order (`graphc.codegen.passes.pack`) is ever made of all of it."""
+    """A reduction all of whose products read temporaries. An array of the caller's is copied part by part, so that a
+    copy in another order (`graphc.codegen.passes.pack`) is never made of all of it."""
     own = {d.index for d in kernel.dims}
     if isinstance(step, Let) or not own:
         return step
@@ -223,7 +225,7 @@ def _staged(step: Let | Reduce, kernel: Kernel, made: Split) -> Let | Reduce:
 
 
 def _copy(load: Load, place: int, made: Split) -> Load:
-    """A load from a copy of the buffer that is made along the axis."""
+    """A load from a copy of the buffer; the copy is made along the axis."""
     source = made.buffers[load.buffer]
     offset = offset_from(load.at[place], made.axis)
     assert offset is not None

@@ -61,7 +61,8 @@ def _kernel(kernel: Kernel, program: Program) -> Kernel:
 
 
 def _longer_rows(kernel: Kernel, vector: str | None) -> Kernel:
-    """The dim beside the vector's, where it is too short to fill a tile with rows, together with the one before it."""
+    """The kernel with the dim beside the vector's joined to the one before it, where it is too short to fill a tile
+    with rows."""
     if vector is None or len(kernel.dims) < 3 or kernel.dims[-1].index != vector:
         return kernel
     first, second = kernel.dims[-3:-1]
@@ -74,7 +75,7 @@ def _longer_rows(kernel: Kernel, vector: str | None) -> Kernel:
 
 
 def _is_row(kernel: Kernel, dim: Dim) -> bool:
-    """Whether some of what a kernel's reductions load is the same for all points of a dim."""
+    """Whether a kernel's reductions load something that is the same for all points of a dim."""
     every = {
         part
         for reduce in kernel.reduces
@@ -115,7 +116,7 @@ def _moves_with_both(scalar: Scalar, first: Dim, second: Dim, buffers: Mapping[s
 
 
 def _without_both(at: Sequence[Scalar], buffer: Buffer, first: Dim, second: Dim) -> Sequence[Scalar]:
-    """The subscripts beside the two, if they stand side by side at dims of their lengths; else all."""
+    """The subscripts other than the two, if the two stand side by side at dims of their lengths; otherwise all."""
     for k, pair in enumerate(pairwise(at)):
         lengths = tuple(buffer.dims[k : k + 2])
         if pair == (Index(first.index), Index(second.index)) and lengths == (first.extent, second.extent):

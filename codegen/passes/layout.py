@@ -63,7 +63,8 @@ def _last_dims(program: Program) -> dict[str, int]:
 
 
 def _wishes(kernel: Kernel, program: Program) -> Iterator[tuple[str, int]]:
-    """The temporaries that a kernel with windows accesses, and the dim that it would like to be their last."""
+    """The temporaries that a kernel with windows loads or stores, each with the dim that the kernel would like to be
+    last."""
     access = Access(kernel, program)
     accesses = _accesses(kernel, access)
     windowed = {name for a in accesses for name in a.windowed}
@@ -80,8 +81,8 @@ def _wishes(kernel: Kernel, program: Program) -> Iterator[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Windowed:
-    """What moves a kernel's windows: its dims that share subscripts with a reduction's, and the reductions' dims in the
-    order of their subscripts."""
+    """What moves a kernel's windows. `places` are dims of the kernel that share a subscript with a dim of a reduction;
+    `inside` are those dims of reductions, in the order of the subscripts."""
 
     places: frozenset[str]
     inside: tuple[str, ...]
@@ -98,7 +99,8 @@ def _windowed(kernel: Kernel, program: Program) -> Windowed:
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """A load or a store of a kernel, and the indices that share a subscript with another."""
+    """A load or a store of a kernel. `windowed` are the kernel's dims that share one of its subscripts with a
+    reduction's dim."""
 
     buffer: str
     at: tuple[Scalar, ...]
@@ -128,7 +130,8 @@ def _extents(kernel: Kernel) -> dict[str, int]:
 
 
 def _work(kernel: Kernel) -> int:
-    """How often a kernel's reductions are gone through; of lengths that come with the data, at one point."""
+    """At how many points a kernel's reductions add something. A dim whose length comes with the data counts as one
+    point."""
     extents = _extents(kernel)
     points = math.prod(extents.get(dim.index, 1) for dim in kernel.dims)
     inner = [math.prod(extents.get(dim.index, 1) for dim in reduce.dims) for reduce in kernel.reduces]
@@ -170,9 +173,9 @@ def _subscripts(store: Store, last: Mapping[str, int]) -> tuple[Scalar, ...]:
 
 
 def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Kernel:
-    """A kernel whose dims stand in the order in which they lie in the temporary that it stores; or, if that is given,
-    with the dims of places first, and last those that no window moves with. Its reductions go through what is in the
-    windows in the order in which it lies in memory."""
+    """A kernel with its dims in another order. If it stores a temporary that was turned, they stand as they lie in it.
+    Otherwise, if it has windows, the places stand first, and the long dims that no window moves with stand last. Its
+    reductions go through the inside of windows in the order in which it lies in memory."""
     store = next((s for s in kernel.stores if s.buffer in last), None)
     rank: dict[str, int] = {}
     if store is not None:

@@ -41,7 +41,7 @@ __all__ = ["materialize"]
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """Elements of a buffer, by indices that go from 0 in every view: two kernels that read alike have equal views."""
+    """Elements of a buffer by indices of its own, d0, d1 and so on: kernels that read alike have equal views."""
 
     source: str
     dtype: str
@@ -50,7 +50,7 @@ class _View:
 
 
 def materialize(program: Program) -> Program:
-    """The program with copies of the buffers that contractions read in digits."""
+    """The program with copies of the buffers that contractions read by the digits of an index."""
     writers = Counter(store.buffer for kernel in kernels(program.body) for store in kernel.stores)
     settled = {b.name for b in program.buffers if (b.kind, writers[b.name]) in (("temp", 1), ("input", 0))}
     views = {s: _views(s, settled, program) for s in program.body if isinstance(s, Kernel)}
@@ -74,8 +74,8 @@ def materialize(program: Program) -> Program:
 
 
 def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, tuple[_View, object]]]) -> dict[str, _View]:
-    """The sources that can be stored as they are viewed and not otherwise: each has one view, which all that read it
-    share, and the kernel that stores it does nothing else and computes one element at a point."""
+    """The sources that can be stored as they are viewed, and in no other way. All loads of such a source share one
+    view, and the kernel that stores it has no reductions and stores one element at each point."""
     read: dict[str, set[_View | None]] = {}
     for kernel in kernels(program.body):
         served = views.get(kernel, {})
@@ -94,7 +94,8 @@ def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, tuple[_Vi
 
 
 def _views(kernel: Kernel, settled: set[str], program: Program) -> dict[Load, tuple[_View, tuple[Index, ...]]]:
-    """The loads of a kernel that a copy is to serve, each with the indices at which it reads the copy."""
+    """The loads of a kernel that read a copy instead, each with the view that the copy holds and the indices at which
+    it reads it."""
     access = Access(kernel, program)
     found = {}
     for reduce in kernel.reduces:
@@ -111,7 +112,7 @@ def _views(kernel: Kernel, settled: set[str], program: Program) -> dict[Load, tu
 
 
 def _order(load: Load, extents: Mapping[str, Scalar], access: Access) -> list[str]:
-    """The indices of a copy, those that are taken apart last; none if the load takes none apart."""
+    """The indices of a copy, those that the load takes apart last; none if it takes none apart."""
     moving = set().union(*(access.dependence(s) for s in load.at))
     if load.when is not None or not moving <= set(extents):
         return []
@@ -120,7 +121,7 @@ def _order(load: Load, extents: Mapping[str, Scalar], access: Access) -> list[st
 
 
 def _larger(extents: Sequence[Scalar], source: Buffer) -> bool:
-    """Whether so many elements are more than the source has, for all that is known."""
+    """Whether there are, or may be, more elements of these extents than the source has."""
     if source.has_ring:
         return True
     ours, theirs = _count(extents), _count([dim for dim in source.dims if not isinstance(dim, Ring)])
@@ -128,7 +129,7 @@ def _larger(extents: Sequence[Scalar], source: Buffer) -> bool:
 
 
 def _count(extents: Sequence[Scalar]) -> tuple[int, Counter[Scalar]]:
-    """A product of extents: its known factors multiplied, and the others."""
+    """A product of extents: the product of those that are known, and the others."""
     known = math.prod(int(extent.value) for extent in extents if isinstance(extent, Const))
     return known, Counter(extent for extent in extents if not isinstance(extent, Const))
 
@@ -152,7 +153,7 @@ def _copy(view: _View, buffer: Buffer) -> Kernel:
 
 
 def _storing(kernel: Kernel, view: _View, buffer: Buffer) -> Kernel:
-    """The kernel that stores a source, storing what the view sees of it instead."""
+    """The kernel that stores a source, changed to store what a view sees of it."""
     copy = _copy(view, buffer)
     where = {dim.index: subscript for dim, subscript in zip(kernel.dims, view.at, strict=True)}
     moved = map_kernel(kernel, lambda scalar: with_indices(scalar, where))

@@ -37,7 +37,7 @@ __all__ = ["merge_stored_sums"]
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Buffers that a kernel stores, of which the first is to hold the sum of all."""
+    """Buffers that the kernel `maker` stores. The first of them is to hold the sum of all."""
 
     maker: str
     buffers: tuple[str, ...]
@@ -62,7 +62,8 @@ def merge_stored_sums(program: Program) -> Program:
 
 
 def _makers(program: Program) -> dict[str, str]:
-    """The temporaries that a kernel at the top stores sums in, each at its own point; and by which kernel."""
+    """The temporaries in which a kernel outside of loops stores a sum at its own point, each with the name of that
+    kernel."""
     stores = Counter(store.buffer for kernel in kernels(program.body) for store in kernel.stores)
     found: dict[str, str] = {}
     for kernel in program.body:
@@ -104,7 +105,7 @@ def _reading(kernel: Kernel, single: set[str], makers: Mapping[str, str], groups
 
 
 def _inside(value: Scalar, lets: Mapping[str, Scalar], uses: Mapping[str, int]) -> Iterator[str]:
-    """The names of sums that are terms of this one, and of nothing else."""
+    """The names that a sum adds and that nothing else uses."""
     match value:
         case Call("add", args):
             for argument in args:
@@ -133,7 +134,7 @@ def _is_sum(value: Scalar) -> bool:
 
 
 def _kept(leaves: Sequence[Scalar], single: set[str], makers: Mapping[str, str], groups: list[_Group]) -> list[Scalar]:
-    """The leaves, without those that others of the same kernel take in."""
+    """The leaves without those that are added to another leaf where they are made; notes that in `groups`."""
     found: dict[tuple[str, tuple[Scalar, ...], Scalar | None], list[Load]] = {}
     for leaf in leaves:
         if isinstance(leaf, Load) and leaf.buffer in single:

@@ -38,7 +38,8 @@ def _kernel(kernel: Kernel) -> Kernel:
 
 
 def _joined(before: Sequence[Let | Reduce], let: Let, uses: Counter[str]) -> tuple[int, Reduce] | None:
-    """If a let adds two sums of a reduction that it alone uses: where that stands, and what it is with both as one."""
+    """For a let that adds two sums of one reduction, and alone uses them: the reduction's place, and the reduction with
+    one sum in their place."""
     match let.value:
         case Call("add", (Ref(a), Ref(b))) if a != b and uses[a] == uses[b] == 1:
             for position, step in enumerate(before):

@@ -42,14 +42,14 @@ WIDEST = 3.0  # how many times as large a temporary may become
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """What a temporary is surrounded by: for each dim the elements before and after it, and what they all are."""
+    """What surrounds a temporary: how many elements before and after it along each dim, and the value of them all."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
     fill: Const
 
     def joined(self, other: Border) -> Border | None:
-        """A border that serves two readers; None if they want it filled differently."""
+        """A border for two readers; None if they want different values in it."""
         if self.fill != other.fill:
             return None
         before = tuple(map(max, self.before, other.before))
@@ -58,7 +58,8 @@ class Border:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """select(condition, load, fill), where part of the condition says that the load's subscripts are in bounds."""
+    """A `choice` select(condition, load, fill) whose condition keeps the load in bounds; `rest` is what else the
+    condition says."""
 
     choice: Call
     load: Load
@@ -140,7 +141,7 @@ def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar])
 
 
 def _bounds_check(condition: Scalar, load: Load, sizes: list[int | None]) -> int | None:
-    """The dim of a load whose subscript the condition keeps from below or from above."""
+    """The dim of a load whose subscript a condition bounds from below or from above; None if it bounds none."""
     for dim, (subscript, size) in enumerate(zip(load.at, sizes, strict=True)):
         if size is not None and condition in (
             call("le", index(0), subscript),
@@ -190,7 +191,8 @@ def _widened(buffer: Buffer, border: Border) -> Buffer:
 
 
 def _fills(buffer: Buffer, border: Border) -> Iterator[Kernel]:
-    """Kernels that fill the border: each dim's two sides, within what the dims before it leave."""
+    """Kernels that fill the border: for each dim its two sides, along the inside of the dims before it and all of those
+    after it."""
     wide = _widened(buffer, border)
     inside: list[tuple[int, Scalar | Ring]] = []  # where the dims so far begin, and how far they go
     for k, (dim, before, after) in enumerate(zip(buffer.dims, border.before, border.after, strict=True)):
@@ -217,7 +219,7 @@ def _kernel(kernel: Kernel, borders: Mapping[str, Border], free: Mapping[tuple[s
 def _shifted(
     scalar: Scalar, kernel: str, borders: Mapping[str, Border], free: Mapping[tuple[str, Call], Guarded]
 ) -> Scalar:
-    """A scalar whose loads see borders: guarded ones that need not ask do not."""
+    """A scalar whose loads see the borders. Guarded loads that borders make safe are not guarded any more."""
 
     def rule(part: Scalar) -> Scalar | None:
         guarded = free.get((kernel, part)) if isinstance(part, Call) else None

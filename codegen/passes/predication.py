@@ -61,7 +61,7 @@ def _guarded(reduce: Reduce, access: Access, vector: str | None) -> Reduce:
 
 
 def _choice(total: Accumulate, access: Access) -> tuple[Scalar, Scalar] | None:
-    """The condition and the value of a term that is 0 otherwise."""
+    """Of a sum of select(condition, value, 0), the condition and the value."""
     match total.op, access.resolve(total.value):
         case "sum", Call("select", (condition, value, otherwise)):
             if isinstance(otherwise, Const) and otherwise.value == 0:
@@ -70,7 +70,7 @@ def _choice(total: Accumulate, access: Access) -> tuple[Scalar, Scalar] | None:
 
 
 def _known(scalar: Scalar, condition: Scalar) -> Scalar:
-    """A value where the condition holds: its loads need not ask."""
+    """A value where the condition holds, without questions whether it does."""
 
     def rule(part: Scalar) -> Scalar | None:
         if isinstance(part, Load) and part.when == condition:
@@ -83,5 +83,5 @@ def _known(scalar: Scalar, condition: Scalar) -> Scalar:
 
 
 def _spelled_out(scalar: Scalar, access: Access) -> Scalar:
-    """A condition that mentions no names, as it is tested before they are made."""
+    """A condition without names: it is tested before they are computed."""
     return replaced(scalar, lambda p: _spelled_out(access.lets[p.name], access) if isinstance(p, Ref) else None)

@@ -19,7 +19,8 @@ __all__ = ["split"]
 
 
 def split(program: Program, fixed: frozenset[str]) -> tuple[Program, Program]:
-    """The part of the program that needs the `fixed` buffers alone, and the rest. `fixed` are never stored to."""
+    """The part of the program that depends on the `fixed` buffers alone, and the rest. Nothing stores to the `fixed`
+    buffers."""
     temps = {b.name for b in program.buffers if b.kind == "temp" and not b.has_ring}
     writers = Counter(name for statement in program.body for name in stored((statement,)))
     known = set(fixed)
@@ -58,12 +59,12 @@ def _of_kind(buffer: Buffer, kind: Kind) -> Buffer:
 
 
 def _measured(statement: Statement) -> bool:
-    """Whether it depends on the length of an axis."""
+    """Whether a statement depends on the length of an axis."""
     return any(isinstance(part, Size) for scalar in _scalars(statement) for part in walk(scalar))
 
 
 def _scalars(statement: Statement) -> Iterator[Scalar]:
-    """All that a statement computes, and how far its loops and dims go."""
+    """All that a statement computes, and the extents of its loops and dims."""
     if isinstance(statement, Loop):
         yield statement.extent
         for inner in statement.body:

@@ -35,7 +35,7 @@ __all__ = ["cuts", "split"]
 
 
 def split(program: Program) -> Program:
-    """The program with several dims in the place of one that its reductions' loads take apart."""
+    """The program with dims split that the loads of reductions take apart."""
     return replace(program, body=map_kernels(program.body, lambda kernel: _kernel(kernel, program)))
 
 
@@ -55,13 +55,13 @@ def _kernel(kernel: Kernel, program: Program) -> Kernel:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """A dim in digits, the most significant first: the value of each place, and the dims that count there."""
+    """A dim as digits, the most significant first: the value of a one in each place, and the dim that counts there."""
 
     places: tuple[int, ...]
     dims: tuple[Dim, ...]
 
     def digits(self, low: int, high: int) -> Scalar | None:
-        """(position mod high) // low; None if the digits are not cut there."""
+        """(position mod high) // low; None if the digits are not cut at these places."""
         if not {low, high} <= {*self.places, self.extent}:
             return None
         total: Scalar = index(0)
@@ -92,7 +92,7 @@ def _parts(dims: Sequence[Dim], reduces: Sequence[Reduce], access: Access) -> di
 
 
 def cuts(scalar: Scalar, own: Index) -> Iterator[int]:
-    """Where the digits of an index are cut in a subscript."""
+    """The places at which a subscript cuts the digits of an index."""
     for part in walk(scalar):
         match part:
             case Call("mod", (Call("floordiv", (x, Const(low))), Const(high))) if x == own:

@@ -52,7 +52,7 @@ def split_reduction(program: Program) -> Program:
 
 
 def _divisible(kernel: Kernel) -> Reduce | None:
-    """The one reduction of a kernel of few points, if what stands inside its first dim is much."""
+    """The one reduction of a kernel of few points, if it adds up much inside its first dim."""
     results = _points(kernel.dims)
     if len(kernel.reduces) != 1 or results is None or results > _FEW:
         return None
@@ -62,7 +62,7 @@ def _divisible(kernel: Kernel) -> Reduce | None:
 
 
 def _points(dims: Sequence[Dim]) -> int | None:
-    """How many, if that is known."""
+    """How many points there are, if that is known."""
     extents = [int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const)]
     return math.prod(extents) if len(extents) == len(dims) else None
 
@@ -73,7 +73,7 @@ def _buffer(kernel: Kernel, reduce: Reduce, total: Accumulate) -> Buffer:
 
 
 def _subtotals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Kernel:
-    """The reduction over all its dims but the first, for each of that dim's points."""
+    """The kernel that stores the reduction over all dims but the first, for each point of the first."""
     first, *others = reduce.dims
     dims = (first, *kernel.dims)
     at = tuple(Index(dim.index) for dim in dims)
@@ -84,7 +84,7 @@ def _subtotals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Ker
 
 
 def _totals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Kernel:
-    """The kernel adding up subtotals instead."""
+    """The kernel, adding up subtotals instead."""
     first = reduce.dims[0]
     at = tuple(Index(dim.index) for dim in (first, *kernel.dims))
     sums = tuple(
