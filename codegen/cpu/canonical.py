@@ -1,8 +1,8 @@
 """Which kernels are the same but for the names in them, so that one function serves them all.
 
-In: a kernel and its program. Out: its `Form`, in which indices, lets and sums are numbered in the order of the text and
-buffers in the order in which they first appear; and the buffers by their numbers. The two directions of a bidirectional
-network, and layers of equal size, are kernels of one form.
+In: a kernel and its program. Out: its `CanonicalKernel`, in which indices, lets and sums are numbered in the order of
+the text and buffers in the order in which they first appear; and the buffers by their numbers. The two directions of a
+bidirectional network, and layers of equal size, are kernels of one form.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class CanonicalKernel:
 def canonical(
     kernel: Kernel, given: tuple[str, ...], tiling: Tiling, program: Program
 ) -> tuple[CanonicalKernel, tuple[str, ...]]:
-    """The kernel's form, and its buffers in the order of the form's. `given` are the indices of loops around it and the
-    dims that threads cut."""
+    """The kernel's form, and its buffers in the order of the form's. `given` are the indices of loops around the
+    kernel, and those of its dims that threads cut."""
     numbers = _Numbers()
     renamed = numbers.kernel(kernel)
     buffers = tuple(numbers.buffers)

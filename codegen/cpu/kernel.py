@@ -30,8 +30,8 @@ Columns = tuple[Value, Value, int]  # of a block: left, right, and how many stri
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a kernel's function takes: buffers by address, then sizes, the indices of the loops around it, and for each
-    dim that threads may cut the first point of this thread's part and the one after the last."""
+    """What a kernel's function takes: buffers by address, then sizes, then the indices of the loops around it, then for
+    each dim that threads may cut the first point of this thread's part and the point after the last."""
 
     buffers: tuple[str, ...]
     sizes: tuple[str, ...]
@@ -39,11 +39,13 @@ class Parameters:
     cuts: tuple[str, ...]
 
     def declared(self) -> list[str]:
+        """The parameters as the function declares them."""
         # The buffers of a program are distinct memory, so nothing stored through one is read through another.
         pointers = [f"ptr noalias {quoted('%', f'buffer.{name}')}" for name in self.buffers]
         return pointers + [str(value) for value in self.integers()]
 
     def integers(self) -> list[Value]:
+        """The parameters that are numbers: all but the buffers."""
         sizes = [Value(quoted("%", f"size.{name}"), "i64") for name in self.sizes]
         indices = [Value(quoted("%", f"index.{name}"), "i64") for name in self.indices]
         return sizes + indices + [end for name in self.cuts for end in self.part(name)]
@@ -55,7 +57,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A function's text and what its module must hold for it."""
+    """The text of a function, and what its module must hold for it."""
 
     text: str
     declarations: frozenset[str]
@@ -64,7 +66,7 @@ class Piece:
 
     @staticmethod
     def of(values: Values, attributes: str) -> Piece:
-        """The function that these values were computed in."""
+        """The function in which these values were computed."""
         return Piece(
             values.function.text(attributes),
             frozenset(values.function.declarations),
@@ -109,7 +111,7 @@ class _KernelEmitter:
         self.dims = {dim.index: dim for dim in kernel.dims}
 
     def emit(self) -> None:
-        """The loops over the dimensions that neither run in lanes nor as rows, and what is inside."""
+        """Emits the loops over the dimensions that run neither in lanes nor as rows, and all inside them."""
         values, tiling = self.values, self.tiling
         with ExitStack() as stack:
             outer = {name: Value(quoted("%", f"index.{name}"), "i64") for name in self.parameters.indices}
@@ -131,7 +133,8 @@ class _KernelEmitter:
         return i64(0), self.values.value(dim.extent)
 
     def _widths(self, dim: Dim) -> None:
-        """A single row has tiles of its own, wider: it needs as many accumulators to keep the machine busy."""
+        """Covers the vector dimension. A single row has wider tiles: it needs as many accumulators to keep the machine
+        busy."""
         values, tiling, f = self.values, self.tiling, self.values.function
         if tiling.row is None or tiling.wide <= tiling.vectors:
             self._columns(dim, tiling.widths)
@@ -145,7 +148,7 @@ class _KernelEmitter:
             self._columns(dim, tiling.widths)
 
     def _columns(self, dim: Dim, widths: tuple[int, ...], single_row: bool = False) -> None:
-        """Strips of the vector dimension: tiles' widths, and the part of a vector that is left."""
+        """Strips of the vector dimension, as wide as tiles; then what is left, as a part of a vector."""
         values, tiling = self.values, self.tiling
         for start, stop, vectors, partial in strips(values, *self._part(dim), dim.extent, tiling.lanes, widths):
             lanes, width = Lanes(dim.index, tiling.lanes), tiling.lanes * vectors

@@ -40,6 +40,8 @@ _MOST_CHAINS = 4  # accumulators of a horizontal reduction, to overlap the laten
 
 @dataclass(frozen=True, slots=True)
 class Accumulator:
+    """A variable that holds what a reduction comes to so far, in the lanes of one cell."""
+
     total: Accumulate
     variable: Value
     type: str

@@ -42,6 +42,7 @@ class Block:
 
     @property
     def points(self) -> int:
+        """How many points `inside` has."""
         return length_of(dim for dim, _, _ in self.inside)
 
 

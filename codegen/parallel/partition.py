@@ -57,8 +57,8 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A way to run one top-level statement: the cut of each of its kernels, by name, where it has one; and the kernels
-    before which threads meet."""
+    """A way to run one top-level statement: the cut of each kernel that is cut, by name; and the kernels before which
+    threads meet."""
 
     along: str
     cuts: Mapping[str, Cut]
@@ -141,7 +141,8 @@ def partition(program: Program, target: Target) -> Partition:
 
 
 def _cuts(kernel: Kernel, tiling: Tiling) -> Iterator[Cut]:
-    """The dims whose length is known at the call, and through which no two points add to one element."""
+    """The dims that can be cut: their length is known at the call, and no two points of different parts add to one
+    element."""
     accumulating = [store for store in kernel.stores if store.accumulate]
     for dim in kernel.dims:
         grain = 1  # where the length comes with the data, as of a batch, anywhere: kernels agree on that
@@ -160,7 +161,7 @@ def _cuts(kernel: Kernel, tiling: Tiling) -> Iterator[Cut]:
 def _strategies(
     statement: Statement, cuts: Mapping[str, tuple[Cut, ...]], buffers: Mapping[str, Buffer]
 ) -> Iterator[Strategy]:
-    """One for each dim that a kernel of the statement can be cut along."""
+    """One strategy for each dim along which a kernel of the statement can be cut."""
     inside = list(kernels((statement,)))
     for along in dict.fromkeys(cut.index for kernel in inside for cut in cuts[kernel.name]):
         chosen = {}
@@ -178,7 +179,7 @@ def _strategies(
 
 
 def _alike(cuts: Mapping[str, Cut]) -> dict[str, Cut]:
-    """The cuts with one grain for all that cut the same length, so that the same parts fall to the same thread."""
+    """The cuts, with one grain for all that cut the same length, so that the same parts fall to the same thread."""
     grains: dict[Scalar, int] = {}
     for cut in cuts.values():
         grains[cut.extent] = math.lcm(grains.get(cut.extent, 1), cut.grain)

@@ -30,8 +30,8 @@ Grain = Callable[[Kernel, str], int | None]  # the points at whose multiples a k
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A statement, by its place in the program, that goes along the axis: a loop by its steps, a kernel by its dim
-    `index`, which has so many `points` for every step. It can be cut before multiples of `grain` steps."""
+    """A statement, by its `position` in the program, that goes along the axis: a loop by its steps, a kernel by its dim
+    `index`, which has so many `points` for every step. It can be cut before any multiple of `grain` steps."""
 
     position: int
     index: str
@@ -44,8 +44,8 @@ class Stage:
 class Wavefront:
     """Stages in the order of the program, with the statements between them that run before and after all blocks.
 
-    `ahead`: how many steps beyond its own a stage needs an earlier one to be, for each two of which one waits for the
-    other: (number of the earlier, number of the later).
+    `ahead` says, for two stages of which the later waits for the earlier, how many steps beyond its own it needs the
+    earlier to be. Its keys are (number of the earlier, number of the later).
     """
 
     extent: Scalar
@@ -66,7 +66,7 @@ class Wavefront:
 
 
 def wavefronts(program: Program, grain: Grain) -> tuple[Wavefront, ...]:
-    """The wavefronts, in order; no statement is in two. Each takes as many loops as it can."""
+    """The wavefronts of a program, in order. Each has as many loops as it can, and no statement is in two."""
     search = _Search(program, grain)
     loops = [position for position, statement in enumerate(program.body) if isinstance(statement, Loop)]
     found: list[Wavefront] = []
@@ -96,7 +96,8 @@ class _Search:
         self.distances = cache(self._distances)
 
     def with_loops(self, loops: tuple[int, ...], start: int) -> Wavefront | None:
-        """The wavefront of these loops and of kernels after `start`; None if the loops cannot run beside each other."""
+        """The wavefront of these loops, and of kernels after `start`; None if the loops cannot run beside each
+        other."""
         extent = self._loop(loops[0]).extent
         if any(self._loop(p).extent != extent for p in loops):
             return None
@@ -140,7 +141,8 @@ class _Search:
         return Stage(position, name, points, grain, next(iter(directions)))
 
     def _walk(self, position: int, extent: Scalar) -> tuple[str, Scalar, int] | None:
-        """How a statement goes along an axis of this length: the index, its points for every step, and the grain."""
+        """How a statement goes along an axis of this length: its index, the points that it has for every step, and the
+        grain."""
         statement = self.body[position]
         if isinstance(statement, Loop):
             return (statement.index, index(1), 1) if statement.extent == extent else None
@@ -158,7 +160,7 @@ class _Search:
         return None
 
     def _distances(self, earlier: int, later: int, extent: Scalar) -> Distances:
-        """How far ahead the earlier statement must be of the later one's own step; empty if neither needs the other."""
+        """By how many steps the earlier statement must be ahead of the later one; empty if neither needs the other."""
         shared = (self.stored[earlier] & self.touched[later]) | (self.touched[earlier] & self.stored[later])
         if not shared:
             return frozenset()
@@ -193,7 +195,7 @@ class _Search:
 
 
 def _offset(subscript: Scalar, name: str, points: Scalar) -> int | None:
-    """How far a subscript is from the step of a statement that has `points` for each of them."""
+    """How far a subscript is from the step of a statement that has `points` points for each step."""
     if points == index(1):
         return offset_from(subscript, name)
     match subscript:

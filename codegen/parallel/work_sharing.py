@@ -40,9 +40,9 @@ _WORTH = 0.95  # of the time one after another: a wavefront that takes longer is
 @dataclass(frozen=True, slots=True)
 class Shares:
     """How a call runs: what was chosen for each top-level statement (None: one thread) and for each wavefront (None:
-    its statements run one after another), and the table. `cycles` is the estimate.
+    its statements run one after another); and the table. `cycles` is the estimate.
 
-    `time_slots` are the statements in the order in which they run, those that run beside each other together.
+    `time_slots` are the statements in the order in which they run; those that run beside each other share a slot.
     """
 
     threads: int
@@ -64,8 +64,8 @@ class Shares:
 def shares(
     program: Program, partition: Partition, sizes: Mapping[str, int], threads: int, core: Core, concurrent: bool = True
 ) -> Shares:
-    """The shares for at most `threads` threads: for as many of them as pay. `concurrent`: statements may run beside
-    each other, for which more of what they make has to be kept at one time."""
+    """The shares for as many threads as pay, at most `threads`. `concurrent`: statements may run beside each other;
+    more of what they make then has to be kept at one time."""
     estimator = Estimator(program, partition, sizes, core)
     nothing: tuple[Strategy | None, ...] = (None,) * len(program.body)
     waves: tuple[Rounds | None, ...] = (None,) * len(partition.wavefronts)
@@ -107,7 +107,7 @@ def _time_slots(program: Program, partition: Partition, waves: Sequence[Rounds |
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """What the statements of a program take at the sizes of a call, on threads that have a `core` each."""
+    """Estimates of what a program's statements take at the sizes of a call, on threads with a `core` each."""
 
     program: Program
     partition: Partition
@@ -128,7 +128,7 @@ class Estimator:
         return float(sum(buffer_bytes(self.program.buffer(name), self.sizes) for name in names))
 
     def picks(self, threads: int) -> list[tuple[Strategy | None, float]]:
-        """For each top-level statement the best strategy, and the cycles that it takes, one after another."""
+        """For each top-level statement the best strategy, and the cycles that it then takes."""
         picked: list[tuple[Strategy | None, float]] = []
         for statement, strategies in zip(self.program.body, self.partition.strategies, strict=True):
             ways = [(way, self.cycles(statement, way, threads)) for way in (None, *strategies)]
@@ -136,7 +136,7 @@ class Estimator:
         return picked
 
     def cycles(self, statement: Statement, strategy: Strategy | None, threads: int) -> float:
-        """Cycles that a top-level statement takes."""
+        """The cycles that a top-level statement takes."""
         sizes, core = self.sizes, self.core
         total = core.meeting(threads)
         sums = 0.0  # of reductions inside loops
@@ -168,14 +168,14 @@ class Estimator:
 
 
 def bounds(cut: Cut, sizes: Mapping[str, int], threads: int) -> list[int]:
-    """Where a dim is cut: the first point of each thread's part, and the end."""
+    """Where a dim is cut: the first point of each thread's part, and the end of the last one."""
     extent = evaluate(cut.extent, sizes)
     grains = -(-extent // cut.grain)
     return [min(extent, grains * k // threads * cut.grain) for k in range(threads + 1)]
 
 
 def _largest(cut: Cut | None, sizes: Mapping[str, int], threads: int) -> float:
-    """The largest part of a dim that one thread gets."""
+    """The largest part of a dim that one thread gets, as a fraction of the dim."""
     if cut is None:
         return 1.0
     places = bounds(cut, sizes, threads)
@@ -190,8 +190,8 @@ def table(
     chosen: Sequence[Strategy | None],
     waves: Sequence[Rounds | None],
 ) -> Table:
-    """Each thread's row, given the strategy of each top-level statement (None: the first thread runs it whole), and how
-    each wavefront runs (None: one after another)."""
+    """A row for each thread, given the strategy of each top-level statement (None: the first thread runs it whole), and
+    how each wavefront runs (None: its statements run one after another)."""
     rows = np.zeros((threads, partition.words), np.int64)
     rows[:, THREAD] = range(threads)
     for k, (statement, strategy) in enumerate(zip(program.body, chosen, strict=True)):
@@ -217,7 +217,7 @@ def table(
 
 
 def _enter(rows: Table, made: Rounds, number: int, partition: Partition, program: Program) -> None:
-    """Write into the table how a wavefront runs: each stage whole, on its own thread."""
+    """Writes into the table how a wavefront runs: each stage whole, on its own thread."""
     rows[:, partition.rounds(number)], rows[:, partition.block(number)] = made.rounds, made.block
     for k, stage in enumerate(partition.wavefronts[number].stages):
         lags = [made.lags[k] if made.owners[k] == thread else SKIPPED for thread in range(len(rows))]

@@ -36,13 +36,13 @@ _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side. A step goes
-    through a tile row by row, or `by_vector`. Tiles of `block` rows go together through a reduction, `depth` of its
-    points at a time. A single row has tiles of `wide` vectors.
+    """The dim `vector` runs in `lanes` lanes, and `vectors` vectors of it side by side; of the dim `row`, `rows` rows
+    run side by side. A step goes through such a tile row by row, or `by_vector`. Tiles of `block` rows go together
+    through a reduction, `depth` of its points at a time. A single row has tiles of `wide` vectors.
 
-    `widths` are the vectors of the strips that cover the vector dimension, the widest first, and `heights` the rows of
-    the tiles that cover the row dimension: fewer where the length is known. `strips` of the widest go through a
-    reduction together if it is long, and so do all points of the dimensions `inside`, which read the same again.
+    `widths` are the strips that cover the vector dimension, in vectors, the widest first. `heights` are the tiles that
+    cover the row dimension, in rows. There are fewer of both where the length is known. If a reduction is long,
+    `strips` of the widest go through it together, and so do all points of the dims `inside`, which read the same again.
     """
 
     vector: str | None
@@ -63,10 +63,10 @@ class Tiling:
 def vector_index(
     kernel: Kernel, program: Program, access: Access | None = None, whole: Kernel | None = None
 ) -> str | None:
-    """The dimension whose neighbouring points share a vector, or None. A kernel that is not in the program is a part of
-    a `whole` one.
+    """The dimension whose neighbouring points share a vector. A kernel that is not in the program is a part of a
+    `whole` one.
 
-    With None, the kernel's points run one by one and each reduction has its own last dimension in lanes.
+    None: the kernel's points run one by one, and each reduction has its own last dimension in lanes.
     """
     access = access or Access(kernel, program)
     dims = [dim for dim in kernel.dims if not dim.is_shorter(_SMALLEST_VECTOR)]
@@ -93,7 +93,7 @@ def vector_index(
 
 
 def horizontal_index(reduce: Reduce) -> Dim:
-    """The dimension of a reduction that runs in lanes when the kernel's points do not: the last that is long."""
+    """The dimension of a reduction that runs in lanes if the kernel's points do not: the last one that is long."""
     long = [dim for dim in reduce.dims if not dim.is_shorter(_SMALLEST_VECTOR)]
     return (long or list(reduce.dims))[-1]
 
@@ -126,15 +126,15 @@ def tiling_of(kernel: Kernel, program: Program, target: Target) -> Tiling:
 
 
 def _wide(extent: Scalar, reduces: list[Reduce], tiling: Tiling, target: Target) -> int:
-    """The vectors of a tile of a single row: as many as it takes to hide latencies, and as there are."""
+    """The vectors of a tile of a single row: as many as hide the latencies, or as there are."""
     sums = max(len(reduce.sums) for reduce in reduces)
     chains = min(_CHAINS, target.vector_registers * 3 // 4)
     return max(1, min(MOST_VECTORS, chains // sums, max(_lengths(extent)) // tiling.lanes))
 
 
 def _in_pieces(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, access: Access) -> Tiling:
-    """The tiling of reductions that are cut into pieces: with as many strips, and points inside, as can wait between
-    the pieces."""
+    """The tiling of reductions that are cut into pieces: as many strips, and points inside, go through them together as
+    can wait between the pieces."""
     assert tiling.vector is not None
     width = tiling.vectors * tiling.lanes
     waiting = sum(len(reduce.sums) for reduce in reduces) * tiling.block * width * _BYTES["float32"]
@@ -145,7 +145,8 @@ def _in_pieces(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, access: Ac
 
 
 def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
-    """Of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several rows."""
+    """The cycles of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several
+    rows."""
     lanes = target.lanes(_BYTES["float32"])
     access = Access(kernel, program)
     vector = vector_index(kernel, program, access)
@@ -163,7 +164,7 @@ def _tiled(kernel: Kernel, vector: str, access: Access) -> tuple[list[Reduce], s
 
 
 def _inside(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, waiting: int, access: Access) -> tuple[str, ...]:
-    """The other dimensions, if they are short, for whose points the reductions read something again."""
+    """The other dimensions that are short and for whose points the reductions read something again."""
     if any(tiling.row not in access.dependence(total.value) for reduce in reduces for total in reduce.sums):
         return ()
     every = [load for reduce in reduces for load in _reduce_loads(reduce, access)]
@@ -178,7 +179,7 @@ def _inside(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, waiting: int,
 
 
 def length(reduce: Reduce) -> float:
-    """The points of a reduction, infinitely many if not known."""
+    """How many points a reduction has; infinitely many if that is not known."""
     points = 1.0
     for dim in reduce.dims:
         points *= dim.extent.value if isinstance(dim.extent, Const) else math.inf
@@ -186,7 +187,7 @@ def length(reduce: Reduce) -> float:
 
 
 def _cover(extent: Scalar, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes that are needed to cover an extent, cut anywhere between steps of the largest."""
+    """The sizes that are needed to cover an extent, if it is cut anywhere between steps of the largest size."""
     if not isinstance(extent, Const):
         return tuple(dict.fromkeys(sizes))
     needed, left = [], int(extent.value) // unit
@@ -217,7 +218,8 @@ def _dtypes(kernel: Kernel, access: Access) -> set[str]:
 
 
 def _contiguity(kernel: Kernel, access: Access, name: str) -> int:
-    """How much better than gathering the accesses are when the named dimension runs in lanes."""
+    """How good the loads and stores are if the named dimension runs in lanes: neighbouring elements count for it,
+    gathered ones against it."""
     accesses = {(load.buffer, load.at) for load in _loads(_values(kernel), access)}
     accesses |= {(store.buffer, store.at) for store in kernel.stores}
     steps = [access.lane_step(buffer, at, name, 1) for buffer, at in accesses]
@@ -227,22 +229,22 @@ def _contiguity(kernel: Kernel, access: Access, name: str) -> int:
 
 
 def _loads(values: Iterable[Scalar], access: Access) -> Iterator[Load]:
-    """What several values load; names that they share are followed once."""
+    """What several values load. Names that they share are followed once."""
     seen: set[Ref] = set()
     for value in values:
         yield from access.loads(value, seen)
 
 
 def _reduce_loads(reduce: Reduce, access: Access) -> list[Load]:
-    """The distinct loads at every point of a reduction."""
+    """The distinct loads that vary along a reduction."""
     bound = {dim.index for dim in reduce.dims}
     every = set(_loads((total.value for total in reduce.sums), access))
     return [load for load in every if not bound.isdisjoint(access.dependence(load))]
 
 
 def _runs_along_itself(reduce: Reduce, access: Access, vector: str, around: set[str]) -> bool:
-    """Whether what a reduction reads lies along its own last dimension and is read only once in all that is `around`,
-    so that turning it round to lie along the kernel's dimension would cost as much as the reduction."""
+    """Whether what a reduction reads lies along its own last dimension, and is read only once in all that is `around`.
+    To turn it round, so that it lies along the kernel's dimension, would then cost as much as the reduction."""
     own = horizontal_index(reduce).index
     every = _reduce_loads(reduce, access)
     strided = [x for x in every if access.lane_step(x.buffer, x.at, vector, 1) not in (0, 1)]
@@ -252,7 +254,7 @@ def _runs_along_itself(reduce: Reduce, access: Access, vector: str, around: set[
 
 
 def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> str | None:
-    """The dimension, beside the vector's, along which the most vector loads of the reductions can be shared."""
+    """The dimension, other than the vector's, along which the reductions share the most vector loads."""
     every = [load for reduce in reduces for load in _reduce_loads(reduce, access)]
     conditions = [r.when for r in reduces if r.when is not None]
     best, shared_most = None, (0, 0)
@@ -277,7 +279,8 @@ def _step(
     target: Target,
     access: Access,
 ) -> Step:
-    """What a step of the kernel's reductions asks of a tile; where the length of a dimension is not known, typical."""
+    """What a step of the kernel's reductions asks of a tile. Where the length of a dimension is not known, typical ones
+    are planned for."""
     return Step(
         max(len(reduce.sums) for reduce in reduces),
         max(sum(1 for total in reduce.sums for _ in access.terms(total.value)) for reduce in reduces),
@@ -297,7 +300,7 @@ def _step(
 
 
 def _depth(reduce: Reduce, tiling: Tiling, access: Access) -> int:
-    """The points of a reduction, a power of two, for which what one tile reads stays in the first-level cache."""
+    """For how many points of a reduction, a power of two, what one tile reads stays in the first-level cache."""
     own = reduce.dims[-1].index if reduce.dims else ""
     touched = 0
     for load in _reduce_loads(reduce, access):

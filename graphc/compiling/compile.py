@@ -205,6 +205,6 @@ def compile(
 
 
 def load(program: Program) -> Loaded:
-    """A program in this process. None of the last ones is made into machine code twice."""
+    """A program in this process. One that was loaded lately is not made into machine code again."""
     key = (str(program), Target.host())
     return _loaded.get_or_make(key, lambda: load_program(program, key[1]))

@@ -1,7 +1,8 @@
 """From a graph to a Program for the CPU, stage by stage.
 
     verify → prepare → lookahead → schedule → fuse → lower → plan → [chunk]
-        → scatter → join → regroup → split → layout → halo → guard → subtotal → part → pack → collapse → early → reuse
+        → scatter → merge_sums → materialize → split → layout → pad → predicate → split_reduction → fission → pack
+        → collapse → reorder → share_buffers
 
 Each stage is a pure function of the one before, and the Program is checked before code is made of it.
 """
@@ -73,9 +74,9 @@ ARRANGING: tuple[Callable[[Program], Program], ...] = (
     merge_sums,  # sums that are only added up are one: all that follows sees each contraction once
     materialize,  # copies of blocks: before split, which would make many dims of what is left
     split,  # positions become indices of their own: layout needs dims that stand alone in their subscripts
-    layout,  # what runs in lanes lies last: before halo, which fixes addresses
+    layout,  # what runs in lanes lies last: before pad, which fixes addresses
     pad,  # borders lie in memory
-    predicate,  # sums skip what adds nothing: the questions that halo has left
+    predicate,  # sums skip what adds nothing: the questions that pad has left
     split_reduction,  # sums with few results get points that threads can share
     fission,  # kernels are what their tiles can hold: before pack, which lays operands out for the tiles
     pack,  # operands lie in panels

@@ -1,4 +1,4 @@
-"""anatomy: what a Program does for one cycle, as far as it can be said in words.
+"""What a Program does for one cycle, as far as it can be said in words.
 
 In: a Program and the loop that computes a cycle. Out: the kernels before, inside and after the loop, what each of them
 computes in one pass, and which values are kept for how long. A copy of an operand goes by the name of what it copies.
@@ -19,7 +19,8 @@ from graphc.scalar import Call, Load, Ref, Size, walk
 
 @dataclass(frozen=True, slots=True)
 class LoopSummary:
-    """A Program, the source of each buffer that is a copy, and the lines of the user's that made each buffer."""
+    """A Program; `copies`, the buffers that are copies, each with what it is a copy of; and the user's `lines` that
+    made each buffer."""
 
     program: Program
     copies: Mapping[str, str]
@@ -51,6 +52,7 @@ class LoopSummary:
         return not stored((kernel,)).isdisjoint(self.copies)
 
     def source(self, buffer: str) -> str:
+        """The buffer itself, or what it is a copy of."""
         while buffer in self.copies:
             buffer = self.copies[buffer]
         return buffer
@@ -88,11 +90,12 @@ class LoopSummary:
 
 
 def loop_summary(program: Program, lines: Mapping[str, Location]) -> LoopSummary:
+    """The summary of a Program, given the user's lines that made its buffers."""
     return LoopSummary(program, dict(_copies(program)), lines)
 
 
 def _copies(program: Program) -> Iterator[tuple[str, str]]:
-    """Temporaries that hold the elements of one other buffer in another order, with that buffer."""
+    """Temporaries that hold the elements of another buffer in another order, each with that buffer."""
     stores = Counter(store.buffer for kernel in kernels(program.body) for store in kernel.stores)
     for kernel in kernels(program.body):
         match kernel:
@@ -108,7 +111,8 @@ def _is_operation(part: Scalar) -> bool:
 
 
 def _loads(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Load]:
-    """The loads of a scalar, and of what its names stand for, each name once: written out, it could be endless."""
+    """The loads of a scalar and of what its names stand for. A name is followed once: written out, a scalar could be
+    endless."""
     seen: set[str] = set()
 
     def found(scalar: Scalar) -> Iterator[Load]:

@@ -39,8 +39,8 @@ RECOMPUTED = 20  # the most that one operation on stored values costs that is ma
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Compute `node`; only input `part` of it, if it is put together from parts. Or write it `into` an array of the
-    caller's, a param or an input that the graph updates."""
+    """Computes `node`, or only the input `part` of a node that is put together from parts. Or writes it `into` an array
+    of the caller's: a param or an input that the graph updates."""
 
     node: Node
     part: int | None = None
@@ -53,12 +53,14 @@ class Task:
 
     @property
     def axes(self) -> tuple[Axis, ...]:
+        """The axes over which it is computed."""
         if self.part is not None and self.node.op is STACK:
             return tuple(a for a in self.node.axes if a != self.node["axis"])
         return self.node.axes
 
     @property
     def shape(self) -> Shape:
+        """The shape of what is computed."""
         return self.value.shape if self.part is not None else self.node.shape
 
 
@@ -83,6 +85,7 @@ class Schedule:
 
 
 def schedule(graph: Graph) -> Schedule:
+    """The tasks that compute a graph, in their loops."""
     tree = components(graph)
     materialized = _materialized(graph, tree)
     body = [*_tasks(sink(graph, tree, materialized), materialized)]
@@ -106,7 +109,7 @@ def _tasks(tree: Iterable[Component], materialized: set[Node]) -> Iterator[Task 
 
 
 def _materialized(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
-    """The values that get tasks of their own."""
+    """The values that get memory, and so tasks of their own."""
     nodes = _all_nodes(graph)
     materialized = {resolve(graph, n) for n in roots(graph)}
     materialized |= set(_carried(graph, tree))
@@ -146,8 +149,9 @@ def _recomputed(
     materialized: set[Node],
     homes: Mapping[Node, set[tuple[Node, ...]]],
 ) -> set[Node]:
-    """Of values that would be stored only because they are costly and used in several places, those that another loop
-    computes again instead, by one operation, from what lies in memory anyway: so tanh(c), from a cell's states."""
+    """Of the `costly` values, which would be stored only because they are used in several places: those that another
+    loop computes again instead, by one operation, from what lies in memory anyway. Such is tanh(c), from a cell's
+    states."""
     where = {node: k for k, component in enumerate(tree) for node in nodes_in(component)}
     recomputed: set[Node] = set()
     for node in costly:
@@ -160,8 +164,8 @@ def _recomputed(
 
 
 def _meeting(graph: Graph, tree: Iterable[Component], materialized: set[Node]) -> set[Node]:
-    """Where so many ways through views meet that a value is stored: on each, an operand is another element, and what
-    stands below would be computed as often as there are ways."""
+    """Values at which very many ways through views meet. On each way an operand is another element, so what stands
+    below would be computed as often as there are ways, unless the value is stored."""
     found: set[Node] = set()
     paths: dict[Node, int] = {}  # with a view on them, to what lies in memory
     for node in _in_order(tree):
@@ -175,7 +179,8 @@ def _meeting(graph: Graph, tree: Iterable[Component], materialized: set[Node]) -
 
 
 def _ends(graph: Graph, tree: Iterable[Component], materialized: set[Node]) -> set[Node]:
-    """Where chains of operations are cut; at views only where nothing else comes, as they take memory for little."""
+    """Where chains of operations are cut. They are cut at views only if nothing else comes, as views do little work for
+    the memory that they take."""
     ends: set[Node] = set()
     depth: dict[Node, int] = {}  # of what is computed on the spot
     for node in _in_order(tree):
@@ -188,7 +193,7 @@ def _ends(graph: Graph, tree: Iterable[Component], materialized: set[Node]) -> s
 
 
 def _in_order(tree: Iterable[Component]) -> Iterator[Node]:
-    """The nodes in the order of computation, those of loops in that of one step."""
+    """The nodes in the order of computation; inside loops, in the order of one step."""
     for component in tree:
         yield from component.nodes if component.axis is None else _in_order(component.body)
 
@@ -227,7 +232,8 @@ def _carried(graph: Graph, tree: Iterable[Component]) -> Iterator[Node]:
 
 
 def _sources(graph: Graph, node: Node) -> Iterator[Node]:
-    """What a value is a view of, unless that lies in memory; the value itself, if it is a view of an earlier step's."""
+    """What a value is a view of, unless that lies in memory. The value itself, if it is a view of its own earlier
+    step."""
     start = resolve(graph, node)
     stack, seen = [start], {start}
     while stack:

@@ -23,7 +23,7 @@ LESS = 4  # times as large is a value as what sums it up
 
 
 def sink(graph: Graph, tree: tuple[Component, ...], materialized: Collection[Node]) -> tuple[Component, ...]:
-    """The components in order of computation, given those nodes that have tasks of their own."""
+    """The components in order of computation, given the nodes that are materialized: some of them moved into loops."""
     place = {node: k for k, component in enumerate(tree) for node in nodes_in(component)}
     kept = {resolve(graph, node) for node in roots(graph)}
     large = {
@@ -63,7 +63,7 @@ def _is_large(node: Node, axis: Axis | None) -> bool:
 
 
 def _sums_up(component: Component, axis: Axis | None, values: Iterable[Node]) -> bool:
-    """Whether this is one reduction at each step, to much less than the values that it reads."""
+    """Whether this is one reduction at each step, and its result much smaller than the values that it reads."""
     if component.axis is not None:
         return False
     (node,) = component.nodes
@@ -74,7 +74,8 @@ def _sums_up(component: Component, axis: Axis | None, values: Iterable[Node]) ->
 def _reads(
     graph: Graph, nodes: Iterable[Node], materialized: Collection[Node]
 ) -> Iterator[tuple[Node, frozenset[Axis]]]:
-    """What the tasks among some nodes read, and along which axes at other points than their own."""
+    """What the tasks among some nodes read, each value with the axes along which it is read at another point than the
+    task's own."""
     stack: list[tuple[Node, frozenset[Axis]]] = [(node, frozenset()) for node in nodes if node in materialized]
     seen = set(stack)
     while stack:
