@@ -52,6 +52,7 @@ __all__ = [
     "Statement",
     "Store",
     "fresh",
+    "indices_of",
     "kernels",
     "map_kernel",
     "map_kernels",
@@ -239,6 +240,11 @@ def map_kernels(statements: Iterable[Statement], rule: Callable[[Kernel], Kernel
         replace(statement, body=map_kernels(statement.body, rule)) if isinstance(statement, Loop) else rule(statement)
         for statement in statements
     )
+
+
+def indices_of(dims: Iterable[Dim]) -> tuple[Index, ...]:
+    """The indices of dims, as the subscripts of an array that has them."""
+    return tuple(Index(dim.index) for dim in dims)
 
 
 def fresh(wanted: str, taken: set[str]) -> str:

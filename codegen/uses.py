@@ -13,8 +13,10 @@ __all__ = [
     "Touch",
     "loaded",
     "loads",
+    "name_counts",
     "reduce_references",
     "references",
+    "store_counts",
     "stored",
     "terms",
     "touched",
@@ -46,6 +48,11 @@ def touches(kernel: Kernel) -> Iterator[Touch]:
     yield from (Touch(store.buffer, store.at, True) for store in kernel.stores)
 
 
+def store_counts(body: Iterable[Statement]) -> Counter[str]:
+    """How many stores there are to each buffer."""
+    return Counter(store.buffer for kernel in kernels(body) for store in kernel.stores)
+
+
 def loaded(body: Iterable[Statement]) -> set[str]:
     """The buffers that statements load."""
     return {load.buffer for kernel in kernels(body) for load in loads(kernel)}
@@ -67,6 +74,11 @@ def stored(body: Iterable[Statement]) -> set[str]:
 def references(scalar: Scalar | None) -> set[str]:
     """The names that a scalar uses."""
     return {part.name for part in walk(scalar) if isinstance(part, Ref)}
+
+
+def name_counts(kernel: Kernel) -> Counter[str]:
+    """How often a kernel uses each of its names."""
+    return Counter(part.name for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Ref))
 
 
 def reduce_references(reduce: Reduce) -> set[str]:

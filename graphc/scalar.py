@@ -352,16 +352,21 @@ def with_indices(scalar: Scalar, values: Mapping[str, Scalar]) -> Scalar:
     return replaced(scalar, lambda part: values.get(part.name) if isinstance(part, Index) else None)
 
 
-def guarded(scalar: Scalar, condition: Scalar) -> Scalar:
-    """A scalar that touches memory only where a condition holds."""
+def map_loads(scalar: Scalar, change: Callable[[Load], Load]) -> Scalar:
+    """A scalar with each of its loads changed, those in the subscripts and the condition of another before that."""
 
     def rule(part: Scalar) -> Scalar | None:
-        if not isinstance(part, Load):
-            return None
-        inside = replaced_inside(part, rule)
-        return replace(inside, when=condition if inside.when is None else call("and", condition, inside.when))
+        return change(replaced_inside(part, rule)) if isinstance(part, Load) else None
 
     return replaced(scalar, rule)
+
+
+def guarded(scalar: Scalar, condition: Scalar) -> Scalar:
+    """A scalar that touches memory only where a condition holds."""
+    return map_loads(
+        scalar,
+        lambda load: replace(load, when=condition if load.when is None else call("and", condition, load.when)),
+    )
 
 
 def offset_from(scalar: Scalar, loop: str) -> int | None:

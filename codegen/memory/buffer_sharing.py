@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, map_kernel, map_kernels, nested_kernels
 from graphc.codegen.uses import Touch, touches
-from graphc.scalar import Index, Load, Scalar, replaced, replaced_inside, walk
+from graphc.scalar import Index, Load, map_loads, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +179,8 @@ def _is_before(load: Placed, store: Placed) -> bool:
 
 
 def _renamed(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
-    def rule(scalar: Scalar) -> Scalar | None:
-        if isinstance(scalar, Load) and scalar.buffer in names:
-            return replace(replaced_inside(scalar, rule), buffer=names[scalar.buffer])
-        return None
+    def moved(load: Load) -> Load:
+        return replace(load, buffer=names.get(load.buffer, load.buffer))
 
-    kernel = map_kernel(kernel, lambda scalar: replaced(scalar, rule))
+    kernel = map_kernel(kernel, lambda scalar: map_loads(scalar, moved))
     return replace(kernel, stores=tuple(replace(s, buffer=names.get(s.buffer, s.buffer)) for s in kernel.stores))

@@ -28,6 +28,7 @@ from graphc.codegen.program import (
     Statement,
     Store,
     fresh,
+    indices_of,
     kernels,
     map_kernel,
     map_reduces,
@@ -232,7 +233,7 @@ class _Writer:
         if checkpoint.has_ring:
             raise InternalError(f"a checkpoint of {self.buffers[name]}, of which not all is kept")
         dims = tuple(Dim(f"d{k}", e) for k, e in enumerate(extents) if not isinstance(e, Ring))
-        return dims, tuple(Index(d.index) for d in dims)
+        return dims, indices_of(dims)
 
     def _at(self, name: str, step: Scalar, rest: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
         place = self.along[name]

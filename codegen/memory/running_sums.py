@@ -23,6 +23,7 @@ from graphc.codegen.program import (
     Statement,
     Store,
     fresh,
+    indices_of,
     kernels,
     map_kernel,
     map_kernels,
@@ -187,7 +188,7 @@ def _home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
             return Load(store.buffer, store.at, dtype)
     name = fresh(f"{kernel.name}.{total.op}", made.names)
     made.buffers[name] = Buffer(name, dtype, tuple(d.extent for d in kernel.dims), "temp")
-    return Load(name, tuple(Index(d.index) for d in kernel.dims), dtype)
+    return Load(name, indices_of(kernel.dims), dtype)
 
 
 def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], made: Split) -> Piecewise:
@@ -232,7 +233,7 @@ def _copy(load: Load, place: int, made: Split) -> Load:
     name = f"{load.buffer}.part" + (f"{offset:+}" if offset else "")
     extents = [extent for extent in source.dims if isinstance(extent, Const | Size | Call)]
     dims = tuple(Dim(made.axis if k == place else f"d{k}", extent) for k, extent in enumerate(extents))
-    at = tuple(Index(d.index) for d in dims)
+    at = indices_of(dims)
     if name not in made.buffers:
         made.names.add(name)
         made.buffers[name] = Buffer(name, load.dtype, source.dims, "temp")

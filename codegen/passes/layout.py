@@ -24,19 +24,19 @@ from graphc.codegen.program import (
     Load,
     Program,
     Reduce,
-    Scalar,
     Store,
     kernels,
     map_kernel,
     map_kernels,
     map_reduces,
 )
-from graphc.codegen.uses import touched
-from graphc.scalar import replaced, replaced_inside, walk
+from graphc.codegen.uses import Touch, touched
+from graphc.scalar import map_loads, walk
 
 __all__ = ["layout"]
 
 _Item = TypeVar("_Item")
+_LoadOrStore = TypeVar("_LoadOrStore", Load, Store)
 
 LONG = 16  # elements: a dim that fills a vector
 
@@ -66,17 +66,17 @@ def _wishes(kernel: Kernel, program: Program) -> Iterator[tuple[str, int]]:
     """The temporaries that a kernel with windows loads or stores, each with the dim that the kernel would like to be
     last."""
     access = Access(kernel, program)
-    accesses = _accesses(kernel, access)
-    windowed = {name for a in accesses for name in a.windowed}
+    touches = _touches(kernel, access)
+    windowed = {name for touch in touches for name in touch.windowed}
     if not windowed:
         return
     temps = {b.name for b in program.buffers if b.kind == "temp" and not b.has_ring}
     extents = _extents(kernel)
-    for a in accesses:
-        plain = [(extents[s.name], k) for k, s in enumerate(a.at) if isinstance(s, Index) and s.name in extents]
-        good = [(extent, k) for extent, k in plain if extent >= LONG and a.name_at(k) not in windowed]
-        if a.buffer in temps and good:
-            yield a.buffer, max(good)[1]
+    for touch in touches:
+        plain = [(extents[s.name], k) for k, s in enumerate(touch.at) if isinstance(s, Index) and s.name in extents]
+        good = [(extent, k) for extent, k in plain if extent >= LONG and touch.name_at(k) not in windowed]
+        if touch.buffer in temps and good:
+            yield touch.buffer, max(good)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +90,18 @@ class Windowed:
 
 def _windowed(kernel: Kernel, program: Program) -> Windowed:
     access, own = Access(kernel, program), {dim.index for dim in kernel.dims}
-    seen = [a for a in _accesses(kernel, access) if a.windowed]
-    places = frozenset().union(*(a.windowed for a in seen))
-    moving = [sorted(access.dependence(s)) for a in seen for s in a.at]
+    seen = [touch for touch in _touches(kernel, access) if touch.windowed]
+    places = frozenset().union(*(touch.windowed for touch in seen))
+    moving = [sorted(access.dependence(subscript)) for touch in seen for subscript in touch.at]
     inside = tuple(dict.fromkeys(name for names in moving for name in names if name not in own))
     return Windowed(places, inside)
 
 
 @dataclass(frozen=True, slots=True)
-class _Access:
+class _WindowTouch(Touch):
     """A load or a store of a kernel. `windowed` are the kernel's dims that share one of its subscripts with a
     reduction's dim."""
 
-    buffer: str
-    at: tuple[Scalar, ...]
     windowed: frozenset[str]
 
     def name_at(self, k: int) -> str:
@@ -111,7 +109,8 @@ class _Access:
         return subscript.name if isinstance(subscript, Index) else ""
 
 
-def _accesses(kernel: Kernel, access: Access) -> list[_Access]:
+def _touches(kernel: Kernel, access: Access) -> list[_WindowTouch]:
+    """What a kernel's reductions load, and what the kernel stores."""
     own = {dim.index for dim in kernel.dims}
     found = []
     for reduce in kernel.reduces:
@@ -119,8 +118,8 @@ def _accesses(kernel: Kernel, access: Access) -> list[_Access]:
         for load in {load for value in reduce.values for load in access.loads(value)}:
             shared = [access.dependence(s) for s in load.at]
             mixed = [names & own for names in shared if names & own and names & bound]
-            found.append(_Access(load.buffer, load.at, frozenset().union(*mixed)))
-    return found + [_Access(store.buffer, store.at, frozenset()) for store in kernel.stores]
+            found.append(_WindowTouch(load.buffer, load.at, False, frozenset().union(*mixed)))
+    return found + [_WindowTouch(store.buffer, store.at, True, frozenset()) for store in kernel.stores]
 
 
 def _extents(kernel: Kernel) -> dict[str, int]:
@@ -152,24 +151,15 @@ def _turned(buffer: Buffer, last: Mapping[str, int]) -> Buffer:
 def _kernel(kernel: Kernel, last: Mapping[str, int], program: Program) -> Kernel:
     if last.keys().isdisjoint(touched((kernel,))):
         return kernel
-    turned = map_kernel(kernel, lambda scalar: _moved(scalar, last))
-    stores = tuple(replace(s, at=_subscripts(s, last)) for s in turned.stores)
+    turned = map_kernel(kernel, lambda scalar: map_loads(scalar, lambda load: _moved(load, last)))
+    stores = tuple(_moved(store, last) for store in turned.stores)
     turned = replace(turned, stores=stores)
     return _ordered(turned, last, _windowed(turned, program))
 
 
-def _moved(scalar: Scalar, last: Mapping[str, int]) -> Scalar:
-    def rule(part: Scalar) -> Scalar | None:
-        if not isinstance(part, Load) or part.buffer not in last:
-            return None
-        moved = replaced_inside(part, rule)
-        return replace(moved, at=_to_end(moved.at, last[part.buffer]))
-
-    return replaced(scalar, rule)
-
-
-def _subscripts(store: Store, last: Mapping[str, int]) -> tuple[Scalar, ...]:
-    return _to_end(store.at, last[store.buffer]) if store.buffer in last else store.at
+def _moved(touch: _LoadOrStore, last: Mapping[str, int]) -> _LoadOrStore:
+    """A load or store with its subscripts in the order in which its buffer lies."""
+    return replace(touch, at=_to_end(touch.at, last[touch.buffer])) if touch.buffer in last else touch
 
 
 def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Kernel:

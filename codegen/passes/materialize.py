@@ -30,10 +30,11 @@ from graphc.codegen.program import (
     Scalar,
     Statement,
     Store,
+    indices_of,
     kernels,
     map_kernel,
 )
-from graphc.codegen.uses import loads
+from graphc.codegen.uses import loads, store_counts
 from graphc.scalar import replaced, with_indices
 
 __all__ = ["materialize"]
@@ -51,7 +52,7 @@ class _View:
 
 def materialize(program: Program) -> Program:
     """The program with copies of the buffers that contractions read by the digits of an index."""
-    writers = Counter(store.buffer for kernel in kernels(program.body) for store in kernel.stores)
+    writers = store_counts(program.body)
     settled = {b.name for b in program.buffers if (b.kind, writers[b.name]) in (("temp", 1), ("input", 0))}
     views = {s: _views(s, settled, program) for s in program.body if isinstance(s, Kernel)}
     copies: dict[_View, Buffer] = {}
@@ -85,7 +86,7 @@ def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, tuple[_Vi
     for statement in program.body:
         if isinstance(statement, Kernel) and len(statement.stores) == 1:
             (store,) = statement.stores
-            plain = store.at == tuple(Index(dim.index) for dim in statement.dims) and not store.accumulate
+            plain = store.at == indices_of(statement.dims) and not store.accumulate
             seen = read.get(store.buffer, set())
             if plain and len(seen) == 1 and not statement.reduces:
                 (view,) = seen
@@ -148,7 +149,7 @@ def _buffer(view: _View, copies: Mapping[_View, Buffer]) -> Buffer:
 
 def _copy(view: _View, buffer: Buffer) -> Kernel:
     dims = tuple(Dim(f"d{k}", extent) for k, extent in enumerate(view.extents))
-    store = Store(buffer.name, tuple(Index(dim.index) for dim in dims), Load(view.source, view.at, view.dtype))
+    store = Store(buffer.name, indices_of(dims), Load(view.source, view.at, view.dtype))
     return Kernel(f"regroup.{buffer.name}", dims, (), (store,))
 
 

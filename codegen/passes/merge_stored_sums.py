@@ -18,19 +18,18 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.program import (
     Call,
-    Index,
     Kernel,
     Let,
     Load,
     Program,
     Ref,
     Scalar,
+    indices_of,
     kernels,
     map_kernels,
-    scalars,
 )
-from graphc.codegen.uses import loads, used_steps
-from graphc.scalar import call, walk
+from graphc.codegen.uses import loads, name_counts, store_counts, used_steps
+from graphc.scalar import call
 
 __all__ = ["merge_stored_sums"]
 
@@ -64,13 +63,13 @@ def merge_stored_sums(program: Program) -> Program:
 def _makers(program: Program) -> dict[str, str]:
     """The temporaries in which a kernel outside of loops stores a sum at its own point, each with the name of that
     kernel."""
-    stores = Counter(store.buffer for kernel in kernels(program.body) for store in kernel.stores)
+    stores = store_counts(program.body)
     found: dict[str, str] = {}
     for kernel in program.body:
         if not isinstance(kernel, Kernel):
             continue
         sums = {total.name for reduce in kernel.reduces for total in reduce.sums}
-        own = tuple(Index(dim.index) for dim in kernel.dims)
+        own = indices_of(kernel.dims)
         for store in kernel.stores:
             buffer = program.declared[store.buffer]
             whole = store.at == own and not store.accumulate and not buffer.has_ring
@@ -86,7 +85,7 @@ def _makers(program: Program) -> dict[str, str]:
 
 def _reading(kernel: Kernel, single: set[str], makers: Mapping[str, str], groups: list[_Group]) -> Kernel:
     lets = {step.name: step.value for step in kernel.body if isinstance(step, Let)}
-    uses = Counter(part.name for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Ref))
+    uses = name_counts(kernel)
     inner = {name for value in lets.values() for name in _inside(value, lets, uses)}
     changed: dict[str, Scalar] = {}
     for name, value in lets.items():

@@ -11,11 +11,12 @@ state is such a sum over its four gates: joined, a tile holds four times as many
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.codegen.program import Accumulate, Call, Kernel, Let, Program, Reduce, Ref, Scalar, map_kernels, scalars
-from graphc.scalar import call, walk
+from graphc.codegen.program import Accumulate, Call, Kernel, Let, Program, Reduce, Ref, map_kernels
+from graphc.codegen.uses import name_counts
+from graphc.scalar import call
 
 __all__ = ["merge_sums"]
 
@@ -26,7 +27,7 @@ def merge_sums(program: Program) -> Program:
 
 
 def _kernel(kernel: Kernel) -> Kernel:
-    uses = Counter(name for scalar in scalars(kernel) for name in _names(scalar))
+    uses = name_counts(kernel)
     body: list[Let | Reduce] = []
     for step in kernel.body:
         joined = _joined(body, step, uses) if isinstance(step, Let) else None
@@ -49,7 +50,3 @@ def _joined(before: Sequence[Let | Reduce], let: Let, uses: Counter[str]) -> tup
                         total = Accumulate(let.name, "sum", call("add", values[a], values[b]))
                         return position, replace(step, sums=(*(s for s in step.sums if s.name not in (a, b)), total))
     return None
-
-
-def _names(scalar: Scalar) -> Iterator[str]:
-    return (part.name for part in walk(scalar) if isinstance(part, Ref))

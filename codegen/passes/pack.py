@@ -37,6 +37,7 @@ from graphc.codegen.program import (
     Scalar,
     Statement,
     Store,
+    indices_of,
     map_reduces,
 )
 from graphc.codegen.tiling.vectorize import vector_index
@@ -147,7 +148,7 @@ def _copy(turn: _Turn, source: Buffer, time: int) -> Kernel:
     """The kernel that fills a copy for the `time`-th time. It stores in the copy's order."""
     extents = [extent for extent in source.dims if not isinstance(extent, Ring)]
     dims = tuple(Dim(f"d{axis}", extent) for axis, extent in enumerate(extents))
-    at = tuple(Index(dim.index) for dim in dims)
+    at = indices_of(dims)
     name = f"pack.{turn.copy}" + (f".{time}" if time > 1 else "")
     store = Store(turn.copy, turn.at(at), Load(source.name, at, computed(source.dtype)))
     return Kernel(name, (*turn.rest(dims), dims[turn.dim]), (), (store,))

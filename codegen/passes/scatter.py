@@ -23,7 +23,6 @@ from graphc.codegen.program import (
     Accumulate,
     Buffer,
     Call,
-    Index,
     Kernel,
     Let,
     Load,
@@ -33,6 +32,7 @@ from graphc.codegen.program import (
     Statement,
     Store,
     fresh,
+    indices_of,
     kernels,
     scalars,
 )
@@ -98,7 +98,7 @@ class _Scattering:
         extents = tuple(dim.extent for dim in kernel.dims)
         buffer = Buffer(fresh(f"{kernel.name}.{total.name}", self.taken), total.value.dtype, extents, "temp")
         self.buffers.append(buffer)
-        return _Home(Load(buffer.name, tuple(Index(dim.index) for dim in kernel.dims), buffer.dtype))
+        return _Home(Load(buffer.name, indices_of(kernel.dims), buffer.dtype))
 
 
 def _worth(choice: SegmentSum, kernel: Kernel) -> bool:

@@ -19,7 +19,6 @@ from graphc.codegen.program import (
     Buffer,
     Const,
     Dim,
-    Index,
     Kernel,
     Let,
     Load,
@@ -28,6 +27,7 @@ from graphc.codegen.program import (
     Ref,
     Statement,
     Store,
+    indices_of,
 )
 
 __all__ = ["split_reduction"]
@@ -76,7 +76,7 @@ def _subtotals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Ker
     """The kernel that stores the reduction over all dims but the first, for each point of the first."""
     first, *others = reduce.dims
     dims = (first, *kernel.dims)
-    at = tuple(Index(dim.index) for dim in dims)
+    at = indices_of(dims)
     before = kernel.body[: kernel.body.index(reduce)]
     sums = zip(buffers, reduce.sums, strict=True)
     stores = tuple(Store(buffer.name, at, Ref(total.name, total.value.dtype)) for buffer, total in sums)
@@ -86,7 +86,7 @@ def _subtotals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Ker
 def _totals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Kernel:
     """The kernel, adding up subtotals instead."""
     first = reduce.dims[0]
-    at = tuple(Index(dim.index) for dim in (first, *kernel.dims))
+    at = indices_of((first, *kernel.dims))
     sums = tuple(
         replace(total, value=Load(buffer.name, at, buffer.dtype))
         for buffer, total in zip(buffers, reduce.sums, strict=True)

@@ -6,12 +6,11 @@ computes in one pass, and which values are kept for how long. A copy of an opera
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.program import Kernel, Let, Loop, Program, Reduce, Ring, Scalar, Statement, Store, kernels
-from graphc.codegen.uses import loads, stored, terms
+from graphc.codegen.uses import loads, store_counts, stored, terms
 from graphc.errors import Location
 from graphc.reporting.explanation import Kept, KernelWork, Products
 from graphc.scalar import Call, Load, Ref, Size, walk
@@ -96,7 +95,7 @@ def loop_summary(program: Program, lines: Mapping[str, Location]) -> LoopSummary
 
 def _copies(program: Program) -> Iterator[tuple[str, str]]:
     """Temporaries that hold the elements of another buffer in another order, each with that buffer."""
-    stores = Counter(store.buffer for kernel in kernels(program.body) for store in kernel.stores)
+    stores = store_counts(program.body)
     for kernel in kernels(program.body):
         match kernel:
             case Kernel(dims=dims, body=(), stores=(Store(copy, _, Load(source, at)),)):
