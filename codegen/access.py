@@ -15,7 +15,6 @@ from graphc.codegen.program import (
     Const,
     Index,
     Kernel,
-    Let,
     Load,
     Program,
     Reduce,
@@ -38,14 +37,9 @@ class Access:
 
     def __init__(self, kernel: Kernel, program: Program) -> None:
         self.buffers = program.declared
-        self.lets: dict[str, Scalar] = {}
-        self.sums: dict[str, Reduce] = {}
+        self.lets = kernel.lets
+        self.sums = {total.name: reduce for reduce in kernel.reduces for total in reduce.sums}
         self._dependence: dict[Scalar, frozenset[str]] = {}
-        for step in kernel.body:
-            for let in (step,) if isinstance(step, Let) else step.body:
-                self.lets[let.name] = let.value
-            if isinstance(step, Reduce):
-                self.sums |= {total.name: step for total in step.sums}
 
     def resolve(self, scalar: Scalar) -> Scalar:
         """Follow names to the expression they stand for; the result of a reduction stays a name."""
@@ -54,14 +48,15 @@ class Access:
         return scalar
 
     def terms(self, scalar: Scalar) -> Iterator[Scalar]:
-        """What a value adds up (see `graphc.codegen.uses.terms`); a product that has a name as that product."""
+        """What a value adds up (`graphc.codegen.uses.terms`), with names followed to what they stand for, unless that
+        is a sum."""
         for term in terms(scalar, self.lets):
             resolved = self.resolve(term)
             yield term if isinstance(resolved, Call) and resolved.fn == "add" else resolved
 
     def loads(self, scalar: Scalar, seen: set[Ref] | None = None) -> Iterator[Load]:
-        """Every load that computing a scalar makes, those in subscripts and conditions too; names are followed once,
-        and those that were `seen` not at all."""
+        """Every load that computing a scalar makes, those in subscripts and conditions too. A name is followed once,
+        and not at all if it was `seen`."""
         seen = set() if seen is None else seen
         if isinstance(scalar, Ref):
             if scalar in seen:
@@ -77,7 +72,8 @@ class Access:
                     yield from self.loads(argument, seen)
 
     def loaded(self, scalar: Scalar) -> tuple[Load | None, Scalar | None]:
-        """The load whose element a scalar is, as it is; or 0, where a condition is false: that, too."""
+        """The load that a scalar is, and None. Of select(condition, load, 0.0), the load and the condition. None twice
+        for anything else."""
         match self.resolve(scalar):
             case Load() as load:
                 return load, None
@@ -87,7 +83,7 @@ class Access:
         return None, None
 
     def stored(self, store: Store) -> Scalar:
-        """The value of a store, which rounds it to what its buffer holds, without a rounding of its own to the same."""
+        """The value that a store is given, without a rounding to the dtype of the buffer: storing rounds anyway."""
         value = self.resolve(store.value)
         match value:
             case Call(fn, (exact,)) if fn == f"round.{self.buffers[store.buffer].dtype}":
@@ -95,7 +91,7 @@ class Access:
         return store.value
 
     def dependence(self, scalar: Scalar) -> frozenset[str]:
-        """The loop indices, names of reductions' results, and MEMORY, that the scalar's value varies with."""
+        """What a scalar's value varies with: loop indices, names of reductions' results, and MEMORY if it loads."""
         scalar = self.resolve(scalar)
         known = self._dependence.get(scalar)
         if known is None:
@@ -118,7 +114,7 @@ class Access:
                 return frozenset()
 
     def reduce_dependence(self, reduce: Reduce) -> frozenset[str]:
-        """What the results of a reduction vary with: all it mentions but its own indices."""
+        """What the results of a reduction vary with: all that it mentions except its own indices."""
         parts = [total.value for total in reduce.sums] + [dim.extent for dim in reduce.dims]
         if reduce.when is not None:
             parts.append(reduce.when)
@@ -126,11 +122,12 @@ class Access:
         return frozenset().union(*map(self.dependence, parts)) - bound
 
     def offset(self, buffer: str, at: tuple[Scalar, ...]) -> Scalar:
+        """Where an element lies, in elements from the start of its buffer."""
         return offset(self.buffers[buffer], at)
 
     def lane_step(self, buffer: str, at: tuple[Scalar, ...], vector: str, lanes: int) -> int | None:
-        """Elements between neighbouring lanes when `vector` runs over `lanes` lanes from a multiple of `lanes`;
-        None if that is not one constant."""
+        """How many elements lie between neighbouring lanes when `vector` runs over `lanes` lanes from a multiple of
+        `lanes`; None if that is not one constant."""
         step = coefficient(self.offset(buffer, at), vector, self, lanes)
         return int(step.value) if isinstance(step, Const) else None
 
@@ -154,7 +151,7 @@ def offset(buffer: Buffer, at: tuple[Scalar, ...]) -> Scalar:
 
 
 def _whole(high: Scalar, low: Scalar, dim: Scalar | Ring) -> Scalar | None:
-    """x, where the subscripts are x // d and x mod d and the second dim is d long."""
+    """x, if the subscripts are x // d and x mod d and the second dim has the length d; None otherwise."""
     match high, low:
         case Call("floordiv", (x, d)), Call("mod", (y, e)) if x == y and d == e == dim:
             return x
@@ -167,10 +164,10 @@ def _fixed(dim: Scalar | Ring) -> Scalar:
 
 
 def coefficient(scalar: Scalar, name: str, access: Access, aligned: int = 1) -> Scalar | None:
-    """The factor of an index in an index scalar that is affine in it, or None.
+    """The factor of an index in a scalar that is affine in that index; None if it is not affine.
 
-    With `aligned` = W the index is only followed from a multiple of W over the W - 1 next values; then a quotient
-    by a multiple of W stands still and a remainder counts up, which is how blocked layouts are read.
+    With `aligned` = W, the index starts at a multiple of W and takes W values. Then its quotient by a multiple of W
+    stands still, and its remainder counts up. Blocked layouts are read so.
     """
     scalar = access.resolve(scalar)
     if name not in access.dependence(scalar):
@@ -195,7 +192,7 @@ def coefficient(scalar: Scalar, name: str, access: Access, aligned: int = 1) -> 
 
 
 def substitute(scalar: Scalar, values: dict[str, Scalar], access: Access) -> Scalar:
-    """Put scalars in the place of indices in an index expression."""
+    """An index expression with scalars in the place of indices, by name."""
     scalar = access.resolve(scalar)
     if access.dependence(scalar).isdisjoint(values):
         return scalar

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphc.codegen.lengths import buffer_shape
 from graphc.codegen.program import Buffer, Dim, Kernel, Let, Program, Reduce, Ring, Statement, Store
 from graphc.errors import InternalError
 from graphc.scalar import FUNCTIONS, STORED, Call, Const, Index, Load, Ref, Scalar, Size, computed, converted, nearest
@@ -29,7 +30,7 @@ _GARBAGE = {"float32": np.nan, "float64": np.nan, "int32": -0x5A5A5A5B, "index":
 
 
 def allocate(program: Program, arrays: Mapping[str, Array], sizes: Mapping[str, int]) -> dict[str, Array]:
-    """The given arrays, and one full of garbage for every output and temp that is missing."""
+    """The given arrays, and an array full of garbage for every output and temp that is missing."""
     complete = dict(arrays)
     for buffer in program.buffers:
         if buffer.name not in complete and buffer.kind in ("output", "temp"):
@@ -38,17 +39,11 @@ def allocate(program: Program, arrays: Mapping[str, Array], sizes: Mapping[str, 
     return complete
 
 
-def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape of the array behind a buffer. A ring has as many places as it has slots."""
-    scope = _Scope({}, sizes, {})
-    return tuple(d.slots if isinstance(d, Ring) else _length(d, scope) for d in buffer.dims)
-
-
 def interpret(program: Program, arrays: dict[str, Array], sizes: Mapping[str, int]) -> None:
-    """Run the program on the arrays, in place.
+    """Runs the program on the arrays, in place.
 
-    Raises ValueError when an array does not fit its buffer, IndexError when a kernel reads or writes outside
-    of a buffer, InternalError when two points of a kernel store to one element.
+    Raises ValueError if an array does not fit its buffer, IndexError if a kernel loads or stores outside of a buffer,
+    InternalError if two points of a kernel store to one element.
     """
     for buffer in program.buffers:
         array, shape, dtype = arrays[buffer.name], buffer_shape(buffer, sizes), _DTYPES[buffer.dtype]
@@ -112,7 +107,7 @@ def _store(store: Store, place: tuple[Array, ...], value: Array, scope: _Scope) 
 
 
 def _reduce(reduce: Reduce, outer: _Scope) -> dict[str, Array]:
-    """The accumulators' values: sums and maxima over the last axes, one for each dim of the reduction."""
+    """What the accumulators come to: sums and maxima over the last axes, one for each dim of the reduction."""
     rank = len(reduce.dims)
     axes, ones = tuple(range(-rank, 0)), (1,) * rank
     names = {name: value.reshape(value.shape + ones) for name, value in (outer.names or {}).items()}
@@ -126,7 +121,7 @@ def _reduce(reduce: Reduce, outer: _Scope) -> dict[str, Array]:
     results = {}
     for total in reduce.sums:
         value = _evaluate(total.value, scope)
-        rest = neutral(total.op, value.dtype)
+        rest = total.identity.value
         # Every axis must be there in full before it is summed over, also where the value does not vary.
         full = np.broadcast_shapes(value.shape, active.shape, *(i.shape for i in scope.indices.values()))
         points = np.where(active, np.broadcast_to(value, full), value.dtype.type(rest))
@@ -137,15 +132,8 @@ def _reduce(reduce: Reduce, outer: _Scope) -> dict[str, Array]:
     return results
 
 
-def neutral(op: str, dtype: npt.DTypeLike) -> Any:
-    """What a reduction over no points gives: 0, or the lowest value of the dtype."""
-    if op == "sum":
-        return 0
-    return -np.inf if np.issubdtype(dtype, np.floating) else np.iinfo(np.dtype(dtype)).min
-
-
 def _grid(dims: tuple[Dim, ...], scope: _Scope) -> dict[str, Array]:
-    """For each dim its index as an array: all its values along its own axis, counted from the right."""
+    """For each dim its index as an array: all values, along an axis of its own, counted from the right."""
     lengths = [_length(d.extent, scope) for d in dims]
     return {
         dim.index: np.arange(length).reshape((length,) + (1,) * (len(dims) - 1 - axis))

@@ -6,10 +6,10 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 
-from graphc.codegen.program import Call, Const, Dim, Index, Scalar, Size
+from graphc.codegen.program import Buffer, Call, Const, Dim, Index, Ring, Scalar, Size
 from graphc.scalar import FUNCTIONS
 
-__all__ = ["evaluate", "length_of", "points_of", "step_name"]
+__all__ = ["buffer_shape", "evaluate", "length_of", "points_of", "step_name"]
 
 
 _EXACT: dict[str, Callable[..., int]] = {  # numpy's integers wrap around
@@ -24,12 +24,13 @@ _EXACT: dict[str, Callable[..., int]] = {  # numpy's integers wrap around
 
 
 def step_name(index: str) -> str:
-    """The name under which sizes have the step at which a loop is."""
+    """The name under which `sizes` hold at which step a loop is."""
     return f"step of {index}"
 
 
 def evaluate(extent: Scalar, sizes: Mapping[str, int]) -> int:
-    """A length, given those that come with the data; in a loop, that at the step that `sizes` have, or at step 0."""
+    """The value of a length. `sizes` hold the lengths that come with the data, and may hold the steps at which loops
+    are (`step_name`); a loop whose step they do not hold is at step 0."""
     match extent:
         case Const(value):
             return int(value)
@@ -44,11 +45,16 @@ def evaluate(extent: Scalar, sizes: Mapping[str, int]) -> int:
     raise TypeError(f"a length made of numbers and sizes was expected, not {extent}")
 
 
+def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of the array behind a buffer. A ring has as many places as it has slots."""
+    return tuple(dim.slots if isinstance(dim, Ring) else evaluate(dim, sizes) for dim in buffer.dims)
+
+
 def points_of(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:
-    """How many points so many dims have."""
+    """How many points these dims have together."""
     return math.prod(evaluate(dim.extent, sizes) for dim in dims)
 
 
 def length_of(dims: Iterable[Dim]) -> int:
-    """How many points the dims have whose lengths are numbers in the program."""
+    """How many points these dims have together, leaving out those whose length comes with the data."""
     return math.prod(int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const))

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, lowest, zero
@@ -52,8 +52,13 @@ __all__ = [
     "Statement",
     "Store",
     "fresh",
+    "indices_of",
     "kernels",
     "map_kernel",
+    "map_kernels",
+    "map_reduce",
+    "map_reduces",
+    "nested_kernels",
     "scalars",
 ]
 
@@ -80,14 +85,25 @@ class Buffer:
     dims: tuple[Scalar | Ring, ...]
     kind: Kind
 
+    @property
+    def has_ring(self) -> bool:
+        """Whether not all of its elements are kept."""
+        return any(isinstance(dim, Ring) for dim in self.dims)
+
     def __str__(self) -> str:
         return f"{self.kind} {self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Dim:
+    """A dimension of a domain: `index` takes the values 0 ≤ index < extent."""
+
     index: str
     extent: Scalar
+
+    def is_shorter(self, length: int) -> bool:
+        """Whether it is known to have fewer points than that."""
+        return isinstance(self.extent, Const) and self.extent.value < length
 
     def __str__(self) -> str:
         return f"{self.index} < {self.extent}"
@@ -95,12 +111,16 @@ class Dim:
 
 @dataclass(frozen=True, slots=True)
 class Let:
+    """A name for a value at one point."""
+
     name: str
     value: Scalar
 
 
 @dataclass(frozen=True, slots=True)
 class Accumulate:
+    """A name for the sum or the maximum of a `value` over the points of a reduction."""
+
     name: str
     op: Literal["sum", "max"]
     value: Scalar
@@ -113,6 +133,8 @@ class Accumulate:
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
+    """Sums and maxima over all points of `dims` where `when` holds. `body` names values that they share."""
+
     dims: tuple[Dim, ...]
     sums: tuple[Accumulate, ...]
     body: tuple[Let, ...] = ()
@@ -126,6 +148,8 @@ class Reduce:
 
 @dataclass(frozen=True, slots=True)
 class Store:
+    """Puts a value at an element of a buffer, or with `accumulate` adds it to that element."""
+
     buffer: str
     at: tuple[Scalar, ...]
     value: Scalar
@@ -134,14 +158,28 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
+    """What is computed and stored at every point of `dims`, in any order of the points."""
+
     name: str
     dims: tuple[Dim, ...]
     body: tuple[Let | Reduce, ...]
     stores: tuple[Store, ...]
 
+    @property
+    def reduces(self) -> tuple[Reduce, ...]:
+        """Its reductions, in order."""
+        return tuple(step for step in self.body if isinstance(step, Reduce))
+
+    @property
+    def lets(self) -> dict[str, Scalar]:
+        """What its names stand for, those inside reductions too, but not the results of reductions."""
+        return {let.name: let.value for step in self.body for let in ((step,) if isinstance(step, Let) else step.body)}
+
 
 @dataclass(frozen=True, slots=True)
 class Loop:
+    """Steps one after another: `body` for each value 0 ≤ index < extent, from the last one down if `reverse`."""
+
     index: str
     extent: Scalar
     reverse: bool
@@ -153,6 +191,8 @@ Statement = Loop | Kernel
 
 @dataclass(frozen=True, slots=True)
 class Program:
+    """Statements, the buffers that they use, and the names of the `sizes` that come with a call."""
+
     name: str
     sizes: tuple[str, ...]
     buffers: tuple[Buffer, ...]
@@ -163,6 +203,7 @@ class Program:
         object.__setattr__(self, "declared", {buffer.name: buffer for buffer in self.buffers})
 
     def buffer(self, name: str) -> Buffer:
+        """The buffer of that name."""
         return self.declared[name]
 
     def __str__(self) -> str:
@@ -180,6 +221,30 @@ def kernels(statements: Iterable[Statement]) -> Iterator[Kernel]:
             yield from kernels(statement.body)
         else:
             yield statement
+
+
+def nested_kernels(
+    statements: Iterable[Statement], loops: tuple[Loop, ...] = ()
+) -> Iterator[tuple[Kernel, tuple[Loop, ...]]]:
+    """Every kernel, in the order of the text, with the loops around it, the outermost first."""
+    for statement in statements:
+        if isinstance(statement, Loop):
+            yield from nested_kernels(statement.body, (*loops, statement))
+        else:
+            yield statement, loops
+
+
+def map_kernels(statements: Iterable[Statement], rule: Callable[[Kernel], Kernel]) -> tuple[Statement, ...]:
+    """The statements with a rule applied to every kernel."""
+    return tuple(
+        replace(statement, body=map_kernels(statement.body, rule)) if isinstance(statement, Loop) else rule(statement)
+        for statement in statements
+    )
+
+
+def indices_of(dims: Iterable[Dim]) -> tuple[Index, ...]:
+    """The indices of dims, as the subscripts of an array that has them."""
+    return tuple(Index(dim.index) for dim in dims)
 
 
 def fresh(wanted: str, taken: set[str]) -> str:
@@ -213,6 +278,11 @@ def map_kernel(kernel: Kernel, rule: Callable[[Scalar], Scalar]) -> Kernel:
 
     stores = tuple(Store(s.buffer, tuple(map(rule, s.at)), rule(s.value), s.accumulate) for s in kernel.stores)
     return Kernel(kernel.name, kernel.dims, tuple(map(step, kernel.body)), stores)
+
+
+def map_reduces(kernel: Kernel, rule: Callable[[Reduce], Reduce]) -> Kernel:
+    """A kernel with a rule applied to each of its reductions."""
+    return replace(kernel, body=tuple(rule(step) if isinstance(step, Reduce) else step for step in kernel.body))
 
 
 def map_reduce(reduce: Reduce, rule: Callable[[Scalar], Scalar]) -> Reduce:

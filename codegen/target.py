@@ -30,10 +30,10 @@ _SYSTEMS = ("none", "linux", "freebsd", "netbsd", "openbsd", "windows", "darwin"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An LLVM triple, processor and feature string ("+avx2,+fma"), and the vector unit that follows from them.
+    """An LLVM triple, a processor and features ("+avx2,+fma"), and the vector unit that follows from them.
 
-    A triple may leave out the vendor, as compilers' do: in "thumbv7em-none-eabihf" LLVM itself would take the system
-    for the vendor, and overlook that numbers are passed in registers.
+    A triple may leave out the vendor, as compilers let one do. LLVM itself would take the system of
+    "thumbv7em-none-eabihf" for the vendor, and overlook that numbers are passed in registers.
     """
 
     triple: str
@@ -53,16 +53,19 @@ class Target:
         return Target(llvm.get_default_triple(), llvm.get_host_cpu_name(), features)
 
     def has(self, feature: str) -> bool:
+        """Whether the processor is known to have a feature, or the feature is asked for; and it is not refused."""
         named = _X86_LEVELS.get(self.cpu, "").split()
         requested = self.features.split(",")
         return f"-{feature}" not in requested and (f"+{feature}" in requested or feature in named)
 
     @property
     def architecture(self) -> str:
+        """The first part of the triple."""
         return self.triple.split("-")[0]
 
     @property
     def is_x86(self) -> bool:
+        """Whether it is a 64-bit x86."""
         return self.architecture in ("x86_64", "amd64")
 
     @property
@@ -78,6 +81,7 @@ class Target:
 
     @property
     def vector_registers(self) -> int:
+        """How many vector registers there are."""
         wide = self.has("avx512f") if self.is_x86 else self.architecture.startswith(("aarch64", "arm64", "riscv"))
         return 32 if wide else 16
 
@@ -97,11 +101,12 @@ class Target:
 
     @property
     def has_half(self) -> bool:
-        """Whether float16 and float32 become each other by one instruction; elsewhere it would be a library call."""
+        """Whether one instruction makes a float16 a float32, and one the reverse; elsewhere it would be a library
+        call."""
         if self.is_x86:
             return self.has("f16c")
         return self.architecture.startswith(("aarch64", "arm64", "nvptx"))
 
     def lanes(self, bytes_per_lane: int) -> int:
-        """How many elements of the given size one vector register holds, at least one."""
+        """How many elements of the given size one vector register holds: at least one."""
         return max(1, self.vector_bits // (8 * bytes_per_lane))

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from graphc.codegen.program import Call, Kernel, Let, Load, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
 from graphc.scalar import walk
 
-__all__ = ["loaded", "loads", "reduce_references", "references", "stored", "terms", "touched", "used_steps"]
+__all__ = [
+    "Touch",
+    "loaded",
+    "loads",
+    "name_counts",
+    "reduce_references",
+    "references",
+    "store_counts",
+    "stored",
+    "terms",
+    "touched",
+    "touches",
+    "used_steps",
+]
 
 
 # Buffers.
@@ -20,6 +33,26 @@ def loads(kernel: Kernel) -> Iterator[Load]:
     return (part for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Load))
 
 
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A load of an element of a buffer, or a store to it."""
+
+    buffer: str
+    at: tuple[Scalar, ...]
+    store: bool
+
+
+def touches(kernel: Kernel) -> Iterator[Touch]:
+    """Every load of a kernel, then every store."""
+    yield from (Touch(load.buffer, load.at, False) for load in loads(kernel))
+    yield from (Touch(store.buffer, store.at, True) for store in kernel.stores)
+
+
+def store_counts(body: Iterable[Statement]) -> Counter[str]:
+    """How many stores there are to each buffer."""
+    return Counter(store.buffer for kernel in kernels(body) for store in kernel.stores)
+
+
 def loaded(body: Iterable[Statement]) -> set[str]:
     """The buffers that statements load."""
     return {load.buffer for kernel in kernels(body) for load in loads(kernel)}
@@ -27,11 +60,7 @@ def loaded(body: Iterable[Statement]) -> set[str]:
 
 def touched(body: Iterable[Statement]) -> list[str]:
     """The buffers that statements load or store to, in the order in which they appear."""
-    found: dict[str, None] = {}
-    for kernel in kernels(body):
-        found |= dict.fromkeys(load.buffer for load in loads(kernel))
-        found |= dict.fromkeys(store.buffer for store in kernel.stores)
-    return list(found)
+    return list(dict.fromkeys(touch.buffer for kernel in kernels(body) for touch in touches(kernel)))
 
 
 def stored(body: Iterable[Statement]) -> set[str]:
@@ -47,14 +76,19 @@ def references(scalar: Scalar | None) -> set[str]:
     return {part.name for part in walk(scalar) if isinstance(part, Ref)}
 
 
+def name_counts(kernel: Kernel) -> Counter[str]:
+    """How often a kernel uses each of its names."""
+    return Counter(part.name for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Ref))
+
+
 def reduce_references(reduce: Reduce) -> set[str]:
-    """The names from outside that a reduction uses."""
+    """The names that a reduction uses and that are made outside of it."""
     used = {name for scalar in (reduce.when, *reduce.values) for name in references(scalar)}
     return used - {let.name for let in reduce.body}
 
 
 def terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
-    """What a value adds up, through names. A name that it adds more than once is a term: written out, 30 doublings
+    """What a value adds up, through names. A name that it adds more than once is one term: written out, 30 doublings
     would be a billion terms."""
     uses: Counter[str] = Counter()
 
@@ -83,7 +117,7 @@ def terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
 
 
 def used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:
-    """The steps whose names the stores need, directly or through other steps."""
+    """The steps that the stores need, directly or through other steps."""
     used = {name for store in stores for scalar in (*store.at, store.value) for name in references(scalar)}
     kept: list[Let | Reduce] = []
     for step in reversed(body):

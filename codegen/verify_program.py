@@ -53,7 +53,7 @@ class ProgramError(InternalError):
 
 
 def verify(program: Program) -> None:
-    """Raise ProgramError at the first invariant that does not hold."""
+    """Raises ProgramError at the first invariant that does not hold."""
     scope = _Scope(program.declared, frozenset(program.sizes), frozenset())
     _require(len(scope.sizes) == len(program.sizes), f"a size is named twice: {program.sizes}")
     _require(len(scope.buffers) == len(program.buffers), "a buffer is named twice\n" + str(program))
@@ -74,7 +74,8 @@ def verify(program: Program) -> None:
 def _stored_before_loaded(
     statements: tuple[Statement, ...], filled: set[str], around: frozenset[str], carried: frozenset[str]
 ) -> None:
-    """`filled` are the buffers stored so far, to which this adds; `carried` those that a loop in `around` stores."""
+    """Checks that what is loaded is stored before. `filled` are the buffers stored so far, to which this adds;
+    `carried` are those that a loop of `around` stores."""
     for statement in statements:
         made = stored((statement,))
         if isinstance(statement, Loop):
@@ -96,8 +97,8 @@ def _moves(subscript: Scalar, loops: frozenset[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What a scalar may mention: `loops` are the indices of the loops around the kernel, `indices` all others,
-    `names` the dtypes of the visible names."""
+    """What a scalar may mention: `loops` are the indices of the loops around the kernel, `indices` are all other
+    indices, and `names` are the visible names with their dtypes."""
 
     buffers: Mapping[str, Buffer]
     sizes: frozenset[str]
@@ -163,7 +164,7 @@ def _define(name: str, dtype: str, names: dict[str, str], taken: set[str]) -> No
 
 
 def _reduce(reduce: Reduce, outer: _Scope, names: dict[str, str], taken: set[str]) -> None:
-    """Check a reduction and add its accumulators to `names`; its `Let`s stay inside."""
+    """Checks a reduction, and adds its accumulators to `names`. Its `Let`s stay inside."""
     inner = dict(names)
     scope = replace(_enter(reduce.dims, outer), names=inner)
     if reduce.when is not None:
@@ -288,7 +289,7 @@ def _signature(call: Call) -> None:
 
 
 def _no_races(kernel: Kernel, loops: frozenset[str]) -> None:
-    lets = {let.name: let.value for step in kernel.body for let in ((step,) if isinstance(step, Let) else step.body)}
+    lets = kernel.lets
     own = stored((kernel,))
     for load in loads(kernel):
         if load.buffer not in own:
@@ -303,7 +304,7 @@ def _no_races(kernel: Kernel, loops: frozenset[str]) -> None:
 
 
 def _indices(scalar: Scalar, lets: Mapping[str, Scalar]) -> frozenset[str]:
-    """The indices a subscript depends on, also through names; what memory or a reduction decides counts as one."""
+    """The indices that a subscript depends on, also through names. What memory or a reduction decides counts as one."""
     match scalar:
         case Index(name):
             return frozenset({name})

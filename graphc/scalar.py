@@ -16,7 +16,7 @@ rounded where it is stored; so no scalar has such a dtype, and nothing is ever c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -294,6 +294,20 @@ def conjunction(conditions: Iterable[Scalar]) -> Scalar | None:
     return result
 
 
+def conjuncts(
+    condition: Scalar | None, resolve: Callable[[Scalar], Scalar] = lambda scalar: scalar
+) -> Iterator[Scalar]:
+    """The conditions that must all hold where one holds; `resolve` says what their names stand for."""
+    if condition is None:
+        return
+    match resolve(condition):
+        case Call("and", (a, b), "bool"):
+            yield from conjuncts(a, resolve)
+            yield from conjuncts(b, resolve)
+        case part:
+            yield part
+
+
 def walk(scalar: Scalar | None) -> Iterator[Scalar]:
     """A scalar and all its parts, subscripts and conditions of loads too."""
     waiting = [scalar]
@@ -333,16 +347,26 @@ def replaced_inside(load: Load, rule: Rule) -> Load:
     return Load(load.buffer, tuple(replaced(a, rule) for a in load.at), load.dtype, when)
 
 
-def guarded(scalar: Scalar, condition: Scalar) -> Scalar:
-    """A scalar that touches memory only where a condition holds."""
+def with_indices(scalar: Scalar, values: Mapping[str, Scalar]) -> Scalar:
+    """A scalar with other scalars in the place of some of its indices, by name."""
+    return replaced(scalar, lambda part: values.get(part.name) if isinstance(part, Index) else None)
+
+
+def map_loads(scalar: Scalar, change: Callable[[Load], Load]) -> Scalar:
+    """A scalar with each of its loads changed, those in the subscripts and the condition of another before that."""
 
     def rule(part: Scalar) -> Scalar | None:
-        if not isinstance(part, Load):
-            return None
-        inside = replaced_inside(part, rule)
-        return replace(inside, when=condition if inside.when is None else call("and", condition, inside.when))
+        return change(replaced_inside(part, rule)) if isinstance(part, Load) else None
 
     return replaced(scalar, rule)
+
+
+def guarded(scalar: Scalar, condition: Scalar) -> Scalar:
+    """A scalar that touches memory only where a condition holds."""
+    return map_loads(
+        scalar,
+        lambda load: replace(load, when=condition if load.when is None else call("and", condition, load.when)),
+    )
 
 
 def offset_from(scalar: Scalar, loop: str) -> int | None:

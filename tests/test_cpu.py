@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc.codegen.cpu.jit import Loaded, emit, load
-from graphc.codegen.interpret_program import allocate, buffer_shape, interpret
+from graphc.codegen.interpret_program import allocate, interpret
+from graphc.codegen.lengths import buffer_shape
 from graphc.codegen.program import (
     Accumulate,
     Buffer,

@@ -262,7 +262,7 @@ def test_definitions_are_complete_and_each_occurs_once() -> None:
 
 def test_polynomials_are_as_good_as_their_fits() -> None:
     pytest.importorskip("mpmath")
-    from graphc.codegen.llvm.fit_polynomials import FITS, largest_error
+    from tests.fit_polynomials import FITS, largest_error
 
     for problem in FITS:
         error = largest_error(problem, POLYNOMIALS[problem.name, problem.dtype], points=41)

@@ -104,13 +104,13 @@ class Thread:
         position = 0
         while position < len(self.program.body):
             number = next((k for k, w in enumerate(self.shared.wavefronts) if w.first == position), None)
-            if number is None or not self.row[self.shared.wave(number)]:
+            if number is None or not self.row[self.shared.rounds(number)]:
                 yield from self.one_after_another((position,))
                 position += 1
                 continue
             wave = self.shared.wavefronts[number]
             yield from self.one_after_another(wave.before)
-            yield from self.beside(wave, self.shared.wave(number))
+            yield from self.concurrently(wave, number)
             yield from self.one_after_another(wave.after)
             position = wave.end
 
@@ -120,12 +120,12 @@ class Thread:
                 yield from self.statement(self.program.body[position], {}, position)
             yield
 
-    def beside(self, wave: Wavefront, at: int) -> Iterator[None]:
-        extent, block = evaluate(wave.extent, self.sizes), int(self.row[at + 1])
-        for number in range(self.row[at]):
+    def concurrently(self, wave: Wavefront, number: int) -> Iterator[None]:
+        extent, block = evaluate(wave.extent, self.sizes), int(self.row[self.shared.block(number)])
+        for round in range(self.row[self.shared.rounds(number)]):
             for k, stage in enumerate(wave.stages):
-                lag = int(self.row[at + 2 + k])
-                begin = (number - lag) * block
+                lag = int(self.row[self.shared.lag(number, k)])
+                begin = (round - lag) * block
                 if lag >= 0 and 0 <= begin < extent:
                     self.block(stage, extent, begin, min(begin + block, extent))
             yield
@@ -151,10 +151,12 @@ class Thread:
             return
         if self.row[self.shared.mode(position)] & self.shared.meeting(position, statement.name):
             yield
-        at = self.shared.offsets[statement.name]
-        if self.row[at]:
-            cuts = self.shared.cuts[statement.name]
-            parts = {c.index: tuple(map(int, self.row[at + 1 + 2 * k : at + 3 + 2 * k])) for k, c in enumerate(cuts)}
+        name = statement.name
+        if self.row[self.shared.runs(name)]:
+            parts = {
+                cut.index: (int(self.row[self.shared.first(name, k)]), int(self.row[self.shared.end(name, k)]))
+                for k, cut in enumerate(self.shared.cuts[name])
+            }
             alone = replace(self.program, body=(part_of(statement, parts, steps),))
             interpret(alone, self.arrays, self.sizes)
 

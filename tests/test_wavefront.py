@@ -173,21 +173,21 @@ def test_what_runs_at_one_time_shares_no_memory() -> None:
     program, shared = found(gc.grad(stack("lstm", 2), "loss"))
     sizes = {"t": 12, "n": 2}
     made = sharing.shares(program, shared, sizes, 2, TYPICAL)
-    assert sorted(k for moment in made.moments for k in moment) == list(range(len(program.body)))
-    apart, together = arena(program, sizes), arena(program, sizes, made.moments)
+    assert sorted(k for slot in made.time_slots for k in slot) == list(range(len(program.body)))
+    apart, together = arena(program, sizes), arena(program, sizes, made.time_slots)
     assert together.size >= apart.size
-    for moment in made.moments:
-        alive = alive_at(program, moment)
+    for slot in made.time_slots:
+        alive = alive_at(program, slot)
         ends = {name: together.offsets[name] + bytes_of(program, name, sizes) for name in alive}
         for a in alive:
             for b in alive - {a}:
                 assert ends[a] <= together.offsets[b] or ends[b] <= together.offsets[a]
 
 
-def alive_at(program: Program, moment: tuple[int, ...]) -> set[str]:
-    """The temporaries that the statements of a moment touch."""
+def alive_at(program: Program, slot: tuple[int, ...]) -> set[str]:
+    """The temporaries that the statements of a time slot touch."""
     temporaries = {b.name for b in program.buffers if b.kind == "temp"}
-    inside = list(kernels(tuple(program.body[k] for k in moment)))
+    inside = list(kernels(tuple(program.body[k] for k in slot)))
     touched = {load.buffer for k in inside for load in loads(k)} | {s.buffer for k in inside for s in k.stores}
     return touched & temporaries
 

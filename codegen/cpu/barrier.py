@@ -45,7 +45,8 @@ BARRIER = "barrier"
 
 
 def pause(target: Target) -> tuple[str, str]:
-    """The instruction that tells the core it is waiting: a declaration and a call; empty where there is none."""
+    """The instruction that tells the core that it is waiting: its declaration and a call, both empty where there is
+    none."""
     if target.is_x86:
         return "declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"
     if target.architecture.startswith(("aarch64", "arm64")):
@@ -54,7 +55,7 @@ def pause(target: Target) -> tuple[str, str]:
 
 
 def flag_bytes(threads: int) -> int:
-    """The flags of so many threads."""
+    """The bytes that the flags of so many threads take."""
     return threads * ROUNDS * _LINE
 
 

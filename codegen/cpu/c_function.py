@@ -29,7 +29,7 @@ _STRUCT = Value("%arrays", "ptr")
 
 
 def fields(program: Program, constants: Mapping[str, np.ndarray]) -> tuple[Buffer, ...]:
-    """The arrays that a caller brings: all that the program touches but temporaries and constants."""
+    """The arrays that the caller brings: all that the program touches, except temporaries and constants."""
     return tuple(b for b in _touched(program) if b.kind != "temp" and b.name not in constants)
 
 
@@ -58,7 +58,7 @@ def _symbol(buffer: str) -> str:
 
 
 def _constant(buffer: str, array: np.ndarray) -> str:
-    """An array in the order of its bytes, which is the order of all processors that code is made for."""
+    """An array, byte by byte. The order of bytes is that of all processors that code is made for."""
     data = np.ascontiguousarray(array)
     text = "\\" + data.astype(data.dtype.newbyteorder("<")).tobytes().hex("\\")
     return f'{_symbol(buffer)} = internal constant [{data.nbytes} x i8] c"{text}", align {ALIGNMENT}'

@@ -1,8 +1,8 @@
 """Which kernels are the same but for the names in them, so that one function serves them all.
 
-In: a kernel and its program. Out: its `Form`, in which indices, lets and sums are numbered in the order of the text and
-buffers in the order in which they first appear; and the buffers by their numbers. The two directions of a bidirectional
-network, and layers of equal size, are kernels of one form.
+In: a kernel and its program. Out: its `CanonicalKernel`, in which indices, lets and sums are numbered in the order of
+the text and buffers in the order in which they first appear; and the buffers by their numbers. The two directions of a
+bidirectional network, and layers of equal size, are kernels of one form.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from graphc.codegen.program import (
     Scalar,
     Store,
 )
-from graphc.codegen.tiling.vectorize import Schedule
+from graphc.codegen.tiling.vectorize import Tiling
 
 __all__ = ["CanonicalKernel", "canonical"]
 
 
 @dataclass(frozen=True, slots=True)
 class CanonicalKernel:
-    """A kernel without names, of each of its buffers the dtype and the dims, and the indices that it is given, and its
-    schedule, by numbers."""
+    """A kernel with numbers for names: of each of its buffers the dtype and the dims, the indices that it is given, and
+    its tiling."""
 
     kernel: Kernel
     buffers: tuple[tuple[str, tuple[Scalar | Ring, ...]], ...]
     given: tuple[str, ...]
-    tile: Schedule
+    tiling: Tiling
 
 
 def canonical(
-    kernel: Kernel, given: tuple[str, ...], tile: Schedule, program: Program
+    kernel: Kernel, given: tuple[str, ...], tiling: Tiling, program: Program
 ) -> tuple[CanonicalKernel, tuple[str, ...]]:
-    """The kernel's form, and its buffers in the order of the form's. `given` are the indices of loops around it and the
-    dims that threads cut."""
+    """The kernel's form, and its buffers in the order of the form's. `given` are the indices of loops around the
+    kernel, and those of its dims that threads cut."""
     numbers = _Numbers()
     renamed = numbers.kernel(kernel)
     buffers = tuple(numbers.buffers)
     types = tuple((program.buffer(name).dtype, program.buffer(name).dims) for name in buffers)
-    return CanonicalKernel(renamed, types, tuple(map(numbers.name, given)), numbers.tile(tile)), buffers
+    return CanonicalKernel(renamed, types, tuple(map(numbers.name, given)), numbers.tiling(tiling)), buffers
 
 
 class _Numbers:
@@ -64,9 +64,9 @@ class _Numbers:
         body = tuple(self._let(step) if isinstance(step, Let) else self._reduce(step) for step in kernel.body)
         return Kernel("", dims, body, tuple(map(self._store, kernel.stores)))
 
-    def tile(self, tile: Schedule) -> Schedule:
-        vector, row = (None if name is None else self.name(name) for name in (tile.vector, tile.row))
-        return replace(tile, vector=vector, row=row, inside=tuple(map(self.name, tile.inside)))
+    def tiling(self, tiling: Tiling) -> Tiling:
+        vector, row = (None if name is None else self.name(name) for name in (tiling.vector, tiling.row))
+        return replace(tiling, vector=vector, row=row, inside=tuple(map(self.name, tiling.inside)))
 
     def name(self, name: str) -> str:
         return self.names.setdefault(name, str(len(self.names)))

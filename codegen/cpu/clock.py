@@ -15,13 +15,13 @@ NOW = "llvm.readcyclecounter"
 
 
 def has_clock(target: Target) -> bool:
-    """Whether there is one that any program may read."""
+    """Whether the processor has a clock that any program may read."""
     return target.is_x86 or target.architecture.startswith(("aarch64", "arm64"))
 
 
 def clock(attributes: str) -> tuple[str, str]:
-    """The function `void tick(ptr clocks, i64 statement, i64 sign)`, which adds the time to a clock, or takes it off
-    with a sign of -1; and the line that declares what it uses."""
+    """The function `void tick(ptr clocks, i64 statement, i64 sign)`, which adds the time to a clock, or with a sign of
+    -1 subtracts it; and the line that declares what it uses."""
     return (
         f"""\
 define internal void @{TICK}(ptr %clocks, i64 %statement, i64 %sign) noinline {attributes} {{

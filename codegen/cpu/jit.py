@@ -22,7 +22,7 @@ __all__ = ["Emitted", "Loaded", "emit", "load", "native"]
 
 @dataclass(frozen=True)
 class Emitted:
-    """Code for one target: LLVM IR, and on request what optimisation makes of it, assembly and an object file; and how
+    """Code for one target: LLVM IR; and on request, optimised, assembly and an object file. `partition` says how
     threads may share it out."""
 
     llvm_ir: str
@@ -31,16 +31,18 @@ class Emitted:
 
     @functools.cached_property
     def assembly(self) -> str:
+        """The assembly, after LLVM's own passes."""
         machine = _machine(self.target)
         return str(machine.emit_assembly(self.module(machine)))
 
     @functools.cached_property
     def object(self) -> bytes:
+        """A relocatable object file."""
         machine = _machine(self.target)
         return bytes(machine.emit_object(self.module(machine)))
 
     def module(self, machine: llvm.TargetMachine) -> llvm.ModuleRef:
-        """The optimised module, a new one each time: LLVM takes it apart as it makes code of it."""
+        """The optimised module. It is a new one each time, as LLVM takes it apart when it makes code of it."""
         module = _parse(self.llvm_ir, machine)
         _optimize(module, machine)
         return module
@@ -60,13 +62,15 @@ class Loaded:
         self._function = signature(self._code[program.name])
 
     def __call__(self, args: ctypes.Array[ctypes.c_void_p], sizes: ctypes.Array[ctypes.c_int64]) -> None:
-        """`args`: the address of each buffer of the program, in order; `sizes`: each size. Nothing is checked."""
+        """Runs the program. `args` has the address of each of its buffers, in order, `sizes` has each size. Nothing is
+        checked."""
         self._function(ctypes.addressof(args), ctypes.addressof(sizes))
 
 
 def emit(program: Program, target: Target) -> Emitted:
-    shared = partition(program, target)
-    return Emitted(llvm_ir(program, target, shared), target, shared)
+    """Code of a program for a target."""
+    made = partition(program, target)
+    return Emitted(llvm_ir(program, target, made), target, made)
 
 
 def load(program: Program, target: Target | None = None) -> Loaded:
@@ -75,7 +79,7 @@ def load(program: Program, target: Target | None = None) -> Loaded:
 
 
 def native(text: str, target: Target, *functions: str, optimized: bool = False) -> llvm.ResourceTracker:
-    """LLVM IR as machine code in this process: the address of each of its `functions`, by name, for as long as the
+    """LLVM IR as machine code in this process: the addresses of its `functions`, by name. They are valid as long as the
     result lives."""
     machine = _machine(target)
     module = _parse(text, machine)
@@ -95,8 +99,8 @@ def _link(code: bytes, target: Target, *functions: str) -> llvm.ResourceTracker:
 
 
 def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
-    """The few passes that code written with care still needs: kernels come with values hoisted, vectors explicit and
-    loops in final form, so LLVM's full pipeline would find little more in four times the time."""
+    """Runs the few passes that this code still needs. Kernels come with values hoisted, vectors explicit and loops in
+    final form, so LLVM's full pipeline would find little more, in four times the time."""
     passes = llvm.create_new_module_pass_manager()
     passes.add_always_inliner_pass()
     passes.add_global_dead_code_eliminate_pass()

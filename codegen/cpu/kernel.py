@@ -19,9 +19,9 @@ from graphc.codegen.cpu.values import Lanes, Values
 from graphc.codegen.llvm.builder import Function, Value, element_type, i64, lane_count, quoted
 from graphc.codegen.llvm.functions import Functions
 from graphc.codegen.llvm.memory import read, scatter, write
-from graphc.codegen.program import Dim, Kernel, Program, Reduce, Store
+from graphc.codegen.program import Dim, Kernel, Program, Store
 from graphc.codegen.target import Target
-from graphc.codegen.tiling.vectorize import Schedule
+from graphc.codegen.tiling.vectorize import Tiling
 
 __all__ = ["Parameters", "Piece", "kernel_function"]
 
@@ -30,8 +30,8 @@ Columns = tuple[Value, Value, int]  # of a block: left, right, and how many stri
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a kernel's function takes: buffers by address, then sizes, the indices of the loops around it, and for each
-    dim that threads may cut the first point of this thread's part and the one after the last."""
+    """What a kernel's function takes: buffers by address, then sizes, then the indices of the loops around it, then for
+    each dim that threads may cut the first point of this thread's part and the point after the last."""
 
     buffers: tuple[str, ...]
     sizes: tuple[str, ...]
@@ -39,11 +39,13 @@ class Parameters:
     cuts: tuple[str, ...]
 
     def declared(self) -> list[str]:
+        """The parameters as the function declares them."""
         # The buffers of a program are distinct memory, so nothing stored through one is read through another.
         pointers = [f"ptr noalias {quoted('%', f'buffer.{name}')}" for name in self.buffers]
         return pointers + [str(value) for value in self.integers()]
 
     def integers(self) -> list[Value]:
+        """The parameters that are numbers: all but the buffers."""
         sizes = [Value(quoted("%", f"size.{name}"), "i64") for name in self.sizes]
         indices = [Value(quoted("%", f"index.{name}"), "i64") for name in self.indices]
         return sizes + indices + [end for name in self.cuts for end in self.part(name)]
@@ -55,18 +57,28 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A function's text and what its module must hold for it."""
+    """The text of a function, and what its module must hold for it."""
 
     text: str
     declarations: frozenset[str]
     constants: frozenset[str]
     elementary: frozenset[tuple[str, str, int]]
 
+    @staticmethod
+    def of(values: Values, attributes: str) -> Piece:
+        """The function in which these values were computed."""
+        return Piece(
+            values.function.text(attributes),
+            frozenset(values.function.declarations),
+            frozenset(values.constants.values()),
+            frozenset(values.functions.elementary),
+        )
+
 
 def kernel_function(
     name: str,
     kernel: Kernel,
-    tile: Schedule,
+    tiling: Tiling,
     parameters: Parameters,
     program: Program,
     target: Target,
@@ -74,15 +86,9 @@ def kernel_function(
 ) -> Piece:
     """The function of one kernel."""
     function = Function(name, parameters.declared(), halves=target.has_half)
-    emitter = _KernelEmitter(function, kernel, tile, parameters, program, target)
+    emitter = _KernelEmitter(function, kernel, tiling, parameters, program, target)
     emitter.emit()
-    values = emitter.values
-    return Piece(
-        values.function.text(attributes),
-        frozenset(values.function.declarations),
-        frozenset(values.constants.values()),
-        frozenset(values.functions.elementary),
-    )
+    return Piece.of(emitter.values, attributes)
 
 
 class _KernelEmitter:
@@ -90,7 +96,7 @@ class _KernelEmitter:
         self,
         function: Function,
         kernel: Kernel,
-        tile: Schedule,
+        tiling: Tiling,
         parameters: Parameters,
         program: Program,
         target: Target,
@@ -98,28 +104,27 @@ class _KernelEmitter:
         access = Access(kernel, program)
         self.kernel = kernel
         self.parameters = parameters
-        self.plan = tile
-        self.values = Values(function, Functions(function, target), access, self.plan.row)
-        reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-        self.tiled = [r for r in reduces if self.plan.vector in access.reduce_dependence(r)]
-        self.single = [r for r in reduces if r not in self.tiled]
+        self.tiling = tiling
+        self.values = Values(function, Functions(function, target), access, self.tiling.row)
+        self.tiled = [r for r in kernel.reduces if self.tiling.vector in access.reduce_dependence(r)]
+        self.single = [r for r in kernel.reduces if r not in self.tiled]
         self.dims = {dim.index: dim for dim in kernel.dims}
 
     def emit(self) -> None:
-        """The loops over the dimensions that neither run in lanes nor as rows, and what is inside."""
-        values, plan = self.values, self.plan
+        """Emits the loops over the dimensions that run neither in lanes nor as rows, and all inside them."""
+        values, tiling = self.values, self.tiling
         with ExitStack() as stack:
             outer = {name: Value(quoted("%", f"index.{name}"), "i64") for name in self.parameters.indices}
             stack.enter_context(values.scope(values.function.block, outer))
             for dim in self.kernel.dims:
-                if dim.index not in (plan.vector, plan.row, *plan.inside):
+                if dim.index not in (tiling.vector, tiling.row, *tiling.inside):
                     stack.enter_context(values.loop(dim.index, *self._part(dim), 1))
             for reduce in self.single:
-                horizontal(values, reduce, plan.lanes)
-            if plan.vector is None:
+                horizontal(values, reduce, tiling.lanes)
+            if tiling.vector is None:
                 self._stores()
             else:
-                self._widths(self.dims[plan.vector])
+                self._widths(self.dims[tiling.vector])
 
     def _part(self, dim: Dim) -> tuple[Value, Value]:
         """Where this thread's part of a dim begins and ends."""
@@ -128,30 +133,31 @@ class _KernelEmitter:
         return i64(0), self.values.value(dim.extent)
 
     def _widths(self, dim: Dim) -> None:
-        """A single row has tiles of its own, wider: it needs as many accumulators to keep the machine busy."""
-        values, plan, f = self.values, self.plan, self.values.function
-        if plan.row is None or plan.wide <= plan.vectors:
-            self._columns(dim, plan.widths)
+        """Covers the vector dimension. A single row has wider tiles: it needs as many accumulators to keep the machine
+        busy."""
+        values, tiling, f = self.values, self.tiling, self.values.function
+        if tiling.row is None or tiling.wide <= tiling.vectors:
+            self._columns(dim, tiling.widths)
             return
-        begin, end = self._part(self.dims[plan.row])
+        begin, end = self._part(self.dims[tiling.row])
         single = f.compare("icmp eq", values.difference(end, begin), i64(1))
         with f.when(single) as before, values.scope(before, {}):
-            self._columns(dim, tuple(dict.fromkeys((plan.wide, plan.widths[0], 1))), single_row=True)
+            self._columns(dim, tuple(dict.fromkeys((tiling.wide, tiling.widths[0], 1))), single_row=True)
         several = f.binary("xor", single, Value("true", "i1"))
         with f.when(several) as before, values.scope(before, {}):
-            self._columns(dim, plan.widths)
+            self._columns(dim, tiling.widths)
 
     def _columns(self, dim: Dim, widths: tuple[int, ...], single_row: bool = False) -> None:
-        """Strips of the vector dimension: tiles' widths, and the part of a vector that is left."""
-        values, plan = self.values, self.plan
-        for start, stop, vectors, partial in strips(values, *self._part(dim), dim.extent, plan.lanes, widths):
-            lanes, width = Lanes(dim.index, plan.lanes), plan.lanes * vectors
-            if plan.strips > 1 and not partial and not single_row:
+        """Strips of the vector dimension, as wide as tiles; then what is left, as a part of a vector."""
+        values, tiling = self.values, self.tiling
+        for start, stop, vectors, partial in strips(values, *self._part(dim), dim.extent, tiling.lanes, widths):
+            lanes, width = Lanes(dim.index, tiling.lanes), tiling.lanes * vectors
+            if tiling.strips > 1 and not partial and not single_row:
                 with (
-                    values.pieces(f"({dim.index} block)", start, stop, i64(width * plan.strips)) as (left, right),
+                    values.pieces(f"({dim.index} block)", start, stop, i64(width * tiling.strips)) as (left, right),
                     values.running(lanes),
                 ):
-                    self._rows(vectors, (left, right, plan.strips))
+                    self._rows(vectors, (left, right, tiling.strips))
                 continue
             with values.loop(dim.index, start, stop, width):
                 with values.running(lanes):
@@ -162,39 +168,39 @@ class _KernelEmitter:
 
     def _rows(self, vectors: int, columns: Columns, single: bool = False) -> None:
         """Blocks of rows: first all reductions, then all that is stored."""
-        values, plan = self.values, self.plan
+        values, tiling = self.values, self.tiling
         values.vectors = vectors
-        if plan.row is None:
+        if tiling.row is None:
             self._block(Block(i64(0), i64(1), 1, *columns))
             return
-        begin, end = self._part(self.dims[plan.row])
-        inside = tuple((self.dims[name], *self._part(self.dims[name])) for name in plan.inside)
+        begin, end = self._part(self.dims[tiling.row])
+        inside = tuple((self.dims[name], *self._part(self.dims[name])) for name in tiling.inside)
         if single:
             self._block(Block(begin, values.function.binary("add nsw", begin, i64(1)), 1, *columns, inside))
             return
-        with values.pieces(f"({plan.row} block)", begin, end, i64(plan.block)) as (first, last):
-            self._block(Block(first, last, plan.block, *columns, inside))
+        with values.pieces(f"({tiling.row} block)", begin, end, i64(tiling.block)) as (first, last):
+            self._block(Block(first, last, tiling.block, *columns, inside))
 
     def _block(self, block: Block) -> None:
-        values, plan, f = self.values, self.plan, self.values.function
-        assert plan.vector is not None
+        values, tiling, f = self.values, self.tiling, self.values.function
+        assert tiling.vector is not None
         with values.scope(f.block, {}):
             for reduce in self.tiled:
-                tiled(values, reduce, block, plan)
+                tiled(values, reduce, block, tiling)
             vectors = i64(values.vectors)
             if block.strips > 1:
-                vectors = f.binary("udiv exact", values.difference(block.right, block.left), i64(plan.lanes))
+                vectors = f.binary("udiv exact", values.difference(block.right, block.left), i64(tiling.lanes))
             with (
                 places(values, block) as place,
-                values.loop(plan.row or "(row)", block.first, block.last, 1),
+                values.loop(tiling.row or "(row)", block.first, block.last, 1),
                 values.loop("(vector)", i64(0), vectors, 1),
             ):
-                row = values.index(plan.row) if plan.row is not None else block.first
+                row = values.index(tiling.row) if tiling.row is not None else block.first
                 vector, column = values.index("(vector)"), block.left
                 if vector != i64(0):
-                    column = f.binary("add nsw", column, f.binary("mul nsw", vector, i64(plan.lanes)))
+                    column = f.binary("add nsw", column, f.binary("mul nsw", vector, i64(tiling.lanes)))
                 with (
-                    values.scope(f.block, {plan.vector: column}),
+                    values.scope(f.block, {tiling.vector: column}),
                     values.at_cell(values.sum(place, values.difference(row, block.first)), vector),
                 ):
                     self._stores()

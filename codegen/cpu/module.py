@@ -41,11 +41,11 @@ def shared_name(program: Program) -> str:
     return f"{program.name}.shared"
 
 
-def llvm_ir(program: Program, target: Target, shared: Partition, part: bool = False) -> str:
+def llvm_ir(program: Program, target: Target, partition: Partition, part: bool = False) -> str:
     """The module's text, or a `part` of another's. Its length depends on the program's text only, never on sizes."""
-    attributes, linkage = attributes_of(target), "internal" if part else "dso_local"
-    pieces = _Shared(program, target, shared, attributes, linkage).emit()
-    pieces += _alone(program, target, shared, attributes, linkage)
+    attributes = attributes_of(target)
+    pieces = _Shared(program, target, partition, attributes, part).emit()
+    pieces += _alone(program, target, partition, attributes, part)
     common = [] if part else [barrier(target, attributes), *([clock(attributes)] if has_clock(target) else [])]
     elementary = sorted(frozenset().union(*(piece.elementary for piece in pieces)))
     functions = definitions(elementary, fused=target.has_fma).splitlines()
@@ -76,37 +76,37 @@ def attributes_of(target: Target) -> str:
     return " ".join(words)
 
 
-def _alone(program: Program, target: Target, shared: Partition, attributes: str, linkage: str) -> Iterator[Piece]:
+def _alone(program: Program, target: Target, partition: Partition, attributes: str, part: bool) -> Iterator[Piece]:
     """The function that runs everything on one thread: the row of shares that says so, and a call."""
-    f, values = _function(program.name, "ptr %args, ptr %sizes", linkage, program, target)
-    row = f.variable("i64", shared.words)
-    words = list(_words_alone(program, shared))
+    f, values = _function(program.name, "ptr %args, ptr %sizes", part, program, target)
+    row = f.variable("i64", partition.words)
+    words = list(_words_alone(program, partition))
     if len(words) <= _MOST_WORDS:
         _put(values, row, words)
     else:
         for begin in range(0, len(words), _MOST_WORDS):
             name = f"{program.name}.row.{begin}"
-            _, own = _function(name, "ptr %sizes, ptr %row", "internal", program, target)
+            _, own = _function(name, "ptr %sizes, ptr %row", True, program, target)
             _put(own, Value("%row", "ptr"), words[begin : begin + _MOST_WORDS])
-            yield _piece(own, f"noinline {attributes}")
+            yield Piece.of(own, f"noinline {attributes}")
             f.effect(f"call void {quoted('@', name)}(ptr %sizes, {row})")
     f.effect(f"call void {quoted('@', shared_name(program))}(ptr %args, ptr %sizes, {row}, ptr null)")
-    yield _piece(values, attributes)
+    yield Piece.of(values, attributes)
 
 
-def _words_alone(program: Program, shared: Partition) -> Iterator[tuple[int, Scalar]]:
+def _words_alone(program: Program, partition: Partition) -> Iterator[tuple[int, Scalar]]:
     """What stands where in the row of shares of a thread that runs all points of all kernels."""
     yield THREAD, index(0)
     yield CLOCKS, index(0)
     for k in range(len(program.body)):
-        yield shared.mode(k), index(0)
-    for k in range(len(shared.wavefronts)):
-        yield shared.wave(k), index(0)
-    for name, cuts in shared.cuts.items():
-        yield shared.offsets[name], index(1)
+        yield partition.mode(k), index(0)
+    for k in range(len(partition.wavefronts)):
+        yield partition.rounds(k), index(0)
+    for name, cuts in partition.cuts.items():
+        yield partition.runs(name), index(1)
         for k, cut in enumerate(cuts):
-            yield shared.offsets[name] + 1 + 2 * k, index(0)
-            yield shared.offsets[name] + 2 + 2 * k, cut.extent
+            yield partition.first(name, k), index(0)
+            yield partition.end(name, k), cut.extent
 
 
 def _put(values: Values, row: Value, words: Iterable[tuple[int, Scalar]]) -> None:
@@ -116,9 +116,9 @@ def _put(values: Values, row: Value, words: Iterable[tuple[int, Scalar]]) -> Non
         f.put(value, f.offset(row, "i64", i64(position)))
 
 
-def _function(name: str, parameters: str, linkage: str, program: Program, target: Target) -> tuple[Function, Values]:
+def _function(name: str, parameters: str, internal: bool, program: Program, target: Target) -> tuple[Function, Values]:
     """A function beside the kernels, which knows the sizes; and its values."""
-    f = Function(quoted("", name), [parameters], linkage)
+    f = Function(quoted("", name), [parameters], "internal" if internal else "dso_local")
     values = Values(f, Functions(f, target), Access(Kernel(name, (), (), ()), program))
     for position, size in enumerate(program.sizes):
         slot = f.offset(Value("%sizes", "ptr"), "i64", i64(position))
@@ -126,23 +126,15 @@ def _function(name: str, parameters: str, linkage: str, program: Program, target
     return f, values
 
 
-def _piece(values: Values, attributes: str) -> Piece:
-    return Piece(
-        values.function.text(attributes),
-        frozenset(values.function.declarations),
-        frozenset(values.constants.values()),
-        frozenset(values.functions.elementary),
-    )
-
-
 class _Shared:
-    """The function that runs one thread's share, and with it the kernels in the order of the text."""
+    """The function that runs one thread's share, and with it the kernels in the order of the text. With `alone` there
+    is nobody to meet, and there are no clocks."""
 
-    def __init__(self, program: Program, target: Target, shared: Partition, attributes: str, linkage: str) -> None:
-        self.program, self.target, self.shared, self.attributes = program, target, shared, attributes
-        self.alone = linkage == "internal"  # nobody to meet, and no clocks
+    def __init__(self, program: Program, target: Target, partition: Partition, attributes: str, alone: bool) -> None:
+        self.program, self.target, self.partition, self.attributes = program, target, partition, attributes
+        self.alone = alone
         parameters = "ptr %args, ptr %sizes, ptr %row, ptr %team"
-        self.function, self.values = _function(shared_name(program), parameters, linkage, program, target)
+        self.function, self.values = _function(shared_name(program), parameters, alone, program, target)
         self.positions = {buffer.name: k for k, buffer in enumerate(program.buffers)}
         self.pieces: list[Piece] = []
         self.names: dict[CanonicalKernel, str] = {}  # of the function that runs kernels of each form
@@ -150,25 +142,24 @@ class _Shared:
     def emit(self) -> list[Piece]:
         with flushed(self.function, self.target):
             self._body()
-        return [*self.pieces, _piece(self.values, self.attributes)]
+        return [*self.pieces, Piece.of(self.values, self.attributes)]
 
     def _body(self) -> None:
         f = self.function
         position = 0
         while position < len(self.program.body):
-            number, wave = next(
-                ((k, w) for k, w in enumerate(self.shared.wavefronts) if w.first == position), (0, None)
-            )
+            waves = enumerate(self.partition.wavefronts)
+            number, wave = next(((k, w) for k, w in waves if w.first == position), (0, None))
             if wave is None:
                 self._one_after_another((position,))
                 position += 1
                 continue
-            rounds = self._word(self.shared.wave(number))
+            rounds = self._word(self.partition.rounds(number))
             with f.when(f.compare("icmp eq", rounds, i64(0))):
                 self._one_after_another(range(position, wave.end))
             with f.when(f.compare("icmp ne", rounds, i64(0))):
                 self._one_after_another(wave.before)
-                self._beside(wave, number, rounds)
+                self._concurrently(wave, number, rounds)
                 self._one_after_another(wave.after)
             position = wave.end
 
@@ -176,19 +167,19 @@ class _Shared:
         """Top-level statements, each by its strategy; all threads meet after each."""
         f = self.function
         for position in positions:
-            mode = self._word(self.shared.mode(position))
+            mode = self._word(self.partition.mode(position))
             with f.when(f.compare("icmp sge", mode, i64(0))), self._timed(position):
                 self._statement(self.program.body[position], (), position, mode)
             if position < len(self.program.body) - 1:
                 self._meet()
 
-    def _beside(self, wave: Wavefront, number: int, rounds: Value) -> None:
+    def _concurrently(self, wave: Wavefront, number: int, rounds: Value) -> None:
         """In each round every stage at a block of its own, and then all threads meet."""
-        f, values, first = self.function, self.values, self.shared.wave(number)
-        extent, block = values.value(wave.extent), self._word(first + 1)
+        f, values = self.function, self.values
+        extent, block = values.value(wave.extent), self._word(self.partition.block(number))
         with values.loop("(round)", i64(0), rounds, 1):
             for k, stage in enumerate(wave.stages):
-                lag = self._word(first + 2 + k)
+                lag = self._word(self.partition.lag(number, k))
                 behind = f.binary("sub", values.index("(round)"), lag)
                 begin = f.binary("mul", behind, block)
                 runs = f.compare("icmp sge", lag, i64(0))
@@ -246,11 +237,11 @@ class _Shared:
             self._steps(statement, indices, position, mode, i64(0), self.values.value(statement.extent))
             return
         f = self.function
-        meeting = self.shared.meeting(position, statement.name)
+        meeting = self.partition.meeting(position, statement.name)
         if meeting:
             with f.when(f.compare("icmp ne", f.binary("and", mode, i64(meeting)), i64(0))):
                 self._meet()
-        with f.when(f.compare("icmp ne", self._word(self.shared.offsets[statement.name]), i64(0))):
+        with f.when(f.compare("icmp ne", self._word(self.partition.runs(statement.name)), i64(0))):
             self._call(statement, indices)
 
     def _steps(
@@ -270,31 +261,30 @@ class _Shared:
 
     def _call(self, kernel: Kernel, indices: tuple[str, ...], part: tuple[str, Value, Value] | None = None) -> None:
         """Run a kernel: this thread's share, or the part of one dim that is given with its first point and its end."""
-        f, cuts = self.function, self.shared.cuts[kernel.name]
         name, buffers = self._named(kernel, indices)
         # Addresses and shares are read here each time: to hold them all from the start takes far more registers than
         # there are.
         arguments = [self._address(buffer) for buffer in buffers]
         arguments += [Value(quoted("%", f"size.{size}"), "i64") for size in self.program.sizes]
         arguments += [self.values.index(index) for index in indices]
-        first = self.shared.offsets[kernel.name] + 1
-        for k, cut in enumerate(cuts):
+        for k, cut in enumerate(self.partition.cuts[kernel.name]):
             if part is not None and part[0] == cut.index:
                 arguments += part[1:]
             else:
-                arguments += [self._word(first + 2 * k), self._word(first + 1 + 2 * k)]
-        f.effect(f"call void {quoted('@', name)}({', '.join(map(str, arguments))})")
+                words = self.partition.first(kernel.name, k), self.partition.end(kernel.name, k)
+                arguments += map(self._word, words)
+        self.function.effect(f"call void {quoted('@', name)}({', '.join(map(str, arguments))})")
 
     def _named(self, kernel: Kernel, indices: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """The function that runs a kernel, and the buffers to give it; one function for all kernels of one form."""
-        tile = self.shared.schedules[kernel.name]
-        cuts = tuple(cut.index for cut in self.shared.cuts[kernel.name])
-        found, buffers = canonical(kernel, (*indices, *cuts), tile, self.program)
+        tiling = self.partition.tilings[kernel.name]
+        cuts = tuple(cut.index for cut in self.partition.cuts[kernel.name])
+        found, buffers = canonical(kernel, (*indices, *cuts), tiling, self.program)
         if found not in self.names:
             self.names[found] = name = f"{self.program.name}.{kernel.name}"
             parameters = Parameters(buffers, self.program.sizes, indices, cuts)
             attributes = f"noinline {self.attributes}"
             self.pieces.append(
-                kernel_function(quoted("", name), kernel, tile, parameters, self.program, self.target, attributes)
+                kernel_function(quoted("", name), kernel, tiling, parameters, self.program, self.target, attributes)
             )
         return self.names[found], buffers

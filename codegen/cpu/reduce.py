@@ -16,8 +16,9 @@ from graphc.codegen.access import MEMORY
 from graphc.codegen.cpu.values import Cell, Lanes, Result, Values, lane_offsets
 from graphc.codegen.llvm.builder import Value, i64, lane_count, vector_type
 from graphc.codegen.llvm.functions import REGISTER, constant
-from graphc.codegen.program import Accumulate, Call, Const, Dim, Index, Load, Reduce, Ref, Scalar
+from graphc.codegen.program import Accumulate, Call, Const, Dim, Reduce, Scalar
 from graphc.codegen.tiling.vectorize import horizontal_index
+from graphc.scalar import conjuncts
 
 __all__ = [
     "Accumulator",
@@ -39,6 +40,8 @@ _MOST_CHAINS = 4  # accumulators of a horizontal reduction, to overlap the laten
 
 @dataclass(frozen=True, slots=True)
 class Accumulator:
+    """A variable that holds what a reduction comes to so far, in the lanes of one cell."""
+
     total: Accumulate
     variable: Value
     type: str
@@ -118,7 +121,7 @@ def points(
     early as it is known."""
     own = {dim.index for dim in reduce.dims}
     with ExitStack() as stack:
-        waiting = list(_conjuncts(reduce.when))
+        waiting = list(conjuncts(reduce.when))
         for position in range(len(dims) + 1):
             pending = own - {dim.index for dim in dims[:position]}
             for condition in [c for c in waiting if values.access.dependence(c).isdisjoint(pending)]:
@@ -130,16 +133,6 @@ def points(
                 stack.enter_context(values.loop(dim.index, first, last, 1))
                 stack.enter_context(values.moving_along(dim))
         yield
-
-
-def _conjuncts(condition: Scalar | None) -> Iterator[Scalar]:
-    """The conditions that must all hold."""
-    match condition:
-        case Call("and", (a, b), "bool"):
-            yield from _conjuncts(a)
-            yield from _conjuncts(b)
-        case Call() | Const() | Load() | Ref() | Index():
-            yield condition
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from graphc.codegen.lengths import length_of
 from graphc.codegen.llvm.builder import Value, i64, lane_count, vector_type
 from graphc.codegen.llvm.functions import REGISTER
 from graphc.codegen.program import Accumulate, Dim, Reduce, Scalar
-from graphc.codegen.tiling.vectorize import Schedule, length
+from graphc.codegen.tiling.vectorize import Tiling, length
 from graphc.scalar import call, index
 
 __all__ = ["Block", "places", "tiled"]
@@ -42,6 +42,7 @@ class Block:
 
     @property
     def points(self) -> int:
+        """How many points `inside` has."""
         return length_of(dim for dim, _, _ in self.inside)
 
 
@@ -57,36 +58,36 @@ def places(values: Values, block: Block) -> Iterator[Value]:
         yield at if at == i64(0) else f.binary("mul nsw", at, i64(block.rows))
 
 
-def tiled(values: Values, reduce: Reduce, block: Block, plan: Schedule) -> None:
+def tiled(values: Values, reduce: Reduce, block: Block, tiling: Tiling) -> None:
     """Compute a reduction for all cells of a block, and bind its results."""
-    in_pieces = length(reduce) > plan.depth
+    in_pieces = length(reduce) > tiling.depth
     results = {total.name: _space(values, total, _varies(values, reduce, total), block) for total in reduce.sums}
     if in_pieces:
         _clear(values, reduce, block, results)
     with (
-        _pieces(values, reduce, plan.depth if in_pieces else None) as ranges,
+        _pieces(values, reduce, tiling.depth if in_pieces else None) as ranges,
         places(values, block) as place,
-        _strips(values, block, plan) as vector,
+        _strips(values, block, tiling) as vector,
     ):
-        for first, last, rows in values.steps(block.first, block.last, plan.heights if block.rows > 1 else (1,)):
-            with values.loop(plan.row or "(row)", first, last, rows):
-                row = values.index(plan.row) if plan.row is not None else first
+        for first, last, rows in values.steps(block.first, block.last, tiling.heights if block.rows > 1 else (1,)):
+            with values.loop(tiling.row or "(row)", first, last, rows):
+                row = values.index(tiling.row) if tiling.row is not None else first
                 with values.at_cell(values.sum(place, values.difference(row, block.first)), vector):
-                    _tile(values, reduce, rows, results, ranges, in_pieces, plan.by_vector)
+                    _tile(values, reduce, rows, results, ranges, in_pieces, tiling.by_vector)
     for total in reduce.sums:
         bind(values, total, results[total.name])
 
 
 @contextmanager
-def _strips(values: Values, block: Block, plan: Schedule) -> Iterator[Value]:
+def _strips(values: Values, block: Block, tiling: Tiling) -> Iterator[Value]:
     """The loop over a block's strips, if it has several: which of the block's vectors is the first of the current."""
-    assert plan.vector is not None
+    assert tiling.vector is not None
     if block.strips == 1:
         yield i64(0)
         return
-    with values.loop(plan.vector, block.left, block.right, plan.lanes * values.vectors):
-        columns = values.difference(values.index(plan.vector), block.left)
-        yield values.function.binary("udiv exact", columns, i64(plan.lanes))
+    with values.loop(tiling.vector, block.left, block.right, tiling.lanes * values.vectors):
+        columns = values.difference(values.index(tiling.vector), block.left)
+        yield values.function.binary("udiv exact", columns, i64(tiling.lanes))
 
 
 def _varies(values: Values, reduce: Reduce, total: Accumulate) -> frozenset[str]:

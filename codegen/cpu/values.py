@@ -40,6 +40,7 @@ class Lanes:
     guarded: bool = False
 
     def mask(self, cell: Cell) -> Value | None:
+        """The mask of the vector at a cell; None if all its lanes count."""
         return self.masks[cell[1]] if self.masks else None
 
 
@@ -147,6 +148,7 @@ class Values:
             start = stop
 
     def difference(self, a: Value, b: Value) -> Value:
+        """a - b; a constant where both are constants."""
         if _known(a, b):
             return i64(int(a.text) - int(b.text))
         return a if b == i64(0) else self.function.binary("sub nsw", a, b)
@@ -167,6 +169,7 @@ class Values:
 
     @contextmanager
     def running(self, lanes: Lanes | None) -> Iterator[None]:
+        """Inside, these lanes run."""
         previous, self.lanes = self.lanes, lanes
         yield
         self.lanes = previous
@@ -211,6 +214,7 @@ class Values:
         return self.place((scalar, vector), dependence, cell, lambda: self._compute(scalar, cell, vector))
 
     def splat(self, value: Value) -> Value:
+        """The value in every lane that runs."""
         return self.function.splat(value, self.lanes.count if self.lanes else 1)
 
     def _compute(self, scalar: Scalar, cell: Cell, vector: bool) -> Value:
@@ -253,6 +257,7 @@ class Values:
         return i64(int(a.text) * b) if _known(a) else self.function.binary("mul nsw", a, i64(b))
 
     def sum(self, a: Value, b: Value) -> Value:
+        """a + b; a constant where both are constants."""
         if _known(a, b):
             return i64(int(a.text) + int(b.text))
         return b if a == i64(0) else a if b == i64(0) else self.function.binary("add nsw", a, b)

@@ -34,19 +34,24 @@ def vector_type(element: str, lanes: int) -> str:
 
 
 def lane_count(type: str) -> int:
+    """The lanes of a type; 1 for a scalar."""
     return int(type[1:].split(" x ")[0]) if type.startswith("<") else 1
 
 
 def element_type(type: str) -> str:
+    """The type of one lane."""
     return type[1:-1].split(" x ")[1] if type.startswith("<") else type
 
 
 def i64(value: int) -> Value:
+    """An index that is a constant."""
     return Value(str(value), "i64")
 
 
 @dataclass(slots=True)
 class Block:
+    """A basic block: its instructions, and the one that ends it."""
+
     name: str
     lines: list[str] = field(default_factory=list)
     terminator: str = "ret void"
@@ -54,8 +59,8 @@ class Block:
 
 @dataclass(slots=True)
 class _Open:
-    """A loop that is being written, and the multiples of its index that advance with it: of each the value, what it
-    begins at, and by how much it grows."""
+    """A loop that is being written. `multiples` of its index advance with it: of each the value, what it begins at, and
+    by how much it grows, by factor."""
 
     start: Value
     step: Value
@@ -66,9 +71,10 @@ class _Open:
 class Function:
     """One function returning nothing, built from its first instruction to its last.
 
-    Where LLVM sees what loops count, it rewrites every address in them as a pointer that advances. On processors that
-    gains nothing, and is half of the work of making machine code. So what advances passes through a hint that says
-    nothing, and addresses stay as written, unless a function is `counted`.
+    Where LLVM recognises the induction variable of a loop, it rewrites every address in the loop as a pointer that
+    advances. On processors that gains nothing, and is half of the work of making machine code. So unless a function is
+    `counted`, the index of the next round goes through `llvm.expect`, so that LLVM does not recognise the induction
+    variable.
 
     `halves`: the machine has instructions that convert float16 (LLVM's `half`); `bfloats`: that round to bfloat16.
     """
@@ -87,6 +93,7 @@ class Function:
         self.declarations: set[str] = set()
 
     def text(self, attributes: str) -> str:
+        """The function's definition, with LLVM's attributes for it."""
         lines = [f"{self._header} {attributes} {{"]
         for block in self.blocks:
             lines += [f"{block.name}:", *(f"  {line}" for line in block.lines), f"  {block.terminator}"]
@@ -102,9 +109,11 @@ class Function:
         return value
 
     def effect(self, instruction: str) -> None:
+        """Append an instruction that has no result."""
         self.block.lines.append(instruction)
 
     def binary(self, op: str, a: Value, b: Value) -> Value:
+        """`op` on two values of one type."""
         return self.emit(a.type, f"{op} {a}, {b.text}")
 
     def compare(self, op: str, a: Value, b: Value) -> Value:
@@ -112,9 +121,11 @@ class Function:
         return self.emit(vector_type("i1", lane_count(a.type)), f"{op} {a}, {b.text}")
 
     def select(self, condition: Value, a: Value, b: Value) -> Value:
+        """`a` where the condition holds, and `b` elsewhere."""
         return a if a == b else self.emit(a.type, f"select {condition}, {a}, {b}")
 
     def convert(self, op: str, a: Value, element: str) -> Value:
+        """A conversion of every lane to another element type."""
         type = vector_type(element, lane_count(a.type))
         return self.emit(type, f"{op} {a} to {type}")
 
@@ -158,9 +169,11 @@ class Function:
         return Value(f"%.{self._count}", "ptr")
 
     def get(self, variable: Value, type: str, align: int | None = None) -> Value:
+        """A load of a value of this type."""
         return self.emit(type, f"load {type}, {variable}" + (f", align {align}" if align else ""))
 
     def put(self, value: Value, variable: Value, align: int | None = None) -> None:
+        """A store of a value."""
         self.effect(f"store {value}, {variable}" + (f", align {align}" if align else ""))
 
     # Control flow
@@ -199,8 +212,9 @@ class Function:
         self._close(f"br {more}, label %{body.name}, label %{done.name}{metadata}", done)
 
     def multiple(self, index: Value, factor: Value) -> Value:
-        """A loop's index times a factor that is known before the loop: it advances with the index. A shift in each
-        round would do, but takes a register more, and where the pointers fill them, LLVM then orders loads badly."""
+        """A loop's index times a factor that is known before the loop, as a value that advances with the index. A shift
+        in each round would do, but takes a register more; and if pointers fill the registers, LLVM then orders loads
+        badly."""
         loop = self._open.get(index)
         if loop is None or factor == i64(1):
             return self.binary("mul nsw", index, factor)
@@ -213,7 +227,7 @@ class Function:
         return loop.multiples[factor][0]
 
     def _hidden(self, index: Value) -> Value:
-        """The index of the next round: not to be recognised as one, unless the function's loops are `counted`."""
+        """The index of the next round. LLVM does not recognise it as one, unless the function's loops are `counted`."""
         return index if self.counted else self.intrinsic("expect", index, i64(0))
 
     @contextmanager

@@ -41,7 +41,8 @@ _INTEGRAL_FROM = {"float": 2.0**23, "double": 2.0**52}
 
 
 def constant(value: float | int | bool, dtype: str) -> Value:
-    """A constant; floats are spelled by their bits, exactly. Of a dtype that only stores: as it lies in memory."""
+    """A constant. Floats are spelled by their bits, exactly; those of a dtype that only stores are as they lie in
+    memory."""
     match dtype:
         case "float32":
             with np.errstate(over="ignore"):
@@ -68,7 +69,7 @@ class Functions:
         self.elementary: set[tuple[str, str, int]] = set()
 
     def apply(self, fn: str, args: list[Value], source: str, result: str) -> Value:
-        """One function of the table on arguments of dtype `source` (of the last argument), giving dtype `result`."""
+        """One function of the table. `source` is the dtype of its last argument, `result` that of its result."""
         f = self.function
         a, floats = args[-1], source.startswith("float")
         match fn:
@@ -110,7 +111,7 @@ class Functions:
         return self.function.binary("fadd", total, self.function.binary("fmul", a, b))
 
     def extreme(self, fn: str, a: Value, b: Value) -> Value:
-        """The larger or smaller; of floats NaN if either is."""
+        """The larger or the smaller of two. Of floats it is NaN if either is."""
         f = self.function
         kind = element_type(a.type)
         if kind not in ("float", "double"):
@@ -126,7 +127,8 @@ class Functions:
         return Value(text if lanes == 1 else f"<{', '.join([f'{element} {text}'] * lanes)}>", a.type)
 
     def _divide(self, fn: str, a: Value, b: Value) -> Value:
-        """Quotient rounded down, and the remainder that goes with it, which has the divisor's sign; both 0 for 0."""
+        """The quotient rounded down, or the remainder of the divisor's sign that goes with it. Both are 0 if the
+        divisor is 0."""
         f = self.function
         if element_type(a.type) == "i64":  # an index: divisors are lengths, or counts
             return self._divide_index(fn, a, b)
@@ -143,7 +145,8 @@ class Functions:
         return f.select(none, zero, f.select(opposite, f.binary("sub", zero, a), quotient))
 
     def _divide_index(self, fn: str, a: Value, b: Value) -> Value:
-        """Quotient rounded down and remainder never negative, for a positive divisor; any value for another."""
+        """The quotient rounded down, or the remainder, which is never negative. The divisor is positive; for any other
+        the result is any number."""
         f = self.function
         zero, one = self._like(0, a), self._like(1, a)
         if not b.text.isdigit():
@@ -156,7 +159,7 @@ class Functions:
         return f.select(below, f.binary("sub", quotient, one), quotient)
 
     def _shift(self, fn: str, a: Value, by: Value) -> Value:
-        """Bits shifted out are lost, all of them by 32 and more."""
+        """Shifted bits. By 32 and more, all are lost."""
         f = self.function
         shifted = f.binary("lshr" if fn == "shr" else "shl", a, f.binary("and", by, self._like(31, a)))
         return f.select(f.compare("icmp ult", by, self._like(32, a)), shifted, self._like(0, a))
@@ -197,7 +200,7 @@ class Functions:
         return f.convert("zext" if source == "bool" else "trunc" if narrowing else "sext", a, to)
 
     def _truncate(self, a: Value, to: str) -> Value:
-        """Towards zero; the nearest integer there is for a float out of range, 0 for NaN."""
+        """A float as an integer, towards zero. Out of range it is the nearest integer that there is, and NaN is 0."""
         type = vector_type(to, lane_count(a.type))
         return self.function.call(type, f"llvm.fptosi.sat.{mangled(type)}.{mangled(a.type)}", a)
 

@@ -22,7 +22,7 @@ _REBIASED = 112 << 23  # between the exponents of float32 and of float16
 
 
 def widened(f: Function, bits: Value, dtype: str) -> Value:
-    """Elements as they lie in memory (i16) as float32."""
+    """float32 values from elements as they lie in memory (i16)."""
     native = _native(f, dtype)
     if native is not None:
         return f.convert("fpext", f.convert("bitcast", bits, native), "float")
@@ -31,7 +31,7 @@ def widened(f: Function, bits: Value, dtype: str) -> Value:
 
 
 def rounded(f: Function, value: Value, dtype: str) -> Value:
-    """float32 values as they lie in memory."""
+    """Elements as they lie in memory (i16) from float32 values."""
     native = _native(f, dtype)
     if native is not None:
         return f.convert("bitcast", f.convert("fptrunc", value, native), "i16")
@@ -49,7 +49,8 @@ def _from_bfloat16(word: Vector) -> Vector:
 
 
 def _to_bfloat16(bits: Vector) -> Vector:
-    """The upper half, and one more if the lower is more than half of its last bit, or half and that bit is odd."""
+    """The upper half, rounded: one more if the lower half is more than half of the upper one's last bit, or just half
+    of it and that bit is odd."""
     odd = (bits >> 16) & 1
     nearest = (bits + 0x7FFF + odd) >> 16
     return select((bits & ~_SIGN) > _INFINITY, (bits >> 16) | 0x40, nearest)

@@ -16,7 +16,7 @@ __all__ = ["gather", "read", "scatter", "write"]
 
 
 def read(f: Function, pointer: Value, dtype: str, lanes: int, mask: Value | None) -> Value:
-    """`lanes` neighbouring elements; lanes whose mask is false are not touched and give 0."""
+    """`lanes` neighbouring elements. Lanes whose mask is false touch no memory and give 0."""
     element, align = STORAGE[dtype]
     type = vector_type(element, lanes)
     if mask is None:
@@ -27,7 +27,7 @@ def read(f: Function, pointer: Value, dtype: str, lanes: int, mask: Value | None
 
 
 def gather(f: Function, pointers: Value, dtype: str, mask: Value | None) -> Value:
-    """The element at each of a vector of addresses; lanes whose mask is false are not touched and give 0."""
+    """The element at each of a vector of addresses. Lanes whose mask is false touch no memory and give 0."""
     element, align = STORAGE[dtype]
     lanes = lane_count(pointers.type)
     type = vector_type(element, lanes)
@@ -37,7 +37,7 @@ def gather(f: Function, pointers: Value, dtype: str, mask: Value | None) -> Valu
 
 
 def write(f: Function, value: Value, pointer: Value, dtype: str, mask: Value | None) -> None:
-    """Put neighbouring elements, all or those whose mask is true."""
+    """Stores neighbouring elements: all, or those whose mask is true."""
     stored = _to_memory(f, value, dtype)
     align = STORAGE[dtype][1]
     if mask is None:
@@ -47,7 +47,7 @@ def write(f: Function, value: Value, pointer: Value, dtype: str, mask: Value | N
 
 
 def scatter(f: Function, value: Value, pointers: Value, dtype: str, mask: Value | None) -> None:
-    """Put each lane at its own address."""
+    """Stores each lane at its own address: all, or those whose mask is true."""
     stored = _to_memory(f, value, dtype)
     name = f"llvm.masked.scatter.{mangled(stored.type)}.{mangled(pointers.type)}"
     chosen = mask or _every(lane_count(pointers.type))

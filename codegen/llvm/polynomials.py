@@ -1,7 +1,7 @@
 """The polynomials behind the elementary functions: coefficients, lowest power first, already rounded to the dtype.
 
 The comment beside each is its largest error in exact arithmetic, relative to the value of the elementary function it
-serves; half an ulp is 6.0e-8 for float32 and 1.1e-16 for float64. `graphc.codegen.llvm.fit_polynomials` derives them.
+serves; half an ulp is 6.0e-8 for float32 and 1.1e-16 for float64. `tests/fit_polynomials.py` derives them.
 
     expm1      (exp(r) - 1 - r) / r^2                          |r| <= log(2) / 2
     log        (log((1 + s) / (1 - s)) - 2 s) / s^3            of z = s^2, |s| <= 3 - sqrt(8)

@@ -19,8 +19,8 @@ _SPLITTER = {"float": 2.0**12 + 1, "double": 2.0**27 + 1}
 
 @dataclass(slots=True)
 class Body:
-    """The instructions of one function. Where the target has no fused multiply-add, `fma` rounds twice. A GPU has
-    instructions that are nearly right: `approximate`."""
+    """The instructions of one function. Where the target has no fused multiply-add, `fma` rounds twice. With
+    `approximate`, the instructions of a GPU that are nearly right may be used."""
 
     fused: bool
     approximate: bool = False
@@ -28,6 +28,7 @@ class Body:
     declarations: set[str] = field(default_factory=set)
 
     def emit(self, element: str, width: int, instruction: str) -> Vector:
+        """Append an instruction; the result is its value."""
         name = f"%v{len(self.lines)}"
         self.lines.append(f"  {name} = {instruction}")
         return Vector(self, name, element, width)
@@ -55,6 +56,7 @@ class Vector:
 
     @property
     def type(self) -> str:
+        """The LLVM type."""
         return self.element if self.width == 1 else f"<{self.width} x {self.element}>"
 
     def constant(self, value: float) -> Vector:
@@ -68,6 +70,7 @@ class Vector:
         return Vector(self.body, every, self.element, self.width)
 
     def operand(self, value: Vector | float) -> Vector:
+        """A vector as it is; a number in every lane."""
         return value if isinstance(value, Vector) else self.constant(value)
 
     def _binary(self, op: str, other: Vector | float) -> Vector:
@@ -89,11 +92,11 @@ class Vector:
         return self._binary("fdiv", other)
 
     def ratio(self, other: Vector) -> Vector:
-        """The quotient by what lies between 1 and 2^100."""
+        """The quotient by a number between 1 and 2^100."""
         return self * other._approximation("rcp") if self.is_approximate else self / other
 
     def exp2(self) -> Vector:
-        """2 to the power of it, where a GPU approximates that: to 2^-22.5. What is smaller than 2^-126 becomes 0."""
+        """2 to the power of it, as a GPU approximates that: to 2^-22.5. What is smaller than 2^-126 becomes 0."""
         return self._approximation("ex2")
 
     def _approximation(self, name: str) -> Vector:
@@ -103,7 +106,7 @@ class Vector:
 
     @property
     def is_approximate(self) -> bool:
-        """Whether the machine has instructions for it that are nearly right."""
+        """Whether the GPU's approximate instructions may be used for this type."""
         return self.body.approximate and self.type == "float"
 
     def __rtruediv__(self, other: float) -> Vector:
@@ -148,6 +151,7 @@ class Vector:
         return self._compare("oge", "sge", other)
 
     def equals(self, other: Vector | float) -> Vector:
+        """False where either is NaN."""
         return self._compare("oeq", "eq", other)
 
     def differs(self, other: Vector | float) -> Vector:
@@ -155,6 +159,7 @@ class Vector:
         return self._compare("une", "ne", other)
 
     def below_or_nan(self, other: Vector | float) -> Vector:
+        """Less than the other; for floats also true where either is NaN."""
         return self._compare("ult", "slt", other)
 
     def at_most(self, bound: float) -> Vector:
@@ -178,9 +183,11 @@ class Vector:
         return self._convert("bitcast", {"i32": "float", "i64": "double"}[self.element])
 
     def to_double(self) -> Vector:
+        """The float as a double."""
         return self if self.element == "double" else self._convert("fpext", "double")
 
     def to_float(self) -> Vector:
+        """The double, rounded to a float."""
         return self._convert("fptrunc", "float")
 
     def to_bits_of(self, like: Vector) -> Vector:
@@ -189,6 +196,7 @@ class Vector:
 
 
 def select(condition: Vector, then: Vector, otherwise: Vector | float) -> Vector:
+    """`then` where the condition holds, and `otherwise` elsewhere."""
     other = then.operand(otherwise)
     return then.body.emit(then.element, then.width, f"select {condition}, {then}, {other}")
 
@@ -201,6 +209,7 @@ def fma(a: Vector, b: Vector | float, c: Vector | float) -> Vector:
 
 
 def copysign(magnitude: Vector, sign: Vector) -> Vector:
+    """The magnitude of one with the sign of another."""
     return magnitude.body.call("copysign", magnitude, sign)
 
 

@@ -1,4 +1,4 @@
-"""arena: where the temporaries of one call lie, and how many bytes the call takes.
+"""Where the temporaries of one call lie, and how many bytes the call takes.
 
 In: a Program and the lengths of a call. Out: offsets in one block of memory, found by exact integers before any memory
 is taken. Temporaries whose lives do not overlap share memory.
@@ -11,9 +11,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.codegen.lengths import evaluate
-from graphc.codegen.program import Buffer, Program, Ring
-from graphc.codegen.uses import loaded, stored
+from graphc.codegen.lengths import buffer_shape
+from graphc.codegen.program import Buffer, Program
+from graphc.codegen.uses import touched
+
+__all__ = [
+    "ALIGNMENT",
+    "PAGE",
+    "STAGGER",
+    "Arena",
+    "MemoryUse",
+    "TimeSlots",
+    "arena",
+    "buffer_bytes",
+    "buffer_shape",
+    "memory_use",
+    "readable",
+]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 # Buffers that start at the same place of a page compete for the same lines of the first-level cache, and a load seems
@@ -21,7 +35,7 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 PAGE = 4096
 STAGGER = 5 * ALIGNMENT
 
-Moments = Sequence[tuple[int, ...]]  # top-level statements by position, those that run at the same time together
+TimeSlots = Sequence[tuple[int, ...]]  # top-level statements by position, those that run at the same time together
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +46,12 @@ class Arena:
     size: int
 
 
-def arena(program: Program, sizes: Mapping[str, int], moments: Moments | None = None) -> Arena:
-    """Place the temporaries, the largest first, each at the lowest offset that is free while it lives.
+def arena(program: Program, sizes: Mapping[str, int], time_slots: TimeSlots | None = None) -> Arena:
+    """Places the temporaries, the largest first, each at the lowest offset that is free while it lives.
 
-    Statements run in the order of `moments`; None: one after another.
+    Statements run in the order of `time_slots`; None: one after another.
     """
-    lives = _lives(program, moments or [(k,) for k in range(len(program.body))])
+    lives = _lives(program, time_slots or [(k,) for k in range(len(program.body))])
     placed: list[tuple[int, int, tuple[int, int]]] = []
     offsets: dict[str, int] = {}
     wanted = {b.name: buffer_bytes(b, sizes) for b in program.buffers if b.kind == "temp"}
@@ -54,22 +68,17 @@ def arena(program: Program, sizes: Mapping[str, int], moments: Moments | None = 
     return Arena(offsets, max((end for _, end, _ in placed), default=0))
 
 
-def _lives(program: Program, moments: Moments) -> dict[str, tuple[int, int]]:
-    """The first and the last moment at which a statement touches each buffer."""
+def _lives(program: Program, time_slots: TimeSlots) -> dict[str, tuple[int, int]]:
+    """The first and the last time slot in which a statement touches each buffer."""
     lives: dict[str, tuple[int, int]] = {}
-    for moment, positions in enumerate(moments):
-        statements = [program.body[k] for k in positions]
-        for name in loaded(statements) | stored(statements):
-            lives[name] = (lives.get(name, (moment, moment))[0], moment)
+    for slot, positions in enumerate(time_slots):
+        for name in touched(program.body[k] for k in positions):
+            lives[name] = (lives.get(name, (slot, slot))[0], slot)
     return lives
 
 
-def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(d.slots if isinstance(d, Ring) else evaluate(d, sizes) for d in buffer.dims)
-
-
 def buffer_bytes(buffer: Buffer, sizes: Mapping[str, int]) -> int:
-    """The size of a buffer, by exact integers: a call checks it before any memory is taken."""
+    """The size of a buffer, by exact integers: it is checked before any memory is taken."""
     total = 1 if buffer.dtype == "bool" else np.dtype(buffer.dtype).itemsize
     for extent in buffer_shape(buffer, sizes):
         total *= extent
@@ -83,8 +92,9 @@ def buffer_bytes(buffer: Buffer, sizes: Mapping[str, int]) -> int:
 class MemoryUse:
     """The bytes of one call: what it takes from the machine, and the caller's arrays that it reads.
 
-    `results` are the arrays that it returns, `workspace` is the block in which everything else lies, and `buffers` are
-    the sizes of results and temporaries, the largest first; temporaries that are not needed at one time share memory.
+    `results` are the arrays that it returns. `workspace` is the block in which all temporaries lie. `given` are the
+    caller's arrays. `buffers` are the sizes of results and temporaries, the largest first; temporaries that are needed
+    at different times share memory.
     """
 
     results: int
@@ -103,21 +113,21 @@ class MemoryUse:
         return "\n".join([*lines, f"given {readable(self.given)}"]) + "\n"
 
 
-def memory_use(program: Program, sizes: Mapping[str, int], moments: Moments | None = None) -> MemoryUse:
-    """What a call with these lengths takes whose statements run in the order of `moments`."""
+def memory_use(program: Program, sizes: Mapping[str, int], time_slots: TimeSlots | None = None) -> MemoryUse:
+    """What a call with these lengths takes if its statements run in the order of `time_slots`."""
     every = {b.name: buffer_bytes(b, sizes) for b in program.buffers}
     kinds = {b.name: b.kind for b in program.buffers}
     own = [name for name in every if kinds[name] in ("output", "temp")]
     return MemoryUse(
         results=sum(every[name] for name in own if kinds[name] == "output"),
-        workspace=arena(program, sizes, moments).size,
+        workspace=arena(program, sizes, time_slots).size,
         given=sum(size for name, size in every.items() if name not in own),
         buffers={name: every[name] for name in sorted(own, key=lambda n: (-every[n], n))},
     )
 
 
 def readable(size: float) -> str:
-    """Bytes in the largest binary unit of which there is one: 1536 is "1.5 KiB"."""
+    """Bytes in the largest unit of which there is at least one: 1536 is "1.5 KiB"."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""budget: which program a call runs so that its memory stays within a limit.
+"""Which program a call runs so that its memory stays within a limit.
 
 In: a graph's program, its versions in chunks (`graphc.codegen.memory.chunk`), a limit in bytes and the lengths of a
 call. Out: the program to run and all of its sizes. It is the one that is not in chunks, if that fits. Short chunks
@@ -52,7 +52,7 @@ def parse_bytes(memory: str | int) -> int:
 def choose(
     program: Program, chunked: Sequence[Chunked], limit: int, lengths: Mapping[str, int], cache: int | None = CACHE
 ) -> Choice:
-    """What to run within a limit. Raises `ArgumentError` that says what it takes, if nothing fits."""
+    """What a call runs within a limit. Raises `ArgumentError`, which says what the call takes, if nothing fits."""
     whole = Choice(program, lengths, memory_use(program, lengths))
     if whole.use.peak <= limit:
         return whole
@@ -68,7 +68,7 @@ def choose(
 
 
 def _choices(version: Chunked, lengths: Mapping[str, int]) -> Iterator[Choice]:
-    """With ever shorter chunks, each about 1/√2 as long as the one before."""
+    """The ways to run a version, with ever shorter chunks: each about 1/√2 as long as the one before."""
     length = lengths[version.axis]
     seen, wanted = set(), 1.0
     while True:
@@ -84,7 +84,7 @@ def _choices(version: Chunked, lengths: Mapping[str, int]) -> Iterator[Choice]:
 
 
 def _of_a_chunk(choice: Choice) -> int:
-    """The bytes of all values that are kept for one chunk at a time."""
+    """The bytes of all values of which one chunk at a time is kept."""
     return sum(buffer_bytes(b, choice.sizes) for b in choice.program.buffers if _mentions(b, ".chunk"))
 
 

@@ -1,9 +1,9 @@
-"""reuse: temporaries that take the place of others, which nothing reads any more.
+"""Temporaries that take the place of others, which nothing reads any more.
 
 In: a Program. Out: a Program with fewer buffers that computes the same. A kernel stores in the place of a value that it
 is the last to read, if each of its points reads of that value only the element in whose place it stores: an LSTM's
 gates take the place of their input products, and the gates' adjoints take that of the gates. Kernels that stand before
-it in the same step of a loop may have read more of that step: what is centred takes the place of what its mean is of.
+it in the same step of a loop may have read more of that step: x - mean(x) takes the place of x.
 
 In a loop over chunks (`graphc.codegen.memory.chunk`), what is needed at different times of an iteration shares a place
 too. Everything else is left to `graphc.codegen.memory.arena`, which knows the sizes.
@@ -14,14 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, map_kernel
-from graphc.codegen.uses import loads
-from graphc.scalar import Index, Load, Scalar, replaced, replaced_inside, walk
+from graphc.codegen.program import Buffer, Kernel, Loop, Program, Statement, map_kernel, map_kernels, nested_kernels
+from graphc.codegen.uses import Touch, touches
+from graphc.scalar import Index, Load, map_loads, walk
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """From the first to the last unit that needs a value; `local` to one iteration of a loop, or not."""
+    """The units from the first to the last that needs a value. With `local`, each iteration of the loop around them
+    makes a value of its own."""
 
     first: int
     last: int
@@ -30,13 +31,14 @@ class Life:
 
 @dataclass
 class Place:
-    """A buffer, and those that lie in it at different times."""
+    """A buffer, and the names of those that lie in it at different times."""
 
     buffer: Buffer
     members: list[str] = field(default_factory=list)
 
 
 def share_buffers(program: Program) -> Program:
+    """The program with one buffer in the place of several that are needed at different times."""
     units = list(_units(program.body))
     touched: dict[str, list[int]] = {}
     for position, unit in enumerate(units):
@@ -58,34 +60,32 @@ def share_buffers(program: Program) -> Program:
             ending.setdefault(life.last, set()).add(number)
     names = {member: place.buffer.name for place in places for member in place.members}
     buffers = tuple(b for b in program.buffers if names.get(b.name, b.name) == b.name)
-    return replace(program, buffers=buffers, body=tuple(_renamed(s, names) for s in program.body))
+    return replace(program, buffers=buffers, body=map_kernels(program.body, lambda kernel: _renamed(kernel, names)))
 
 
 # When values are needed.
 
 
 @dataclass(frozen=True, slots=True)
-class Touch:
-    """A load or store of a buffer by a kernel, which stands at this `position` in its unit, and the loops around that
-    inside its unit."""
+class Placed(Touch):
+    """A load or store by the kernel at this `position` in its unit, and the indices of the loops around that kernel
+    inside the unit."""
 
-    kernel: Kernel
     position: int
-    at: tuple[Scalar, ...]
-    store: bool
     loops: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A statement whose place in time counts, by the buffers that it touches; and the loop that it is a step of."""
+    """A statement, as a unit of time: its loads and stores, by buffer; and the loop `around` it, of which it is a
+    part."""
 
-    touches: Mapping[str, list[Touch]]
+    touches: Mapping[str, list[Placed]]
     around: Loop | None
 
 
 def _units(body: tuple[Statement, ...]) -> Iterator[Unit]:
-    """The statements, and of loops around loops the statements inside."""
+    """The statements; but in the place of a loop around loops, the statements inside it."""
     for statement in body:
         if isinstance(statement, Loop) and any(isinstance(inner, Loop) for inner in statement.body):
             yield from (_unit(inner, statement) for inner in statement.body)
@@ -94,25 +94,18 @@ def _units(body: tuple[Statement, ...]) -> Iterator[Unit]:
 
 
 def _unit(statement: Statement, around: Loop | None) -> Unit:
-    touches: dict[str, list[Touch]] = {}
-    for position, (kernel, loops) in enumerate(_nested((statement,), ())):
-        for load in loads(kernel):
-            touches.setdefault(load.buffer, []).append(Touch(kernel, position, load.at, False, loops))
-        for store in kernel.stores:
-            touches.setdefault(store.buffer, []).append(Touch(kernel, position, store.at, True, loops))
-    return Unit(touches, around)
-
-
-def _nested(body: tuple[Statement, ...], loops: tuple[str, ...]) -> Iterator[tuple[Kernel, tuple[str, ...]]]:
-    for statement in body:
-        if isinstance(statement, Loop):
-            yield from _nested(statement.body, (*loops, statement.index))
-        else:
-            yield statement, loops
+    found: dict[str, list[Placed]] = {}
+    for position, (kernel, loops) in enumerate(nested_kernels((statement,))):
+        names = tuple(loop.index for loop in loops)
+        for touch in touches(kernel):
+            placed = Placed(touch.buffer, touch.at, touch.store, position, names)
+            found.setdefault(touch.buffer, []).append(placed)
+    return Unit(found, around)
 
 
 def _lives(buffer: Buffer, units: list[Unit], touched: Iterable[int]) -> list[Life]:
-    """One life for every loop in which each iteration makes its own value; otherwise a single one."""
+    """When a buffer is needed: once for every loop in which each iteration makes its own value, otherwise once in
+    all."""
     found: dict[int, list[int]] = {}  # for each loop, or unit outside of one, where the buffer is touched
     for position in touched:
         around = units[position].around
@@ -129,17 +122,17 @@ def _lives(buffer: Buffer, units: list[Unit], touched: Iterable[int]) -> list[Li
 
 
 def _weight(lives: list[Life]) -> int:
-    """How long a buffer is needed: a place is named after the one that it serves for the longest."""
+    """How long a buffer is needed. A place is named after the buffer that needs it the longest."""
     return sum(life.last - life.first for life in lives)
 
 
 def _is_local(buffer: str, units: list[Unit]) -> bool:
-    """Whether each iteration stores a buffer before it loads it, and nothing of it is left for the next."""
+    """Whether each iteration stores a buffer before it loads it, and the next one needs nothing of it."""
     around = units[0].around
     if around is None:
         return False
     first = units[0].touches[buffer]
-    begins = all(touch.store for touch in first if touch.kernel is first[0].kernel)
+    begins = all(touch.store for touch in first if touch.position == first[0].position)
     subscripts = [s for unit in units for touch in unit.touches[buffer] for s in touch.at]
     return begins and not any(p == Index(around.index) for s in subscripts for p in walk(s))
 
@@ -165,8 +158,8 @@ def _fits(buffer: Buffer, place: Place, lives: Mapping[str, list[Life]], units: 
 
 
 def _in_place(old: str, new: str, unit: Unit) -> bool:
-    """Whether one kernel stores to one buffer, and at every point loads of the other no more than the element that it
-    stores; and all else that loads of that one has done so, in the same step, before."""
+    """Whether `new` can take the place of `old` in a unit. One kernel stores to `new`, and at every point loads of
+    `old` only the element that it stores. All other loads of `old` come before it, in the same step."""
     reads = unit.touches[old]
     writes = [touch for touch in unit.touches[new] if touch.store]
     if not writes or any(touch.store for touch in reads):
@@ -178,21 +171,16 @@ def _in_place(old: str, new: str, unit: Unit) -> bool:
     return one and bool(own) and kept and all(touch in own or _is_before(touch, store) for touch in reads)
 
 
-def _is_before(load: Touch, store: Touch) -> bool:
-    """Whether a load is made before a store, and of elements of the same step of each loop around the two."""
+def _is_before(load: Placed, store: Placed) -> bool:
+    """Whether a load comes before a store, in the same step of each loop around the two."""
     steps = [dim for dim, part in enumerate(store.at) if any(part == Index(loop) for loop in store.loops)]
     same = load.loops == store.loops and all(load.at[dim] == store.at[dim] for dim in steps)
     return same and load.position < store.position
 
 
-def _renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_renamed(s, names) for s in statement.body))
+def _renamed(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
+    def moved(load: Load) -> Load:
+        return replace(load, buffer=names.get(load.buffer, load.buffer))
 
-    def rule(scalar: Scalar) -> Scalar | None:
-        if isinstance(scalar, Load) and scalar.buffer in names:
-            return replace(replaced_inside(scalar, rule), buffer=names[scalar.buffer])
-        return None
-
-    kernel = map_kernel(statement, lambda scalar: replaced(scalar, rule))
+    kernel = map_kernel(kernel, lambda scalar: map_loads(scalar, moved))
     return replace(kernel, stores=tuple(replace(s, buffer=names.get(s.buffer, s.buffer)) for s in kernel.stores))

@@ -1,4 +1,4 @@
-"""chunk: a program that goes through an axis in chunks, and keeps of most values one chunk at a time.
+"""A program that goes through an axis in chunks, and keeps of most values one chunk at a time.
 
 In: a Program and an axis that it loops over. Out: a Program that computes the same, with two more sizes: `t.chunk`, the
 steps of a chunk, and `t.chunks`, how many there are. Each sweep (`graphc.codegen.memory.sweeps`) is a loop over the
@@ -24,13 +24,14 @@ from graphc.codegen.program import (
     Kernel,
     Loop,
     Program,
-    Reduce,
     Ring,
     Statement,
     Store,
     fresh,
+    indices_of,
     kernels,
     map_kernel,
+    map_reduces,
 )
 from graphc.codegen.uses import loaded, stored
 from graphc.errors import InternalError, UnsupportedError
@@ -41,29 +42,29 @@ Side = Literal["before", "after"]
 
 @dataclass(frozen=True, slots=True)
 class Chunked:
-    """A program in chunks of an axis. A chunk has at least `least` steps: so far do its neighbours look into it."""
+    """A program in chunks of an axis. A chunk has at least `least` steps, as many as its neighbours read of it."""
 
     program: Program
     axis: str
     least: int
 
     def sizes(self, length: int, chunks: int) -> dict[str, int]:
-        """The sizes of a call in so many chunks, or in fewer if that is enough."""
+        """The sizes of a call in so many chunks, or in fewer if fewer reach the end of the axis."""
         steps = max(self.least, -(-length // chunks))
         return {f"{self.axis}.chunk": steps, f"{self.axis}.chunks": -(-length // steps)}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one sweep runs: statements that compute and store no more than is needed, and of which buffers it reads
-    the chunk before or after."""
+    """What one sweep runs: statements that compute and store no more than is needed; and `neighbours`, the buffers of
+    which it reads the chunk before or after."""
 
     statements: tuple[Statement, ...]
     neighbours: frozenset[tuple[str, Side]]
 
 
 def loop_axes(program: Program) -> tuple[str, ...]:
-    """The axes that a program loops over, those of the most loops first."""
+    """The axes that a program loops over; the axis of the most loops comes first."""
     loops = [s.index for s in program.body if isinstance(s, Loop)]
     return tuple(sorted(dict.fromkeys(loops), key=lambda name: -loops.count(name)))
 
@@ -98,7 +99,8 @@ def chunk(program: Program, axis: str) -> Chunked:
 
 
 def _runs(found: Sweeps, axis: str) -> list[Run]:
-    """From the last sweep to the first: what a sweep reads of neighbours, an earlier one must have kept."""
+    """What each sweep runs. They are made from the last to the first: what a sweep reads of neighbours, an earlier one
+    must keep."""
     kept: set[tuple[str, Side]] = set()
     runs: list[Run] = []
     for sweep in reversed(range(len(found.descending))):
@@ -134,7 +136,7 @@ def _run(found: Sweeps, axis: str, sweep: int, saved: set[str]) -> Run:
 
 
 def _check_params(found: Sweeps, runs: Sequence[Run], params: set[str]) -> None:
-    """No sweep reads a param that has been overwritten by then."""
+    """Raises `UnsupportedError` if a sweep reads a param after it was overwritten."""
     for scheduled in (s for s in found.order if s.stores & params):
         later = loaded(statement for run in runs[scheduled.sweep :] for statement in run.statements)
         if both := scheduled.stores & params & later:
@@ -146,7 +148,7 @@ def _check_params(found: Sweeps, runs: Sequence[Run], params: set[str]) -> None:
 
 
 def _reduced(scheduled: Scheduled, keep: set[str], found: Sweeps, axis: str) -> Statement | None:
-    """The statement as far as it makes what is to be kept, and what its own later steps need for that."""
+    """The statement, reduced to what makes the buffers to keep, and what its own later steps need for that."""
     while True:
         statement = with_stores(scheduled.statement, keep)
         if statement is None:
@@ -158,7 +160,7 @@ def _reduced(scheduled: Scheduled, keep: set[str], found: Sweeps, axis: str) -> 
 
 
 def _halos(runs: list[Run], axis: str) -> dict[str, tuple[int, int]]:
-    """How many steps before and after a chunk are read of each buffer, in any sweep."""
+    """For each buffer, how many steps before and after a chunk are read, in any sweep."""
     halos: dict[str, tuple[int, int]] = {}
     for run in runs:
         names = {name for name, _ in run.neighbours}
@@ -191,7 +193,8 @@ class _Writer:
         self.names: set[str] = set()
 
     def sweep(self, run: Run, homes: set[str], descending: bool) -> Loop:
-        """The loop over the chunks: fetch what is read of neighbours, compute, keep what neighbours will read."""
+        """The loop over the chunks: it fetches what is read of neighbours, computes, and keeps what neighbours will
+        read."""
         fetched = [self._fetch(name, side) for name, side in sorted(run.neighbours)]
         computed = [self._inside(statement) for statement in run.statements]
         kept = [self._keep(n, side) for n in sorted(homes) for side in self._sides(n)]
@@ -216,7 +219,8 @@ class _Writer:
     # Checkpoints.
 
     def _checkpoint(self, name: str, side: Side) -> Buffer:
-        """Some steps for every chunk: those that the next one reads of it, or those that the one before reads."""
+        """The buffer that keeps, for every chunk, the steps that the next chunk reads of it, or those that the one
+        before reads."""
         buffer, place = self.buffers[name], self.along[name]
         depth = index(self.halos[name][side == "after"])
         rest = (*buffer.dims[:place], *buffer.dims[place + 1 :])
@@ -224,18 +228,19 @@ class _Writer:
 
     def _copied(self, name: str, side: Side) -> tuple[tuple[Dim, ...], tuple[Scalar, ...]]:
         """The dims of a kernel that copies between a chunk and a checkpoint, and its subscripts of the checkpoint."""
-        _, *extents = self._checkpoint(name, side).dims
-        if any(isinstance(e, Ring) for e in extents):
+        checkpoint = self._checkpoint(name, side)
+        _, *extents = checkpoint.dims
+        if checkpoint.has_ring:
             raise InternalError(f"a checkpoint of {self.buffers[name]}, of which not all is kept")
         dims = tuple(Dim(f"d{k}", e) for k, e in enumerate(extents) if not isinstance(e, Ring))
-        return dims, tuple(Index(d.index) for d in dims)
+        return dims, indices_of(dims)
 
     def _at(self, name: str, step: Scalar, rest: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
         place = self.along[name]
         return (*rest[:place], step, *rest[place:])
 
     def _keep(self, name: str, side: Side) -> Kernel:
-        """The last steps of the chunk for the next one, or its first ones for the one before: as many as it has."""
+        """Keeps the last steps of the chunk for the next one, or its first steps for the one before."""
         dims, (step, *rest) = self._copied(name, side)
         dtype, (before, after) = computed(self.buffers[name].dtype), self.halos[name]
         first = self.length if side == "before" else index(before)
@@ -269,13 +274,12 @@ class _Writer:
         if isinstance(statement, Loop):
             extent = self.length if statement.index == self.axis else statement.extent
             return replace(statement, extent=extent, body=tuple(map(self._inside, statement.body)))
-        kernel = map_kernel(statement, self._scalar)
+        kernel = map_reduces(map_kernel(statement, self._scalar), lambda r: replace(r, dims=self._domain(r.dims)))
         stores = tuple(
             replace(new, at=self._subscripts(old.buffer, old.at))
             for old, new in zip(statement.stores, kernel.stores, strict=True)
         )
-        body = tuple(replace(s, dims=self._domain(s.dims)) if isinstance(s, Reduce) else s for s in kernel.body)
-        return Kernel(fresh(kernel.name, self.names), self._domain(kernel.dims), body, stores)
+        return Kernel(fresh(kernel.name, self.names), self._domain(kernel.dims), kernel.body, stores)
 
     def _domain(self, dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
         return tuple(Dim(d.index, self.length) if d.index == self.axis else d for d in dims)
@@ -293,7 +297,7 @@ class _Writer:
         return None
 
     def _subscripts(self, name: str, at: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-        """Where an element lies: past the steps before, in a buffer of one chunk."""
+        """Where an element lies. A buffer of one chunk begins with the steps that are read before the chunk."""
         place = self.along.get(name)
         result = list(map(self._scalar, at))
         if place is not None:

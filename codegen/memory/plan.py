@@ -1,4 +1,4 @@
-"""plan: what a Program keeps in memory. `graphc.codegen.memory.arena` says where, once the lengths are known.
+"""What a Program keeps in memory. `graphc.codegen.memory.arena` says where, once the lengths are known.
 
 1. A value that nothing loads is not stored; a kernel that stores nothing is dropped.
 2. A value that only the loop that computes it reads, at most k steps later, keeps a ring of k + 1 steps.
@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-from graphc.codegen.program import Buffer, Loop, Program, Ring, Statement
-from graphc.codegen.uses import loaded, loads, stored, used_steps
-from graphc.scalar import Index, Scalar, offset_from
+from graphc.codegen.program import Buffer, Loop, Program, Ring, Statement, nested_kernels
+from graphc.codegen.uses import Touch, loaded, stored, touches, used_steps
+from graphc.scalar import Index, offset_from
 
 
 def plan(program: Program) -> Program:
+    """The program without stores that nothing reads, and with rings where a few steps of a value are enough."""
     return rings(_without_unread(program))
 
 
@@ -36,7 +37,8 @@ def _without_unread(program: Program) -> Program:
 
 
 def with_stores(statement: Statement, keep: set[str]) -> Statement | None:
-    """A statement that stores to these buffers alone, and computes what that takes; None if it stores to none."""
+    """The statement, storing to these buffers alone and computing only what that takes; None if it stores to none of
+    them."""
     if isinstance(statement, Loop):
         body = tuple(s for s in (with_stores(s, keep) for s in statement.body) if s is not None)
         return replace(statement, body=body) if body else None
@@ -47,47 +49,30 @@ def with_stores(statement: Statement, keep: set[str]) -> Statement | None:
 # Rings.
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """A load or store of a buffer, and the loops around it, outermost first."""
-
-    at: tuple[Scalar, ...]
-    loops: tuple[Loop, ...]
-    is_store: bool
-
-
 def rings(program: Program) -> Program:
-    accesses: dict[str, list[Access]] = {}
-    for access_name, access in _accesses(program.body, ()):
-        accesses.setdefault(access_name, []).append(access)
-    buffers = tuple(_with_ring(b, accesses.get(b.name, [])) for b in program.buffers)
-    return replace(program, buffers=buffers)
+    """The program in which a value keeps as many steps of a loop as the loop reads."""
+    found: dict[str, list[tuple[Touch, tuple[Loop, ...]]]] = {}
+    for kernel, loops in nested_kernels(program.body):
+        for touch in touches(kernel):
+            found.setdefault(touch.buffer, []).append((touch, loops))
+    return replace(program, buffers=tuple(_with_ring(b, found.get(b.name, [])) for b in program.buffers))
 
 
-def _accesses(body: Sequence[Statement], loops: tuple[Loop, ...]) -> Iterator[tuple[str, Access]]:
-    for statement in body:
-        if isinstance(statement, Loop):
-            yield from _accesses(statement.body, (*loops, statement))
-        else:
-            for load in loads(statement):
-                yield load.buffer, Access(load.at, loops, False)
-            for store in statement.stores:
-                yield store.buffer, Access(store.at, loops, True)
-
-
-def _with_ring(buffer: Buffer, accesses: Sequence[Access]) -> Buffer:
-    """Dimensions that follow a loop keep as few steps as its readers look back, from the outermost loop inwards."""
-    stores = [a for a in accesses if a.is_store]
+def _with_ring(buffer: Buffer, found: Sequence[tuple[Touch, tuple[Loop, ...]]]) -> Buffer:
+    """The buffer with rings in the place of dims that follow a loop, from the outermost loop inwards: each keeps as few
+    steps as the readers look back. `found` are the buffer's loads and stores, each with the loops around it."""
+    stores = [(touch, loops) for touch, loops in found if touch.store]
     if buffer.kind != "temp" or not stores:
         return buffer
+    first, around = stores[0]
     dims = list(buffer.dims)
-    for depth, loop in enumerate(stores[0].loops):
-        if any(len(a.loops) <= depth or a.loops[depth] is not loop for a in accesses):
+    for depth, loop in enumerate(around):
+        if any(len(loops) <= depth or loops[depth] is not loop for _, loops in found):
             break
-        dim = next((k for k, s in enumerate(stores[0].at) if s == Index(loop.index)), None)
+        dim = next((k for k, s in enumerate(first.at) if s == Index(loop.index)), None)
         if dim is None:
             break
-        distances = [offset_from(a.at[dim], loop.index) for a in accesses]
+        distances = [offset_from(touch.at[dim], loop.index) for touch, _ in found]
         if any(d is None for d in distances):
             break
         furthest = max(abs(d) for d in distances if d is not None)

@@ -1,4 +1,4 @@
-"""early: what needs little memory runs as soon as it can, so that what it reads is needed no longer.
+"""Statements that need little memory run as soon as they can, so that what they read is needed no longer.
 
 In: a Program. Out: a Program with the same statements in another order. A statement that reads temporaries whose size
 comes with the data, and stores to none, moves ahead of those that do, up to what it depends on: the sum of an adjoint,
@@ -23,6 +23,7 @@ class _Placed:
 
 
 def reorder(program: Program) -> Program:
+    """The program with its statements in the order that needs the least memory."""
     large = {b.name for b in program.buffers if b.kind == "temp" and _grows(b.dims)}
     return replace(program, body=_ordered(program.body, large))
 
@@ -46,7 +47,7 @@ def _ordered(body: tuple[Statement, ...], large: set[str]) -> tuple[Statement, .
 
 
 def _earliest(placed: _Placed, order: Sequence[_Placed]) -> int:
-    """The place after the last statement that must come before."""
+    """The place behind the last statement that must come before."""
     for position in range(len(order), 0, -1):
         before = order[position - 1]
         if placed.loaded & before.stored or placed.stored & (before.stored | before.loaded):

@@ -1,4 +1,4 @@
-"""partial: every sum over an axis as a running sum, so that the points along the axis can come in pieces.
+"""Every sum over an axis as a running sum, so that the points along the axis can come in pieces.
 
 In: a Program and an axis. Out: its top-level statements in the same order, each of one of two kinds. A `Piecewise` one
 can run for a part of the axis at a time; a plain statement runs once. A kernel that reduces over the axis becomes a
@@ -8,7 +8,7 @@ the axis, as of a state's last step, becomes such a sum too, over the one point 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.program import (
@@ -23,7 +23,10 @@ from graphc.codegen.program import (
     Statement,
     Store,
     fresh,
+    indices_of,
+    kernels,
     map_kernel,
+    map_kernels,
 )
 from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps
 from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk, zero
@@ -33,7 +36,8 @@ NUMBERS = ("float32", "float64", "int32")
 
 @dataclass(frozen=True, slots=True)
 class Piecewise:
-    """A statement that can run for a part of the axis at a time, and the kernels that must run before its first."""
+    """A statement that can run for a part of the axis at a time; `first` are kernels that must run before its first
+    part."""
 
     statement: Statement
     first: tuple[Kernel, ...] = ()
@@ -41,7 +45,7 @@ class Piecewise:
 
 @dataclass
 class Split:
-    """The statements made so far, and the buffers they need."""
+    """The statements made so far, and the buffers that they need."""
 
     axis: str
     extent: Scalar
@@ -51,11 +55,12 @@ class Split:
 
 
 def split(program: Program, axis: str, extent: Scalar) -> Split:
+    """The program's statements, with running sums in the place of sums over the axis."""
     made = Split(axis, extent, {b.name: b for b in program.buffers})
-    made.names |= set(made.buffers) | {kernel.name for kernel, _ in _placed(program.body, ())}
+    made.names |= set(made.buffers) | {kernel.name for kernel in kernels(program.body)}
     along = _varying(program, axis)
     for statement in program.body:
-        statement = _without_picks(statement, along, made)
+        (statement,) = map_kernels((statement,), lambda kernel: _without_picks(kernel, along, made))
         if isinstance(statement, Kernel):
             _split_kernel(statement, made)
         elif is_piecewise(statement, axis):
@@ -66,31 +71,22 @@ def split(program: Program, axis: str, extent: Scalar) -> Split:
 
 
 def is_piecewise(statement: Statement, axis: str) -> bool:
-    """Whether a statement steps along the axis, or does the same at each of its points for itself."""
+    """Whether a statement steps along the axis, or does the same at each point of it, independently of the others."""
     if isinstance(statement, Loop) and statement.index == axis:
         return True
-    inside = [kernel for kernel, _ in _placed((statement,), ())]
+    inside = list(kernels((statement,)))
     own = stored((statement,))
     apart = all(Index(axis) in load.at for kernel in inside for load in loads(kernel) if load.buffer in own)
     return apart and all(any(d.index == axis for d in kernel.dims) for kernel in inside)
-
-
-def _placed(body: Iterable[Statement], dims: tuple[Dim, ...]) -> Iterator[tuple[Kernel, tuple[Dim, ...]]]:
-    """The kernels, and the dims of the loops around each."""
-    for statement in body:
-        if isinstance(statement, Loop):
-            yield from _placed(statement.body, (*dims, Dim(statement.index, statement.extent)))
-        else:
-            yield statement, dims
 
 
 # Loads from one place along the axis.
 
 
 def _varying(program: Program, axis: str) -> dict[str, int]:
-    """The temporaries that have a value for every point of the axis, and the dimension along which they have it."""
+    """The temporaries that have a value for every point of the axis, each with the dimension that runs along it."""
     places: dict[str, set[int | None]] = {b.name: set() for b in program.buffers if b.kind == "temp"}
-    for kernel, _ in _placed(program.body, ()):
+    for kernel in kernels(program.body):
         for store in kernel.stores:
             if store.buffer in places:
                 places[store.buffer].add(next((k for k, s in enumerate(store.at) if s == Index(axis)), None))
@@ -98,12 +94,9 @@ def _varying(program: Program, axis: str) -> dict[str, int]:
     return {name: place for name, place in single.items() if place is not None}
 
 
-def _without_picks(statement: Statement, along: dict[str, int], made: Split) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_without_picks(s, along, made) for s in statement.body))
-    lets = {let.name: let.value for step in statement.body for let in ((step,) if isinstance(step, Let) else step.body)}
-    inner = [d for step in statement.body if isinstance(step, Reduce) for d in step.dims]
-    dims = {d.index: d for d in (*statement.dims, *inner)}
+def _without_picks(kernel: Kernel, along: dict[str, int], made: Split) -> Kernel:
+    lets = kernel.lets
+    dims = {d.index: d for d in (*kernel.dims, *(d for reduce in kernel.reduces for d in reduce.dims))}
 
     def rule(scalar: Scalar) -> Scalar | None:
         if not isinstance(scalar, Load) or scalar.buffer not in along:
@@ -113,11 +106,12 @@ def _without_picks(statement: Statement, along: dict[str, int], made: Split) -> 
             return None
         return _picked(scalar, along[scalar.buffer], lets, dims, made)
 
-    return map_kernel(statement, lambda scalar: replaced(scalar, rule))
+    return map_kernel(kernel, lambda scalar: replaced(scalar, rule))
 
 
 def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim], made: Split) -> Scalar | None:
-    """The load from a buffer that holds what lies at one place along the axis; None if that is not known beforehand."""
+    """A load from a buffer that holds what lies at one place along the axis, in the place of a load from there; None if
+    that place is not known beforehand."""
 
     def definition(scalar: Scalar) -> Scalar | None:
         return replaced(lets[scalar.name], definition) if isinstance(scalar, Ref) and scalar.name in lets else None
@@ -147,8 +141,8 @@ def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim],
 
 
 def _split_kernel(kernel: Kernel, made: Split) -> None:
-    """Append a kernel: reductions over the axis that need no other such reduction first, then what needs them."""
-    over = [s for s in kernel.body if isinstance(s, Reduce) and _is_over(s, made.axis)]
+    """Appends a kernel: first its reductions over the axis that need no other such reduction, then what needs them."""
+    over = [reduce for reduce in kernel.reduces if _is_over(reduce, made.axis)]
     if not over:
         made.body.append(Piecewise(kernel) if is_piecewise(kernel, made.axis) else kernel)
         return
@@ -194,11 +188,11 @@ def _home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
             return Load(store.buffer, store.at, dtype)
     name = fresh(f"{kernel.name}.{total.op}", made.names)
     made.buffers[name] = Buffer(name, dtype, tuple(d.extent for d in kernel.dims), "temp")
-    return Load(name, tuple(Index(d.index) for d in kernel.dims), dtype)
+    return Load(name, indices_of(kernel.dims), dtype)
 
 
 def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], made: Split) -> Piecewise:
-    """The kernel that adds what one part of the axis contributes, and the one that stores what to begin with."""
+    """The kernel that adds what one part of the axis contributes, after one that stores what the sums begin with."""
     begin, go_on = [], []
     body = [step for step in kernel.body if step in ready or not _is_over(step, made.axis)]
     for total in (total for step in ready for total in step.sums):
@@ -212,8 +206,8 @@ def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], ma
 
 
 def _staged(step: Let | Reduce, kernel: Kernel, made: Split) -> Let | Reduce:
-    """A reduction of which every operand of a product lies in temporaries: an array of the caller's is copied part by
-    part, so that no copy in another order (`graphc.codegen.passes.pack`) is ever made of all of it."""
+    """A reduction all of whose products read temporaries. An array of the caller's is copied part by part, so that a
+    copy in another order (`graphc.codegen.passes.pack`) is never made of all of it."""
     own = {d.index for d in kernel.dims}
     if isinstance(step, Let) or not own:
         return step
@@ -232,14 +226,14 @@ def _staged(step: Let | Reduce, kernel: Kernel, made: Split) -> Let | Reduce:
 
 
 def _copy(load: Load, place: int, made: Split) -> Load:
-    """A load from a copy of the buffer that is made along the axis."""
+    """A load from a copy of the buffer; the copy is made along the axis."""
     source = made.buffers[load.buffer]
     offset = offset_from(load.at[place], made.axis)
     assert offset is not None
     name = f"{load.buffer}.part" + (f"{offset:+}" if offset else "")
     extents = [extent for extent in source.dims if isinstance(extent, Const | Size | Call)]
     dims = tuple(Dim(made.axis if k == place else f"d{k}", extent) for k, extent in enumerate(extents))
-    at = tuple(Index(d.index) for d in dims)
+    at = indices_of(dims)
     if name not in made.buffers:
         made.names.add(name)
         made.buffers[name] = Buffer(name, load.dtype, source.dims, "temp")

@@ -1,4 +1,4 @@
-"""sweeps: how often, and in which direction, a program goes through the parts of an axis.
+"""How often, and in which direction, a program goes through the parts of an axis.
 
 In: the statements of `graphc.codegen.memory.running_sums`. Out: for each the sweep that it belongs to, and for each
 sweep its direction. A statement shares a sweep with what it reads as long as it reads no part that is still to come;
@@ -24,8 +24,8 @@ Reach = tuple[int, int]  # the lowest and the highest offset along the axis
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A statement in its sweep; one that runs once stands before the sweep. `reads` are the buffers that it loads, and
-    how far from its own point along the axis; None: anywhere."""
+    """A statement and its sweep. One that runs once stands before the sweep. `reads` are the buffers that it loads,
+    each with how far from its own point along the axis; None: anywhere."""
 
     made: Piecewise | Statement
     sweep: int
@@ -34,32 +34,34 @@ class Scheduled:
 
     @property
     def statement(self) -> Statement:
+        """The statement itself."""
         return self.made.statement if isinstance(self.made, Piecewise) else self.made
 
 
 @dataclass(frozen=True)
 class Sweeps:
-    """The statements in order, whether each sweep descends, and the temporaries of which one part at a time is enough,
-    with the dimension that runs along the axis."""
+    """The statements in order; whether each sweep descends; and the temporaries of which one part at a time is enough,
+    each with the dimension that runs along the axis."""
 
     order: tuple[Scheduled, ...]
     descending: tuple[bool, ...]
     along: Mapping[str, int]
 
     def home(self, buffer: str) -> int:
-        """The sweep after which all of a buffer has been there."""
+        """The sweep after which all of a buffer has been stored."""
         return max(s.sweep for s in self.order if buffer in s.stores)
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """When a buffer is there: before a sweep, after one, or part by part in it."""
+    """When a buffer has been stored: before a sweep, after it, or part by part in it."""
 
     sweep: int
     when: When
 
 
 def sweeps(split: Split) -> Sweeps:
+    """The sweeps of a program whose sums over the axis are running sums."""
     along = _along(split)
     directions: list[bool | None] = []
     made: dict[str, _Made] = {}
@@ -84,7 +86,8 @@ def sweeps(split: Split) -> Sweeps:
 
 
 def _late(scheduled: Scheduled, order: Sequence[Scheduled], params: set[str], last: int) -> Scheduled:
-    """What overwrites a param, after every sweep, as all of them may read it: unless something needs what it makes."""
+    """A statement that overwrites a param, moved behind every sweep, as all of them may read the param; unless
+    something needs what else it makes."""
     others = scheduled.stores - params
     needed = any(others & other.reads.keys() for other in order if other is not scheduled)
     return scheduled if needed or not scheduled.stores & params else replace(scheduled, sweep=last)
@@ -93,7 +96,7 @@ def _late(scheduled: Scheduled, order: Sequence[Scheduled], params: set[str], la
 def _earliest(
     reads: Mapping[str, Reach | None], made: Mapping[str, _Made], wanted: bool | None, directions: list[bool | None]
 ) -> int:
-    """The first sweep in which a statement can run, whose direction it may settle."""
+    """The first sweep in which a statement can run. This may settle the direction of that sweep."""
     sweep = 0
     for buffer, reach in reads.items():
         if known := made.get(buffer):
@@ -112,7 +115,7 @@ def _earliest(
 
 
 def reads_along(statement: Statement, axis: str) -> dict[str, Reach | None]:
-    """The buffers that a statement loads, and how far from its own point along the axis; None: anywhere."""
+    """The buffers that a statement loads, each with how far from its own point along the axis; None: anywhere."""
     reads: dict[str, Reach | None] = {}
     for load in (load for kernel in kernels((statement,)) for load in loads(kernel)):
         offsets = [k for s in load.at if (k := offset_from(s, axis)) is not None]
@@ -122,7 +125,7 @@ def reads_along(statement: Statement, axis: str) -> dict[str, Reach | None]:
 
 
 def _when(item: Piecewise | Statement, buffer: str, axis: str) -> When:
-    """When a statement has made a buffer; in parts, if each point of the axis stores its own part."""
+    """When a statement has made a buffer: in parts, if each point of the axis stores its own part."""
     if not isinstance(item, Piecewise):
         return "before"
     stores = [s for kernel in kernels((item.statement,)) for s in kernel.stores if s.buffer == buffer]
@@ -130,7 +133,8 @@ def _when(item: Piecewise | Statement, buffer: str, axis: str) -> When:
 
 
 def _along(split: Split) -> dict[str, int]:
-    """The temporaries that only piecewise statements touch, always at the axis's own index or a fixed distance."""
+    """The temporaries that only piecewise statements touch, at their own index of the axis or at a fixed distance from
+    it; each with the dimension that runs along the axis."""
     places: dict[str, set[int]] = {
         b.name: set(range(len(b.dims))) for b in split.buffers.values() if b.kind == "temp" and b.dims
     }

@@ -15,9 +15,9 @@ _KEPT = 3 / 4  # of a cache, for what is read again and again; the rest passes t
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """`level_1` and `level_2` are the bytes of its own caches; from the second come `within` bytes a cycle, and
-    `beyond` from further away. So many vector `products`, added to sums, start in a cycle. A `barrier` with another
-    core takes so many cycles, with what the two then read of each other. It makes so many cycles a second."""
+    """`level_1` and `level_2` are the bytes of its own caches. From the second come `within` bytes a cycle, from
+    further away `beyond`. So many vector `products`, added to sums, start in a cycle. A `barrier` with another core
+    takes so many cycles, with what the two then read of each other. The `clock` makes so many cycles a second."""
 
     level_1: int
     level_2: int
@@ -28,13 +28,13 @@ class Core:
     clock: float
 
     def reading(self, bytes: float) -> float:
-        """Cycles to read so many bytes that were read before, and as many since; free from the first-level cache."""
+        """Cycles to read again so many bytes that were read before. What fits the first-level cache is free."""
         if bytes <= _KEPT * self.level_1:
             return 0.0
         return bytes / (self.within if bytes <= _KEPT * self.level_2 else self.beyond)
 
     def meeting(self, threads: int) -> float:
-        """Cycles of a barrier (`graphc.codegen.cpu.barrier`), which takes log2 rounds."""
+        """Cycles of a barrier (`graphc.codegen.cpu.barrier`), in which the threads meet in log2 rounds."""
         return self.barrier * (threads - 1).bit_length()
 
 

@@ -32,7 +32,8 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Instructions at each point of some dims, and those of reductions inside it; and what the reductions read."""
+    """The instructions at `each` point of some dims, the costs of the reductions `inside`, and the operands of
+    these."""
 
     dims: tuple[Dim, ...]
     each: float
@@ -40,14 +41,15 @@ class Cost:
     operands: frozenset[Operand] = frozenset()
 
     def cycles(self, sizes: Mapping[str, int], core: Core) -> tuple[float, float]:
-        """Of all points, given the lengths that come with the data: their own, and those of their reductions."""
+        """Cycles of all points together, given the lengths that come with the data: those of the points themselves, and
+        those of the reductions inside."""
         count = points_of(self.dims, sizes)
         inside = sum(points_of(reduce.dims, sizes) * reduce.each for reduce in self.inside)
         return count * self.each / _PER_CYCLE, count * inside / core.products
 
 
 def cost(kernel: Kernel, lanes: int) -> Cost:
-    """The cost of a kernel whose points, or whose reductions' points, run in vectors of `lanes` lanes."""
+    """The cost of a kernel whose points, or the points of whose reductions, run in vectors of `lanes` lanes."""
     each = _STORE * len(kernel.stores) + _at_least_one([store.value for store in kernel.stores])
     inside: list[Cost] = []
     operands: set[Operand] = set()

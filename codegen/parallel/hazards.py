@@ -25,8 +25,8 @@ Owner = TypeVar("Owner")
 
 @dataclass(frozen=True, slots=True)
 class Access(Generic[Owner]):
-    """A load or store since the last barrier; `owner` says how its kernel is shared out. `age` counts the steps of each
-    loop since; None: any number."""
+    """A load or store since the last barrier. `owner` says how its kernel is shared out. `age` counts, for each loop,
+    the steps since the access; None: any number of them."""
 
     buffer: str
     at: tuple[Scalar, ...]
@@ -35,10 +35,11 @@ class Access(Generic[Owner]):
     age: tuple[tuple[str, int | None], ...] = ()
 
     def aged(self, loop: str, step: int | None) -> Access[Owner]:
+        """The access, so many steps of a loop ago."""
         return replace(self, age=tuple(sorted((dict(self.age) | {loop: step}).items(), key=lambda item: item[0])))
 
     def older(self, loop: str) -> Access[Owner]:
-        """One step of a loop later."""
+        """The access, one more step of a loop ago."""
         age = dict(self.age).get(loop, 0)
         return self.aged(loop, None if age is None or age >= _FURTHEST else age + 1)
 
@@ -53,9 +54,9 @@ def barriers(
     same_thread: SameThread[Owner],
     elsewhere: Mapping[str, Set[Load]] | None = None,
 ) -> frozenset[str]:
-    """The kernels before which threads meet. `owners` is by kernel; `same_thread` says of two accesses to a buffer
-    whether one thread makes both to any element that both touch. `elsewhere`, by kernel, are loads that do not touch
-    the buffer."""
+    """The kernels before which threads must meet. `owners` says of each kernel how it is shared out. `same_thread` says
+    of two accesses to a buffer whether one thread makes both to any element that both touch. `elsewhere` has the loads
+    of a kernel that do not touch their buffer."""
     search = _Search(owners, buffers, same_thread, elsewhere or {}, set())
     search.walk((loop,), frozenset(), {})
     return frozenset(search.needed)
@@ -72,8 +73,8 @@ class _Search(Generic[Owner]):
     def walk(
         self, statements: Sequence[Statement], pending: frozenset[Access[Owner]], loops: Mapping[str, Loop]
     ) -> frozenset[Access[Owner]]:
-        """Find the kernels that need a barrier before them, given what was accessed since the last one; and what was
-        accessed since the last one at the end."""
+        """Finds the kernels that need a barrier before them. `pending` is what was accessed since the last barrier; the
+        result is what is pending at the end."""
         for statement in statements:
             if isinstance(statement, Kernel):
                 own = frozenset(
@@ -116,7 +117,7 @@ def _accesses(kernel: Kernel, owner: Owner, elsewhere: Set[Load]) -> Iterator[Ac
 
 
 def _apart(a: Access[Owner], b: Access[Owner], loops: Mapping[str, Loop], buffer: Buffer) -> bool:
-    """Whether the accesses, `a` some steps before `b`, lie at different places along a loop."""
+    """Whether two accesses lie at different places along a loop; `a` was made before `b`, by the steps of its age."""
     ages = dict(a.age)
     for x, y, dim in zip(a.at, b.at, buffer.dims, strict=True):
         for name, loop in loops.items():

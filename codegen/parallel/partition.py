@@ -36,7 +36,7 @@ from graphc.codegen.program import (
     kernels,
 )
 from graphc.codegen.target import Target
-from graphc.codegen.tiling.vectorize import Schedule, schedule
+from graphc.codegen.tiling.vectorize import Tiling, tiling_of
 from graphc.scalar import walk
 
 __all__ = ["CLOCKS", "SKIPPED", "THREAD", "Cut", "Partition", "Strategy", "partition"]
@@ -57,8 +57,8 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A way to run one top-level statement: the cut of each of its kernels, by name, where it has one; and the kernels
-    before which threads meet."""
+    """A way to run one top-level statement: the cut of each kernel that is cut, by name; and the kernels before which
+    threads meet."""
 
     along: str
     cuts: Mapping[str, Cut]
@@ -68,39 +68,60 @@ class Strategy:
 @dataclass(frozen=True)
 class Partition:
     """The dims of each kernel that can be cut, the strategies for each top-level statement, and the statements that can
-    run beside each other."""
+    run beside each other.
 
-    schedules: Mapping[str, Schedule]
+    It names the words of a thread's row of the table of shares, each by its place in the row: the thread's number
+    (`THREAD`), the address of its clocks (`CLOCKS`), a mode for each top-level statement, the words of each wavefront,
+    and those of each kernel.
+    """
+
+    tilings: Mapping[str, Tiling]
     costs: Mapping[str, Cost]
     cuts: Mapping[str, tuple[Cut, ...]]
     strategies: tuple[tuple[Strategy, ...], ...]
     wavefronts: tuple[Wavefront, ...]
 
+    def mode(self, statement: int) -> int:
+        """By which strategy a top-level statement runs, as a power of two; 0: whole; `SKIPPED`: on another thread."""
+        return CLOCKS + 1 + statement
+
+    def rounds(self, wave: int) -> int:
+        """How many rounds a wavefront takes; 0: its statements run one after another."""
+        return self.mode(len(self.strategies)) + sum(2 + len(w.stages) for w in self.wavefronts[:wave])
+
+    def block(self, wave: int) -> int:
+        """How many steps a block of a wavefront has."""
+        return self.rounds(wave) + 1
+
+    def lag(self, wave: int, stage: int) -> int:
+        """How many rounds a stage of a wavefront lags behind; `SKIPPED`: another thread runs it."""
+        return self.rounds(wave) + 2 + stage
+
+    def runs(self, kernel: str) -> int:
+        """Whether the thread runs a kernel."""
+        return self._kernel_words[kernel]
+
+    def first(self, kernel: str, cut: int) -> int:
+        """The first point of the thread's part, along one of a kernel's cuts."""
+        return self.runs(kernel) + 1 + 2 * cut
+
+    def end(self, kernel: str, cut: int) -> int:
+        """The point after the last one of that part."""
+        return self.first(kernel, cut) + 1
+
     @functools.cached_property
-    def offsets(self) -> dict[str, int]:
-        """Where each kernel's part begins in a thread's row of the table of shares. A row is the thread's number, the
-        address of its clocks, a mode for each top-level statement, what `wave` says of each wavefront, then for each
-        kernel whether the thread runs it, and for each of its cuts the first point of the thread's part and the one
-        after the last."""
-        offsets, position = {}, self.wave(len(self.wavefronts))
+    def _kernel_words(self) -> dict[str, int]:
+        """Where the words of each kernel begin."""
+        found, position = {}, self.rounds(len(self.wavefronts))
         for name, cuts in self.cuts.items():
-            offsets[name] = position
+            found[name] = position
             position += 1 + 2 * len(cuts)
-        return offsets
+        return found
 
     @functools.cached_property
     def words(self) -> int:
         """The length of a row of the table."""
-        return self.wave(len(self.wavefronts)) + sum(1 + 2 * len(cuts) for cuts in self.cuts.values())
-
-    def wave(self, number: int) -> int:
-        """Where a wavefront begins in a row: how many rounds it takes (0: its statements run one after another), the
-        steps of a block, and for each stage how many rounds it lags behind (`SKIPPED`: another thread runs it)."""
-        return self.mode(len(self.strategies)) + sum(2 + len(w.stages) for w in self.wavefronts[:number])
-
-    def mode(self, statement: int) -> int:
-        """Where a top-level statement's mode stands in a row."""
-        return CLOCKS + 1 + statement
+        return self.rounds(len(self.wavefronts)) + sum(1 + 2 * len(cuts) for cuts in self.cuts.values())
 
     def meeting(self, statement: int, kernel: str) -> int:
         """The strategies under which threads meet before a kernel, as a sum of powers of two."""
@@ -109,24 +130,26 @@ class Partition:
 
 
 def partition(program: Program, target: Target) -> Partition:
-    schedules = {kernel.name: schedule(kernel, program, target) for kernel in kernels(program.body)}
-    costs = {kernel.name: cost(kernel, schedules[kernel.name].lanes) for kernel in kernels(program.body)}
-    cuts = {kernel.name: tuple(_cuts(kernel, schedules[kernel.name])) for kernel in kernels(program.body)}
+    """How threads may share out a program, in the tiles that are best on a target."""
+    tilings = {kernel.name: tiling_of(kernel, program, target) for kernel in kernels(program.body)}
+    costs = {kernel.name: cost(kernel, tilings[kernel.name].lanes) for kernel in kernels(program.body)}
+    cuts = {kernel.name: tuple(_cuts(kernel, tilings[kernel.name])) for kernel in kernels(program.body)}
     strategies = tuple(tuple(_strategies(statement, cuts, program.declared)) for statement in program.body)
     grains = {(kernel, cut.index): cut.grain for kernel, own in cuts.items() for cut in own}
-    beside = wavefronts(program, lambda kernel, dim: grains.get((kernel.name, dim)))
-    return Partition(schedules, costs, cuts, strategies, beside)
+    waves = wavefronts(program, lambda kernel, dim: grains.get((kernel.name, dim)))
+    return Partition(tilings, costs, cuts, strategies, waves)
 
 
-def _cuts(kernel: Kernel, tile: Schedule) -> Iterator[Cut]:
-    """The dims whose length is known at the call, and through which no two points add to one element."""
+def _cuts(kernel: Kernel, tiling: Tiling) -> Iterator[Cut]:
+    """The dims that can be cut: their length is known at the call, and no two points of different parts add to one
+    element."""
     accumulating = [store for store in kernel.stores if store.accumulate]
     for dim in kernel.dims:
         grain = 1  # where the length comes with the data, as of a batch, anywhere: kernels agree on that
-        if dim.index == tile.vector and isinstance(dim.extent, Const):
-            grain = tile.lanes * tile.widths[0]
-        elif dim.index == tile.row and isinstance(dim.extent, Const):
-            grain = tile.heights[0]
+        if dim.index == tiling.vector and isinstance(dim.extent, Const):
+            grain = tiling.lanes * tiling.widths[0]
+        elif dim.index == tiling.row and isinstance(dim.extent, Const):
+            grain = tiling.heights[0]
         if any(isinstance(part, Index) for part in walk(dim.extent)):
             continue
         if isinstance(dim.extent, Const) and dim.extent.value <= grain:
@@ -138,7 +161,7 @@ def _cuts(kernel: Kernel, tile: Schedule) -> Iterator[Cut]:
 def _strategies(
     statement: Statement, cuts: Mapping[str, tuple[Cut, ...]], buffers: Mapping[str, Buffer]
 ) -> Iterator[Strategy]:
-    """One for each dim that a kernel of the statement can be cut along."""
+    """One strategy for each dim along which a kernel of the statement can be cut."""
     inside = list(kernels((statement,)))
     for along in dict.fromkeys(cut.index for kernel in inside for cut in cuts[kernel.name]):
         chosen = {}
@@ -156,7 +179,7 @@ def _strategies(
 
 
 def _alike(cuts: Mapping[str, Cut]) -> dict[str, Cut]:
-    """The cuts with one grain for all that cut the same length, so that the same parts fall to the same thread."""
+    """The cuts, with one grain for all that cut the same length, so that the same parts fall to the same thread."""
     grains: dict[Scalar, int] = {}
     for cut in cuts.values():
         grains[cut.extent] = math.lcm(grains.get(cut.extent, 1), cut.grain)

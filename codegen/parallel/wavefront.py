@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from graphc.codegen.program import Buffer, Call, Const, Index, Kernel, Loop, Program, Ring, Scalar, Statement, kernels
-from graphc.codegen.uses import loads
+from graphc.codegen.program import Buffer, Call, Const, Index, Kernel, Loop, Program, Ring, Scalar, kernels
+from graphc.codegen.uses import Touch, touches
 from graphc.scalar import index, offset_from
 
 __all__ = ["Stage", "Wavefront", "wavefronts"]
@@ -30,8 +30,8 @@ Grain = Callable[[Kernel, str], int | None]  # the points at whose multiples a k
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A statement, by its place in the program, that goes along the axis: a loop by its steps, a kernel by its dim
-    `index`, which has so many `points` for every step. It can be cut before multiples of `grain` steps."""
+    """A statement, by its `position` in the program, that goes along the axis: a loop by its steps, a kernel by its dim
+    `index`, which has so many `points` for every step. It can be cut before any multiple of `grain` steps."""
 
     position: int
     index: str
@@ -44,8 +44,8 @@ class Stage:
 class Wavefront:
     """Stages in the order of the program, with the statements between them that run before and after all blocks.
 
-    `ahead`: how many steps beyond its own a stage needs an earlier one to be, for each two of which one waits for the
-    other: (number of the earlier, number of the later).
+    `ahead` says, for two stages of which the later waits for the earlier, how many steps beyond its own it needs the
+    earlier to be. Its keys are (number of the earlier, number of the later).
     """
 
     extent: Scalar
@@ -66,7 +66,7 @@ class Wavefront:
 
 
 def wavefronts(program: Program, grain: Grain) -> tuple[Wavefront, ...]:
-    """The wavefronts, in order; no statement is in two. Each takes as many loops as it can."""
+    """The wavefronts of a program, in order. Each has as many loops as it can, and no statement is in two."""
     search = _Search(program, grain)
     loops = [position for position, statement in enumerate(program.body) if isinstance(statement, Loop)]
     found: list[Wavefront] = []
@@ -84,26 +84,20 @@ def wavefronts(program: Program, grain: Grain) -> tuple[Wavefront, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Access:
-    buffer: str
-    at: tuple[Scalar, ...]
-    store: bool
-
-
 class _Search:
     """What is known of one program's statements."""
 
     def __init__(self, program: Program, grain: Grain) -> None:
         self.body, self.grain = program.body, grain
         self.buffers = program.declared
-        self.accesses = [tuple(dict.fromkeys(_accesses(statement))) for statement in program.body]
-        self.touched = [frozenset(access.buffer for access in accesses) for accesses in self.accesses]
-        self.stored = [frozenset(a.buffer for a in accesses if a.store) for accesses in self.accesses]
+        self.touches = [frozenset(t for k in kernels((s,)) for t in touches(k)) for s in program.body]
+        self.touched = [frozenset(touch.buffer for touch in found) for found in self.touches]
+        self.stored = [frozenset(touch.buffer for touch in found if touch.store) for found in self.touches]
         self.distances = cache(self._distances)
 
     def with_loops(self, loops: tuple[int, ...], start: int) -> Wavefront | None:
-        """The wavefront of these loops and of kernels after `start`; None if the loops cannot run beside each other."""
+        """The wavefront of these loops, and of kernels after `start`; None if the loops cannot run beside each
+        other."""
         extent = self._loop(loops[0]).extent
         if any(self._loop(p).extent != extent for p in loops):
             return None
@@ -147,7 +141,8 @@ class _Search:
         return Stage(position, name, points, grain, next(iter(directions)))
 
     def _walk(self, position: int, extent: Scalar) -> tuple[str, Scalar, int] | None:
-        """How a statement goes along an axis of this length: the index, its points for every step, and the grain."""
+        """How a statement goes along an axis of this length: its index, the points that it has for every step, and the
+        grain."""
         statement = self.body[position]
         if isinstance(statement, Loop):
             return (statement.index, index(1), 1) if statement.extent == extent else None
@@ -165,20 +160,20 @@ class _Search:
         return None
 
     def _distances(self, earlier: int, later: int, extent: Scalar) -> Distances:
-        """How far ahead the earlier statement must be of the later one's own step; empty if neither needs the other."""
+        """By how many steps the earlier statement must be ahead of the later one; empty if neither needs the other."""
         shared = (self.stored[earlier] & self.touched[later]) | (self.touched[earlier] & self.stored[later])
         if not shared:
             return frozenset()
         first, second = self._walk(earlier, extent), self._walk(later, extent)
         return frozenset(
             self._distance(a, b, first, second)
-            for a in self.accesses[earlier]
-            for b in self.accesses[later]
+            for a in self.touches[earlier]
+            for b in self.touches[later]
             if a.buffer == b.buffer and a.buffer in shared and (a.store or b.store)
         )
 
     def _distance(
-        self, a: _Access, b: _Access, first: tuple[str, Scalar, int] | None, second: tuple[str, Scalar, int] | None
+        self, a: Touch, b: Touch, first: tuple[str, Scalar, int] | None, second: tuple[str, Scalar, int] | None
     ) -> int | None:
         if first is None or second is None:
             return None
@@ -199,14 +194,8 @@ class _Search:
         return result
 
 
-def _accesses(statement: Statement) -> list[_Access]:
-    inside = list(kernels((statement,)))
-    read = [_Access(load.buffer, load.at, False) for kernel in inside for load in loads(kernel)]
-    return read + [_Access(store.buffer, store.at, True) for kernel in inside for store in kernel.stores]
-
-
 def _offset(subscript: Scalar, name: str, points: Scalar) -> int | None:
-    """How far a subscript is from the step of a statement that has `points` for each of them."""
+    """How far a subscript is from the step of a statement that has `points` points for each step."""
     if points == index(1):
         return offset_from(subscript, name)
     match subscript:

@@ -24,8 +24,8 @@ _BLOCKS = (8, 16, 32, 64, 128, 256)  # steps
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """The steps of a block, how many rounds it takes until all stages are through all blocks, and for each stage the
-    thread that runs it and the rounds by which it lags behind. `cycles` is the estimate."""
+    """The steps of a `block`; the `rounds` until all stages are through all blocks; and for each stage the thread that
+    runs it, and the rounds by which it lags behind. `cycles` is the estimate."""
 
     block: int
     rounds: int
@@ -37,8 +37,8 @@ class Rounds:
 def rounds(
     wave: Wavefront, extent: int, costs: Sequence[float], fixed: Sequence[float], threads: int, core: Core
 ) -> Rounds | None:
-    """The best of several lengths of a block; None if the axis is no longer than any. `costs`: cycles of each stage in
-    all; `fixed`: the bytes that it reads in every block."""
+    """The best of several lengths of a block; None if the axis is shorter than all of them. `costs` are the cycles that
+    each stage takes in all, `fixed` the bytes that it reads in every block."""
     grain = math.lcm(*(stage.grain for stage in wave.stages))
     blocks = {-(-steps // grain) * grain for steps in _BLOCKS}
     ways = [in_blocks(wave, block, extent, costs, fixed, threads, core) for block in sorted(blocks) if block < extent]
@@ -48,7 +48,7 @@ def rounds(
 def in_blocks(
     wave: Wavefront, block: int, extent: int, costs: Sequence[float], fixed: Sequence[float], threads: int, core: Core
 ) -> Rounds:
-    """The way in blocks of so many steps."""
+    """The rounds in blocks of so many steps."""
     owners = _owners(costs, threads)
     lags: list[int] = []
     for k in range(len(wave.stages)):
@@ -67,13 +67,13 @@ def in_blocks(
 
 
 def whole(wave: Wavefront, extent: int) -> Rounds:
-    """All stages one after another on the first thread, in one block."""
+    """The rounds in which the first thread runs all stages one after another, in one block."""
     zeros = (0,) * len(wave.stages)
     return Rounds(max(1, extent), 1, zeros, zeros, 0.0)
 
 
 def _owners(costs: Sequence[float], threads: int) -> tuple[int, ...]:
-    """Cut a chain of stages into parts, one for each thread, so that the busiest has the least to do."""
+    """Cuts a chain of stages into parts, one for each thread, so that the busiest thread has the least to do."""
     ends = range(len(costs) + 1)
     best = [(sum(costs[:end]), (0,) * end) for end in ends]  # for the first stages, on one thread
     for thread in range(1, threads):

@@ -30,11 +30,13 @@ from graphc.codegen.program import (
     Program,
     Reduce,
     Scalar,
-    Statement,
     map_kernel,
+    map_kernels,
+    map_reduce,
+    map_reduces,
 )
 from graphc.codegen.tiling.vectorize import vector_index
-from graphc.scalar import call, replaced, walk
+from graphc.scalar import call, walk, with_indices
 
 __all__ = ["collapse"]
 
@@ -43,26 +45,24 @@ LONGEST = 16  # rows that one tile can have
 
 
 def collapse(program: Program) -> Program:
-    return replace(program, body=tuple(_statement(s, program) for s in program.body))
+    """The program with one dim in the place of two that are only walked together."""
+    return replace(program, body=map_kernels(program.body, lambda kernel: _kernel(kernel, program)))
 
 
-def _statement(statement: Statement, program: Program) -> Statement:
-    if not isinstance(statement, Kernel):
-        return replace(statement, body=tuple(_statement(s, program) for s in statement.body))
-    if not any(isinstance(step, Reduce) for step in statement.body):
-        return statement
-    vector, buffers = vector_index(statement, program), program.declared
-    for first, second in pairwise(statement.dims):
-        if vector not in (first.index, second.index) and _together(first, second, _scalars(statement), buffers):
-            statement = _collapsed(statement, first, second)
+def _kernel(kernel: Kernel, program: Program) -> Kernel:
+    if not kernel.reduces:
+        return kernel
+    vector, buffers = vector_index(kernel, program), program.declared
+    for first, second in pairwise(kernel.dims):
+        if vector not in (first.index, second.index) and _together(first, second, _scalars(kernel), buffers):
+            kernel = _collapsed(kernel, first, second)
             break
-    statement = _longer_rows(statement, vector)
-    body = tuple(_reduce(step, buffers) if isinstance(step, Reduce) else step for step in statement.body)
-    return replace(statement, body=body)
+    return map_reduces(_longer_rows(kernel, vector), lambda reduce: _reduce(reduce, buffers))
 
 
 def _longer_rows(kernel: Kernel, vector: str | None) -> Kernel:
-    """The dim beside the vector's, where it is too short to fill a tile with rows, together with the one before it."""
+    """The kernel with the dim beside the vector's joined to the one before it, where it is too short to fill a tile
+    with rows."""
     if vector is None or len(kernel.dims) < 3 or kernel.dims[-1].index != vector:
         return kernel
     first, second = kernel.dims[-3:-1]
@@ -75,12 +75,11 @@ def _longer_rows(kernel: Kernel, vector: str | None) -> Kernel:
 
 
 def _is_row(kernel: Kernel, dim: Dim) -> bool:
-    """Whether some of what a kernel's reductions load is the same for all points of a dim."""
+    """Whether a kernel's reductions load something that is the same for all points of a dim."""
     every = {
         part
-        for step in kernel.body
-        if isinstance(step, Reduce)
-        for scalar in _reduce_scalars(step)
+        for reduce in kernel.reduces
+        for scalar in _reduce_scalars(reduce)
         for part in walk(scalar)
         if isinstance(part, Load)
     }
@@ -117,7 +116,7 @@ def _moves_with_both(scalar: Scalar, first: Dim, second: Dim, buffers: Mapping[s
 
 
 def _without_both(at: Sequence[Scalar], buffer: Buffer, first: Dim, second: Dim) -> Sequence[Scalar]:
-    """The subscripts beside the two, if they stand side by side at dims of their lengths; else all."""
+    """The subscripts other than the two, if the two stand side by side at dims of their lengths; otherwise all."""
     for k, pair in enumerate(pairwise(at)):
         lengths = tuple(buffer.dims[k : k + 2])
         if pair == (Index(first.index), Index(second.index)) and lengths == (first.extent, second.extent):
@@ -160,19 +159,12 @@ def _places(first: Dim, second: Dim) -> dict[str, Scalar]:
 
 
 def _collapsed(kernel: Kernel, first: Dim, second: Dim) -> Kernel:
-    moved = map_kernel(kernel, lambda scalar: _moved(scalar, _places(first, second)))
+    places = _places(first, second)
+    moved = map_kernel(kernel, lambda scalar: with_indices(scalar, places))
     return replace(moved, dims=_one(kernel.dims, first, second))
 
 
 def _collapsed_reduce(reduce: Reduce, first: Dim, second: Dim) -> Reduce:
     places = _places(first, second)
-    return Reduce(
-        _one(reduce.dims, first, second),
-        tuple(replace(total, value=_moved(total.value, places)) for total in reduce.sums),
-        tuple(Let(let.name, _moved(let.value, places)) for let in reduce.body),
-        None if reduce.when is None else _moved(reduce.when, places),
-    )
-
-
-def _moved(scalar: Scalar, places: Mapping[str, Scalar]) -> Scalar:
-    return replaced(scalar, lambda part: places.get(part.name) if isinstance(part, Index) else None)
+    moved = map_reduce(reduce, lambda scalar: with_indices(scalar, places))
+    return replace(moved, dims=_one(reduce.dims, first, second))

@@ -17,15 +17,7 @@ from dataclasses import dataclass, replace
 
 import networkx
 
-from graphc.codegen.program import (
-    Kernel,
-    Loop,
-    Program,
-    Reduce,
-    Statement,
-    Store,
-    kernels,
-)
+from graphc.codegen.program import Kernel, Loop, Program, Statement, Store, kernels
 from graphc.codegen.target import Target
 from graphc.codegen.tiling.vectorize import cycles, vector_index
 from graphc.codegen.uses import loaded, stored, used_steps
@@ -38,13 +30,14 @@ _TARGET = Target("x86_64-unknown-linux-gnu", "x86-64-v4")  # to count for: the s
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Part:
-    """A kernel of some of the stores, and what a step of its reductions costs at each point."""
+    """A kernel of some of another's stores, and the cycles that a step of its reductions takes at each point."""
 
     kernel: Kernel
     cycles: float
 
 
 def fission(program: Program) -> Program:
+    """The program in which kernels are parted whose sums gain nothing from standing together."""
     taken = {kernel.name for kernel in kernels(program.body)}
     body = [piece for statement in program.body for piece in _parts(statement, program, taken)]
     return replace(program, body=tuple(body))
@@ -78,8 +71,8 @@ def _named(kernel: Kernel, parts: Sequence[Kernel], taken: set[str]) -> Sequence
 
 
 def _turned(kernel: Kernel, program: Program) -> list[Kernel]:
-    """The kernel's sums along rows, and its others, where it has both and neither need the other."""
-    if sum(len(s.sums) for s in _reduces(kernel)) < 2 or len(groups := _independent(kernel)) < 2:
+    """The kernel, or two parts of it: its sums along rows and its other sums, if neither part needs the other."""
+    if sum(len(reduce.sums) for reduce in kernel.reduces) < 2 or len(groups := _independent(kernel)) < 2:
         return [kernel]
     found: dict[bool, list[Store]] = {}
     for stores in groups:
@@ -92,7 +85,7 @@ def _turned(kernel: Kernel, program: Program) -> list[Kernel]:
 
 def _smaller(kernel: Kernel, program: Program) -> list[Kernel]:
     """The kernel, or parts of it that take fewer cycles."""
-    if sum(len(s.sums) for s in _reduces(kernel)) < 2:
+    if sum(len(reduce.sums) for reduce in kernel.reduces) < 2:
         return [kernel]
     groups = _independent(kernel)
     whole = cycles(kernel, program, _TARGET)
@@ -104,16 +97,12 @@ def _smaller(kernel: Kernel, program: Program) -> list[Kernel]:
     return [p.kernel for p in parts]
 
 
-def _reduces(kernel: Kernel) -> list[Reduce]:
-    return [step for step in kernel.body if isinstance(step, Reduce)]
-
-
 def _independent(kernel: Kernel) -> list[tuple[Store, ...]]:
-    """The kernel's stores, in groups of which none computes anything or touches memory that another group needs."""
+    """The kernel's stores in groups. No group computes anything, or touches any memory, that another group needs."""
     needs: dict[Store, set[str]] = {}
     for store in kernel.stores:
         alone = _restricted(kernel, (store,))
-        sums = {total.name for reduce in _reduces(alone) for total in reduce.sums}
+        sums = {total.name for reduce in alone.reduces for total in reduce.sums}
         read = loaded((alone,)) & stored((kernel,))
         needs[store] = sums | {f"memory {buffer}" for buffer in read | {store.buffer}}
     together: networkx.Graph[Store | str] = networkx.Graph()
@@ -130,7 +119,7 @@ def _of(kernel: Kernel, stores: Iterable[Store], program: Program) -> _Part:
 
 
 def _merged(parts: list[_Part], kernel: Kernel, program: Program) -> list[_Part]:
-    """Parts put together again, two by two, as long as that saves cycles."""
+    """Parts joined again, two at a time, as long as that saves cycles."""
     joined: dict[tuple[_Part, _Part], _Part] = {}
     while len(parts) > 1:
         pairs = list(itertools.combinations(parts, 2))
@@ -146,5 +135,5 @@ def _merged(parts: list[_Part], kernel: Kernel, program: Program) -> list[_Part]
 
 
 def _restricted(kernel: Kernel, stores: tuple[Store, ...]) -> Kernel:
-    """The kernel with these stores alone, and no more than they need."""
+    """The kernel with these stores alone, and only what they need."""
     return replace(kernel, body=used_steps(kernel.body, stores), stores=stores)

@@ -22,32 +22,34 @@ from graphc.codegen.program import (
     Index,
     Kernel,
     Load,
-    Loop,
     Program,
     Reduce,
-    Ring,
-    Scalar,
-    Statement,
     Store,
     kernels,
     map_kernel,
+    map_kernels,
+    map_reduces,
 )
-from graphc.codegen.uses import loaded, stored
-from graphc.scalar import replaced, replaced_inside, walk
+from graphc.codegen.uses import Touch, touched
+from graphc.scalar import map_loads, walk
 
 __all__ = ["layout"]
 
 _Item = TypeVar("_Item")
+_LoadOrStore = TypeVar("_LoadOrStore", Load, Store)
 
 LONG = 16  # elements: a dim that fills a vector
 
 
 def layout(program: Program) -> Program:
+    """The program with temporaries whose last dim is one that can run in vector lanes."""
     last = _last_dims(program)
     if not last:
         return program
     buffers = tuple(_turned(b, last) for b in program.buffers)
-    return replace(program, buffers=buffers, body=tuple(_statement(s, last, program) for s in program.body))
+    return replace(
+        program, buffers=buffers, body=map_kernels(program.body, lambda kernel: _kernel(kernel, last, program))
+    )
 
 
 def _last_dims(program: Program) -> dict[str, int]:
@@ -61,25 +63,26 @@ def _last_dims(program: Program) -> dict[str, int]:
 
 
 def _wishes(kernel: Kernel, program: Program) -> Iterator[tuple[str, int]]:
-    """The temporaries that a kernel with windows accesses, and the dim that it would like to be their last."""
+    """The temporaries that a kernel with windows loads or stores, each with the dim that the kernel would like to be
+    last."""
     access = Access(kernel, program)
-    accesses = _accesses(kernel, access)
-    windowed = {name for a in accesses for name in a.windowed}
+    touches = _touches(kernel, access)
+    windowed = {name for touch in touches for name in touch.windowed}
     if not windowed:
         return
-    temps = {b.name for b in program.buffers if b.kind == "temp" and not any(isinstance(d, Ring) for d in b.dims)}
+    temps = {b.name for b in program.buffers if b.kind == "temp" and not b.has_ring}
     extents = _extents(kernel)
-    for a in accesses:
-        plain = [(extents[s.name], k) for k, s in enumerate(a.at) if isinstance(s, Index) and s.name in extents]
-        good = [(extent, k) for extent, k in plain if extent >= LONG and a.name_at(k) not in windowed]
-        if a.buffer in temps and good:
-            yield a.buffer, max(good)[1]
+    for touch in touches:
+        plain = [(extents[s.name], k) for k, s in enumerate(touch.at) if isinstance(s, Index) and s.name in extents]
+        good = [(extent, k) for extent, k in plain if extent >= LONG and touch.name_at(k) not in windowed]
+        if touch.buffer in temps and good:
+            yield touch.buffer, max(good)[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Windowed:
-    """What moves a kernel's windows: its dims that share subscripts with a reduction's, and the reductions' dims in the
-    order of their subscripts."""
+    """What moves a kernel's windows. `places` are dims of the kernel that share a subscript with a dim of a reduction;
+    `inside` are those dims of reductions, in the order of the subscripts."""
 
     places: frozenset[str]
     inside: tuple[str, ...]
@@ -87,19 +90,18 @@ class Windowed:
 
 def _windowed(kernel: Kernel, program: Program) -> Windowed:
     access, own = Access(kernel, program), {dim.index for dim in kernel.dims}
-    seen = [a for a in _accesses(kernel, access) if a.windowed]
-    places = frozenset().union(*(a.windowed for a in seen))
-    moving = [sorted(access.dependence(s)) for a in seen for s in a.at]
+    seen = [touch for touch in _touches(kernel, access) if touch.windowed]
+    places = frozenset().union(*(touch.windowed for touch in seen))
+    moving = [sorted(access.dependence(subscript)) for touch in seen for subscript in touch.at]
     inside = tuple(dict.fromkeys(name for names in moving for name in names if name not in own))
     return Windowed(places, inside)
 
 
 @dataclass(frozen=True, slots=True)
-class _Access:
-    """A load or a store of a kernel, and the indices that share a subscript with another."""
+class _WindowTouch(Touch):
+    """A load or a store of a kernel. `windowed` are the kernel's dims that share one of its subscripts with a
+    reduction's dim."""
 
-    buffer: str
-    at: tuple[Scalar, ...]
     windowed: frozenset[str]
 
     def name_at(self, k: int) -> str:
@@ -107,29 +109,31 @@ class _Access:
         return subscript.name if isinstance(subscript, Index) else ""
 
 
-def _accesses(kernel: Kernel, access: Access) -> list[_Access]:
+def _touches(kernel: Kernel, access: Access) -> list[_WindowTouch]:
+    """What a kernel's reductions load, and what the kernel stores."""
     own = {dim.index for dim in kernel.dims}
     found = []
-    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+    for reduce in kernel.reduces:
         bound = {dim.index for dim in reduce.dims}
         for load in {load for value in reduce.values for load in access.loads(value)}:
             shared = [access.dependence(s) for s in load.at]
             mixed = [names & own for names in shared if names & own and names & bound]
-            found.append(_Access(load.buffer, load.at, frozenset().union(*mixed)))
-    return found + [_Access(store.buffer, store.at, frozenset()) for store in kernel.stores]
+            found.append(_WindowTouch(load.buffer, load.at, False, frozenset().union(*mixed)))
+    return found + [_WindowTouch(store.buffer, store.at, True, frozenset()) for store in kernel.stores]
 
 
 def _extents(kernel: Kernel) -> dict[str, int]:
     """The known lengths of a kernel's dims and of its reductions'."""
-    dims = [*kernel.dims, *(dim for step in kernel.body if isinstance(step, Reduce) for dim in step.dims)]
+    dims = [*kernel.dims, *(dim for reduce in kernel.reduces for dim in reduce.dims)]
     return {dim.index: int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const)}
 
 
 def _work(kernel: Kernel) -> int:
-    """How often a kernel's reductions are gone through; of lengths that come with the data, at one point."""
+    """At how many points a kernel's reductions add something. A dim whose length comes with the data counts as one
+    point."""
     extents = _extents(kernel)
     points = math.prod(extents.get(dim.index, 1) for dim in kernel.dims)
-    inner = [math.prod(extents.get(d.index, 1) for d in s.dims) for s in kernel.body if isinstance(s, Reduce)]
+    inner = [math.prod(extents.get(dim.index, 1) for dim in reduce.dims) for reduce in kernel.reduces]
     return points * max(inner, default=1)
 
 
@@ -144,35 +148,24 @@ def _turned(buffer: Buffer, last: Mapping[str, int]) -> Buffer:
     return replace(buffer, dims=_to_end(buffer.dims, last[buffer.name])) if buffer.name in last else buffer
 
 
-def _statement(statement: Statement, last: Mapping[str, int], program: Program) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_statement(s, last, program) for s in statement.body))
-    if (loaded((statement,)) | stored((statement,))).isdisjoint(last):
-        return statement
-    turned = map_kernel(statement, lambda scalar: _moved(scalar, last))
-    stores = tuple(replace(s, at=_subscripts(s, last)) for s in turned.stores)
-    kernel = replace(turned, stores=stores)
-    return _ordered(kernel, last, _windowed(kernel, program))
+def _kernel(kernel: Kernel, last: Mapping[str, int], program: Program) -> Kernel:
+    if last.keys().isdisjoint(touched((kernel,))):
+        return kernel
+    turned = map_kernel(kernel, lambda scalar: map_loads(scalar, lambda load: _moved(load, last)))
+    stores = tuple(_moved(store, last) for store in turned.stores)
+    turned = replace(turned, stores=stores)
+    return _ordered(turned, last, _windowed(turned, program))
 
 
-def _moved(scalar: Scalar, last: Mapping[str, int]) -> Scalar:
-    def rule(part: Scalar) -> Scalar | None:
-        if not isinstance(part, Load) or part.buffer not in last:
-            return None
-        moved = replaced_inside(part, rule)
-        return replace(moved, at=_to_end(moved.at, last[part.buffer]))
-
-    return replaced(scalar, rule)
-
-
-def _subscripts(store: Store, last: Mapping[str, int]) -> tuple[Scalar, ...]:
-    return _to_end(store.at, last[store.buffer]) if store.buffer in last else store.at
+def _moved(touch: _LoadOrStore, last: Mapping[str, int]) -> _LoadOrStore:
+    """A load or store with its subscripts in the order in which its buffer lies."""
+    return replace(touch, at=_to_end(touch.at, last[touch.buffer])) if touch.buffer in last else touch
 
 
 def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Kernel:
-    """A kernel whose dims stand in the order in which they lie in the temporary that it stores; or, if that is given,
-    with the dims of places first, and last those that no window moves with. Its reductions go through what is in the
-    windows in the order in which it lies in memory."""
+    """A kernel with its dims in another order. If it stores a temporary that was turned, they stand as they lie in it.
+    Otherwise, if it has windows, the places stand first, and the long dims that no window moves with stand last. Its
+    reductions go through the inside of windows in the order in which it lies in memory."""
     store = next((s for s in kernel.stores if s.buffer in last), None)
     rank: dict[str, int] = {}
     if store is not None:
@@ -187,8 +180,7 @@ def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Ker
             if dim.index not in windowed.places and extents.get(dim.index, 0) >= LONG
         }
     dims = tuple(sorted(kernel.dims, key=lambda dim: rank.get(dim.index, -1)))
-    body = tuple(_inside(step, windowed) if isinstance(step, Reduce) else step for step in kernel.body)
-    return replace(kernel, dims=dims, body=body)
+    return map_reduces(replace(kernel, dims=dims), lambda reduce: _inside(reduce, windowed))
 
 
 def _inside(reduce: Reduce, windowed: Windowed) -> Reduce:

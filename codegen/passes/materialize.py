@@ -26,23 +26,23 @@ from graphc.codegen.program import (
     Kernel,
     Load,
     Program,
-    Reduce,
     Ring,
     Scalar,
     Statement,
     Store,
+    indices_of,
     kernels,
     map_kernel,
-    scalars,
 )
-from graphc.scalar import replaced, walk
+from graphc.codegen.uses import loads, store_counts
+from graphc.scalar import replaced, with_indices
 
 __all__ = ["materialize"]
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """Elements of a buffer, by indices that go from 0 in every view: two kernels that read alike have equal views."""
+    """Elements of a buffer by indices of its own, d0, d1 and so on: kernels that read alike have equal views."""
 
     source: str
     dtype: str
@@ -51,8 +51,8 @@ class _View:
 
 
 def materialize(program: Program) -> Program:
-    """The program with copies of the buffers that contractions read in digits."""
-    writers = Counter(store.buffer for kernel in kernels(program.body) for store in kernel.stores)
+    """The program with copies of the buffers that contractions read by the digits of an index."""
+    writers = store_counts(program.body)
     settled = {b.name for b in program.buffers if (b.kind, writers[b.name]) in (("temp", 1), ("input", 0))}
     views = {s: _views(s, settled, program) for s in program.body if isinstance(s, Kernel)}
     copies: dict[_View, Buffer] = {}
@@ -75,30 +75,31 @@ def materialize(program: Program) -> Program:
 
 
 def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, tuple[_View, object]]]) -> dict[str, _View]:
-    """The sources that can be stored as they are viewed and not otherwise: each has one view, which all that read it
-    share, and the kernel that stores it does nothing else and computes one element at a point."""
+    """The sources that can be stored as they are viewed, and in no other way. All loads of such a source share one
+    view, and the kernel that stores it has no reductions and stores one element at each point."""
     read: dict[str, set[_View | None]] = {}
     for kernel in kernels(program.body):
         served = views.get(kernel, {})
-        for load in {part for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Load)}:
+        for load in set(loads(kernel)):
             read.setdefault(load.buffer, set()).add(served[load][0] if load in served else None)
     found: dict[str, _View] = {}
     for statement in program.body:
         if isinstance(statement, Kernel) and len(statement.stores) == 1:
             (store,) = statement.stores
-            plain = store.at == tuple(Index(dim.index) for dim in statement.dims) and not store.accumulate
+            plain = store.at == indices_of(statement.dims) and not store.accumulate
             seen = read.get(store.buffer, set())
-            if plain and len(seen) == 1 and not any(isinstance(step, Reduce) for step in statement.body):
+            if plain and len(seen) == 1 and not statement.reduces:
                 (view,) = seen
                 found |= {} if view is None else {store.buffer: view}
     return found
 
 
 def _views(kernel: Kernel, settled: set[str], program: Program) -> dict[Load, tuple[_View, tuple[Index, ...]]]:
-    """The loads of a kernel that a copy is to serve, each with the indices at which it reads the copy."""
+    """The loads of a kernel that read a copy instead, each with the view that the copy holds and the indices at which
+    it reads it."""
     access = Access(kernel, program)
     found = {}
-    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+    for reduce in kernel.reduces:
         extents = {dim.index: dim.extent for dim in (*kernel.dims, *reduce.dims)}
         for load in dict.fromkeys(load for value in reduce.values for load in access.loads(value)):
             order = _order(load, extents, access) if set(extents) > access.dependence(load) - {MEMORY} else []
@@ -112,7 +113,7 @@ def _views(kernel: Kernel, settled: set[str], program: Program) -> dict[Load, tu
 
 
 def _order(load: Load, extents: Mapping[str, Scalar], access: Access) -> list[str]:
-    """The indices of a copy, those that are taken apart last; none if the load takes none apart."""
+    """The indices of a copy, those that the load takes apart last; none if it takes none apart."""
     moving = set().union(*(access.dependence(s) for s in load.at))
     if load.when is not None or not moving <= set(extents):
         return []
@@ -121,15 +122,15 @@ def _order(load: Load, extents: Mapping[str, Scalar], access: Access) -> list[st
 
 
 def _larger(extents: Sequence[Scalar], source: Buffer) -> bool:
-    """Whether so many elements are more than the source has, for all that is known."""
-    if any(isinstance(dim, Ring) for dim in source.dims):
+    """Whether there are, or may be, more elements of these extents than the source has."""
+    if source.has_ring:
         return True
     ours, theirs = _count(extents), _count([dim for dim in source.dims if not isinstance(dim, Ring)])
     return ours[1] != theirs[1] or ours[0] > theirs[0]
 
 
 def _count(extents: Sequence[Scalar]) -> tuple[int, Counter[Scalar]]:
-    """A product of extents: its known factors multiplied, and the others."""
+    """A product of extents: the product of those that are known, and the others."""
     known = math.prod(int(extent.value) for extent in extents if isinstance(extent, Const))
     return known, Counter(extent for extent in extents if not isinstance(extent, Const))
 
@@ -148,15 +149,15 @@ def _buffer(view: _View, copies: Mapping[_View, Buffer]) -> Buffer:
 
 def _copy(view: _View, buffer: Buffer) -> Kernel:
     dims = tuple(Dim(f"d{k}", extent) for k, extent in enumerate(view.extents))
-    store = Store(buffer.name, tuple(Index(dim.index) for dim in dims), Load(view.source, view.at, view.dtype))
+    store = Store(buffer.name, indices_of(dims), Load(view.source, view.at, view.dtype))
     return Kernel(f"regroup.{buffer.name}", dims, (), (store,))
 
 
 def _storing(kernel: Kernel, view: _View, buffer: Buffer) -> Kernel:
-    """The kernel that stores a source, storing what the view sees of it instead."""
+    """The kernel that stores a source, changed to store what a view sees of it."""
     copy = _copy(view, buffer)
     where = {dim.index: subscript for dim, subscript in zip(kernel.dims, view.at, strict=True)}
-    moved = map_kernel(kernel, lambda s: replaced(s, lambda p: where.get(p.name) if isinstance(p, Index) else None))
+    moved = map_kernel(kernel, lambda scalar: with_indices(scalar, where))
     return replace(moved, dims=copy.dims, stores=(replace(copy.stores[0], value=moved.stores[0].value),))
 
 

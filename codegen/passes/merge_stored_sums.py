@@ -18,40 +18,37 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.program import (
     Call,
-    Index,
     Kernel,
     Let,
     Load,
-    Loop,
     Program,
-    Reduce,
     Ref,
-    Ring,
     Scalar,
-    Statement,
+    indices_of,
     kernels,
-    scalars,
+    map_kernels,
 )
-from graphc.codegen.uses import loads, used_steps
-from graphc.scalar import call, walk
+from graphc.codegen.uses import loads, name_counts, store_counts, used_steps
+from graphc.scalar import call
 
 __all__ = ["merge_stored_sums"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Buffers that a kernel stores, of which the first is to hold the sum of all."""
+    """Buffers that the kernel `maker` stores. The first of them is to hold the sum of all."""
 
     maker: str
     buffers: tuple[str, ...]
 
 
 def merge_stored_sums(program: Program) -> Program:
+    """The program in which a kernel stores the total of sums that another only adds up."""
     makers = _makers(program)
     counts = Counter(load.buffer for kernel in kernels(program.body) for load in loads(kernel))
     single = {name for name in makers if counts[name] == 1}
     groups: list[_Group] = []
-    body = tuple(_reading(statement, single, makers, groups) for statement in program.body)
+    body = map_kernels(program.body, lambda kernel: _reading(kernel, single, makers, groups))
     if not groups:
         return program
     by_maker = {group.maker: [g for g in groups if g.maker == group.maker] for group in groups}
@@ -59,22 +56,23 @@ def merge_stored_sums(program: Program) -> Program:
     return replace(
         program,
         buffers=tuple(buffer for buffer in program.buffers if buffer.name not in dropped),
-        body=tuple(_making(statement, by_maker) for statement in body),
+        body=map_kernels(body, lambda kernel: _making(kernel, by_maker.get(kernel.name, ()))),
     )
 
 
 def _makers(program: Program) -> dict[str, str]:
-    """The temporaries that a kernel at the top stores sums in, each at its own point; and by which kernel."""
-    stores = Counter(store.buffer for kernel in kernels(program.body) for store in kernel.stores)
+    """The temporaries in which a kernel outside of loops stores a sum at its own point, each with the name of that
+    kernel."""
+    stores = store_counts(program.body)
     found: dict[str, str] = {}
     for kernel in program.body:
         if not isinstance(kernel, Kernel):
             continue
-        sums = {total.name for step in kernel.body if isinstance(step, Reduce) for total in step.sums}
-        own = tuple(Index(dim.index) for dim in kernel.dims)
+        sums = {total.name for reduce in kernel.reduces for total in reduce.sums}
+        own = indices_of(kernel.dims)
         for store in kernel.stores:
             buffer = program.declared[store.buffer]
-            whole = store.at == own and not store.accumulate and not any(isinstance(d, Ring) for d in buffer.dims)
+            whole = store.at == own and not store.accumulate and not buffer.has_ring
             value = store.value
             alone = whole and stores[store.buffer] == 1 and buffer.kind == "temp" and buffer.dtype == "float32"
             if alone and isinstance(value, Ref) and value.name in sums:
@@ -85,11 +83,9 @@ def _makers(program: Program) -> dict[str, str]:
 # What adds them up.
 
 
-def _reading(statement: Statement, single: set[str], makers: Mapping[str, str], groups: list[_Group]) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_reading(inner, single, makers, groups) for inner in statement.body))
-    lets = {step.name: step.value for step in statement.body if isinstance(step, Let)}
-    uses = Counter(part.name for scalar in scalars(statement) for part in walk(scalar) if isinstance(part, Ref))
+def _reading(kernel: Kernel, single: set[str], makers: Mapping[str, str], groups: list[_Group]) -> Kernel:
+    lets = {step.name: step.value for step in kernel.body if isinstance(step, Let)}
+    uses = name_counts(kernel)
     inner = {name for value in lets.values() for name in _inside(value, lets, uses)}
     changed: dict[str, Scalar] = {}
     for name, value in lets.items():
@@ -102,13 +98,13 @@ def _reading(statement: Statement, single: set[str], makers: Mapping[str, str], 
             for leaf in kept[1:]:
                 changed[name] = call("add", changed[name], leaf)
     if not changed:
-        return statement
-    body = tuple(Let(s.name, changed.get(s.name, s.value)) if isinstance(s, Let) else s for s in statement.body)
-    return replace(statement, body=used_steps(body, statement.stores))
+        return kernel
+    body = tuple(Let(s.name, changed.get(s.name, s.value)) if isinstance(s, Let) else s for s in kernel.body)
+    return replace(kernel, body=used_steps(body, kernel.stores))
 
 
 def _inside(value: Scalar, lets: Mapping[str, Scalar], uses: Mapping[str, int]) -> Iterator[str]:
-    """The names of sums that are terms of this one, and of nothing else."""
+    """The names that a sum adds and that nothing else uses."""
     match value:
         case Call("add", args):
             for argument in args:
@@ -137,7 +133,7 @@ def _is_sum(value: Scalar) -> bool:
 
 
 def _kept(leaves: Sequence[Scalar], single: set[str], makers: Mapping[str, str], groups: list[_Group]) -> list[Scalar]:
-    """The leaves, without those that others of the same kernel take in."""
+    """The leaves without those that are added to another leaf where they are made; notes that in `groups`."""
     found: dict[tuple[str, tuple[Scalar, ...], Scalar | None], list[Load]] = {}
     for leaf in leaves:
         if isinstance(leaf, Load) and leaf.buffer in single:
@@ -153,12 +149,10 @@ def _kept(leaves: Sequence[Scalar], single: set[str], makers: Mapping[str, str],
 # What makes them.
 
 
-def _making(statement: Statement, groups: Mapping[str, Sequence[_Group]]) -> Statement:
-    if not isinstance(statement, Kernel) or statement.name not in groups:
-        return statement
-    values = {store.buffer: store.value for store in statement.stores}
-    body, stores = list(statement.body), list(statement.stores)
-    for group in groups[statement.name]:
+def _making(kernel: Kernel, groups: Sequence[_Group]) -> Kernel:
+    values = {store.buffer: store.value for store in kernel.stores}
+    body, stores = list(kernel.body), list(kernel.stores)
+    for group in groups:
         total = values[group.buffers[0]]
         for name in group.buffers[1:]:
             let = Let(f"{group.buffers[0]} with {name}", call("add", total, values[name]))
@@ -169,4 +163,4 @@ def _making(statement: Statement, groups: Mapping[str, Sequence[_Group]]) -> Sta
             for store in stores
             if store.buffer not in group.buffers[1:]
         ]
-    return replace(statement, body=tuple(body), stores=tuple(stores))
+    return replace(kernel, body=tuple(body), stores=tuple(stores))

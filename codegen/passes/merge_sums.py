@@ -11,27 +11,23 @@ state is such a sum over its four gates: joined, a tile holds four times as many
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.codegen.program import Accumulate, Call, Kernel, Let, Program, Reduce, Ref, Scalar, Statement, scalars
-from graphc.scalar import call, walk
+from graphc.codegen.program import Accumulate, Call, Kernel, Let, Program, Reduce, Ref, map_kernels
+from graphc.codegen.uses import name_counts
+from graphc.scalar import call
 
 __all__ = ["merge_sums"]
 
 
 def merge_sums(program: Program) -> Program:
-    return replace(program, body=tuple(map(_statement, program.body)))
-
-
-def _statement(statement: Statement) -> Statement:
-    if isinstance(statement, Kernel):
-        return _kernel(statement)
-    return replace(statement, body=tuple(map(_statement, statement.body)))
+    """The program with one sum in the place of two that are only added up."""
+    return replace(program, body=map_kernels(program.body, _kernel))
 
 
 def _kernel(kernel: Kernel) -> Kernel:
-    uses = Counter(name for scalar in scalars(kernel) for name in _names(scalar))
+    uses = name_counts(kernel)
     body: list[Let | Reduce] = []
     for step in kernel.body:
         joined = _joined(body, step, uses) if isinstance(step, Let) else None
@@ -43,7 +39,8 @@ def _kernel(kernel: Kernel) -> Kernel:
 
 
 def _joined(before: Sequence[Let | Reduce], let: Let, uses: Counter[str]) -> tuple[int, Reduce] | None:
-    """If a let adds two sums of a reduction that it alone uses: where that stands, and what it is with both as one."""
+    """For a let that adds two sums of one reduction, and alone uses them: the reduction's place, and the reduction with
+    one sum in their place."""
     match let.value:
         case Call("add", (Ref(a), Ref(b))) if a != b and uses[a] == uses[b] == 1:
             for position, step in enumerate(before):
@@ -53,7 +50,3 @@ def _joined(before: Sequence[Let | Reduce], let: Let, uses: Counter[str]) -> tup
                         total = Accumulate(let.name, "sum", call("add", values[a], values[b]))
                         return position, replace(step, sums=(*(s for s in step.sums if s.name not in (a, b)), total))
     return None
-
-
-def _names(scalar: Scalar) -> Iterator[str]:
-    return (part.name for part in walk(scalar) if isinstance(part, Ref))

@@ -2,11 +2,11 @@
 
 In: a Program. Out: a Program that computes the same. A load inside a `Reduce` that moves with the vector index v in a
 dim that is not the buffer's last (`W[v, k]`) reads a copy of the buffer in which that dim is last, if its elements are
-read more than once. Where rows are long, the copy is in panels, `W[v // 16, k, v % 16]`: a reduction then walks
-through memory without gaps, and its stride does not fold the cache onto a few of its sets (Goto & van de Geijn,
-"Anatomy of High-Performance Matrix Multiplication", 2008). So do the loads of large operands that lie along v already,
-and of those that move with another dimension of the kernel and take its value for a row of the tile. A few rows between
-panels lie unused, so that those which are walked side by side do not fold the cache either.
+read more than once. The copy of a large operand is in panels, `W[v // 16, k, v % 16]`: a reduction then walks through
+memory without gaps, and its stride does not fold the cache onto a few of its sets (Goto & van de Geijn, "Anatomy of
+High-Performance Matrix Multiplication", 2008). Large operands are laid out in panels too if they already lie along v,
+or if they vary with another dimension of the kernel, as with that of a tile's rows. A few rows between panels lie
+unused, so that panels that are read side by side do not fold the cache either.
 
 The copy is made right before the outermost statement that needs it and does not store to its source, so that a loop
 over time finds it ready, and made once as long as nothing stores to its source.
@@ -37,6 +37,8 @@ from graphc.codegen.program import (
     Scalar,
     Statement,
     Store,
+    indices_of,
+    map_reduces,
 )
 from graphc.codegen.tiling.vectorize import vector_index
 from graphc.codegen.uses import stored
@@ -54,7 +56,8 @@ LARGE = 1 << 15  # bytes: a smaller operand stays in the first-level cache howev
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """The dim of a buffer that goes last in its copy; with `panels`, cut into pieces of which each is a copy so."""
+    """How a copy of a buffer lies: `dim` goes last, behind the others in this `order`. With `panels`, `dim` is cut into
+    pieces, each of which lies so."""
 
     buffer: str
     dim: int
@@ -87,14 +90,14 @@ class _Turn:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A copy to be made inside so many loops."""
+    """A copy that is to be made inside so many loops."""
 
     turn: _Turn
     depth: int
 
 
 def pack(program: Program) -> Program:
-    """The program with copies where they pay."""
+    """The program with copies of operands, laid out for the loads of reductions."""
     copies: Counter[_Turn] = Counter()
     body, _ = _body(program.body, (), program, copies)
     temps = tuple(_turned_buffer(turn, program.buffer(turn.buffer)) for turn in copies)
@@ -104,7 +107,7 @@ def pack(program: Program) -> Program:
 def _body(
     statements: tuple[Statement, ...], around: tuple[Loop, ...], program: Program, copies: Counter[_Turn]
 ) -> tuple[tuple[Statement, ...], set[_Wanted]]:
-    """Statements with the copies that they need in front of them, and what loops further out are to copy."""
+    """The statements, each after the copies that it needs; and the copies that loops further out are to make."""
     body: list[Statement] = []
     outside: set[_Wanted] = set()
     current: set[_Turn] = set()  # the copies that agree with their sources
@@ -130,8 +133,8 @@ def _turned_buffer(turn: _Turn, source: Buffer) -> Buffer:
 
 
 def _apart(rows: tuple[Scalar | Ring, ...]) -> tuple[Scalar | Ring, ...]:
-    """The rows of a panel, and up to three more, if that makes them 2 in 4: of panels that are walked side by side, a
-    line each, none then lies in the sets of another's. Open extents, and rows in fours, stay as they are."""
+    """The rows of a panel, padded until their number is 2 modulo 4, so that panels read side by side fall into
+    different cache sets. Rows that come with the data, or that no padding brings there, stay as they are."""
     if not all(isinstance(extent, Const) for extent in rows):
         return rows
     counts = [int(extent.value) for extent in rows if isinstance(extent, Const)]
@@ -145,33 +148,31 @@ def _copy(turn: _Turn, source: Buffer, time: int) -> Kernel:
     """The kernel that fills a copy for the `time`-th time. It stores in the copy's order."""
     extents = [extent for extent in source.dims if not isinstance(extent, Ring)]
     dims = tuple(Dim(f"d{axis}", extent) for axis, extent in enumerate(extents))
-    at = tuple(Index(dim.index) for dim in dims)
+    at = indices_of(dims)
     name = f"pack.{turn.copy}" + (f".{time}" if time > 1 else "")
     store = Store(turn.copy, turn.at(at), Load(source.name, at, computed(source.dtype)))
     return Kernel(name, (*turn.rest(dims), dims[turn.dim]), (), (store,))
 
 
 def _turn_kernel(kernel: Kernel, around: tuple[Loop, ...], program: Program) -> tuple[Kernel, set[_Wanted]]:
-    """The kernel reading copies, and which it reads."""
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    vector = vector_index(kernel, program) if reduces else None
+    """The kernel with its loads reading copies, and those copies."""
+    vector = vector_index(kernel, program) if kernel.reduces else None
     if vector is None:
         return kernel, set()
     access = Access(kernel, program)
     turns: dict[Load, _Turn] = {}
     wanted: set[_Wanted] = set()
-    for reduce, load in {(r, load) for r in reduces for scalar in r.values for load in access.loads(scalar)}:
+    for reduce, load in {(r, load) for r in kernel.reduces for scalar in r.values for load in access.loads(scalar)}:
         depth = _depth(load, kernel, around, access)
         turn = None if depth is None else _panels(load, reduce, kernel, access) or _turn(load, reduce, vector, access)
         if turn is not None and depth is not None:
             turns[load] = turn
             wanted.add(_Wanted(turn, depth))
-    body = tuple(_reading(step, turns) if isinstance(step, Reduce) else step for step in kernel.body)
-    return replace(kernel, body=body), wanted
+    return map_reduces(kernel, lambda reduce: _reading(reduce, turns)), wanted
 
 
 def _depth(load: Load, kernel: Kernel, around: tuple[Loop, ...], access: Access) -> int | None:
-    """How many loops a copy for this load stands in, the fewest in which it is right; None: it does not pay."""
+    """In how many loops a copy for this load is made: as few as leave it right. None if a copy does not pay."""
     moving = access.dependence(load)
     nest: tuple[Statement, ...] = (*around, kernel)
     for depth, statement in enumerate(nest):
@@ -197,14 +198,16 @@ def _order(load: Load, last: int, reduce: Reduce, access: Access) -> tuple[int, 
 
 
 def _panels(load: Load, reduce: Reduce, kernel: Kernel, access: Access) -> _Turn | None:
-    """Panels of the one dim that moves with a long dimension of the kernel, where the operand is large."""
+    """Panels for a load of a large operand, if exactly one of its subscripts is a dim of the kernel, and that dim is
+    long."""
     own = {dim.index: dim.extent for dim in kernel.dims}
     moving = [k for k, s in enumerate(load.at) if isinstance(s, Index) and s.name in own]
     if len(moving) != 1:
         return None
-    extents = access.buffers[load.buffer].dims
+    buffer = access.buffers[load.buffer]
+    extents = buffer.dims
     extent = extents[moving[0]]
-    if not isinstance(extent, Const) or extent.value <= PANEL or any(isinstance(e, Ring) for e in extents):
+    if not isinstance(extent, Const) or extent.value <= PANEL or buffer.has_ring:
         return None
     if moving[0] == len(extents) - 1 and extent.value <= ROW:
         return None
@@ -216,11 +219,11 @@ def _panels(load: Load, reduce: Reduce, kernel: Kernel, access: Access) -> _Turn
 
 
 def _strided_dim(load: Load, vector: str, access: Access) -> int | None:
-    """The dim through which neighbouring lanes read neighbouring elements, if there is one and it is not the last."""
+    """The dim along which neighbouring lanes read neighbouring elements, unless there is none or it is the last one."""
     moving = [dim for dim, subscript in enumerate(load.at) if vector in access.dependence(subscript)]
     if len(moving) != 1 or moving[0] == len(load.at) - 1:
         return None
-    if any(isinstance(dim, Ring) for dim in access.buffers[load.buffer].dims):
+    if access.buffers[load.buffer].has_ring:
         return None
     return moving[0] if coefficient(load.at[moving[0]], vector, access) == index(1) else None
 

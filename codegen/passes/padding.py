@@ -23,18 +23,17 @@ from graphc.codegen.program import (
     Index,
     Kernel,
     Load,
-    Loop,
     Program,
-    Reduce,
     Ring,
     Scalar,
     Statement,
     Store,
     kernels,
     map_kernel,
+    map_kernels,
 )
 from graphc.codegen.uses import stored
-from graphc.scalar import call, conjunction, holds, index, replaced, replaced_inside
+from graphc.scalar import call, conjunction, conjuncts, holds, index, replaced, replaced_inside
 
 __all__ = ["pad"]
 
@@ -43,14 +42,14 @@ WIDEST = 3.0  # how many times as large a temporary may become
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """What a temporary is surrounded by: for each dim the elements before and after it, and what they all are."""
+    """What surrounds a temporary: how many elements before and after it along each dim, and the value of them all."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
     fill: Const
 
     def joined(self, other: Border) -> Border | None:
-        """A border that serves two readers; None if they want it filled differently."""
+        """A border for two readers; None if they want different values in it."""
         if self.fill != other.fill:
             return None
         before = tuple(map(max, self.before, other.before))
@@ -59,7 +58,8 @@ class Border:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """select(condition, load, fill), where part of the condition says that the load's subscripts are in bounds."""
+    """A `choice` select(condition, load, fill) whose condition keeps the load in bounds; `rest` is what else the
+    condition says."""
 
     choice: Call
     load: Load
@@ -68,6 +68,7 @@ class Guarded:
 
 
 def pad(program: Program) -> Program:
+    """The program with borders in memory around the temporaries that products read in windows."""
     found = [(kernel, guarded) for kernel in kernels(program.body) for guarded in _guarded(kernel, program)]
     borders: dict[str, Border | None] = {}
     for _, guarded in found:
@@ -85,7 +86,7 @@ def pad(program: Program) -> Program:
         for name in sorted(here - filled):
             body += _fills(program.buffer(name), chosen[name])
         filled |= here
-        body.append(_statement(statement, chosen, free))
+        body += map_kernels((statement,), lambda kernel: _kernel(kernel, chosen, free))
     buffers = tuple(_widened(b, chosen[b.name]) if b.name in chosen else b for b in program.buffers)
     return replace(program, buffers=buffers, body=tuple(body))
 
@@ -97,7 +98,7 @@ def _guarded(kernel: Kernel, program: Program) -> Iterator[Guarded]:
     """The guarded loads that a kernel's products read."""
     access = Access(kernel, program)
     extents = {dim.index: dim.extent for dim in kernel.dims}
-    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+    for reduce in kernel.reduces:
         inside = extents | {dim.index: dim.extent for dim in reduce.dims}
         for total in reduce.sums:
             for part in access.terms(total.value):
@@ -117,11 +118,11 @@ def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar])
                 return None
             buffer = access.buffers[load.buffer]
             bordered = buffer.kind == "temp" and holds(buffer.dtype, fill.value)
-            if not bordered or any(isinstance(dim, Ring) for dim in buffer.dims):
+            if not bordered or buffer.has_ring:
                 return None
             sizes = [int(dim.value) if isinstance(dim, Const) else None for dim in buffer.dims]
             rest, checked = [], set()
-            for part in _conjuncts(access.resolve(condition), access):
+            for part in conjuncts(condition, access.resolve):
                 dim = _bounds_check(part, load, sizes)
                 checked |= set() if dim is None else {dim}
                 rest += [part] if dim is None else []
@@ -139,17 +140,8 @@ def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar])
     return None
 
 
-def _conjuncts(condition: Scalar, access: Access) -> Iterator[Scalar]:
-    match access.resolve(condition):
-        case Call("and", (a, b), "bool"):
-            yield from _conjuncts(a, access)
-            yield from _conjuncts(b, access)
-        case part:
-            yield part
-
-
 def _bounds_check(condition: Scalar, load: Load, sizes: list[int | None]) -> int | None:
-    """The dim of a load whose subscript the condition keeps from below or from above."""
+    """The dim of a load whose subscript a condition bounds from below or from above; None if it bounds none."""
     for dim, (subscript, size) in enumerate(zip(load.at, sizes, strict=True)):
         if size is not None and condition in (
             call("le", index(0), subscript),
@@ -199,7 +191,8 @@ def _widened(buffer: Buffer, border: Border) -> Buffer:
 
 
 def _fills(buffer: Buffer, border: Border) -> Iterator[Kernel]:
-    """Kernels that fill the border: each dim's two sides, within what the dims before it leave."""
+    """Kernels that fill the border: for each dim its two sides, along the inside of the dims before it and all of those
+    after it."""
     wide = _widened(buffer, border)
     inside: list[tuple[int, Scalar | Ring]] = []  # where the dims so far begin, and how far they go
     for k, (dim, before, after) in enumerate(zip(buffer.dims, border.before, border.after, strict=True)):
@@ -218,19 +211,15 @@ def _fill(name: str, region: list[tuple[int, Scalar | Ring]], buffer: Buffer, bo
     return Kernel(name, dims, (), (Store(buffer.name, at, border.fill),))
 
 
-def _statement(
-    statement: Statement, borders: Mapping[str, Border], free: Mapping[tuple[str, Call], Guarded]
-) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_statement(s, borders, free) for s in statement.body))
-    kernel = map_kernel(statement, lambda scalar: _shifted(scalar, statement.name, borders, free))
-    return replace(kernel, stores=tuple(replace(s, at=_moved(s.buffer, s.at, borders)) for s in kernel.stores))
+def _kernel(kernel: Kernel, borders: Mapping[str, Border], free: Mapping[tuple[str, Call], Guarded]) -> Kernel:
+    shifted = map_kernel(kernel, lambda scalar: _shifted(scalar, kernel.name, borders, free))
+    return replace(shifted, stores=tuple(replace(s, at=_moved(s.buffer, s.at, borders)) for s in shifted.stores))
 
 
 def _shifted(
     scalar: Scalar, kernel: str, borders: Mapping[str, Border], free: Mapping[tuple[str, Call], Guarded]
 ) -> Scalar:
-    """A scalar whose loads see borders: guarded ones that need not ask do not."""
+    """A scalar whose loads see the borders. Guarded loads that borders make safe are not guarded any more."""
 
     def rule(part: Scalar) -> Scalar | None:
         guarded = free.get((kernel, part)) if isinstance(part, Call) else None

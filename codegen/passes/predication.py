@@ -15,14 +15,15 @@ from graphc.codegen.program import (
     Accumulate,
     Call,
     Const,
+    Kernel,
     Let,
     Load,
-    Loop,
     Program,
     Reduce,
     Ref,
     Scalar,
-    Statement,
+    map_kernels,
+    map_reduces,
 )
 from graphc.codegen.tiling.vectorize import vector_index
 from graphc.scalar import replaced
@@ -31,17 +32,15 @@ __all__ = ["predicate"]
 
 
 def predicate(program: Program) -> Program:
-    return replace(program, body=tuple(_statement(s, program) for s in program.body))
+    """The program with a condition on the points of a reduction in the place of one on its terms."""
+    return replace(program, body=map_kernels(program.body, lambda kernel: _kernel(kernel, program)))
 
 
-def _statement(statement: Statement, program: Program) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_statement(s, program) for s in statement.body))
-    if not any(isinstance(step, Reduce) for step in statement.body):
-        return statement
-    access, vector = Access(statement, program), vector_index(statement, program)
-    body = tuple(_guarded(s, access, vector) if isinstance(s, Reduce) else s for s in statement.body)
-    return replace(statement, body=body)
+def _kernel(kernel: Kernel, program: Program) -> Kernel:
+    if not kernel.reduces:
+        return kernel
+    access, vector = Access(kernel, program), vector_index(kernel, program)
+    return map_reduces(kernel, lambda reduce: _guarded(reduce, access, vector))
 
 
 def _guarded(reduce: Reduce, access: Access, vector: str | None) -> Reduce:
@@ -62,7 +61,7 @@ def _guarded(reduce: Reduce, access: Access, vector: str | None) -> Reduce:
 
 
 def _choice(total: Accumulate, access: Access) -> tuple[Scalar, Scalar] | None:
-    """The condition and the value of a term that is 0 otherwise."""
+    """Of a sum of select(condition, value, 0), the condition and the value."""
     match total.op, access.resolve(total.value):
         case "sum", Call("select", (condition, value, otherwise)):
             if isinstance(otherwise, Const) and otherwise.value == 0:
@@ -71,7 +70,7 @@ def _choice(total: Accumulate, access: Access) -> tuple[Scalar, Scalar] | None:
 
 
 def _known(scalar: Scalar, condition: Scalar) -> Scalar:
-    """A value where the condition holds: its loads need not ask."""
+    """A value where the condition holds, without questions whether it does."""
 
     def rule(part: Scalar) -> Scalar | None:
         if isinstance(part, Load) and part.when == condition:
@@ -84,5 +83,5 @@ def _known(scalar: Scalar, condition: Scalar) -> Scalar:
 
 
 def _spelled_out(scalar: Scalar, access: Access) -> Scalar:
-    """A condition that mentions no names, as it is tested before they are made."""
+    """A condition without names: it is tested before they are computed."""
     return replaced(scalar, lambda p: _spelled_out(access.lets[p.name], access) if isinstance(p, Ref) else None)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from graphc.codegen.program import Buffer, Kind, Loop, Program, Reduce, Ring, Scalar, Statement, scalars
+from graphc.codegen.program import Buffer, Kind, Loop, Program, Scalar, Statement, scalars
 from graphc.codegen.uses import loaded, stored
 from graphc.scalar import Size, walk
 
@@ -19,8 +19,9 @@ __all__ = ["split"]
 
 
 def split(program: Program, fixed: frozenset[str]) -> tuple[Program, Program]:
-    """The part of the program that needs the `fixed` buffers alone, and the rest. `fixed` are never stored to."""
-    temps = {b.name for b in program.buffers if b.kind == "temp" and not any(isinstance(d, Ring) for d in b.dims)}
+    """The part of the program that depends on the `fixed` buffers alone, and the rest. Nothing stores to the `fixed`
+    buffers."""
+    temps = {b.name for b in program.buffers if b.kind == "temp" and not b.has_ring}
     writers = Counter(name for statement in program.body for name in stored((statement,)))
     known = set(fixed)
     first: list[Statement] = []
@@ -58,17 +59,17 @@ def _of_kind(buffer: Buffer, kind: Kind) -> Buffer:
 
 
 def _measured(statement: Statement) -> bool:
-    """Whether it depends on the length of an axis."""
+    """Whether a statement depends on the length of an axis."""
     return any(isinstance(part, Size) for scalar in _scalars(statement) for part in walk(scalar))
 
 
 def _scalars(statement: Statement) -> Iterator[Scalar]:
-    """All that a statement computes, and how far its loops and dims go."""
+    """All that a statement computes, and the extents of its loops and dims."""
     if isinstance(statement, Loop):
         yield statement.extent
         for inner in statement.body:
             yield from _scalars(inner)
         return
     yield from scalars(statement)
-    reduced = [dim for step in statement.body if isinstance(step, Reduce) for dim in step.dims]
+    reduced = [dim for reduce in statement.reduces for dim in reduce.dims]
     yield from (dim.extent for dim in (*statement.dims, *reduced))

@@ -23,9 +23,6 @@ from graphc.codegen.program import (
     Accumulate,
     Buffer,
     Call,
-    Const,
-    Dim,
-    Index,
     Kernel,
     Let,
     Load,
@@ -35,11 +32,12 @@ from graphc.codegen.program import (
     Statement,
     Store,
     fresh,
+    indices_of,
     kernels,
     scalars,
 )
 from graphc.codegen.uses import used_steps
-from graphc.scalar import call, guarded, index, replaced, walk, zero
+from graphc.scalar import call, guarded, index, walk, with_indices, zero
 
 __all__ = ["scatter"]
 
@@ -48,6 +46,7 @@ _STORING = 8  # elements, or vectors of them, that are compared and added in the
 
 
 def scatter(program: Program) -> Program:
+    """The program in which each term is added to the row that it names, where rows asked terms."""
     made = _Scattering(program)
     body = tuple(made.statements(program.body))
     return replace(program, buffers=(*program.buffers, *made.buffers), body=body)
@@ -55,14 +54,14 @@ def scatter(program: Program) -> Program:
 
 @dataclass(frozen=True, slots=True)
 class _Home:
-    """Where a sum lies; `begun`: it goes on from what lies there."""
+    """Where a sum is added up. With `begun`, it is added to what lies there already."""
 
     at: Load
     begun: bool = False
 
 
 class _Scattering:
-    """The statements of a program, and the buffers they need in addition."""
+    """The statements of a program with terms scattered, and the buffers that they need in addition."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -77,7 +76,7 @@ class _Scattering:
                 yield replace(statement, body=tuple(self.statements(statement.body)))
 
     def _kernel(self, kernel: Kernel) -> Iterator[Kernel]:
-        """The kernel without the sums that are scattered, after the kernels that do it."""
+        """The kernels that scatter sums of a kernel, then the kernel without these sums."""
         access = Access(kernel, replace(self.program, buffers=(*self.program.buffers, *self.buffers)))
         choice = next((c for c in segment_sums(kernel, access) if _worth(c, kernel)), None)
         if choice is None:
@@ -99,21 +98,19 @@ class _Scattering:
         extents = tuple(dim.extent for dim in kernel.dims)
         buffer = Buffer(fresh(f"{kernel.name}.{total.name}", self.taken), total.value.dtype, extents, "temp")
         self.buffers.append(buffer)
-        return _Home(Load(buffer.name, tuple(Index(dim.index) for dim in kernel.dims), buffer.dtype))
+        return _Home(Load(buffer.name, indices_of(kernel.dims), buffer.dtype))
 
 
 def _worth(choice: SegmentSum, kernel: Kernel) -> bool:
-    """Whether there are rows enough. Of a table of numbers, rows are compared in lanes, but stored to one by one."""
-    in_lanes = kernel.dims[-1] is not choice.row and not _shorter(kernel.dims[-1], _LANES)
-    return not _shorter(choice.row, _STORING if in_lanes else _STORING * _LANES)
-
-
-def _shorter(dim: Dim, length: int) -> bool:
-    return isinstance(dim.extent, Const) and dim.extent.value < length
+    """Whether there are enough rows for it to pay. Rows that are compared in lanes must be more, as they are stored to
+    one by one."""
+    in_lanes = kernel.dims[-1] is not choice.row and not kernel.dims[-1].is_shorter(_LANES)
+    return not choice.row.is_shorter(_STORING if in_lanes else _STORING * _LANES)
 
 
 def _home(kernel: Kernel, total: Accumulate, access: Access) -> _Home | None:
-    """Where the kernel stores the sum, or adds it, if nothing else needs it."""
+    """Where the kernel stores a sum, or adds it to what is there; None if it does neither, or if something else needs
+    the sum."""
     ref = Ref(total.name, total.value.dtype)
     parts = [part for scalar in scalars(kernel) for part in walk(scalar)]
     if parts.count(ref) != 1:
@@ -133,7 +130,7 @@ def _home(kernel: Kernel, total: Accumulate, access: Access) -> _Home | None:
 
 
 def _sending(kernel: Kernel, choice: SegmentSum, place: Load, name: str) -> Kernel:
-    """Adds every term where it belongs; what belongs nowhere is 0, and added to the first row."""
+    """The kernel that adds every term where it belongs. A term that belongs nowhere counts as 0, for the first row."""
     reduce, row, when = choice.reduce, choice.row, choice.reduce.when
     chosen, term, lets = choice.chosen, choice.term, reduce.body
     if when is not None:
@@ -143,7 +140,7 @@ def _sending(kernel: Kernel, choice: SegmentSum, place: Load, name: str) -> Kern
     if when is not None:
         belongs = call("and", when, belongs)
     target = call("select", belongs, chosen, index(0))
-    at = tuple(replaced(s, lambda part: target if part == Index(row.index) else None) for s in place.at)
+    at = tuple(with_indices(subscript, {row.index: target}) for subscript in place.at)
     store = Store(place.buffer, at, call("select", belongs, term, zero(place.dtype)), accumulate=True)
     steps = [part for step in kernel.body for part in (lets if step is reduce else (step,))]
     dims = (*reduce.dims, *(dim for dim in kernel.dims if dim is not row))
@@ -151,6 +148,6 @@ def _sending(kernel: Kernel, choice: SegmentSum, place: Load, name: str) -> Kern
 
 
 def _others(choice: SegmentSum) -> list[Let | Reduce]:
-    """The reduction without the sum."""
+    """The reduction without the sum, if it has others."""
     sums = tuple(total for total in choice.reduce.sums if total is not choice.total)
     return [replace(choice.reduce, sums=sums)] if sums else []

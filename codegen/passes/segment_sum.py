@@ -19,7 +19,7 @@ __all__ = ["SegmentSum", "segment_sums"]
 
 @dataclass(frozen=True, slots=True)
 class SegmentSum:
-    """A sum of terms, each of which counts in one `row` of a dim: the one that `chosen` says."""
+    """A sum whose terms count for one index of the dim `row` each: for the one that `chosen` gives."""
 
     reduce: Reduce
     total: Accumulate
@@ -29,17 +29,17 @@ class SegmentSum:
 
 
 def segment_sums(kernel: Kernel, access: Access) -> Iterator[SegmentSum]:
-    """Those for which it takes neither a row nor another sum to know the terms and where they belong."""
-    for reduce in kernel.body:
-        for total in reduce.sums if isinstance(reduce, Reduce) else ():
-            assert isinstance(reduce, Reduce)
+    """The kernel's sums of that kind whose terms, and where they belong, depend neither on the row nor on another
+    sum."""
+    for reduce in kernel.reduces:
+        for total in reduce.sums:
             choice = _selected(kernel, reduce, total, access)
             if choice is not None and _independent(choice, access):
                 yield choice
 
 
 def _selected(kernel: Kernel, reduce: Reduce, total: Accumulate, access: Access) -> SegmentSum | None:
-    """A sum of select(chosen = row, term, 0)."""
+    """The sum of select(chosen = row, term, 0), if it is one."""
     match total.op, access.resolve(total.value):
         case "sum", Call("select", (condition, term, Const(0))):
             match access.resolve(condition):

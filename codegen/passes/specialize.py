@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from graphc.codegen.program import Dim, Loop, Program, Reduce, Ring, Scalar, Size, Statement, map_kernel
+from graphc.codegen.program import Dim, Loop, Program, Ring, Scalar, Size, Statement, map_kernel, map_reduces
 from graphc.scalar import index, replaced
 
 __all__ = ["specialize"]
 
 
 def specialize(program: Program, sizes: Mapping[str, int]) -> Program:
+    """The program for these sizes alone."""
+
     def known(scalar: Scalar) -> Scalar:
         return replaced(scalar, lambda part: index(sizes[part.name]) if isinstance(part, Size) else None)
 
@@ -25,9 +27,8 @@ def specialize(program: Program, sizes: Mapping[str, int]) -> Program:
     def statement(part: Statement) -> Statement:
         if isinstance(part, Loop):
             return replace(part, extent=known(part.extent), body=tuple(map(statement, part.body)))
-        kernel = map_kernel(part, known)
-        body = tuple(replace(step, dims=dims(step.dims)) if isinstance(step, Reduce) else step for step in kernel.body)
-        return replace(kernel, dims=dims(kernel.dims), body=body)
+        kernel = map_reduces(map_kernel(part, known), lambda reduce: replace(reduce, dims=dims(reduce.dims)))
+        return replace(kernel, dims=dims(kernel.dims))
 
     buffers = tuple(
         replace(b, dims=tuple(d if isinstance(d, Ring) else known(d) for d in b.dims)) for b in program.buffers

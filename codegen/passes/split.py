@@ -20,13 +20,13 @@ from graphc.codegen.program import (
     Const,
     Dim,
     Index,
+    Kernel,
     Let,
-    Loop,
     Program,
     Reduce,
     Scalar,
-    Statement,
     map_kernel,
+    map_kernels,
     map_reduce,
 )
 from graphc.scalar import call, index, replaced, walk
@@ -35,14 +35,13 @@ __all__ = ["cuts", "split"]
 
 
 def split(program: Program) -> Program:
-    return replace(program, body=tuple(_statement(s, program) for s in program.body))
+    """The program with dims split that the loads of reductions take apart."""
+    return replace(program, body=map_kernels(program.body, lambda kernel: _kernel(kernel, program)))
 
 
-def _statement(statement: Statement, program: Program) -> Statement:
-    if isinstance(statement, Loop):
-        return replace(statement, body=tuple(_statement(s, program) for s in statement.body))
-    access = Access(statement, program)
-    around = _parts(statement.dims, [step for step in statement.body if isinstance(step, Reduce)], access)
+def _kernel(kernel: Kernel, program: Program) -> Kernel:
+    access = Access(kernel, program)
+    around = _parts(kernel.dims, kernel.reduces, access)
 
     def step(part: Let | Reduce) -> Let | Reduce:
         if isinstance(part, Let):
@@ -50,19 +49,19 @@ def _statement(statement: Statement, program: Program) -> Statement:
         own = around | _parts(part.dims, [part], access)  # another's dim of the same name may be of another length
         return replace(map_reduce(part, lambda scalar: _taken_apart(scalar, own)), dims=_dims(part.dims, own))
 
-    stored = map_kernel(replace(statement, body=()), lambda scalar: _taken_apart(scalar, around))
-    return replace(stored, dims=_dims(statement.dims, around), body=tuple(map(step, statement.body)))
+    stored = map_kernel(replace(kernel, body=()), lambda scalar: _taken_apart(scalar, around))
+    return replace(stored, dims=_dims(kernel.dims, around), body=tuple(map(step, kernel.body)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """A dim in digits, the most significant first: the value of each place, and the dims that count there."""
+    """A dim as digits, the most significant first: the value of a one in each place, and the dim that counts there."""
 
     places: tuple[int, ...]
     dims: tuple[Dim, ...]
 
     def digits(self, low: int, high: int) -> Scalar | None:
-        """(position mod high) // low; None if the digits are not cut there. No position reaches the dim's extent."""
+        """(position mod high) // low; None if the digits are not cut at these places. Positions lie below the extent."""
         high = min(high, self.extent)
         if low >= high:
             return index(0)
@@ -97,7 +96,7 @@ def _parts(dims: Sequence[Dim], reduces: Sequence[Reduce], access: Access) -> di
 
 
 def cuts(scalar: Scalar, own: Index) -> Iterator[int]:
-    """Where the digits of an index are cut in a subscript."""
+    """The places at which a subscript cuts the digits of an index."""
     for part in walk(scalar):
         match part:
             case Call("mod", (Call("floordiv", (x, Const(low))), Const(high))) if x == own:

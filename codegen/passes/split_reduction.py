@@ -19,7 +19,6 @@ from graphc.codegen.program import (
     Buffer,
     Const,
     Dim,
-    Index,
     Kernel,
     Let,
     Load,
@@ -28,6 +27,7 @@ from graphc.codegen.program import (
     Ref,
     Statement,
     Store,
+    indices_of,
 )
 
 __all__ = ["split_reduction"]
@@ -37,6 +37,7 @@ _MUCH = 1 << 12  # values added up in the subtotals of one index: enough to be w
 
 
 def split_reduction(program: Program) -> Program:
+    """The program with subtotals of sums over many points that leave few results."""
     body: list[Statement] = []
     buffers: list[Buffer] = []
     for statement in program.body:
@@ -51,17 +52,17 @@ def split_reduction(program: Program) -> Program:
 
 
 def _divisible(kernel: Kernel) -> Reduce | None:
-    """The one reduction of a kernel of few points, if what stands inside its first dim is much."""
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
+    """The one reduction of a kernel of few points, if it adds up much inside its first dim."""
     results = _points(kernel.dims)
-    if len(reduces) != 1 or results is None or results > _FEW or len(reduces[0].dims) < 2:
+    if len(kernel.reduces) != 1 or results is None or results > _FEW:
         return None
-    inside = _points(reduces[0].dims[1:])
-    return reduces[0] if inside is not None and inside * results >= _MUCH else None
+    (reduce,) = kernel.reduces
+    inside = _points(reduce.dims[1:]) if len(reduce.dims) > 1 else None
+    return reduce if inside is not None and inside * results >= _MUCH else None
 
 
 def _points(dims: Sequence[Dim]) -> int | None:
-    """How many, if that is known."""
+    """How many points there are, if that is known."""
     extents = [int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const)]
     return math.prod(extents) if len(extents) == len(dims) else None
 
@@ -72,10 +73,10 @@ def _buffer(kernel: Kernel, reduce: Reduce, total: Accumulate) -> Buffer:
 
 
 def _subtotals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Kernel:
-    """The reduction over all its dims but the first, for each of that dim's points."""
+    """The kernel that stores the reduction over all dims but the first, for each point of the first."""
     first, *others = reduce.dims
     dims = (first, *kernel.dims)
-    at = tuple(Index(dim.index) for dim in dims)
+    at = indices_of(dims)
     before = kernel.body[: kernel.body.index(reduce)]
     sums = zip(buffers, reduce.sums, strict=True)
     stores = tuple(Store(buffer.name, at, Ref(total.name, total.value.dtype)) for buffer, total in sums)
@@ -83,9 +84,9 @@ def _subtotals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Ker
 
 
 def _totals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Kernel:
-    """The kernel adding up subtotals instead."""
+    """The kernel, adding up subtotals instead."""
     first = reduce.dims[0]
-    at = tuple(Index(dim.index) for dim in (first, *kernel.dims))
+    at = indices_of((first, *kernel.dims))
     sums = tuple(
         replace(total, value=Load(buffer.name, at, buffer.dtype))
         for buffer, total in zip(buffers, reduce.sums, strict=True)

@@ -26,7 +26,6 @@ from graphc.codegen.program import (
     Load,
     Loop,
     Program,
-    Reduce,
     Ref,
     Statement,
     Store,
@@ -72,14 +71,13 @@ def _apart(
     kernel: Kernel, program: Program, in_loop: bool, taken: set[str]
 ) -> tuple[Kernel, Kernel, list[Buffer]] | None:
     """The kernel's sums, and what is made of them; and the buffers between. None, if it stays as it is."""
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    if not reduces or any(store.accumulate for store in kernel.stores):
+    if not kernel.reduces or any(store.accumulate for store in kernel.stores):
         return None
     if any(isinstance(part, Index) for dim in kernel.dims for part in walk(dim.extent)):
         return None  # memory has no lengths that change from step to step
     if vector_index(kernel, program) is not None:
         return None
-    totals = [total for reduce in reduces for total in reduce.sums]
+    totals = [total for reduce in kernel.reduces for total in reduce.sums]
     extents = tuple(dim.extent for dim in kernel.dims)
     buffers = {
         total.name: Buffer(f"{kernel.name}.{total.name}", total.value.dtype, extents, "temp") for total in totals

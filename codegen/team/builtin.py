@@ -47,7 +47,8 @@ class _Definition(ctypes.Structure):
 
 
 def builtin(job: Job, result: object, error: type[Exception], message: str, kept: object) -> Callable[[], Any]:
-    """A function that runs a job. It raises `error(message)` if it is called while it runs."""
+    """A function that runs a job and gives `result`. It raises `error(message)` if it is called while it runs. `kept`
+    lives as long as it."""
     call, code = _Call(ctypes.addressof(job), result, error, message.encode(), 0), _native()
     made: Callable[[], Any] = _new()(code.definition, ctypes.addressof(call), (call, code, job, kept))
     return made

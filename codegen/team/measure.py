@@ -42,7 +42,8 @@ def _code() -> llvm.ResourceTracker:
 
 @functools.cache
 def this_core() -> Core:
-    """What was found, within limits that no processor is known to pass; what could not be found, `TYPICAL`."""
+    """The core of this machine: what was measured, within limits that no known processor passes; what could not be
+    measured is as in `TYPICAL`."""
     machine = Target.host()
     code = _code()
     chain, multiply = (ctypes.CFUNCTYPE(None, _POINTER, _COUNT)(code[name]) for name in ("chain", "multiply"))
@@ -64,7 +65,7 @@ def this_core() -> Core:
 
 @functools.cache
 def tick() -> float:
-    """The seconds of a tick of the clock that programs read."""
+    """How many seconds a tick of the clock is that programs read."""
     now, block = ctypes.CFUNCTYPE(None, _POINTER, _COUNT)(_code()["now"]), _block(WORKED)
     seen = []
     for _ in range(2):
@@ -76,19 +77,19 @@ def tick() -> float:
 
 
 def _seconds(probe: Callable[[int, int], None]) -> float:
-    """Of a probe that stays in registers."""
+    """The seconds of a probe that stays in registers."""
     block = _block(WORKED)
     return _fastest(lambda: probe(block.ctypes.data, _TURNS))
 
 
 def _reading(read: Callable[[int, int, int], None], vector: int, size: int) -> float:
-    """Bytes a second of a block of so many that is read again and again."""
+    """The bytes a second at which a block of so many bytes is read again and again."""
     block, turns, times = _block(size), size // (LOADED * vector), max(1, _READ // size)
     return times * turns * LOADED * vector / _fastest(lambda: read(block.ctypes.data, turns, times))
 
 
 def _meeting(meet: int) -> float:
-    """Seconds of a barrier between two threads, with what they then read of each other."""
+    """The seconds of a barrier between two threads, with what they then read of each other."""
     team.start(2)
     block = _block(2 * MET * LINE)
     args, rows = (ctypes.c_void_p * 1)(block.ctypes.data), np.arange(2, dtype=np.int64)
@@ -111,7 +112,7 @@ def _meeting(meet: int) -> float:
 
 
 def _fastest(sample: Callable[[], None]) -> float:
-    """Seconds, the least of several samples."""
+    """The seconds of a sample: the least of several."""
     times = []
     for _ in range(_SAMPLES):
         begun = time.perf_counter()
@@ -121,7 +122,7 @@ def _fastest(sample: Callable[[], None]) -> float:
 
 
 def _block(size: int) -> np.ndarray:
-    """Zeros that begin at a cache line, in memory of their own: what was never written lies in one page for all."""
+    """Zeros that begin at a cache line. They are written once: all memory that was never written lies in one page."""
     raw = np.full(size + LINE, 0, np.uint8)
     start = -raw.ctypes.data % LINE
     return raw[start : start + size]

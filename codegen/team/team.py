@@ -41,10 +41,11 @@ class Team:
 
     @property
     def address(self) -> int:
+        """The address of the team; 0 while it has no workers."""
         return self._address.value
 
     def start(self, threads: int) -> int:
-        """Have workers for calls of up to `threads` threads. Gives the team's address."""
+        """Makes sure that there are workers for calls of up to `threads` threads. Gives the team's address."""
         with self._lock:
             if SUPPORTED and threads > self.threads:
                 self.stop()
@@ -52,18 +53,18 @@ class Team:
         return self.address
 
     def stop(self) -> None:
-        """End the workers. A call that is running keeps its own, and they end with the process."""
+        """Ends the workers. A call that is running keeps its own, which end with the process."""
         if self.address and _native().stop(self.address):
             for worker in self._workers:
                 worker.join()
         self.forget()
 
     def forget(self) -> None:
-        """There are no workers any more: a fork has none of them."""
+        """Takes note that there are no workers, as in a fork."""
         self._address.value, self.threads, self._workers = 0, 1, []
 
     def renew(self) -> None:
-        """What a fork's child begins with."""
+        """What the child of a fork begins with."""
         self._lock = threading.Lock()
         self.forget()
 
@@ -106,12 +107,13 @@ def _native() -> _Native:
 
 
 def runner() -> Callable[[int, int], None]:
-    """`run(team, job)`, both by address; with no team (0) or for one thread, on the thread that calls."""
+    """`run(team, job)`, with the addresses of both. Without a team (0), or for one thread, the thread that calls runs
+    the job."""
     return _native().run
 
 
 def run_address() -> int:
-    """Where that function is, for native code to call."""
+    """The address of that function, for native code to call."""
     return _native().run_address
 
 

@@ -48,14 +48,14 @@ _JOB = {name: f"getelementptr i8, ptr %job, i64 {getattr(Job, name).offset}" for
 
 
 def _of_job(**types: str) -> str:
-    """The lines that read fields of a job, each to a register of its name."""
+    """The lines that read fields of a job, each into a register of its name."""
     return "\n".join(
         f"  %at.{name} = {_JOB[name]}\n  %{name} = load {type}, ptr %at.{name}" for name, type in types.items()
     )
 
 
 def module(target: Target) -> str:
-    """The whole text."""
+    """The text of the module."""
     declaration, wait = pause(target)
     external, asleep, dozing, waken = _futex(target) if SUPPORTED else ("", wait, wait, "")
     sign, leave = _core(target) if SUPPORTED else ("", "")
@@ -67,7 +67,7 @@ declare i64 @llvm.smin.i64(i64, i64)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 {declaration}
 
-; For who may be missed when others are woken.
+; Sleepers whose wake-up was missed look again after this time.
 @nap = private constant {{ i64, i64 }} {{ i64 0, i64 {_NAP} }}
 
 {_sleep("internal void @sleep", asleep)}
@@ -86,7 +86,7 @@ define void @wake(ptr %word) {{
 
 
 def _futex(target: Target) -> tuple[str, str, str, str]:
-    """The declaration, the wait, the wait that ends after a while, and the wake."""
+    """The declarations, the wait, the wait that ends after a while, and the wake."""
     call = f"call i64 (i64, ...) @syscall(i64 {_FUTEX[target.architecture]}, ptr %word"
     return (
         f"""\
@@ -102,7 +102,7 @@ declare i64 @llvm.vector.reduce.or.v{_MOST_CORES // 64}i64(<{_MOST_CORES // 64} 
 
 
 def _core(target: Target) -> tuple[str, str]:
-    """What the caller notes of where it runs, and how a worker leaves that core."""
+    """What the caller notes about where it runs, and how a worker leaves that core."""
     sign = f"""\
   %at.core = {_FIELD["core"]}
   %core = call i32 @sched_getcpu()
@@ -206,7 +206,8 @@ define internal void @share(ptr %team, ptr %job, i64 %index) {{
 
 
 def _run(sign: str) -> str:
-    """Run a job: on this thread if it is for one, or the team is busy, or calls are to be made alone for a while."""
+    """Runs a job. It does so on this thread if the job is for one, if the team is busy, or if calls are to be made
+    alone for a while."""
     return f"""\
 define void @run(ptr %team, ptr %job) {{
 entry:
@@ -308,7 +309,7 @@ entry:
 
 
 def _work() -> str:
-    """A worker's life. Every worker answers every job, so that none can miss one or see it twice."""
+    """What a worker does. Every worker answers every job, so that none can miss one or see it twice."""
     return f"""\
 define void @work(ptr %team, i64 %index) {{
 entry:

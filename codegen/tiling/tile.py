@@ -22,10 +22,10 @@ _LOAD = 0.1  # what a vector load costs beside, to decide between equals
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One point of a reduction, for all points of its kernel: so many `sums` with so many `products` together.
+    """One point of a reduction, for all points of its kernel: so many `sums`, of so many `products` together.
 
-    `loads` says of each operand whether it moves with the row, and whether with the vector. The lengths are those to
-    plan for, in rows and in vectors. There are so many vector `registers`, each of so many `bytes`.
+    `loads` says of each operand whether it varies with the row, and whether with the vector. `heights` and `widths` are
+    the lengths to plan for, in rows and in vectors. There are so many vector `registers`, of so many `bytes` each.
     """
 
     sums: int
@@ -40,8 +40,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A step goes through a tile row by row, holding its vectors' operands; or, `by_vector`, vector by vector, holding
-    what its rows broadcast. `cycles` are those of a step for one row of one vector, in the mean over the lengths."""
+    """A tile of so many rows and vectors. A step goes through it row by row, and holds the operands of its vectors; or,
+    `by_vector`, vector by vector, and holds the operands of its rows. `cycles` are those of a step for one row of one
+    vector, in the mean over the lengths."""
 
     rows: int
     vectors: int
@@ -51,7 +52,7 @@ class Tile:
 
 @functools.lru_cache(1024)
 def best_tile(step: Step) -> Tile:
-    """The accumulators, what a step holds, and one operand more fit the registers, and leave some room."""
+    """The tile with the fewest cycles a point whose accumulators and operands fit the registers."""
     budget = step.registers * 3 // 4
     shared = -(-sum(by_lane and not by_row for by_row, by_lane in step.loads) // _terms(step))
     broadcast = -(-sum(by_row and not by_lane for by_row, by_lane in step.loads) // _terms(step))
@@ -66,7 +67,7 @@ def best_tile(step: Step) -> Tile:
 
 
 def row_sizes(rows: int) -> tuple[int, ...]:
-    """The heights of the tiles that cover any number of rows."""
+    """The heights of the tiles that cover any number of rows, the largest first."""
     return (rows, *(size for size in (2, 1) if size < rows))
 
 
@@ -78,7 +79,8 @@ def _cost(step: Step, rows: int, vectors: int) -> float:
 
 
 def _cycles(step: Step, high: int, wide: int) -> float:
-    """Of one step of one tile, which multiplications, loads, the cache or latency may limit."""
+    """Cycles of one step of one tile: as many as multiplications, loads, the cache or latency ask for, whichever asks
+    for most."""
     made = sum((high if by_row else 1) * (wide if by_lane else 1) for by_row, by_lane in step.loads)
     vectors = sum((high if by_row else 1) * wide for by_row, by_lane in step.loads if by_lane)
     busy = max(step.products * high * wide / 2, made / 2, _LATENCY * _terms(step), _CACHE * step.bytes * vectors)
@@ -86,12 +88,12 @@ def _cycles(step: Step, high: int, wide: int) -> float:
 
 
 def _terms(step: Step) -> int:
-    """How many products an accumulator takes in one after another."""
+    """How many products an accumulator takes in, one after another, in a step."""
     return -(-step.products // step.sums)
 
 
 def _segments(extent: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """How many steps of each size, the largest first, cover an extent; the last may overhang."""
+    """How many tiles of each size, the largest first, cover an extent; the last may overhang."""
     for size in sizes:
         count = -(-extent // size) if size == sizes[-1] else extent // size
         yield count, size

@@ -1,6 +1,6 @@
 """Which loop of a kernel runs in vector lanes, and which in registers side by side.
 
-In: a kernel. Out: its `Schedule`. A kernel without contractions runs its vector dimension in lanes. A
+In: a kernel. Out: its `Tiling`. A kernel without contractions runs its vector dimension in lanes. A
 contraction's vector dimension runs in lanes and over several vectors, and a second dimension, the row, over
 several rows: all their accumulators stay in registers, each operand loaded is used for a whole row or column
 of them, and there are enough independent chains to hide the latency of a fused multiply-add (Goto & van de
@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
-from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Loop, Program, Reduce, Ref, Scalar, Statement
+from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Program, Reduce, Ref, Scalar, nested_kernels
 from graphc.codegen.target import Target
 from graphc.codegen.tiling.tile import MOST_VECTORS, Step, best_tile, row_sizes
 
-__all__ = ["Schedule", "cycles", "horizontal_index", "length", "schedule", "vector_index"]
+__all__ = ["Tiling", "cycles", "horizontal_index", "length", "tiling_of", "vector_index"]
 
 _BYTES = {"float32": 4, "float64": 8, "int32": 4, "bool": 4, "index": 8}
 _SMALLEST_VECTOR = 4
 _CHAINS = 16  # sums side by side that hide the latency of an addition, and of the second-level cache
 _FIRST_LEVEL = 1 << 15  # bytes of the first-level cache
 _LINE = 64  # bytes of a cache line
-_BLOCK = 32  # rows: so many times is used what comes to the first-level cache
+_BLOCK = 32  # rows that reuse what was loaded into the first-level cache
 _MOST_STRIPS = 16
 _ONE_PIECE = 2  # times the depth: a reduction no longer than this is not cut
 _WAITING = 1 << 18  # bytes of accumulators that wait between the pieces of a reduction
@@ -37,14 +37,14 @@ _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """`vector` runs in `lanes` lanes, `vectors` of them side by side; `row` runs `rows` side by side. A step goes
-    through a tile row by row, or `by_vector`. Tiles of `block` rows go together through a reduction, `depth` of its
-    points at a time. A single row has tiles of `wide` vectors.
+class Tiling:
+    """The dim `vector` runs in `lanes` lanes, and `vectors` vectors of it side by side; of the dim `row`, `rows` rows
+    run side by side. A step goes through such a tile row by row, or `by_vector`. Tiles of `block` rows go together
+    through a reduction, `depth` of its points at a time. A single row has tiles of `wide` vectors.
 
-    `widths` are the vectors of the strips that cover the vector dimension, the widest first, and `heights` the rows of
-    the tiles that cover the row dimension: fewer where the length is known. `strips` of the widest go through a
-    reduction together if it is long, and so do all points of the dimensions `inside`, which read the same again.
+    `widths` are the strips that cover the vector dimension, in vectors, the widest first. `heights` are the tiles that
+    cover the row dimension, in rows. There are fewer of both where the length is known. If a reduction is long,
+    `strips` of the widest go through it together, and so do all points of the dims `inside`, which read the same again.
     """
 
     vector: str | None
@@ -65,13 +65,13 @@ class Schedule:
 def vector_index(
     kernel: Kernel, program: Program, access: Access | None = None, whole: Kernel | None = None
 ) -> str | None:
-    """The dimension whose neighbouring points share a vector, or None. A kernel that is not in the program is a part of
-    a `whole` one.
+    """The dimension whose neighbouring points share a vector. A kernel that is not in the program is a part of a
+    `whole` one.
 
-    With None, the kernel's points run one by one and each reduction has its own last dimension in lanes.
+    None: the kernel's points run one by one, and each reduction has its own last dimension in lanes.
     """
     access = access or Access(kernel, program)
-    dims = [dim for dim in kernel.dims if not _shorter(dim, _SMALLEST_VECTOR)]
+    dims = [dim for dim in kernel.dims if not dim.is_shorter(_SMALLEST_VECTOR)]
     accumulating = [store for store in kernel.stores if store.accumulate]
     if accumulating:
         last = kernel.dims[-1:]
@@ -82,70 +82,76 @@ def vector_index(
         dims = list(last)
     if not dims:
         return None
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    if not reduces:
+    if not kernel.reduces:
         return max(dims, key=lambda dim: _contiguity(kernel, access, dim.index)).index
     last_index = dims[-1].index
-    varying = [r for r in reduces if last_index in access.reduce_dependence(r)]
+    varying = [r for r in kernel.reduces if last_index in access.reduce_dependence(r)]
     around = {dim.index for dim in kernel.dims if dim.extent != Const(1, "index")}
-    around |= _enclosing(whole or kernel, program.body)
+    loops = next((loops for other, loops in nested_kernels(program.body) if other == (whole or kernel)), ())
+    around |= {loop.index for loop in loops}
     if varying and all(_runs_along_itself(r, access, last_index, around) for r in varying):
         return None
     return last_index
 
 
 def horizontal_index(reduce: Reduce) -> Dim:
-    """The dimension of a reduction that runs in lanes when the kernel's points do not: the last that is long."""
-    long = [dim for dim in reduce.dims if not _shorter(dim, _SMALLEST_VECTOR)]
+    """The dimension of a reduction that runs in lanes if the kernel's points do not: the last one that is long."""
+    long = [dim for dim in reduce.dims if not dim.is_shorter(_SMALLEST_VECTOR)]
     return (long or list(reduce.dims))[-1]
 
 
-def schedule(kernel: Kernel, program: Program, target: Target) -> Schedule:
+def tiling_of(kernel: Kernel, program: Program, target: Target) -> Tiling:
+    """The tiling of a kernel that is estimated to take the fewest cycles on a target."""
     access = Access(kernel, program)
     lanes = target.lanes(max(_BYTES[dtype] for dtype in _dtypes(kernel, access)))
     vector = vector_index(kernel, program, access)
     if vector is None or lanes == 1:
-        return Schedule(None, lanes, 1, None, 1)
+        return Tiling(None, lanes, 1, None, 1)
     extent = _extent(kernel, vector)
     if isinstance(extent, Const):
         lanes = min(lanes, 1 << (int(extent.value) - 1).bit_length())
     tiled, row = _tiled(kernel, vector, access)
     if not tiled:
-        return Schedule(vector, lanes, 1, None, 1)
+        return Tiling(vector, lanes, 1, None, 1)
     streamed = None if row is not None else _streamed(kernel, tiled, vector, lanes, access)
     if streamed is not None:
         return streamed
     tile = best_tile(_step(kernel, tiled, vector, row, lanes, target, access))
-    rows, vectors = tile.rows, tile.vectors
-    block = rows * -(-_BLOCK // rows)
-    depth = min(_depth(reduce, vector, row, lanes, rows, vectors, access) for reduce in tiled)
-    longest = max(map(length, tiled))
-    blocked = row is not None and longest > depth
-    if longest <= _ONE_PIECE * depth:
-        depth = int(longest)
-    widths = _cover(extent, lanes, (vectors, 1))
-    heights: tuple[int, ...] = (1,)
-    wide = 1
+    block = tile.rows * -(-_BLOCK // tile.rows)
+    tiling = Tiling(vector, lanes, tile.vectors, row, tile.rows, tile.by_vector, block)
+    tiling = replace(tiling, widths=_cover(extent, lanes, (tile.vectors, 1)))
+    depth, longest = min(_depth(reduce, tiling, access) for reduce in tiled), max(map(length, tiled))
     if row is not None:
-        heights = _cover(_extent(kernel, row), 1, row_sizes(rows))
-        if not isinstance(_extent(kernel, row), Const):
-            sums = max(len(reduce.sums) for reduce in tiled)
-            chains = min(_CHAINS, target.vector_registers * 3 // 4)
-            wide = max(1, min(MOST_VECTORS, chains // sums, max(_lengths(extent)) // lanes))
-    strips = 1
-    inside: tuple[str, ...] = ()
-    if row is not None and blocked:
-        waiting = sum(len(reduce.sums) for reduce in tiled) * block * vectors * lanes * _BYTES["float32"]
-        most = -(-int(extent.value) // (vectors * lanes)) if isinstance(extent, Const) else _MOST_STRIPS
-        strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
-        inside = _inside(kernel, tiled, row, vector, waiting * strips, access)
-    return Schedule(
-        vector, lanes, vectors, row, rows, tile.by_vector, block, depth, wide, widths, heights, strips, inside
-    )
+        tall = _extent(kernel, row)
+        wide = 1 if isinstance(tall, Const) else _wide(extent, tiled, tiling, target)
+        tiling = replace(tiling, heights=_cover(tall, 1, row_sizes(tile.rows)), wide=wide)
+        if longest > depth:
+            tiling = _in_pieces(kernel, tiled, tiling, access)
+    return replace(tiling, depth=int(longest) if longest <= _ONE_PIECE * depth else depth)
+
+
+def _wide(extent: Scalar, reduces: list[Reduce], tiling: Tiling, target: Target) -> int:
+    """The vectors of a tile of a single row: as many as hide the latencies, or as there are."""
+    sums = max(len(reduce.sums) for reduce in reduces)
+    chains = min(_CHAINS, target.vector_registers * 3 // 4)
+    return max(1, min(MOST_VECTORS, chains // sums, max(_lengths(extent)) // tiling.lanes))
+
+
+def _in_pieces(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, access: Access) -> Tiling:
+    """The tiling of reductions that are cut into pieces: as many strips, and points inside, go through them together as
+    can wait between the pieces."""
+    assert tiling.vector is not None
+    width = tiling.vectors * tiling.lanes
+    waiting = sum(len(reduce.sums) for reduce in reduces) * tiling.block * width * _BYTES["float32"]
+    extent = _extent(kernel, tiling.vector)
+    most = -(-int(extent.value) // width) if isinstance(extent, Const) else _MOST_STRIPS
+    strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
+    return replace(tiling, strips=strips, inside=_inside(kernel, reduces, tiling, waiting * strips, access))
 
 
 def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
-    """Of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several rows."""
+    """The cycles of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several
+    rows."""
     lanes = target.lanes(_BYTES["float32"])
     access = Access(kernel, program)
     vector = vector_index(kernel, program, access)
@@ -157,22 +163,19 @@ def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
 
 def _tiled(kernel: Kernel, vector: str, access: Access) -> tuple[list[Reduce], str | None]:
     """The reductions that run in tiles, and the dimension of their rows."""
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    tiled = [reduce for reduce in reduces if vector in access.reduce_dependence(reduce)]
-    rows = len(tiled) == len(reduces) > 0 and not any(store.accumulate for store in kernel.stores)
+    tiled = [reduce for reduce in kernel.reduces if vector in access.reduce_dependence(reduce)]
+    rows = len(tiled) == len(kernel.reduces) > 0 and not any(store.accumulate for store in kernel.stores)
     return tiled, _row(kernel, tiled, vector, access) if rows else None
 
 
-def _inside(
-    kernel: Kernel, reduces: list[Reduce], row: str, vector: str, waiting: int, access: Access
-) -> tuple[str, ...]:
-    """The other dimensions, if they are short, for whose points the reductions read something again."""
-    if any(row not in access.dependence(total.value) for reduce in reduces for total in reduce.sums):
+def _inside(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, waiting: int, access: Access) -> tuple[str, ...]:
+    """The other dimensions that are short and for whose points the reductions read something again."""
+    if any(tiling.row not in access.dependence(total.value) for reduce in reduces for total in reduce.sums):
         return ()
     every = [load for reduce in reduces for load in _reduce_loads(reduce, access)]
     found = []
     for dim in reversed(kernel.dims):
-        if dim.index in (vector, row) or all(dim.index in access.dependence(load) for load in every):
+        if dim.index in (tiling.vector, tiling.row) or all(dim.index in access.dependence(load) for load in every):
             continue
         if isinstance(dim.extent, Const) and waiting * dim.extent.value <= _MOST_WAITING:
             waiting *= int(dim.extent.value)
@@ -180,12 +183,12 @@ def _inside(
     return tuple(reversed(found))
 
 
-def _streamed(kernel: Kernel, reduces: list[Reduce], vector: str, lanes: int, access: Access) -> Schedule | None:
-    """The schedule of long sums of which no two points read the same, such as Σ a[t, u, v] · b[t, u, v] over t. Alone,
+def _streamed(kernel: Kernel, reduces: list[Reduce], vector: str, lanes: int, access: Access) -> Tiling | None:
+    """The tiling of long sums of which no two points read the same, such as Σ a[t, u, v] · b[t, u, v] over t. Alone,
     a vector of points would go through all of memory, and take a cache line of every page; so many rows go through it
     together, a few terms at a time."""
     dims = [dim for dim in kernel.dims if dim.index != vector and dim.extent != Const(1, "index")]
-    plain = len(reduces) == sum(isinstance(step, Reduce) for step in kernel.body)
+    plain = len(reduces) == len(kernel.reduces)
     if not dims or not plain or any(store.accumulate for store in kernel.stores):
         return None
     row = dims[-1]
@@ -204,11 +207,11 @@ def _streamed(kernel: Kernel, reduces: list[Reduce], vector: str, lanes: int, ac
     block = max(1, _STREAMED // waiting)
     if isinstance(row.extent, Const):
         block = min(block, int(row.extent.value))
-    return Schedule(vector, lanes, 1, row.index, 1, True, block, _FEW_TERMS, 1, (1,), (1,))
+    return Tiling(vector, lanes, 1, row.index, 1, True, block, _FEW_TERMS)
 
 
 def length(reduce: Reduce) -> float:
-    """The points of a reduction, infinitely many if not known."""
+    """How many points a reduction has; infinitely many if that is not known."""
     points = 1.0
     for dim in reduce.dims:
         points *= dim.extent.value if isinstance(dim.extent, Const) else math.inf
@@ -216,7 +219,7 @@ def length(reduce: Reduce) -> float:
 
 
 def _cover(extent: Scalar, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes that are needed to cover an extent, cut anywhere between steps of the largest."""
+    """The sizes that are needed to cover an extent, if it is cut anywhere between steps of the largest size."""
     if not isinstance(extent, Const):
         return tuple(dict.fromkeys(sizes))
     needed, left = [], int(extent.value) // unit
@@ -229,10 +232,6 @@ def _cover(extent: Scalar, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]
 
 def _extent(kernel: Kernel, name: str) -> Scalar:
     return next(dim.extent for dim in kernel.dims if dim.index == name)
-
-
-def _shorter(dim: Dim, length: int) -> bool:
-    return isinstance(dim.extent, Const) and dim.extent.value < length
 
 
 def _values(kernel: Kernel) -> Iterator[Scalar]:
@@ -251,7 +250,8 @@ def _dtypes(kernel: Kernel, access: Access) -> set[str]:
 
 
 def _contiguity(kernel: Kernel, access: Access, name: str) -> int:
-    """How much better than gathering the accesses are when the named dimension runs in lanes."""
+    """How good the loads and stores are if the named dimension runs in lanes: neighbouring elements count for it,
+    gathered ones against it."""
     accesses = {(load.buffer, load.at) for load in _loads(_values(kernel), access)}
     accesses |= {(store.buffer, store.at) for store in kernel.stores}
     steps = [access.lane_step(buffer, at, name, 1) for buffer, at in accesses]
@@ -261,22 +261,22 @@ def _contiguity(kernel: Kernel, access: Access, name: str) -> int:
 
 
 def _loads(values: Iterable[Scalar], access: Access) -> Iterator[Load]:
-    """What several values load; names that they share are followed once."""
+    """What several values load. Names that they share are followed once."""
     seen: set[Ref] = set()
     for value in values:
         yield from access.loads(value, seen)
 
 
 def _reduce_loads(reduce: Reduce, access: Access) -> list[Load]:
-    """The distinct loads at every point of a reduction."""
+    """The distinct loads that vary along a reduction."""
     bound = {dim.index for dim in reduce.dims}
     every = set(_loads((total.value for total in reduce.sums), access))
     return [load for load in every if not bound.isdisjoint(access.dependence(load))]
 
 
 def _runs_along_itself(reduce: Reduce, access: Access, vector: str, around: set[str]) -> bool:
-    """Whether what a reduction reads lies along its own last dimension and is read only once in all that is `around`,
-    so that turning it round to lie along the kernel's dimension would cost as much as the reduction."""
+    """Whether what a reduction reads lies along its own last dimension, and is read only once in all that is `around`.
+    To turn it round, so that it lies along the kernel's dimension, would then cost as much as the reduction."""
     own = horizontal_index(reduce).index
     every = _reduce_loads(reduce, access)
     strided = [x for x in every if access.lane_step(x.buffer, x.at, vector, 1) not in (0, 1)]
@@ -285,22 +285,8 @@ def _runs_along_itself(reduce: Reduce, access: Access, vector: str, around: set[
     return any(around <= access.dependence(load) for load in strided)
 
 
-def _enclosing(kernel: Kernel, statements: tuple[Statement, ...]) -> set[str]:
-    """The indices of the loops around a kernel."""
-    for statement in statements:
-        if isinstance(statement, Loop) and _contains(statement, kernel):
-            return {statement.index} | _enclosing(kernel, statement.body)
-    return set()
-
-
-def _contains(statement: Statement, kernel: Kernel) -> bool:
-    if isinstance(statement, Loop):
-        return any(_contains(inner, kernel) for inner in statement.body)
-    return statement == kernel
-
-
 def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> str | None:
-    """The dimension, beside the vector's, along which the most vector loads of the reductions can be shared."""
+    """The dimension, other than the vector's, along which the reductions share the most vector loads."""
     every = [load for reduce in reduces for load in _reduce_loads(reduce, access)]
     conditions = [r.when for r in reduces if r.when is not None]
     best, shared_most = None, (0, 0)
@@ -325,7 +311,8 @@ def _step(
     target: Target,
     access: Access,
 ) -> Step:
-    """What a step of the kernel's reductions asks of a tile; where the length of a dimension is not known, typical."""
+    """What a step of the kernel's reductions asks of a tile. Where the length of a dimension is not known, typical ones
+    are planned for."""
     return Step(
         max(len(reduce.sums) for reduce in reduces),
         max(sum(1 for total in reduce.sums for _ in access.terms(total.value)) for reduce in reduces),
@@ -344,17 +331,18 @@ def _step(
     )
 
 
-def _depth(reduce: Reduce, vector: str, row: str | None, lanes: int, rows: int, vectors: int, access: Access) -> int:
-    """The points of a reduction, a power of two, for which what one tile reads stays in the first-level cache."""
+def _depth(reduce: Reduce, tiling: Tiling, access: Access) -> int:
+    """For how many points of a reduction, a power of two, what one tile reads stays in the first-level cache."""
     own = reduce.dims[-1].index if reduce.dims else ""
     touched = 0
     for load in _reduce_loads(reduce, access):
         dependence, size = access.dependence(load), _BYTES[load.dtype]
-        if vector in dependence:
-            touched += vectors * lanes * size * (rows if row in dependence else 1)
+        rows = tiling.rows if tiling.row in dependence else 1
+        if tiling.vector in dependence:
+            touched += tiling.vectors * tiling.lanes * size * rows
         else:
             along = access.lane_step(load.buffer, load.at, own, 1) in (0, 1)
-            touched += max(size if along else _LINE, size * rows if row in dependence else size)
+            touched += max(size if along else _LINE, size * rows)
     return max(_SHALLOWEST, 1 << round(math.log2(_FIRST_LEVEL / max(1, touched))))
 
 

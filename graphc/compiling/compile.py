@@ -61,9 +61,9 @@ class Compiled:
 
     def _code(self, lengths: Mapping[str, int]) -> Code:
         if self.limit is None:
-            return Code(self.stages.program, load(self.stages.program), lengths, beside=True)
+            return Code(self.stages.program, load(self.stages.program), lengths, concurrent=True)
         choice = choose(self.stages.program, self._chunked, self.limit, lengths)
-        return Code(choice.program, load(choice.program), choice.sizes, beside=False)
+        return Code(choice.program, load(choice.program), choice.sizes, concurrent=False)
 
     def __call__(self, *unnamed: Any, **arrays: Any) -> Results:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
@@ -110,7 +110,7 @@ class Compiled:
         the call would take more than it was compiled for.
         """
         code = self._code(call_lengths(self.stages.graph, lengths))
-        return memory_use(code.program, code.sizes, code.shares(self._runner.threads).moments)
+        return memory_use(code.program, code.sizes, code.shares(self._runner.threads).time_slots)
 
     def shares(self, **arrays: Any) -> Shares:
         """How a call with these arrays is shared out among threads."""
@@ -205,6 +205,6 @@ def compile(
 
 
 def load(program: Program) -> Loaded:
-    """A program in this process. None of the last ones is made into machine code twice."""
+    """A program in this process. One that was loaded lately is not made into machine code again."""
     key = (str(program), Target.host())
     return _loaded.get_or_make(key, lambda: load_program(program, key[1]))

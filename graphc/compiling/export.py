@@ -17,7 +17,8 @@ from graphc.checkpoint import write_whole
 from graphc.checks.arguments import call_lengths
 from graphc.codegen.cpu.c_function import ALIGNMENT, built_in, c_function, fields
 from graphc.codegen.cpu.jit import Emitted
-from graphc.codegen.memory.arena import arena, buffer_bytes, buffer_shape
+from graphc.codegen.lengths import buffer_shape
+from graphc.codegen.memory.arena import arena, buffer_bytes
 from graphc.codegen.parallel.partition import partition
 from graphc.codegen.passes.specialize import specialize
 from graphc.codegen.program import Buffer, Program
@@ -72,6 +73,7 @@ class Exported:
 
     @property
     def assembly(self) -> str:
+        """The assembly of the function."""
         return self.emitted.assembly
 
     @property
@@ -168,7 +170,7 @@ def _field(graph: Graph, made: Compiled, buffer: Buffer, taken: set[str]) -> str
 
 
 def _identifier(name: str, taken: set[str]) -> str:
-    """A name in C that is not taken, and is from now on."""
+    """A name in C for a name of the user's. It is not taken, and is from now on."""
     plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
     wanted = plain if _IDENTIFIER.fullmatch(plain) and plain not in _KEYWORDS else f"_{plain}"
     while wanted in taken:

@@ -35,15 +35,15 @@ __all__ = ["CudaVersions", "arranged", "code_within", "cuda_code"]
 
 
 def cuda_code(planned: Program, arch: Arch, precision: Precision = "float32") -> CudaCode:
-    """The code of a program. `precision` is what the operands of products are rounded to."""
+    """The code of a program. `precision` is the dtype that operands of products are rounded to."""
     return emit_ptx(_placed(planned, arch, precision), arch, precision)
 
 
 def code_within(
     limit: int, lengths: Mapping[str, int], planned: Program, arch: Arch, precision: Precision = "float32"
 ) -> tuple[CudaCode, Mapping[str, int]]:
-    """The code of a call with these lengths and a limit on its memory, and its sizes: the lengths, and those of chunks
-    if it has them. Raises `ArgumentError` if it cannot keep to the limit."""
+    """The code of a call with these lengths and a limit on its memory; and its sizes: the lengths, and those of chunks
+    if it has them. Raises `ArgumentError` if the call cannot keep to the limit."""
     versions = [replace(part, program=_placed(part.program, arch, precision)) for part in _in_chunks(planned)]
     choice = choose(_placed(planned, arch, precision), versions, limit, lengths, cache=None)
     return emit_ptx(choice.program, arch, precision), choice.sizes
@@ -61,7 +61,7 @@ def _placed(planned: Program, arch: Arch, precision: Precision) -> Program:
 
 
 def arranged(planned: Program, arch: Arch, precision: Precision) -> Program:
-    """The program as its kernels are; each value has a place of its own."""
+    """The program with the kernels that code is made of; each value still has a place of its own."""
     rounding = fragments(precision)
     return reorder(
         split_reductions(cast_operands(split(merge_sums(merge_stored_sums(planned))), rounding), arch, rounding)
@@ -69,8 +69,7 @@ def arranged(planned: Program, arch: Arch, precision: Precision) -> Program:
 
 
 class CudaVersions:
-    """The code of a program in one piece; and, if there is a limit on memory, in chunks of each axis that it loops
-    over."""
+    """The code of a program in one piece; and if memory is limited, in chunks of each axis that it loops over."""
 
     def __init__(self, planned: Program, arch: Arch, precision: Precision, device: Device, limit: int | None) -> None:
         self.limit = limit
@@ -88,7 +87,7 @@ class CudaVersions:
 
     @property
     def main(self) -> CudaCode:
-        """With a limit that in chunks, if there are any."""
+        """The code in one piece; with a limit, the first version in chunks, if there is one."""
         return next(iter(self.chunked), self.whole).code
 
     def choose(self, lengths: Mapping[str, int]) -> Chosen:

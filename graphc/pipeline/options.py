@@ -8,8 +8,8 @@ TARGETS = ("cpu", "cuda")
 
 
 def check_options(target: str, for_cpu: dict[str, object], for_cuda: dict[str, object]) -> None:
-    """Raises `UnsupportedError` for a target that is none, and for an option, by name, that is given and is for the
-    other target. One that is not given is None."""
+    """Raises `UnsupportedError` for an unknown target, and for an option that is given for the other target. Options
+    are by name; one that is not given is None."""
     if target not in TARGETS:
         raise UnsupportedError(f"no target {target!r}; use {' or '.join(f'target={name!r}' for name in TARGETS)}")
     other, options = ("cuda", for_cuda) if target == "cpu" else ("cpu", for_cpu)

@@ -28,7 +28,7 @@ EXTRA_STREAMS = 4  # a scan writes each state and its coefficients' product once
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A way to compute a cycle: "loop", "scan" or "wavefront"; None cycles: it is not possible."""
+    """A way to compute a cycle: "loop", "scan" or "wavefront". With None cycles, it is not possible."""
 
     name: str
     cycles: float | None
@@ -37,9 +37,10 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A cycle, and what one step of its loop takes: counted cycles, bytes that move with the axis, bytes of its states.
+    """A cycle, and what one step of its loop takes: `counted` cycles, bytes `moved` with the axis, and the bytes of its
+    states.
 
-    `units` are the elements of the states' events, `points` the points of their other axes; `ahead`: the loop takes two
+    `units` are the elements of the states' events, `points` the points of their other axes. `ahead`: the loop takes two
     steps at once.
     """
 
@@ -61,12 +62,12 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class Concurrent:
     """A wavefront that a cycle's loop is a stage of.
 
-    `others`: the states of the other loops among its stages; the steps of a `block`, and the blocks by which the loop
-    lags behind the first stage; the `cycles` of all stages in rounds, and those `apart`, one after another on as many
-    threads. `made`: code runs it at these lengths.
+    `others` are the states of the other loops among its stages. A block has `block` steps, and the loop lags `lag`
+    blocks behind the first stage. All stages take `cycles` in rounds, and `apart` one after another on as many threads.
+    `made`: code runs it at these lengths.
     """
 
     others: tuple[str, ...]
@@ -77,14 +78,14 @@ class Beside:
     made: bool
 
 
-def alternatives(facts: Facts, beside: Beside | None, feeds: Sequence[Feed]) -> tuple[Alternative, ...]:
-    """The way that was taken, and those that were not. `feeds` are the cycles that this one reads from."""
+def alternatives(facts: Facts, concurrent: Concurrent | None, feeds: Sequence[Feed]) -> tuple[Alternative, ...]:
+    """The way that was taken, then those that were not. `feeds` are the cycles that this one reads from."""
     alone = _combined(facts) if facts.ahead else (_loop(facts), _scan(facts))
-    if beside is not None and beside.made:
-        return (_wavefront(beside), *(way for way in alone if way.name != "loop"))
-    inside = beside.others if beside is not None else ()
+    if concurrent is not None and concurrent.made:
+        return (_wavefront(concurrent), *(way for way in alone if way.name != "loop"))
+    inside = concurrent.others if concurrent is not None else ()
     apart = [_apart(feed) for feed in feeds if not set(feed.maker.states) <= set(inside)]
-    return (*alone, *([_wavefront(beside)] if beside is not None else []), *apart)
+    return (*alone, *([_wavefront(concurrent)] if concurrent is not None else []), *apart)
 
 
 def _loop(facts: Facts) -> Alternative:
@@ -117,11 +118,11 @@ def _scan(facts: Facts) -> Alternative:
     return Alternative("scan", cycles, reason)
 
 
-def _wavefront(beside: Beside) -> Alternative:
-    who = f"the loop{'s' * (len(beside.others) > 1)} of {', '.join(beside.others)}" if beside.others else "its products"
-    behind = f", {beside.lag} block{'s' * (beside.lag > 1)} behind the first" if beside.lag else ""
-    reason = f"it {'runs' if beside.made else 'could run'} beside {who}, in blocks of {beside.block} steps{behind}; one"
-    return Alternative("wavefront", beside.cycles, f"{reason} after another they take about {beside.apart:,.0f} cycles")
+def _wavefront(way: Concurrent) -> Alternative:
+    who = f"the loop{'s' * (len(way.others) > 1)} of {', '.join(way.others)}" if way.others else "its products"
+    behind = f", {way.lag} block{'s' * (way.lag > 1)} behind the first" if way.lag else ""
+    reason = f"it {'runs' if way.made else 'could run'} beside {who}, in blocks of {way.block} steps{behind}; one"
+    return Alternative("wavefront", way.cycles, f"{reason} after another they take about {way.apart:,.0f} cycles")
 
 
 def _apart(feed: Feed) -> Alternative:

@@ -20,8 +20,8 @@ from graphc.codegen.memory.arena import buffer_bytes
 from graphc.codegen.memory.budget import parse_bytes
 from graphc.codegen.parallel.core import TYPICAL, Core
 from graphc.codegen.parallel.partition import partition
-from graphc.codegen.parallel.work_sharing import in_rounds, picks, shares
-from graphc.codegen.program import Kernel, Loop, Program, Ring, Statement, kernels
+from graphc.codegen.parallel.work_sharing import Estimator, shares
+from graphc.codegen.program import Kernel, Loop, Program, Statement, kernels
 from graphc.codegen.target import Target
 from graphc.codegen.team.measure import this_core
 from graphc.codegen.uses import loaded, stored
@@ -33,7 +33,7 @@ from graphc.ops.axis import SHIFT
 from graphc.pipeline.cuda_code import code_within, cuda_code
 from graphc.pipeline.options import check_options
 from graphc.pipeline.stages import Stages, stages
-from graphc.reporting.alternatives import Beside, Facts, alternatives
+from graphc.reporting.alternatives import Concurrent, Facts, alternatives
 from graphc.reporting.cuda_explanation import CudaExplanation, explain_cuda
 from graphc.reporting.explanation import CycleExplanation, Explanation, StateRead
 from graphc.reporting.feeds import Feed, feeds
@@ -123,7 +123,7 @@ class _Explainer:
         self.carriers = lookahead(self.graph).carriers
         self.walked = [part for part in components(made.scheduled.graph) if part.axis is not None]
         places = made.scheduled.graph.locations
-        self.anatomy = loop_summary(self.program, {b: places[n] for n, b in made.lowered.names.items() if n in places})
+        self.summary = loop_summary(self.program, {b: places[n] for n, b in made.lowered.names.items() if n in places})
 
     def explanation(self) -> Explanation:
         structures = {part: jacobian(self.graph, part) for part in self.cycles}
@@ -142,18 +142,18 @@ class _Explainer:
             reads=tuple(self._read(part, entry) for entry in structure.entries),
             affine=structure.affine,
             diagonal=structure.diagonal,
-            before=tuple(map(self.anatomy.work, self.anatomy.before(loop))),
-            inside=tuple(map(self.anatomy.work, kernels(loop.body))),
-            after=tuple(map(self.anatomy.work, self.anatomy.after(loop))),
-            memory=tuple(self.anatomy.memory(loop)),
-            schedules=alternatives(facts, self._beside(loop), read),
+            before=tuple(map(self.summary.work, self.summary.before(loop))),
+            inside=tuple(map(self.summary.work, kernels(loop.body))),
+            after=tuple(map(self.summary.work, self.summary.after(loop))),
+            memory=tuple(self.summary.memory(loop)),
+            schedules=alternatives(facts, self._concurrent(loop), read),
         )
 
     def _loop(self, part: Component) -> Loop:
         """The loop that computes a cycle, by its own states or by the one that carries it two steps at once."""
         names, states = self.made.lowered.names, set(part.states)
         made = next(w for w in self.walked if states & {self.carriers.get(name, name) for name in w.states})
-        return self.anatomy.loop_of(names[node] for node in made.nodes if node in names)
+        return self.summary.loop_of(names[node] for node in made.nodes if node in names)
 
     def _read(self, part: Component, entry: Entry) -> StateRead:
         delay = dict(entry.delay)
@@ -164,7 +164,7 @@ class _Explainer:
         return StateRead(entry.row["name"], operand, entry.pattern, tuple(a.name for a in entry.mixed), lines)
 
     def _lines(self, part: Component, entry: Entry) -> Iterator[Location]:
-        """Where the user wrote the read: the delay, or what reads the state in the same step."""
+        """Where the user wrote the read: at the delay, or at what reads the state in the same step."""
         for node in part.nodes:
             if not any(resolve(self.graph, i) is resolve(self.graph, entry.column) for i in node.inputs):
                 continue
@@ -197,12 +197,12 @@ class _Explainer:
         return axis.length if isinstance(axis.length, int) else self.sizes[axis.root.name]
 
     def _cycles(self, statement: Statement) -> float:
-        """Counted cycles of a statement, with what loops inside it repeat."""
+        """The counted cycles of a statement, with all repetitions by loops inside it."""
         if isinstance(statement, Kernel):
             return sum(self.partition.costs[statement.name].cycles(self.sizes, self.core))
         return evaluate(statement.extent, self.sizes) * sum(self._cycles(s) for s in statement.body)
 
-    def _beside(self, loop: Loop) -> Beside | None:
+    def _concurrent(self, loop: Loop) -> Concurrent | None:
         """The wavefront that a loop is a stage of, on two threads."""
         position = self.program.body.index(loop)
         program, sizes = self.made.program, self.sizes  # of which every statement has its place
@@ -211,13 +211,13 @@ class _Explainer:
             if stage is None:
                 continue
             made = shares(program, self.partition, sizes, THREADS, self.core).waves[number]
-            way = made or in_rounds(wave, self.partition, program, sizes, THREADS, self.core)
-            picked = picks(program, self.partition, sizes, THREADS, self.core)
+            estimator = Estimator(program, self.partition, sizes, self.core)
+            way, picked = made or estimator.in_rounds(wave, THREADS), estimator.picks(THREADS)
             apart = sum(picked[s.position][1] for s in wave.stages)
             others = {s.position for s in wave.stages} - {position}
             names = tuple(n for part in self.cycles if self._position(part) in others for n in sorted(part.states))
             if way is not None:
-                return Beside(names, way.block, way.lags[stage], way.cycles, apart, made is not None)
+                return Concurrent(names, way.block, way.lags[stage], way.cycles, apart, made is not None)
         return None
 
     def _position(self, part: Component) -> int:
@@ -226,7 +226,7 @@ class _Explainer:
     def _moved(self, loop: Loop) -> float:
         """Bytes of the values that the loop walks through once, from its first step to its last."""
         touched = [self.program.buffer(name) for name in loaded(loop.body) | stored(loop.body)]
-        walked = [b for b in touched if loop.extent in b.dims and not any(isinstance(d, Ring) for d in b.dims)]
+        walked = [b for b in touched if loop.extent in b.dims and not b.has_ring]
         return float(sum(buffer_bytes(b, self.sizes) for b in walked))
 
 
@@ -241,7 +241,7 @@ def _sizes(program: Program, cycles: Sequence[Component], lengths: Mapping[str, 
 
 
 def _walks(part: Component) -> Iterator[tuple[Axis, bool]]:
-    """The axes that a cycle's loops walk, each with whether it does so from its end, from the outermost inwards."""
+    """The axes that a cycle's loops walk, from the outermost inwards, each with whether it is walked from its end."""
     if part.axis is not None:
         yield part.axis, part.reverse
         yield from dict.fromkeys(walk for inner in part.body for walk in _walks(inner))

@@ -13,7 +13,7 @@ from graphc.reporting.alternatives import Alternative
 
 @dataclass(frozen=True, slots=True)
 class StateRead:
-    """State `state` reads `operand`, written as in an equation (`h[t - 1]`), at these lines of the user's."""
+    """State `state` reads `operand`, written as in an equation (`h[t - 1]`), at these `lines` of the user's."""
 
     state: str
     operand: str
@@ -28,7 +28,8 @@ class StateRead:
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """`count` products in one pass over `length` elements, into `accumulators` sums; all read `shared`, if anything."""
+    """`count` products over `length` elements, added up in so many `accumulators`, in one pass. All of them read
+    `shared`, if anything."""
 
     count: int
     accumulators: int
@@ -74,6 +75,7 @@ class Kept:
 
     @property
     def reason(self) -> str:
+        """Why so many steps are kept, in words."""
         if self.steps is not None:
             back = "in the same step" if self.steps == 1 else f"at most {_many(self.steps - 1, 'step')} later"
             return f"{_many(self.steps, 'step')}, read in this loop only, {back}"
@@ -105,6 +107,7 @@ class CycleExplanation:
         return f"a step is {'affine' if self.affine else 'not affine'} in the states; its Jacobian is {shape}"
 
     def lines(self) -> Iterator[str]:
+        """The lines of the explanation."""
         walks = [f"along {axis} {'from its end' if reverse else 'from its start'}" for axis, reverse in self.axes]
         yield f"cycle {', '.join(self.states)}: {', and in each step '.join(walks)}"
         yield f"  {self.structure}"
@@ -120,7 +123,7 @@ class CycleExplanation:
             yield f"    {verdict}: {other.reason}{_cost(other)}"
 
     def _memory(self) -> list[str]:
-        """What is kept, with the values of which the same is said on one line."""
+        """What is kept. Values of which the same is said share a line."""
         reasons: dict[str, list[str]] = {}
         for kept in self.memory:
             reasons.setdefault(kept.reason, []).append(kept.name)

@@ -33,7 +33,7 @@ class Feed:
 
 
 def feeds(graph: Graph, parts: Sequence[Component]) -> tuple[Feed, ...]:
-    """What cycles read of each other, directly or through values that lie on no cycle, in order of computation."""
+    """What cycles read of each other, directly or through values that lie on no cycle, in the order of computation."""
     reads: dict[Node, dict[int, Distances]] = {}  # for each value, what it depends on of which cycle
     result = []
     for number, part in enumerate(parts):
@@ -55,7 +55,7 @@ def feeds(graph: Graph, parts: Sequence[Component]) -> tuple[Feed, ...]:
 
 
 def _own_distances(graph: Graph, part: Component) -> dict[Node, Distances]:
-    """How far from its own point each value of a cycle reads the cycle's states: a delay may be read from outside."""
+    """How far from its own point each value of a cycle reads the cycle's states; a delay may be read from outside."""
     assert part.axis is not None
     bodies = {edge.operand for node in part.nodes if node.op is STATE for edge in edges_of(graph, node)}
     result: dict[Node, Distances] = {}

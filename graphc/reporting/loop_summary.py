@@ -1,4 +1,4 @@
-"""anatomy: what a Program does for one cycle, as far as it can be said in words.
+"""What a Program does for one cycle, as far as it can be said in words.
 
 In: a Program and the loop that computes a cycle. Out: the kernels before, inside and after the loop, what each of them
 computes in one pass, and which values are kept for how long. A copy of an operand goes by the name of what it copies.
@@ -6,12 +6,11 @@ computes in one pass, and which values are kept for how long. A copy of an opera
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.program import Kernel, Let, Loop, Program, Reduce, Ring, Scalar, Statement, Store, kernels
-from graphc.codegen.uses import loads, stored, terms
+from graphc.codegen.uses import loads, store_counts, stored, terms
 from graphc.errors import Location
 from graphc.reporting.explanation import Kept, KernelWork, Products
 from graphc.scalar import Call, Load, Ref, Size, walk
@@ -19,7 +18,8 @@ from graphc.scalar import Call, Load, Ref, Size, walk
 
 @dataclass(frozen=True, slots=True)
 class LoopSummary:
-    """A Program, the source of each buffer that is a copy, and the lines of the user's that made each buffer."""
+    """A Program; `copies`, the buffers that are copies, each with what it is a copy of; and the user's `lines` that
+    made each buffer."""
 
     program: Program
     copies: Mapping[str, str]
@@ -51,6 +51,7 @@ class LoopSummary:
         return not stored((kernel,)).isdisjoint(self.copies)
 
     def source(self, buffer: str) -> str:
+        """The buffer itself, or what it is a copy of."""
         while buffer in self.copies:
             buffer = self.copies[buffer]
         return buffer
@@ -61,8 +62,7 @@ class LoopSummary:
         operations = sum(_is_operation(part) for scalar in applied for part in walk(scalar))
         stores = tuple(dict.fromkeys(store.buffer for store in kernel.stores))
         lines = tuple(self.lines[name] for name in stores if name in self.lines)
-        reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-        return KernelWork(kernel.name, tuple(map(self._products, reduces)), operations, stores, lines)
+        return KernelWork(kernel.name, tuple(map(self._products, kernel.reduces)), operations, stores, lines)
 
     def _products(self, reduce: Reduce) -> Products:
         lets = {let.name: let.value for let in reduce.body}
@@ -89,12 +89,13 @@ class LoopSummary:
 
 
 def loop_summary(program: Program, lines: Mapping[str, Location]) -> LoopSummary:
+    """The summary of a Program, given the user's lines that made its buffers."""
     return LoopSummary(program, dict(_copies(program)), lines)
 
 
 def _copies(program: Program) -> Iterator[tuple[str, str]]:
-    """Temporaries that hold the elements of one other buffer in another order, with that buffer."""
-    stores = Counter(store.buffer for kernel in kernels(program.body) for store in kernel.stores)
+    """Temporaries that hold the elements of another buffer in another order, each with that buffer."""
+    stores = store_counts(program.body)
     for kernel in kernels(program.body):
         match kernel:
             case Kernel(dims=dims, body=(), stores=(Store(copy, _, Load(source, at)),)):
@@ -109,7 +110,8 @@ def _is_operation(part: Scalar) -> bool:
 
 
 def _loads(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Load]:
-    """The loads of a scalar, and of what its names stand for, each name once: written out, it could be endless."""
+    """The loads of a scalar and of what its names stand for. A name is followed once: written out, a scalar could be
+    endless."""
     seen: set[str] = set()
 
     def found(scalar: Scalar) -> Iterator[Load]:

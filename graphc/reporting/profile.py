@@ -36,12 +36,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Where the time of a call goes: of the one of several that was neither faster nor slower than most. `seconds` are
-    those of the whole call on so many `threads`; `peak` is how many operations a second one core makes in products.
-    `str` is a table.
+    """Where the time of a call goes: of several calls, the one in the middle. `seconds` are those of the whole call, on
+    so many `threads`; `peak` is how many operations a second one core makes in products. `str` is a table.
 
-    Parts that run beside each other, each on its own thread, take more together than the call. What the parts do not
-    account for, threads wait for each other.
+    Parts that run beside each other, each on its own thread, take more together than the call. In the time that no part
+    accounts for, threads wait for each other.
     """
 
     graph: str
@@ -64,7 +63,7 @@ class Profile:
 
 
 def profile(made: Stages, runner: Runner, given: Mapping[str, Any], calls: int) -> Profile:
-    """Measure so many calls, after one that is not counted. What they update are copies."""
+    """Measures so many calls, after one that is not counted. Arrays that the calls update are copied before."""
     if not has_clock(Target.host()):
         raise UnsupportedError("programs of this processor have no clock to read")
     copies = {name: np.array(array) if name in made.graph.updates else array for name, array in given.items()}

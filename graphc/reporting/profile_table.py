@@ -25,7 +25,8 @@ def title(graph: str, lengths: Mapping[str, int], seconds: float, on: str) -> st
 
 
 def table(heading: str, lines: Sequence[Line], seconds: float, rest: str) -> str:
-    """The lines in order, below a `heading` of their figures. `rest` is what the seconds go to which none has."""
+    """The lines in order, below a `heading` of their figures. `rest` says what the time goes to that no line accounts
+    for."""
     small = [line for line in lines if line.seconds < _SMALL * seconds]
     left = seconds - sum(line.seconds for line in lines)
     shown = [line for line in lines if line not in small]
@@ -42,6 +43,7 @@ def table(heading: str, lines: Sequence[Line], seconds: float, rest: str) -> str
 
 
 def duration(seconds: float) -> str:
+    """A time in the unit that suits it: 0.0012 is "1.2 ms"."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

@@ -10,18 +10,18 @@ from collections.abc import Mapping
 
 from graphc.checks.causality import components
 from graphc.codegen.lengths import evaluate, points_of
-from graphc.codegen.program import Kernel, Loop, Program, Reduce, Statement, kernels
+from graphc.codegen.program import Kernel, Loop, Program, Statement, kernels
 from graphc.pipeline.stages import Stages
 from graphc.reporting.loop_summary import LoopSummary, loop_summary
 
 
 class Words:
-    """The words for one program."""
+    """What to call the statements of one program."""
 
     def __init__(self, made: Stages, arranged: Program) -> None:
         graph, names = made.scheduled.graph, made.lowered.names
         lines = {buffer: graph.locations[node] for node, buffer in names.items() if node in graph.locations}
-        self.anatomy: LoopSummary = loop_summary(arranged, lines)
+        self.summary: LoopSummary = loop_summary(arranged, lines)
         self.kernels = {kernel.name: kernel for kernel in kernels(arranged.body)}
         self.states: dict[str, list[str]] = {}  # of the cycle that a buffer is part of
         for part in components(graph):
@@ -30,21 +30,20 @@ class Words:
                 self.states |= {names[node]: states for node in part.nodes if node in names}
 
     def statement(self, statement: Statement) -> str:
-        """What it does."""
+        """What a statement does, in words."""
         inside = [self.kernels.get(kernel.name, kernel) for kernel in kernels((statement,))]
         if isinstance(statement, Kernel):
-            return str(self.anatomy.work(inside[0]))
+            return str(self.summary.work(inside[0]))
         stored = [store.buffer for kernel in inside for store in kernel.stores]
         states = dict.fromkeys(state for name in stored for state in self.states.get(name, ()))
         where = "end" if statement.reverse else "start"
         return f"loop along {statement.index} from its {where}: {', '.join(states or dict.fromkeys(stored))}"
 
     def operations(self, statement: Statement, sizes: Mapping[str, int]) -> float:
-        """Of its products; a multiply-add is two."""
+        """The operations of a statement's products; a multiply-add is two."""
         if isinstance(statement, Loop):
             return evaluate(statement.extent, sizes) * sum(self.operations(s, sizes) for s in statement.body)
         points = points_of(statement.dims, sizes)
-        reduces = [step for step in statement.body if isinstance(step, Reduce)]
-        products = self.anatomy.work(statement).products
-        lengths = [points_of(reduce.dims, sizes) for reduce in reduces]
+        products = self.summary.work(statement).products
+        lengths = [points_of(reduce.dims, sizes) for reduce in statement.reduces]
         return 2.0 * points * sum(p.count * length for p, length in zip(products, lengths, strict=True))

@@ -17,7 +17,8 @@ import numpy as np
 from graphc.checks.arguments import Arguments, check_arguments, check_bound, check_updated
 from graphc.checks.index_checks import IndexCheck, check_indices
 from graphc.codegen.cpu.jit import Loaded
-from graphc.codegen.memory.arena import ALIGNMENT, PAGE, STAGGER, Arena, arena, buffer_bytes, buffer_shape
+from graphc.codegen.lengths import buffer_shape
+from graphc.codegen.memory.arena import ALIGNMENT, PAGE, STAGGER, Arena, arena, buffer_bytes
 from graphc.codegen.parallel.core import TYPICAL
 from graphc.codegen.parallel.partition import CLOCKS
 from graphc.codegen.parallel.work_sharing import Shares, shares
@@ -41,26 +42,27 @@ _RUNNING = "this bound call is running on another thread, in the memory that it 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a call runs: a program in this process, and its sizes: the axes' lengths, and what else it asks for.
+    """What a call runs: a program in this process; and its sizes: the lengths of the axes, and what else the program
+    asks for.
 
-    `beside`: statements may run beside each other, though that takes more memory.
+    `concurrent`: statements may run beside each other, though that takes more memory.
     """
 
     program: Program
     loaded: Loaded
     sizes: Mapping[str, int]
-    beside: bool
+    concurrent: bool
 
     def shares(self, threads: int) -> Shares:
         """How a call is shared out among at most so many threads."""
         usable = threads if SUPPORTED else 1
         core = this_core() if usable > 1 else TYPICAL
-        return shares(self.program, self.loaded.emitted.partition, self.sizes, usable, core, self.beside)
+        return shares(self.program, self.loaded.emitted.partition, self.sizes, usable, core, self.concurrent)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What follows from the shapes of a call's arrays alone."""
+    """What follows from the shapes of a call's arrays."""
 
     sizes: dict[Axis, int]
     code: Code
@@ -72,7 +74,8 @@ class Layout:
 
 
 class Runner:
-    """Programs in this process, with what they need to be called by name. `choose` has one for any lengths of axes."""
+    """Programs in this process, with what it takes to call them by name. `choose` gives the program for any lengths of
+    axes."""
 
     def __init__(
         self,
@@ -101,18 +104,18 @@ class Runner:
         return call.results
 
     def bind(self, given: Mapping[str, Any]) -> BoundCall:
-        """A call that reads these very arrays: none may need a copy."""
+        """A call that reads these arrays where they lie: none may need a copy."""
         call = self.prepare(given)
         check_bound(self._declared, given)
         return call
 
     def prepare(self, given: Mapping[str, Any]) -> BoundCall:
-        """Everything but to run the code."""
+        """A call with everything done but running the code."""
         return self._bound(*self._sound(given))
 
     def clocked(self, given: Mapping[str, Any]) -> tuple[BoundCall, np.ndarray, Layout]:
-        """A call that notes where its time goes: what each thread has spent on each top-level statement, in ticks,
-        int64 (threads, statements)."""
+        """A call that keeps clocks; the clocks; and its layout. A clock has the ticks that a thread has spent on a
+        top-level statement: int64 (threads, statements)."""
         arguments, layout = self._sound(given)
         clocks = np.zeros((layout.shares.threads, len(layout.code.program.body)), np.int64)
         tables = layout.shares.table.copy(), layout.alone.copy()
@@ -123,7 +126,7 @@ class Runner:
         return self._bound(arguments, layout, clocks), clocks, layout
 
     def _sound(self, given: Mapping[str, Any]) -> tuple[Arguments, Layout]:
-        """The arrays of a call, of which nothing is left to check."""
+        """The checked arrays of a call, and their layout."""
         arguments, layout = self._checked(given)
         check_updated(self.graph.updates, given)
         check_indices(self.checks, arguments)
@@ -147,7 +150,8 @@ class Runner:
         return arguments, layout
 
     def _key(self, given: Mapping[str, Any]) -> Any:
-        """The layout of the arrays; None if something else than plain arrays of the right dtype is among them."""
+        """What tells layouts of arrays apart; None if other things than plain arrays of the right dtypes are among
+        them."""
         if not self._settled:
             return None
         parts = []
@@ -171,7 +175,7 @@ class Runner:
         code = self.choose({axis.name: extent for axis, extent in arguments.sizes.items()})
         program, sizes = code.program, code.sizes
         together = code.shares(self.threads)
-        placed = arena(program, sizes, together.moments)
+        placed = arena(program, sizes, together.time_slots)
         outputs = sum(buffer_bytes(b, sizes) for b in program.buffers if b.kind == "output")
         check_memory(placed.size + outputs, "the call")
         counts = (ctypes.c_int64 * max(len(program.sizes), 1))(*(sizes[s] for s in program.sizes))
@@ -186,7 +190,8 @@ class Runner:
                     check_arguments(self.graph, arguments.arrays)
 
     def _bound(self, arguments: Arguments, layout: Layout, *written: np.ndarray) -> BoundCall:
-        """`written`: arrays that its code writes to, beside results and workspace; it keeps them."""
+        """A call of the layout's code. `written` are arrays that the code writes to beside results and workspace; the
+        call keeps them."""
         code, workspace = layout.code, self._workspace(layout.arena.size)
         arrays: dict[str, np.ndarray] = {}
         addresses: list[int] = []
@@ -221,7 +226,8 @@ class Runner:
         return BoundCall(job, Results(results), workspace, kept)
 
     def _workspace(self, size: int) -> np.ndarray:
-        """The last call's memory, if it is large enough; else it goes before more is taken."""
+        """The last call's memory, if it is large enough; otherwise new memory, for which the last call's is given up
+        first."""
         try:
             workspace = self._pool.pop()
         except IndexError:  # there was none, or another thread has it
@@ -267,7 +273,7 @@ def _plain(array: np.ndarray) -> bool:
 
 def aligned_empty(shape: tuple[int, ...], dtype: str, rank: int | None = None) -> np.ndarray:
     """An uninitialised array that begins at a multiple of `ALIGNMENT` bytes. Arrays that are read side by side have a
-    `rank` each, by which they begin at different places of a page, as in an `Arena`."""
+    `rank` each: it puts their beginnings at different places of a page, as in an `Arena`."""
     kind = np.dtype(dtype)
     alignment, start = (ALIGNMENT, 0) if rank is None else (PAGE, rank * STAGGER % PAGE)
     count = 1

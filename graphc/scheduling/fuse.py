@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import networkx
 
-from graphc.codegen.program import Dim, Reduce
+from graphc.codegen.program import Dim
 from graphc.codegen.uses import loaded, loads
 from graphc.ir import Axis, Node
 from graphc.ops.axis import STACK
@@ -38,6 +38,7 @@ class Group:
 
     @property
     def domain(self) -> Domain:
+        """What a kernel's points are: the axes that no loop around it walks, and the shape of its values."""
         task = self.tasks[0]
         return frozenset(task.axes) - set(self.loops), task.shape
 
@@ -54,11 +55,12 @@ class Facts:
     ranges: frozenset[tuple[Dim, ...]]  # what its reductions run over
 
     def needs(self, loops: tuple[Axis, ...]) -> set[Node]:
-        """The values that it reads in the same step of these loops; what an earlier step made is there already."""
+        """The values that it reads in the same step of these loops. What it reads of an earlier step is there
+        already."""
         return {r.node for r in self._same_step(loops)}
 
     def elsewhere(self, loops: tuple[Axis, ...]) -> set[Node]:
-        """Those that it reads at other points than its own, or that no one task makes: they must lie in memory."""
+        """The values that must lie in memory: it reads them at other points than its own, or no one task makes them."""
         return {r.node for r in self._same_step(loops) if not r.own_point or r.node.op in (STACK, CONCAT)}
 
     def _same_step(self, loops: tuple[Axis, ...]) -> list[Read]:
@@ -67,7 +69,7 @@ class Facts:
 
 @dataclass(eq=False)
 class FusedLoop:
-    """A loop with groups and loops in it."""
+    """A loop, and the groups and loops in it."""
 
     nest: LoopNest
     body: list[Group | FusedLoop]
@@ -75,7 +77,7 @@ class FusedLoop:
 
 
 def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...] = ()) -> list[Group | FusedLoop]:
-    """The statements of a schedule with tasks joined to groups, in an order in which each follows what it reads."""
+    """The statements of a schedule, with tasks joined to groups, in an order in which each follows what it reads."""
     facts: dict[Task, Facts] = {}
     items: list[Group | FusedLoop] = []
     for position, entry in enumerate(body):
@@ -105,9 +107,9 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
         reads=frozenset(r for r in builder.reads if r.node is not task.node or task.into),
         buffers=frozenset(loaded((kernel,))),
         strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)),
-        sums=sum(len(step.sums) for step in kernel.body if isinstance(step, Reduce)),
+        sums=sum(len(reduce.sums) for reduce in kernel.reduces),
         depth=max(builder.depth.values(), default=0),
-        ranges=frozenset(step.dims for step in kernel.body if isinstance(step, Reduce)),
+        ranges=frozenset(reduce.dims for reduce in kernel.reduces),
     )
 
 
@@ -149,7 +151,7 @@ def _task_facts(memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts
 def _partner(
     group: Group, candidates: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
 ) -> Group | None:
-    """The earlier group of this one's domain that it can join, preferring one whose values it needs."""
+    """An earlier group of this one's domain that it can join, best one whose values it needs."""
     if group.tasks[0].into is None:  # a copy joins what makes its value, however far back; one more pass otherwise
         candidates = candidates[-NEIGHBOURS:]
     related = [(g, _relation(g, group, facts)) for g in reversed(candidates)]
@@ -186,8 +188,8 @@ def _can_join(
 
 
 def _passes(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> bool:
-    """Whether the second needs something that needs the first. Of what stands behind the second nothing can, as no
-    group that was joined so far has a task from there."""
+    """Whether the second group needs something that needs the first. Nothing that stands behind the second can be on
+    such a way, as no group that was joined so far has a task from there."""
     waiting = [item for item in order.successors(first) if item is not second]
     seen = set(waiting)
     while waiting:
@@ -202,7 +204,7 @@ def _passes(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLo
 
 
 def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: dict[Task, Facts]) -> int:
-    """At most how many operations stand one on the other in a kernel of these tasks."""
+    """How many operations at most stand one on the other in a kernel of these tasks."""
     depth: dict[Node, int] = {}
     for task in tasks:
         below = max((depth.get(node, 0) for node in facts[task].needs(loops)), default=0)
@@ -211,7 +213,7 @@ def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: dict[Task, Fac
 
 
 def _join(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> None:
-    """Move the second group's tasks to the first, which from then on stands after all that either needs."""
+    """Moves the second group's tasks to the first, which from then on stands after all that either needs."""
     first.tasks += second.tasks
     order.add_edges_from((p, first) for p in list(order.predecessors(second)) if p is not first)
     order.add_edges_from((first, s) for s in list(order.successors(second)))

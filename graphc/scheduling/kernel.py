@@ -49,7 +49,8 @@ def extent(axis: Axis) -> Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A value of another task, read from memory: at the kernel's own point, or elsewhere; `offsets` along loops."""
+    """A value of another task that is read from memory, at the kernel's own point or elsewhere. `offsets` say how far
+    off along loops."""
 
     node: Node
     own_point: bool
@@ -58,7 +59,8 @@ class Read:
 
 @dataclass
 class Memory:
-    """Where values lie: buffer names of tasks' values and of constant arrays. And the names of the kernels made."""
+    """Where values lie: the buffers of tasks' values, by name, and the constant arrays. `kernels` are the names of the
+    kernels made."""
 
     graph: Graph
     names: dict[Node, str]
@@ -66,6 +68,7 @@ class Memory:
     kernels: set[str] = field(default_factory=set)
 
     def constant(self, array: np.ndarray) -> str:
+        """The name of the buffer that holds a constant array; equal arrays share one."""
         for name, known in self.constants.items():
             if known.dtype == array.dtype and known.shape == array.shape and known.tobytes() == array.tobytes():
                 return name
@@ -76,7 +79,8 @@ class Memory:
 
 @dataclass
 class Scope:
-    """Lets in the making: of the kernel, or of a reduction inside it, whose own indices are `inner`."""
+    """Lets that are being made: those of the kernel, or those of a reduction inside it, whose own indices are
+    `inner`."""
 
     inner: frozenset[str] = frozenset()
     outer: Scope | None = None
@@ -105,7 +109,7 @@ class KernelBuilder:
         self.names = 0
 
     def add(self, task: Task) -> None:
-        """Compute a task's value and store it."""
+        """Computes a task's value and stores it."""
         self.tasks.append(task)
         point = {a: self.point[a] for a in task.axes}
         if task.part is not None:
@@ -119,10 +123,12 @@ class KernelBuilder:
         self.stores.append(self._store(task, value))
 
     def kernel(self, name: str) -> Kernel:
+        """The kernel of the tasks that were added."""
         return Kernel(name, tuple(self.dims), tuple(self.scope.lets), tuple(self.stores))
 
     def own_element(self, name: str) -> tuple[Scalar, ...] | None:
-        """The subscripts of a param or an input at the kernel's own point and event; None where it varies further."""
+        """The subscripts of a param or an input at the kernel's own point and event; None if it has axes that the
+        kernel lacks."""
         axes = self.graph.inputs[name].axes if name in self.graph.inputs else ()
         return (*(self.point[a] for a in axes), *self.event) if set(axes) <= set(self.point) else None
 
@@ -140,7 +146,7 @@ class KernelBuilder:
         return Store(self.memory.names[node], (*(point[a] for a in node.axes), *event), value)
 
     def _existing(self, node: Node, value: Scalar) -> Scalar:
-        """0 at the points past an example's length, which do not exist."""
+        """The value, but 0 at points past an example's length, which do not exist."""
         for axis in node.axes:
             if ragged_within(axis, node.axes) and axis in self.point:
                 exists = call("lt", self.point[axis], self.length(axis, node.axes, self.point, None))
@@ -244,6 +250,7 @@ class KernelBuilder:
         value: Callable[[KernelSite, Event], Scalar],
         site: KernelSite,
     ) -> Scalar:
+        """The sum or maximum of a value over axes and extents."""
         dims = [Dim(a.name, extent(a)) for a in over] + [Dim(f"r.{k}", index(s)) for k, s in enumerate(extents)]
         if not dims:
             return value(site, ())
@@ -261,7 +268,7 @@ class KernelBuilder:
         return result
 
     def _exists(self, node: Node, over: Sequence[Axis], point: Place) -> Scalar | None:
-        """The condition under which a point of the sum exists; None: always."""
+        """The condition under which a point of the sum exists; None if all of them do."""
         axes = merge_axes(*(i.axes for i in node.inputs))
         conditions = []
         for axis in axes:
@@ -272,7 +279,7 @@ class KernelBuilder:
         return conjunction(conditions)
 
     def _place(self, new: Reduce) -> None:
-        """Append a reduction, or join it to an earlier one over the same points that comes after all it uses."""
+        """Appends a reduction, or joins it to an earlier one over the same points that comes after all that it uses."""
         lets = self.scope.lets
         used = reduce_references(new)
         for k in reversed(range(len(lets))):
@@ -294,7 +301,7 @@ def _own_names(step: Let | Reduce) -> set[str]:
 
 
 def _joined(known: Reduce, new: Reduce, have: dict[Scalar, str]) -> Reduce:
-    """Two reductions over the same points as one, with what they have in common computed once."""
+    """Two reductions over the same points as one. What they have in common is computed once."""
     renamed: dict[str, str] = {}
     body = list(known.body)
     for let in new.body:
@@ -309,6 +316,8 @@ def _joined(known: Reduce, new: Reduce, have: dict[Scalar, str]) -> Reduce:
 
 
 def rename(scalar: Scalar, names: Mapping[str, str]) -> Scalar:
+    """A scalar with other names."""
+
     def rule(part: Scalar) -> Scalar | None:
         return Ref(names.get(part.name, part.name), part.dtype) if isinstance(part, Ref) else None
 
@@ -328,6 +337,7 @@ class KernelSite:
     def read(
         self, k: int, *, event: Event | None = None, point: Place | None = None, when: Scalar | None = None
     ) -> Scalar:
+        """An element of the node's k-th input, at this point and event or another, where `when` holds."""
         place = self.point if point is None else {**self.point, **point}
         condition = self.when
         if when is not None:
@@ -336,10 +346,12 @@ class KernelSite:
         return self.builder.value(self.node.inputs[k], place, self.event if event is None else event, condition)
 
     def extent(self, axis: Axis) -> Scalar:
+        """The length of arrays along an axis."""
         return extent(axis)
 
     def length(self, axis: Axis, axes: Sequence[Axis]) -> Scalar:
-        """Calls check the lengths they are given; this keeps even one that was changed since inside the arrays."""
+        """How many points there are along an axis. Calls check the lengths that they are given; this keeps even one
+        that was changed since within the arrays."""
         length, most = self.builder.length(axis, axes, self.point, self.when), extent(axis)
         return length if length == most else call("max", index(0), call("min", length, most))
 
@@ -350,17 +362,21 @@ class KernelSite:
         extents: Sequence[int],
         value: Callable[[KernelSite, Event], Scalar],
     ) -> Scalar:
+        """The sum or maximum of a value over axes and extents."""
         return self.builder.reduce(self.node, self.point, op, over, extents, value, self)
 
     def constant(self, array: np.ndarray) -> Scalar:
+        """The element of a constant array at this event."""
         name = self.builder.memory.constant(array)
         return Load(name, _broadcast(self.event, array.shape), computed(self.node.dtype))
 
     def let(self, value: Scalar) -> Scalar:
+        """A name for a value that takes work to compute."""
         return self.builder.let(value)
 
 
 def _broadcast(event: Event, shape: Sequence[int]) -> Event:
-    """The subscripts of an operand of this shape: its dimensions align with the last ones, and length 1 repeats."""
+    """The subscripts of an operand of this shape: its dimensions align with the last ones, and one of length 1
+    repeats."""
     own = event[len(event) - len(shape) :]
     return tuple(index(0) if s == 1 else e for e, s in zip(own, shape, strict=True))

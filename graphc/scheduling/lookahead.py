@@ -43,7 +43,7 @@ FEWEST_LANES = 4  # 2 or 3 elements fill no vector, neither along the event nor 
 class Linear:
     """A cycle w[t] = a[t] · w[t + delay] + b[t].
 
-    `read` is the one node that reads w at another step, `steps` are the nodes of the cycle that make w of it, in order.
+    `read` is the one node that reads w at another step. `steps` are the nodes of the cycle that make w of it, in order.
     """
 
     axis: Axis
@@ -53,18 +53,21 @@ class Linear:
 
     @property
     def value(self) -> Node:
+        """w."""
         return self.read.inputs[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """The graph, and the states that now carry a cycle two steps at once, each with a state of that cycle before."""
+    """The graph; and `carriers`, the states that now carry a cycle two steps at once, each with a state that carried it
+    before."""
 
     graph: Graph
     carriers: Mapping[str, str]
 
 
 def lookahead(graph: Graph) -> Ahead:
+    """The graph with two steps at once in all cycles for which that pays."""
     carriers: dict[str, str] = {}
     while True:
         parts = [part for part in components(graph) if not any(name in carriers for name in part.states)]
@@ -95,7 +98,7 @@ def linear_cycle(graph: Graph, part: Component) -> Linear | None:
 
 
 def pays(graph: Graph, linear: Linear) -> bool:
-    """Whether a step is mostly a wait: a small value, made of what is at hand."""
+    """Whether a step is mostly a wait: its value is small, and made of what is at hand."""
     elements = known_elements(linear)
     inner = size(linear.value.shape) if size(linear.value.shape) > 1 else elements
     if elements is None or inner is None or 1 < inner < FEWEST_LANES:
@@ -107,14 +110,15 @@ def pays(graph: Graph, linear: Linear) -> bool:
 
 
 def known_elements(linear: Linear) -> int | None:
-    """Of the value at one step; None if that comes with the data, as the length of a batch does."""
+    """How many elements the value has at one step; None if that comes with the data, as with the length of a batch."""
     others = [axis.length for axis in linear.value.axes if axis != linear.axis]
     points = [length for length in others if isinstance(length, int)]
     return math.prod(points) * size(linear.value.shape) if len(points) == len(others) else None
 
 
 def _work(node: Node, axis: Axis) -> int:
-    """The cost of a value at one step, of what lies in memory: arrays, states, sums, and what is the same at each."""
+    """The cost of a value at one step. What lies in memory costs nothing: arrays, states, sums, and what is the same at
+    each step."""
     work, stack, seen = 0, [node], {node}
     while stack and work <= CHEAP:
         node = stack.pop()
@@ -127,7 +131,7 @@ def _work(node: Node, axis: Axis) -> int:
 
 
 def _combined(graph: Graph, linear: Linear) -> tuple[Graph, str]:
-    """The graph in which the value is read at twice the distance, and the name of the state that it is."""
+    """The graph in which the value is read at twice the distance, and the name of the state that the value is."""
     value, axis, delay, initial = linear.value, linear.axis, linear.delay, linear.read.inputs[1]
     if value.op is STATE:  # its equation is new
         state, old, new = value, equation(graph, value), value
@@ -194,5 +198,5 @@ def _rest(graph: Graph, linear: Linear) -> Node | None:
 
 
 def _rebuilt(node: Node, inputs: list[Node]) -> Node:
-    """The same op on inputs that may vary less far."""
+    """The same op on inputs that may vary over fewer axes."""
     return broadcast(inputs[0], node.axes, node.shape) if node.op is BROADCAST else rebuild(node, inputs)

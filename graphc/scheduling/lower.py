@@ -24,7 +24,7 @@ from graphc.scheduling.schedule import LoopNest, Schedule, Task
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A Program, which buffer each output and each task's value lies in, and the constant arrays that it reads."""
+    """A Program; the buffers in which outputs and tasks' values lie, by name; and the constant arrays that it reads."""
 
     program: Program
     outputs: Mapping[str, str]
@@ -33,6 +33,7 @@ class Lowered:
 
 
 def lower(scheduled: Schedule) -> Lowered:
+    """The Program of a schedule."""
     graph = scheduled.graph
     memory = Memory(graph, _names(graph, scheduled))
     body = tuple(_statement(memory, item) for item in fuse(memory, scheduled.body))
@@ -61,7 +62,8 @@ def _kernel(memory: Memory, group: Group) -> Kernel:
 
 
 def _names(graph: Graph, scheduled: Schedule) -> dict[Node, str]:
-    """A buffer name for every value that a task computes: an output's, a state's, or the op's and a number."""
+    """A buffer name for every value that a task computes: the name of an output or a state, or that of the op with a
+    number."""
     outputs: dict[Node, str] = {}
     for name, node in graph.outputs.items():
         outputs.setdefault(resolve(graph, node), name)

@@ -29,18 +29,18 @@ from graphc.ops.axis import SHIFT, STACK
 from graphc.ops.contraction import CONTRACT
 from graphc.ops.event import CONCAT
 from graphc.ops.leaves import STATE
-from graphc.scheduling.sink import sink
+from graphc.scheduling.sink import nodes_in, sink
 
 CHEAP = 4  # additions and loads: what costs no more is computed again rather than stored
 DEEPEST = 48  # operations one on the other in a kernel; those of cells, unrolled ones too, have up to 28
 MOST_PATHS = 256  # through views, from a value to what its kernel loads
-AGAIN = 20  # of one operation on stored values: to store and load a value for each step takes a vector unit as long
+RECOMPUTED = 20  # the most that one operation on stored values costs that is made again: storing its result costs more
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Compute `node`; only input `part` of it, if it is put together from parts. Or write it `into` an array of the
-    caller's, a param or an input that the graph updates."""
+    """Computes `node`, or only the input `part` of a node that is put together from parts. Or writes it `into` an array
+    of the caller's: a param or an input that the graph updates."""
 
     node: Node
     part: int | None = None
@@ -53,12 +53,14 @@ class Task:
 
     @property
     def axes(self) -> tuple[Axis, ...]:
+        """The axes over which it is computed."""
         if self.part is not None and self.node.op is STACK:
             return tuple(a for a in self.node.axes if a != self.node["axis"])
         return self.node.axes
 
     @property
     def shape(self) -> Shape:
+        """The shape of what is computed."""
         return self.value.shape if self.part is not None else self.node.shape
 
 
@@ -83,89 +85,91 @@ class Schedule:
 
 
 def schedule(graph: Graph) -> Schedule:
+    """The tasks that compute a graph, in their loops."""
     tree = components(graph)
-    anchors = _anchors(graph, tree)
-    body = [*_tasks(sink(graph, tree, anchors), anchors)]
+    materialized = _materialized(graph, tree)
+    body = [*_tasks(sink(graph, tree, materialized), materialized)]
     body += [Task(resolve(graph, node), into=name) for name, node in graph.updates.items()]
     return Schedule(graph, tuple(body))
 
 
-def _tasks(tree: Iterable[Component], anchors: set[Node]) -> Iterator[Task | LoopNest]:
+def _tasks(tree: Iterable[Component], materialized: set[Node]) -> Iterator[Task | LoopNest]:
     for component in tree:
         if component.axis is not None:
-            inner = tuple(_tasks(component.body, anchors))
+            inner = tuple(_tasks(component.body, materialized))
             if inner:
                 yield LoopNest(component.axis, component.reverse, inner)
             continue
         (node,) = component.nodes
-        if node in anchors:
+        if node in materialized:
             if node.op in (STACK, CONCAT):
                 yield from (Task(node, part) for part in range(len(node.inputs)))
             else:
                 yield Task(node)
 
 
-def _anchors(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
-    """The values that get tasks of their own."""
+def _materialized(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
+    """The values that get memory, and so tasks of their own."""
     nodes = _all_nodes(graph)
-    anchors = {resolve(graph, n) for n in roots(graph)}
-    anchors |= set(_carried(graph, tree))
-    anchors |= {n for n in nodes if n.op.reduces or n.op is STACK}
-    anchors |= {n for p in nodes if p.op is CONTRACT for i in p.inputs for n in _sources(graph, i)}
-    anchors = {n for n in anchors if not in_memory(n) or n in {resolve(graph, r) for r in roots(graph)}}
-    anchors |= _meeting(graph, tree, anchors)
+    materialized = {resolve(graph, n) for n in roots(graph)}
+    materialized |= set(_carried(graph, tree))
+    materialized |= {n for n in nodes if n.op.reduces or n.op is STACK}
+    materialized |= {n for p in nodes if p.op is CONTRACT for i in p.inputs for n in _sources(graph, i)}
+    materialized = {n for n in materialized if not in_memory(n) or n in {resolve(graph, r) for r in roots(graph)}}
+    materialized |= _meeting(graph, tree, materialized)
     users = _users(graph, nodes)
     cost: dict[Node, int] = {}
     for node in nodes:
         operands = [resolve(graph, i) for i in node.inputs]
-        single = (1 if i in anchors or len(users.get(i, ())) > 1 else cost.get(i, 1) for i in operands)
+        single = (1 if i in materialized or len(users.get(i, ())) > 1 else cost.get(i, 1) for i in operands)
         cost[node] = node.op.cost + sum(single)
     homes: dict[Node, set[tuple[Node, ...]]] = {}
     spread: dict[Node, tuple[int, int]] = {}  # of a view what uses it, at most: elements, axes
-    dear: list[Node] = []
+    costly: list[Node] = []
     for node in reversed(nodes):
-        if node in anchors or node.op is STATE or in_memory(node):
+        if node in materialized or node.op is STATE or in_memory(node):
             continue
-        homes[node] = {h for user in users.get(node, ()) for h in _homes_through(user, anchors, homes)}
+        homes[node] = {h for user in users.get(node, ()) for h in _homes_through(user, materialized, homes)}
         elements, axes = size(node.shape), len(node.axes)
         reach = [spread.get(user, (size(user.shape), len(user.axes))) for user in users[node]]
         wider = any(k > elements for k, _ in reach) or any(k > axes for _, k in reach)
         if node.op.view:
             spread[node] = max(elements, *(k for k, _ in reach)), max(axes, *(k for _, k in reach))
         if cost[node] > CHEAP and not node.op.view and (len(homes[node]) > 1 or wider):
-            anchors.add(node)
-            dear.append(node)
-    anchors -= _again(graph, tree, dear[::-1], anchors, homes)
-    return anchors | _ends(graph, tree, anchors)
+            materialized.add(node)
+            costly.append(node)
+    materialized -= _recomputed(graph, tree, costly[::-1], materialized, homes)
+    return materialized | _ends(graph, tree, materialized)
 
 
-def _again(
+def _recomputed(
     graph: Graph,
     tree: tuple[Component, ...],
-    dear: Iterable[Node],
-    anchors: set[Node],
+    costly: Iterable[Node],
+    materialized: set[Node],
     homes: Mapping[Node, set[tuple[Node, ...]]],
 ) -> set[Node]:
-    """Of values that would be stored only because they are dear and used in several places, those that another loop
-    computes again instead, by one operation, from what lies in memory anyway: so tanh(c), from a cell's states."""
-    where = {node: k for k, component in enumerate(tree) for node in _inside(component)}
-    again: set[Node] = set()
-    for node in dear:
+    """Of the `costly` values, which would be stored only because they are used in several places: those that another
+    loop computes again instead, by one operation, from what lies in memory anyway. Such is tanh(c), from a cell's
+    states."""
+    where = {node: k for k, component in enumerate(tree) for node in nodes_in(component)}
+    recomputed: set[Node] = set()
+    for node in costly:
         users = {home[0] for home in homes[node]}
-        stored = all(in_memory(o) or o in anchors - again for o in (resolve(graph, i) for i in node.inputs))
+        stored = all(in_memory(o) or o in materialized - recomputed for o in (resolve(graph, i) for i in node.inputs))
         alike = all(user.axes == node.axes and size(user.shape) == size(node.shape) for user in users)
-        if node.op.cost <= AGAIN and stored and alike and len({where[user] for user in users}) > 1:
-            again.add(node)
-    return again
+        if node.op.cost <= RECOMPUTED and stored and alike and len({where[user] for user in users}) > 1:
+            recomputed.add(node)
+    return recomputed
 
 
-def _meeting(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set[Node]:
-    """Where so many ways through views meet that a value is stored: on each, an operand is another element, and what
-    stands below would be computed as often as there are ways."""
+def _meeting(graph: Graph, tree: Iterable[Component], materialized: set[Node]) -> set[Node]:
+    """Values at which very many ways through views meet. On each way an operand is another element, so what stands
+    below would be computed as often as there are ways, unless the value is stored."""
     found: set[Node] = set()
     paths: dict[Node, int] = {}  # with a view on them, to what lies in memory
     for node in _in_order(tree):
-        if node not in anchors and node.op is not STATE and not in_memory(node):
+        if node not in materialized and node.op is not STATE and not in_memory(node):
             below = [paths.get(resolve(graph, i), 0) for i in dict.fromkeys(dependencies(node))]
             paths[node] = sum(max(1, k) for k in below) if node.op.view else sum(below)
             if paths[node] > MOST_PATHS:
@@ -174,12 +178,13 @@ def _meeting(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set
     return found
 
 
-def _ends(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set[Node]:
-    """Where chains of operations are cut; at views only where nothing else comes, as they take memory for little."""
+def _ends(graph: Graph, tree: Iterable[Component], materialized: set[Node]) -> set[Node]:
+    """Where chains of operations are cut. They are cut at views only if nothing else comes, as views do little work for
+    the memory that they take."""
     ends: set[Node] = set()
     depth: dict[Node, int] = {}  # of what is computed on the spot
     for node in _in_order(tree):
-        if node not in anchors and node.op is not STATE and not in_memory(node):
+        if node not in materialized and node.op is not STATE and not in_memory(node):
             depth[node] = 1 + max((depth.get(resolve(graph, i), 0) for i in dependencies(node)), default=0)
             if depth[node] >= (2 * DEEPEST if node.op.view else DEEPEST):
                 ends.add(node)
@@ -188,20 +193,16 @@ def _ends(graph: Graph, tree: Iterable[Component], anchors: set[Node]) -> set[No
 
 
 def _in_order(tree: Iterable[Component]) -> Iterator[Node]:
-    """The nodes in the order of computation, those of loops in that of one step."""
+    """The nodes in the order of computation; inside loops, in the order of one step."""
     for component in tree:
         yield from component.nodes if component.axis is None else _in_order(component.body)
 
 
-def _inside(component: Component) -> Iterator[Node]:
-    yield from component.nodes
-    for inner in component.body:
-        yield from _inside(inner)
-
-
-def _homes_through(user: Node, anchors: set[Node], homes: dict[Node, set[tuple[Node, ...]]]) -> set[tuple[Node, ...]]:
+def _homes_through(
+    user: Node, materialized: set[Node], homes: dict[Node, set[tuple[Node, ...]]]
+) -> set[tuple[Node, ...]]:
     """The places where a value is computed because of a user: a task, and the views on the way to it."""
-    if user in anchors or user not in homes:
+    if user in materialized or user not in homes:
         return {(user,)}
     return {(*h, user) for h in homes[user]} if user.op.view else homes[user]
 
@@ -231,7 +232,8 @@ def _carried(graph: Graph, tree: Iterable[Component]) -> Iterator[Node]:
 
 
 def _sources(graph: Graph, node: Node) -> Iterator[Node]:
-    """What a value is a view of, unless that lies in memory; the value itself, if it is a view of an earlier step's."""
+    """What a value is a view of, unless that lies in memory. The value itself, if it is a view of its own earlier
+    step."""
     start = resolve(graph, node)
     stack, seen = [start], {start}
     while stack:

@@ -16,24 +16,24 @@ from graphc.ir import Axis, Node, size
 from graphc.language.graph import Graph
 from graphc.ops.axis import STACK
 
-__all__ = ["sink"]
+__all__ = ["nodes_in", "sink"]
 
 LARGE = 1024  # elements at a point: a state of vectors is smaller, one of matrices larger
 LESS = 4  # times as large is a value as what sums it up
 
 
-def sink(graph: Graph, tree: tuple[Component, ...], anchors: Collection[Node]) -> tuple[Component, ...]:
-    """The components in order of computation, given those nodes that have tasks of their own."""
-    place = {node: k for k, component in enumerate(tree) for node in _inside(component)}
+def sink(graph: Graph, tree: tuple[Component, ...], materialized: Collection[Node]) -> tuple[Component, ...]:
+    """The components in order of computation, given the nodes that are materialized: some of them moved into loops."""
+    place = {node: k for k, component in enumerate(tree) for node in nodes_in(component)}
     kept = {resolve(graph, node) for node in roots(graph)}
     large = {
-        k: {n for n in _inside(loop) if n in anchors and n not in kept and _is_large(n, loop.axis)}
+        k: {n for n in nodes_in(loop) if n in materialized and n not in kept and _is_large(n, loop.axis)}
         for k, loop in enumerate(tree)
         if loop.axis is not None
     }
     if not any(large.values()):
         return tree
-    reads = [list(_reads(graph, _inside(component), anchors)) for component in tree]
+    reads = [list(_reads(graph, nodes_in(component), materialized)) for component in tree]
     readers: dict[Node, set[int]] = {}  # the components that read each value
     for k, found in enumerate(reads):
         for source, _ in found:
@@ -63,7 +63,7 @@ def _is_large(node: Node, axis: Axis | None) -> bool:
 
 
 def _sums_up(component: Component, axis: Axis | None, values: Iterable[Node]) -> bool:
-    """Whether this is one reduction at each step, to much less than the values that it reads."""
+    """Whether this is one reduction at each step, and its result much smaller than the values that it reads."""
     if component.axis is not None:
         return False
     (node,) = component.nodes
@@ -71,23 +71,27 @@ def _sums_up(component: Component, axis: Axis | None, values: Iterable[Node]) ->
     return node.op.reduces and node.op is not STACK and axis in node.axes and smaller
 
 
-def _reads(graph: Graph, nodes: Iterable[Node], anchors: Collection[Node]) -> Iterator[tuple[Node, frozenset[Axis]]]:
-    """What the tasks among some nodes read, and along which axes at other points than their own."""
-    stack: list[tuple[Node, frozenset[Axis]]] = [(node, frozenset()) for node in nodes if node in anchors]
+def _reads(
+    graph: Graph, nodes: Iterable[Node], materialized: Collection[Node]
+) -> Iterator[tuple[Node, frozenset[Axis]]]:
+    """What the tasks among some nodes read, each value with the axes along which it is read at another point than the
+    task's own."""
+    stack: list[tuple[Node, frozenset[Axis]]] = [(node, frozenset()) for node in nodes if node in materialized]
     seen = set(stack)
     while stack:
         above, along = stack.pop()
         for edge in edges_of(graph, above):
             operand = resolve(graph, edge.operand)
             read = operand, along | {axis for axis, steps in edge.delay if steps != 0}
-            if operand in anchors or in_memory(operand):
+            if operand in materialized or in_memory(operand):
                 yield read
             elif read not in seen:
                 seen.add(read)
                 stack.append(read)
 
 
-def _inside(component: Component) -> Iterator[Node]:
+def nodes_in(component: Component) -> Iterator[Node]:
+    """The nodes of a component, and those of the components in it."""
     yield from component.nodes
     for inner in component.body:
-        yield from _inside(inner)
+        yield from nodes_in(inner)

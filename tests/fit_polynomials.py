@@ -1,11 +1,10 @@
 """Fits the polynomials of `graphc.codegen.llvm.polynomials`, and measures their errors. Run it to print the tables.
 
-    python -m graphc.codegen.llvm.fit_polynomials
+    python -m tests.fit_polynomials
 
-Each fit minimises the largest weighted error on an interval: weighted least squares at Chebyshev points, each
-weight multiplied by the error it left until the errors are level (Lawson's algorithm, 1961). The degree is the
-smallest whose error is under the target, a small part of half a unit in the last place. Needs mpmath, which
-graphc itself does not.
+Each fit minimises the largest weighted error on an interval: weighted least squares at Chebyshev points, each weight
+multiplied by the error it left until the errors are level (Lawson's algorithm, 1961). The degree is the smallest whose
+error is under the target, a small part of half a unit in the last place.
 """
 
 from __future__ import annotations
@@ -112,6 +111,7 @@ def fit(problem: Fit, degree: int) -> tuple[Real, ...]:
 
 
 def rounded(coefficients: tuple[Real, ...], dtype: str) -> tuple[float, ...]:
+    """The coefficients as numbers of a dtype."""
     return tuple(float(np.dtype(dtype).type(float(c))) for c in coefficients)
 
 
@@ -127,6 +127,7 @@ def largest_error(problem: Fit, coefficients: tuple[Real, ...], points: int = 30
 
 
 def main() -> None:
+    """Print the tables."""
     with mp.workdps(_DIGITS):
         for problem in FITS:
             degree = 1
