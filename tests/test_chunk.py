@@ -140,6 +140,16 @@ def test_statistics_of_a_whole_sequence_take_a_sweep_of_their_own() -> None:
     check(dg, random_arrays(dg, 0, t=7, n=2), 3, ("largest",), t=7, n=2)
 
 
+def test_sums_of_two_lengths_in_one_kernel_read_the_last_step() -> None:
+    """Dims of two reductions may have one name, but not one length."""
+    g, x = sequences()
+    t = x.axes[0]
+    h = gc.cells.elman(g, x, 9, over=t, name="cell").h
+    g.output("whole", g.param("V", (3, 9)) @ h[t.last])
+    g.output("part", g.param("W", (3, 2)) @ h[t.last][:2])
+    check(g, random_arrays(g, 0, t=7, n=2), 3, t=7, n=2)
+
+
 def test_a_param_is_updated_after_all_sweeps_or_not_in_chunks() -> None:
     g, x = sequences()
     t, n = x.axes

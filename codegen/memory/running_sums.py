@@ -27,6 +27,7 @@ from graphc.codegen.program import (
     kernels,
     map_kernel,
     map_kernels,
+    map_reduce,
 )
 from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps
 from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk, zero
@@ -96,17 +97,28 @@ def _varying(program: Program, axis: str) -> dict[str, int]:
 
 def _without_picks(kernel: Kernel, along: dict[str, int], made: Split) -> Kernel:
     lets = kernel.lets
-    dims = {d.index: d for d in (*kernel.dims, *(d for reduce in kernel.reduces for d in reduce.dims))}
 
-    def rule(scalar: Scalar) -> Scalar | None:
-        if not isinstance(scalar, Load) or scalar.buffer not in along:
-            return None
-        place = scalar.at[along[scalar.buffer]]
-        if offset_from(place, made.axis) is not None:
-            return None
-        return _picked(scalar, along[scalar.buffer], lets, dims, made)
+    def without(scalar: Scalar, dims: tuple[Dim, ...]) -> Scalar:
+        known = {d.index: d for d in dims}
 
-    return map_kernel(kernel, lambda scalar: replaced(scalar, rule))
+        def rule(part: Scalar) -> Scalar | None:
+            if not isinstance(part, Load) or part.buffer not in along:
+                return None
+            place = part.at[along[part.buffer]]
+            if offset_from(place, made.axis) is not None:
+                return None
+            return _picked(part, along[part.buffer], lets, known, made)
+
+        return replaced(scalar, rule)
+
+    def step(part: Let | Reduce) -> Let | Reduce:
+        if isinstance(part, Let):
+            return Let(part.name, without(part.value, kernel.dims))
+        dims = (*kernel.dims, *part.dims)  # another's dim of the same name may be of another length
+        return map_reduce(part, lambda scalar: without(scalar, dims))
+
+    body = tuple(map(step, kernel.body))
+    return replace(map_kernel(replace(kernel, body=()), lambda scalar: without(scalar, kernel.dims)), body=body)
 
 
 def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim], made: Split) -> Scalar | None:

@@ -61,7 +61,7 @@ class _Parts:
     dims: tuple[Dim, ...]
 
     def digits(self, low: int, high: int) -> Scalar | None:
-        """(position mod high) // low; None if the digits are not cut at these places. Positions lie below the extent."""
+        """(position mod high) // low, where position < extent; None if the digits are not cut at these places."""
         high = min(high, self.extent)
         if low >= high:
             return index(0)
