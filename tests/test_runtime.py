@@ -243,7 +243,7 @@ def test_bound_arrays_are_the_callers(kind: str) -> None:
         "unaligned": np.frombuffer(bytearray(b"\0" + x.tobytes()), np.uint8)[1:].view(np.float32).reshape(4, 3),
     }[kind]
     f, total = gc.compile(counter()), np.zeros(3, np.float32)
-    with pytest.raises(ArgumentError, match=r"x is read at each call.*np.ascontiguousarray\(x\)"):
+    with pytest.raises(ArgumentError, match=r"x is read at each call.*np.ascontiguousarray\(x, np.float32\)"):
         f.bind(x=given, total=total)
     bound = f.bind(x=x, total=total)
     x[...] = 5
@@ -285,6 +285,24 @@ def test_integers_that_do_not_fit_are_refused() -> None:
         with pytest.raises(DtypeError, match="integers are int32"):
             _ = x + value
     np.testing.assert_array_equal(f(x=[2**31 - 2, -(2**31)])["y"], [2**31 - 1, -(2**31) + 1])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int16, np.dtype(">i4")])
+def test_integers_of_any_size_that_fit_are_taken(dtype: type | np.dtype) -> None:
+    """Of numpy's and PyTorch's own size, int64; but not where a copy would be updated, or read in the caller's place."""
+    g = gc.Graph("whole")
+    n = g.axis("n")
+    x, count = g.input("x", (), over=n, dtype="int32"), g.param("count", (), dtype="int32", init=0)
+    g.output("y", x + count)
+    g.update("count", count + 1)
+    f, x_ = gc.compile(g), np.array([3, 100], dtype)
+    for call in (f, lambda **arrays: gc.interpret(g, **arrays)):
+        np.testing.assert_array_equal(call(x=x_, count=np.array(2, np.int32))["y"], [5, 102])
+        assert call(x=x_[:0], count=np.array(2, np.int32))["y"].shape == (0,)
+        with pytest.raises(ArgumentError, match=r"count is updated in place.*np.array\(count, np.int32, order="):
+            call(x=x_, count=np.zeros((), dtype))
+    with pytest.raises(ArgumentError, match=r"x is read at each call.*np.ascontiguousarray\(x, np.int32\)"):
+        f.bind(x=x_, count=np.zeros((), np.int32))
 
 
 def test_lengths_of_axes_are_whole_numbers_each_time() -> None:

@@ -5,7 +5,7 @@ Every way of running a graph, interpreted or compiled, begins here, so all of th
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,27 +85,30 @@ def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
     return {n: a.length if isinstance(a.length, int) else lengths[a.root.name] for n, a in graph.axes.items()}
 
 
-def check_bound(names: Iterable[str], given: Mapping[str, Any]) -> None:
+def check_bound(declared: Mapping[str, Node], given: Mapping[str, Any]) -> None:
     """Check the host's arrays that bound calls read: arrays, not what would be copied to one."""
-    for name in names:
+    for name, node in declared.items():
         array = given[name]
-        if not isinstance(array, np.ndarray) or not (array.flags.c_contiguous and array.flags.aligned):
+        plain = isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.aligned
+        if not plain or array.dtype != np.dtype(node.dtype):
             raise ArgumentError(
-                f"{name} is read at each call, so it must be a numpy array, contiguous and aligned; "
-                f"make one and keep it: {name} = np.ascontiguousarray({name})"
+                f"{name} is read at each call, so it must be a numpy array of {node.dtype}, contiguous and aligned; "
+                f"make one and keep it: {name} = np.ascontiguousarray({name}, {_spelled(node)})"
             )
 
 
-def check_updated(names: Iterable[str], given: Mapping[str, Any]) -> None:
+def check_updated(updates: Mapping[str, Node], given: Mapping[str, Any]) -> None:
     """Check the host's arrays that a call changes: arrays, not what would be copied to one, each with memory of its
     own."""
     spans = []
-    for name in names:
+    for name, node in updates.items():
         array = given[name]
-        if not isinstance(array, np.ndarray) or not array.flags.carray:
+        kept = isinstance(array, np.ndarray) and array.flags.carray
+        if not kept or (node.dtype == "int32" and array.dtype != np.int32):
+            kind = ", np.int32" if node.dtype == "int32" else ""
             raise ArgumentError(
                 f"{name} is updated in place, so it must be a numpy array, contiguous, aligned and writeable; "
-                f"make one and keep it: {name} = np.array({name}, order='C')"
+                f"make one and keep it: {name} = np.array({name}{kind}, order='C')"
             )
         spans.append((array.ctypes.data, array.nbytes, name))
     check_apart(spans)
@@ -141,17 +144,19 @@ def _names_message(graph: Graph, missing: list[str], extra: list[str], declared:
 def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
     if isinstance(given, np.ndarray | np.generic):
         array = np.asarray(given)
+        if node.dtype == "int32" and array.dtype.kind in "iu" and array.dtype != np.int32:
+            _check_fits(name, array)  # whole numbers are those of numpy and PyTorch, int64, more often than not
+            return array.astype(np.int32)
         if array.dtype.name != node.dtype or not array.dtype.isnative:
             found = array.dtype.name if array.dtype.isnative else array.dtype
             raise ArgumentError(
-                f"{name} is an array of {found}, expected {node.dtype}; "
-                f"pass {name}.astype({_SPELLED.get(node.dtype, f'np.{node.dtype}')})"
+                f"{name} is an array of {found}, expected {node.dtype}; pass {name}.astype({_spelled(node)})"
             )
     else:
         try:
             array = np.asarray(given)
             exact = array.dtype.kind in ("biuf" if node.dtype in FLOATING else "biu")
-            if exact and node.dtype == "int32" and array.size:
+            if exact and node.dtype == "int32":
                 _check_fits(name, array)
             array = array.astype(node.dtype) if exact else array
         except (TypeError, ValueError, OverflowError, RuntimeError) as error:
@@ -166,9 +171,14 @@ def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
     return array
 
 
+def _spelled(node: Node) -> str:
+    """A node's dtype as numpy's users write it."""
+    return _SPELLED.get(node.dtype, f"np.{node.dtype}")
+
+
 def _check_fits(name: str, array: np.ndarray) -> None:
     limits = np.iinfo(np.int32)
-    for value in (array.min(), array.max()):
+    for value in (array.min(), array.max()) if array.size else ():
         if not limits.min <= int(value) <= limits.max:
             raise ArgumentError(f"{name} holds {value}, which is no int32: those are {limits.min} to {limits.max}")
 

@@ -186,7 +186,7 @@ class CudaRunner:
         stream = self.device.stream
         with self._lock:
             taken = self._taken(given, _Queue(stream, False))
-            check_bound([name for name in self._declared if name not in taken.there], given)
+            check_bound({n: node for n, node in self._declared.items() if n not in taken.there}, given)
             return self._bound(self._fixed(taken, self._layout(taken.sizes), stream))
 
     def measured(self, given: Mapping[str, Any], groupings: Mapping[str, Grouping] | None = None) -> Measured:
@@ -290,7 +290,7 @@ class CudaRunner:
 
     def _check_updated(self, given: Mapping[str, Any], there: Mapping[str, Foreign]) -> None:
         updated = self.graph.updates
-        check_updated([name for name in updated if name not in there], given)
+        check_updated({n: node for n, node in updated.items() if n not in there}, given)
         for name in updated:
             if name in there and not there[name].writeable:
                 raise ArgumentError(f"{name} is updated in place, but its array on the GPU is read-only; pass a copy")
