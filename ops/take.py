@@ -31,12 +31,11 @@ def _infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     for other in (position, fill):
         if axis in other.axes:
             t = axis.name
-            table = (
-                f". In a state's own equation keep a table of its steps instead: gc.embedding(made[{t} - 1], position)"
-            )
+            table = f". In a state's own equation keep a table of its steps: gc.embedding(made[{t} - 1], position)"
+            hint = table if value.op.name == "state" else ""
             raise AxisError(
                 f"which point of axis {t!r} is read varies over {t!r} itself ({other.type}); let it vary over a second "
-                f"index of it, s = g.axis('s', {t}), and read the result at {t}{table if value.op.name == 'state' else ''}"
+                f"index of it, s = g.axis('s', {t}), and read the result at {t}{hint}"
             )
     if value.dtype != fill.dtype or broadcast_shapes([value.shape, fill.shape], "take") != value.shape:
         raise ShapeError(f"a fill of type {fill.type} does not fit a value of type {value.type}")
