@@ -161,6 +161,24 @@ def test_logarithms_of_sums_at_infinities_and_of_large_numbers(over: bool, dtype
         np.testing.assert_allclose(r["grad_pair"][1:4], gradient[1:], rtol=1e-6)
 
 
+@pytest.mark.parametrize("run", [gc.interpret, lambda g, **arrays: gc.compile(g)(**arrays)])
+@pytest.mark.parametrize("top", [1e4, 1e6, 1e8, -1e6])
+def test_probabilities_beside_large_logits(top: float, run: Callable[..., dict[str, np.ndarray]]) -> None:
+    """What counts is how far the logits are from their maximum, of which a large one leaves no digits for a logarithm;
+    and one that is -inf is a class that cannot be, not one that spoils the others."""
+    g = gc.Graph("large")
+    n = g.axis("n")
+    x, label = g.input("x", (4,), over=n), g.input("label", (), over=n, dtype="int32")
+    g.output("log", gc.log_softmax(x))
+    g.output("loss", gc.cross_entropy(x, label))
+    logits = np.float32(top) + np.array([[0, 0, -1, -np.inf], [0, 0, 0, -3e8]], np.float32)
+    below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    expected = below - np.log(np.exp(below).sum(axis=1, keepdims=True))
+    found = run(g, x=logits, label=np.array([1, 2], np.int32))
+    np.testing.assert_allclose(found["log"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found["loss"], [-expected[0, 1], -expected[1, 2]], rtol=1e-6)
+
+
 def test_a_masked_softmax_has_a_gradient() -> None:
     """Attention masks by -inf: what is masked has weight 0, and no part in the gradient."""
     g = gc.Graph("masked")

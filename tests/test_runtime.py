@@ -289,7 +289,7 @@ def test_integers_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int16, np.dtype(">i4")])
 def test_integers_of_any_size_that_fit_are_taken(dtype: type | np.dtype) -> None:
-    """Of numpy's and PyTorch's own size, int64; but not where a copy would be updated, or read in the caller's place."""
+    """Of numpy's and PyTorch's own size, int64; but not where the caller's array is updated, or read at each call."""
     g = gc.Graph("whole")
     n = g.axis("n")
     x, count = g.input("x", (), over=n, dtype="int32"), g.param("count", (), dtype="int32", init=0)

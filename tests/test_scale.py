@@ -67,6 +67,17 @@ def added(count: int) -> gc.Graph:
     return g
 
 
+def concatenated(count: int) -> gc.Graph:
+    """A state that reads a concatenation of so many parts."""
+    g = gc.Graph("concatenated")
+    n = g.axis("n")
+    x = g.input("x", (4,), over=n)
+    h = g.state("h", (4 * count,), over=n)
+    h[n] = 0.5 * h[n - 1] + gc.concat([x * (k % 3) for k in range(count)])
+    g.output("loss", gc.sum(gc.sum(h), over=n))
+    return g
+
+
 def views(count: int) -> gc.Graph:
     return _summed(lambda y, x, k: gc.concat([y[1:4], y[0:1]]), count)
 
@@ -116,6 +127,7 @@ DEEP = {
     "shared": lambda: shared(200),
     "doubled": lambda: doubled(300),
     "added": lambda: added(40),
+    "concatenated": lambda: concatenated(200),
     "views": lambda: views(100),
     "powers": lambda: powers(60),
     "ring": lambda: ring(500),
