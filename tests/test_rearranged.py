@@ -45,7 +45,7 @@ def graphs(draw: Any) -> tuple[gc.Graph, np.ndarray]:
     for _ in range(draw(st.integers(1, 5))):
         dim = draw(st.integers(0, len(v.shape) - 1))
         size = v.shape[dim]
-        match draw(st.sampled_from(["reshape", "flat", "cut", "turn", "join", "flip", "stored"])):
+        match draw(st.sampled_from(["reshape", "flat", "cut", "turn", "join", "constant", "flip", "stored"])):
             case "reshape":
                 v = v.reshape(*_factors(draw, math.prod(v.shape)))
             case "flat":
@@ -59,6 +59,8 @@ def graphs(draw: Any) -> tuple[gc.Graph, np.ndarray]:
                 v = gc.transpose(v, draw(st.permutations(range(len(v.shape)))))
             case "join" if math.prod(v.shape) < 500:
                 v = gc.concat([v, v * 0.5], dim=dim)
+            case "constant" if math.prod(v.shape) < 500:
+                v = gc.roll(gc.concat([np.arange(math.prod(v.shape)).reshape(v.shape) / 7.0, v], dim=dim), 1, dim=dim)
             case "flip":
                 v = gc.flip(v, dim=dim)
             case "stored":

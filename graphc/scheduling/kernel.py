@@ -368,7 +368,8 @@ class KernelSite:
     def constant(self, array: np.ndarray) -> Scalar:
         """The element of a constant array at this event."""
         name = self.builder.memory.constant(array)
-        return Load(name, _broadcast(self.event, array.shape), computed(self.node.dtype))
+        when = self.when if array.shape else None
+        return Load(name, _broadcast(self.event, array.shape), computed(self.node.dtype), when)
 
     def let(self, value: Scalar) -> Scalar:
         """A name for a value that takes work to compute."""
