@@ -16,7 +16,22 @@ TITLE = "# Every function"
 INTRODUCTION = """\
 Written from the code's own words by `make golden`; `help(gc.softmax)` says all of it. Values take operators as numpy's
 arrays do (`+ - * / // % ** @`, comparisons, `& | ~` on bools), slices of their events (`v[0:8]`), and points of axes
-(`h[t - 1]`, `h[t.last]`). Reductions take `over=` axes or `dim=` event dimensions."""
+(`h[t - 1]`, `h[t.last]`). Reductions take `over=` axes or `dim=` event dimensions.
+
+| a value | is |
+|---|---|
+| `x[t - 1]`, `x[t + 2]` | x so many steps earlier or later: 0 where there is no such point, and a state's initial value |
+| `x.shift(t, -1, fill)` | the same with another value where there is no such point; for a state, too, 0 if none is given |
+| `x[t.first]`, `x[t.last]`, `x[t.at(3)]` | x at one point, whatever the current one; the last of each example's own |
+| `x[t.at(p)]` | x at the point that p, an int32 value, says |
+| `k[s]`, where `s = g.axis("s", t)` | k at another point of its own axis, all of which meet: `gc.sum(q * k[s])` |
+| `v[0]`, `v[2:5]`, `A[:, None]`, `a, b = v` | parts of the event, as numpy's |
+| `A.T`, `v.reshape(2, -1)`, `A @ v` | its matrix turned round, its elements in another shape, a product |
+| `gc.index(t)`, `gc.length(t)` | the position, counted from 0, and the number of points: int32 |
+| `k ** 2`, `k // 2`, `k / 2` of an int32 | int32, int32, a float |
+| `1 - flag` of a bool | int32 |
+
+`t` itself is no number: compare `gc.index(t)`. `x.shape`, `x.dtype` and `x.axes` are known while the graph is built."""
 
 # In the order of the page: a heading, and what it is about: names of graphc's, or a module whose all it is.
 SECTIONS: tuple[tuple[str, tuple[str, ...] | ModuleType], ...] = (

@@ -115,7 +115,7 @@ def _touches(kernel: Kernel, access: Access) -> list[_WindowTouch]:
     found = []
     for reduce in kernel.reduces:
         bound = {dim.index for dim in reduce.dims}
-        for load in {load for value in reduce.values for load in access.loads(value)}:
+        for load in dict.fromkeys(load for value in reduce.values for load in access.loads(value)):
             shared = [access.dependence(s) for s in load.at]
             mixed = [names & own for names in shared if names & own and names & bound]
             found.append(_WindowTouch(load.buffer, load.at, False, frozenset().union(*mixed)))

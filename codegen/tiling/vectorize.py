@@ -270,7 +270,7 @@ def _loads(values: Iterable[Scalar], access: Access) -> Iterator[Load]:
 def _reduce_loads(reduce: Reduce, access: Access) -> list[Load]:
     """The distinct loads that vary along a reduction."""
     bound = {dim.index for dim in reduce.dims}
-    every = set(_loads((total.value for total in reduce.sums), access))
+    every = dict.fromkeys(_loads((total.value for total in reduce.sums), access))
     return [load for load in every if not bound.isdisjoint(access.dependence(load))]
 
 

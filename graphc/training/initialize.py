@@ -8,6 +8,7 @@ and a float32 graph starts where its float64 twin does.
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from graphc.integers import is_whole
 from graphc.ir import Node
 from graphc.language.graph import Graph, Param, check_graph
 from graphc.language.initialisers import initialiser
+from graphc.machine import check_memory
 from graphc.ops.leaves import array_of
 
 
@@ -40,6 +42,8 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     check_graph(g)
     if not is_whole(seed) or seed < 0:
         raise DtypeError(f"a seed is an int of at least 0, got {seed!r}")
+    size = sum(math.prod(p.node.shape) * np.dtype(p.node.dtype).itemsize for p in g.params.values())
+    check_memory(size, f"the params of graph {g.name!r}")
     return {name: _array(g, name, param, int(seed)) for name, param in g.params.items()}
 
 
