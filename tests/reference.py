@@ -20,11 +20,11 @@ arrays do (`+ - * / // % ** @`, comparisons, `& | ~` on bools), slices of their 
 
 | a value | is |
 |---|---|
-| `x[t - 1]`, `x[t + 2]` | x so many steps earlier or later: 0 where there is no such point, and a state's initial value |
-| `x.shift(t, -1, fill)` | the same with another value where there is no such point; for a state, too, 0 if none is given |
+| `x[t - 1]`, `x[t + 2]` | x so many steps earlier or later; where no such point is, 0, or a state's initial value |
+| `x.shift(t, -1, fill)` | the same with `fill` where no such point is; if none is given 0, for a state, too |
 | `x[t.first]`, `x[t.last]`, `x[t.at(3)]` | x at one point, whatever the current one; the last of each example's own |
 | `x[t.at(p)]` | x at the point that p, an int32 value, says |
-| `k[s]`, where `s = g.axis("s", t)` | k at another point of its own axis, all of which meet: `gc.sum(q * k[s])` |
+| `k[s]`, where `s = g.axis("s", t)` | k at another point of its own axis: each meets all, `gc.sum(q * k[s])` |
 | `v[0]`, `v[2:5]`, `A[:, None]`, `a, b = v` | parts of the event, as numpy's |
 | `A.T`, `v.reshape(2, -1)`, `A @ v` | its matrix turned round, its elements in another shape, a product |
 | `gc.index(t)`, `gc.length(t)` | the position, counted from 0, and the number of points: int32 |
