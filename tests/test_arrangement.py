@@ -1,5 +1,5 @@
-"""regroup, split, subtotal, part and same: what is copied, taken apart, added up, computed and called together, and
-that values stay."""
+"""materialize, split, split_reduction, fission and canonical kernels: what is copied, taken apart, added up, computed
+and called together, and that values stay."""
 
 from __future__ import annotations
 

@@ -118,8 +118,8 @@ def test_a_cell_bound_and_not(f: CompiledCuda) -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (X.tolist(), r"np\.ascontiguousarray\(x\)"),
-        (np.ones((3, 2), np.float32).T, r"np\.ascontiguousarray\(x\)"),
+        (X.tolist(), r"np\.ascontiguousarray\(x, np\.float32\)"),
+        (np.ones((3, 2), np.float32).T, r"np\.ascontiguousarray\(x, np\.float32\)"),
         (np.ones((2, 4), np.float32), r"shape \(2, 4\)"),
     ],
 )

@@ -1,4 +1,4 @@
-"""join: sums that are only added up become one, and nothing else changes."""
+"""merge_sums: sums that are only added up become one, and nothing else changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""passes: a forward and a backward graph that meet in the residuals, and no more of these than are needed."""
+"""two_passes: a forward and a backward graph that meet in the residuals, and no more of these than are needed."""
 
 from __future__ import annotations
 

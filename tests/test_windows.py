@@ -27,13 +27,7 @@ from graphc.pipeline.stages import stages
 from graphc.scalar import walk
 
 PASSES: dict[str, Callable[[Program], Program]] = {
-    "regroup": materialize,
-    "split": split,
-    "layout": layout,
-    "halo": pad,
-    "guard": predicate,
-    "subtotal": split_reduction,
-    "part": fission,
+    change.__name__: change for change in (materialize, split, layout, pad, predicate, split_reduction, fission)
 }
 
 

@@ -150,7 +150,7 @@ def _buffer(view: _View, copies: Mapping[_View, Buffer]) -> Buffer:
 def _copy(view: _View, buffer: Buffer) -> Kernel:
     dims = tuple(Dim(f"d{k}", extent) for k, extent in enumerate(view.extents))
     store = Store(buffer.name, indices_of(dims), Load(view.source, view.at, view.dtype))
-    return Kernel(f"regroup.{buffer.name}", dims, (), (store,))
+    return Kernel(f"materialize.{buffer.name}", dims, (), (store,))
 
 
 def _storing(kernel: Kernel, view: _View, buffer: Buffer) -> Kernel:
