@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.errors import GraphError
+from graphc.errors import ArgumentError, GraphError
 from graphc.language.initialisers import INITIALISERS
 
 
@@ -139,3 +139,10 @@ def test_random_integers_and_bad_seeds_are_refused() -> None:
     for seed in (-1, 1.5, True):
         with pytest.raises(GraphError, match="seed"):
             array("normal", (2,), seed=seed)  # type: ignore[arg-type]
+
+
+def test_params_of_more_than_the_machine_has_are_refused_before_memory_is_taken() -> None:
+    g = gc.Graph("huge")
+    g.param("W", (2**24, 2**24))
+    with pytest.raises(ArgumentError, match="the params of graph 'huge' needs 1048576.0 GiB"):
+        gc.initialize(g)

@@ -100,6 +100,23 @@ def test_sums_over_steps_add_every_term(rows: int, columns: int, parts: int, ste
     np.testing.assert_allclose(found["late"], (a[:-1] * b[1:]).sum((0, 1)), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_of_different_lengths_add_their_own_terms(threads: int) -> None:
+    """The examples are rows whose sums end at different steps."""
+    g = gc.Graph("ragged")
+    n = g.axis("n")
+    t = g.axis("t", g.input("lengths", (), over=n, dtype="int32"))
+    a, b = (g.input(name, (20,), over=(t, n)) for name in "ab")
+    g.output("sums", gc.sum(a * b, over=t))
+    g.output("all", gc.sum(a * b * b, over=(t, n)))
+    random, lengths = np.random.default_rng(0), np.array([30, 0, 17, 8, 9], np.int32)
+    x, y = random.normal(size=(2, 30, 5, 20)).astype(np.float32)
+    there = (np.arange(30)[:, None] < lengths)[..., None]
+    found = gc.compile(g, threads=threads)(a=x, b=y, lengths=lengths)
+    np.testing.assert_allclose(found["sums"], (x * y * there).sum(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["all"], (x * y * y * there).sum((0, 1)), rtol=1e-5, atol=1e-5)
+
+
 def test_many_rows_go_through_memory_together() -> None:
     """A few terms at a time, and not a vector of columns through all of memory."""
     program = stages(sums(128, 16, 8)).program

@@ -1,4 +1,4 @@
-"""passes: a graph and its vector-Jacobian product as two graphs, for callers who learn the cotangents after the call.
+"""two_passes: a graph and its vector-Jacobian product as two graphs, for callers who learn the cotangents later.
 
 In: a graph, and what to differentiate by. Out: its forward pass, which has further outputs, the residuals; and its
 backward pass, a graph without the forward one's states that takes these, cotangents of the outputs, and as few inputs
