@@ -144,5 +144,5 @@ def test_random_integers_and_bad_seeds_are_refused() -> None:
 def test_params_of_more_than_the_machine_has_are_refused_before_memory_is_taken() -> None:
     g = gc.Graph("huge")
     g.param("W", (2**24, 2**24))
-    with pytest.raises(ArgumentError, match="the params of graph 'huge' needs 1048576.0 GiB"):
+    with pytest.raises(ArgumentError, match=r"the params of graph 'huge' needs 1048576\.0 GiB"):
         gc.initialize(g)
