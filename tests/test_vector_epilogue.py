@@ -88,7 +88,9 @@ def sums(rows: int, columns: int, parts: int) -> gc.Graph:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("steps", [0, 1, 3, 8, 9, 40])
-@pytest.mark.parametrize(("rows", "columns", "parts"), [(128, 16, 8), (5, 33, 1), (300, 4, 3), (2, 64, 2)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "parts"), [(128, 16, 8), (5, 33, 1), (300, 4, 3), (2, 64, 2), (7, 200, 2), (3, 300, 1)]
+)
 def test_sums_over_steps_add_every_term(rows: int, columns: int, parts: int, steps: int, threads: int) -> None:
     g = sums(rows, columns, parts)
     random = np.random.default_rng(0)
@@ -127,3 +129,6 @@ def test_many_rows_go_through_memory_together() -> None:
         assert tiling.rows == 1
         assert tiling.block > 16
         assert tiling.depth <= 16
+        assert tiling.strips * tiling.vectors * tiling.lanes >= 16
+    wide = stages(sums(16, 512, 2)).program  # a strip of columns takes enough of each page
+    assert all(tiling_of(kernel, wide, WIDE).row is None for kernel in kernels(wide.body) if kernel.reduces)

@@ -31,7 +31,8 @@ _ONE_PIECE = 2  # times the depth: a reduction no longer than this is not cut
 _WAITING = 1 << 18  # bytes of accumulators that wait between the pieces of a reduction
 _MOST_WAITING = 1 << 18  # and with the short dimensions inside
 _SHALLOWEST = 16  # points of a reduction between taking up its accumulators and putting them down
-_FEW_TERMS = 8  # whose rows, of as many buffers, are streams that a processor brings ahead
+_FEW_TERMS = 4  # whose rows, of as many buffers, are streams that a processor brings ahead
+_LONG_RUN = 1 << 10  # bytes side by side in memory that are as good as a stream
 _STREAMED = 1 << 16  # bytes of accumulators that wait meanwhile
 _TYPICAL_LENGTHS = (1, 16, 32, 64, 100, 128, 512)
 
@@ -113,10 +114,10 @@ def tiling_of(kernel: Kernel, program: Program, target: Target) -> Tiling:
     tiled, row = _tiled(kernel, vector, access)
     if not tiled:
         return Tiling(vector, lanes, 1, None, 1)
-    streamed = None if row is not None else _streamed(kernel, tiled, vector, lanes, access)
+    tile = best_tile(_step(kernel, tiled, vector, row, lanes, target, access))
+    streamed = None if row is not None else _streamed(kernel, tiled, vector, lanes, tile.vectors, access)
     if streamed is not None:
         return streamed
-    tile = best_tile(_step(kernel, tiled, vector, row, lanes, target, access))
     block = tile.rows * -(-_BLOCK // tile.rows)
     tiling = Tiling(vector, lanes, tile.vectors, row, tile.rows, tile.by_vector, block)
     tiling = replace(tiling, widths=_cover(extent, lanes, (tile.vectors, 1)))
@@ -183,10 +184,12 @@ def _inside(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, waiting: int,
     return tuple(reversed(found))
 
 
-def _streamed(kernel: Kernel, reduces: list[Reduce], vector: str, lanes: int, access: Access) -> Tiling | None:
+def _streamed(
+    kernel: Kernel, reduces: list[Reduce], vector: str, lanes: int, vectors: int, access: Access
+) -> Tiling | None:
     """The tiling of long sums of which no two points read the same, such as Σ a[t, u, v] · b[t, u, v] over t. Alone,
-    a vector of points would go through all of memory, and take a cache line of every page; so many rows go through it
-    together, a few terms at a time."""
+    a strip of columns would go through all of memory, and take a few cache lines of every page; so many rows go through
+    it together, a few terms at a time. Where columns are many, a strip of them takes enough of each page."""
     dims = [dim for dim in kernel.dims if dim.index != vector and dim.extent != Const(1, "index")]
     plain = len(reduces) == len(kernel.reduces)
     if not dims or not plain or any(store.accumulate for store in kernel.stores):
@@ -203,11 +206,16 @@ def _streamed(kernel: Kernel, reduces: list[Reduce], vector: str, lanes: int, ac
     ]
     if not far or min(map(length, reduces)) <= _ONE_PIECE * _FEW_TERMS:
         return None
-    waiting = sum(len(reduce.sums) for reduce in reduces) * lanes * _BYTES["float32"]
+    columns, width = _extent(kernel, vector), vectors * lanes
+    if not isinstance(columns, Const) or int(columns.value) * _BYTES["float32"] >= _LONG_RUN:
+        return None
+    strips = -(-int(columns.value) // width)
+    waiting = sum(len(reduce.sums) for reduce in reduces) * strips * width * _BYTES["float32"]
     block = max(1, _STREAMED // waiting)
     if isinstance(row.extent, Const):
         block = min(block, int(row.extent.value))
-    return Tiling(vector, lanes, 1, row.index, 1, True, block, _FEW_TERMS)
+    widths = _cover(columns, lanes, (vectors, 1))
+    return Tiling(vector, lanes, vectors, row.index, 1, True, block, _FEW_TERMS, 1, widths, strips=strips)
 
 
 def length(reduce: Reduce) -> float:
