@@ -22,6 +22,7 @@ from graphc.errors import (
     MissingAttributeError,
     ProtocolError,
     ShapeError,
+    UnsupportedError,
 )
 from graphc.language.habits import INSTEAD
 from tests.mistakes import Mistake, Mistakes, check
@@ -582,6 +583,35 @@ def cell_that_reads_a_cell() -> None:
 def gradient_of_several() -> None:
     g, _, _ = network()
     gc.grad(g, ["loss", "data"])  # type: ignore[arg-type] # here
+
+
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        (lambda g: gc.compile(g, device="cuda"), "device='cuda' is for target='cuda'"),
+        (lambda g: gc.compile(g, precision="bf16"), "precision='bf16' is for target='cuda'"),
+        (lambda g: gc.compile(g, target="cuda", threads=2), "threads=2 is for target='cpu'"),
+        (
+            lambda g: gc.emit(g, target="cuda", triple="aarch64-linux-gnu"),
+            "triple='aarch64-linux-gnu' is for target='cpu'",
+        ),
+        (lambda g: gc.emit(g, target="cuda", features="+avx2"), "features='+avx2' is for target='cpu'"),
+        (lambda g: gc.explain(g, memory="1 MiB"), "memory='1 MiB' is for target='cuda'"),
+        (lambda g: gc.explain(g, target="cuda", features="+avx2"), "features='+avx2' is for target='cpu'"),
+        (lambda g: gc.compile(g, target="gpu"), "no target 'gpu'; use target='cpu' or target='cuda'"),
+        (lambda g: gc.emit(g, target="gpu"), "no target 'gpu'"),
+        (lambda g: gc.explain(g, target="gpu"), "no target 'gpu'"),
+    ],
+)
+def test_options_for_the_other_target_are_refused(use: Callable[[gc.Graph], object], says: str) -> None:
+    with pytest.raises(UnsupportedError, match=re.escape(says)):
+        use(network()[0])
+
+
+def test_products_are_explained_as_they_are_rounded() -> None:
+    g = network()[0]
+    rounded, exact = (str(gc.explain(g, target="cuda", precision=p)) for p in ("bf16", "float32"))
+    assert rounded != exact
 
 
 def test_what_is_no_mistake_still_works() -> None:

@@ -99,12 +99,10 @@ def _apart(
     if saved < _WORTH or (in_loop and saved * _points(kernel) < _WORTH_A_STEP):
         return None
     with_buffers = replace(program, buffers=(*program.buffers, *buffers.values()))
-    if vector_index(rest, with_buffers, whole=kernel) is None or taken & {
-        sums.name,
-        *(b.name for b in buffers.values()),
-    }:
+    names = {sums.name, *(buffer.name for buffer in buffers.values())}
+    if names & taken or vector_index(rest, with_buffers, whole=kernel) is None:
         return None
-    taken |= {sums.name, *(buffer.name for buffer in buffers.values())}
+    taken |= names
     return sums, rest, list(buffers.values())
 
 

@@ -1,3 +1,2 @@
-"""Training: params to begin with (`initialize`), a step as one graph (`training_step`), the loop over epochs (`fit`),
-and files of arrays (`checkpoint`).
-"""
+"""Training: params to begin with (`initialize`), a step as one graph (`training_step`), and the loop over epochs
+(`fit`). Files of arrays are in `graphc.checkpoint`."""
