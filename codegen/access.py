@@ -7,7 +7,8 @@ so that they agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from graphc.codegen.program import (
     Buffer,
@@ -26,10 +27,18 @@ from graphc.codegen.program import (
 from graphc.codegen.uses import terms
 from graphc.scalar import call, index
 
-__all__ = ["MEMORY", "Access", "coefficient", "offset", "substitute"]
+__all__ = ["MEMORY", "Access", "Pair", "coefficient", "offset", "substitute"]
 
 # Stands among the indices a scalar depends on when computing it reads memory.
 MEMORY = "(memory)"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two neighbours in memory, of which the first lies here."""
+
+    buffer: str
+    at: tuple[Scalar, ...]
 
 
 class Access:
@@ -81,6 +90,52 @@ class Access:
                 element = self.resolve(value)
                 return (element, condition) if isinstance(element, Load) else (None, None)
         return None, None
+
+    def half(self, buffer: str, at: tuple[Scalar, ...]) -> tuple[Pair, int] | None:
+        """The pair of neighbours that an element in bfloat16 belongs to, and which of the two it is, 0 or 1. None if
+        rows of the buffer do not consist of pairs, or if the subscripts do not show which it is."""
+        declared = self.buffers[buffer]
+        if declared.dtype != "bfloat16" or not at:
+            return None
+        extent, last = declared.dims[-1], self.resolve(at[-1])
+        if not isinstance(extent, Const) or extent.value % 2:
+            return None
+        match last:
+            case Const(place):
+                return Pair(buffer, (*at[:-1], index(int(place) // 2 * 2))), int(place) % 2
+            case Call("mul", (Const(2), _)):
+                return Pair(buffer, (*at[:-1], last)), 0
+            case Call("add", (Call("mul", (Const(2), _)) as first, Const(1))):
+                return Pair(buffer, (*at[:-1], first)), 1
+        return None
+
+    def groups(self, terms: Iterable[Scalar]) -> list[list[Scalar]]:
+        """The terms of a sum, in groups of those that load the two halves of the same pairs."""
+        groups: list[list[Scalar]] = []
+        before: frozenset[Pair] = frozenset()
+        for term in terms:
+            halves = (self.half(load.buffer, load.at) for load in self.loads(term))
+            pairs = frozenset(half[0] for half in halves if half is not None)
+            if pairs and pairs == before:
+                groups[-1].append(term)
+            else:
+                groups.append([term])
+            before = pairs
+        return groups
+
+    def copied_pair(self, stores: tuple[Store, ...]) -> tuple[Pair, Pair] | None:
+        """From where to where, if two stores do nothing but copy both halves of a pair."""
+        copied = set()
+        for store in stores:
+            load = self.resolve(store.value)
+            if not isinstance(load, Load) or load.when is not None or store.accumulate:
+                return None
+            source, goal = self.half(load.buffer, load.at), self.half(store.buffer, store.at)
+            if source is None or goal is None or source[1] != goal[1]:
+                return None
+            copied.add((source[0], goal[0], goal[1]))
+        pairs = {(source, goal) for source, goal, _ in copied}
+        return pairs.pop() if len(stores) == len(copied) == 2 and len(pairs) == 1 else None
 
     def stored(self, store: Store) -> Scalar:
         """The value that a store is given, without a rounding to the dtype of the buffer: storing rounds anyway."""

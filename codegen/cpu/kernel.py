@@ -18,7 +18,7 @@ from graphc.codegen.cpu.tile import Block, places, tiled
 from graphc.codegen.cpu.values import Lanes, Values
 from graphc.codegen.llvm.builder import Function, Value, element_type, i64, lane_count, quoted
 from graphc.codegen.llvm.functions import Functions
-from graphc.codegen.llvm.memory import read, scatter, write
+from graphc.codegen.llvm.memory import PAIR, read, scatter, write
 from graphc.codegen.program import Dim, Kernel, Program, Store
 from graphc.codegen.target import Target
 from graphc.codegen.tiling.vectorize import Tiling
@@ -207,22 +207,28 @@ class _KernelEmitter:
 
     def _stores(self) -> None:
         """Compute all that the cell stores, then store it, as a store may overwrite what another's value reads."""
-        computed = [self.values.value(self.values.access.stored(store)) for store in self.kernel.stores]
-        for store, value in zip(self.kernel.stores, computed, strict=True):
-            self._store(store, value)
+        values, access, stores = self.values, self.values.access, self.kernel.stores
+        copied = access.copied_pair(stores)
+        if copied is not None:
+            source, goal = copied
+            self._put(replace(stores[0], at=goal.at), values.pair(source, (0, 0)), PAIR)
+            return
+        computed = [values.value(access.stored(store)) for store in stores]
+        for store, value in zip(stores, computed, strict=True):
+            self._put(store, value, access.buffers[store.buffer].dtype)
 
-    def _store(self, store: Store, value: Value) -> None:
-        values, lanes = self.values, self.values.lanes
-        dtype = values.access.buffers[store.buffer].dtype
+    def _put(self, store: Store, value: Value, dtype: str) -> None:
+        """Store a value, which is an element, or a pair of them, of each lane."""
+        values, lanes, size = self.values, self.values.lanes, 2 if dtype == PAIR else 1
         mask = lanes.mask((0, 0)) if lanes is not None else None
         step = values.lane_step(store.buffer, store.at)
-        if step not in (0, 1):
+        if step not in (0, size):
             pointers = values.pointers(store.buffer, store.at, step, (0, 0))
             scatter(values.function, values.splat(value), pointers, dtype, mask)
             return
         pointer = values.pointer(store.buffer, store.at, (0, 0))
         count = 1
-        if step == 1 and lanes is not None:
+        if step == size and lanes is not None:
             value, count = values.splat(value), lanes.count
         elif lane_count(value.type) > 1:  # several lanes, one place: only the first is a point
             value = values.function.emit(element_type(value.type), f"extractelement {value}, i64 0")

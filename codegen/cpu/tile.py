@@ -159,20 +159,21 @@ def _tile(
                 accumulators[total.name, same] = start(values, total, lane_count(result.type))
             accumulators[total.name, (i, j)] = accumulators[total.name, same]
     distinct = {a.variable: (cell, a) for (_, cell), a in reversed(accumulators.items())}
-    every = {total.name: terms(values, total) for total in reduce.sums}
+    every = {total.name: values.access.groups(terms(values, total)) for total in reduce.sums}
 
     def order(item: tuple[Cell, Accumulator]) -> tuple[int, ...]:
         (row, vector), accumulator = item
         return (vector, list(every).index(accumulator.total.name), row) if by_vector else (row, vector)
 
     with points(values, reduce, reduce.dims, ranges):
-        # Term by term, and row by row: what a row broadcasts is used up before the next is loaded, and takes one
-        # register; or else what all rows broadcast is held, and a vector is used up before the next is loaded.
+        # Group by group of terms, and row by row: what a row broadcasts is used up before the next is loaded, and takes
+        # one register; or else what all rows broadcast is held, and a vector is used up before the next is loaded.
         guarded = values.lanes is not None and values.lanes.guarded
         for k in range(max(map(len, every.values()))):
             for cell, accumulator in sorted(distinct.values(), key=order):
-                for term in every[accumulator.total.name][k : k + 1]:
-                    add(values, accumulator, term, cell, guarded)
+                for group in every[accumulator.total.name][k : k + 1]:
+                    for term in group:
+                        add(values, accumulator, term, cell, guarded)
     for (name, cell), accumulator in accumulators.items():
         place, sum = values.place_of(results[name], cell), f.get(accumulator.variable, accumulator.type)
         if in_pieces:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from graphc.codegen.access import Access, coefficient, substitute
+from graphc.codegen.access import MEMORY, Access, Pair, coefficient, substitute
 from graphc.codegen.llvm.builder import Block, Function, Value, i64, lane_count, quoted, vector_type
 from graphc.codegen.llvm.functions import STORAGE, Functions, constant
-from graphc.codegen.llvm.memory import gather, read
+from graphc.codegen.llvm.half_precision import half_of_pair
+from graphc.codegen.llvm.memory import PAIR, gather, read
 from graphc.codegen.program import Call, Const, Dim, Index, Load, Ref, Scalar, Size
 from graphc.scalar import holds
 
@@ -284,11 +285,29 @@ class Values:
         step = self.lane_step(load.buffer, load.at) if vector else 0
         if step in (0, 1):
             return self._read(load, step == 1, cell)
+        half = self.access.half(load.buffer, load.at) if step == 2 and load.when is None else None
+        if half is not None:
+            return half_of_pair(self.function, self.pair(half[0], cell), half[1])
         assert self.lanes is not None
         mask = self.lanes.mask(cell)
         if load.when is not None:
             mask = self._both(mask, self.value(load.when, cell))
         return gather(self.function, self.pointers(load.buffer, load.at, step, cell), self._stored(load.buffer), mask)
+
+    def pair(self, pair: Pair, cell: Cell) -> Value:
+        """A pair of neighbours in bfloat16, in each lane or one for all: what reads both of its halves shares it."""
+        f, lanes, buffer, at = self.function, self.lanes, pair.buffer, pair.at
+        mask, step = None if lanes is None else lanes.mask(cell), self.lane_step(buffer, at)
+
+        def make() -> Value:
+            if step == 0 or lanes is None:
+                return read(f, self.pointer(buffer, at, cell), PAIR, 1, None)
+            if step == 2:
+                return read(f, self.pointer(buffer, at, cell), PAIR, lanes.count, mask)
+            return gather(f, self.pointers(buffer, at, step, cell), PAIR, mask)
+
+        dependence = frozenset({MEMORY}).union(*map(self.access.dependence, at))
+        return self.place((PAIR, pair), dependence, cell, make)
 
     def pointers(self, buffer: str, at: tuple[Scalar, ...], step: int | None, cell: Cell) -> Value:
         """The address of every lane."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from graphc.codegen.llvm.builder import Function, Value, element_type, lane_count, vector_type
 from graphc.codegen.llvm.vector_expressions import Body, Vector, select
 
-__all__ = ["rounded", "widened"]
+__all__ = ["half_of_pair", "rounded", "widened"]
 
 _SIGN = 1 << 31
 _INFINITY = 0x7F800000  # the bits of a float32; those of a NaN are more
@@ -28,6 +28,13 @@ def widened(f: Function, bits: Value, dtype: str) -> Value:
         return f.convert("fpext", f.convert("bitcast", bits, native), "float")
     formula = _from_float16 if dtype == "float16" else _from_bfloat16
     return _value(formula(_vector(f, f.convert("zext", bits, "i32"))).as_float())
+
+
+def half_of_pair(f: Function, pairs: Value, half: int) -> Value:
+    """float32 values from pairs of bfloat16, each a word (i32): the first or the second ones. The first in memory is
+    the lower half of its word."""
+    bits = _vector(f, pairs)
+    return _value((bits << 16 if half == 0 else bits & ~0xFFFF).as_float())
 
 
 def rounded(f: Function, value: Value, dtype: str) -> Value:

@@ -2,7 +2,8 @@
 
 In: addresses and masks. Out: values as registers hold them. A bool takes a byte in memory and a bit in a register; a
 float16 or a bfloat16 is a float32 in a register, and is rounded when it is put.
-Vectors are aligned like their elements, since the caller's arrays are.
+Vectors are aligned like their elements, since the caller's arrays are. Two bfloat16 side by side can be moved as a
+`PAIR`, which is a word in a register; `graphc.codegen.llvm.half_precision` takes it apart.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from graphc.codegen.llvm.functions import STORAGE
 from graphc.codegen.llvm.half_precision import rounded, widened
 from graphc.scalar import STORED
 
-__all__ = ["gather", "read", "scatter", "write"]
+__all__ = ["PAIR", "gather", "read", "scatter", "write"]
+
+PAIR = "pair"
 
 
 def read(f: Function, pointer: Value, dtype: str, lanes: int, mask: Value | None) -> Value:
     """`lanes` neighbouring elements. Lanes whose mask is false touch no memory and give 0."""
-    element, align = STORAGE[dtype]
+    element, align = _memory(dtype)
     type = vector_type(element, lanes)
     if mask is None:
         return _from_memory(f, f.get(pointer, type, align), dtype)
@@ -28,7 +31,7 @@ def read(f: Function, pointer: Value, dtype: str, lanes: int, mask: Value | None
 
 def gather(f: Function, pointers: Value, dtype: str, mask: Value | None) -> Value:
     """The element at each of a vector of addresses. Lanes whose mask is false touch no memory and give 0."""
-    element, align = STORAGE[dtype]
+    element, align = _memory(dtype)
     lanes = lane_count(pointers.type)
     type = vector_type(element, lanes)
     name = f"llvm.masked.gather.{mangled(type)}.{mangled(pointers.type)}"
@@ -39,7 +42,7 @@ def gather(f: Function, pointers: Value, dtype: str, mask: Value | None) -> Valu
 def write(f: Function, value: Value, pointer: Value, dtype: str, mask: Value | None) -> None:
     """Stores neighbouring elements: all, or those whose mask is true."""
     stored = _to_memory(f, value, dtype)
-    align = STORAGE[dtype][1]
+    _, align = _memory(dtype)
     if mask is None:
         f.put(stored, pointer, align)
     else:
@@ -51,7 +54,12 @@ def scatter(f: Function, value: Value, pointers: Value, dtype: str, mask: Value 
     stored = _to_memory(f, value, dtype)
     name = f"llvm.masked.scatter.{mangled(stored.type)}.{mangled(pointers.type)}"
     chosen = mask or _every(lane_count(pointers.type))
-    f.run(name, stored, pointers, Value(str(STORAGE[dtype][1]), "i32"), chosen)
+    f.run(name, stored, pointers, Value(str(_memory(dtype)[1]), "i32"), chosen)
+
+
+def _memory(dtype: str) -> tuple[str, int]:
+    """The type of an element in memory, and its alignment."""
+    return ("i32", STORAGE["bfloat16"][1]) if dtype == PAIR else STORAGE[dtype]
 
 
 def _every(lanes: int) -> Value:

@@ -22,7 +22,8 @@ _LOAD = 0.1  # what a vector load costs beside, to decide between equals
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One point of a reduction, for all points of its kernel: so many `sums`, of so many `products` together.
+    """One point of a reduction, for all points of its kernel: so many `sums`, of so many `products` in all. A sum takes
+    `together` of them in at once.
 
     `loads` says of each operand whether it varies with the row, and whether with the vector. `heights` and `widths` are
     the lengths to plan for, in rows and in vectors. There are so many vector `registers`, of so many `bytes` each.
@@ -36,6 +37,7 @@ class Step:
     tested: bool
     registers: int
     bytes: int
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,9 @@ class Tile:
 def best_tile(step: Step) -> Tile:
     """The tile with the fewest cycles a point whose accumulators and operands fit the registers."""
     budget = step.registers * 3 // 4
-    shared = -(-sum(by_lane and not by_row for by_row, by_lane in step.loads) // _terms(step))
-    broadcast = -(-sum(by_row and not by_lane for by_row, by_lane in step.loads) // _terms(step))
+    groups = -(-_terms(step) // step.together)
+    shared = -(-sum(by_lane and not by_row for by_row, by_lane in step.loads) // groups)
+    broadcast = -(-sum(by_row and not by_lane for by_row, by_lane in step.loads) // groups)
     tiles = [
         Tile(rows, vectors, rows * broadcast < vectors * shared, _cost(step, rows, vectors))
         for rows in range(1, min(budget // step.sums, max(step.heights)) + 1)

@@ -321,6 +321,7 @@ def _step(
 ) -> Step:
     """What a step of the kernel's reductions asks of a tile. Where the length of a dimension is not known, typical ones
     are planned for."""
+    groups = [access.groups(access.terms(total.value)) for reduce in reduces for total in reduce.sums]
     return Step(
         max(len(reduce.sums) for reduce in reduces),
         max(sum(1 for total in reduce.sums for _ in access.terms(total.value)) for reduce in reduces),
@@ -336,6 +337,7 @@ def _step(
         any(reduce.when is not None for reduce in reduces),
         target.vector_registers,
         target.vector_bits // 8,
+        max(len(group) for every in groups for group in every),
     )
 
 

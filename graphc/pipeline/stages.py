@@ -2,7 +2,7 @@
 
     verify → prepare → lookahead → schedule → fuse → lower → plan → [chunk]
         → scatter → merge_sums → materialize → split → layout → pad → predicate → split_reduction → fission
-        → vector_epilogues → pack → collapse → reorder → share_buffers
+        → vector_epilogues → pack → pairs → collapse → reorder → share_buffers
 
 Each stage is a pure function of the one before, and the Program is checked before code is made of it.
 """
@@ -24,6 +24,7 @@ from graphc.codegen.passes.materialize import materialize
 from graphc.codegen.passes.merge_sums import merge_sums
 from graphc.codegen.passes.pack import pack
 from graphc.codegen.passes.padding import pad
+from graphc.codegen.passes.pairs import pairs
 from graphc.codegen.passes.predication import predicate
 from graphc.codegen.passes.scatter import scatter
 from graphc.codegen.passes.split import split
@@ -82,6 +83,7 @@ ARRANGING: tuple[Callable[[Program], Program], ...] = (
     fission,  # kernels are what their tiles can hold: before pack, which lays operands out for the tiles
     vector_epilogues,  # what is made of horizontal sums runs in vectors: before pack, which asks what does
     pack,  # operands lie in panels
+    pairs,  # those in bfloat16 two by two
     collapse,  # dims that are walked together are one: once all addresses are known
     reorder,  # statements in the order that needs the least memory
 )

@@ -28,13 +28,14 @@ class StateRead:
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """`count` products over `length` elements, added up in so many `accumulators`, in one pass. All of them read
-    `shared`, if anything."""
+    """`count` products over `length` elements, `together` of these at a time, added up in so many `accumulators`, in one
+    pass. All of them read `shared`, if anything."""
 
     count: int
     accumulators: int
     length: str
     shared: tuple[str, ...]
+    together: int = 1
 
     def __str__(self) -> str:
         if not self.count:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from graphc.codegen.access import Access
 from graphc.codegen.program import Kernel, Let, Loop, Program, Reduce, Ring, Scalar, Statement, Store, kernels
 from graphc.codegen.uses import loads, store_counts, stored, terms
 from graphc.errors import Location
 from graphc.reporting.explanation import Kept, KernelWork, Products
-from graphc.scalar import Call, Load, Ref, Size, walk
+from graphc.scalar import Call, Load, Ref, Size, call, index, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,22 @@ class LoopSummary:
         operations = sum(_is_operation(part) for scalar in applied for part in walk(scalar))
         stores = tuple(dict.fromkeys(store.buffer for store in kernel.stores))
         lines = tuple(self.lines[name] for name in stores if name in self.lines)
-        return KernelWork(kernel.name, tuple(map(self._products, kernel.reduces)), operations, stores, lines)
+        access = Access(kernel, self.program)
+        products = tuple(self._products(reduce, access) for reduce in kernel.reduces)
+        return KernelWork(kernel.name, products, operations, stores, lines)
 
-    def _products(self, reduce: Reduce) -> Products:
+    def _products(self, reduce: Reduce, access: Access) -> Products:
         lets = {let.name: let.value for let in reduce.body}
-        added = [term for total in reduce.sums for term in terms(total.value, lets)]
+        groups = [group for total in reduce.sums for group in access.groups(terms(total.value, lets))]
+        added, together = [group[0] for group in groups], max(map(len, groups))
         count = sum(isinstance(term, Call) and term.fn == "mul" for term in added)
         read = [dict.fromkeys(self.source(load.buffer) for load in _loads(term, lets)) for term in added]
         shared = [name for name in read[0] if len(read) > 1 and all(name in other for other in read)]
-        length = " × ".join(_words(dim.extent) for dim in reduce.dims)
-        return Products(count, len(reduce.sums), length, tuple(shared))
+        extents = [dim.extent for dim in reduce.dims]
+        if together > 1:
+            extents[-1] = call("mul", index(together), extents[-1])
+        length = " × ".join(map(_words, extents))
+        return Products(count, len(reduce.sums), length, tuple(shared), together)
 
     def memory(self, loop: Loop) -> Iterator[Kept]:
         """What the loop stores."""
@@ -101,6 +108,9 @@ def _copies(program: Program) -> Iterator[tuple[str, str]]:
             case Kernel(dims=dims, body=(), stores=(Store(copy, _, Load(source, at)),)):
                 whole = sorted(str(subscript) for subscript in at) == sorted(dim.index for dim in dims)
                 if whole and stores[copy] == 1 and program.buffer(copy).kind == "temp":
+                    yield copy, source
+            case Kernel(body=(), stores=(Store(copy, _, Load(source)), _)):
+                if Access(kernel, program).copied_pair(kernel.stores) and stores[copy] == 2:
                     yield copy, source
 
 

@@ -46,4 +46,4 @@ class Words:
         points = points_of(statement.dims, sizes)
         products = self.summary.work(statement).products
         lengths = [points_of(reduce.dims, sizes) for reduce in statement.reduces]
-        return 2.0 * points * sum(p.count * length for p, length in zip(products, lengths, strict=True))
+        return 2.0 * points * sum(p.count * p.together * length for p, length in zip(products, lengths, strict=True))
