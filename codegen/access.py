@@ -7,8 +7,8 @@ so that they agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from graphc.codegen.program import (
     Buffer,
@@ -25,7 +25,7 @@ from graphc.codegen.program import (
     Store,
 )
 from graphc.codegen.uses import terms
-from graphc.scalar import call, index
+from graphc.scalar import call, index, map_loads
 
 __all__ = ["MEMORY", "Access", "Pair", "coefficient", "offset", "substitute"]
 
@@ -122,6 +122,25 @@ class Access:
                 groups.append([term])
             before = pairs
         return groups
+
+    def are_halves(self, first: Scalar, second: Scalar) -> bool:
+        """Whether two scalars are the same but that one loads the first and the other the second halves of pairs."""
+        first, pairs = self.resolve(first), True
+
+        def second_half(load: Load) -> Load:
+            nonlocal pairs
+            half = self.half(load.buffer, load.at)
+            pairs = pairs and half is not None and half[1] == 0
+            return replace(load, at=(*load.at[:-1], call("add", load.at[-1], index(1))))
+
+        return map_loads(first, second_half) == self.resolve(second) and pairs and first != self.resolve(second)
+
+    def factors(self, group: Sequence[Scalar]) -> tuple[tuple[Scalar, Scalar], ...] | None:
+        """Of two terms that are products of pairs, the halves of each factor. None for other terms."""
+        match group:
+            case [Call("mul", (a, b), "float32"), Call("mul", (c, d), "float32")]:
+                return ((a, c), (b, d)) if self.are_halves(a, c) and self.are_halves(b, d) else None
+        return None
 
     def copied_pair(self, stores: tuple[Store, ...]) -> tuple[Pair, Pair] | None:
         """From where to where, if two stores do nothing but copy both halves of a pair."""

@@ -20,8 +20,8 @@ _X86_LEVELS = {
     "x86-64-v4": "avx512f avx2 fma f16c",
     "skylake-avx512": "avx512f avx2 fma f16c",
     "icelake-server": "avx512f avx2 fma f16c",
-    "sapphirerapids": "avx512f avx2 fma f16c",
-    "znver4": "avx512f avx2 fma f16c",
+    "sapphirerapids": "avx512f avx2 fma f16c avx512bf16",
+    "znver4": "avx512f avx2 fma f16c avx512bf16",
 }
 
 
@@ -106,6 +106,11 @@ class Target:
         if self.is_x86:
             return self.has("f16c")
         return self.architecture.startswith(("aarch64", "arm64", "nvptx"))
+
+    @property
+    def has_dot(self) -> bool:
+        """Whether one instruction adds two products of bfloat16s to the float32 in each lane of a whole register."""
+        return self.vector_bits == 512 and self.has("avx512bf16")
 
     def lanes(self, bytes_per_lane: int) -> int:
         """How many elements of the given size one vector register holds: at least one."""

@@ -8,7 +8,7 @@ depends on nothing but the lane count. Here is what both are made of, and the ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -24,6 +24,7 @@ __all__ = [
     "Accumulator",
     "Accumulators",
     "add",
+    "add_group",
     "bind",
     "combine",
     "horizontal",
@@ -182,8 +183,30 @@ def add(values: Values, accumulator: Accumulator, term: Scalar, cell: Cell, mask
         new = _plus(values, old, term, cell)
     else:
         new = combine(values, total, old, f.splat(values.value(term, cell), lanes))
+    _keep(values, accumulator, old, new, cell, masked)
+
+
+def _keep(values: Values, accumulator: Accumulator, old: Value, new: Value, cell: Cell, masked: bool) -> None:
+    """Put a new value into an accumulator, in the lanes that count."""
     mask = values.lanes.mask(cell) if masked and values.lanes is not None else None
-    f.put(new if mask is None or lanes == 1 else f.select(mask, new, old), accumulator.variable)
+    chosen = new if mask is None or lane_count(new.type) == 1 else values.function.select(mask, new, old)
+    values.function.put(chosen, accumulator.variable)
+
+
+def add_group(values: Values, accumulator: Accumulator, group: Sequence[Scalar], cell: Cell, masked: bool) -> None:
+    """Take several terms at one cell into its accumulator: by one instruction, if they are two products of pairs in
+    bfloat16 and the machine has it."""
+    target, lanes = values.functions.target, lane_count(accumulator.type)
+    factors = values.access.factors(group) if target.has_dot and lanes == target.lanes(4) else None
+    words = [values.halves(*halves, cell) for halves in factors or ()]
+    if len(words) != 2 or None in words:
+        for term in group:
+            add(values, accumulator, term, cell, masked)
+        return
+    f = values.function
+    old = f.get(accumulator.variable, accumulator.type)
+    a, b = (f.splat(word, lanes) for word in words if word is not None)
+    _keep(values, accumulator, old, values.functions.dot(a, b, old), cell, masked)
 
 
 def _plus(values: Values, sum: Value, scalar: Scalar, cell: Cell) -> Value:

@@ -14,7 +14,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from graphc.codegen.cpu.reduce import Accumulator, Accumulators, add, bind, combine, identity, points, start, terms
+from graphc.codegen.cpu.reduce import (
+    Accumulator,
+    Accumulators,
+    add_group,
+    bind,
+    combine,
+    identity,
+    points,
+    start,
+    terms,
+)
 from graphc.codegen.cpu.values import Cell, Result, Values
 from graphc.codegen.lengths import length_of
 from graphc.codegen.llvm.builder import Value, i64, lane_count, vector_type
@@ -172,8 +182,7 @@ def _tile(
         for k in range(max(map(len, every.values()))):
             for cell, accumulator in sorted(distinct.values(), key=order):
                 for group in every[accumulator.total.name][k : k + 1]:
-                    for term in group:
-                        add(values, accumulator, term, cell, guarded)
+                    add_group(values, accumulator, group, cell, guarded)
     for (name, cell), accumulator in accumulators.items():
         place, sum = values.place_of(results[name], cell), f.get(accumulator.variable, accumulator.type)
         if in_pieces:

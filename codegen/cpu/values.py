@@ -309,6 +309,16 @@ class Values:
         dependence = frozenset({MEMORY}).union(*map(self.access.dependence, at))
         return self.place((PAIR, pair), dependence, cell, make)
 
+    def halves(self, first: Scalar, second: Scalar, cell: Cell) -> Value | None:
+        """Two scalars that are the halves of a pair, as one word; None if they are not read so."""
+        first = self.access.resolve(first)
+        if isinstance(first, Load) and first.when is None:
+            return self.pair(Pair(first.buffer, first.at), cell)
+        if self._pointed(first) != 0:
+            return None
+        make = lambda: self._read(first, False, cell, PAIR)  # noqa: E731
+        return self.place((PAIR, first), self.access.dependence(first), cell, make)
+
     def pointers(self, buffer: str, at: tuple[Scalar, ...], step: int | None, cell: Cell) -> Value:
         """The address of every lane."""
         f, element = self.function, STORAGE[self._stored(buffer)][0]
@@ -323,11 +333,12 @@ class Values:
         element = STORAGE[self._stored(buffer)][0]
         return self._move(self._base(buffer, at, cell), element, cell)
 
-    def _read(self, scalar: Scalar, vector: bool, cell: Cell) -> Value:
-        """A load, or a choice between loads, of one element or of neighbouring ones."""
+    def _read(self, scalar: Scalar, vector: bool, cell: Cell, unit: str | None = None) -> Value:
+        """A load, or a choice between loads, of one element or of neighbouring ones; or of such a `unit`."""
         f, dtype = self.function, self._dtype(scalar)
         assert dtype is not None
         pointer = self._move(self._address(scalar, dtype, cell), STORAGE[dtype][0], cell)
+        dtype = unit or dtype
         lanes, when = self.lanes, scalar.when if isinstance(scalar, Load) else None
         if lanes is None:
             return read(f, pointer, dtype, 1, None)

@@ -110,6 +110,12 @@ class Functions:
             return self.function.intrinsic("fma", a, b, total)
         return self.function.binary("fadd", total, self.function.binary("fmul", a, b))
 
+    def dot(self, a: Value, b: Value, total: Value) -> Value:
+        """total + a₁·b₁ + a₀·b₀, of pairs of bfloat16, each pair a word; rounded after each addition."""
+        f, lanes = self.function, lane_count(total.type)
+        x, y = (f.emit(f"<{2 * lanes} x bfloat>", f"bitcast {word} to <{2 * lanes} x bfloat>") for word in (a, b))
+        return f.call(total.type, f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}", total, x, y)
+
     def extreme(self, fn: str, a: Value, b: Value) -> Value:
         """The larger or the smaller of two. Of floats it is NaN if either is."""
         f = self.function

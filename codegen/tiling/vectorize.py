@@ -275,10 +275,10 @@ def _loads(values: Iterable[Scalar], access: Access) -> Iterator[Load]:
         yield from access.loads(value, seen)
 
 
-def _reduce_loads(reduce: Reduce, access: Access) -> list[Load]:
-    """The distinct loads that vary along a reduction."""
+def _reduce_loads(reduce: Reduce, access: Access, values: Iterable[Scalar] = ()) -> list[Load]:
+    """The distinct loads that vary along a reduction, in all that it adds up or in these `values` alone."""
     bound = {dim.index for dim in reduce.dims}
-    every = dict.fromkeys(_loads((total.value for total in reduce.sums), access))
+    every = dict.fromkeys(_loads(values or (total.value for total in reduce.sums), access))
     return [load for load in every if not bound.isdisjoint(access.dependence(load))]
 
 
@@ -321,15 +321,18 @@ def _step(
 ) -> Step:
     """What a step of the kernel's reductions asks of a tile. Where the length of a dimension is not known, typical ones
     are planned for."""
-    groups = [access.groups(access.terms(total.value)) for reduce in reduces for total in reduce.sums]
+    groups = [[g for total in r.sums for g in access.groups(access.terms(total.value))] for r in reduces]
+    if target.has_dot:  # one instruction, and one load of each operand, for two products of pairs
+        groups = [[g[:1] if access.factors(g) else g for g in every] for every in groups]
+    taken = [[term for group in every for term in group] for every in groups]
     return Step(
         max(len(reduce.sums) for reduce in reduces),
-        max(sum(1 for total in reduce.sums for _ in access.terms(total.value)) for reduce in reduces),
+        max(map(len, taken)),
         tuple(
             sorted(
                 (row in access.dependence(load), vector in access.dependence(load))
-                for reduce in reduces
-                for load in _reduce_loads(reduce, access)
+                for reduce, values in zip(reduces, taken, strict=True)
+                for load in _reduce_loads(reduce, access, values)
             )
         ),
         (1,) if row is None else _lengths(_extent(kernel, row)),
