@@ -24,7 +24,9 @@ from tests.test_cpu import TARGETS, N, T, at, check, dims, k, n, one_sum, produc
 AVX512 = Target("x86_64-unknown-linux-gnu", "skylake-avx512")
 
 
-def twice(terms: int, columns: int, rows: Scalar | int = N, weights: str = "bfloat16") -> Program:
+def twice(
+    terms: int, columns: int, rows: Scalar | int = N, weights: str = "bfloat16", values: str = "float32"
+) -> Program:
     """Two sums over one k that share a name, then one of the other dim of the same weights, for T times N rows."""
     shared = Let("a", call("max", at("x", t, n, k), at("x", t, n, index(0))))
     both = (
@@ -45,7 +47,7 @@ def twice(terms: int, columns: int, rows: Scalar | int = N, weights: str = "bflo
     )
     return program(
         [
-            ("input", "x", "float32", (T, rows, terms)),
+            ("input", "x", values, (T, rows, terms)),
             ("param", "W", weights, (columns, terms)),
             ("param", "V", weights, (columns, terms)),
             ("output", "h", "float32", (T, rows, columns)),
@@ -65,9 +67,11 @@ extents = st.sampled_from([1, 2, 4, 7, 16, 17, 18, 32, 34, 48, 66, 130, 200])
 
 @pytest.mark.parametrize("target", TARGETS)
 @settings(max_examples=25)
-@given(extents, extents, st.sampled_from([1, 2, 3, 7, 8]), st.booleans())
-def test_the_program_with_pairs_computes_the_same(target: str, terms: int, columns: int, rows: int, end: bool) -> None:
-    made = pairs(pack(twice(terms, columns)))
+@given(extents, extents, st.sampled_from([1, 2, 3, 7, 8]), st.sampled_from(["float32", "bfloat16"]), st.booleans())
+def test_the_program_with_pairs_computes_the_same(
+    target: str, terms: int, columns: int, rows: int, values: str, end: bool
+) -> None:
+    made = pairs(pack(twice(terms, columns, values=values)))
     verify(made)
     check(made, {"N": rows, "T": 2, "K": 0, "U": 0}, target=TARGETS[target], at_end=end)
 
@@ -121,26 +125,64 @@ def test_code_reads_words_and_packs_words() -> None:
     assert "vpmovzxwd" not in function[0]
 
 
+def test_products_of_pairs_are_one_instruction() -> None:
+    """Also where one factor is the state before, chosen between memory and zero; not without the instruction."""
+
+    def assembly(cpu: str, dtype: str) -> str:
+        g = gc.Graph("cell")
+        t, n = g.axis("t"), g.axis("n")
+        h = g.state("h", (64,), over=(t, n), dtype=dtype)
+        h[t] = gc.tanh(g.param("U", (64, 64), dtype="bfloat16") @ h[t - 1] + g.input("x", (64,), over=(t, n))[t])
+        g.output("h", h)
+        return gc.emit(g, triple="x86_64-unknown-linux-gnu", arch=cpu).assembly
+
+    for cpu, dtype, expected in (
+        ("znver4", "bfloat16", True),
+        ("sapphirerapids", "bfloat16", True),
+        ("znver4", "float32", False),
+        ("skylake-avx512", "bfloat16", False),
+        ("x86-64-v3", "bfloat16", False),
+    ):
+        assert ("vdpbf16ps" in assembly(cpu, dtype)) == expected, (cpu, dtype)
+
+
+def test_special_values_pass_through_pairs() -> None:
+    """Infinities, NaN and numbers of both signs, in either half."""
+    g = gc.Graph("product")
+    n = g.axis("n")
+    x = g.input("x", (64,), over=n, dtype="bfloat16")
+    g.output("y", g.param("W", (48, 64), dtype="bfloat16") @ x)
+    rng = np.random.default_rng(0)
+    W, x = (rng.normal(size=shape).astype(ml_dtypes.bfloat16) for shape in ((48, 64), (48, 64)))
+    specials = [np.inf, -np.inf, np.nan, 1e37, -0.0, 1.2e-38]
+    for row, special in enumerate(specials):
+        W[row, row], W[row + 6, row + 1], x[row + 20, row], x[row + 30, row + 1] = 4 * (special,)
+    with np.errstate(all="ignore"):
+        expected = gc.interpret(g, W=W, x=x)["y"]
+    np.testing.assert_allclose(gc.compile(g)(W=W, x=x)["y"], expected, rtol=1e-5, atol=1e-5)
+
+
 @settings(max_examples=40)
 @given(
     st.integers(1, 70),
     st.integers(1, 40).map(lambda half: 2 * half),
     st.integers(1, 9),
     st.integers(1, 3),
+    st.sampled_from(["float32", "bfloat16"]),
 )
-def test_products_with_weights_in_bfloat16(units: int, inputs: int, rows: int, threads: int) -> None:
-    """Compiled, frozen or not, they are the interpreter's: the weights are what bfloat16 holds, the rest is float32."""
+def test_products_with_weights_in_bfloat16(units: int, inputs: int, rows: int, threads: int, dtype: str) -> None:
+    """Compiled, frozen or not, they are the interpreter's: operands are what memory holds, the rest is float32."""
     g = gc.Graph("product")
     n = g.axis("n")
     W = g.param("W", (units, inputs), dtype="bfloat16")
-    x = g.input("x", (inputs,), over=n)
+    x = g.input("x", (inputs,), over=n, dtype=dtype)
     g.output("y", W @ x)
     g.output("loss", gc.sum(gc.sum(gc.tanh(W @ x)), over=n))
     g = gc.grad(g, "loss", wrt=["W", "x"])
     rng = np.random.default_rng(units)
     arrays = {
         "W": rng.normal(size=(units, inputs)).astype(ml_dtypes.bfloat16),
-        "x": rng.normal(size=(rows, inputs)).astype("float32"),
+        "x": rng.normal(size=(rows, inputs)).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype),
     }
     expected, f = gc.interpret(g, **arrays), gc.compile(g, threads=threads)
     for found in (f(**arrays), f.freeze(W=arrays["W"])(x=arrays["x"])):

@@ -37,6 +37,7 @@ from graphc.runtime.freeze import check_unlimited, fixed_arrays, prologue_result
 from graphc.runtime.results import Results
 
 MOST_THREADS = 1024
+ON_CPU: tuple[Precision, ...] = ("float32", "bf16")  # the precisions of its products
 
 _loaded: Recent[Loaded] = Recent(256)
 
@@ -148,7 +149,12 @@ class Compiled:
 
 @overload
 def compile(
-    graph: Graph, target: Literal["cpu"] = ..., threads: int | None = ..., memory: str | int | None = ...
+    graph: Graph,
+    target: Literal["cpu"] = ...,
+    threads: int | None = ...,
+    memory: str | int | None = ...,
+    *,
+    precision: Precision = ...,
 ) -> Compiled: ...
 
 
@@ -194,14 +200,14 @@ def compile(
     check_options(
         target,
         for_cpu={"threads": threads},
-        for_cuda={"device": device, "precision": None if precision == "float32" else precision},
+        for_cuda={"device": device, "precision": None if precision in ON_CPU else precision},
     )
     limit = None if memory is None else parse_bytes(memory)
     if target == "cuda":
         return CompiledCuda(stages(graph), device or nvidia_device(), precision, limit)
     if threads is not None and not (is_whole(threads) and 1 <= threads <= MOST_THREADS):
         raise GraphError(f"threads is a whole number from 1 to {MOST_THREADS}, or None for one a core; got {threads!r}")
-    return Compiled(stages(graph), threads, limit)
+    return Compiled(stages(graph, precision), threads, limit)
 
 
 def load(program: Program) -> Loaded:

@@ -2,7 +2,7 @@
 
     verify → prepare → lookahead → schedule → fuse → lower → plan → [chunk]
         → scatter → merge_sums → materialize → split → layout → pad → predicate → split_reduction → fission
-        → vector_epilogues → pack → pairs → collapse → reorder → share_buffers
+        → vector_epilogues → [round_operands] → pack → pairs → collapse → reorder → share_buffers
 
 Each stage is a pure function of the one before, and the Program is checked before code is made of it.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from graphc.checks.verify import verify
+from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.memory.buffer_sharing import share_buffers
 from graphc.codegen.memory.chunk import Chunked, chunk, loop_axes
 from graphc.codegen.memory.plan import plan
@@ -26,6 +27,7 @@ from graphc.codegen.passes.pack import pack
 from graphc.codegen.passes.padding import pad
 from graphc.codegen.passes.pairs import pairs
 from graphc.codegen.passes.predication import predicate
+from graphc.codegen.passes.round_operands import round_operands
 from graphc.codegen.passes.scatter import scatter
 from graphc.codegen.passes.split import split
 from graphc.codegen.passes.split_reduction import split_reduction
@@ -52,23 +54,24 @@ class Stages:
     planned: Program
     arranged: Program  # what each kernel stores still has a place of its own
     program: Program
+    precision: Precision
 
 
-def stages(graph: Graph) -> Stages:
-    """Everything up to the Program."""
+def stages(graph: Graph, precision: Precision = "float32") -> Stages:
+    """Everything up to the Program, with the `precision` of its products."""
     verify(graph)
     prepared = prepare(graph)
     scheduled = schedule(lookahead(prepared).graph)
     lowered = lower(scheduled)
     planned = plan(lowered.program)
-    arranged = _arranged(planned)
-    return Stages(graph, prepared, scheduled, lowered, planned, arranged, _placed(arranged))
+    arranged = _arranged(planned, precision)
+    return Stages(graph, prepared, scheduled, lowered, planned, arranged, _placed(arranged), precision)
 
 
 def in_chunks(made: Stages) -> tuple[Chunked, ...]:
     """The program in chunks of each axis that it loops over."""
     versions = (chunk(made.planned, axis) for axis in loop_axes(made.planned))
-    return tuple(replace(version, program=_placed(_arranged(version.program))) for version in versions)
+    return tuple(replace(version, program=_placed(_arranged(version.program, made.precision))) for version in versions)
 
 
 ARRANGING: tuple[Callable[[Program], Program], ...] = (
@@ -82,6 +85,7 @@ ARRANGING: tuple[Callable[[Program], Program], ...] = (
     split_reduction,  # sums with few results get points that threads can share
     fission,  # kernels are what their tiles can hold: before pack, which lays operands out for the tiles
     vector_epilogues,  # what is made of horizontal sums runs in vectors: before pack, which asks what does
+    round_operands,  # if products are to be in bfloat16: once it is known what they read, before that is laid out
     pack,  # operands lie in panels
     pairs,  # those in bfloat16 two by two
     collapse,  # dims that are walked together are one: once all addresses are known
@@ -89,9 +93,10 @@ ARRANGING: tuple[Callable[[Program], Program], ...] = (
 )
 
 
-def _arranged(program: Program) -> Program:
+def _arranged(program: Program, precision: Precision) -> Program:
     for change in ARRANGING:
-        program = change(program)
+        if change is not round_operands or precision == "bf16":
+            program = change(program)
     return program
 
 

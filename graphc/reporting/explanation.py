@@ -28,8 +28,8 @@ class StateRead:
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """`count` products over `length` elements, `together` of these at a time, added up in so many `accumulators`, in one
-    pass. All of them read `shared`, if anything."""
+    """`count` products over `length` elements, `together` of these at a time, added up in so many `accumulators`, in
+    one pass. All of them read `shared`, if anything."""
 
     count: int
     accumulators: int
