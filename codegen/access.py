@@ -8,7 +8,7 @@ so that they agree.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.codegen.program import (
     Buffer,
@@ -27,18 +27,10 @@ from graphc.codegen.program import (
 from graphc.codegen.uses import terms
 from graphc.scalar import call, index, map_loads
 
-__all__ = ["MEMORY", "Access", "Pair", "coefficient", "offset", "substitute"]
+__all__ = ["MEMORY", "Access", "coefficient", "offset", "substitute"]
 
 # Stands among the indices a scalar depends on when computing it reads memory.
 MEMORY = "(memory)"
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two neighbours in memory, of which the first lies here."""
-
-    buffer: str
-    at: tuple[Scalar, ...]
 
 
 class Access:
@@ -91,10 +83,31 @@ class Access:
                 return (element, condition) if isinstance(element, Load) else (None, None)
         return None, None
 
-    def half(self, buffer: str, at: tuple[Scalar, ...]) -> tuple[Pair, int] | None:
-        """The pair of neighbours that an element in bfloat16 belongs to, and which of the two it is, 0 or 1. None if
-        rows of the buffer do not consist of pairs, or if the subscripts do not show which it is."""
-        declared = self.buffers[buffer]
+    def multiplied(self, term: Scalar) -> tuple[Load, Load] | None:
+        """The two elements that a term multiplies, each loaded where some condition holds, and 0 elsewhere; None if it
+        is something else."""
+        match self.resolve(term):
+            case Call("mul", (a, b)):
+                (left, _), (right, _) = self.loaded(a), self.loaded(b)
+                return None if left is None or right is None else (left, right)
+        return None
+
+    def half(self, scalar: Scalar) -> tuple[Scalar, int] | None:
+        """For a scalar that loads one of two neighbours in bfloat16, or chooses between such loads: what loads the
+        first of the two, and which it is itself, 0 or 1. None if it is something else, or hides which it is."""
+        halves: set[int | None] = set()
+
+        def first(load: Load) -> Load:
+            found = self._first(load)
+            halves.add(None if found is None else found[1])
+            return load if found is None else found[0]
+
+        made = map_loads(self.resolve(scalar), first)
+        half = halves.pop() if len(halves) == 1 else None
+        return None if half is None else (made, half)
+
+    def _first(self, load: Load) -> tuple[Load, int] | None:
+        declared, at = self.buffers[load.buffer], load.at
         if declared.dtype != "bfloat16" or not at:
             return None
         extent, last = declared.dims[-1], self.resolve(at[-1])
@@ -102,20 +115,24 @@ class Access:
             return None
         match last:
             case Const(place):
-                return Pair(buffer, (*at[:-1], index(int(place) // 2 * 2))), int(place) % 2
+                return replace(load, at=(*at[:-1], index(int(place) // 2 * 2))), int(place) % 2
             case Call("mul", (Const(2), _)):
-                return Pair(buffer, (*at[:-1], last)), 0
+                return replace(load, at=(*at[:-1], last)), 0
             case Call("add", (Call("mul", (Const(2), _)) as first, Const(1))):
-                return Pair(buffer, (*at[:-1], first)), 1
+                return replace(load, at=(*at[:-1], first)), 1
         return None
 
+    def whole(self, first: Scalar, second: Scalar) -> Scalar | None:
+        """What loads the first halves, if two scalars load the first and the second halves of the same pairs."""
+        low, high = self.half(first), self.half(second)
+        return None if low is None or high is None or (low[0], 1) != high or low[1] else low[0]
+
     def groups(self, terms: Iterable[Scalar]) -> list[list[Scalar]]:
-        """The terms of a sum, in groups of those that load the two halves of the same pairs."""
+        """The terms of a sum, in groups of those that load halves of the same pairs."""
         groups: list[list[Scalar]] = []
-        before: frozenset[Pair] = frozenset()
+        before: frozenset[Load] = frozenset()
         for term in terms:
-            halves = (self.half(load.buffer, load.at) for load in self.loads(term))
-            pairs = frozenset(half[0] for half in halves if half is not None)
+            pairs = frozenset(found[0] for load in self.loads(term) if (found := self._first(load)) is not None)
             if pairs and pairs == before:
                 groups[-1].append(term)
             else:
@@ -123,38 +140,21 @@ class Access:
             before = pairs
         return groups
 
-    def are_halves(self, first: Scalar, second: Scalar) -> bool:
-        """Whether two scalars are the same but that one loads the first and the other the second halves of pairs."""
-        first, pairs = self.resolve(first), True
-
-        def second_half(load: Load) -> Load:
-            nonlocal pairs
-            half = self.half(load.buffer, load.at)
-            pairs = pairs and half is not None and half[1] == 0
-            return replace(load, at=(*load.at[:-1], call("add", load.at[-1], index(1))))
-
-        return map_loads(first, second_half) == self.resolve(second) and pairs and first != self.resolve(second)
-
-    def factors(self, group: Sequence[Scalar]) -> tuple[tuple[Scalar, Scalar], ...] | None:
-        """Of two terms that are products of pairs, the halves of each factor. None for other terms."""
+    def factors(self, group: Sequence[Scalar]) -> tuple[Scalar, Scalar] | None:
+        """Of two terms that multiply pairs half by half: what loads the first halves of either factor."""
         match group:
             case [Call("mul", (a, b), "float32"), Call("mul", (c, d), "float32")]:
-                return ((a, c), (b, d)) if self.are_halves(a, c) and self.are_halves(b, d) else None
+                left, right = self.whole(a, c), self.whole(b, d)
+                return None if left is None or right is None else (left, right)
         return None
 
-    def copied_pair(self, stores: tuple[Store, ...]) -> tuple[Pair, Pair] | None:
-        """From where to where, if two stores do nothing but copy both halves of a pair."""
-        copied = set()
-        for store in stores:
-            load = self.resolve(store.value)
-            if not isinstance(load, Load) or load.when is not None or store.accumulate:
-                return None
-            source, goal = self.half(load.buffer, load.at), self.half(store.buffer, store.at)
-            if source is None or goal is None or source[1] != goal[1]:
-                return None
-            copied.add((source[0], goal[0], goal[1]))
-        pairs = {(source, goal) for source, goal, _ in copied}
-        return pairs.pop() if len(stores) == len(copied) == 2 and len(pairs) == 1 else None
+    def stored_pair(self, stores: Sequence[Store]) -> tuple[Scalar, ...] | None:
+        """Where the first half of a pair lies, if two stores fill its first half and its second."""
+        match stores:
+            case [Store(_, at, accumulate=False), Store(_, accumulate=False)]:
+                places = (Load(store.buffer, store.at, "float32") for store in stores)
+                return at if self.whole(*places) is not None else None
+        return None
 
     def stored(self, store: Store) -> Scalar:
         """The value that a store is given, without a rounding to the dtype of the buffer: storing rounds anyway."""

@@ -18,6 +18,7 @@ from graphc.codegen.cpu.tile import Block, places, tiled
 from graphc.codegen.cpu.values import Lanes, Values
 from graphc.codegen.llvm.builder import Function, Value, element_type, i64, lane_count, quoted
 from graphc.codegen.llvm.functions import Functions
+from graphc.codegen.llvm.half_precision import pair_of_halves
 from graphc.codegen.llvm.memory import PAIR, read, scatter, write
 from graphc.codegen.program import Dim, Kernel, Program, Store
 from graphc.codegen.target import Target
@@ -208,14 +209,21 @@ class _KernelEmitter:
     def _stores(self) -> None:
         """Compute all that the cell stores, then store it, as a store may overwrite what another's value reads."""
         values, access, stores = self.values, self.values.access, self.kernel.stores
-        copied = access.copied_pair(stores)
-        if copied is not None:
-            source, goal = copied
-            self._put(replace(stores[0], at=goal.at), values.pair(source, (0, 0)), PAIR)
+        if access.stored_pair(stores):
+            self._put(stores[0], self._pair(*stores), PAIR)
             return
         computed = [values.value(access.stored(store)) for store in stores]
         for store, value in zip(stores, computed, strict=True):
             self._put(store, value, access.buffers[store.buffer].dtype)
+
+    def _pair(self, low: Store, high: Store) -> Value:
+        """What two stores put side by side, as words: as it lies in memory, or rounded."""
+        values, access = self.values, self.values.access
+        first = access.whole(low.value, high.value)
+        word = None if first is None else values.pair(first, (0, 0))
+        if word is not None:
+            return word
+        return pair_of_halves(values.function, *(values.splat(values.value(access.stored(s))) for s in (low, high)))
 
     def _put(self, store: Store, value: Value, dtype: str) -> None:
         """Store a value, which is an element, or a pair of them, of each lane."""

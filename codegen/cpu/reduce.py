@@ -198,14 +198,14 @@ def add_group(values: Values, accumulator: Accumulator, group: Sequence[Scalar],
     bfloat16 and the machine has it."""
     target, lanes = values.functions.target, lane_count(accumulator.type)
     factors = values.access.factors(group) if target.has_dot and lanes == target.lanes(4) else None
-    words = [values.halves(*halves, cell) for halves in factors or ()]
-    if len(words) != 2 or None in words:
+    words = [word for factor in factors or () if (word := values.pair(factor, cell)) is not None]
+    if len(words) != 2:
         for term in group:
             add(values, accumulator, term, cell, masked)
         return
     f = values.function
     old = f.get(accumulator.variable, accumulator.type)
-    a, b = (f.splat(word, lanes) for word in words if word is not None)
+    a, b = (f.splat(word, lanes) for word in words)
     _keep(values, accumulator, old, values.functions.dot(a, b, old), cell, masked)
 
 

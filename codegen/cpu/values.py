@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from graphc.codegen.access import MEMORY, Access, Pair, coefficient, substitute
+from graphc.codegen.access import Access, coefficient, substitute
 from graphc.codegen.llvm.builder import Block, Function, Value, i64, lane_count, quoted, vector_type
 from graphc.codegen.llvm.functions import STORAGE, Functions, constant
 from graphc.codegen.llvm.half_precision import half_of_pair
@@ -229,6 +229,8 @@ class Values:
                 return self._load(scalar, cell, vector)
             case Call("select") if self.moving and self._pointed(scalar) in (0, 1):
                 return self._read(scalar, self._pointed(scalar) == 1 and vector, cell)
+            case Call("select") if self.moving and vector and (half := self._half(scalar, cell)) is not None:
+                return half
             case Call():
                 return self._call(scalar, cell, vector)
         raise AssertionError(f"not a scalar: {scalar}")
@@ -285,39 +287,35 @@ class Values:
         step = self.lane_step(load.buffer, load.at) if vector else 0
         if step in (0, 1):
             return self._read(load, step == 1, cell)
-        half = self.access.half(load.buffer, load.at) if step == 2 and load.when is None else None
+        half = self._half(load, cell)
         if half is not None:
-            return half_of_pair(self.function, self.pair(half[0], cell), half[1])
+            return half
         assert self.lanes is not None
         mask = self.lanes.mask(cell)
         if load.when is not None:
             mask = self._both(mask, self.value(load.when, cell))
         return gather(self.function, self.pointers(load.buffer, load.at, step, cell), self._stored(load.buffer), mask)
 
-    def pair(self, pair: Pair, cell: Cell) -> Value:
-        """A pair of neighbours in bfloat16, in each lane or one for all: what reads both of its halves shares it."""
-        f, lanes, buffer, at = self.function, self.lanes, pair.buffer, pair.at
-        mask, step = None if lanes is None else lanes.mask(cell), self.lane_step(buffer, at)
-
-        def make() -> Value:
-            if step == 0 or lanes is None:
-                return read(f, self.pointer(buffer, at, cell), PAIR, 1, None)
-            if step == 2:
-                return read(f, self.pointer(buffer, at, cell), PAIR, lanes.count, mask)
-            return gather(f, self.pointers(buffer, at, step, cell), PAIR, mask)
-
-        dependence = frozenset({MEMORY}).union(*map(self.access.dependence, at))
-        return self.place((PAIR, pair), dependence, cell, make)
-
-    def halves(self, first: Scalar, second: Scalar, cell: Cell) -> Value | None:
-        """Two scalars that are the halves of a pair, as one word; None if they are not read so."""
-        first = self.access.resolve(first)
-        if isinstance(first, Load) and first.when is None:
-            return self.pair(Pair(first.buffer, first.at), cell)
-        if self._pointed(first) != 0:
+    def pair(self, first: Scalar, cell: Cell) -> Value | None:
+        """Pairs of neighbours in bfloat16, in each lane or one for all, as words, given what loads the first ones; None
+        if they have no address. What reads both halves shares them."""
+        step = self._pointed(first, size=2)
+        if step in (0, 2):
+            make = lambda: self._read(first, step == 2, cell, PAIR)  # noqa: E731
+        elif isinstance(first, Load) and first.when is None and self.lanes is not None:
+            buffer, at, mask = first.buffer, first.at, self.lanes.mask(cell)
+            make = lambda: gather(self.function, self.pointers(buffer, at, step, cell), PAIR, mask)  # noqa: E731
+        else:
             return None
-        make = lambda: self._read(first, False, cell, PAIR)  # noqa: E731
         return self.place((PAIR, first), self.access.dependence(first), cell, make)
+
+    def _half(self, scalar: Scalar, cell: Cell) -> Value | None:
+        """What a scalar loads, if that is a half of a pair in each lane."""
+        half = self.access.half(scalar)
+        if half is None or self._pointed(half[0], size=2) != 2:
+            return None
+        pair = self.pair(half[0], cell)
+        return None if pair is None else half_of_pair(self.function, pair, half[1])
 
     def pointers(self, buffer: str, at: tuple[Scalar, ...], step: int | None, cell: Cell) -> Value:
         """The address of every lane."""
@@ -365,9 +363,10 @@ class Values:
 
     # Addresses
 
-    def _pointed(self, scalar: Scalar) -> int | None:
+    def _pointed(self, scalar: Scalar, size: int = 1) -> int | None:
         """The lane step of a scalar that can be read through one address: a load, or a selection, by a condition
         that is the same in all lanes, between loads of one step and constants. -1 for a constant, None if it cannot.
+        What is read is `size` elements in each lane, or the same for all.
 
         A recurrence reads its previous state so: select(t ≥ 1, h[t-1], h0). Choosing the address, once, outside
         the loop over the state's elements, leaves that loop a plain product."""
@@ -376,9 +375,9 @@ class Values:
                 return -1
             case Load(buffer, at, _, when) if when is None or not self._in_lanes(when):
                 step = self.lane_step(buffer, at)
-                return step if step in (0, 1) else None
+                return step if step in (0, size) else None
             case Call("select", (condition, a, b), dtype) if dtype != "bool" and not self._in_lanes(condition):
-                steps = {self._pointed(a), self._pointed(b)}
+                steps = {self._pointed(a, size), self._pointed(b, size)}
                 known = steps - {-1}
                 one = None not in steps and len(known) == 1 and self._dtype(scalar) is not None
                 return known.pop() if one else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from graphc.codegen.llvm.builder import Function, Value, element_type, lane_count, vector_type
 from graphc.codegen.llvm.vector_expressions import Body, Vector, select
 
-__all__ = ["half_of_pair", "rounded", "widened"]
+__all__ = ["half_of_pair", "pair_of_halves", "rounded", "widened"]
 
 _SIGN = 1 << 31
 _INFINITY = 0x7F800000  # the bits of a float32; those of a NaN are more
@@ -35,6 +35,12 @@ def half_of_pair(f: Function, pairs: Value, half: int) -> Value:
     the lower half of its word."""
     bits = _vector(f, pairs)
     return _value((bits << 16 if half == 0 else bits & ~0xFFFF).as_float())
+
+
+def pair_of_halves(f: Function, first: Value, second: Value) -> Value:
+    """Pairs of bfloat16, each a word (i32), from float32 values that are rounded."""
+    low, high = (_vector(f, f.convert("zext", rounded(f, value, "bfloat16"), "i32")) for value in (first, second))
+    return _value(low | high << 16)
 
 
 def rounded(f: Function, value: Value, dtype: str) -> Value:

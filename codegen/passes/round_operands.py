@@ -9,8 +9,7 @@ In: a Program. Out: a Program whose products read bfloat16, and whose sums, and 
 
 What the caller gives is rounded before all else, and what a kernel stores where it stores it. A value that only
 products read is kept in bfloat16 alone. Products are sums whose terms all multiply two elements, each of which several
-points read, over an inner dim of even length along which one of the two lies: those that `graphc.codegen.passes.pairs`
-makes fast.
+points read: those that `graphc.codegen.passes.pairs` makes fast.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from dataclasses import replace
 from graphc.codegen.access import Access
 from graphc.codegen.program import (
     Buffer,
-    Call,
     Const,
     Dim,
     Index,
@@ -45,94 +43,105 @@ from graphc.scalar import index, map_loads
 
 __all__ = ["round_operands"]
 
-Operands = dict[str, dict[Reduce, frozenset[str]]]  # the buffers that products read, by kernel and reduction
+Version = tuple[str, bool]  # a buffer, and whether the product goes along another dim of it than the last
 
 
 def round_operands(program: Program) -> Program:
     """The program with products of bfloat16."""
-    operands = _operands(program)
-    names = dict.fromkeys(name for reduces in operands.values() for names in reduces.values() for name in sorted(names))
-    if not names:
+    products = _products(program)
+    versions = dict.fromkeys(
+        version for found in products.values() for loads in found.values() for version in loads.values()
+    )
+    if not versions:
         return program
     taken = {*program.declared, *(kernel.name for kernel in kernels(program.body))}
-    copies = {name: fresh(f"{name}.rounded", taken) for name in names}
-    body = map_kernels(program.body, lambda kernel: _reading(kernel, operands.get(kernel.name, {}), copies))
-    unread = {name for name in names if program.buffer(name).kind == "temp"} - loaded(body)
+    copies = {version: fresh(f"{version[0]}.rounded", taken) for version in versions}
+    body = map_kernels(program.body, lambda kernel: _reading(kernel, products.get(kernel.name, {}), copies))
+    unread = {name for name, _ in versions if program.buffer(name).kind == "temp"} - loaded(body)
     body = map_kernels(body, lambda kernel: replace(kernel, stores=tuple(_stores(kernel, copies, unread))))
     buffers = [buffer for buffer in program.buffers if buffer.name not in unread]
-    buffers += [Buffer(copy, "bfloat16", program.buffer(name).dims, "temp") for name, copy in copies.items()]
-    given = [program.buffer(name) for name in names if program.buffer(name).kind in ("input", "param")]
-    rounding = [_rounding(buffer, copies[buffer.name]) for buffer in given]
+    buffers += [Buffer(copy, "bfloat16", program.buffer(name).dims, "temp") for (name, _), copy in copies.items()]
+    given = [(program.buffer(name), copy) for (name, _), copy in copies.items() if _is_given(program.buffer(name))]
+    rounding = [_rounding(buffer, copy) for buffer, copy in given]
     return replace(program, buffers=tuple(buffers), body=(*rounding, *body))
+
+
+def _is_given(buffer: Buffer) -> bool:
+    return buffer.kind in ("input", "param")
 
 
 # Which products.
 
 
-def _operands(program: Program) -> Operands:
+def _products(program: Program) -> dict[str, dict[Reduce, dict[Load, Version]]]:
+    """By kernel and reduction, the operands of products, each with the copy that it is to be read from."""
     added = {store.buffer for kernel in kernels(program.body) for store in kernel.stores if store.accumulate}
-    found: Operands = {}
+    found: dict[str, dict[Reduce, dict[Load, Version]]] = {}
     for kernel, loops in nested_kernels(program.body):
         access, vector = Access(kernel, program), None
         points = {loop.index for loop in loops} | {dim.index for dim in kernel.dims if dim.extent != index(1)}
         for reduce in kernel.reduces:
-            factors = list(_factors(reduce, access))
-            names = frozenset(load.buffer for pair in factors for load in pair or ())
-            if (
-                not factors
-                or names & added
-                or not all(pair and _is_product(pair, reduce, points, access) for pair in factors)
-            ):
+            factors = _factors(reduce, points, access)
+            if not factors or any(load.buffer in added for load in factors):
                 continue
             vector = vector or vector_index(kernel, program, access)
-            if vector is not None and all(program.buffer(name).dtype == "float32" for name in names):
-                found.setdefault(kernel.name, {})[reduce] = names
+            if vector is not None and all(program.buffer(load.buffer).dtype == "float32" for load in factors):
+                found.setdefault(kernel.name, {})[reduce] = {
+                    load: (load.buffer, turned and _is_given(program.buffer(load.buffer)))
+                    for load, turned in factors.items()
+                }
     return found
 
 
-def _factors(reduce: Reduce, access: Access) -> Iterator[tuple[Load, Load] | None]:
-    """The two elements that each term of a reduction multiplies; None for a term that is something else."""
+def _factors(reduce: Reduce, points: set[str], access: Access) -> dict[Load, bool]:
+    """The factors of a reduction whose terms are all products of two elements, each with whether it lies across to the
+    other, which lies along the reduction. Empty if it is not one."""
+    found: dict[Load, bool] = {}
     for total in reduce.sums:
         for term in access.terms(total.value):
-            match term:
-                case Call("mul", (a, b), "float32") if total.op == "sum":
-                    (left, _), (right, _) = access.loaded(a), access.loaded(b)
-                    yield None if left is None or right is None else (left, right)
-                case _:
-                    yield None
+            pair = access.multiplied(term) if total.op == "sum" else None
+            if pair is None or not _is_product(pair, reduce, points, access):
+                return {}
+            inner = Index(reduce.dims[-1].index)
+            along = any(load.at[-1] == inner for load in pair)
+            found |= {load: along and load.at[-1] != inner for load in pair}
+    return found
 
 
 def _is_product(factors: tuple[Load, Load], reduce: Reduce, points: set[str], access: Access) -> bool:
-    """Whether two factors are read by several points, and in pairs along the reduction's inner dim."""
+    """Whether several points read each of two factors, and they can lie in pairs along the reduction's inner dim: both
+    across, or one of them along it."""
     inner = reduce.dims[-1]
-    even = isinstance(inner.extent, Const) and inner.extent.value % 2 == 0
-    reused = all(not points <= access.dependence(load) for load in factors)
-    along = all(inner.index in access.dependence(load) for load in factors)
-    return even and reused and along and any(load.at[-1] == Index(inner.index) for load in factors)
+    if any(points <= access.dependence(load) or inner.index not in access.dependence(load) for load in factors):
+        return False
+    if any(load.at[-1] == Index(inner.index) for load in factors):
+        return isinstance(inner.extent, Const) and inner.extent.value % 2 == 0
+    return not any(inner.index in access.dependence(load.at[-1]) for load in factors)
 
 
 # The program with copies.
 
 
-def _reading(kernel: Kernel, operands: Mapping[Reduce, frozenset[str]], copies: Mapping[str, str]) -> Kernel:
-    def rounded(load: Load, names: frozenset[str]) -> Load:
-        return replace(load, buffer=copies[load.buffer]) if load.buffer in names else load
+def _reading(
+    kernel: Kernel, products: Mapping[Reduce, Mapping[Load, Version]], copies: Mapping[Version, str]
+) -> Kernel:
+    def read(reduce: Reduce, versions: Mapping[Load, Version]) -> Reduce:
+        def rounded(load: Load) -> Load:
+            return replace(load, buffer=copies[versions[load]]) if load in versions else load
 
-    def read(reduce: Reduce, names: frozenset[str]) -> Reduce:
-        return map_reduce(reduce, lambda scalar: map_loads(scalar, lambda load: rounded(load, names)))
+        return map_reduce(reduce, lambda scalar: map_loads(scalar, rounded))
 
-    body = (
-        read(step, operands[step]) if isinstance(step, Reduce) and step in operands else step for step in kernel.body
-    )
+    body = (read(s, products[s]) if isinstance(s, Reduce) and s in products else s for s in kernel.body)
     return replace(kernel, body=tuple(body))
 
 
-def _stores(kernel: Kernel, copies: Mapping[str, str], unread: set[str]) -> Iterator[Store]:
+def _stores(kernel: Kernel, copies: Mapping[Version, str], unread: set[str]) -> Iterator[Store]:
     for store in kernel.stores:
         if store.buffer not in unread:
             yield store
-        if store.buffer in copies:
-            yield replace(store, buffer=copies[store.buffer])
+        for turned in (False, True):
+            if (store.buffer, turned) in copies:
+                yield replace(store, buffer=copies[store.buffer, turned])
 
 
 def _rounding(buffer: Buffer, copy: str) -> Kernel:

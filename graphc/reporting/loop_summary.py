@@ -14,7 +14,7 @@ from graphc.codegen.program import Kernel, Let, Loop, Program, Reduce, Ring, Sca
 from graphc.codegen.uses import loads, store_counts, stored, terms
 from graphc.errors import Location
 from graphc.reporting.explanation import Kept, KernelWork, Products
-from graphc.scalar import Call, Load, Ref, Size, call, index, walk
+from graphc.scalar import Call, Const, Load, Ref, Size, call, index, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class LoopSummary:
         read = [dict.fromkeys(self.source(load.buffer) for load in _loads(term, lets)) for term in added]
         shared = [name for name in read[0] if len(read) > 1 and all(name in other for other in read)]
         extents = [dim.extent for dim in reduce.dims]
-        if together > 1:
-            extents[-1] = call("mul", index(together), extents[-1])
+        if together == 2:
+            extents[-1] = _whole(extents[-1])
         length = " × ".join(map(_words, extents))
         return Products(count, len(reduce.sums), length, tuple(shared), together)
 
@@ -109,8 +109,8 @@ def _copies(program: Program) -> Iterator[tuple[str, str]]:
                 whole = sorted(str(subscript) for subscript in at) == sorted(dim.index for dim in dims)
                 if whole and stores[copy] == 1 and program.buffer(copy).kind == "temp":
                     yield copy, source
-            case Kernel(body=(), stores=(Store(copy, _, Load(source)), _)):
-                if Access(kernel, program).copied_pair(kernel.stores) and stores[copy] == 2:
+            case Kernel(body=(), stores=(Store(copy, _, Load(source)), _) as both):
+                if Access(kernel, program).stored_pair(both) and stores[copy] == 2:
                     yield copy, source
 
 
@@ -133,6 +133,14 @@ def _loads(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Load]:
                 yield from found(lets[part.name])
 
     return found(scalar)
+
+
+def _whole(pairs: Scalar) -> Scalar:
+    """Of how many elements these are the pairs (`graphc.codegen.passes.pairs`)."""
+    match pairs:
+        case Call("floordiv", (Call("add", (whole, Const(1))), Const(2))):
+            return whole
+    return call("mul", index(2), pairs)
 
 
 def _words(extent: Scalar) -> str:
