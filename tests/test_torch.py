@@ -226,6 +226,32 @@ def test_modules_are_copied_and_pickled_without_their_code() -> None:
     assert torch.equal(module(x=x)["h"], expected)
 
 
+def test_a_module_of_which_a_param_is_computed_is_copied_too() -> None:
+    """PyTorch gives such a module a way to copy itself that asks for no state."""
+    module, x = Module(network()), torch.randn(4, 3, 2)
+    torch.nn.utils.parametrizations.weight_norm(module, "lstm_U_f")
+    expected = module(x=x)["h"]
+    other = copy.deepcopy(module)
+    assert torch.equal(other(x=x)["h"], expected)
+    other(x=x)["h"].sum().backward()
+    assert other.parametrizations.lstm_U_f.original1.grad is not None
+    assert module.parametrizations.lstm_U_f.original1.grad is None
+
+
+def test_modules_of_equal_graphs_share_code_and_later_equations_are_none_of_theirs() -> None:
+    g, x = network(), torch.randn(4, 3, 2)
+    one, other = Module(g), Module(network(), seed=1)
+    outputs = list(one(x=x))
+    other(x=x)
+    assert set(map(id, one._made.values())) == set(map(id, other._made.values()))
+    different = Module(g, threads=1)
+    different(x=x)
+    assert set(map(id, one._made.values())).isdisjoint(map(id, different._made.values()))
+    g.output("more", gc.tanh(g.param("p", (3,)) * g.value("h")))
+    assert list(one(x=x)) == outputs
+    assert list(Module(g)(x=x)) == [*outputs, "more"]
+
+
 def test_the_guide_s_model_trains() -> None:
     guide = (Path(__file__).parent.parent / "docs/guide.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```py\n(.*?)```\n", guide, re.DOTALL)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -38,10 +39,11 @@ class Module(torch.nn.Module):
 
     The module computes on the CPU, on at most so many `threads`, or after `to("cuda")` on the first GPU, in PyTorch's
     current stream; `precision` there is as in `gc.compile`. The graph is compiled when it is first called, once for
-    each device and each set of tensors that require gradients, for training and for evaluation. Gradients of gradients
-    are refused: make a module of the graph that has the gradient as an output (`gc.grad`). Dtypes are the graph's: a
-    module is not cast (`double()`), and under autocast its inputs are cast to them. Raises `ArgumentError` for tensors
-    that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
+    each device and each set of tensors that require gradients, for training and for evaluation; modules of equal graphs
+    share that code. Gradients of gradients are refused: make a module of the graph that has the gradient as an output
+    (`gc.grad`). Dtypes are the graph's: a module is not cast (`double()`), and under autocast its inputs are cast to
+    them. Raises `ArgumentError` for tensors that do not fit the graph, and `UnsupportedError` for a graph that trains
+    itself.
     """
 
     def __init__(
@@ -55,8 +57,8 @@ class Module(torch.nn.Module):
                 f"graph {graph.name!r} updates {trained[0]} itself, which is an optimiser's to do here; "
                 "make the module of the graph that describes the network, and train it with torch.optim"
             )
-        self._graph, self._threads, self._precision = graph, threads, precision
-        self._made: dict[tuple[torch.device, bool, tuple[str, ...]], _Made] = {}
+        self._graph, self._threads, self._precision = graph.copy(), threads, precision
+        self._made = _Compiled()
         for name, array in initialize(graph, seed=seed).items():
             if hasattr(self, name):
                 raise UnsupportedError(
@@ -80,13 +82,18 @@ class Module(torch.nn.Module):
         wrt = tuple(name for name, tensor in tensors.items() if wanted and tensor.requires_grad)
         key = device, self.training, wrt
         if key not in self._made:
-            graph = self._graph if self.training else inference(self._graph)
-            self._made[key] = _Made(graph, wrt, place_on(device, self._threads, self._precision))
+            self._made[key] = self._make(device, wrt)
         outputs = _Call.apply(self._made[key], lengths, *tensors.values())
         return dict(zip(self._graph.outputs, outputs, strict=True))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made": {}}  # a copy compiles for itself
+    def _make(self, device: torch.device, wrt: tuple[str, ...]) -> _Made:
+        graph = self._graph if self.training else inference(self._graph)
+        place = place_on(device, self._threads, self._precision)
+        key = graph, device, place, wrt
+        made = _shared.get(key)
+        if made is None:
+            _shared[key] = made = _Made(graph, wrt, place)
+        return made
 
     def extra_repr(self) -> str:
         return f"{self._graph.name}: {', '.join(self._graph.inputs)} -> {', '.join(self._graph.outputs)}"
@@ -150,6 +157,16 @@ class _Made:
         """Those of all axes that the call shows."""
         shown = chain.from_iterable(zip(self.declared[n].axes, t.shape, strict=False) for n, t in tensors.items())
         return {**{axis.name: extent for axis, extent in shown}, **given}
+
+
+class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], _Made]):
+    """What a module has compiled. It is code in this process, so copies of it, and what is pickled, are empty."""
+
+    def __reduce__(self) -> tuple[type[_Compiled], tuple[()]]:
+        return _Compiled, ()
+
+
+_shared: WeakValueDictionary[tuple[Graph, torch.device, Place, tuple[str, ...]], _Made] = WeakValueDictionary()
 
 
 class _Function:

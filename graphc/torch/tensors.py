@@ -38,7 +38,7 @@ class Place(Protocol):
         place."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cpu:
     """This machine's processor, on so many threads."""
 
@@ -54,7 +54,7 @@ class Cpu:
         return _apart({name: tensor_of(array) for name, array in found.items()})
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gpu:
     """PyTorch's current GPU; the `device` is graphc's own view of it."""
 
