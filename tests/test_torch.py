@@ -297,6 +297,32 @@ def test_mistakes_are_named() -> None:
     assert caught.value.location.file == __file__  # not PyTorch's, which calls the module
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_transforms_of_pytorch_that_do_not_go_through_are_named() -> None:
+    module, x = Module(network()), torch.randn(4, 3, 2, requires_grad=True)
+
+    def last(x: Any) -> Any:
+        return module(x=x)["last"]
+
+    def forward_mode() -> None:
+        with torch.autograd.forward_ad.dual_level():
+            last(torch.autograd.forward_ad.make_dual(x, x))
+
+    for transform, message in (
+        (lambda: torch.func.grad(lambda x: last(x).sum())(x), "torch.func do not go through"),
+        (lambda: torch.func.vmap(last)(x[None]), "torch.func do not go through .* further axis"),
+        (lambda: torch.jit.trace(last, (x,)), "torch.jit sees nothing"),
+        (forward_mode, "forward-mode derivatives do not go through"),
+        (lambda: torch.autograd.functional.jacobian(last, x, vectorize=True), "batched gradients do not go through"),
+        (lambda: torch.export.export(module, (), {"x": x}), "x is no dense tensor"),
+        (lambda: last(x.to_sparse()), "x is no dense tensor"),
+    ):
+        with pytest.raises(UnsupportedError, match=message):
+            transform()
+    called = torch.func.functional_call(module, {n: 0 * p for n, p in module.named_parameters()}, (), {"x": x})
+    assert (called["last"] == 0).all()
+
+
 def test_functions_of_pytorch_do_not_take_values() -> None:
     x = network().value("x")
     for function in (torch.tanh, lambda v: torch.cat([v, v]), lambda v: torch.matmul(torch.ones(2), v)):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakValueDictionary
 
 import torch
@@ -27,6 +27,11 @@ from graphc.transforms.inference import inference
 from graphc.transforms.two_passes import two_passes
 
 __all__ = ["Module"]
+
+_OUTSIDE = (
+    "do not go through a graphc.torch.Module; make a module of the graph that has the derivative as an output "
+    "(gc.grad, gc.vjp, gc.jvp)"
+)
 
 
 class Module(torch.nn.Module):
@@ -73,6 +78,14 @@ class Module(torch.nn.Module):
     def forward(self, *unnamed: Any, **given: Any) -> dict[str, torch.Tensor]:
         """The outputs by name."""
         self._check_names(unnamed, given)
+        if torch._C._are_functorch_transforms_active():
+            raise UnsupportedError(
+                f"grad, vmap, jvp and the like of torch.func {_OUTSIDE}; vmap's is a further axis of it"
+            )
+        if torch.jit.is_tracing():
+            raise UnsupportedError(
+                "torch.jit sees nothing of what a graphc.torch.Module computes; gc.export ships a graph"
+            )
         given = _as_declared(given, self._graph)
         device = self._device(given)
         tensors = {name: given[name] for name in self._graph.inputs}
@@ -201,12 +214,13 @@ class _Call(torch.autograd.Function):
         return tuple(results[name] for name in made.outputs)
 
     @staticmethod
+    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> NoReturn:
+        raise UnsupportedError(f"forward-mode derivatives {_OUTSIDE}")
+
+    @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():  # with create_graph=True
-            raise UnsupportedError(
-                "gradients of gradients do not go through a graphc.torch.Module; "
-                "make a module of the graph that has the gradient as an output (gc.grad, gc.vjp)"
-            )
+            raise UnsupportedError(f"gradients of gradients {_OUTSIDE}")
         made: _Made = ctx.made
         tensors = dict(zip((*ctx.kept, *made.residuals), ctx.saved_tensors, strict=True))
         for output, cotangent in zip(made.outputs, cotangents, strict=True):
