@@ -155,6 +155,21 @@ def test_autocast_chooses_no_dtypes_of_the_graph() -> None:
         module(x=inner)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8])
+def test_whole_numbers_of_any_size_that_fit(dtype: Any) -> None:
+    """Indices, labels and lengths are int64 in PyTorch."""
+    module, x = Module(network(ragged=True)), torch.randn(4, 3, 2)
+    length = torch.tensor([4, 1, 2], dtype=torch.int32)
+    expected = module(x=x, length=length)["h"]
+    found = module(x=x, length=length.to(dtype))["h"]
+    assert torch.equal(found, expected)
+    found.sum().backward()
+    with pytest.raises(ArgumentError, match="length holds 4294967297, which is no int32"):
+        module(x=x, length=length.long() + 2**32)
+    with pytest.raises(ArgumentError, match="length is a tensor of float32, expected int32"):
+        module(x=x, length=length.float())
+
+
 def test_a_change_between_the_passes_is_noticed() -> None:
     """As in PyTorch itself: gradients would be those of another point."""
     module, x = Module(network()), torch.randn(4, 3, 2)

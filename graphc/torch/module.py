@@ -47,8 +47,8 @@ class Module(torch.nn.Module):
     each device and each set of tensors that require gradients, for training and for evaluation; modules of equal graphs
     share that code. Gradients of gradients are refused: make a module of the graph that has the gradient as an output
     (`gc.grad`). Dtypes are the graph's: a module is not cast (`double()`), and under autocast its inputs are cast to
-    them. Raises `ArgumentError` for tensors that do not fit the graph, and `UnsupportedError` for a graph that trains
-    itself.
+    them; whole numbers that fit are cast to int32. Raises `ArgumentError` for tensors that do not fit the graph, and
+    `UnsupportedError` for a graph that trains itself.
     """
 
     def __init__(
@@ -233,13 +233,30 @@ class _Call(torch.autograd.Function):
 
 
 def _as_declared(given: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
-    """What is given, with numbers of the declared precision where autocast has chosen that of others."""
+    """What is given, with numbers of the declared precision where autocast has chosen that of others, and with whole
+    numbers of other sizes as int32."""
     found = dict(given)
     for name, node in graph.inputs.items():
         tensor: torch.Tensor = given[name]
         if node.dtype in FLOATS and tensor.is_floating_point() and _is_autocast(tensor.device.type):
             found[name] = tensor.to(getattr(torch, node.dtype))
+        elif node.dtype == "int32" and tensor.dtype in _WHOLE:
+            _check_fits(name, tensor)
+            found[name] = tensor.to(torch.int32)
     return found
+
+
+_WHOLE = {torch.int64, torch.int16, torch.int8, torch.uint8}
+"""Whole numbers that PyTorch computes with, beside int32: those of its indices, labels and lengths are int64."""
+
+
+def _check_fits(name: str, tensor: torch.Tensor) -> None:
+    if tensor.dtype is not torch.int64 or not tensor.numel() or tensor.device.type == "meta":
+        return
+    limits = torch.iinfo(torch.int32)
+    for value in map(int, tensor.aminmax()):
+        if not limits.min <= value <= limits.max:
+            raise ArgumentError(f"{name} holds {value}, which is no int32: those are {limits.min} to {limits.max}")
 
 
 def _is_autocast(device: str) -> bool:
