@@ -87,9 +87,9 @@ class Module(torch.nn.Module):
                 "torch.jit sees nothing of what a graphc.torch.Module computes; gc.export ships a graph"
             )
         given = _as_declared(given, self._graph)
-        device = self._device(given)
-        tensors = {name: given[name] for name in self._graph.inputs}
+        tensors: dict[str, torch.Tensor] = {name: given[name] for name in self._graph.inputs}
         tensors |= {name: getattr(self, name) for name in self._graph.params}
+        device = self._device(tensors)
         lengths = {name: length for name, length in given.items() if name not in self._graph.inputs}
         wanted = torch.is_grad_enabled()
         wrt = tuple(name for name, tensor in tensors.items() if wanted and tensor.requires_grad)
@@ -130,16 +130,15 @@ class Module(torch.nn.Module):
                     f"graph {graph.name!r} has no input or axis {name!r}{close}; it has {listed(known)}"
                 )
 
-    def _device(self, given: Mapping[str, torch.Tensor]) -> torch.device:
+    def _device(self, tensors: Mapping[str, torch.Tensor]) -> torch.device:
         """Where the module is: where its params and the inputs lie."""
         graph = self._graph
-        params = {name: getattr(self, name) for name in graph.params}
-        first = next(chain(params.values(), (given[name] for name in graph.inputs)), None)
-        device = torch.device("cpu") if first is None else first.device
-        for name, param in params.items():
-            _check_param(name, param, graph, device)
+        first = next(chain(graph.params, graph.inputs), None)
+        device = torch.device("cpu") if first is None else tensors[first].device
+        for name in graph.params:
+            _check_param(name, tensors[name], graph, device)
         for name, declared in graph.inputs.items():
-            _check_tensor(name, given[name], declared, device)
+            _check_tensor(name, tensors[name], declared, device)
         return device
 
 
@@ -148,7 +147,9 @@ class _Made:
 
     def __init__(self, graph: Graph, wrt: Sequence[str], place: Place) -> None:
         self.names = (*graph.inputs, *graph.params)
-        self.declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+        declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+        self.dtypes: dict[str, torch.dtype] = {name: getattr(torch, node.dtype) for name, node in declared.items()}
+        self.axes = {name: [axis.name for axis in node.axes] for name, node in declared.items() if node.axes}
         self.outputs = tuple(graph.outputs)
         self.updated = frozenset(graph.updates)
         self.wrt = tuple(wrt)
@@ -168,8 +169,8 @@ class _Made:
 
     def lengths(self, tensors: Mapping[str, torch.Tensor], given: Mapping[str, int]) -> dict[str, int]:
         """Those of all axes that the call shows."""
-        shown = chain.from_iterable(zip(self.declared[n].axes, t.shape, strict=False) for n, t in tensors.items())
-        return {**{axis.name: extent for axis, extent in shown}, **given}
+        shown = chain.from_iterable(zip(axes, tensors[name].shape, strict=False) for name, axes in self.axes.items())
+        return {**dict(shown), **given}
 
 
 class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], _Made]):
@@ -226,10 +227,14 @@ class _Call(torch.autograd.Function):
         for output, cotangent in zip(made.outputs, cotangents, strict=True):
             declared = made.backward.declared.get(f"cotangent_{output}")
             if declared is not None:
-                tensors[f"cotangent_{output}"] = cotangent.to(getattr(torch, declared.dtype))
+                tensors[f"cotangent_{output}"] = _cast(cotangent, getattr(torch, declared.dtype))
         found = made.backward(tensors, ctx.lengths)
-        grads = {name: found[f"grad_{name}"].to(getattr(torch, made.declared[name].dtype)) for name in made.wrt}
+        grads = {name: _cast(found[f"grad_{name}"], made.dtypes[name]) for name in made.wrt}
         return (None, None, *(grads.get(name) for name in made.names))
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
 def _as_declared(given: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
