@@ -267,6 +267,19 @@ def test_modules_of_equal_graphs_share_code_and_later_equations_are_none_of_thei
     assert list(Module(g)(x=x)) == [*outputs, "more"]
 
 
+@pytest.mark.parametrize("threads", [None, 2])
+def test_a_module_has_no_more_threads_than_pytorch(threads: int | None) -> None:
+    """As in a worker that loads data, or in one of many processes; unless it is told otherwise."""
+    module, before = Module(network(), threads=threads), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        module(x=torch.randn(4, 3, 2))
+    finally:
+        torch.set_num_threads(before)
+    (made,) = module._made.values()
+    assert made.forward.compiled.threads == (threads or 1)
+
+
 def test_the_guide_s_model_trains() -> None:
     guide = (Path(__file__).parent.parent / "docs/guide.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```py\n(.*?)```\n", guide, re.DOTALL)

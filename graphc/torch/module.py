@@ -42,13 +42,13 @@ class Module(torch.nn.Module):
     the module does; so is the length of an axis that none of them shows, as a number. After `eval()` the module
     computes `gc.inference(graph)`, the graph as it is once training is over.
 
-    The module computes on the CPU, on at most so many `threads`, or after `to("cuda")` on the first GPU, in PyTorch's
-    current stream; `precision` there is as in `gc.compile`. The graph is compiled when it is first called, once for
-    each device and each set of tensors that require gradients, for training and for evaluation; modules of equal graphs
-    share that code. Gradients of gradients are refused: make a module of the graph that has the gradient as an output
-    (`gc.grad`). Dtypes are the graph's: a module is not cast (`double()`), and under autocast its inputs are cast to
-    them; whole numbers that fit are cast to int32. Raises `ArgumentError` for tensors that do not fit the graph, and
-    `UnsupportedError` for a graph that trains itself.
+    The module computes on the CPU, on at most so many `threads` (None: those that PyTorch has), or after `to("cuda")`
+    on the first GPU, in PyTorch's current stream; `precision` there is as in `gc.compile`. The graph is compiled when
+    it is first called, once for each device and each set of tensors that require gradients, for training and for
+    evaluation; modules of equal graphs share that code. Gradients of gradients are refused: make a module of the graph
+    that has the gradient as an output (`gc.grad`). Dtypes are the graph's: a module is not cast (`double()`), and under
+    autocast its inputs are cast to them; whole numbers that fit are cast to int32. Raises `ArgumentError` for tensors
+    that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ from graphc.compiling.compile import Compiled, compile
 from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import UnsupportedError
 from graphc.language.graph import Graph
+from graphc.machine import cores
 
 __all__ = ["Cpu", "Gpu", "Place", "place_on", "tensor_of"]
 
@@ -92,7 +93,7 @@ class Gpu:
 def place_on(device: torch.device, threads: int | None, precision: Precision) -> Place:
     """The place where tensors of a device are computed with. Raises `UnsupportedError` if there is none."""
     if device.type == "cpu":
-        return Cpu(threads)
+        return Cpu(min(torch.get_num_threads(), cores()) if threads is None else threads)
     if device.type == "cuda" and torch.version.cuda:
         return Gpu(precision)
     raise UnsupportedError(f"graphs run on the CPU and on NVIDIA's GPUs; there is no code for tensors on {device}")
