@@ -175,6 +175,25 @@ def test_the_other_polarity_of_z_is_the_same_function() -> None:
     np.testing.assert_allclose(gc.interpret(g, x=x.numpy(), **params)["y"], module(x)[0].detach(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_pytorchs_cells_of_one_step_have_the_same_weights(cell: str) -> None:
+    one = {"lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell, "elman": torch.nn.RNNCell}[cell](I, H)
+    found = gc.cells.from_torch(one.state_dict(), cell)
+    expected = gc.cells.from_torch({f"{key}_l0": tensor for key, tensor in one.state_dict().items()}, cell)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[key], expected[key]) for key in expected)
+
+
+def test_conversions_make_arrays_of_their_own() -> None:
+    """Params are updated in place, and PyTorch's module keeps its own."""
+    module = torch.nn.LSTM(I, H, proj_size=P)
+    state = {key: tensor.numpy() for key, tensor in module.state_dict().items()}
+    params = gc.cells.from_torch(module.state_dict(), "lstm")
+    back = gc.cells.to_torch(params, "lstm")
+    for one, other in ((state, params), (params, back)):
+        assert not any(np.shares_memory(a, b) for a in one.values() for b in other.values())
+
+
 def test_what_pytorch_does_not_have_is_refused_with_the_reason() -> None:
     def params(add: Any) -> Arrays:
         g = gc.Graph("one")
@@ -189,6 +208,8 @@ def test_what_pytorch_does_not_have_is_refused_with_the_reason() -> None:
         ("no param of a cell 'b'", lambda: gc.cells.to_torch(params(gc.cells.lstm), "lstm", "b")),
         ("not 'mgu'", lambda: gc.cells.to_torch({}, "mgu")),
         ("not the weights", lambda: gc.cells.from_torch({"linear.weight": np.zeros((2, 2))}, "lstm")),
+        (r"of a larger model, give .*model\.rnn", lambda: gc.cells.from_torch({"a.weight_ih_l0": np.ones(1)}, "lstm")),
+        (r"state_dict\(\) was expected, not a LSTM", lambda: gc.cells.from_torch(torch.nn.LSTM(I, H), "lstm")),
         ("not 3 gates", lambda: gc.cells.from_torch(torch.nn.LSTM(I, 3).state_dict(), "gru")),
         ("not 4 gates", lambda: gc.cells.from_torch(torch.nn.GRU(I, 4).state_dict(), "lstm")),
     ]

@@ -155,6 +155,21 @@ def test_autocast_chooses_no_dtypes_of_the_graph() -> None:
         module(x=inner)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8])
+def test_whole_numbers_of_any_size_that_fit(dtype: Any) -> None:
+    """Indices, labels and lengths are int64 in PyTorch."""
+    module, x = Module(network(ragged=True)), torch.randn(4, 3, 2)
+    length = torch.tensor([4, 1, 2], dtype=torch.int32)
+    expected = module(x=x, length=length)["h"]
+    found = module(x=x, length=length.to(dtype))["h"]
+    assert torch.equal(found, expected)
+    found.sum().backward()
+    with pytest.raises(ArgumentError, match="length holds 4294967297, which is no int32"):
+        module(x=x, length=length.long() + 2**32)
+    with pytest.raises(ArgumentError, match="length is a tensor of float32, expected int32"):
+        module(x=x, length=length.float())
+
+
 def test_a_change_between_the_passes_is_noticed() -> None:
     """As in PyTorch itself: gradients would be those of another point."""
     module, x = Module(network()), torch.randn(4, 3, 2)
@@ -226,6 +241,45 @@ def test_modules_are_copied_and_pickled_without_their_code() -> None:
     assert torch.equal(module(x=x)["h"], expected)
 
 
+def test_a_module_of_which_a_param_is_computed_is_copied_too() -> None:
+    """PyTorch gives such a module a way to copy itself that asks for no state."""
+    module, x = Module(network()), torch.randn(4, 3, 2)
+    torch.nn.utils.parametrizations.weight_norm(module, "lstm_U_f")
+    expected = module(x=x)["h"]
+    other = copy.deepcopy(module)
+    assert torch.equal(other(x=x)["h"], expected)
+    other(x=x)["h"].sum().backward()
+    assert other.parametrizations.lstm_U_f.original1.grad is not None
+    assert module.parametrizations.lstm_U_f.original1.grad is None
+
+
+def test_modules_of_equal_graphs_share_code_and_later_equations_are_none_of_theirs() -> None:
+    g, x = network(), torch.randn(4, 3, 2)
+    one, other = Module(g), Module(network(), seed=1)
+    outputs = list(one(x=x))
+    other(x=x)
+    assert set(map(id, one._made.values())) == set(map(id, other._made.values()))
+    different = Module(g, threads=1)
+    different(x=x)
+    assert set(map(id, one._made.values())).isdisjoint(map(id, different._made.values()))
+    g.output("more", gc.tanh(g.param("p", (3,)) * g.value("h")))
+    assert list(one(x=x)) == outputs
+    assert list(Module(g)(x=x)) == [*outputs, "more"]
+
+
+@pytest.mark.parametrize("threads", [None, 2])
+def test_a_module_has_no_more_threads_than_pytorch(threads: int | None) -> None:
+    """As in a worker that loads data, or in one of many processes; unless it is told otherwise."""
+    module, before = Module(network(), threads=threads), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        module(x=torch.randn(4, 3, 2))
+    finally:
+        torch.set_num_threads(before)
+    (made,) = module._made.values()
+    assert made.forward.compiled.threads == (threads or 1)
+
+
 def test_the_guide_s_model_trains() -> None:
     guide = (Path(__file__).parent.parent / "docs/guide.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```py\n(.*?)```\n", guide, re.DOTALL)
@@ -269,6 +323,32 @@ def test_mistakes_are_named() -> None:
         torch.nn.Sequential(module)(x)
     assert caught.value.location is not None
     assert caught.value.location.file == __file__  # not PyTorch's, which calls the module
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transforms_of_pytorch_that_do_not_go_through_are_named() -> None:
+    module, x = Module(network()), torch.randn(4, 3, 2, requires_grad=True)
+
+    def last(x: Any) -> Any:
+        return module(x=x)["last"]
+
+    def forward_mode() -> None:
+        with torch.autograd.forward_ad.dual_level():
+            last(torch.autograd.forward_ad.make_dual(x, x))
+
+    for transform, message in (
+        (lambda: torch.func.grad(lambda x: last(x).sum())(x), "torch.func do not go through"),
+        (lambda: torch.func.vmap(last)(x[None]), "torch.func do not go through .* further axis"),
+        (lambda: torch.jit.trace(last, (x,)), "torch.jit sees nothing"),
+        (forward_mode, "forward-mode derivatives do not go through"),
+        (lambda: torch.autograd.functional.jacobian(last, x, vectorize=True), "batched gradients do not go through"),
+        (lambda: torch.export.export(module, (), {"x": x}), "x is no dense tensor"),
+        (lambda: last(x.to_sparse()), "x is no dense tensor"),
+    ):
+        with pytest.raises(UnsupportedError, match=message):
+            transform()
+    called = torch.func.functional_call(module, {n: 0 * p for n, p in module.named_parameters()}, (), {"x": x})
+    assert (called["last"] == 0).all()
 
 
 def test_functions_of_pytorch_do_not_take_values() -> None:

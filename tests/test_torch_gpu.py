@@ -4,6 +4,7 @@ one, as on the CPU."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,11 @@ tensors = pytest.importorskip("graphc.torch.tensors")
 STREAM = 4711
 
 
+@dataclass(frozen=True)
 class EmulatedGpu(tensors.Gpu):
     """The emulator's GPU for tensors of the CPU: they are copied there and back."""
 
-    def __init__(self) -> None:
-        super().__init__("float32", EmulatedDevice())
-        self.there: dict[str, DeviceArray] = {}
+    there: dict[str, DeviceArray] = field(default_factory=dict, compare=False)
 
     def run(self, compiled: Any, given: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[str, Any]:
         found = super().run(compiled, given, lengths)
@@ -35,7 +35,8 @@ class EmulatedGpu(tensors.Gpu):
         return found
 
     def shown(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        self.there = {name: DeviceArray.copy_of(tensor.numpy(), self.device) for name, tensor in given.items()}
+        self.there.clear()
+        self.there.update({name: DeviceArray.copy_of(tensor.numpy(), self.device) for name, tensor in given.items()})
         return self.there
 
     def tensor(self, array: Any) -> Any:
@@ -52,7 +53,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
         if not torch.cuda.is_available():
             pytest.skip("no GPU, or a PyTorch without CUDA")
         return torch.device("cuda", 0)
-    place = EmulatedGpu()
+    place = EmulatedGpu(device=EmulatedDevice())
     monkeypatch.setattr(module_of, "place_on", lambda device, threads, precision: place)
     return torch.device("cpu")
 

@@ -25,22 +25,32 @@ Arrays = dict[str, np.ndarray]
 def from_torch(state_dict: Mapping[str, Any], cell: str, name: str | None = None, update: str = "old") -> Arrays:
     """The params of `cell` ("lstm", "gru" or "elman") that compute what PyTorch's module does.
 
-    `state_dict` is the module's, of arrays or of tensors on the CPU. Its GRU is `gru(reset="after", update="old")`;
-    with update="new" the weights of z are negated, which is the same function. `name` is the cell's by default. An
-    LSTM with proj_size is `projected_lstm`.
+    `state_dict` is the module's, of arrays or of tensors on the CPU, or that of an LSTMCell, GRUCell or RNNCell. Its
+    GRU is `gru(reset="after", update="old")`; with update="new" the weights of z are negated, which is the same
+    function. `name` is the cell's by default. An LSTM with proj_size is `projected_lstm`. The arrays are new ones; a
+    `graphc.torch.Module` loads them as `{name: torch.from_numpy(array) for name, array in params.items()}`.
     """
     prefix, gates = _checked(cell, name, update)
-    arrays = {key: np.asarray(value) for key, value in state_dict.items()}
-    found = [_TORCH.fullmatch(key) for key in arrays]
-    if not found or None in found:
-        raise DefinitionError(f"these are not the weights of an LSTM, GRU or RNN of PyTorch: {', '.join(arrays)}")
-    layers = {int(m["layer"]) for m in found if m}
-    both = any(m["reverse"] for m in found if m)
+    if not isinstance(state_dict, Mapping):
+        raise DefinitionError(f"a module's state_dict() was expected, not a {type(state_dict).__name__}")
+    arrays = {key: np.asarray(value).copy() for key, value in state_dict.items()}
+    found = {key: match for key in arrays if (match := _TORCH.fullmatch(key))}
+    if not found or len(found) < len(arrays):
+        raise DefinitionError(
+            f"these are not the weights of an LSTM, GRU or RNN of PyTorch: {', '.join(arrays) or 'none'}; "
+            "of a larger model, give the layer's own, such as model.rnn.state_dict()"
+        )
+    layers = {int(match["layer"] or 0) for match in found.values()}
+    both = any(match["reverse"] for match in found.values())
     params: Arrays = {}
     for layer in sorted(layers):
         for direction in ("forward", "backward")[: 1 + both]:
-            suffix = f"_l{layer}" + ("_reverse" if direction == "backward" else "")
-            own = {key.removesuffix(suffix): a for key, a in arrays.items() if _suffix(key) == suffix}
+            place = layer, direction == "backward"
+            own = {
+                m["kind"]: arrays[key]
+                for key, m in found.items()
+                if (int(m["layer"] or 0), bool(m["reverse"])) == place
+            }
             label = prefix + (f"_{layer}" if len(layers) > 1 else "") + (f"_{direction}" if both else "")
             params |= {f"{label}_{k}": a for k, a in _unpack(own, cell, gates, update)}
     return params
@@ -49,7 +59,8 @@ def from_torch(state_dict: Mapping[str, Any], cell: str, name: str | None = None
 def to_torch(params: Mapping[str, Any], cell: str, name: str | None = None, update: str = "old") -> Arrays:
     """The `state_dict` of PyTorch's module that computes what the cell does; see `from_torch`.
 
-    `params` may hold other params too. The first of PyTorch's two biases takes ours, the second is 0 but for a GRU's
+    It holds arrays, which PyTorch loads as `{key: torch.from_numpy(array) for key, array in found.items()}`. `params`
+    may hold other params too. The first of PyTorch's two biases takes ours, the second is 0 but for a GRU's
     n. Refused, because PyTorch has no such cell: peepholes, layer normalisation, and a GRU that resets before the
     product.
     """
@@ -59,19 +70,14 @@ def to_torch(params: Mapping[str, Any], cell: str, name: str | None = None, upda
         match = re.fullmatch(prefix + _OURS, key)
         if match is not None:
             suffix = f"_l{match['layer'] or 0}" + ("_reverse" if match["direction"] == "backward" else "")
-            parts.setdefault(suffix, {})[match["param"]] = np.asarray(value)
+            parts.setdefault(suffix, {})[match["param"]] = np.asarray(value).copy()
     if not parts:
         raise DefinitionError(f"no param of a cell {prefix!r} among {', '.join(params) or 'none'}")
     return {f"{key}{suffix}": a for suffix, own in sorted(parts.items()) for key, a in _pack(own, cell, gates, update)}
 
 
-_TORCH = re.compile(r"(weight_[ih]h|bias_[ih]h|weight_hr)(?P<suffix>_l(?P<layer>\d+)(?P<reverse>_reverse)?)")
+_TORCH = re.compile(r"(?P<kind>weight_[ih]h|bias_[ih]h|weight_hr)(_l(?P<layer>\d+)(?P<reverse>_reverse)?)?")
 _OURS = r"(_(?P<layer>\d+))?(_(?P<direction>forward|backward))?_(?P<param>[WUbcP].*|p_.|gain_.)"
-
-
-def _suffix(key: str) -> str:
-    match = _TORCH.fullmatch(key)
-    return match["suffix"] if match else ""
 
 
 def _checked(cell: str, name: str | None, update: str) -> tuple[str, str]:

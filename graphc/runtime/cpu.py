@@ -7,6 +7,7 @@ the program's buffers, runs the compiled code, and returns the outputs. `bind` d
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from graphc.codegen.memory.arena import ALIGNMENT, PAGE, STAGGER, Arena, arena, 
 from graphc.codegen.parallel.core import TYPICAL
 from graphc.codegen.parallel.partition import CLOCKS
 from graphc.codegen.parallel.work_sharing import Shares, shares
-from graphc.codegen.program import Buffer, Program
+from graphc.codegen.program import Program
 from graphc.codegen.team.builtin import builtin
 from graphc.codegen.team.measure import this_core
 from graphc.codegen.team.team import SUPPORTED, Job, team
@@ -61,12 +62,28 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Which of a program's buffers is a caller's array, or a result that the call makes, of this shape and dtype."""
+
+    index: int
+    name: str
+    made: tuple[tuple[int, ...], np.dtype[Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """What follows from the shapes of a call's arrays."""
+    """What follows from the shapes of a call's arrays.
+
+    `addresses` are those of the program's buffers: of temporaries (`in_workspace` is 1) within the workspace, and 0 at
+    the `places` that each call fills in.
+    """
 
     sizes: dict[Axis, int]
     code: Code
     arena: Arena
+    addresses: np.ndarray
+    in_workspace: np.ndarray
+    places: tuple[Place, ...]
     counts: Any
     shares: Shares
     alone: np.ndarray  # the table of shares for one thread
@@ -180,7 +197,16 @@ class Runner:
         check_memory(placed.size + outputs, "the call")
         counts = (ctypes.c_int64 * max(len(program.sizes), 1))(*(sizes[s] for s in program.sizes))
         alone = together.alone(program, code.loaded.emitted.partition, sizes)
-        return Layout(arguments.sizes, code, placed, counts, together, alone, (ctypes.c_int64 * 2)())
+        known = {**self._constants, **placed.offsets}
+        addresses = np.array([known.get(b.name, 0) for b in program.buffers], np.int64)
+        in_workspace = np.array([b.kind == "temp" for b in program.buffers], np.int64)
+        places = tuple(
+            Place(index, b.name, (buffer_shape(b, sizes), np.dtype(b.dtype)) if b.kind == "output" else None)
+            for index, b in enumerate(program.buffers)
+            if b.name not in known
+        )
+        patience = (ctypes.c_int64 * 2)()
+        return Layout(arguments.sizes, code, placed, addresses, in_workspace, places, counts, together, alone, patience)
 
     def _check_lengths(self, arguments: Arguments) -> None:
         for axis in self.graph.axes.values():
@@ -193,21 +219,17 @@ class Runner:
         """A call of the layout's code. `written` are arrays that the code writes to beside results and workspace; the
         call keeps them."""
         code, workspace = layout.code, self._workspace(layout.arena.size)
+        pointers = layout.addresses + layout.in_workspace * workspace.ctypes.data
         arrays: dict[str, np.ndarray] = {}
-        addresses: list[int] = []
-        base = workspace.ctypes.data
-        for buffer in code.program.buffers:
-            if buffer.kind == "temp":
-                addresses.append(base + layout.arena.offsets[buffer.name])
-            elif buffer.name in self._constants:
-                addresses.append(self._constants[buffer.name])
+        for place in layout.places:
+            if place.made is None:
+                array = arguments.arrays[place.name]
+                array = array if _plain(array) else np.require(array, requirements=["C", "A"])
+                pointers[place.index] = array.ctypes.data
             else:
-                arrays[buffer.name] = array = self._array(buffer, arguments, code.sizes)
-                addresses.append(array.ctypes.data)
-        results: dict[str, np.ndarray] = {}
-        for name, buffer_name in self.lowered.outputs.items():
-            results[name] = arrays[buffer_name]
-        pointers = np.array(addresses, np.int64)
+                array, pointers[place.index] = _aligned(*place.made)
+            arrays[place.name] = array
+        results = {name: arrays[buffer] for name, buffer in self.lowered.outputs.items()}
         job = Job(
             code.loaded.shared_address,
             pointers.ctypes.data,
@@ -236,12 +258,6 @@ class Runner:
             return workspace
         del workspace
         return aligned_empty((size,), "uint8")
-
-    def _array(self, buffer: Buffer, arguments: Arguments, sizes: Mapping[str, int]) -> np.ndarray:
-        if buffer.kind == "output":
-            return aligned_empty(buffer_shape(buffer, sizes), buffer.dtype)
-        array = arguments.arrays[buffer.name]
-        return array if _plain(array) else np.require(array, requirements=["C", "A"])
 
 
 class BoundCall:
@@ -274,11 +290,13 @@ def _plain(array: np.ndarray) -> bool:
 def aligned_empty(shape: tuple[int, ...], dtype: str, rank: int | None = None) -> np.ndarray:
     """An uninitialised array that begins at a multiple of `ALIGNMENT` bytes. Arrays that are read side by side have a
     `rank` each: it puts their beginnings at different places of a page, as in an `Arena`."""
-    kind = np.dtype(dtype)
+    return _aligned(shape, np.dtype(dtype), rank)[0]
+
+
+def _aligned(shape: tuple[int, ...], kind: np.dtype[Any], rank: int | None = None) -> tuple[np.ndarray, int]:
+    """The array, and its address, which numpy takes as long to tell as to make the array."""
     alignment, start = (ALIGNMENT, 0) if rank is None else (PAGE, rank * STAGGER % PAGE)
-    count = 1
-    for extent in shape:
-        count *= extent
-    raw = np.empty(count * kind.itemsize + alignment + start, np.uint8)
-    start += -raw.ctypes.data % alignment
-    return raw[start : start + count * kind.itemsize].view(kind).reshape(shape)
+    raw = np.empty(math.prod(shape) * kind.itemsize + alignment + start, np.uint8)
+    address = raw.ctypes.data
+    start += -address % alignment
+    return np.ndarray(shape, kind, raw, start), address + start

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -27,6 +28,11 @@ from graphc.transforms.two_passes import two_passes
 
 __all__ = ["Module"]
 
+_OUTSIDE = (
+    "do not go through a graphc.torch.Module; make a module of the graph that has the derivative as an output "
+    "(gc.grad, gc.vjp, gc.jvp)"
+)
+
 
 class Module(torch.nn.Module):
     """`graphc.torch.Module(g)(x=x)["h"]`: the outputs of a graph by name, as tensors that have gradients.
@@ -36,11 +42,12 @@ class Module(torch.nn.Module):
     the module does; so is the length of an axis that none of them shows, as a number. After `eval()` the module
     computes `gc.inference(graph)`, the graph as it is once training is over.
 
-    The module computes on the CPU, on at most so many `threads`, or after `to("cuda")` on the first GPU, in PyTorch's
-    current stream; `precision` there is as in `gc.compile`. The graph is compiled when it is first called, once for
-    each device and each set of tensors that require gradients, for training and for evaluation. Gradients of gradients
-    are refused: make a module of the graph that has the gradient as an output (`gc.grad`). Dtypes are the graph's: a
-    module is not cast (`double()`), and under autocast its inputs are cast to them. Raises `ArgumentError` for tensors
+    The module computes on the CPU, on at most so many `threads` (None: those that PyTorch has), or after `to("cuda")`
+    on the first GPU, in PyTorch's current stream; `precision` there is as in `gc.compile`. The graph is compiled when
+    it is first called, once for each device and each set of tensors that require gradients, for training and for
+    evaluation; modules of equal graphs share that code. Gradients of gradients are refused: make a module of the graph
+    that has the gradient as an output (`gc.grad`). Dtypes are the graph's: a module is not cast (`double()`), and under
+    autocast its inputs are cast to them; whole numbers that fit are cast to int32. Raises `ArgumentError` for tensors
     that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
     """
 
@@ -55,8 +62,8 @@ class Module(torch.nn.Module):
                 f"graph {graph.name!r} updates {trained[0]} itself, which is an optimiser's to do here; "
                 "make the module of the graph that describes the network, and train it with torch.optim"
             )
-        self._graph, self._threads, self._precision = graph, threads, precision
-        self._made: dict[tuple[torch.device, bool, tuple[str, ...]], _Made] = {}
+        self._graph, self._threads, self._precision = graph.copy(), threads, precision
+        self._made = _Compiled()
         for name, array in initialize(graph, seed=seed).items():
             if hasattr(self, name):
                 raise UnsupportedError(
@@ -71,22 +78,35 @@ class Module(torch.nn.Module):
     def forward(self, *unnamed: Any, **given: Any) -> dict[str, torch.Tensor]:
         """The outputs by name."""
         self._check_names(unnamed, given)
+        if torch._C._are_functorch_transforms_active():
+            raise UnsupportedError(
+                f"grad, vmap, jvp and the like of torch.func {_OUTSIDE}; vmap's is a further axis of it"
+            )
+        if torch.jit.is_tracing():
+            raise UnsupportedError(
+                "torch.jit sees nothing of what a graphc.torch.Module computes; gc.export ships a graph"
+            )
         given = _as_declared(given, self._graph)
-        device = self._device(given)
-        tensors = {name: given[name] for name in self._graph.inputs}
+        tensors: dict[str, torch.Tensor] = {name: given[name] for name in self._graph.inputs}
         tensors |= {name: getattr(self, name) for name in self._graph.params}
+        device = self._device(tensors)
         lengths = {name: length for name, length in given.items() if name not in self._graph.inputs}
         wanted = torch.is_grad_enabled()
         wrt = tuple(name for name, tensor in tensors.items() if wanted and tensor.requires_grad)
         key = device, self.training, wrt
         if key not in self._made:
-            graph = self._graph if self.training else inference(self._graph)
-            self._made[key] = _Made(graph, wrt, place_on(device, self._threads, self._precision))
+            self._made[key] = self._make(device, wrt)
         outputs = _Call.apply(self._made[key], lengths, *tensors.values())
         return dict(zip(self._graph.outputs, outputs, strict=True))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made": {}}  # a copy compiles for itself
+    def _make(self, device: torch.device, wrt: tuple[str, ...]) -> _Made:
+        graph = self._graph if self.training else inference(self._graph)
+        place = place_on(device, self._threads, self._precision)
+        key = graph, device, place, wrt
+        made = _shared.get(key)
+        if made is None:
+            _shared[key] = made = _Made(graph, wrt, place)
+        return made
 
     def extra_repr(self) -> str:
         return f"{self._graph.name}: {', '.join(self._graph.inputs)} -> {', '.join(self._graph.outputs)}"
@@ -110,16 +130,15 @@ class Module(torch.nn.Module):
                     f"graph {graph.name!r} has no input or axis {name!r}{close}; it has {listed(known)}"
                 )
 
-    def _device(self, given: Mapping[str, torch.Tensor]) -> torch.device:
+    def _device(self, tensors: Mapping[str, torch.Tensor]) -> torch.device:
         """Where the module is: where its params and the inputs lie."""
         graph = self._graph
-        params = {name: getattr(self, name) for name in graph.params}
-        first = next(chain(params.values(), (given[name] for name in graph.inputs)), None)
-        device = torch.device("cpu") if first is None else first.device
-        for name, param in params.items():
-            _check_param(name, param, graph, device)
+        first = next(chain(graph.params, graph.inputs), None)
+        device = torch.device("cpu") if first is None else tensors[first].device
+        for name in graph.params:
+            _check_param(name, tensors[name], graph, device)
         for name, declared in graph.inputs.items():
-            _check_tensor(name, given[name], declared, device)
+            _check_tensor(name, tensors[name], declared, device)
         return device
 
 
@@ -128,7 +147,9 @@ class _Made:
 
     def __init__(self, graph: Graph, wrt: Sequence[str], place: Place) -> None:
         self.names = (*graph.inputs, *graph.params)
-        self.declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+        declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+        self.dtypes: dict[str, torch.dtype] = {name: getattr(torch, node.dtype) for name, node in declared.items()}
+        self.axes = {name: [axis.name for axis in node.axes] for name, node in declared.items() if node.axes}
         self.outputs = tuple(graph.outputs)
         self.updated = frozenset(graph.updates)
         self.wrt = tuple(wrt)
@@ -148,8 +169,18 @@ class _Made:
 
     def lengths(self, tensors: Mapping[str, torch.Tensor], given: Mapping[str, int]) -> dict[str, int]:
         """Those of all axes that the call shows."""
-        shown = chain.from_iterable(zip(self.declared[n].axes, t.shape, strict=False) for n, t in tensors.items())
-        return {**{axis.name: extent for axis, extent in shown}, **given}
+        shown = chain.from_iterable(zip(axes, tensors[name].shape, strict=False) for name, axes in self.axes.items())
+        return {**dict(shown), **given}
+
+
+class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], _Made]):
+    """What a module has compiled. It is code in this process, so copies of it, and what is pickled, are empty."""
+
+    def __reduce__(self) -> tuple[type[_Compiled], tuple[()]]:
+        return _Compiled, ()
+
+
+_shared: WeakValueDictionary[tuple[Graph, torch.device, Place, tuple[str, ...]], _Made] = WeakValueDictionary()
 
 
 class _Function:
@@ -184,31 +215,53 @@ class _Call(torch.autograd.Function):
         return tuple(results[name] for name in made.outputs)
 
     @staticmethod
+    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> NoReturn:
+        raise UnsupportedError(f"forward-mode derivatives {_OUTSIDE}")
+
+    @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():  # with create_graph=True
-            raise UnsupportedError(
-                "gradients of gradients do not go through a graphc.torch.Module; "
-                "make a module of the graph that has the gradient as an output (gc.grad, gc.vjp)"
-            )
+            raise UnsupportedError(f"gradients of gradients {_OUTSIDE}")
         made: _Made = ctx.made
         tensors = dict(zip((*ctx.kept, *made.residuals), ctx.saved_tensors, strict=True))
         for output, cotangent in zip(made.outputs, cotangents, strict=True):
             declared = made.backward.declared.get(f"cotangent_{output}")
             if declared is not None:
-                tensors[f"cotangent_{output}"] = cotangent.to(getattr(torch, declared.dtype))
+                tensors[f"cotangent_{output}"] = _cast(cotangent, getattr(torch, declared.dtype))
         found = made.backward(tensors, ctx.lengths)
-        grads = {name: found[f"grad_{name}"].to(getattr(torch, made.declared[name].dtype)) for name in made.wrt}
+        grads = {name: _cast(found[f"grad_{name}"], made.dtypes[name]) for name in made.wrt}
         return (None, None, *(grads.get(name) for name in made.names))
 
 
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
+
+
 def _as_declared(given: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
-    """What is given, with numbers of the declared precision where autocast has chosen that of others."""
+    """What is given, with numbers of the declared precision where autocast has chosen that of others, and with whole
+    numbers of other sizes as int32."""
     found = dict(given)
     for name, node in graph.inputs.items():
         tensor: torch.Tensor = given[name]
         if node.dtype in FLOATS and tensor.is_floating_point() and _is_autocast(tensor.device.type):
             found[name] = tensor.to(getattr(torch, node.dtype))
+        elif node.dtype == "int32" and tensor.dtype in _WHOLE:
+            _check_fits(name, tensor)
+            found[name] = tensor.to(torch.int32)
     return found
+
+
+_WHOLE = {torch.int64, torch.int16, torch.int8, torch.uint8}
+"""Whole numbers that PyTorch computes with, beside int32: those of its indices, labels and lengths are int64."""
+
+
+def _check_fits(name: str, tensor: torch.Tensor) -> None:
+    if tensor.dtype is not torch.int64 or not tensor.numel() or tensor.device.type == "meta":
+        return
+    limits = torch.iinfo(torch.int32)
+    for value in map(int, tensor.aminmax()):
+        if not limits.min <= value <= limits.max:
+            raise ArgumentError(f"{name} holds {value}, which is no int32: those are {limits.min} to {limits.max}")
 
 
 def _is_autocast(device: str) -> bool:

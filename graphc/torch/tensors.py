@@ -6,9 +6,9 @@ copied but what is not contiguous. On a GPU a call is queued on PyTorch's curren
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -21,8 +21,11 @@ from graphc.compiling.compile import Compiled, compile
 from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import UnsupportedError
 from graphc.language.graph import Graph
+from graphc.machine import cores
 
 __all__ = ["Cpu", "Gpu", "Place", "place_on", "tensor_of"]
+
+A = TypeVar("A")
 
 
 class Place(Protocol):
@@ -38,7 +41,7 @@ class Place(Protocol):
         place."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cpu:
     """This machine's processor, on so many threads."""
 
@@ -50,11 +53,11 @@ class Cpu:
     def run(
         self, compiled: Compiled, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]
     ) -> dict[str, torch.Tensor]:
-        found = compiled(**{name: _array_of(tensor) for name, tensor in tensors.items()}, **lengths)
+        found = compiled(**_each(_array_of, tensors), **lengths)
         return _apart({name: tensor_of(array) for name, array in found.items()})
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gpu:
     """PyTorch's current GPU; the `device` is graphc's own view of it."""
 
@@ -68,7 +71,7 @@ class Gpu:
         self, compiled: CompiledCuda, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]
     ) -> dict[str, torch.Tensor]:
         updated = compiled.runner.graph.updates
-        plain = {name: tensor.detach().resolve_neg() for name, tensor in tensors.items()}
+        plain = _each(lambda tensor: tensor.detach().resolve_neg(), tensors)
         given = {name: tensor if name in updated else tensor.contiguous() for name, tensor in plain.items()}
         found = compiled.run({**self.shown(given), **lengths}, stream=self.stream())
         return _apart({name: self.tensor(array) for name, array in found.items()})
@@ -90,7 +93,7 @@ class Gpu:
 def place_on(device: torch.device, threads: int | None, precision: Precision) -> Place:
     """The place where tensors of a device are computed with. Raises `UnsupportedError` if there is none."""
     if device.type == "cpu":
-        return Cpu(threads)
+        return Cpu(min(torch.get_num_threads(), cores()) if threads is None else threads)
     if device.type == "cuda" and torch.version.cuda:
         return Gpu(precision)
     raise UnsupportedError(f"graphs run on the CPU and on NVIDIA's GPUs; there is no code for tensors on {device}")
@@ -105,10 +108,23 @@ def tensor_of(array: np.ndarray) -> torch.Tensor:
 
 def _array_of(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's memory as an array."""
-    tensor = tensor.detach().resolve_neg()
     if tensor.dtype is torch.bfloat16:
-        return np.asarray(tensor.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
-    return np.asarray(tensor.numpy())
+        return np.asarray(tensor.view(torch.int16).numpy(force=True)).view(ml_dtypes.bfloat16)
+    return np.asarray(tensor.numpy(force=True))  # without its history, and with signs that PyTorch has put off
+
+
+def _each(made_of: Callable[[torch.Tensor], A], tensors: Mapping[str, torch.Tensor]) -> dict[str, A]:
+    """What is made of each tensor. Raises `UnsupportedError` for one that is not dense, or not in memory."""
+    made = {}
+    for name, tensor in tensors.items():
+        try:
+            made[name] = made_of(tensor)
+        except (RuntimeError, TypeError) as error:
+            raise UnsupportedError(
+                f"{name} is no dense tensor in memory, which compiled code reads; torch.export, torch.vmap and batched "
+                f"gradients do not go through a graphc.torch.Module ({error})"
+            ) from error
+    return made
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
