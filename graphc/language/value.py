@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, GraphError, ProtocolError, ShapeError
 from graphc.integers import is_whole
-from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape
+from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape, check_shape
 from graphc.language.habits import NO_ARRAY, Symbolic
 from graphc.ops import axis as axis_ops
 from graphc.ops import elementwise as ew
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 NAMED = (INPUT, PARAM, STATE)
 
-# What numpy calls for an array's operator, and the value's that takes the array from the other side.
-_MOST_FACTORS = 64  # of a power that is a product
-_REFLECTED = {
+_MOST_FACTORS = 64  # of a power of integers that is written as a product
+_REFLECTED = {  # numpy's function for `array op value`: the method by which the value takes the array
     np.add: "__radd__",
     np.subtract: "__rsub__",
     np.multiply: "__rmul__",
@@ -224,14 +223,17 @@ class Value(Symbolic):
 
     def reshape(self, *shape: Any) -> Value:
         """The event's elements, in row-major order, in another shape; one length may be -1."""
-        wanted = tuple(int(s) for s in (shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape))
+        given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        if not all(is_whole(s) for s in given):
+            raise ShapeError(f"reshape takes whole numbers, x.reshape(2, -1), got {', '.join(map(repr, given))}")
+        wanted = tuple(int(s) for s in given)
         if -1 in wanted:
             rest = int(np.prod([s for s in wanted if s != -1]))
             total = int(np.prod(self.shape))
             if wanted.count(-1) > 1 or rest == 0 or total % rest:
                 raise ShapeError(f"cannot reshape event {self.shape} to {wanted}")
             wanted = tuple(total // rest if s == -1 else s for s in wanted)
-        return Value(self.graph, event_ops.reshape(self.node, wanted))
+        return Value(self.graph, event_ops.reshape(self.node, check_shape(wanted)))
 
     def shift(self, axis: Axis, offset: int, fill: Any = 0.0) -> Value:
         """The value `offset` points further along an axis, and `fill` (a number or a value) where there is none."""
