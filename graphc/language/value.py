@@ -237,6 +237,8 @@ class Value(Symbolic):
 
     def shift(self, axis: Axis, offset: int, fill: Any = 0.0) -> Value:
         """The value `offset` points further along an axis, and `fill` (a number or a value) where there is none."""
+        if not isinstance(axis, Axis):
+            raise AxisError(f"x.shift takes an axis and a number of steps, x.shift(t, -1), got {axis!r}")
         other, point = assigned(fill, self.graph, self.dtype), axis + offset
         return Value(home(self, other), axis_ops.shift(self.node, {axis: point.offset}, other.node))
 
@@ -397,9 +399,12 @@ def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:
             raise DtypeError(f"a constant is made of numbers, got {item!r}")
         default = graph.dtype if graph is not None else "float32"
         own = {"b": "bool", "f": default}.get(array.dtype.kind, "int32")
-        if (dtype or own) == "int32" and array.size and not _is_int32(array):
+        wanted = dtype or own
+        if wanted not in FLOATING and array.dtype.kind == "f" and not (array == np.floor(array)).all():
+            raise DtypeError(f"expected {wanted}, got {item!r}")
+        if wanted == "int32" and array.size and not _is_int32(array):
             raise DtypeError(f"integers are int32 here, -2147483648 to 2147483647; got {item!r}")
-        return Value(None, const(array, dtype or own))
+        return Value(None, const(array, wanted))
     instead = f"; the position along it is gc.index({item.name})" if isinstance(item, Axis) else ""
     if hasattr(item, "__array__"):  # a tensor of PyTorch's, for one
         instead = "; np.asarray makes an array of it, which is a constant"
