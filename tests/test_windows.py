@@ -197,6 +197,19 @@ def test_the_gradient_of_pooling_skips_what_no_window_saw(program: Program) -> N
     assert all(not isinstance(inside, Load) for reduce in guarded for inside in walk(reduce.when))
 
 
+def test_a_sum_may_ask_for_another_sum() -> None:
+    """Of one kernel, where all lanes ask for the same."""
+    g = gc.Graph("asked")
+    n = g.axis("n")
+    x, y = g.input("x", (5, LONG), over=n), g.input("y", (5,), over=n)
+    total = gc.sum(y[:, None] * np.ones((1, LONG), np.float32), dim=0)
+    g.output("kept", gc.sum(gc.where(total > 0, x, 0.0), dim=0))
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(4, 5, LONG)).astype(np.float32), "y": rng.normal(size=(4, 5)).astype(np.float32)}
+    expected = np.where(arrays["y"].sum(1)[:, None] > 0, arrays["x"].sum(1), 0.0)
+    np.testing.assert_allclose(gc.compile(g)(**arrays)["kept"], expected, atol=1e-5)
+
+
 def test_a_temporary_read_with_two_fills_keeps_its_questions() -> None:
     """Zeros around it for one product, ones for the other: there is one border, so there is none."""
     g = gc.Graph("fills", dtype="float64")

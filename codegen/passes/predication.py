@@ -2,7 +2,8 @@
 condition holds.
 
 In: a Program. Out: a Program that computes the same. The condition becomes the `when` of the reduction, which is
-tested once for all lanes, and in the loop of the outermost index that decides it; so it must not differ between lanes.
+tested once for all lanes, and in the loop of the outermost index that decides it; so it must not differ between lanes,
+nor need another sum's result.
 A gradient of pooling is such a sum: of the nine elements of a 3 × 3 window with stride 2, at most four are real.
 """
 
@@ -49,7 +50,7 @@ def _guarded(reduce: Reduce, access: Access, vector: str | None) -> Reduce:
     if reduce.when is not None or None in chosen or len(conditions) != 1 or vector is None:
         return reduce
     (condition,) = conditions
-    if {vector, MEMORY} & access.dependence(condition):
+    if ({vector, MEMORY} | access.sums.keys()) & access.dependence(condition):
         return reduce
     sums = [
         Accumulate(total.name, total.op, _known(choice[1], condition))
