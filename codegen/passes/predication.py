@@ -53,12 +53,12 @@ def _guarded(reduce: Reduce, access: Access, vector: str | None) -> Reduce:
     if ({vector, MEMORY} | access.sums.keys()) & access.dependence(condition):
         return reduce
     sums = [
-        Accumulate(total.name, total.op, _known(choice[1], condition))
+        Accumulate(total.name, total.op, _assuming(choice[1], condition))
         for total, choice in zip(reduce.sums, chosen, strict=True)
         if choice is not None
     ]
-    body = tuple(Let(let.name, _known(let.value, condition)) for let in reduce.body)
-    return Reduce(reduce.dims, tuple(sums), body, _spelled_out(condition, access))
+    body = tuple(Let(let.name, _assuming(let.value, condition)) for let in reduce.body)
+    return Reduce(reduce.dims, tuple(sums), body, _without_names(condition, access))
 
 
 def _choice(total: Accumulate, access: Access) -> tuple[Scalar, Scalar] | None:
@@ -70,19 +70,19 @@ def _choice(total: Accumulate, access: Access) -> tuple[Scalar, Scalar] | None:
     return None
 
 
-def _known(scalar: Scalar, condition: Scalar) -> Scalar:
-    """A value where the condition holds, without questions whether it does."""
+def _assuming(scalar: Scalar, condition: Scalar) -> Scalar:
+    """A value at points where the condition holds, without asking for it again."""
 
     def rule(part: Scalar) -> Scalar | None:
         if isinstance(part, Load) and part.when == condition:
-            return _known(replace(part, when=None), condition)
+            return _assuming(replace(part, when=None), condition)
         if isinstance(part, Call) and part.fn == "select" and part.args[0] == condition:
-            return _known(part.args[1], condition)
+            return _assuming(part.args[1], condition)
         return None
 
     return replaced(scalar, rule)
 
 
-def _spelled_out(scalar: Scalar, access: Access) -> Scalar:
+def _without_names(scalar: Scalar, access: Access) -> Scalar:
     """A condition without names: it is tested before they are computed."""
-    return replaced(scalar, lambda p: _spelled_out(access.lets[p.name], access) if isinstance(p, Ref) else None)
+    return replaced(scalar, lambda p: _without_names(access.lets[p.name], access) if isinstance(p, Ref) else None)
