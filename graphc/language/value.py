@@ -45,8 +45,8 @@ _REFLECTED = {  # numpy's function for `array op value`: the method by which the
 
 
 class Positions:
-    """In place of a graph, for values made of axes alone: they fit any graph that has these axes. Numbers beside them
-    have its `dtype`."""
+    """Stands for the graph of values that are made of axes alone, such as `gc.index(t)`: they fit any graph that has
+    these axes. Numbers beside them have its `dtype`."""
 
     __slots__ = ("dtype",)
 
@@ -54,10 +54,10 @@ class Positions:
         self.dtype = dtype
 
     def remember(self, node: Node) -> None:
-        """Their lines are those of what they become part of."""
+        """Nothing is noted: their lines are those of what they become part of."""
 
 
-Home = Union["Graph", Positions, None]
+Home = Union["Graph", Positions, None]  # what a value belongs to; a constant belongs to nothing
 
 
 class Value(Symbolic):

@@ -69,7 +69,7 @@ def _is_same(factor: Node, value: Node, node: Node) -> bool:
 
 
 def _spans(rest: Node, value: Node, node: Node) -> bool:
-    """Whether what is left varies over all that is summed, so that there are as many terms as before."""
+    """Whether what is left varies over all that is summed, so that the sum still has as many terms."""
     return (
         rest.axes == value.axes
         and len(rest.shape) == len(value.shape)
