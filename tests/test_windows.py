@@ -197,6 +197,21 @@ def test_the_gradient_of_pooling_skips_what_no_window_saw(program: Program) -> N
     assert all(not isinstance(inside, Load) for reduce in guarded for inside in walk(reduce.when))
 
 
+def test_two_sums_may_read_as_much_as_they_like_of_blocks() -> None:
+    """All of them, and the first few: one kernel, in which an index of the same name goes further in one sum."""
+    g = gc.Graph("blocks")
+    x = g.input("x", (2, 2, 8), over=g.axis("n"))
+    y = gc.transpose(x.reshape(2, 2, 2, 4), 2, 0, 1, 3).reshape(32)
+    g.output("all", g.param("W", (LONG, 32)) @ y)
+    g.output("few", g.param("V", (LONG, 8)) @ y[:8])
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(3, 2, 2, 8)).astype(np.float32), **gc.initialize(g)}
+    found = gc.compile(g)(**arrays)
+    blocks = arrays["x"].reshape(3, 2, 2, 2, 4).transpose(0, 3, 1, 2, 4).reshape(3, 32)
+    np.testing.assert_allclose(found["all"], blocks @ arrays["W"].T, atol=1e-5)
+    np.testing.assert_allclose(found["few"], blocks[:, :8] @ arrays["V"].T, atol=1e-5)
+
+
 def test_a_sum_may_ask_for_another_sum() -> None:
     """Of one kernel, where all lanes ask for the same."""
     g = gc.Graph("asked")
