@@ -59,6 +59,11 @@ class Equation:
     body: Node | None
     initial: Node
 
+    def mapped(self, made: Mapping[Node, Node]) -> Equation:
+        """The equation of what its values have become; a leaf that is not in the table has stayed itself."""
+        body = None if self.body is None else made[self.body]
+        return Equation(made.get(self.node, self.node), body, made[self.initial])
+
 
 @dataclass(eq=False)
 class Graph:
