@@ -29,8 +29,7 @@ from graphc.scalar import call, index, map_loads
 
 __all__ = ["MEMORY", "Access", "coefficient", "offset", "substitute"]
 
-# Stands among the indices a scalar depends on when computing it reads memory.
-MEMORY = "(memory)"
+MEMORY = "(memory)"  # stands among the indices that a scalar depends on where computing it reads memory
 
 
 class Access:
@@ -49,8 +48,7 @@ class Access:
         return scalar
 
     def terms(self, scalar: Scalar) -> Iterator[Scalar]:
-        """What a value adds up (`graphc.codegen.uses.terms`), with names followed to what they stand for, unless that
-        is a sum."""
+        """The terms of a sum (`graphc.codegen.uses.terms`), each as what its name stands for, unless that is a sum."""
         for term in terms(scalar, self.lets):
             resolved = self.resolve(term)
             yield term if isinstance(resolved, Call) and resolved.fn == "add" else resolved
@@ -73,8 +71,7 @@ class Access:
                     yield from self.loads(argument, seen)
 
     def loaded(self, scalar: Scalar) -> tuple[Load | None, Scalar | None]:
-        """The load that a scalar is, and None. Of select(condition, load, 0.0), the load and the condition. None twice
-        for anything else."""
+        """(load, None) for a load, (load, condition) for select(condition, load, 0.0), else (None, None)."""
         match self.resolve(scalar):
             case Load() as load:
                 return load, None
@@ -157,7 +154,7 @@ class Access:
         return None
 
     def stored(self, store: Store) -> Scalar:
-        """The value that a store is given, without a rounding to the dtype of the buffer: storing rounds anyway."""
+        """The value that a store is given, without rounding to the buffer's dtype: the store itself rounds."""
         value = self.resolve(store.value)
         match value:
             case Call(fn, (exact,)) if fn == f"round.{self.buffers[store.buffer].dtype}":

@@ -40,7 +40,7 @@ def allocate(program: Program, arrays: Mapping[str, Array], sizes: Mapping[str, 
 
 
 def interpret(program: Program, arrays: dict[str, Array], sizes: Mapping[str, int]) -> None:
-    """Runs the program on the arrays, in place.
+    """Run the program on the arrays, in place.
 
     Raises ValueError if an array does not fit its buffer, IndexError if a kernel loads or stores outside of a buffer,
     InternalError if two points of a kernel store to one element.

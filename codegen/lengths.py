@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from graphc.codegen.program import Buffer, Call, Const, Dim, Index, Ring, Scalar, Size
 from graphc.scalar import FUNCTIONS
 
-__all__ = ["buffer_shape", "evaluate", "length_of", "points_of", "step_name"]
-
+__all__ = ["buffer_shape", "evaluate", "known_length", "length_of", "points_of", "step_name"]
 
 _EXACT: dict[str, Callable[..., int]] = {  # numpy's integers wrap around
     "add": operator.add,
@@ -55,6 +54,12 @@ def points_of(dims: Iterable[Dim], sizes: Mapping[str, int]) -> int:
     return math.prod(evaluate(dim.extent, sizes) for dim in dims)
 
 
-def length_of(dims: Iterable[Dim]) -> int:
-    """How many points these dims have together, leaving out those whose length comes with the data."""
-    return math.prod(int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const))
+def length_of(dims: Iterable[Dim], unknown: int = 1) -> int:
+    """How many points these dims have together, where one whose length comes with the data counts as `unknown`."""
+    return math.prod(int(dim.extent.value) if isinstance(dim.extent, Const) else unknown for dim in dims)
+
+
+def known_length(dims: Iterable[Dim]) -> int | None:
+    """How many points these dims have together; None if one's length comes with the data."""
+    dims = tuple(dims)
+    return length_of(dims) if all(isinstance(dim.extent, Const) for dim in dims) else None

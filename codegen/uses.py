@@ -88,8 +88,8 @@ def reduce_references(reduce: Reduce) -> set[str]:
 
 
 def terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
-    """What a value adds up, through names. A name that it adds more than once is one term: written out, 30 doublings
-    would be a billion terms."""
+    """The terms of a sum, followed through names. A name that occurs in it more than once is one term: written out, 30
+    doublings would be a billion terms."""
     uses: Counter[str] = Counter()
 
     def count(part: Scalar) -> None:

@@ -53,7 +53,7 @@ class ProgramError(InternalError):
 
 
 def verify(program: Program) -> None:
-    """Raises ProgramError at the first invariant that does not hold."""
+    """Raise `ProgramError` at the first invariant that does not hold."""
     scope = _Scope(program.declared, frozenset(program.sizes), frozenset())
     _require(len(scope.sizes) == len(program.sizes), f"a size is named twice: {program.sizes}")
     _require(len(scope.buffers) == len(program.buffers), "a buffer is named twice\n" + str(program))
@@ -74,7 +74,7 @@ def verify(program: Program) -> None:
 def _stored_before_loaded(
     statements: tuple[Statement, ...], filled: set[str], around: frozenset[str], carried: frozenset[str]
 ) -> None:
-    """Checks that what is loaded is stored before. `filled` are the buffers stored so far, to which this adds;
+    """Check that what is loaded is stored before. `filled` are the buffers stored so far, to which this adds;
     `carried` are those that a loop of `around` stores."""
     for statement in statements:
         made = stored((statement,))
@@ -164,7 +164,7 @@ def _define(name: str, dtype: str, names: dict[str, str], taken: set[str]) -> No
 
 
 def _reduce(reduce: Reduce, outer: _Scope, names: dict[str, str], taken: set[str]) -> None:
-    """Checks a reduction, and adds its accumulators to `names`. Its `Let`s stay inside."""
+    """Check a reduction, and add its accumulators to `names`. Its `Let`s stay inside."""
     inner = dict(names)
     scope = replace(_enter(reduce.dims, outer), names=inner)
     if reduce.when is not None:
@@ -201,7 +201,7 @@ def _element(name: str, at: tuple[Scalar, ...], dtype: str, scope: _Scope) -> Bu
 
 
 def _inside(at: tuple[Scalar, ...], buffer: Buffer, scope: _Scope) -> None:
-    """Subscripts lie inside the buffer, as far as it can be said without the lengths of a call."""
+    """Check that subscripts lie inside the buffer, as far as that can be told without the lengths of a call."""
     for subscript, dim in zip(at, buffer.dims, strict=True):
         reach = _reach(subscript, scope.extents) if isinstance(dim, Const) else None
         if reach is not None and isinstance(dim, Const):

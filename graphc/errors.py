@@ -16,7 +16,7 @@ _HERE = Path(__file__).parent
 _PACKAGES = tuple(
     f"{folder.resolve()}/" for folder in (_HERE, _HERE / "../ops", _HERE / "../codegen", Path(np.__file__).parent)
 )
-_CALLERS = ("torch",)  # packages that call graphc for the user, where they are used
+_CALLERS = ("torch",)  # packages that, where they are loaded, call graphc on the user's behalf
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class ParseError(GraphError):
 
 
 class ProtocolError(GraphError, TypeError):
-    """Something that Python asks of numbers, arrays or functions, asked of what is none."""
+    """A protocol of Python, such as len() or iteration, used on something that does not support it."""
 
 
 class MissingAttributeError(GraphError, AttributeError):
@@ -118,7 +118,7 @@ def listed(names: Collection[str], most: int = 5) -> str:
 
 
 def meant(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """What ends a message about a name that is unknown: the one that it is most like, if there is one."""
+    """The end of a message about an unknown name: the known name that it resembles most, if any."""
     by_letters = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), by_letters, n=1, cutoff=likeness)
     return f"; did you mean {by_letters[close[0]]!r}?" if close else ""

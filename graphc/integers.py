@@ -10,5 +10,5 @@ __all__ = ["is_whole"]
 
 
 def is_whole(number: object) -> TypeGuard[int]:
-    """Whether this is an integer, of Python's or of numpy's; a bool is none."""
+    """Whether this is an integer of Python's or numpy's. A bool does not count."""
     return isinstance(number, int | np.integer) and not isinstance(number, bool)

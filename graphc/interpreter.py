@@ -19,7 +19,7 @@ from graphc.ir import Axis, Node, Point, ragged_within
 from graphc.language.graph import Graph
 from graphc.ops.leaves import EXTENT, INDEX, INPUT, PARAM, STATE
 
-Key = tuple[Node, tuple[int, ...]]
+Key = tuple[Node, tuple[int, ...]]  # a value, and the point at which it is asked for
 
 
 def interpret(graph: Graph, *unnamed: Any, **arrays: Any) -> dict[str, np.ndarray]:
@@ -36,6 +36,7 @@ def interpret(graph: Graph, *unnamed: Any, **arrays: Any) -> dict[str, np.ndarra
 
 
 def run(graph: Graph, arguments: Arguments) -> dict[str, np.ndarray]:
+    """Run a verified graph on checked arguments. Updates are written once everything has been read."""
     evaluation = Evaluation(graph, arguments)
     with np.errstate(all="ignore"):
         results = {name: evaluation.array(node) for name, node in graph.outputs.items()}
@@ -75,7 +76,7 @@ class Evaluation:
         return self.arguments.sizes[axis]
 
     def at(self, node: Node, point: Point) -> np.ndarray:
-        """The event of a node at a point, by an explicit stack: graphs are deeper than Python's."""
+        """The event of a node at a point, by an explicit stack: graphs nest deeper than Python's calls may."""
         goal = _key(node, point)
         stack: list[tuple[Key, list[Key]]] = []
         active: set[Key] = set()

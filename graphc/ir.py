@@ -26,12 +26,11 @@ Attributes = tuple[tuple[str, Any], ...]
 FLOATS = ("float32", "float64")  # what floating values are computed in
 FLOATING = (*STORED, *FLOATS)  # what has a derivative
 DTYPES = ("bool", "int32", *FLOATING)  # in the order of promotion; those of STORED become float32 first
-
-
 MOST_POINTS = 2**31 - 1  # of an axis, whose positions are int32 values
 
 
 def check_dtype(dtype: Any) -> str:
+    """The name of a dtype, given as that or as numpy's. Raise `DtypeError` if graphc does not have it."""
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in DTYPES:
         raise DtypeError(f"dtype {name!r} is not one of {', '.join(DTYPES)}")
@@ -39,6 +38,7 @@ def check_dtype(dtype: Any) -> str:
 
 
 def check_shape(shape: Any) -> Shape:
+    """The shape of an event, as a tuple of ints. Raise `ShapeError` if it is anything else."""
     if isinstance(shape, int | np.integer):
         raise ShapeError(f"a shape is a tuple: write ({shape},) instead of {shape}")
     try:
@@ -51,6 +51,12 @@ def check_shape(shape: Any) -> Shape:
     if any(s < 1 for s in result):
         raise ShapeError(f"every length of a shape is at least 1, got {result}")
     return result
+
+
+_DISTANCE = (
+    "a point of axis {0!r} is a whole number of steps from the current one, {0} - 1 or {0} + 2, a number that is fixed "
+    "when the graph is built; the position as a value is gc.index({0})"
+)
 
 
 def _steps(axis: Axis, offset: object) -> int:
@@ -87,8 +93,8 @@ class _AlongAxis:
     __getitem__ = _no_elements
 
     def _differs(self, other: object) -> bool:
-        """Of what is not of the same kind. A comparison with a number is a mistake: it would be one answer for all
-        points."""
+        """Whether this differs from something of another kind: always. But comparing it with a number is a mistake, as
+        there would be one answer for all points."""
         if isinstance(other, int | float | np.number | np.ndarray) or hasattr(other, "node"):
             _no_number(self)
         return True
@@ -96,12 +102,6 @@ class _AlongAxis:
 
 def _no_point(self: Axis | AxisPoint, *_: object) -> NoReturn:
     raise AxisError(f"{_DISTANCE.format(_name_of(self))}; no multiple or part of it is a point")
-
-
-_DISTANCE = (
-    "a point of axis {0!r} is a whole number of steps from the current one, {0} - 1 or {0} + 2, a number that is fixed "
-    "when the graph is built; the position as a value is gc.index({0})"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Axis(_AlongAxis):
 
     @property
     def is_open(self) -> bool:
-        """Whether its length is known by a call only, and no other axis's."""
+        """Whether a call says how long its arrays are: it has no fixed length, and is not like another axis."""
         return not isinstance(self.length, int) and self.like is None
 
     def __add__(self, offset: int) -> AxisPoint:
@@ -219,6 +219,8 @@ class AxisEdge(_AlongAxis):
 
 @dataclass(frozen=True, slots=True)
 class Type:
+    """The axes that a value varies over, and the shape and dtype of its event."""
+
     axes: tuple[Axis, ...]
     shape: Shape
     dtype: str
@@ -410,5 +412,6 @@ def broadcast_shapes(shapes: Sequence[Shape], what: str) -> Shape:
 
 
 def ragged_within(axis: Axis, axes: Iterable[Axis]) -> bool:
-    """Whether a value over `axes` has no points past this axis's per-example length."""
+    """Whether a value over `axes` ends at each example's own length of this axis: the axis is ragged, and its lengths
+    vary over no other axes than these."""
     return isinstance(axis.length, Node) and set(axis.length.axes) <= set(axes)

@@ -58,6 +58,7 @@ def conv_transpose(
     stride: Sizes = 1,
     padding: Sizes = 0,
     dilation: Sizes = 1,
+    groups: int = 1,
     output_padding: Sizes = 0,
     bias: bool = True,
     name: str = "conv_transpose",
@@ -65,12 +66,14 @@ def conv_transpose(
 ) -> Value:
     """`gc.conv_transpose` of x (channels, …) with a weight of its own: (filters, …).
 
-    Params: `{name}_W` (channels, filters, *size), filled as `init` says, and `{name}_b` (filters,), 0 at first.
+    Params: `{name}_W` (channels, filters / groups, *size), filled as `init` says, and `{name}_b` (filters,), 0 at
+    first.
     """
     rank = spatial_rank(x.shape, f"layer {name!r}")
     sizes = each(size, rank, f"the size of layer {name!r}", 1)
-    W = g.param(f"{name}_W", (x.shape[0], filters, *sizes), init=init, dtype=computed(x.dtype))
-    y = image_functions.conv_transpose(x, W, stride, padding, dilation, output_padding=output_padding)
+    groups = check_groups(groups, filters, f"the output of layer {name!r}")
+    W = g.param(f"{name}_W", (x.shape[0], filters // groups, *sizes), init=init, dtype=computed(x.dtype))
+    y = image_functions.conv_transpose(x, W, stride, padding, dilation, groups, output_padding)
     return y + _bias(g, x, filters, rank, name) if bias else y
 
 

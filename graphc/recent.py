@@ -1,4 +1,4 @@
-"""A table of what was made lately, by key, of bounded size."""
+"""A bounded cache: what was made for the keys that were used last."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Keeps the `most` entries that were asked for last. Threads may use it at the same time; two that ask for a new
-    key may both make its entry, and then get the same one."""
+    """Keeps the `most` entries that were used last. Threads may share it: two that ask for the same new key may both
+    make its entry, and then both get the one that was kept first."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -23,7 +23,7 @@ class Recent(Generic[T]):
         return len(self._entries)
 
     def get(self, key: Hashable) -> T | None:
-        """What was made for a key, if that is still here."""
+        """The entry of a key, if it is still kept."""
         with self._lock:
             if key not in self._entries:
                 return None
@@ -31,7 +31,7 @@ class Recent(Generic[T]):
             return self._entries[key]
 
     def get_or_make(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What was made for a key, or is made for it now, outside of the lock."""
+        """The entry of a key; if it is not kept, it is made now, outside of the lock."""
         found = self.get(key)
         if found is not None:
             return found

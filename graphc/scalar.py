@@ -29,7 +29,7 @@ STORED = ("float16", "bfloat16")
 
 
 def computed(dtype: str) -> str:
-    """The dtype that a value which lies in memory as `dtype` is computed with."""
+    """The dtype in which a value that is stored as `dtype` is computed."""
     return "float32" if dtype in STORED else dtype
 
 
@@ -162,14 +162,14 @@ def _erf(x: Any) -> Any:
 
 
 def nearest(x: Any, dtype: str) -> Any:
-    """Floats as numbers of a dtype of `STORED`: the nearest, the even one of two, infinity past the largest."""
+    """Floats rounded to a dtype of `STORED`: to the nearest, ties to even, and to infinity past the largest."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(x).astype(np.float32).astype(dtype)
 
 
 def converted(x: Any, dtype: str) -> Any:
-    """Numbers in another dtype that is computed with. Floats become integers towards zero, the nearest beyond an end
-    of theirs, and NaN 0, as processors have it; NumPy leaves the last two open."""
+    """Numbers converted to a dtype that is computed with. To integers, floats are truncated towards zero; outside the
+    range of the integers they become the nearest one, and NaN becomes 0, as processors do it and NumPy leaves open."""
     array = np.asarray(x)
     if array.dtype.kind != "f" or np.dtype(dtype).kind != "i":
         return array.astype(dtype)
@@ -202,7 +202,8 @@ FUNCTIONS: dict[str, Function] = {
     "abs": Function(1, _NUMBERS, "same", np.abs),
     "max": Function(2, _NUMBERS, "same", np.maximum),  # NaN if either is
     "min": Function(2, _NUMBERS, "same", np.minimum),
-    # rounded down, and the remainder, of the divisor's sign; 0 where that is 0; of "index" divisors are positive
+    # the quotient rounded down, and the remainder, which has the divisor's sign; both are 0 where the divisor is; a
+    # divisor of dtype "index" is positive
     "floordiv": Function(2, ("int32", "index"), "same", np.floor_divide),
     "mod": Function(2, ("int32", "index"), "same", np.mod),
     # comparisons and logic; `and`, `or`, `xor`, `not` are bitwise on integers
@@ -269,7 +270,7 @@ def cast(value: Scalar, dtype: str) -> Scalar:
 
 
 def holds(dtype: str, value: float | int | bool) -> bool:
-    """Whether memory of a dtype holds a constant as it is."""
+    """Whether a buffer of a dtype can hold a constant exactly."""
     return dtype not in STORED or float(nearest(value, dtype)) == float(np.float32(value))
 
 
@@ -297,7 +298,7 @@ def conjunction(conditions: Iterable[Scalar]) -> Scalar | None:
 def conjuncts(
     condition: Scalar | None, resolve: Callable[[Scalar], Scalar] = lambda scalar: scalar
 ) -> Iterator[Scalar]:
-    """The conditions that must all hold where one holds; `resolve` says what their names stand for."""
+    """The conditions that `and` joins to this one; `resolve` says what names stand for."""
     if condition is None:
         return
     match resolve(condition):
@@ -327,7 +328,7 @@ Rule = Callable[["Scalar"], "Scalar | None"]
 
 
 def replaced(scalar: Scalar, rule: Rule) -> Scalar:
-    """A scalar with other parts."""
+    """A scalar whose parts are replaced as the rule says."""
     found = rule(scalar)
     if found is not None:
         return found
@@ -342,7 +343,7 @@ def replaced(scalar: Scalar, rule: Rule) -> Scalar:
 
 
 def replaced_inside(load: Load, rule: Rule) -> Load:
-    """A load with other parts in its subscripts and its condition: for rules that change loads, which may nest."""
+    """A load whose subscripts and condition are replaced as the rule says: for rules that change loads, which nest."""
     when = None if load.when is None else replaced(load.when, rule)
     return Load(load.buffer, tuple(replaced(a, rule) for a in load.at), load.dtype, when)
 

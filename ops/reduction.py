@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AxisError, DtypeError, ShapeError
-from graphc.ir import FLOATS, Axis, Node, Op, Point, Reads, Shape, Type, broadcast_shapes, make, ragged_within
+from graphc.ir import Axis, Node, Op, Point, Reads, Shape, Type, broadcast_shapes, make, ragged_within
 from graphc.ops.elementwise import cast, div, eq, mul
 from graphc.ops.event import reshape
 from graphc.ops.leaves import const, length
 from graphc.ops.site import Event, Site
-from graphc.scalar import Scalar
+from graphc.scalar import Scalar, lowest
 
 
 # broadcast(value; axes, shape): the same element wherever the value does not vary.
@@ -107,13 +107,8 @@ def _sum_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
 
 def _max_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
     if not arrays:
-        return np.full(node.shape, lowest(node.dtype), node.dtype)
+        return np.full(node.shape, lowest(node.dtype).value, node.dtype)
     return np.stack(arrays).max(axis=(0, *(d + 1 for d in node["dims"])))
-
-
-def lowest(dtype: str) -> float:
-    """What a max over nothing is."""
-    return -np.inf if dtype in FLOATS else int(np.iinfo(np.dtype(dtype)).min)
 
 
 def _spread_back(value: Node, node: Node, d: Node) -> Node:

@@ -247,6 +247,18 @@ def defined_along_another_axis() -> None:
     h[n] = gc.mean(x, over=n)  # here
 
 
+@refused(DtypeError, "expected int32, got 0.5")
+def initial_fraction() -> None:
+    g, t, _, _ = graph()
+    g.state("k", (), over=t, initial=0.5, dtype="int32")  # here
+
+
+@refused(DtypeError, "the reset of state 'k' is one bool per point", "flag > 0")
+def reset_by_a_number() -> None:
+    g, t, _, _ = graph()
+    g.state("k", (), over=t, reset=1)  # type: ignore[arg-type] # here
+
+
 @refused(AxisError, "'h' is delayed along 't', so its initial value cannot vary over it", "h.shift(t, -1, fill=…)")
 def initial_value_over_the_delayed_axis() -> None:
     g, t, n, x = graph()

@@ -11,7 +11,7 @@ import pytest
 
 import graphc as gc
 from graphc import testing
-from graphc.errors import AxisError, DtypeError, ShapeError
+from graphc.errors import AxisError, DtypeError, ProtocolError, ShapeError
 
 T, N = 4, 3
 INF = np.inf
@@ -229,6 +229,33 @@ def test_positions_of_extremes() -> None:
             assert r[f"{name}_over"].tolist() == reference(x_, 0).tolist()
 
 
+def test_least_integers() -> None:
+    g = gc.Graph("integers")
+    n = g.axis("n")
+    x = g.input("x", (3,), over=n, dtype="int32")
+    for name, value in (("x", x), ("flag", x > 0)):
+        g.output(f"min_{name}", gc.min(value))
+        g.output(f"over_{name}", gc.min(value, over=n))
+    g.output("argmin", gc.argmin(x))
+    lowest = np.iinfo(np.int32).min
+    x_ = np.array([[5, lowest, 7], [3, 2, lowest + 1]], np.int32)
+    for r in (gc.interpret(g, x=x_), gc.compile(g)(x=x_)):
+        for name, value in (("x", x_), ("flag", x_ > 0)):
+            assert r[f"min_{name}"].tolist() == value.min(1).tolist()
+            assert r[f"over_{name}"].tolist() == value.min(0).tolist()
+        assert r["argmin"].tolist() == [1, 2]
+
+
+def test_lists_of_any_kind() -> None:
+    g = gc.Graph("lists")
+    x = g.input("x", (4, 3))
+    assert [part.shape for part in gc.split(x, np.int64(3))] == [(4, 1)] * 3
+    assert [part.shape for part in gc.split(x, np.array([1, 2]))] == [(4, 1), (4, 2)]
+    assert gc.concat(np.ones((2, 3))).shape == (6,)
+    assert gc.stack([x, x], dim=-1).shape == (4, 3, 2)
+    assert x.reshape([2, -1]).shape == (2, 6)
+
+
 def test_labels_that_do_not_count() -> None:
     g = gc.Graph("ignored")
     n = g.axis("n")
@@ -285,6 +312,26 @@ def test_rms_norm_is_pytorchs() -> None:
         (AxisError, lambda x, t: gc.argmax(x[t.last], over=t)),
         (AxisError, lambda x, t: gc.logsumexp(x, over="t")),
         (DtypeError, lambda x, t: gc.cross_entropy(x, 1, ignore_index=True)),
+        (ShapeError, lambda x, t: gc.cross_entropy(x, 1, dim=0.5)),
+        (ShapeError, lambda x, t: gc.stack([x, x], dim=2)),
+        (ShapeError, lambda x, t: gc.concat([x, x], dim=1)),
+        (ProtocolError, lambda x, t: gc.concat(3)),
+        (ShapeError, lambda x, t: gc.stack([])),
+        (ShapeError, lambda x, t: gc.split(x, 3, dim=1)),
+        (ShapeError, lambda x, t: gc.split(x, [4, -1])),
+        (ShapeError, lambda x, t: gc.split(x, [1.5, 1.5])),
+        (ShapeError, lambda x, t: gc.split(x, "ab")),
+        (ShapeError, lambda x, t: gc.split(x, [1, 1])),
+        (ShapeError, lambda x, t: x.reshape(-3, -1)),
+        (ShapeError, lambda x, t: gc.stack([x, x]).reshape(-2, -3)),
+        (ShapeError, lambda x, t: x.reshape(1.5, 2)),
+        (DtypeError, lambda x, t: gc.random(2.5, t)),
+        (DtypeError, lambda x, t: gc.random(2, t, salt=-1)),
+        (DtypeError, lambda x, t: gc.random(2, t, salt=1.5)),
+        (ShapeError, lambda x, t: gc.random(2, t, shape=2)),
+        (AxisError, lambda x, t: x.shift("t", -1)),
+        (ShapeError, lambda x, t: gc.one_hot(gc.index(t), 2.5)),
+        (ShapeError, lambda x, t: gc.one_hot(gc.index(t), 0)),
     ],
 )
 def test_refused(kind: type[Exception], use: Callable[..., object]) -> None:

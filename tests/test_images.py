@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
+from graphc.errors import ShapeError
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -241,6 +242,23 @@ def test_equal_elements_share_the_gradient_of_max_pool() -> None:
     g = layer(lambda g, n, x: gc.max_pool(x, 2), {"x": np.ones((1, 1, 2, 2))})
     shared = gc.compile(gc.vjp(g, "y", ["x"]))(x=np.ones((1, 1, 2, 2)), cotangent_y=np.ones((1, 1, 1, 1)))["grad_x"]
     np.testing.assert_array_equal(shared, np.full((1, 1, 2, 2), 0.25))
+
+
+def test_layers_in_groups_are_pytorchs() -> None:
+    g = gc.Graph("groups", dtype="float64")
+    x = g.input("x", (4, 5, 6), over=g.axis("n"))
+    g.output("down", gc.layers.conv(g, x, 6, size=3, groups=2))
+    g.output("up", gc.layers.conv_transpose(g, x, 6, size=2, stride=2, groups=2, output_padding=1))
+    arrays = {"x": normal(N, 4, 5, 6), **gc.initialize(g)}
+    tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+    found = gc.compile(g)(**arrays)
+    down = F.conv2d(tensors["x"], tensors["conv_W"], tensors["conv_b"], groups=2)
+    weight, bias = tensors["conv_transpose_W"], tensors["conv_transpose_b"]
+    up = F.conv_transpose2d(tensors["x"], weight, bias, stride=2, groups=2, output_padding=1)
+    np.testing.assert_allclose(found["down"], down, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(found["up"], up, rtol=1e-12, atol=1e-14)
+    with pytest.raises(ShapeError, match="of 5 channels is in groups of equal size; got groups=2"):
+        gc.layers.conv_transpose(g, x, 5, size=2, groups=2, name="odd")
 
 
 # Normalisation.

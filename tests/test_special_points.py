@@ -128,6 +128,22 @@ def test_a_weighted_mean_of_ones_is_one(run: str) -> None:
     gc.testing.check_gradients(g, "loss", arrays=arrays, run=RUNS[run])
 
 
+@pytest.mark.parametrize("run", RUNS)
+def test_shares_of_an_example_without_points_add_up_to_nothing(run: str) -> None:
+    g = gc.Graph("shares", dtype="float64")
+    n = g.axis("n")
+    t = g.axis("t", g.input("lengths", (), over=n, dtype="int32"))
+    x, v = g.input("x", (), over=(t, n)), g.input("v", (), over=(t, n))
+    total = gc.sum(x, over=t)
+    g.output("quotients", gc.sum(x / total, over=t))
+    g.output("products", gc.sum(x * (1 / total), over=t))
+    g.output("weighted", gc.sum(v * (x * (1 / total)), over=t))
+    found = RUNS[run](g, lengths=LENGTHS, x=np.ones((4, 4)), v=np.full((4, 4), 2.0))
+    np.testing.assert_allclose(found["quotients"], LENGTHS > 0)
+    np.testing.assert_allclose(found["products"], LENGTHS > 0)
+    np.testing.assert_allclose(found["weighted"], 2.0 * (LENGTHS > 0))
+
+
 def double(**outputs: Callable[[gc.Graph], Value]) -> dict[str, np.ndarray]:
     """Of a float64 graph with an input over its axis."""
     g = gc.Graph("double", dtype="float64")

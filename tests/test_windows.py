@@ -197,6 +197,34 @@ def test_the_gradient_of_pooling_skips_what_no_window_saw(program: Program) -> N
     assert all(not isinstance(inside, Load) for reduce in guarded for inside in walk(reduce.when))
 
 
+def test_two_sums_may_read_as_much_as_they_like_of_blocks() -> None:
+    """All of them, and the first few: one kernel, in which an index of the same name goes further in one sum."""
+    g = gc.Graph("blocks")
+    x = g.input("x", (2, 2, 8), over=g.axis("n"))
+    y = gc.transpose(x.reshape(2, 2, 2, 4), 2, 0, 1, 3).reshape(32)
+    g.output("all", g.param("W", (LONG, 32)) @ y)
+    g.output("few", g.param("V", (LONG, 8)) @ y[:8])
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(3, 2, 2, 8)).astype(np.float32), **gc.initialize(g)}
+    found = gc.compile(g)(**arrays)
+    blocks = arrays["x"].reshape(3, 2, 2, 2, 4).transpose(0, 3, 1, 2, 4).reshape(3, 32)
+    np.testing.assert_allclose(found["all"], blocks @ arrays["W"].T, atol=1e-5)
+    np.testing.assert_allclose(found["few"], blocks[:, :8] @ arrays["V"].T, atol=1e-5)
+
+
+def test_a_sum_may_ask_for_another_sum() -> None:
+    """Of one kernel, where all lanes ask for the same."""
+    g = gc.Graph("asked")
+    n = g.axis("n")
+    x, y = g.input("x", (5, LONG), over=n), g.input("y", (5,), over=n)
+    total = gc.sum(y[:, None] * np.ones((1, LONG), np.float32), dim=0)
+    g.output("kept", gc.sum(gc.where(total > 0, x, 0.0), dim=0))
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(4, 5, LONG)).astype(np.float32), "y": rng.normal(size=(4, 5)).astype(np.float32)}
+    expected = np.where(arrays["y"].sum(1)[:, None] > 0, arrays["x"].sum(1), 0.0)
+    np.testing.assert_allclose(gc.compile(g)(**arrays)["kept"], expected, atol=1e-5)
+
+
 def test_a_temporary_read_with_two_fills_keeps_its_questions() -> None:
     """Zeros around it for one product, ones for the other: there is one border, so there is none."""
     g = gc.Graph("fills", dtype="float64")

@@ -62,7 +62,7 @@ class Loaded:
         self._function = signature(self._code[program.name])
 
     def __call__(self, args: ctypes.Array[ctypes.c_void_p], sizes: ctypes.Array[ctypes.c_int64]) -> None:
-        """Runs the program. `args` has the address of each of its buffers, in order, `sizes` has each size. Nothing is
+        """Run the program. `args` has the address of each of its buffers, in order, `sizes` has each size. Nothing is
         checked."""
         self._function(ctypes.addressof(args), ctypes.addressof(sizes))
 
@@ -99,7 +99,7 @@ def _link(code: bytes, target: Target, *functions: str) -> llvm.ResourceTracker:
 
 
 def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
-    """Runs the few passes that this code still needs. Kernels come with values hoisted, vectors explicit and loops in
+    """Run the few passes that this code still needs. Kernels come with values hoisted, vectors explicit and loops in
     final form, so LLVM's full pipeline would find little more, in four times the time."""
     passes = llvm.create_new_module_pass_manager()
     passes.add_always_inliner_pass()

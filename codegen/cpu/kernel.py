@@ -93,6 +93,8 @@ def kernel_function(
 
 
 class _KernelEmitter:
+    """Writes the function of one kernel, from the outermost loop inwards."""
+
     def __init__(
         self,
         function: Function,
@@ -112,7 +114,7 @@ class _KernelEmitter:
         self.dims = {dim.index: dim for dim in kernel.dims}
 
     def emit(self) -> None:
-        """Emits the loops over the dimensions that run neither in lanes nor as rows, and all inside them."""
+        """Emit the loops over the dimensions that run neither in lanes nor as rows, and all inside them."""
         values, tiling = self.values, self.tiling
         with ExitStack() as stack:
             outer = {name: Value(quoted("%", f"index.{name}"), "i64") for name in self.parameters.indices}
@@ -134,7 +136,7 @@ class _KernelEmitter:
         return i64(0), self.values.value(dim.extent)
 
     def _widths(self, dim: Dim) -> None:
-        """Covers the vector dimension. A single row has wider tiles: it needs as many accumulators to keep the machine
+        """Cover the vector dimension. A single row has wider tiles: it needs as many accumulators to keep the machine
         busy."""
         values, tiling, f = self.values, self.tiling, self.values.function
         if tiling.row is None or tiling.wide <= tiling.vectors:

@@ -78,7 +78,7 @@ class Address:
 
 
 class Values:
-    """The scalars of one kernel, on their way into one LLVM function."""
+    """The scalars of one kernel as values of one LLVM function, and where in its loops each of them stands."""
 
     def __init__(self, function: Function, functions: Functions, access: Access, row: str | None = None) -> None:
         self.function = function

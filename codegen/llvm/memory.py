@@ -40,7 +40,7 @@ def gather(f: Function, pointers: Value, dtype: str, mask: Value | None) -> Valu
 
 
 def write(f: Function, value: Value, pointer: Value, dtype: str, mask: Value | None) -> None:
-    """Stores neighbouring elements: all, or those whose mask is true."""
+    """Store neighbouring elements: all, or those whose mask is true."""
     stored = _to_memory(f, value, dtype)
     _, align = _memory(dtype)
     if mask is None:
@@ -50,7 +50,7 @@ def write(f: Function, value: Value, pointer: Value, dtype: str, mask: Value | N
 
 
 def scatter(f: Function, value: Value, pointers: Value, dtype: str, mask: Value | None) -> None:
-    """Stores each lane at its own address: all, or those whose mask is true."""
+    """Store each lane at its own address: all, or those whose mask is true."""
     stored = _to_memory(f, value, dtype)
     name = f"llvm.masked.scatter.{mangled(stored.type)}.{mangled(pointers.type)}"
     chosen = mask or _every(lane_count(pointers.type))

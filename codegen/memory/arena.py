@@ -47,7 +47,7 @@ class Arena:
 
 
 def arena(program: Program, sizes: Mapping[str, int], time_slots: TimeSlots | None = None) -> Arena:
-    """Places the temporaries, the largest first, each at the lowest offset that is free while it lives.
+    """Place the temporaries, the largest first, each at the lowest offset that is free while it lives.
 
     Statements run in the order of `time_slots`; None: one after another.
     """

@@ -136,7 +136,7 @@ def _run(found: Sweeps, axis: str, sweep: int, saved: set[str]) -> Run:
 
 
 def _check_params(found: Sweeps, runs: Sequence[Run], params: set[str]) -> None:
-    """Raises `UnsupportedError` if a sweep reads a param after it was overwritten."""
+    """Raise `UnsupportedError` if a sweep reads a param after it was overwritten."""
     for scheduled in (s for s in found.order if s.stores & params):
         later = loaded(statement for run in runs[scheduled.sweep :] for statement in run.statements)
         if both := scheduled.stores & params & later:
@@ -240,7 +240,7 @@ class _Writer:
         return (*rest[:place], step, *rest[place:])
 
     def _keep(self, name: str, side: Side) -> Kernel:
-        """Keeps the last steps of the chunk for the next one, or its first steps for the one before."""
+        """Keep the last steps of the chunk for the next one, or its first steps for the one before."""
         dims, (step, *rest) = self._copied(name, side)
         dtype, (before, after) = computed(self.buffers[name].dtype), self.halos[name]
         first = self.length if side == "before" else index(before)

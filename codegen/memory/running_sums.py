@@ -153,7 +153,7 @@ def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim],
 
 
 def _split_kernel(kernel: Kernel, made: Split) -> None:
-    """Appends a kernel: first its reductions over the axis that need no other such reduction, then what needs them."""
+    """Append a kernel: first its reductions over the axis that need no other such reduction, then what needs them."""
     over = [reduce for reduce in kernel.reduces if _is_over(reduce, made.axis)]
     if not over:
         made.body.append(Piecewise(kernel) if is_piecewise(kernel, made.axis) else kernel)

@@ -73,7 +73,7 @@ class _Search(Generic[Owner]):
     def walk(
         self, statements: Sequence[Statement], pending: frozenset[Access[Owner]], loops: Mapping[str, Loop]
     ) -> frozenset[Access[Owner]]:
-        """Finds the kernels that need a barrier before them. `pending` is what was accessed since the last barrier; the
+        """Find the kernels that need a barrier before them. `pending` is what was accessed since the last barrier; the
         result is what is pending at the end."""
         for statement in statements:
             if isinstance(statement, Kernel):

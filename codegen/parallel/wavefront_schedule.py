@@ -73,7 +73,7 @@ def whole(wave: Wavefront, extent: int) -> Rounds:
 
 
 def _owners(costs: Sequence[float], threads: int) -> tuple[int, ...]:
-    """Cuts a chain of stages into parts, one for each thread, so that the busiest thread has the least to do."""
+    """Cut a chain of stages into parts, one for each thread, so that the busiest thread has the least to do."""
     ends = range(len(costs) + 1)
     best = [(sum(costs[:end]), (0,) * end) for end in ends]  # for the first stages, on one thread
     for thread in range(1, threads):

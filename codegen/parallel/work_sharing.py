@@ -217,7 +217,7 @@ def table(
 
 
 def _enter(rows: Table, made: Rounds, number: int, partition: Partition, program: Program) -> None:
-    """Writes into the table how a wavefront runs: each stage whole, on its own thread."""
+    """Write into the table how a wavefront runs: each stage whole, on its own thread."""
     rows[:, partition.rounds(number)], rows[:, partition.block(number)] = made.rounds, made.block
     for k, stage in enumerate(partition.wavefronts[number].stages):
         lags = [made.lags[k] if made.owners[k] == thread else SKIPPED for thread in range(len(rows))]

@@ -1,4 +1,4 @@
 """Passes from a Program to one that computes the same with less work or better access: how data lies (`layout`, `pack`,
 `padding`, `materialize`), what is added up where (`merge_sums`, `merge_stored_sums`, `fission`, `split_reduction`,
-`scatter`, `predication`), which dims there are (`collapse`, `split`), what is known beforehand (`prologue`,
-`specialize`)."""
+`vector_epilogue`, `predication`, `scatter` with `segment_sum`), which dims there are (`collapse`, `split`), what is
+known beforehand (`prologue`, `specialize`)."""

@@ -9,13 +9,13 @@ here knows what a channel is. Inputs, params and outputs lie as the caller has t
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from graphc.codegen.access import Access
+from graphc.codegen.lengths import length_of
 from graphc.codegen.program import (
     Buffer,
     Const,
@@ -131,10 +131,7 @@ def _extents(kernel: Kernel) -> dict[str, int]:
 def _work(kernel: Kernel) -> int:
     """At how many points a kernel's reductions add something. A dim whose length comes with the data counts as one
     point."""
-    extents = _extents(kernel)
-    points = math.prod(extents.get(dim.index, 1) for dim in kernel.dims)
-    inner = [math.prod(extents.get(dim.index, 1) for dim in reduce.dims) for reduce in kernel.reduces]
-    return points * max(inner, default=1)
+    return length_of(kernel.dims) * max((length_of(reduce.dims) for reduce in kernel.reduces), default=1)
 
 
 # Turning.

@@ -50,6 +50,10 @@ class _View:
     at: tuple[Scalar, ...]
 
 
+_Viewed = tuple[_View, tuple[Index, ...]]
+"""The view that a copy holds, and the indices at which a load reads the copy."""
+
+
 def materialize(program: Program) -> Program:
     """The program with copies of the buffers that contractions read by the digits of an index."""
     writers = store_counts(program.body)
@@ -74,7 +78,7 @@ def materialize(program: Program) -> Program:
     return replace(program, buffers=(*kept, *copies.values()), body=tuple(body))
 
 
-def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, tuple[_View, object]]]) -> dict[str, _View]:
+def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, _Viewed]]) -> dict[str, _View]:
     """The sources that can be stored as they are viewed, and in no other way. All loads of such a source share one
     view, and the kernel that stores it has no reductions and stores one element at each point."""
     read: dict[str, set[_View | None]] = {}
@@ -94,22 +98,26 @@ def _only_views(program: Program, views: Mapping[Kernel, Mapping[Load, tuple[_Vi
     return found
 
 
-def _views(kernel: Kernel, settled: set[str], program: Program) -> dict[Load, tuple[_View, tuple[Index, ...]]]:
-    """The loads of a kernel that read a copy instead, each with the view that the copy holds and the indices at which
-    it reads it."""
+def _views(kernel: Kernel, settled: set[str], program: Program) -> dict[Load, _Viewed]:
+    """The loads of a kernel that read a copy instead. The same load may stand in several reductions, whose dims of one
+    name may be of different lengths; it stays unless all of them view it alike."""
     access = Access(kernel, program)
-    found = {}
+    found: dict[Load, _Viewed | None] = {}
     for reduce in kernel.reduces:
         extents = {dim.index: dim.extent for dim in (*kernel.dims, *reduce.dims)}
         for load in dict.fromkeys(load for value in reduce.values for load in access.loads(value)):
-            order = _order(load, extents, access) if set(extents) > access.dependence(load) - {MEMORY} else []
-            if (
-                load.buffer in settled
-                and order
-                and not _larger([extents[n] for n in order], access.buffers[load.buffer])
-            ):
-                found[load] = _view(load, order, extents, access), tuple(map(Index, order))
-    return found
+            viewed = _viewed(load, extents, access) if load.buffer in settled else None
+            if found.setdefault(load, viewed) != viewed:
+                found[load] = None
+    return {load: viewed for load, viewed in found.items() if viewed is not None}
+
+
+def _viewed(load: Load, extents: Mapping[str, Scalar], access: Access) -> _Viewed | None:
+    """How a load inside a reduction reads a copy; None if it takes no index apart, or the copy would be too large."""
+    order = _order(load, extents, access) if set(extents) > access.dependence(load) - {MEMORY} else []
+    if not order or _larger([extents[name] for name in order], access.buffers[load.buffer]):
+        return None
+    return _view(load, order, extents, access), tuple(map(Index, order))
 
 
 def _order(load: Load, extents: Mapping[str, Scalar], access: Access) -> list[str]:
@@ -161,9 +169,7 @@ def _storing(kernel: Kernel, view: _View, buffer: Buffer) -> Kernel:
     return replace(moved, dims=copy.dims, stores=(replace(copy.stores[0], value=moved.stores[0].value),))
 
 
-def _reading(
-    kernel: Kernel, views: Mapping[Load, tuple[_View, tuple[Index, ...]]], copies: Mapping[_View, Buffer]
-) -> Kernel:
+def _reading(kernel: Kernel, views: Mapping[Load, _Viewed], copies: Mapping[_View, Buffer]) -> Kernel:
     def rule(part: Scalar) -> Scalar | None:
         if not isinstance(part, Load) or part not in views:
             return None

@@ -85,7 +85,7 @@ class _Turn:
         if not self.panels:
             return (*self.rest(extents), last)
         assert isinstance(last, Const)
-        return (index(-(-int(last.value) // PANEL)), *_apart(self.rest(extents)), index(PANEL))
+        return (index(-(-int(last.value) // PANEL)), *_spaced(self.rest(extents)), index(PANEL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _turned_buffer(turn: _Turn, source: Buffer) -> Buffer:
     return Buffer(turn.copy, source.dtype, turn.dims(source.dims), "temp")
 
 
-def _apart(rows: tuple[Scalar | Ring, ...]) -> tuple[Scalar | Ring, ...]:
+def _spaced(rows: tuple[Scalar | Ring, ...]) -> tuple[Scalar | Ring, ...]:
     """The rows of a panel, padded until their number is 2 modulo 4, so that panels read side by side fall into
     different cache sets. Rows that come with the data, or that no padding brings there, stay as they are."""
     if not all(isinstance(extent, Const) for extent in rows):

@@ -2,7 +2,8 @@
 condition holds.
 
 In: a Program. Out: a Program that computes the same. The condition becomes the `when` of the reduction, which is
-tested once for all lanes, and in the loop of the outermost index that decides it; so it must not differ between lanes.
+tested once for all lanes, and in the loop of the outermost index that decides it; so it must not differ between lanes,
+nor need another sum's result.
 A gradient of pooling is such a sum: of the nine elements of a 3 × 3 window with stride 2, at most four are real.
 """
 
@@ -49,15 +50,15 @@ def _guarded(reduce: Reduce, access: Access, vector: str | None) -> Reduce:
     if reduce.when is not None or None in chosen or len(conditions) != 1 or vector is None:
         return reduce
     (condition,) = conditions
-    if {vector, MEMORY} & access.dependence(condition):
+    if ({vector, MEMORY} | access.sums.keys()) & access.dependence(condition):
         return reduce
     sums = [
-        Accumulate(total.name, total.op, _known(choice[1], condition))
+        Accumulate(total.name, total.op, _assuming(choice[1], condition))
         for total, choice in zip(reduce.sums, chosen, strict=True)
         if choice is not None
     ]
-    body = tuple(Let(let.name, _known(let.value, condition)) for let in reduce.body)
-    return Reduce(reduce.dims, tuple(sums), body, _spelled_out(condition, access))
+    body = tuple(Let(let.name, _assuming(let.value, condition)) for let in reduce.body)
+    return Reduce(reduce.dims, tuple(sums), body, _without_names(condition, access))
 
 
 def _choice(total: Accumulate, access: Access) -> tuple[Scalar, Scalar] | None:
@@ -69,19 +70,19 @@ def _choice(total: Accumulate, access: Access) -> tuple[Scalar, Scalar] | None:
     return None
 
 
-def _known(scalar: Scalar, condition: Scalar) -> Scalar:
-    """A value where the condition holds, without questions whether it does."""
+def _assuming(scalar: Scalar, condition: Scalar) -> Scalar:
+    """A value at points where the condition holds, without asking for it again."""
 
     def rule(part: Scalar) -> Scalar | None:
         if isinstance(part, Load) and part.when == condition:
-            return _known(replace(part, when=None), condition)
+            return _assuming(replace(part, when=None), condition)
         if isinstance(part, Call) and part.fn == "select" and part.args[0] == condition:
-            return _known(part.args[1], condition)
+            return _assuming(part.args[1], condition)
         return None
 
     return replaced(scalar, rule)
 
 
-def _spelled_out(scalar: Scalar, access: Access) -> Scalar:
+def _without_names(scalar: Scalar, access: Access) -> Scalar:
     """A condition without names: it is tested before they are computed."""
-    return replaced(scalar, lambda p: _spelled_out(access.lets[p.name], access) if isinstance(p, Ref) else None)
+    return replaced(scalar, lambda p: _without_names(access.lets[p.name], access) if isinstance(p, Ref) else None)

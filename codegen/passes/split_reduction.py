@@ -10,15 +10,13 @@ that the result is the same for any number of threads.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from graphc.codegen.lengths import known_length
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
-    Const,
-    Dim,
     Kernel,
     Let,
     Load,
@@ -53,18 +51,12 @@ def split_reduction(program: Program) -> Program:
 
 def _divisible(kernel: Kernel) -> Reduce | None:
     """The one reduction of a kernel of few points, if it adds up much inside its first dim."""
-    results = _points(kernel.dims)
+    results = known_length(kernel.dims)
     if len(kernel.reduces) != 1 or results is None or results > _FEW:
         return None
     (reduce,) = kernel.reduces
-    inside = _points(reduce.dims[1:]) if len(reduce.dims) > 1 else None
+    inside = known_length(reduce.dims[1:]) if len(reduce.dims) > 1 else None
     return reduce if inside is not None and inside * results >= _MUCH else None
-
-
-def _points(dims: Sequence[Dim]) -> int | None:
-    """How many points there are, if that is known."""
-    extents = [int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const)]
-    return math.prod(extents) if len(extents) == len(dims) else None
 
 
 def _buffer(kernel: Kernel, reduce: Reduce, total: Accumulate) -> Buffer:

@@ -13,13 +13,12 @@ This is done where enough is made of the sums, at enough points, to pay for stor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from graphc.codegen.lengths import length_of
 from graphc.codegen.program import (
     Buffer,
-    Const,
     Index,
     Kernel,
     Let,
@@ -38,15 +37,13 @@ from graphc.scalar import walk
 
 __all__ = ["vector_epilogues"]
 
-_WORTH = (
-    12  # instructions at a point, beside those that the sums need: storing a sum and loading it again costs as much
-)
+_WORTH = 12  # instructions at a point that the sums do not need: storing a sum and loading it again costs as much
 _WORTH_A_STEP = 1 << 12  # instructions in a step of a loop, which takes longer with one more kernel
-_UNKNOWN = 16  # points of a dim whose length comes with the data
+_TYPICAL = 16  # points of a dim whose length comes with the data, to decide by
 
 
 def vector_epilogues(program: Program) -> Program:
-    """Every kernel of which that can be said, in loops too, as two."""
+    """The program with two kernels in the place of each for which this pays, in loops too."""
     taken = {kernel.name for kernel in kernels(program.body)} | {buffer.name for buffer in program.buffers}
     buffers: list[Buffer] = []
 
@@ -70,7 +67,7 @@ def vector_epilogues(program: Program) -> Program:
 def _apart(
     kernel: Kernel, program: Program, in_loop: bool, taken: set[str]
 ) -> tuple[Kernel, Kernel, list[Buffer]] | None:
-    """The kernel's sums, and what is made of them; and the buffers between. None, if it stays as it is."""
+    """A kernel of the sums, one of what is made of them, and the buffers between. None if the kernel stays whole."""
     if not kernel.reduces or any(store.accumulate for store in kernel.stores):
         return None
     if any(isinstance(part, Index) for dim in kernel.dims for part in walk(dim.extent)):
@@ -96,7 +93,7 @@ def _apart(
     ]
     rest = replace(kernel, body=used_steps(loaded, kernel.stores))
     saved = _instructions(rest) - _instructions(sums)
-    if saved < _WORTH or (in_loop and saved * _points(kernel) < _WORTH_A_STEP):
+    if saved < _WORTH or (in_loop and saved * length_of(kernel.dims, unknown=_TYPICAL) < _WORTH_A_STEP):
         return None
     with_buffers = replace(program, buffers=(*program.buffers, *buffers.values()))
     names = {sums.name, *(buffer.name for buffer in buffers.values())}
@@ -107,11 +104,6 @@ def _apart(
 
 
 def _instructions(kernel: Kernel) -> float:
-    """Those of a point, without its sums."""
+    """How many instructions a point takes, without its sums."""
     lets = [step.value for step in kernel.body if isinstance(step, Let)]
     return instructions([*lets, *(store.value for store in kernel.stores)])
-
-
-def _points(kernel: Kernel) -> int:
-    """How many, where a length that comes with the data is a typical one."""
-    return math.prod(int(d.extent.value) if isinstance(d.extent, Const) else _UNKNOWN for d in kernel.dims)

@@ -45,7 +45,7 @@ class Team:
         return self._address.value
 
     def start(self, threads: int) -> int:
-        """Makes sure that there are workers for calls of up to `threads` threads. Gives the team's address."""
+        """Make sure that there are workers for calls of up to `threads` threads, and give the team's address."""
         with self._lock:
             if SUPPORTED and threads > self.threads:
                 self.stop()
@@ -53,14 +53,14 @@ class Team:
         return self.address
 
     def stop(self) -> None:
-        """Ends the workers. A call that is running keeps its own, which end with the process."""
+        """End the workers. A call that is running keeps its own, which end with the process."""
         if self.address and _native().stop(self.address):
             for worker in self._workers:
                 worker.join()
         self.forget()
 
     def forget(self) -> None:
-        """Takes note that there are no workers, as in a fork."""
+        """Note that there are no workers, as after a fork."""
         self._address.value, self.threads, self._workers = 0, 1, []
 
     def renew(self) -> None:

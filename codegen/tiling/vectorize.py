@@ -73,14 +73,8 @@ def vector_index(
     """
     access = access or Access(kernel, program)
     dims = [dim for dim in kernel.dims if not dim.is_shorter(_SMALLEST_VECTOR)]
-    accumulating = [store for store in kernel.stores if store.accumulate]
-    if accumulating:
-        last = kernel.dims[-1:]
-        if dims[-1:] != list(last) or not all(
-            access.lane_step(s.buffer, s.at, last[0].index, 1) == 1 for s in accumulating
-        ):
-            return None
-        dims = list(last)
+    if any(store.accumulate for store in kernel.stores):
+        dims = [dim for dim in dims if _adds_side_by_side(kernel, dim, access)]
     if not dims:
         return None
     if not kernel.reduces:
@@ -93,6 +87,14 @@ def vector_index(
     if varying and all(_runs_along_itself(r, access, last_index, around) for r in varying):
         return None
     return last_index
+
+
+def _adds_side_by_side(kernel: Kernel, dim: Dim, access: Access) -> bool:
+    """Whether this is the kernel's last dimension, and lanes along it add to neighbouring elements: each to its own, in
+    the order of the points."""
+    accumulating = [store for store in kernel.stores if store.accumulate]
+    steps = {access.lane_step(store.buffer, store.at, dim.index, 1) for store in accumulating}
+    return dim is kernel.dims[-1] and steps == {1}
 
 
 def horizontal_index(reduce: Reduce) -> Dim:
@@ -257,15 +259,14 @@ def _dtypes(kernel: Kernel, access: Access) -> set[str]:
     return found & {"float32", "float64"} or {"int32"}
 
 
-def _contiguity(kernel: Kernel, access: Access, name: str) -> int:
+def _contiguity(kernel: Kernel, access: Access, name: str) -> tuple[int, int]:
     """How good the loads and stores are if the named dimension runs in lanes: neighbouring elements count for it,
-    gathered ones against it."""
+    gathered ones against it, and between equals the later dimension is better."""
     accesses = {(load.buffer, load.at) for load in _loads(_values(kernel), access)}
     accesses |= {(store.buffer, store.at) for store in kernel.stores}
     steps = [access.lane_step(buffer, at, name, 1) for buffer, at in accesses]
-    return sum(1 if step == 1 else 0 if step == 0 else -2 for step in steps) * 100 + [
-        dim.index for dim in kernel.dims
-    ].index(name)
+    good = sum(1 if step == 1 else 0 if step == 0 else -2 for step in steps)
+    return good, [dim.index for dim in kernel.dims].index(name)
 
 
 def _loads(values: Iterable[Scalar], access: Access) -> Iterator[Load]:

@@ -138,8 +138,7 @@ def layer_norm_lstm(
         return cell.param(f"gain_{gate}", units, init=1.0) * scaled + cell.param(f"b_{gate}", units, init=bias)
 
     def gate(letter: str, bias: float = 0.0) -> Value:
-        W = cell.param(f"W_{letter}", units, x.shape[0], init=cell.W_init)
-        return normalised(letter, W @ x + cell.of_state(letter, h_before), bias)
+        return normalised(letter, cell.W(letter) @ x + cell.of_state(letter, h_before), bias)
 
     forget, write = sigmoid(gate("f", forget_bias)), sigmoid(gate("i"))
     content, read = tanh(gate("g")), sigmoid(gate("o"))

@@ -79,7 +79,7 @@ class Recurrence:
 
     @property
     def dtype(self) -> str:
-        """Of the states and the params."""
+        """The dtype of the states and the params."""
         return computed(self.x.dtype)
 
     def states(self, **shapes: int | tuple[int, ...]) -> list[tuple[State, Value]]:
@@ -110,7 +110,7 @@ class Recurrence:
         return self.param(f"W_{gate}", size or self.units, self.x.shape[0], init=self.W_init)
 
     def of_x(self, gate: str, bias: float = 0.0, size: int | None = None) -> Value:
-        """W_k x + b_k, with b_k filled with `bias` at first; of so many units, or of another size."""
+        """W_k x + b_k, with b_k filled with `bias` at first: (units,), or of another size."""
         W = self.W(gate, size)
         b = self.param(f"b_{gate}", size or self.units, init=bias)
         return W @ self.x + b

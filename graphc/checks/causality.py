@@ -109,6 +109,7 @@ def components(graph: Graph, start: Iterable[Node] | None = None) -> tuple[Compo
 
 
 def _condense(graph: Graph, nodes: Sequence[Node], edges: Sequence[Edge]) -> tuple[Component, ...]:
+    """The strongly connected components of these nodes and edges, in order of computation."""
     network: networkx.DiGraph[Node] = networkx.DiGraph()
     network.add_nodes_from(nodes)
     network.add_edges_from((e.operand, e.node) for e in edges)

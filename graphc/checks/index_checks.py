@@ -28,7 +28,7 @@ __all__ = ["IndexCheck", "check_indices", "index_checks"]
 
 @dataclass(frozen=True, slots=True)
 class IndexCheck:
-    """What is read of an input, through `views`, lies in 0 … bound - 1."""
+    """A check that what is read of an input, through `views`, lies in 0 … bound - 1."""
 
     input: Node
     views: tuple[Node, ...]
@@ -40,7 +40,7 @@ class IndexCheck:
 
 
 def index_checks(graph: Graph) -> tuple[IndexCheck, ...]:
-    """Of all that names rows or classes."""
+    """The checks for all indices of a graph that name rows or classes."""
     checks: dict[IndexCheck, None] = {}
     for node in reachable(graph):
         if node.op in (GATHER, CROSS_ENTROPY):

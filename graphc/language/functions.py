@@ -6,6 +6,7 @@ numpy does. Reductions take `over=` axes, or `dim=` event dimensions; with neith
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, ProtocolError, ShapeError
 from graphc.integers import is_whole
-from graphc.ir import FLOATS, Axis, Node, check_dtype, topological
+from graphc.ir import FLOATS, Axis, Node, Shape, check_dtype, topological
 from graphc.language.habits import by_dim
 from graphc.language.value import Positions, Value, alike, as_value, binary, home, promote
 from graphc.ops import axis as axis_ops
@@ -146,9 +147,18 @@ def reduced_dims(value: Value, dim: Dims, over: Over) -> tuple[int, ...]:
     for d in dims:
         if not is_whole(d):
             raise ShapeError(f"dim= takes event dimensions, such as dim=0; axes are named by over=. Got {d!r}")
-        if not -rank <= d < rank:
-            raise ShapeError(f"dim={d} is outside an event of shape {value.shape}")
-    return tuple(sorted({int(d) % rank for d in dims}))
+    return tuple(sorted({event_dim(d, value.shape) for d in dims}))
+
+
+def event_dim(dim: Any, shape: Shape, *, new: bool = False) -> int:
+    """An event dimension counted from 0, where a negative one counts from the end; `new`: one to insert there."""
+    rank = len(shape) + new
+    if not is_whole(dim):
+        raise ShapeError(f"dim= takes an event dimension, such as dim=0. Got {dim!r}")
+    if not -rank <= dim < rank:
+        where = "no place for a new dimension in" if new else "outside"
+        raise ShapeError(f"dim={dim} is {where} an event of shape {shape}")
+    return int(dim) % rank
 
 
 def _reduce(op: Any, x: Any, over: Over, dim: Dims, keepdims: bool, floating: bool) -> Value:
@@ -184,7 +194,10 @@ def max(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> 
 def min(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) -> Value:
     """The smallest element over axes or event dimensions; equal ones share the gradient."""
     _check_no_operand(over, "the smaller of two values is gc.minimum(x, y)")
-    return -max(-promote(x)[0], over, dim, keepdims)
+    (value,) = promote(x)
+    if value.dtype in FLOATS:
+        return -max(-value, over, dim, keepdims)
+    return -1 - max(-1 - value, over, dim, keepdims)  # the lowest int32 has no negative
 
 
 def _check_no_operand(over: Over, meant: str) -> None:
@@ -239,17 +252,22 @@ def _position(extreme: Callable[..., Value], x: Any, over: Axis | None, dim: int
         if dim is not None:
             raise ShapeError("argmax and argmin take over=, an axis, or dim=, not both")
         found = where(_found(value, extreme(value, over=over)), index(over), length(over))
-        return maximum(min(found, over=over), 0)  # a min over no points is of the wrong sign
+        return maximum(_first(found, over=over), 0)  # over no points the first is negative
     if not value.shape:
         raise ShapeError("argmax and argmin of an event that is a number; over an axis, they take over=")
     (d,) = reduced_dims(value, -1 if dim is None else dim, None)
     extent = value.shape[d]
     positions = np.arange(extent).reshape(-1, *[1] * (len(value.shape) - 1 - d))
-    return min(where(_found(value, extreme(value, dim=d, keepdims=True)), positions, extent), dim=d)
+    return _first(where(_found(value, extreme(value, dim=d, keepdims=True)), positions, extent), dim=d)
+
+
+def _first(positions: Value, **where: Any) -> Value:
+    """The smallest of positions, which all have a negative."""
+    return -max(-positions, **where)
 
 
 def _found(value: Value, wanted: Value) -> Value:
-    """Where a value is the wanted one, or no number at all."""
+    """Where a value is the wanted one, or NaN."""
     found = value == wanted
     return found | (value != value) if value.dtype in FLOATS else found
 
@@ -280,6 +298,8 @@ def one_hot(label: Any, classes: int, dtype: str = "") -> Value:
     value = as_value(label, None)
     if value.dtype != "int32":
         raise DtypeError(f"the label of one_hot is an int32 value, got {value.dtype}")
+    if not is_whole(classes) or classes < 1:
+        raise ShapeError(f"one_hot takes how many classes there are, a whole number from 1 on, got {classes!r}")
     default = value.graph.dtype if value.graph is not None else "float32"
     return Value(value.graph, composite.one_hot(value.node, int(classes), dtype or default))
 
@@ -297,47 +317,51 @@ def embedding(table_: Any, index: Any) -> Value:
 def concat(values: Sequence[Any], dim: int = -1) -> Value:
     """The events joined along a dimension."""
     parts = _listed(concat, values)
-    rank = len(parts[0].shape)
-    if not -rank <= dim < rank:
-        raise ShapeError(f"dim={dim} is outside an event of shape {parts[0].shape}")
-    return Value(parts[0].graph, event_ops.concat([p.node for p in parts], dim % rank))
+    return Value(parts[0].graph, event_ops.concat([p.node for p in parts], event_dim(dim, parts[0].shape)))
 
 
 @by_dim
 def stack(values: Sequence[Any], dim: int = 0) -> Value:
     """The events of equal shape joined along a new dimension."""
     parts = _listed(stack, values)
-    rank = len(parts[0].shape) + 1
-    at = dim % rank
+    at = event_dim(dim, parts[0].shape, new=True)
     return concat([p.reshape(*p.shape[:at], 1, *p.shape[at:]) for p in parts], at)
 
 
 def _listed(function: Callable[..., Value], values: Sequence[Any]) -> list[Value]:
     """The values of a list, of which there is at least one."""
     name = function.__name__
-    if isinstance(values, Value):
+    if isinstance(values, Value) or not isinstance(values, Iterable):
         raise ProtocolError(f"gc.{name} takes its values in a list: gc.{name}([x, y])")
-    if not values:
+    found = alike(*values)
+    if not found:
         raise ShapeError(f"{name} of no values")
-    return alike(*values)
+    return found
 
 
 @by_dim
 def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...]:
     """The event cut along a dimension into equal parts, or into parts of the given lengths."""
     (value,) = alike(x)
-    at = dim % len(value.shape) if value.shape else 0
-    extent = value.shape[at] if value.shape else 0
-    if isinstance(parts, Value) or not isinstance(parts, int | Iterable):
-        raise ShapeError(f"split takes a number of equal parts or a list of their lengths, got {parts!r}")
-    if isinstance(parts, int) and (parts < 1 or extent % parts):
-        raise ShapeError(f"an event dimension of {extent} does not split into {parts} equal parts")
-    lengths = [extent // parts] * parts if isinstance(parts, int) else list(parts)
-    if math.fsum(lengths) != extent:
-        raise ShapeError(f"parts of {lengths} do not make up an event dimension of {extent}")
-    starts = np.cumsum([0, *lengths])
-    nodes = [event_ops.slice_(value.node, at, int(s), 1, n) for s, n in zip(starts, lengths, strict=False)]
+    at = event_dim(dim, value.shape)
+    lengths = _part_lengths(parts, value.shape[at])
+    starts = [0, *itertools.accumulate(lengths)]
+    nodes = [event_ops.slice_(value.node, at, start, 1, n) for start, n in zip(starts, lengths, strict=False)]
     return tuple(Value(value.graph, node) for node in nodes)
+
+
+def _part_lengths(parts: Any, extent: int) -> list[int]:
+    """The lengths of the parts that `split` cuts a dimension into."""
+    if is_whole(parts):
+        if parts < 1 or extent % parts:
+            raise ShapeError(f"an event dimension of {extent} does not split into {parts} equal parts")
+        return [extent // int(parts)] * int(parts)
+    lengths = [] if isinstance(parts, Value) or not isinstance(parts, Iterable) else list(parts)
+    if not lengths or not all(is_whole(n) and n >= 1 for n in lengths):
+        raise ShapeError(f"split takes a number of equal parts or a list of their lengths, got {parts!r}")
+    if np.sum(lengths) != extent:
+        raise ShapeError(f"parts of {lengths} do not make up an event dimension of {extent}")
+    return [int(n) for n in lengths]
 
 
 @by_dim
@@ -396,20 +420,13 @@ def _check_axis(axis: Any, function: str) -> None:
 def as_axis(x: Any, dim: int, axis: Axis) -> Value:
     """Dimension `dim` of the event as an axis, whose fixed length is the dimension's."""
     (value,) = promote(x)
-    return Value(value.graph, axis_ops.as_axis(value.node, _place(dim, len(value.shape)), axis))
+    return Value(value.graph, axis_ops.as_axis(value.node, event_dim(dim, value.shape), axis))
 
 
 def as_dim(x: Any, axis: Axis, dim: int = 0) -> Value:
     """An axis of fixed length as a further dimension of the event, in place `dim`: the inverse of `as_axis`."""
     (value,) = promote(x)
-    return Value(value.graph, axis_ops.as_dim(value.node, axis, _place(dim, len(value.shape) + 1)))
-
-
-def _place(dim: int, places: int) -> int:
-    """A dimension counted from 0, where a negative one counts from the end."""
-    if not -places <= dim < places:
-        raise ShapeError(f"dim={dim} is not one of {places} dimensions")
-    return dim % places
+    return Value(value.graph, axis_ops.as_dim(value.node, axis, event_dim(dim, value.shape, new=True)))
 
 
 # Gradients.

@@ -59,6 +59,11 @@ class Equation:
     body: Node | None
     initial: Node
 
+    def mapped(self, made: Mapping[Node, Node]) -> Equation:
+        """The equation of what its values have become; a leaf that is not in the table has stayed itself."""
+        body = None if self.body is None else made[self.body]
+        return Equation(made.get(self.node, self.node), body, made[self.initial])
+
 
 @dataclass(eq=False)
 class Graph:
@@ -92,9 +97,8 @@ class Graph:
     if not TYPE_CHECKING:  # else every attribute would have a type
 
         def __getattr__(self, name: str) -> NoReturn:
-            if name.startswith("_") or "outputs" not in vars(
-                self
-            ):  # a question of Python's, or of a copy in the making
+            being_copied = "outputs" not in vars(self)
+            if name.startswith("_") or being_copied:  # Python asks, not the user
                 raise AttributeError(f"'Graph' object has no attribute {name!r}")
             raise MissingAttributeError(f"a graph has no attribute {name!r}{self._where(name)}")
 
@@ -192,10 +196,12 @@ class Graph:
             raise DtypeError(f"state {name!r} is {node.dtype}, its initial value {start.dtype}")
         if start.shape not in ((), node.shape):
             raise ShapeError(f"state {name!r} has events of shape {node.shape}, its initial value {start.shape}")
-        if reset is not None and (reset.dtype != "bool" or reset.shape):
-            raise DtypeError(
-                f"the reset of state {name!r} is one bool per point, got {reset.node.type}; compare it: flag > 0"
-            )
+        if reset is not None:
+            reset = as_value(reset, self)
+            if reset.dtype != "bool" or reset.shape:
+                raise DtypeError(
+                    f"the reset of state {name!r} is one bool per point, got {reset.node.type}; compare it: flag > 0"
+                )
         self.states[name] = Equation(node, None, start.node)
         return State(self, node, initial=start.node, reset=None if reset is None else reset.node)
 
@@ -207,9 +213,9 @@ class Graph:
         if known.body is not None:
             where = self.locations.get(known.body)
             raise DefinitionError(f"state {name!r} is defined twice; the first time at {where}")
-        self._own(value)
         node = known.node
         value = assigned(value, self, node.dtype)
+        self._own(value)
         if value.shape != node.shape:
             raise ShapeError(f"state {name!r} has events of shape {node.shape}, but is defined by {value.node.type}")
         if value.dtype != node.dtype:
@@ -233,7 +239,7 @@ class Graph:
 
     def update(self, target: Value | str, value: Value) -> None:
         """A call writes `value` into the array of a param or an input, in place, after everything has been read."""
-        name = target if isinstance(target, str) else target.name
+        name = target.name if isinstance(target, Value) else target
         if name not in self.params and name not in self.inputs:
             raise DefinitionError(f"a call updates params and inputs, and {name!r} is neither in graph {self.name!r}")
         if name in self.updates:

@@ -33,7 +33,7 @@ _OPERATOR = "operators: x + y, x < y, a & b, ~a"
 _PAIR = "two values, the real and the imaginary part; a product is a * c - b * d, a * d + b * c"
 _LOOP = "the equation of a state: h[t] = f(h[t - 1], x)"
 _ATTENTION = 'a second index of the axis: s = g.axis("s", t); gc.softmax(gc.sum(q * k[s]), over=s)'
-INSTEAD = {  # of a method or a function that numpy or PyTorch has, and graphc has not by that name
+INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does not have by that name
     **dict.fromkeys(("dot", "matmul", "mm", "bmm", "mv"), "x @ y"),
     **dict.fromkeys(("tensordot", "baddbmm", "addmm"), 'gc.einsum("ij,j->i", W, x)'),
     **dict.fromkeys(("add", "subtract", "multiply", "divide", "true_divide", "floor_divide", "negative"), _OPERATOR),
@@ -182,14 +182,14 @@ class Symbolic:
 
 
 def missing_function(name: str) -> str:
-    """The message about a function that graphc has not."""
+    """The message about a function that graphc does not have."""
     public = sys.modules["graphc"]
     place = "" if name in INSTEAD else _elsewhere(name)
     return f"module 'graphc' has no attribute {name!r}{place or _advice(name, dir(public))}"
 
 
 def missing_in(module: ModuleType, name: str) -> AttributeError:
-    """The error about a name that one of graphc's modules has not: it may have it in other letters."""
+    """The error about a name that one of graphc's modules does not have; it may have it in other letters."""
     if name.startswith("_"):
         return AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
     short, there = module.__name__.replace("graphc", "gc"), {other.lower(): other for other in module.__all__}
@@ -223,15 +223,14 @@ def _advice(name: str, known: list[str]) -> str:
     public = sys.modules["graphc"]
     if name in dir(public) and inspect.isfunction(getattr(public, name)):
         return f"; write gc.{name}(x, …)"
-    if name in dir(np):  # no misspelling, but something that graphc has not
+    if name in dir(np):  # no misspelling, but something that graphc does not have
         return ""
     classes = name[0].isupper()  # a name in small letters is no class
     return meant(name, [other for other in known if other[0].islower() or (classes and other[0].isupper())], 0.75)
 
 
 def by_dim(function: Callable[P, R]) -> Callable[P, R]:
-    """A function whose dimensions are called `dim`, which tells so when they are called `axis`, as numpy does, or are
-    axes."""
+    """Decorates a function that takes `dim=`: it says so when it is given numpy's `axis=` instead, or an axis."""
     names = list(inspect.signature(function).parameters)
     place, over = names.index("dim"), "over" in names
 

@@ -22,8 +22,9 @@ from graphc.ops import normalization
 from graphc.ops.contraction import contract
 from graphc.ops.event import reshape
 from graphc.ops.leaves import const
-from graphc.ops.reduction import lowest, max_, of_each_length, sum_
+from graphc.ops.reduction import max_, of_each_length, sum_
 from graphc.ops.window import fold, window
+from graphc.scalar import lowest
 
 _SPATIAL = "uvwxyz"  # the letters of places; those of the window's elements are the same, one place further on
 
@@ -91,7 +92,7 @@ def max_pool(x: Any, size: Sizes, stride: Sizes | None = None, padding: Sizes = 
     """
     (image,) = promote(x)
     frames = pooling(image.shape, size, stride, padding, dilation)
-    seen = window(image.node, frames, const(lowest(image.dtype), image.dtype))
+    seen = window(image.node, frames, const(lowest(image.dtype).value, image.dtype))
     return Value(image.graph, max_(seen, _elements(image)))
 
 

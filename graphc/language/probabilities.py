@@ -10,13 +10,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from graphc.errors import DtypeError, ShapeError
+from graphc.errors import DtypeError
 from graphc.integers import is_whole
 from graphc.ir import Node
 from graphc.language.functions import (
     Dims,
     Over,
     abs,
+    event_dim,
     exp,
     log,
     max,
@@ -89,11 +90,9 @@ def cross_entropy(logits: Any, label: Any, dim: int = -1, ignore_index: int | No
     the sum by that of `label != ignore_index`. Labels are then computed, and not checked to be classes.
     """
     a, b = as_value(logits, None), as_value(label, None)
-    rank = len(a.shape)
-    if not -rank <= dim < rank:
-        raise ShapeError(f"dim={dim} is outside an event of shape {a.shape}")
-    order = [d for d in range(rank) if d != dim % rank]
-    last = event_ops.transpose(a.node, (*order, dim % rank))
+    classes = event_dim(dim, a.shape)
+    order = [d for d in range(len(a.shape)) if d != classes]
+    last = event_ops.transpose(a.node, (*order, classes))
     graph = home(a, b)
     if ignore_index is None:
         return Value(graph, composite.cross_entropy(last, b.node))
@@ -106,11 +105,8 @@ def cross_entropy(logits: Any, label: Any, dim: int = -1, ignore_index: int | No
 def _along(op: Callable[[Node], Node], x: Any, dim: int) -> Value:
     """An op along the last event dimension, along another one."""
     (value,) = promote(x, floating=True)
-    rank = len(value.shape)
-    if not -rank <= dim < rank:
-        raise ShapeError(f"dim={dim} is outside an event of shape {value.shape}")
-    perm = list(range(rank))
-    perm[dim % rank], perm[-1] = perm[-1], perm[dim % rank]
+    perm, d = list(range(len(value.shape))), event_dim(dim, value.shape)
+    perm[d], perm[-1] = perm[-1], perm[d]
     swapped = event_ops.transpose(value.node, tuple(perm))
     return Value(value.graph, event_ops.transpose(op(swapped), tuple(perm)))
 

@@ -9,22 +9,27 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DtypeError, ShapeError
-from graphc.ir import Axis, Node
+from graphc.integers import is_whole
+from graphc.ir import Axis, Node, check_shape
 from graphc.language.value import Positions, Value, as_value, home, promote
 from graphc.ops import composite, leaves
 from graphc.ops import elementwise as ew
 from graphc.ops.random import hash_
 
 
-def random(seed: Any, axes: Iterable[Axis] = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = "") -> Value:
+def random(
+    seed: Any, axes: Axis | Iterable[Axis] = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = ""
+) -> Value:
     """Uniform numbers in [0, 1), independent at every point of the axes and every element of the event: multiples of
     2⁻²⁴, by default of the graph's dtype.
 
     They are a function of `seed` (an int or an int32 value) and `salt` alone: the same for the interpreter, for
     compiled code and for an unrolled graph. Draws within one graph are told apart by their salts.
     """
-    key, axes = as_value(seed, None, dtype="int32"), tuple(axes)
-    node = random_bits(key.node, axes, shape, salt)
+    key, axes = as_value(seed, None, dtype="int32"), (axes,) if isinstance(axes, Axis) else tuple(axes)
+    if not is_whole(salt) or not 0 <= salt < 1 << 32:
+        raise DtypeError(f"a salt is a whole number from 0 to 2³² - 1, fixed when the graph is built; got {salt!r}")
+    node = random_bits(key.node, axes, check_shape(shape), int(salt))
     dtype = dtype or (key.graph.dtype if key.graph is not None else axes[0].dtype if axes else "float32")
     mantissa = ew.cast(ew.floordiv(node, leaves.const(1 << 8, "int32")), dtype)  # 24 bits, from -2²³ to 2²³ - 1
     scale = leaves.const(2.0**-24, dtype)

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, GraphError, ProtocolError, ShapeError
 from graphc.integers import is_whole
-from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape
+from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape, check_shape
 from graphc.language.habits import NO_ARRAY, Symbolic
 from graphc.ops import axis as axis_ops
 from graphc.ops import elementwise as ew
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 NAMED = (INPUT, PARAM, STATE)
 
-# What numpy calls for an array's operator, and the value's that takes the array from the other side.
-_MOST_FACTORS = 64  # of a power that is a product
-_REFLECTED = {
+_MOST_FACTORS = 64  # of a power of integers that is written as a product
+_REFLECTED = {  # numpy's function for `array op value`: the method by which the value takes the array
     np.add: "__radd__",
     np.subtract: "__rsub__",
     np.multiply: "__rmul__",
@@ -46,8 +45,8 @@ _REFLECTED = {
 
 
 class Positions:
-    """In place of a graph, for values made of axes alone: they fit any graph that has these axes. Numbers beside them
-    have its `dtype`."""
+    """Stands for the graph of values that are made of axes alone, such as `gc.index(t)`: they fit any graph that has
+    these axes. Numbers beside them have its `dtype`."""
 
     __slots__ = ("dtype",)
 
@@ -55,10 +54,10 @@ class Positions:
         self.dtype = dtype
 
     def remember(self, node: Node) -> None:
-        """Their lines are those of what they become part of."""
+        """Nothing is noted: their lines are those of what they become part of."""
 
 
-Home = Union["Graph", Positions, None]
+Home = Union["Graph", Positions, None]  # what a value belongs to; a constant belongs to nothing
 
 
 class Value(Symbolic):
@@ -224,17 +223,22 @@ class Value(Symbolic):
 
     def reshape(self, *shape: Any) -> Value:
         """The event's elements, in row-major order, in another shape; one length may be -1."""
-        wanted = tuple(int(s) for s in (shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape))
+        given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        if not all(is_whole(s) for s in given):
+            raise ShapeError(f"reshape takes whole numbers, x.reshape(2, -1), got {', '.join(map(repr, given))}")
+        wanted = tuple(int(s) for s in given)
         if -1 in wanted:
             rest = int(np.prod([s for s in wanted if s != -1]))
             total = int(np.prod(self.shape))
             if wanted.count(-1) > 1 or rest == 0 or total % rest:
                 raise ShapeError(f"cannot reshape event {self.shape} to {wanted}")
             wanted = tuple(total // rest if s == -1 else s for s in wanted)
-        return Value(self.graph, event_ops.reshape(self.node, wanted))
+        return Value(self.graph, event_ops.reshape(self.node, check_shape(wanted)))
 
     def shift(self, axis: Axis, offset: int, fill: Any = 0.0) -> Value:
         """The value `offset` points further along an axis, and `fill` (a number or a value) where there is none."""
+        if not isinstance(axis, Axis):
+            raise AxisError(f"x.shift takes an axis and a number of steps, x.shift(t, -1), got {axis!r}")
         other, point = assigned(fill, self.graph, self.dtype), axis + offset
         return Value(home(self, other), axis_ops.shift(self.node, {axis: point.offset}, other.node))
 
@@ -395,9 +399,12 @@ def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:
             raise DtypeError(f"a constant is made of numbers, got {item!r}")
         default = graph.dtype if graph is not None else "float32"
         own = {"b": "bool", "f": default}.get(array.dtype.kind, "int32")
-        if (dtype or own) == "int32" and array.size and not _is_int32(array):
+        wanted = dtype or own
+        if wanted not in FLOATING and array.dtype.kind == "f" and not (array == np.floor(array)).all():
+            raise DtypeError(f"expected {wanted}, got {item!r}")
+        if wanted == "int32" and array.size and not _is_int32(array):
             raise DtypeError(f"integers are int32 here, -2147483648 to 2147483647; got {item!r}")
-        return Value(None, const(array, dtype or own))
+        return Value(None, const(array, wanted))
     instead = f"; the position along it is gc.index({item.name})" if isinstance(item, Axis) else ""
     if hasattr(item, "__array__"):  # a tensor of PyTorch's, for one
         instead = "; np.asarray makes an array of it, which is a constant"

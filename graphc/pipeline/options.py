@@ -8,7 +8,7 @@ TARGETS = ("cpu", "cuda")
 
 
 def check_options(target: str, for_cpu: dict[str, object], for_cuda: dict[str, object]) -> None:
-    """Raises `UnsupportedError` for an unknown target, and for an option that is given for the other target. Options
+    """Raise `UnsupportedError` for an unknown target, and for an option that is given for the other target. Options
     are by name; one that is not given is None."""
     if target not in TARGETS:
         raise UnsupportedError(f"no target {target!r}; use {' or '.join(f'target={name!r}' for name in TARGETS)}")

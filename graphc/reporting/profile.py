@@ -63,7 +63,7 @@ class Profile:
 
 
 def profile(made: Stages, runner: Runner, given: Mapping[str, Any], calls: int) -> Profile:
-    """Measures so many calls, after one that is not counted. Arrays that the calls update are copied before."""
+    """Measure so many calls, after one that is not counted. Arrays that the calls update are copied before."""
     if not has_clock(Target.host()):
         raise UnsupportedError("programs of this processor have no clock to read")
     copies = {name: np.array(array) if name in made.graph.updates else array for name, array in given.items()}

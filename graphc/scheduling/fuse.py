@@ -213,7 +213,7 @@ def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: dict[Task, Fac
 
 
 def _join(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> None:
-    """Moves the second group's tasks to the first, which from then on stands after all that either needs."""
+    """Move the second group's tasks to the first, which from then on stands after all that either needs."""
     first.tasks += second.tasks
     order.add_edges_from((p, first) for p in list(order.predecessors(second)) if p is not first)
     order.add_edges_from((first, s) for s in list(order.successors(second)))

@@ -20,6 +20,7 @@ from graphc.language.graph import Graph
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT, concat_starts
 from graphc.ops.leaves import CONST
+from graphc.ops.site import Event, Place
 from graphc.scalar import (
     Call,
     Index,
@@ -37,9 +38,6 @@ from graphc.scalar import (
     zero,
 )
 from graphc.scheduling.schedule import Task
-
-Place = Mapping[Axis, Scalar]
-Event = tuple[Scalar, ...]
 
 
 def extent(axis: Axis) -> Scalar:
@@ -109,7 +107,7 @@ class KernelBuilder:
         self.names = 0
 
     def add(self, task: Task) -> None:
-        """Computes a task's value and stores it."""
+        """Compute a task's value and store it."""
         self.tasks.append(task)
         point = {a: self.point[a] for a in task.axes}
         if task.part is not None:
@@ -264,7 +262,7 @@ class KernelBuilder:
         result = Ref(self._fresh(), node.dtype)
         kind: Literal["sum", "max"] = "sum" if op == "sum" else "max"
         lets = tuple(let for let in scope.lets if isinstance(let, Let))
-        self._place(Reduce(tuple(dims), (Accumulate(result.name, kind, element),), lets, when))
+        self._append(Reduce(tuple(dims), (Accumulate(result.name, kind, element),), lets, when))
         return result
 
     def _exists(self, node: Node, over: Sequence[Axis], point: Place) -> Scalar | None:
@@ -278,8 +276,8 @@ class KernelBuilder:
                     conditions.append(call("lt", point[axis], self.length(axis, axes, point, None)))
         return conjunction(conditions)
 
-    def _place(self, new: Reduce) -> None:
-        """Appends a reduction, or joins it to an earlier one over the same points that comes after all that it uses."""
+    def _append(self, new: Reduce) -> None:
+        """Append a reduction, or join it to an earlier one over the same points that comes after all that it uses."""
         lets = self.scope.lets
         used = reduce_references(new)
         for k in reversed(range(len(lets))):

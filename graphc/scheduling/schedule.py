@@ -19,7 +19,7 @@ Values without a task are computed inside those that use them. A value gets a ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.checks.causality import Component, components, in_memory, resolve, roots
@@ -31,10 +31,13 @@ from graphc.ops.event import CONCAT
 from graphc.ops.leaves import STATE
 from graphc.scheduling.sink import nodes_in, sink
 
+Home = tuple[Node, ...]
+"""Where a value is computed: inside the task of the first node, of which the others are views on the way to it."""
+
 CHEAP = 4  # additions and loads: what costs no more is computed again rather than stored
 DEEPEST = 48  # operations one on the other in a kernel; those of cells, unrolled ones too, have up to 28
 MOST_PATHS = 256  # through views, from a value to what its kernel loads
-RECOMPUTED = 20  # the most that one operation on stored values costs that is made again: storing its result costs more
+RECOMPUTED = 20  # the cost up to which one operation on stored values is made again: storing its result costs more
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,35 +114,64 @@ def _tasks(tree: Iterable[Component], materialized: set[Node]) -> Iterator[Task 
 def _materialized(graph: Graph, tree: tuple[Component, ...]) -> set[Node]:
     """The values that get memory, and so tasks of their own."""
     nodes = _all_nodes(graph)
-    materialized = {resolve(graph, n) for n in roots(graph)}
-    materialized |= set(_carried(graph, tree))
-    materialized |= {n for n in nodes if n.op.reduces or n.op is STACK}
-    materialized |= {n for p in nodes if p.op is CONTRACT for i in p.inputs for n in _sources(graph, i)}
-    materialized = {n for n in materialized if not in_memory(n) or n in {resolve(graph, r) for r in roots(graph)}}
+    materialized = _required(graph, tree, nodes)
     materialized |= _meeting(graph, tree, materialized)
-    users = _users(graph, nodes)
-    cost: dict[Node, int] = {}
+    costly, homes = _used_apart(graph, nodes, materialized)
+    materialized |= set(costly)
+    materialized -= _recomputed(graph, tree, costly, materialized, homes)
+    return materialized | _ends(graph, tree, materialized)
+
+
+def _required(graph: Graph, tree: Iterable[Component], nodes: Iterable[Node]) -> set[Node]:
+    """The values that get memory whatever they cost: results, what later steps read, sums, stacks, and what products
+    multiply."""
+    results = {resolve(graph, node) for node in roots(graph)}
+    found = {*results, *_carried(graph, tree)}
     for node in nodes:
-        operands = [resolve(graph, i) for i in node.inputs]
-        single = (1 if i in materialized or len(users.get(i, ())) > 1 else cost.get(i, 1) for i in operands)
-        cost[node] = node.op.cost + sum(single)
-    homes: dict[Node, set[tuple[Node, ...]]] = {}
-    spread: dict[Node, tuple[int, int]] = {}  # of a view what uses it, at most: elements, axes
+        if node.op.reduces or node.op is STACK:
+            found.add(node)
+        if node.op is CONTRACT:
+            found.update(source for operand in node.inputs for source in _sources(graph, operand))
+    return {node for node in found if not in_memory(node) or node in results}
+
+
+def _used_apart(
+    graph: Graph, nodes: Sequence[Node], materialized: Collection[Node]
+) -> tuple[list[Node], dict[Node, set[Home]]]:
+    """The values to store because they are not cheap to compute again, and are used in several places or over a larger
+    domain; and the homes of all that is not materialized already. `nodes`, and these values, come inputs first."""
+    users = _users(graph, nodes)
+    cost = _costs(graph, nodes, users, materialized)
+    stored = set(materialized)
+    homes: dict[Node, set[Home]] = {}
+    spread: dict[Node, tuple[int, int]] = {}  # of a view, the most elements and axes of what uses it
     costly: list[Node] = []
     for node in reversed(nodes):
-        if node in materialized or node.op is STATE or in_memory(node):
+        if node in stored or node.op is STATE or in_memory(node):
             continue
-        homes[node] = {h for user in users.get(node, ()) for h in _homes_through(user, materialized, homes)}
+        homes[node] = {h for user in users.get(node, ()) for h in _homes_through(user, stored, homes)}
         elements, axes = size(node.shape), len(node.axes)
         reach = [spread.get(user, (size(user.shape), len(user.axes))) for user in users[node]]
         wider = any(k > elements for k, _ in reach) or any(k > axes for _, k in reach)
         if node.op.view:
             spread[node] = max(elements, *(k for k, _ in reach)), max(axes, *(k for _, k in reach))
-        if cost[node] > CHEAP and not node.op.view and (len(homes[node]) > 1 or wider):
-            materialized.add(node)
+        elif cost[node] > CHEAP and (len(homes[node]) > 1 or wider):
+            stored.add(node)
             costly.append(node)
-    materialized -= _recomputed(graph, tree, costly[::-1], materialized, homes)
-    return materialized | _ends(graph, tree, materialized)
+    return costly[::-1], homes
+
+
+def _costs(
+    graph: Graph, nodes: Iterable[Node], users: Mapping[Node, Sequence[Node]], materialized: Collection[Node]
+) -> dict[Node, int]:
+    """What it costs to compute an element of each value: its op, and what is computed for it alone. What lies in
+    memory, or serves others too, counts as one load."""
+    cost: dict[Node, int] = {}
+    for node in nodes:
+        operands = [resolve(graph, i) for i in node.inputs]
+        own = (1 if i in materialized or len(users.get(i, ())) > 1 else cost.get(i, 1) for i in operands)
+        cost[node] = node.op.cost + sum(own)
+    return cost
 
 
 def _recomputed(
@@ -147,7 +179,7 @@ def _recomputed(
     tree: tuple[Component, ...],
     costly: Iterable[Node],
     materialized: set[Node],
-    homes: Mapping[Node, set[tuple[Node, ...]]],
+    homes: Mapping[Node, set[Home]],
 ) -> set[Node]:
     """Of the `costly` values, which would be stored only because they are used in several places: those that another
     loop computes again instead, by one operation, from what lies in memory anyway. Such is tanh(c), from a cell's
@@ -198,10 +230,8 @@ def _in_order(tree: Iterable[Component]) -> Iterator[Node]:
         yield from component.nodes if component.axis is None else _in_order(component.body)
 
 
-def _homes_through(
-    user: Node, materialized: set[Node], homes: dict[Node, set[tuple[Node, ...]]]
-) -> set[tuple[Node, ...]]:
-    """The places where a value is computed because of a user: a task, and the views on the way to it."""
+def _homes_through(user: Node, materialized: set[Node], homes: Mapping[Node, set[Home]]) -> set[Home]:
+    """The homes that a value has because of a user."""
     if user in materialized or user not in homes:
         return {(user,)}
     return {(*h, user) for h in homes[user]} if user.op.view else homes[user]

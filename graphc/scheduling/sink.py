@@ -8,7 +8,7 @@ for every t, and read back once. If all that reads a large value sums it up in t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from graphc.checks.causality import Component, edges_of, in_memory, resolve, roots
@@ -18,13 +18,15 @@ from graphc.ops.axis import STACK
 
 __all__ = ["nodes_in", "sink"]
 
+Reading = tuple[Node, frozenset[Axis]]
+"""A value, and the axes along which a task reads it at another point than its own."""
+
 LARGE = 1024  # elements at a point: a state of vectors is smaller, one of matrices larger
-LESS = 4  # times as large is a value as what sums it up
+LESS = 4  # a value has at least so many times the elements of what sums it up
 
 
 def sink(graph: Graph, tree: tuple[Component, ...], materialized: Collection[Node]) -> tuple[Component, ...]:
     """The components in order of computation, given the nodes that are materialized: some of them moved into loops."""
-    place = {node: k for k, component in enumerate(tree) for node in nodes_in(component)}
     kept = {resolve(graph, node) for node in roots(graph)}
     large = {
         k: {n for n in nodes_in(loop) if n in materialized and n not in kept and _is_large(n, loop.axis)}
@@ -34,28 +36,38 @@ def sink(graph: Graph, tree: tuple[Component, ...], materialized: Collection[Nod
     if not any(large.values()):
         return tree
     reads = [list(_reads(graph, nodes_in(component), materialized)) for component in tree]
-    readers: dict[Node, set[int]] = {}  # the components that read each value
-    for k, found in enumerate(reads):
-        for source, _ in found:
-            readers.setdefault(source, set()).add(k)
-    moved: dict[int, list[Component]] = {}
-    for k, values in large.items():
-        axis = tree[k].axis
-        outside = {value: readers.get(value, set()) - {k} for value in values}
-        fitting = {
-            later
-            for later in set().union(*outside.values())
-            if _sums_up(tree[later], axis, values & {source for source, _ in reads[later]})
-            and all(in_memory(s) or place[s] < k or (place[s] == k and axis not in along) for s, along in reads[later])
-        }
-        chosen = {later for own in outside.values() if own <= fitting for later in own}
-        moved[k] = [tree[later] for later in sorted(chosen)]
+    moved = {k: [tree[later] for later in _sinking(k, values, tree, reads)] for k, values in large.items() if values}
     gone = {component.nodes for own in moved.values() for component in own}
     return tuple(
         replace(component, body=(*component.body, *moved.get(k, ())))
         for k, component in enumerate(tree)
         if component.axis is not None or component.nodes not in gone
     )
+
+
+def _sinking(
+    loop: int, values: set[Node], tree: Sequence[Component], reads: Sequence[Sequence[Reading]]
+) -> Sequence[int]:
+    """The components, by their places in `tree`, that move into a loop: all that read one of its large `values`, if
+    each of them can move."""
+    axis = tree[loop].axis
+    place = {node: k for k, component in enumerate(tree) for node in nodes_in(component)}
+    readers: dict[Node, set[int]] = {value: set() for value in values}
+    for k, found in enumerate(reads):
+        for source, _ in found:
+            if source in values and k != loop:
+                readers[source].add(k)
+
+    def is_there(source: Node, along: frozenset[Axis]) -> bool:
+        """Whether a step of the loop has what a component would read in it."""
+        return in_memory(source) or place[source] < loop or (place[source] == loop and axis not in along)
+
+    def can_move(reader: int) -> bool:
+        summed = values & {source for source, _ in reads[reader]}
+        return _sums_up(tree[reader], axis, summed) and all(is_there(*read) for read in reads[reader])
+
+    movable = {reader for own in readers.values() for reader in own if can_move(reader)}
+    return sorted({reader for own in readers.values() if own <= movable for reader in own})
 
 
 def _is_large(node: Node, axis: Axis | None) -> bool:
@@ -71,12 +83,9 @@ def _sums_up(component: Component, axis: Axis | None, values: Iterable[Node]) ->
     return node.op.reduces and node.op is not STACK and axis in node.axes and smaller
 
 
-def _reads(
-    graph: Graph, nodes: Iterable[Node], materialized: Collection[Node]
-) -> Iterator[tuple[Node, frozenset[Axis]]]:
-    """What the tasks among some nodes read, each value with the axes along which it is read at another point than the
-    task's own."""
-    stack: list[tuple[Node, frozenset[Axis]]] = [(node, frozenset()) for node in nodes if node in materialized]
+def _reads(graph: Graph, nodes: Iterable[Node], materialized: Collection[Node]) -> Iterator[Reading]:
+    """What the tasks among some nodes read."""
+    stack: list[Reading] = [(node, frozenset()) for node in nodes if node in materialized]
     seen = set(stack)
     while stack:
         above, along = stack.pop()

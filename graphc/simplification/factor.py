@@ -4,13 +4,16 @@
 
 where a varies neither over the axes nor over the dimensions that are summed. The gradient of a normalisation asks for
 Σ γ d and Σ γ d y, and those of its own scale and shift are Σ d y and Σ d: so factored, they are the same two sums.
+
+A sum over no points is 0, but 0 · a is not where a is infinite or NaN, as 1 / Σ x is for an example without points. So
+nothing leaves a sum over an axis along which some examples may have no points while others do.
 """
 
 from __future__ import annotations
 
 import functools
 
-from graphc.ir import Node
+from graphc.ir import Node, ragged_within
 from graphc.ops.elementwise import DIV, MUL, div, mul
 from graphc.ops.event import reshape
 from graphc.ops.reduction import SUM, sum_
@@ -21,7 +24,7 @@ LEVELS = 4  # of products in products; all of a long chain, written out anew for
 
 def factor_node(node: Node) -> Node:
     """The node itself, unless it is a sum of products with a factor that can leave it."""
-    if node.op is not SUM:
+    if node.op is not SUM or _may_be_empty(node):
         return node
     (value,) = node.inputs
     if value.op is DIV and _is_same(value.inputs[1], value, node) and _spans(value.inputs[0], value, node):
@@ -33,6 +36,14 @@ def factor_node(node: Node) -> Node:
     for factor in outside:
         result = mul(result, _one(factor, value, node))
     return like(result, node)
+
+
+def _may_be_empty(node: Node) -> bool:
+    """Whether a sum may be over no points for one example alone: it runs over an axis of per-example length, but not
+    over the examples."""
+    (value,) = node.inputs
+    lengths = [axis.length for axis in node["over"] if ragged_within(axis, value.axes)]
+    return any(isinstance(length, Node) and not set(length.axes) <= set(node["over"]) for length in lengths)
 
 
 def _parted(part: Node, value: Node, node: Node, levels: int = LEVELS) -> tuple[Node | None, list[Node]]:
@@ -58,7 +69,7 @@ def _is_same(factor: Node, value: Node, node: Node) -> bool:
 
 
 def _spans(rest: Node, value: Node, node: Node) -> bool:
-    """Whether what is left varies over all that is summed, so that there are as many terms as before."""
+    """Whether what is left varies over all that is summed, so that the sum still has as many terms."""
     return (
         rest.axes == value.axes
         and len(rest.shape) == len(value.shape)

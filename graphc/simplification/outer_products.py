@@ -17,7 +17,8 @@ from graphc.simplification.simplify import like
 
 
 def without_outer(graph: Graph) -> Graph:
-    """The graph after all else that is known of products: a sum of outer products is a product that sums."""
+    """The graph with outer products written as multiplications. It comes after all other rules for products, as a sum
+    of outer products is a product that sums."""
     return rewrite(graph, outer_node)
 
 

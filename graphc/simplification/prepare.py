@@ -18,6 +18,7 @@ from graphc.simplification.simplify import like, simplify_node
 
 
 def prepare(graph: Graph) -> Graph:
+    """The graph in ops that can be scheduled, with its equations over the axes of their states."""
     prepared = without_outer(rewrite(graph, _prepare_node))
     for name, equation in prepared.states.items():
         if equation.body is not None:  # over the axes of its state, in their order: it is stored as the state's array

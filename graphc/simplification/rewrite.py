@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from graphc.checks.causality import reachable, roots
 from graphc.ir import Node, rebuild, topological
-from graphc.language.graph import Equation, Graph
+from graphc.language.graph import Graph
 
 Rule = Callable[[Node], Node]
 
@@ -21,13 +21,9 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
     bodies = [e.body for e in graph.states.values() if e.body is not None]
     initials = [e.initial for e in graph.states.values()]
     made = map_nodes([*roots(graph), *bodies, *initials], rule)
-    states = {
-        name: Equation(e.node, None if e.body is None else made[e.body], made[e.initial])
-        for name, e in graph.states.items()
-    }
     result = replace(
         graph.copy(),
-        states=states,
+        states={name: equation.mapped(made) for name, equation in graph.states.items()},
         outputs={name: made[node] for name, node in graph.outputs.items()},
         updates={name: made[node] for name, node in graph.updates.items()},
     )

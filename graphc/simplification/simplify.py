@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphc.ir import FLOATS, Node, make, rebuild
+from graphc.ir import FLOATS, Node, rebuild
 from graphc.language.graph import Graph
 from graphc.ops.axis import AT, STACK, at
 from graphc.ops.contraction import CONTRACT, contract, sum_over
@@ -30,7 +30,7 @@ from graphc.ops.elementwise import (
     sqrt,
     sub,
 )
-from graphc.ops.event import CONCAT, PLACE, RESHAPE, SLICE, TRANSPOSE, concat_starts, reshape, transpose
+from graphc.ops.event import CONCAT, PLACE, RESHAPE, SLICE, TRANSPOSE, concat_starts, reshape, slice_, transpose
 from graphc.ops.leaves import CONST, array_of, const, is_const
 from graphc.ops.reduction import BROADCAST, SUM, broadcast, sum_
 from graphc.ops.take import TAKE, second_index
@@ -191,16 +191,10 @@ def _slice_of_parts(node: Node) -> Node | None:
     if x.op is CONCAT and x["dim"] == node["dim"] and node["step"] == 1:
         for part, start in zip(x.inputs, concat_starts(x), strict=True):
             if start <= node["start"] and node["start"] + here[3] <= start + part.shape[node["dim"]]:
-                return _sliced(part, node["dim"], node["start"] - start, here[3])
+                return slice_(part, node["dim"], node["start"] - start, 1, here[3])
     if x.op is PLACE and here == (x["dim"], x["start"], x["step"], x.inputs[0].shape[x["dim"]]):
         return x.inputs[0]
     return None
-
-
-def _sliced(part: Node, dim: int, start: int, count: int) -> Node:
-    if start == 0 and count == part.shape[dim]:
-        return part
-    return make(SLICE, (part,), dim=dim, start=start, step=1, count=count)
 
 
 def _broadcast_of_broadcast(node: Node) -> Node | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from graphc.checks.causality import roots
 from graphc.errors import DtypeError
 from graphc.ir import FLOATING, FLOATS, WIDEN, Node, rebuild, topological
-from graphc.language.graph import Equation, Graph, Param
+from graphc.language.graph import Graph, Param
 from graphc.ops.elementwise import CAST, cast
 from graphc.ops.leaves import CONST, LEAVES, array_of, const, leaf
 
@@ -28,10 +28,7 @@ def to_dtype(graph: Graph, dtype: str) -> Graph:
         dtype=dtype,
         inputs={name: made[node] for name, node in graph.inputs.items()},
         params={name: _param(p, made[p.node], dtype) for name, p in graph.params.items()},
-        states={
-            name: Equation(made[e.node], None if e.body is None else made[e.body], made[e.initial])
-            for name, e in graph.states.items()
-        },
+        states={name: equation.mapped(made) for name, equation in graph.states.items()},
         outputs={name: made[node] for name, node in graph.outputs.items()},
         updates={name: made[node] for name, node in graph.updates.items()},
         locations={made[node]: line for node, line in graph.locations.items() if node in made},

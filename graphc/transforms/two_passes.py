@@ -20,7 +20,7 @@ import numpy as np
 from graphc.checks.causality import edges_of, reachable
 from graphc.differentiation.grad import vjp
 from graphc.ir import FLOATING, Node, rebuild, topological
-from graphc.language.graph import Equation, Graph
+from graphc.language.graph import Graph
 from graphc.ops.leaves import INPUT, STATE, leaf
 from graphc.transforms.select import without_unused
 
@@ -125,12 +125,7 @@ def _backward(whole: Graph, named: Mapping[Node, str], grads: Mapping[str, Node]
     made: dict[Node, Node] = {}
     for node in topological([*grads.values(), *bodies, *(equation.initial for equation in own)]):
         made[node] = kept.get(node) or rebuild(node, [made[operand] for operand in node.inputs])
-    states = {
-        equation.node["name"]: Equation(
-            equation.node, None if equation.body is None else made[equation.body], made[equation.initial]
-        )
-        for equation in own
-    }
+    states = {equation.node["name"]: equation.mapped(made) for equation in own}
     graph = replace(
         whole.copy(f"{whole.name}_backward"),
         inputs={**whole.inputs, **{node["name"]: node for node in kept.values()}},

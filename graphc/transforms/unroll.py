@@ -25,9 +25,10 @@ from graphc.ops.elementwise import balanced_sum, eq, lt, where
 from graphc.ops.event import concat, reshape, slice_
 from graphc.ops.gradient import CUSTOM_GRADIENT, custom_gradient
 from graphc.ops.leaves import COTANGENT, EXTENT, INDEX, INPUT, STATE, const, leaf
-from graphc.ops.reduction import BROADCAST, MAX, SUM, broadcast, lowest, max_, measured_by, sum_
+from graphc.ops.reduction import BROADCAST, MAX, SUM, broadcast, max_, measured_by, sum_
 from graphc.ops.table import SCATTER
 from graphc.ops.take import TAKE
+from graphc.scalar import lowest
 from graphc.simplification.rewrite import rewrite
 from graphc.simplification.simplify import simplify
 
@@ -316,7 +317,7 @@ class Steps:
 
     def _max(self, node: Node, k: int | None) -> Node | None:
         """The steps lie side by side in the event, so that equal ones still share the adjoint in equal parts."""
-        terms = self._reduced(node, k, const(lowest(node.dtype), node.dtype))
+        terms = self._reduced(node, k, const(lowest(node.dtype).value, node.dtype))
         if terms is None:
             return None
         together = concat([reshape(v, (1, *v.shape)) for (v,) in terms], 0)
