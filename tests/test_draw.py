@@ -1,6 +1,7 @@
 """Drawings: what they show, that nothing breaks out of a label, and that large graphs stay readable."""
 
 import re
+import subprocess
 import xml.etree.ElementTree as xml
 from collections import Counter
 from itertools import pairwise
@@ -142,6 +143,17 @@ def test_vertices_of_a_column_do_not_overlap():
     assert set(places.values()) == {1}
     x = sorted((y, x) for x, y in places)
     assert all(b[1] - a[1] >= 30 for a, b in pairwise(x) if a[0] == b[0])
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_arrows_go_round_vertices_or_behind_them(few):
+    """Where vertices touch, Graphviz gives up going round, and says so."""
+    drawing = draw(unroll(elman() if few else deep(4), t=4))
+    command = [layout.program(), "-Tsvg"]
+    said = subprocess.run(command, input=drawing.dot.encode(), capture_output=True, check=True).stderr
+    assert ("splines=true" in drawing.dot) == few
+    assert ("outputorder=edgesfirst" in drawing.dot) != few
+    assert b"touch" not in said
 
 
 def test_gradients_stand_out():

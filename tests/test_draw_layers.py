@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as xml
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,14 @@ def test_what_fits_or_is_too_wide_is_left_to_graphviz() -> None:
     assert lines(chain(20, beside=40)) is None
     assert "neato" in gc.draw(load_graph(EXAMPLES / "reseg.py")).dot
     assert "neato" not in gc.draw(load_graph(EXAMPLES / "lstm.py")).dot
+
+
+def test_a_cycle_is_not_torn() -> None:
+    p = chain(40)
+    assert lines(p) is not None
+    assert lines(replace(p, arrows=(*p.arrows, Arrow("v2", "v2", "delay"), Arrow("v5", "v3", "delay")))) is not None
+    assert lines(replace(p, arrows=(*p.arrows, Arrow("v30", "v3", "delay")))) is None
+    assert lines(picture(load_graph(EXAMPLES / "gru.py"))) is None
 
 
 def test_the_committed_picture_is_the_models(reseg: gc.Graph) -> None:
