@@ -4,6 +4,7 @@ import re
 import subprocess
 import xml.etree.ElementTree as xml
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import hypothesis.strategies as st
@@ -154,6 +155,14 @@ def test_arrows_go_round_vertices_or_behind_them(few):
     assert ("splines=true" in drawing.dot) == few
     assert ("outputorder=edgesfirst" in drawing.dot) != few
     assert b"touch" not in said
+
+
+def test_a_delay_against_a_flow_does_not_cover_it():
+    vertices = tuple(Vertex(key, "op", (key,)) for key in "abc")
+    flows, delay = (Arrow("a", "b"), Arrow("b", "c")), Arrow("b", "a", "delay")
+    (line,) = (line for line in dot_source(Picture("p", vertices, (*flows, delay))).splitlines() if "b -> a" in line)
+    assert "tailport=sw" in line
+    assert "port" not in dot_source(Picture("p", vertices, (*flows, replace(delay, tail="c"))))
 
 
 def test_gradients_stand_out():

@@ -50,6 +50,7 @@ def dot_source(picture: Picture) -> str:
 
 def _folded(drawing: graphviz.Digraph, picture: Picture) -> None:
     loops, places = _loops(picture), lines(picture)
+    flows = {(arrow.tail, arrow.head) for arrow in picture.arrows if arrow.kind == "flow"}
     if places is None:
         drawing.attr("graph", rankdir="LR", nodesep="0.25", ranksep="0.35")
     else:
@@ -59,7 +60,9 @@ def _folded(drawing: graphviz.Digraph, picture: Picture) -> None:
         drawing.node(vertex.key, **_look(vertex), **pinned)
     for arrow in picture.arrows:
         back = arrow.kind == "delay" and loops[arrow.tail] == loops[arrow.head]
-        drawing.edge(arrow.tail, arrow.head, **_line(arrow), **({"constraint": "false"} if back else {}))
+        # A delay straight against a flow would cover it.
+        apart = {"tailport": "sw", "headport": "se"} if back and (arrow.head, arrow.tail) in flows else {}
+        drawing.edge(arrow.tail, arrow.head, **_line(arrow), **({"constraint": "false"} if back else {}), **apart)
 
 
 def _unrolled(drawing: graphviz.Digraph, picture: Picture) -> None:
