@@ -79,9 +79,9 @@ def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
     """The lengths of all axes, given those that the graph leaves open."""
     wanted = [name for name, axis in graph.axes.items() if axis.is_open]
     if set(lengths) != set(wanted) or any(length < 0 for length in lengths.values()):
-        expected = ", ".join(f"{name}=…" for name in wanted) or "none"
+        expected = ", ".join(f"{name}=…" for name in wanted) or "no axis"
         given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
-        raise AxisError(f"the lengths of a call were expected, {expected}, each at least 0; given: {given}")
+        raise AxisError(f"a call of graph {graph.name!r} needs a length of at least 0 for: {expected}; given: {given}")
     return {n: a.length if isinstance(a.length, int) else lengths[a.root.name] for n, a in graph.axes.items()}
 
 

@@ -114,7 +114,7 @@ def _output(graph: Graph, of: str) -> Node:
     if not isinstance(of, str):
         raise DefinitionError(f"one output is differentiated, by its name; got {of!r}. Of several, gc.vjp takes a list")
     if of not in graph.outputs:
-        raise DefinitionError(f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs)}")
+        raise DefinitionError(f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs) or 'none'}")
     node = graph.outputs[of]
     if node.dtype not in FLOATING:
         raise DtypeError(f"output {of!r} is {node.dtype} and has no derivative", graph.locations.get(node))
