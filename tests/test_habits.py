@@ -65,6 +65,85 @@ def method_of_a_tensor() -> None:
     g.value("h").detach()  # here
 
 
+@refused(MissingAttributeError, "a value has no attribute 'numpy'; write g.output(", "numbers in a call alone")
+def numbers_of_a_value() -> None:
+    _, _, x = network()
+    x.numpy()  # here
+
+
+@refused(MissingAttributeError, "a state has no attribute 'last'; write x[t.last]")
+def point_as_an_attribute() -> None:
+    g, _, _ = network()
+    g.value("h").last  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "a graph has no attribute 'backward'; write gc.grad")
+def backward_of_a_graph() -> None:
+    g, _, _ = network()
+    g.backward()  # here
+
+
+@refused(ProtocolError, "gc.compile takes no cuda=; it takes graph, target, ", 'write target="cuda"')
+def options_of_another_compiler() -> None:
+    g, _, _ = network()
+    gc.compile(g, cuda=True)  # here
+
+
+@refused(ProtocolError, "takes no thread=", "did you mean 'threads'?")
+def misspelt_option() -> None:
+    g, _, _ = network()
+    gc.compile(g, thread=2)  # here
+
+
+@refused(ShapeError, "2 subscripts on an event of shape (3,)", "a point of an axis is x[t.at(0)]")
+def subscripts_of_axes() -> None:
+    _, _, x = network()
+    x[:, 0]  # here
+
+
+@refused(ShapeError, "index 5 is outside dimension 0", "a point of an axis is x[t.at(0)]")
+def number_of_a_step() -> None:
+    _, _, x = network()
+    x[5]  # here
+
+
+@refused(ShapeError, "output 'h' is float32[3] over t", "gc.mean(gc.sum(x), over=t)")
+def derivative_of_an_array() -> None:
+    g, _, _ = network()
+    g.output("h", gc.relu(g.value("h")))  # here
+    gc.grad(g, "h")
+
+
+@refused(ArgumentError, "missing: W (float32[3, 3])", "**gc.initialize(g)")
+def call_without_params() -> None:
+    g, _, _ = network()
+    gc.compile(g)(x=X)  # here
+
+
+@refused(AxisError, "indexed by axis 't' that does not vary over it: float32[3]; declare it with over=t")
+def input_without_its_axis() -> None:
+    g, t, _ = network()
+    g.input("z", (3,))[t]  # here
+
+
+@refused(AxisError, "over= takes axes of the graph, got 's': s = g.axis('s')")
+def axes_by_name() -> None:
+    g, t, _ = network()
+    g.input("z", (3,), over=(t, "s"))  # type: ignore[arg-type] # here
+
+
+@refused(DefinitionError, "the left side of an equation is the current point: s[t] = …", "initial= of g.state")
+def value_before_the_first_step() -> None:
+    g, t, _ = network()
+    s = g.state("s", (3,), over=t)
+    s[0] = 0.0  # here
+
+
+def test_params_of_a_graph_have_shapes() -> None:
+    g, _, _ = network()
+    assert (g.params["W"].shape, g.params["W"].dtype) == ((3, 3), "float32")
+
+
 @refused(MissingAttributeError, "no attribute 'shpae'", "did you mean 'shape'?")
 def misspelt_attribute() -> None:
     _, _, x = network()

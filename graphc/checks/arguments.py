@@ -135,7 +135,14 @@ def _check_shared(one: str, other: str, changed: Container[str]) -> None:
 def _names_message(graph: Graph, missing: list[str], extra: list[str], declared: Mapping[str, Node]) -> str:
     parts = []
     if missing:
-        parts.append(f"missing: {', '.join(f'{m} ({declared[m].type})' for m in missing)}")
+        hint = (
+            "; gc.initialize makes arrays of params: f(…, **gc.initialize(g))"
+            if set(missing) >= set(graph.params)
+            else ""
+        )
+        parts.append(
+            f"missing: {', '.join(f'{m} ({declared[m].type})' for m in missing)}{hint if graph.params else ''}"
+        )
     if extra:
         parts.append(f"unknown: {', '.join(extra)}{meant(extra[0], missing or declared)}")
     return f"a call of graph {graph.name!r} takes {', '.join(declared) or 'no arrays'}; {'; '.join(parts)}"

@@ -54,9 +54,11 @@ def gradients(graph: Graph, of: str, wrt: Wrt = None) -> tuple[Graph, dict[str, 
     verify(graph)
     loss = _output(graph, of)
     if loss.shape or loss.axes:
+        event, axes = "gc.sum(x)" if loss.shape else "x", ", ".join(axis.name for axis in loss.axes)
+        axes = f"({axes})" if len(loss.axes) > 1 else axes
+        number = f"gc.mean({event}, over={axes})" if axes else event
         raise ShapeError(
-            f"grad differentiates a number, but output {of!r} is {loss.type}; reduce it with gc.sum or gc.mean, or "
-            f"use gc.vjp",
+            f"grad differentiates a number, but output {of!r} is {loss.type}; reduce it, as by {number}, or use gc.vjp",
             graph.locations.get(loss),
         )
     targets = _targets(graph, wrt)
