@@ -144,6 +144,43 @@ def test_params_of_a_graph_have_shapes() -> None:
     assert (g.params["W"].shape, g.params["W"].dtype) == ((3, 3), "float32")
 
 
+@refused(ProtocolError, "read by name, .h, .c: h = gc.cells.lstm(g, x, 8, over=t).h")
+def states_in_an_order() -> None:
+    g, t, x = network()
+    _, _ = gc.cells.lstm(g, x, 4, over=t)  # here
+
+
+@refused(DefinitionError, "states by name, and .h is its output, but cell returned State", "SimpleNamespace(h=h)")
+def state_of_a_cell() -> None:
+    def cell(g: gc.Graph, x: Any, units: int, over: Any, name: str) -> Any:
+        h = g.state(name, (units,), over=over)
+        h[over] = gc.tanh(h[over - 1])
+        return h
+
+    g, t, x = network()
+    gc.cells.stack(g, x, cell, 4, 2, over=t)  # here
+
+
+@refused(DefinitionError, "both directions takes reverse=, which cell does not", "h[t + 1] in place of h[t - 1]")
+def cell_of_one_direction() -> None:
+    def cell(g: gc.Graph, x: Any, units: int, over: Any, name: str) -> Any: ...
+
+    g, t, x = network()
+    gc.cells.bidirectional(g, x, cell, 4, over=t)  # here
+
+
+@refused(ShapeError, "its initial value (2, 3); one that differs per example is g.input('s0', (3,), over=n)")
+def initial_values_of_a_batch() -> None:
+    g, t, _ = network()
+    g.state("s", (3,), over=t, initial=np.zeros((2, 3)))  # here
+
+
+@refused(ArgumentError, "unknown: step, speed_W; the params of this graph alone are {name: state[name]")
+def what_an_optimiser_remembers() -> None:
+    g, _, _ = network()
+    gc.compile(g)(x=X, W=np.eye(3, dtype="f"), step=0, speed_W=0)  # here
+
+
 @refused(MissingAttributeError, "no attribute 'shpae'", "did you mean 'shape'?")
 def misspelt_attribute() -> None:
     _, _, x = network()

@@ -144,7 +144,10 @@ def _names_message(graph: Graph, missing: list[str], extra: list[str], declared:
             f"missing: {', '.join(f'{m} ({declared[m].type})' for m in missing)}{hint if graph.params else ''}"
         )
     if extra:
-        parts.append(f"unknown: {', '.join(extra)}{meant(extra[0], missing or declared)}")
+        near = meant(extra[0], missing or declared)
+        if len(extra) > 1 and not missing and graph.params:  # what an optimiser remembers, or params of a larger graph
+            near = "; the params of this graph alone are {name: state[name] for name in g.params}"
+        parts.append(f"unknown: {', '.join(extra)}{near}")
     return f"a call of graph {graph.name!r} takes {', '.join(declared) or 'no arrays'}; {'; '.join(parts)}"
 
 

@@ -202,7 +202,9 @@ class Graph:
         if start.dtype != node.dtype:
             raise DtypeError(f"state {name!r} is {node.dtype}, its initial value {start.dtype}")
         if start.shape not in ((), node.shape):
-            raise ShapeError(f"state {name!r} has events of shape {node.shape}, its initial value {start.shape}")
+            batch = len(start.shape) > len(node.shape) and start.shape[-len(node.shape) or None :] == node.shape
+            hint = f"; one that differs per example is g.input({name + '0'!r}, {node.shape}, over=n)" if batch else ""
+            raise ShapeError(f"state {name!r} has events of shape {node.shape}, its initial value {start.shape}{hint}")
         if reset is not None and (reset.dtype != "bool" or reset.shape):
             raise DtypeError(
                 f"the reset of state {name!r} is one bool per point, got {reset.node.type}; compare it: flag > 0"
