@@ -15,7 +15,7 @@ from graphc.errors import AxisError, DtypeError, ShapeError
 from graphc.ir import Axis, Node, Op, Point, Reads, Type, broadcast_shapes, make, merge_axes
 from graphc.ops.axis import check_lengths
 from graphc.ops.elementwise import eq, le, logical_and, logical_not, lt, where
-from graphc.ops.leaves import INDEX, const, index, length
+from graphc.ops.leaves import INDEX, INPUT, const, index, length
 from graphc.ops.site import Site
 from graphc.scalar import Scalar, call, cast
 from graphc.scalar import index as at_index
@@ -115,7 +115,10 @@ def along(value: Node, axis: Axis) -> Node:
     alike = _alike(value, axis)
     if len(alike) != 1:
         several = f", but over several indices of it: {', '.join(a.name for a in alike)}" if alike else ""
-        raise AxisError(f"a value indexed by axis {axis.name!r} that does not vary over it{several}: {value.type}")
+        hint = f"; declare it with over={axis.name}" if value.op is INPUT and not several else ""
+        raise AxisError(
+            f"a value indexed by axis {axis.name!r} that does not vary over it{several}: {value.type}{hint}"
+        )
     return take(value, index(axis), alike[0])
 
 

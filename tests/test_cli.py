@@ -305,6 +305,8 @@ def test_mistakes_in_the_files_own_data(graphc: Run, cell: Path, body: str, mess
         (("check", "cell.py", "--of", "soup"), "no output 'soup'"),
         (("draw", "cell.py", "--engine", "soup"), "error: engine= is"),
         (("show", "cell.py", "--function", "nothing"), "no function 'nothing'"),
+        (("export", "cell.py"), "needs a length of at least 0 for: t=…, n=…; given: none"),
+        (("export", "cell.py", "--length", "t=1", "--length", "n=1", "--triple", "soup"), "no target 'soup'"),
         (("train", "cell.py"), "no function data(seed)"),
         (("train", "cell.py", "--data", "vowels"), "lengths"),
         (("train", "cell.py", "--data", "soup"), "not 'soup'"),
@@ -331,10 +333,16 @@ def test_mistakes_are_explained(graphc: Run, cell: Path, arguments: tuple[str, .
 
 
 @pytest.mark.parametrize(
-    ("command", "name"), [("check", "--seed"), ("train", "--seed"), ("train", "--epochs"), ("train", "--clip")]
+    ("command", "name"),
+    [("check", "--seed"), ("check", "--tolerance"), *(("train", f"--{n}") for n in ("seed", "epochs", "clip", "lr"))],
 )
 def test_options_out_of_range_are_refused(graphc: Run, cell: Path, command: str, name: str) -> None:
     assert name in graphc(command, str(cell), name, "-1", cwd=cell.parent, status=2)
+
+
+@pytest.mark.parametrize("command", ["draw", "show", "profile", "check", "train", "export"])
+def test_a_command_without_its_file(graphc: Run, tmp_path: Path, command: str) -> None:
+    assert "Missing argument 'FILE'" in graphc(command, cwd=tmp_path, status=2)
 
 
 def test_mistakes_are_printed_on_stderr(tmp_path: Path) -> None:
@@ -376,6 +384,7 @@ def test_a_file_is_a_program_of_its_own(graphc: Run, cell: Path) -> None:
         (CELL.replace("def graph():", "def graph(:"), "cell.py:4: SyntaxError"),
         (CELL.replace("gc.tanh(", "int('"), "cell.py:9: SyntaxError"),
         (CELL.replace("gc.tanh", "ord"), "cell.py:9: TypeError"),
+        (CELL + "\nraise SystemExit", "cell.py ended by sys.exit(None)"),
     ],
 )
 def test_a_mistake_in_the_users_code_is_one_line(graphc: Run, cell: Path, code: str, where: str) -> None:

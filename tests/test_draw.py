@@ -1,8 +1,10 @@
 """Drawings: what they show, that nothing breaks out of a label, and that large graphs stay readable."""
 
 import re
+import subprocess
 import xml.etree.ElementTree as xml
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import hypothesis.strategies as st
@@ -142,6 +144,25 @@ def test_vertices_of_a_column_do_not_overlap():
     assert set(places.values()) == {1}
     x = sorted((y, x) for x, y in places)
     assert all(b[1] - a[1] >= 30 for a, b in pairwise(x) if a[0] == b[0])
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_arrows_go_round_vertices_or_behind_them(few):
+    """Where vertices touch, Graphviz gives up going round, and says so."""
+    drawing = draw(unroll(elman() if few else deep(4), t=4))
+    command = [layout.program(), "-Tsvg"]
+    said = subprocess.run(command, input=drawing.dot.encode(), capture_output=True, check=True).stderr
+    assert ("splines=true" in drawing.dot) == few
+    assert ("outputorder=edgesfirst" in drawing.dot) != few
+    assert b"touch" not in said
+
+
+def test_a_delay_against_a_flow_does_not_cover_it():
+    vertices = tuple(Vertex(key, "op", (key,)) for key in "abc")
+    flows, delay = (Arrow("a", "b"), Arrow("b", "c")), Arrow("b", "a", "delay")
+    (line,) = (line for line in dot_source(Picture("p", vertices, (*flows, delay))).splitlines() if "b -> a" in line)
+    assert "tailport=sw" in line
+    assert "port" not in dot_source(Picture("p", vertices, (*flows, replace(delay, tail="c"))))
 
 
 def test_gradients_stand_out():

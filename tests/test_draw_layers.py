@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as xml
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from hypothesis import given, settings
 
 import graphc as gc
 from graphc.command_line.user_file import load_graph
+from graphc.drawing import layout
 from graphc.drawing.collapse import MAX_VERTICES, collapse
 from graphc.drawing.columns import grid, width
+from graphc.drawing.dot import dot_source
 from graphc.drawing.layers import layers
 from graphc.drawing.lines import LINE, LONGEST, STEP, lines
 from graphc.drawing.picture import Arrow, Picture, Vertex, picture
@@ -180,6 +183,27 @@ def test_what_fits_or_is_too_wide_is_left_to_graphviz() -> None:
     assert lines(chain(20, beside=40)) is None
     assert "neato" in gc.draw(load_graph(EXAMPLES / "reseg.py")).dot
     assert "neato" not in gc.draw(load_graph(EXAMPLES / "lstm.py")).dot
+
+
+@pytest.mark.parametrize(
+    ("length", "loops", "shows"), [(20, False, "true"), (100, False, "ortho"), (20, True, "true"), (100, True, "line")]
+)
+def test_arrows_of_lines(length: int, loops: bool, shows: str) -> None:
+    """In curves round few vertices; round many in steps, which show what skips a vertex; but these cannot go back."""
+    p = chain(length)
+    skips = Arrow("v3", "v5"), *([Arrow("v7", "v7", "delay", "z⁻¹")] if loops else [])
+    source = dot_source(replace(p, arrows=(*p.arrows, *skips)))
+    assert f"splines={shows}" in source
+    assert ("headport=n" in source) == loops
+    assert xml.fromstring(layout.svg(source)) is not None
+
+
+def test_a_cycle_is_not_torn() -> None:
+    p = chain(40)
+    assert lines(p) is not None
+    assert lines(replace(p, arrows=(*p.arrows, Arrow("v2", "v2", "delay"), Arrow("v5", "v3", "delay")))) is not None
+    assert lines(replace(p, arrows=(*p.arrows, Arrow("v30", "v3", "delay")))) is None
+    assert lines(picture(load_graph(EXAMPLES / "gru.py"))) is None
 
 
 def test_the_committed_picture_is_the_models(reseg: gc.Graph) -> None:

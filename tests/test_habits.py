@@ -65,6 +65,122 @@ def method_of_a_tensor() -> None:
     g.value("h").detach()  # here
 
 
+@refused(MissingAttributeError, "a value has no attribute 'numpy'; write g.output(", "numbers in a call alone")
+def numbers_of_a_value() -> None:
+    _, _, x = network()
+    x.numpy()  # here
+
+
+@refused(MissingAttributeError, "a state has no attribute 'last'; write x[t.last]")
+def point_as_an_attribute() -> None:
+    g, _, _ = network()
+    g.value("h").last  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "a graph has no attribute 'backward'; write gc.grad")
+def backward_of_a_graph() -> None:
+    g, _, _ = network()
+    g.backward()  # here
+
+
+@refused(ProtocolError, "gc.compile takes no cuda=; it takes graph, target, ", 'write target="cuda"')
+def options_of_another_compiler() -> None:
+    g, _, _ = network()
+    gc.compile(g, cuda=True)  # here
+
+
+@refused(ProtocolError, "takes no thread=", "did you mean 'threads'?")
+def misspelt_option() -> None:
+    g, _, _ = network()
+    gc.compile(g, thread=2)  # here
+
+
+@refused(ShapeError, "2 subscripts on an event of shape (3,)", "a point of an axis is x[t.at(0)]")
+def subscripts_of_axes() -> None:
+    _, _, x = network()
+    x[:, 0]  # here
+
+
+@refused(ShapeError, "index 5 is outside dimension 0", "a point of an axis is x[t.at(0)]")
+def number_of_a_step() -> None:
+    _, _, x = network()
+    x[5]  # here
+
+
+@refused(ShapeError, "output 'h' is float32[3] over t", "gc.mean(gc.sum(x), over=t)")
+def derivative_of_an_array() -> None:
+    g, _, _ = network()
+    g.output("h", gc.relu(g.value("h")))  # here
+    gc.grad(g, "h")
+
+
+@refused(ArgumentError, "missing: W (float32[3, 3])", "**gc.initialize(g)")
+def call_without_params() -> None:
+    g, _, _ = network()
+    gc.compile(g)(x=X)  # here
+
+
+@refused(AxisError, "indexed by axis 't' that does not vary over it: float32[3]; declare it with over=t")
+def input_without_its_axis() -> None:
+    g, t, _ = network()
+    g.input("z", (3,))[t]  # here
+
+
+@refused(AxisError, "over= takes axes of the graph, got 's': s = g.axis('s')")
+def axes_by_name() -> None:
+    g, t, _ = network()
+    g.input("z", (3,), over=(t, "s"))  # type: ignore[arg-type] # here
+
+
+@refused(DefinitionError, "the left side of an equation is the current point: s[t] = …", "initial= of g.state")
+def value_before_the_first_step() -> None:
+    g, t, _ = network()
+    s = g.state("s", (3,), over=t)
+    s[0] = 0.0  # here
+
+
+def test_params_of_a_graph_have_shapes() -> None:
+    g, _, _ = network()
+    assert (g.params["W"].shape, g.params["W"].dtype) == ((3, 3), "float32")
+
+
+@refused(ProtocolError, "read by name, .h, .c: h = gc.cells.lstm(g, x, 8, over=t).h")
+def states_in_an_order() -> None:
+    g, t, x = network()
+    _, _ = gc.cells.lstm(g, x, 4, over=t)  # here
+
+
+@refused(DefinitionError, "states by name, and .h is its output, but cell returned State", "SimpleNamespace(h=h)")
+def state_of_a_cell() -> None:
+    def cell(g: gc.Graph, x: Any, units: int, over: Any, name: str) -> Any:
+        h = g.state(name, (units,), over=over)
+        h[over] = gc.tanh(h[over - 1])
+        return h
+
+    g, t, x = network()
+    gc.cells.stack(g, x, cell, 4, 2, over=t)  # here
+
+
+@refused(DefinitionError, "both directions takes reverse=, which cell does not", "h[t + 1] in place of h[t - 1]")
+def cell_of_one_direction() -> None:
+    def cell(g: gc.Graph, x: Any, units: int, over: Any, name: str) -> Any: ...
+
+    g, t, x = network()
+    gc.cells.bidirectional(g, x, cell, 4, over=t)  # here
+
+
+@refused(ShapeError, "its initial value (2, 3); one that differs per example is g.input('s0', (3,), over=n)")
+def initial_values_of_a_batch() -> None:
+    g, t, _ = network()
+    g.state("s", (3,), over=t, initial=np.zeros((2, 3)))  # here
+
+
+@refused(ArgumentError, "unknown: step, speed_W; the params of this graph alone are {name: state[name]")
+def what_an_optimiser_remembers() -> None:
+    g, _, _ = network()
+    gc.compile(g)(x=X, W=np.eye(3, dtype="f"), step=0, speed_W=0)  # here
+
+
 @refused(MissingAttributeError, "no attribute 'shpae'", "did you mean 'shape'?")
 def misspelt_attribute() -> None:
     _, _, x = network()

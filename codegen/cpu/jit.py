@@ -16,6 +16,7 @@ from graphc.codegen.cpu.module import llvm_ir, shared_name
 from graphc.codegen.parallel.partition import Partition, partition
 from graphc.codegen.program import Program
 from graphc.codegen.target import Target
+from graphc.errors import UnsupportedError
 
 __all__ = ["Emitted", "Loaded", "emit", "load", "native"]
 
@@ -132,6 +133,10 @@ def _initialize(everything: bool) -> None:
 def _machine(target: Target) -> llvm.TargetMachine:
     native = target.architecture == Target.host().architecture
     _initialize(everything=not native)
-    return llvm.Target.from_triple(target.triple).create_target_machine(
+    try:
+        found = llvm.Target.from_triple(target.triple)
+    except RuntimeError as error:
+        raise UnsupportedError(f"LLVM has no target {target.triple!r} ({error}); one is aarch64-linux-gnu") from None
+    return found.create_target_machine(
         cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default"
     )

@@ -6,11 +6,12 @@ with the output in its attribute `h`: the library's, or the user's own.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from graphc.cells.recurrence import Initial
+from graphc.cells.recurrence import Initial, Named
 from graphc.errors import DefinitionError
 from graphc.ir import Axis
 from graphc.language import functions, randomness
@@ -29,8 +30,30 @@ class States(Protocol):
 Cell = Callable[..., States]
 
 
+def _checked(made: States, cell: Cell) -> States:
+    if not isinstance(getattr(made, "h", None), Value):
+        raise DefinitionError(
+            f"a cell returns its states by name, and .h is its output, but {_called(cell)} returned "
+            f"{type(made).__name__}: types.SimpleNamespace(h=h) is such a return value"
+        )
+    return made
+
+
+def _check_reverse(cell: Cell) -> None:
+    takes = inspect.signature(cell).parameters
+    if "reverse" not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        raise DefinitionError(
+            f"a cell of both directions takes reverse=, which {_called(cell)} does not: where it is true, the cell "
+            "reads h[t + 1] in place of h[t - 1]"
+        )
+
+
+def _called(cell: Cell) -> str:
+    return str(getattr(cell, "__name__", cell))
+
+
 @dataclass(frozen=True, eq=False)
-class Bidirectional:
+class Bidirectional(Named):
     """The two cells, and their outputs joined: h has event (2 · units,), forward first."""
 
     h: Value
@@ -57,6 +80,7 @@ def bidirectional(
     """
     if initial is not None and len(initial) != 2:
         raise DefinitionError(f"initial= of both directions is a pair (forward, backward), got {len(initial)} items")
+    _check_reverse(cell)
     directions = []
     for k, direction in enumerate(("forward", "backward")):
         own = dict(options)
@@ -65,13 +89,14 @@ def bidirectional(
         if restart is not None:
             own["restart"] = restart[over + 1] if k else restart
         label = f"{name}_{direction}"
-        directions.append(cell(g, x, units=units, over=over, name=label, reverse=bool(k), **own))
+        made = cell(g, x, units=units, over=over, name=label, reverse=bool(k), **own)
+        directions.append(_checked(made, cell))
     forward, backward = directions
     return Bidirectional(functions.concat([forward.h, backward.h]), forward, backward)
 
 
 @dataclass(frozen=True, eq=False)
-class Stack:
+class Stack(Named):
     """The last layer's output, and the layers from the input up."""
 
     h: Value
@@ -106,7 +131,7 @@ def stack(
     made: list[States] = []
     for k in range(layers):
         own = dict(options) if initial is None else {**options, "initial": initial[k]}
-        made.append(cell(g, x, units=units, over=over, name=f"{name}_{k}", **own))
+        made.append(_checked(cell(g, x, units=units, over=over, name=f"{name}_{k}", **own), cell))
         x = made[-1].h
         if dropout and k < layers - 1:
             x = randomness.dropout(x, dropout, seed, salt + k)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
-from graphc.cells.recurrence import Activation, Hidden, Options, Recurrence
+from graphc.cells.recurrence import Activation, Hidden, Named, Options, Recurrence
 from graphc.errors import ShapeError
 from graphc.ir import Axis
 from graphc.language.functions import relu, sigmoid, tanh
@@ -33,7 +33,7 @@ def elman(
 
 
 @dataclass(frozen=True, eq=False)
-class Jordan:
+class Jordan(Named):
     """h with event (units,), y with event (outputs,)."""
 
     h: Value

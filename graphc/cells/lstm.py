@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
-from graphc.cells.recurrence import Options, Recurrence
+from graphc.cells.recurrence import Named, Options, Recurrence
 from graphc.ir import Axis
 from graphc.language.functions import sigmoid, tanh
 from graphc.language.graph import Graph
@@ -18,7 +18,7 @@ from graphc.language.value import State, Value
 
 
 @dataclass(frozen=True, eq=False)
-class LSTM:
+class LSTM(Named):
     """The output h and the memory c, over x's axes, each with event (units,)."""
 
     h: State

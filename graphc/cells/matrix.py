@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from graphc.cells.minimal import stateless
-from graphc.cells.recurrence import Options, Recurrence
+from graphc.cells.recurrence import Named, Options, Recurrence
 from graphc.errors import ShapeError
 from graphc.ir import Axis
 from graphc.language.einsum import einsum
@@ -24,7 +24,7 @@ from graphc.language.value import State, Value
 
 
 @dataclass(frozen=True, eq=False)
-class MLSTM:
+class MLSTM(Named):
     """The output h (units,); the memory C (heads, d, d) and its normaliser n (heads, d), both scaled by e^-m; the
     stabiliser m (heads,)."""
 
@@ -35,7 +35,7 @@ class MLSTM:
 
 
 @dataclass(frozen=True, eq=False)
-class DeltaNet:
+class DeltaNet(Named):
     """The output h (units,), and the memory S (heads, d, d)."""
 
     h: Value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
-from graphc.cells.recurrence import Options, Recurrence
+from graphc.cells.recurrence import Named, Options, Recurrence
 from graphc.ir import Axis
 from graphc.language.functions import sigmoid, tanh
 from graphc.language.graph import Graph
@@ -13,7 +13,7 @@ from graphc.language.value import State, Value
 
 
 @dataclass(frozen=True, eq=False)
-class Oscillator:
+class Oscillator(Named):
     """The output h and the second state z, over x's axes, each with event (units,)."""
 
     h: State

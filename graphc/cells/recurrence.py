@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, TypedDict
+from typing import Any, NoReturn, TypedDict
 
-from graphc.errors import AxisError, DefinitionError, DtypeError, ShapeError
+from graphc.errors import AxisError, DefinitionError, DtypeError, ProtocolError, ShapeError
 from graphc.ir import FLOATS, Axis, merge_axes
 from graphc.language.graph import Graph
 from graphc.language.value import State, Value, as_value
@@ -40,8 +40,16 @@ class Options(TypedDict, total=False):
     U_init: str
 
 
+class Named:
+    """What a cell returns: its values by name, and not in any order."""
+
+    def __iter__(self) -> NoReturn:
+        names = ", ".join(f".{value.name}" for value in fields(self))  # type: ignore[arg-type]
+        raise ProtocolError(f"what a cell returns is read by name, {names}: h = gc.cells.lstm(g, x, 8, over=t).h")
+
+
 @dataclass(frozen=True, eq=False)
-class Hidden:
+class Hidden(Named):
     """A cell of one state: h over x's axes, with event (units,)."""
 
     h: State

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
-from graphc.cells.recurrence import Options, Recurrence
+from graphc.cells.recurrence import Named, Options, Recurrence
 from graphc.ir import Axis
 from graphc.language.functions import exp, log_sigmoid, maximum, sigmoid, tanh
 from graphc.language.graph import Graph
@@ -13,7 +13,7 @@ from graphc.language.value import State, Value
 
 
 @dataclass(frozen=True, eq=False)
-class SLSTM:
+class SLSTM(Named):
     """The output h; the memory c and its normaliser n, both scaled by e^-m; the stabiliser m. Events (units,)."""
 
     h: State

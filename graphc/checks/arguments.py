@@ -79,9 +79,9 @@ def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
     """The lengths of all axes, given those that the graph leaves open."""
     wanted = [name for name, axis in graph.axes.items() if axis.is_open]
     if set(lengths) != set(wanted) or any(length < 0 for length in lengths.values()):
-        expected = ", ".join(f"{name}=…" for name in wanted) or "none"
+        expected = ", ".join(f"{name}=…" for name in wanted) or "no axis"
         given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
-        raise AxisError(f"the lengths of a call were expected, {expected}, each at least 0; given: {given}")
+        raise AxisError(f"a call of graph {graph.name!r} needs a length of at least 0 for: {expected}; given: {given}")
     return {n: a.length if isinstance(a.length, int) else lengths[a.root.name] for n, a in graph.axes.items()}
 
 
@@ -135,9 +135,19 @@ def _check_shared(one: str, other: str, changed: Container[str]) -> None:
 def _names_message(graph: Graph, missing: list[str], extra: list[str], declared: Mapping[str, Node]) -> str:
     parts = []
     if missing:
-        parts.append(f"missing: {', '.join(f'{m} ({declared[m].type})' for m in missing)}")
+        hint = (
+            "; gc.initialize makes arrays of params: f(…, **gc.initialize(g))"
+            if set(missing) >= set(graph.params)
+            else ""
+        )
+        parts.append(
+            f"missing: {', '.join(f'{m} ({declared[m].type})' for m in missing)}{hint if graph.params else ''}"
+        )
     if extra:
-        parts.append(f"unknown: {', '.join(extra)}{meant(extra[0], missing or declared)}")
+        near = meant(extra[0], missing or declared)
+        if len(extra) > 1 and not missing and graph.params:  # what an optimiser remembers, or params of a larger graph
+            near = "; the params of this graph alone are {name: state[name] for name in g.params}"
+        parts.append(f"unknown: {', '.join(extra)}{near}")
     return f"a call of graph {graph.name!r} takes {', '.join(declared) or 'no arrays'}; {'; '.join(parts)}"
 
 

@@ -35,13 +35,17 @@ app = typer.Typer(
 )
 
 File = Annotated[
-    Path, typer.Argument(help="A Python file that defines graph() -> gc.Graph. It is run: name only what you trust.")
+    Path,
+    typer.Argument(
+        metavar="FILE", help="A Python file that defines graph() -> gc.Graph. It is run: name only what you trust."
+    ),
 ]
 Function = Annotated[str, typer.Option(help="The function of FILE that returns the graph.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")]
-Grad = Annotated[str | None, typer.Option(help="Differentiate this output first; loss, where no name follows.")]
+Seed = Annotated[int, typer.Option(min=0, help="The seed of all that is drawn at random.")]
+Grad = Annotated[str | None, typer.Option(help="Differentiate this output first; without a name, loss.")]
 Memory = Annotated[
-    str | None, typer.Option(help="The most that a call takes beside its arrays, such as '64 MiB': no limit.")
+    str | None,
+    typer.Option(help="The most that a call may take beside its arrays, such as '64 MiB'; unlimited by default."),
 ]
 
 _LENGTH = 64  # of axes, where none is named
@@ -72,7 +76,7 @@ class GradCommand(TyperCommand):
     """A command whose `--grad` may stand alone: what follows it is an output only if it could be the name of one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        named = [following.isidentifier() for following in (*args[1:], "")]
+        named = [following.isidentifier() for following in [*args, ""][1:]]
         alone = (arg == "--grad" and not name for arg, name in zip(args, named, strict=True))
         return super().parse_args(ctx, ["--grad=loss" if a else arg for a, arg in zip(alone, args, strict=True)])
 
@@ -97,7 +101,7 @@ def draw(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="An .svg or .dot file; FILE.svg by default.")
     ] = None,
-    unroll: Annotated[list[str] | None, typer.Option(help="AXIS=STEPS: write the axis out. May be repeated.")] = None,
+    unroll: Annotated[list[str] | None, typer.Option(help="AXIS=STEPS: write this axis out. May be repeated.")] = None,
     grad: Grad = None,
     engine: Annotated[
         str, typer.Option(help="graphviz-pure, which needs no system package, or dot.")
@@ -136,7 +140,7 @@ def show(
     file: File,
     emit: Annotated[str, typer.Option(help=f"The stage: {', '.join(STAGES)}.")] = "graph",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Instead say in words what was chosen for each cycle, and why.")
+        bool, typer.Option("--explain", help="Instead, say in words what was chosen for each cycle, and why.")
     ] = False,
     grad: Grad = None,
     function: Function = "",
@@ -155,11 +159,14 @@ def show(
 def profile(
     file: File,
     length: Annotated[
-        list[str] | None, typer.Option(help="AXIS=LENGTH, of an axis whose length comes with the data: 64. Repeated.")
+        list[str] | None,
+        typer.Option(help="AXIS=LENGTH, for an axis whose length comes with the data; by default 64. May be repeated."),
     ] = None,
     grad: Grad = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="At most so many: one for each core.")] = None,
-    calls: Annotated[int, typer.Option(min=1, help="That are measured.")] = 20,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="The most threads to use; by default, one for each core.")
+    ] = None,
+    calls: Annotated[int, typer.Option(min=1, help="How many calls to measure.")] = 20,
     target: Annotated[str, typer.Option(help="Where to run it: cpu, or cuda for an NVIDIA GPU.")] = "cpu",
     memory: Memory = None,
     seed: Seed = 0,
@@ -192,7 +199,7 @@ def check(
     file: File,
     of: Annotated[str, typer.Option(help="The output to differentiate.")] = "loss",
     seed: Seed = 0,
-    tolerance: Annotated[float, typer.Option(help="The largest relative error that passes.")] = 1e-6,
+    tolerance: Annotated[float, typer.Option(min=1e-12, help="The largest relative error that passes.")] = 1e-6,
     function: Function = "",
 ) -> None:
     """Check the gradients of a graph: against central differences, and forward against reverse mode.
@@ -234,29 +241,39 @@ def train(
         str, typer.Option(help="What photographs are resized to: SIDE, HEIGHTxWIDTH or CHANNELSxHEIGHTxWIDTH.")
     ] = "",
     held_out: Annotated[
-        float | None, typer.Option(help="The share of the photographs to test on, where no folder test/ says it: 0.2.")
+        float | None,
+        typer.Option(help="The share of the photographs to test on, if there is no folder test/; by default 0.2."),
     ] = None,
     augment: Annotated[
-        bool | None, typer.Option("--augment/--no-augment", help="Mirror and shift photographs at random: yes.")
+        bool | None,
+        typer.Option("--augment/--no-augment", help="Mirror and shift photographs at random; the default."),
     ] = None,
     skip_unreadable: Annotated[
-        bool | None, typer.Option("--skip-unreadable", help="Go on without photographs that cannot be read.")
+        bool | None, typer.Option("--skip-unreadable", help="Leave out photographs that cannot be read.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="20; for photographs 90, for orl 30.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="By default 20; for photographs 90, for orl 30.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Examples in a batch: 32; for photographs 128, or less for few.")
+        int | None,
+        typer.Option(min=1, help="Examples in a batch; by default 32, for photographs up to 128."),
     ] = None,
-    batch_axis: Annotated[str, typer.Option(help="The axis that numbers the examples; n, where there is one.")] = "",
+    batch_axis: Annotated[str, typer.Option(help="The axis that numbers the examples; by default n.")] = "",
     optimizer: Annotated[
-        str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}: adam; for photographs momentum, with decay 5e-4.")
+        str,
+        typer.Option(
+            help=f"One of {', '.join(OPTIMIZERS)}; by default adam, for photographs momentum with decay 5e-4."
+        ),
     ] = "",
-    lr: Annotated[float | None, typer.Option(help="The learning rate: 3e-3; for photographs 1e-2.")] = None,
-    clip: Annotated[float | None, typer.Option(min=0, help="Bound the norm of the gradient.")] = None,
-    loss: Annotated[str, typer.Option(help="The output to make small.")] = "loss",
+    lr: Annotated[
+        float | None, typer.Option(min=0, help="The learning rate; by default 3e-3, for photographs 1e-2.")
+    ] = None,
+    clip: Annotated[
+        float | None, typer.Option(min=0, help="The largest norm of the gradient; unlimited by default.")
+    ] = None,
+    loss: Annotated[str, typer.Option(help="The output to minimise.")] = "loss",
     seed: Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Checkpoint; for photographs a folder. Training resumes from it."),
+        typer.Option("-o", "--output", help="A checkpoint, or for photographs a folder; training resumes from it."),
     ] = None,
     target: Annotated[str, typer.Option(help="Where to train: cpu, or cuda for an NVIDIA GPU.")] = "cpu",
     memory: Memory = None,
@@ -292,14 +309,16 @@ def export(
     select: Annotated[
         list[str] | None, typer.Option(help="An output to keep; may be repeated. All, if none is.")
     ] = None,
-    step: Annotated[str, typer.Option(help="The axis of which a call makes one step.")] = "",
+    step: Annotated[str, typer.Option(help="The axis along which a call makes one step.")] = "",
     length: Annotated[
         list[str] | None, typer.Option(help="AXIS=LENGTH, for each axis whose length comes with the data.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Of the C function: that of the graph.")] = "",
-    triple: Annotated[str, typer.Option(help="The processor to make code for, by LLVM's names: this one.")] = "",
-    arch: Annotated[str, typer.Option(help="Its kind: cortex-m4.")] = "",
-    features: Annotated[str, typer.Option(help="What it has beside: +avx2,+fma.")] = "",
+    name: Annotated[str, typer.Option(help="The name of the C function; by default, the graph's.")] = "",
+    triple: Annotated[
+        str, typer.Option(help="LLVM's target triple of the processor; by default, this machine's.")
+    ] = "",
+    arch: Annotated[str, typer.Option(help="The processor's model, such as cortex-m4.")] = "",
+    features: Annotated[str, typer.Option(help="Further features of it, such as +avx2,+fma.")] = "",
     function: Function = "",
 ) -> None:
     """Make a C function of a graph: an object file that calls no library and allocates nothing, and its header.

@@ -43,6 +43,11 @@ def users_code(file: Path) -> Iterator[None]:
         yield
     except (GraphError, InternalError):
         raise
+    except SystemExit as error:
+        raise ArgumentError(
+            f"{file} ended by sys.exit({error.code!r}); what is only for running it goes under "
+            'if __name__ == "__main__":'
+        ) from None
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         if isinstance(error, SyntaxError) and error.filename == str(file):

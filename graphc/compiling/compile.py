@@ -28,6 +28,7 @@ from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import GraphError, no_copy
 from graphc.integers import is_whole
 from graphc.language.graph import Graph
+from graphc.language.habits import by_known_names
 from graphc.pipeline.options import check_options
 from graphc.pipeline.stages import Stages, in_chunks, stages
 from graphc.recent import Recent
@@ -169,6 +170,7 @@ def compile(
 ) -> CompiledCuda: ...
 
 
+@by_known_names
 def compile(
     graph: Graph,
     target: str = "cpu",

@@ -54,9 +54,11 @@ def gradients(graph: Graph, of: str, wrt: Wrt = None) -> tuple[Graph, dict[str, 
     verify(graph)
     loss = _output(graph, of)
     if loss.shape or loss.axes:
+        event, axes = "gc.sum(x)" if loss.shape else "x", ", ".join(axis.name for axis in loss.axes)
+        axes = f"({axes})" if len(loss.axes) > 1 else axes
+        number = f"gc.mean({event}, over={axes})" if axes else event
         raise ShapeError(
-            f"grad differentiates a number, but output {of!r} is {loss.type}; reduce it with gc.sum or gc.mean, or "
-            f"use gc.vjp",
+            f"grad differentiates a number, but output {of!r} is {loss.type}; reduce it, as by {number}, or use gc.vjp",
             graph.locations.get(loss),
         )
     targets = _targets(graph, wrt)
@@ -114,7 +116,7 @@ def _output(graph: Graph, of: str) -> Node:
     if not isinstance(of, str):
         raise DefinitionError(f"one output is differentiated, by its name; got {of!r}. Of several, gc.vjp takes a list")
     if of not in graph.outputs:
-        raise DefinitionError(f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs)}")
+        raise DefinitionError(f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs) or 'none'}")
     node = graph.outputs[of]
     if node.dtype not in FLOATING:
         raise DtypeError(f"output {of!r} is {node.dtype} and has no derivative", graph.locations.get(node))

@@ -18,6 +18,10 @@ GAP = 16.0  # between two vertices,
 PADDING = 14.0  # and from a column's edge to what is in it
 LETTER = 7.0
 SWEEPS = 4
+BEYOND = {  # how far a shape goes beyond its text: its least width, what it adds, and its width for each of the text's
+    **dict.fromkeys(("op", "state"), (46.0, 28.0, 1.25)),
+    "output": (30.0, 14.0, 1.45),
+}
 
 Cells = dict[int, dict[int, list[str]]]  # the vertices by column and row
 
@@ -69,8 +73,9 @@ def grid(picture: Picture) -> Grid:
 
 
 def width(vertex: Vertex) -> float:
-    wider = {"op": 1.3, "state": 1.3, "output": 1.45}.get(vertex.kind, 1.0)  # as much as the shape goes beyond the text
-    return max(30.0, 14 + wider * LETTER * max(map(len, vertex.lines)))
+    """About what Graphviz gives it: where vertices touch, it lets all arrows run straight through them."""
+    least, around, wider = BEYOND.get(vertex.kind, (30.0, 20.0, 1.0))
+    return max(least, around + wider * LETTER * max(map(len, vertex.lines)))
 
 
 def _column_of(picture: Picture, steps: Sequence[Step]) -> dict[str, int]:

@@ -7,17 +7,22 @@ graph has one column per step, time from left to right, and data flows upwards i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import graphviz
 import networkx
 
 from graphc.drawing.columns import grid
-from graphc.drawing.lines import lines
+from graphc.drawing.lines import STEP, lines
 from graphc.drawing.picture import Arrow, Picture, Vertex
 
 FONT = "Arial"  # whose metrics every layout engine knows
 GREY, BLUE, GREEN, ORANGE, RED, PURPLE = "#666666", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#A6558B"
 BELOW, ABOVE = 56.0, 28.0  # points from an unrolled graph's lowest and highest row to the edge of the drawing
 PANEL = "#F4F4F4"
+CORNERS = 400  # of vertices: arrows go round so many in about a second
+STRAIGHT = {"splines": "line", "outputorder": "edgesfirst"}  # behind the vertices
+STEPPED = {"splines": "ortho"}  # round the vertices, in no time
 STYLES = {
     "input": {"shape": "box", "style": "filled,rounded", "fillcolor": "#DCEBF5", "color": BLUE},
     "param": {"shape": "box", "style": "filled", "fillcolor": "#FCF0D9", "color": ORANGE},
@@ -49,22 +54,34 @@ def dot_source(picture: Picture) -> str:
 
 def _folded(drawing: graphviz.Digraph, picture: Picture) -> None:
     loops, places = _loops(picture), lines(picture)
+    flows = {(arrow.tail, arrow.head) for arrow in picture.arrows if arrow.kind == "flow"}
     if places is None:
         drawing.attr("graph", rankdir="LR", nodesep="0.25", ranksep="0.35")
     else:
-        drawing.attr("graph", layout="neato", inputscale="72", splines="true")
+        round_itself = any(arrow.tail == arrow.head for arrow in picture.arrows)  # which no stepped arrow can go
+        drawing.attr("graph", **_pinned(picture, STRAIGHT if round_itself else STEPPED))
     for vertex in picture.vertices:
         pinned = {} if places is None else {"pos": "{:.1f},{:.1f}!".format(*places[vertex.key])}
         drawing.node(vertex.key, **_look(vertex), **pinned)
     for arrow in picture.arrows:
         back = arrow.kind == "delay" and loops[arrow.tail] == loops[arrow.head]
-        drawing.edge(arrow.tail, arrow.head, **_line(arrow), **({"constraint": "false"} if back else {}))
+        # A delay straight against a flow would cover it.
+        apart = {"tailport": "sw", "headport": "se"} if back and (arrow.head, arrow.tail) in flows else {}
+        if places is not None and arrow.tail == arrow.head and _alone(arrow.tail, places):
+            apart = {"tailport": "n", "headport": "n"}  # not in the way of what goes on to the right
+        drawing.edge(arrow.tail, arrow.head, **_line(arrow), **({"constraint": "false"} if back else {}), **apart)
+
+
+def _alone(key: str, places: Mapping[str, tuple[float, float]]) -> bool:
+    """Whether nothing stands right above or below a vertex."""
+    x, y = places[key]
+    return not any(there == x and 0 < abs(height - y) <= STEP for there, height in places.values())
 
 
 def _unrolled(drawing: graphviz.Digraph, picture: Picture) -> None:
-    """Every vertex is pinned to its place in the columns; neato only routes the arrows."""
+    """Every vertex is pinned to its place in the columns; neato only draws the arrows."""
     layout = grid(picture)
-    drawing.attr("graph", layout="neato", inputscale="72", splines="true")
+    drawing.attr("graph", **_pinned(picture, STRAIGHT))
     panels = []
     for name, x, y in (("origin", 0.0, 0.0), ("corner", layout.columns[-1].right, layout.height + BELOW + ABOVE)):
         drawing.node(name, style="invis", shape="point", width="0", height="0", pos=f"{x:.1f},{y:.1f}!")
@@ -88,6 +105,15 @@ def _unrolled(drawing: graphviz.Digraph, picture: Picture) -> None:
         elif start is None and end is not None:
             line |= {"color": ORANGE, "penwidth": "0.6"}
         drawing.edge(arrow.tail, arrow.head, **line)
+
+
+def _pinned(picture: Picture, many: dict[str, str]) -> dict[str, str]:
+    """Vertices stand where they are put, and arrows go round them in curves. Where these are too `many`, as that says.
+
+    The time to go round them grows with the third power of their corners, of which Graphviz gives an ellipse eight.
+    """
+    corners = sum(8 if "ellipse" in STYLES[vertex.kind].values() else 4 for vertex in picture.vertices)
+    return {"layout": "neato", "inputscale": "72", **({"splines": "true"} if corners <= CORNERS else many)}
 
 
 def _panel(left: float, right: float, top: float) -> str:

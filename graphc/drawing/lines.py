@@ -1,7 +1,7 @@
 """Where the vertices of a long, narrow picture stand: from left to right in lines, like text.
 
-In: a picture without columns. Out: the centre of each vertex in points, or None where one line is enough or the
-picture is too wide to be read like text.
+In: a picture without columns. Out: the centre of each vertex in points, or None where one line is enough, the picture
+is too wide to be read like text, or a cycle would be torn.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from graphc.drawing.columns import width
 from graphc.drawing.picture import Picture
 
 LONGEST = 14  # places that fit into one line without a break
-LINE = 900.0  # points: the length of a line,
+LINE = 960.0  # points: the length of a line,
 BETWEEN = 70.0  # from line to line,
 STEP = 74.0  # from one vertex to the one below it,
 GAP = 30.0  # and from one place in a line to the next
-CROWD = 2.5  # vertices a place, on average, that still read like text
+CROWD = 1.75  # vertices a place, on average, that still read like text
 
 
 def lines(picture: Picture) -> Mapping[str, tuple[float, float]] | None:
@@ -37,7 +37,10 @@ def lines(picture: Picture) -> Mapping[str, tuple[float, float]] | None:
     widths = {vertex.key: width(vertex) for vertex in picture.vertices}
     centres: dict[str, tuple[float, float]] = {}
     top = 0.0
-    for line in _broken(places, widths):
+    broken = _broken(places, widths)
+    if _torn(picture, broken):
+        return None
+    for line in broken:
         tallest = max(map(len, line))
         left, middle = 0.0, top - STEP * (tallest - 1) / 2
         for place in line:
@@ -73,6 +76,13 @@ def _broken(places: Sequence[list[str]], widths: Mapping[str, float]) -> list[li
     for place, end, w in zip(places, ends, wide, strict=True):
         found[int((end - w / 2) / ends[-1] * count)].append(place)
     return [line for line in found if line]
+
+
+def _torn(picture: Picture, broken: Sequence[list[list[str]]]) -> bool:
+    """Whether a cycle goes from one line to another: delays would run back across the lines between."""
+    line = {key: k for k, places in enumerate(broken) for place in places for key in place}
+    network = networkx.DiGraph((arrow.tail, arrow.head) for arrow in picture.arrows)
+    return any(len({line[key] for key in loop}) > 1 for loop in networkx.strongly_connected_components(network))
 
 
 def _upper_first(place: list[str], flow: networkx.DiGraph, centres: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -30,6 +30,7 @@ from graphc.errors import (
 from graphc.integers import is_whole
 from graphc.ir import FLOATING, FLOATS, MOST_POINTS, Axis, Node, Shape, check_dtype, check_shape
 from graphc.language import network
+from graphc.language.habits import INSTEAD
 from graphc.language.initialisers import initialiser
 from graphc.language.value import State, Value, as_value, assigned
 from graphc.notation import text
@@ -49,6 +50,14 @@ class Param:
     node: Node
     init: str | Node
     trainable: bool = True
+
+    @property
+    def shape(self) -> Shape:
+        return self.node.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.node.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,8 @@ class Graph:
                 return f"; g.{table}[{name!r}] is its entry"
         if name in dir(sys.modules["graphc"]):
             return f"; write gc.{name}(g, …)"
+        if name in ("backward", "gradients"):
+            return f"; write {INSTEAD[name]}"
         return meant(name, [known for known in dir(self) if not known.startswith("_")])
 
     # Declarations.
@@ -195,7 +206,9 @@ class Graph:
         if start.dtype != node.dtype:
             raise DtypeError(f"state {name!r} is {node.dtype}, its initial value {start.dtype}")
         if start.shape not in ((), node.shape):
-            raise ShapeError(f"state {name!r} has events of shape {node.shape}, its initial value {start.shape}")
+            batch = len(start.shape) > len(node.shape) and start.shape[-len(node.shape) or None :] == node.shape
+            hint = f"; one that differs per example is g.input({name + '0'!r}, {node.shape}, over=n)" if batch else ""
+            raise ShapeError(f"state {name!r} has events of shape {node.shape}, its initial value {start.shape}{hint}")
         if reset is not None:
             reset = as_value(reset, self)
             if reset.dtype != "bool" or reset.shape:
@@ -337,7 +350,8 @@ class Graph:
         axes = (over,) if isinstance(over, Axis) else tuple(over)
         for axis in axes:
             if not isinstance(axis, Axis):
-                raise AxisError(f"over= takes axes of the graph, got {axis!r}")
+                hint = f": {axis} = g.axis({axis!r})" if isinstance(axis, str) else ""
+                raise AxisError(f"over= takes axes of the graph, got {axis!r}{hint}")
             if self.axes.get(axis.name) != axis:
                 raise AxisError(
                     f"axis {axis.name!r} is not one of graph {self.name!r}; make it with g.axis({axis.name!r})"

@@ -26,6 +26,7 @@ NO_ARRAY = (
     "take values"
 )
 _CALL = "a value has numbers in a call alone: name it by g.output, and run gc.compile(g) or gc.interpret(g, …)"
+_OUTPUT = 'g.output("x", x), and run gc.compile(g)(…)["x"]: a value has numbers in a call alone'
 _CONSTANT = "x + np.ones(3): numbers and numpy arrays are constants as they are"
 _CAST = 'gc.cast(x, "float32")'
 _GRAD = 'gc.grad(g, "loss", wrt=["x"])'
@@ -42,7 +43,7 @@ INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does no
     **dict.fromkeys(("pow", "power"), "x ** y"),
     **dict.fromkeys(("mod", "fmod", "remainder"), "x % y"),
     **dict.fromkeys(("astype", "to", "type", "float", "double", "int", "long", "half"), _CAST),
-    **dict.fromkeys(("item", "numpy", "tolist", "cpu", "cuda", "eval", "data"), _CALL),
+    **dict.fromkeys(("item", "numpy", "tolist", "cpu", "cuda", "eval", "data"), _OUTPUT),
     **dict.fromkeys(("array", "asarray", "tensor", "constant", "zeros", "ones", "full", "eye"), _CONSTANT),
     **dict.fromkeys(("zeros_like", "ones_like", "full_like", "linspace"), _CONSTANT),
     "arange": "gc.index(t), the position along an axis; np.arange(3) is a constant",
@@ -55,6 +56,8 @@ INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does no
     "cumprod": "a state that begins with 1: p[t] = p[t - 1] * x",
     "logcumsumexp": "a state that begins with -np.inf: s[t] = gc.logaddexp(s[t - 1], x)",
     "delay": "x[t - 1]",
+    "last": "x[t.last]",
+    "first": "x[t.first]",
     "unfold": "gc.stack([x[t - k] for k in range(3)])",
     **dict.fromkeys(("scan", "associative_scan", "fori_loop", "while_loop"), _LOOP),
     "vmap": 'an axis: what is computed of g.input("x", (3,), over=n) is computed at each of its points',
@@ -133,6 +136,8 @@ INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does no
     "amin": "gc.min(x)",
 }
 
+OPTIONS = {**dict.fromkeys(("cuda", "gpu"), 'target="cuda"'), "grad": 'gc.compile(gc.grad(g, "loss"))'}
+
 
 class Symbolic:
     """What a value is not: a number, a sequence of numbers, an array."""
@@ -141,7 +146,8 @@ class Symbolic:
 
     def __bool__(self) -> NoReturn:
         raise GraphError(
-            "a value has no truth value while the graph is built; use gc.where(condition, then, otherwise)"
+            "a value has no truth value while the graph is built; use gc.where(condition, then, otherwise), & | ~ in "
+            "place of and, or, not, and gc.maximum in place of max"
         )
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
@@ -227,6 +233,22 @@ def _advice(name: str, known: list[str]) -> str:
         return ""
     classes = name[0].isupper()  # a name in small letters is no class
     return meant(name, [other for other in known if other[0].islower() or (classes and other[0].isupper())], 0.75)
+
+
+def by_known_names(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that says which options it takes where it is given one that it has not."""
+    names = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> R:
+        for name in options:
+            if name not in names:
+                hint = OPTIONS.get(name, "")
+                near = f"; write {hint}" if hint else meant(name, names)
+                raise ProtocolError(f"gc.{function.__name__} takes no {name}=; it takes {', '.join(names)}{near}")
+        return function(*args, **options)
+
+    return checked
 
 
 def by_dim(function: Callable[P, R]) -> Callable[P, R]:

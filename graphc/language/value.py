@@ -283,7 +283,10 @@ class State(Value):
         points, edges, events = split_key(key)
         if edges or events or not points or any(p.offset for p in points):
             axes = ", ".join(a.name for a in self.axes)
-            raise DefinitionError(f"the left side of an equation is the current point: {self.name}[{axes}] = …")
+            raise DefinitionError(
+                f"the left side of an equation is the current point: {self.name}[{axes}] = …; what delays read before "
+                "the first is initial= of g.state"
+            )
         for point in points:
             if point.axis not in self.axes:
                 raise AxisError(f"state {self.name!r} does not vary over axis {point.axis.name!r}")
@@ -357,11 +360,16 @@ def split_key(key: Any) -> tuple[list[AxisPoint], list[AxisEdge], list[Any]]:
     return points, edges, events
 
 
+def _points_of(value: Value) -> str:
+    """How the axes of a value are subscripted, which its event's ints and slices do not see."""
+    return f"; a point of an axis is x[{value.axes[0].name}.at(0)]" if value.axes else ""
+
+
 def index_event(value: Value, keys: Sequence[Any]) -> Value:
     """Basic numpy indexing of the event: ints, slices, one `...`, and None for a new dimension."""
     used = sum(k is not None and k is not Ellipsis for k in keys)
     if used > len(value.shape) or sum(k is Ellipsis for k in keys) > 1:
-        raise ShapeError(f"{used} subscripts on an event of shape {value.shape}")
+        raise ShapeError(f"{used} subscripts on an event of shape {value.shape}{_points_of(value)}")
     fill = [slice(None)] * (len(value.shape) - used)
     position = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
     keys = [*keys[:position], *fill, *keys[position + 1 :]]
@@ -381,7 +389,9 @@ def index_event(value: Value, keys: Sequence[Any]) -> Value:
             if isinstance(key, bool | np.bool_):
                 raise ShapeError(f"{key} is no subscript; gc.where(condition, x, 0) chooses among values")
             if not -extent <= key < extent:
-                raise ShapeError(f"index {key} is outside dimension {dim} of an event of shape {value.shape}")
+                raise ShapeError(
+                    f"index {key} is outside dimension {dim} of an event of shape {value.shape}{_points_of(value)}"
+                )
             node = event_ops.slice_(node, dim, int(key) % extent, 1, 1)
         dim += 1
     return Value(value.graph, event_ops.reshape(node, tuple(shape)))

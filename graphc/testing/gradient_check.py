@@ -137,7 +137,9 @@ class _Check:
 
     def __init__(self, graph: Graph, of: str, run: Run, arrays: Arrays, rng: np.random.Generator) -> None:
         if of not in graph.outputs:
-            raise DefinitionError(f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs)}")
+            raise DefinitionError(
+                f"graph {graph.name!r} has no output {of!r}; it has {', '.join(graph.outputs) or 'none'}"
+            )
         self.value = next(f"value{k}" for k in itertools.count() if f"cotangent_value{k}" not in graph.inputs)
         self.graph = replace(graph, outputs={self.value: graph.outputs[of]})
         self.of = of

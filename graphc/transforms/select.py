@@ -24,7 +24,9 @@ def select(graph: Graph, *outputs: str) -> Graph:
     check_graph(graph)
     for name in outputs:
         if name not in graph.outputs:
-            raise DefinitionError(f"graph {graph.name!r} has no output {name!r}; it has {', '.join(graph.outputs)}")
+            raise DefinitionError(
+                f"graph {graph.name!r} has no output {name!r}; it has {', '.join(graph.outputs) or 'none'}"
+            )
     if not outputs:
         raise DefinitionError(f"select at least one output of graph {graph.name!r}: {', '.join(graph.outputs)}")
     return without_unused(replace(graph.copy(), outputs={name: graph.outputs[name] for name in outputs}, updates={}))
