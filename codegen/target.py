@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import llvmlite.binding as llvm
 
-__all__ = ["Target"]
+__all__ = ["ON_CPU", "PRECISIONS", "Precision", "Target"]
+
+# What float32 operands of products are rounded to, and which of that there is on a CPU.
+Precision = Literal["float32", "bf16", "f16", "tf32"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bf16", "f16", "tf32")
+ON_CPU: tuple[Precision, ...] = ("float32", "bf16")
 
 # Processors whose name alone promises more than their architecture does; others say so in `features`.
 _X86_LEVELS = {

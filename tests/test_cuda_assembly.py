@@ -6,10 +6,10 @@ import pytest
 
 import graphc as gc
 from graphc.codegen.cuda.isa.arch import ARCHS
-from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
 from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.target import Precision
 from graphc.errors import UnsupportedError
 from tests import test_ops
 from tests.cuda_emulated import EmulatedDevice, recurrent

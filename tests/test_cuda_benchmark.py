@@ -23,7 +23,7 @@ from benchmarks.images import Images
 from benchmarks.peers.graphc_peer import Graphc
 from benchmarks.peers.peer import Call
 from benchmarks.timing import Effort
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 from graphc.errors import UnsupportedError
 from tests.cuda_emulated import EmulatedDevice
 

@@ -9,7 +9,7 @@ import pytest
 
 import graphc as gc
 from graphc.codegen.cuda import cast_operands
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 from graphc.compiling.cuda_compile import CompiledCuda
 from tests.cuda_emulated import arrays_of, check, compiled, recurrent
 from tests.ptx import PtxError

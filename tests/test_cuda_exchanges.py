@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.target import Precision
 from graphc.ir import AxisPoint
 from tests.cuda_emulated import arrays_of, check
 

@@ -7,7 +7,7 @@ import pytest
 
 import graphc as gc
 from graphc.codegen.cuda.driver.driver import Device, nvidia_device
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 from graphc.errors import UnsupportedError
 from tests.cuda_emulated import arrays_of, recurrent, ways
 from tests.test_cuda_loops import CELLS

@@ -11,8 +11,8 @@ import pytest
 
 import graphc as gc
 from graphc.codegen.cuda.cost_model import Grouping, groupings
-from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.target import Precision
 from graphc.compiling.cuda_compile import CompiledCuda
 from tests import ptx
 from tests.cuda_emulated import EmulatedDevice, arrays_of, check, recurrent

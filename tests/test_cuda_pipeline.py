@@ -15,8 +15,8 @@ import graphc as gc
 from graphc.codegen.cuda.driver.dlpack import DeviceArray
 from graphc.codegen.cuda.gemm.mma_blocking import MmaBlocking
 from graphc.codegen.cuda.isa.arch import ARCHS
-from graphc.codegen.cuda.isa.mma import PRECISIONS, Precision
 from graphc.codegen.cuda.points_unit import PointsUnit
+from graphc.codegen.target import PRECISIONS, Precision
 from graphc.compiling.cuda_compile import CompiledCuda
 from tests import ptx
 from tests.cuda_emulated import EmulatedDevice, compiled, recurrent

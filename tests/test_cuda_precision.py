@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 from graphc.errors import UnsupportedError
 from tests.cuda_emulated import arrays_of, check, compiled, recurrent
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 import graphc as gc
 from graphc import testing
 from graphc.codegen.cuda.driver.dlpack import DeviceArray, foreign
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 from graphc.errors import ArgumentError
 from graphc.scalar import STORED, nearest
 from tests.cuda_emulated import EmulatedDevice, arrays_of, check, compiled, loops_of, ways

@@ -705,7 +705,12 @@ def gradient_of_several() -> None:
     ("use", "says"),
     [
         (lambda g: gc.compile(g, device="cuda"), "device='cuda' is for target='cuda'"),
-        (lambda g: gc.compile(g, precision="bf16"), "precision='bf16' is for target='cuda'"),
+        (
+            lambda g: gc.compile(g, precision="tf32"),
+            "precision='tf32' is for target='cuda'; on a CPU there is float32 and",
+        ),
+        (lambda g: gc.emit(g, precision="f16"), "precision='f16' is for target='cuda'"),
+        (lambda g: gc.explain(g, precision="bfloat16"), "no precision 'bfloat16'; there is float32, bf16"),
         (lambda g: gc.compile(g, target="cuda", threads=2), "threads=2 is for target='cpu'"),
         (
             lambda g: gc.emit(g, target="cuda", triple="aarch64-linux-gnu"),

@@ -19,7 +19,7 @@ from benchmarks.images import Images
 from benchmarks.peers.peer import Call
 from benchmarks.problems import Arrays
 from benchmarks.timing import Effort, Timing, interleaved
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 from graphc.reporting.cuda_profile import CudaProfile
 
 

@@ -13,7 +13,7 @@ from benchmarks.images import Images
 from benchmarks.peers.peer import Call
 from benchmarks.problems import Arrays
 from graphc.codegen.cuda.driver.driver import Device
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 
 
 class Own:

@@ -18,7 +18,7 @@ import graphc as gc
 from benchmarks.cells import CELLS, Cell
 from benchmarks.images import Images
 from benchmarks.problems import Arrays
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 from graphc.ir import Axis
 
 Work = Literal["forward", "training"]

@@ -15,7 +15,7 @@ from benchmarks.images import DECAY, MOMENTUM, RATE, Images
 from benchmarks.peers.peer import Call
 from benchmarks.peers.torch_reseg import statistics, with_params
 from benchmarks.problems import Arrays
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _SHOWN = 3  # kernels

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import llvmlite.binding as llvm
 
 from graphc.codegen.cuda.isa.arch import TRIPLE, Arch
-from graphc.codegen.cuda.isa.mma import Precision, fragments
+from graphc.codegen.cuda.isa.mma import fragments
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.module import ALIGNMENT, Module, module
 from graphc.codegen.cuda.units import Unit, units
 from graphc.codegen.program import Program
+from graphc.codegen.target import Precision
 
 __all__ = ["ALIGNMENT", "CudaCode", "emit"]
 

@@ -43,6 +43,10 @@ File = Annotated[
 Function = Annotated[str, typer.Option(help="The function of FILE that returns the graph.")]
 Seed = Annotated[int, typer.Option(min=0, help="The seed of all that is drawn at random.")]
 Grad = Annotated[str | None, typer.Option(help="Differentiate this output first; without a name, loss.")]
+Precision = Annotated[
+    str,
+    typer.Option(help="What operands of products are rounded to: float32, bf16, or on a GPU f16 or tf32."),
+]
 Memory = Annotated[
     str | None,
     typer.Option(help="The most that a call may take beside its arrays, such as '64 MiB'; unlimited by default."),
@@ -169,6 +173,7 @@ def profile(
     calls: Annotated[int, typer.Option(min=1, help="How many calls to measure.")] = 20,
     target: Annotated[str, typer.Option(help="Where to run it: cpu, or cuda for an NVIDIA GPU.")] = "cpu",
     memory: Memory = None,
+    precision: Precision = "float32",
     seed: Seed = 0,
     function: Function = "",
 ) -> None:
@@ -180,7 +185,8 @@ def profile(
     if grad:
         graph = gc.grad(graph, grad)
     arrays = random_arrays(graph, seed, **_lengths(graph, _numbers("--length", "LENGTH", length or [])))
-    compiled: Any = gc.compile(graph, target=target, threads=threads, memory=memory)  # type: ignore[call-overload]
+    options = {"target": target, "threads": threads, "memory": memory, "precision": precision}
+    compiled: Any = gc.compile(graph, **options)  # type: ignore[call-overload]
     typer.echo(compiled.profile(calls, **arrays))
 
 
@@ -277,6 +283,7 @@ def train(
     ] = None,
     target: Annotated[str, typer.Option(help="Where to train: cpu, or cuda for an NVIDIA GPU.")] = "cpu",
     memory: Memory = None,
+    precision: Precision = "float32",
     function: Function = "",
 ) -> None:
     """Train the params of a graph.
@@ -288,7 +295,7 @@ def train(
 
     Example: `graphc train examples/reseg.py --images FOLDER -o out/faces`
     """
-    given = Given(epochs, batch_size, optimizer, lr, clip, loss, seed, output, target, memory)
+    given = Given(epochs, batch_size, optimizer, lr, clip, loss, seed, output, target, memory, precision)
     photographs = PhotographOptions(images, data, image_size, held_out, augment, skip_unreadable)
     if photographs.named and batch_axis:
         raise ArgumentError("--batch-axis is for arrays; photographs lie along the axis of input image")
@@ -319,6 +326,7 @@ def export(
     ] = "",
     arch: Annotated[str, typer.Option(help="The processor's model, such as cortex-m4.")] = "",
     features: Annotated[str, typer.Option(help="Further features of it, such as +avx2,+fma.")] = "",
+    precision: Precision = "float32",
     function: Function = "",
 ) -> None:
     """Make a C function of a graph: an object file that calls no library and allocates nothing, and its header.
@@ -336,6 +344,6 @@ def export(
         raise ArgumentError(f"{params} has no {', '.join(lacking)}; it has {', '.join(arrays) or 'no arrays'}")
     own = {given: array for given, array in arrays.items() if given in graph.params}
     lengths = _numbers("--length", "LENGTH", length or [])
-    made = gc.export(graph, lengths, own, name, triple or None, arch, features)
+    made = gc.export(graph, lengths, own, name, triple or None, arch, features, precision)  # type: ignore[arg-type]
     for path in made.save(output):
         typer.echo(path)

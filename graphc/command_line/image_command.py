@@ -62,6 +62,7 @@ def train_on_photographs(file: Path, function: str, given: Given, options: Photo
         seed=given.seed,
         target=given.target,
         memory=given.memory,
+        precision=given.precision,
     )
     train(graph, data, how)
 

@@ -51,6 +51,7 @@ class ImageTraining:
     quiet: bool = False
     target: str = "cpu"
     memory: str | int | None = None
+    precision: str = "float32"
 
 
 def batch_size(photographs: int) -> int:
@@ -99,6 +100,7 @@ def _fit(
         quiet=how.quiet,
         target=how.target,
         memory=how.memory,
+        precision=how.precision,  # type: ignore[arg-type]
     )
     return result.history, predict(result.state) if predict else None
 

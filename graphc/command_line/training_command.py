@@ -37,6 +37,7 @@ class Given:
     output: Path | None
     target: str = "cpu"
     memory: str | None = None
+    precision: str = "float32"
 
     def optimizer_or(self, default: SGD | Momentum | Adam) -> SGD | Momentum | Adam:
         """The optimiser that the user named, else the default one, with the user's learning rate and bound."""
@@ -71,6 +72,7 @@ def train_on_arrays(file: Path, function: str, given: Given, data: str, batch_ax
         checkpoint=given.output,
         target=given.target,
         memory=given.memory,
+        precision=given.precision,  # type: ignore[arg-type]
         settings=settings,
     )
     if given.output is not None:

@@ -16,13 +16,12 @@ from graphc.checks.index_checks import index_checks
 from graphc.codegen.cpu.jit import Loaded
 from graphc.codegen.cpu.jit import load as load_program
 from graphc.codegen.cuda.driver.driver import Device, nvidia_device
-from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.memory.arena import MemoryUse, memory_use
 from graphc.codegen.memory.budget import choose, parse_bytes
 from graphc.codegen.parallel.work_sharing import Shares
 from graphc.codegen.passes import prologue
 from graphc.codegen.program import Program
-from graphc.codegen.target import Target
+from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import GraphError, no_copy
@@ -38,7 +37,6 @@ from graphc.runtime.freeze import check_unlimited, fixed_arrays, prologue_result
 from graphc.runtime.results import Results
 
 MOST_THREADS = 1024
-ON_CPU: tuple[Precision, ...] = ("float32", "bf16")  # the precisions of its products
 
 _loaded: Recent[Loaded] = Recent(256)
 
@@ -196,13 +194,15 @@ def compile(
     comes to it. Gradients are those of the call in one piece, up to the order in which they are summed. A call that
     cannot keep to the limit says so before it takes any memory.
 
-    `precision`, on a GPU, is what float32 operands of products are rounded to, so that its tensor cores make them:
-    "bf16", "f16" or "tf32". Params, sums and everything else stay float32.
+    `precision` is what float32 operands of products are rounded to: "bf16", and on a GPU, whose tensor cores make
+    products of these, also "f16" or "tf32". Params, sums and everything else stay float32. A CPU with instructions for
+    bfloat16 (AVX-512 BF16) makes twice as many such products in a time; any other reads half of the memory for them.
     """
     check_options(
         target,
         for_cpu={"threads": threads},
-        for_cuda={"device": device, "precision": None if precision in ON_CPU else precision},
+        for_cuda={"device": device},
+        precision=precision,
     )
     limit = None if memory is None else parse_bytes(memory)
     if target == "cuda":

@@ -18,11 +18,11 @@ from graphc.codegen.cuda.driver.dlpack import DeviceArray
 from graphc.codegen.cuda.driver.driver import Device
 from graphc.codegen.cuda.driver.streams import stream_handle
 from graphc.codegen.cuda.isa.arch import arch_of_device
-from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.memory.arena import MemoryUse, memory_use
 from graphc.codegen.passes import prologue
 from graphc.codegen.program import Program
+from graphc.codegen.target import Precision
 from graphc.codegen.verify_program import verify
 from graphc.errors import no_copy
 from graphc.pipeline.cuda_code import CudaVersions, arranged

@@ -8,9 +8,8 @@ from typing import Literal, overload
 from graphc.codegen.cpu.jit import Emitted
 from graphc.codegen.cpu.jit import emit as emit_program
 from graphc.codegen.cuda.isa.arch import DEFAULT_ARCH, arch_named
-from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.cuda.ptx import CudaCode
-from graphc.codegen.target import Target
+from graphc.codegen.target import Precision, Target
 from graphc.differentiation.grad import grad
 from graphc.errors import GraphError
 from graphc.language.graph import Graph
@@ -21,7 +20,12 @@ from graphc.pipeline.stages import stages
 
 @overload
 def emit(
-    graph: Graph, target: Literal["cpu"] = ..., triple: str | None = ..., arch: str = ..., features: str = ...
+    graph: Graph,
+    target: Literal["cpu"] = ...,
+    triple: str | None = ...,
+    arch: str = ...,
+    features: str = ...,
+    precision: Precision = ...,
 ) -> Emitted: ...
 
 
@@ -41,17 +45,18 @@ def emit(
 
     `triple` ("aarch64-linux-gnu"), `arch` (the processor: "skylake-avx512") and `features` ("+avx2,+fma") are LLVM's
     names; without a triple, code is made for this machine. For "cuda" `arch` is a compute capability, "sm_80" to
-    "sm_120", and "sm_90" if none is named; `precision` is as in `gc.compile`.
+    "sm_120", and "sm_90" if none is named. `precision` is as in `gc.compile`.
     """
     check_options(
         target,
         for_cpu={"triple": triple, "features": features or None},
-        for_cuda={"precision": None if precision == "float32" else precision},
+        for_cuda={},
+        precision=precision,
     )
     if target == "cuda":
         return cuda_code(stages(graph).planned, arch_named(arch or DEFAULT_ARCH), precision)
     machine = Target.host() if triple is None else Target(triple=triple, cpu=arch, features=features)
-    return emit_program(stages(graph).program, machine)
+    return emit_program(stages(graph, precision).program, machine)
 
 
 STAGES: dict[str, Callable[[Graph], str]] = {

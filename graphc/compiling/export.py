@@ -22,7 +22,7 @@ from graphc.codegen.memory.arena import arena, buffer_bytes
 from graphc.codegen.parallel.partition import partition
 from graphc.codegen.passes.specialize import specialize
 from graphc.codegen.program import Buffer, Program
-from graphc.codegen.target import Target
+from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify
 from graphc.compiling.compile import Compiled, compile
 from graphc.errors import ArgumentError
@@ -97,12 +97,14 @@ def export(
     triple: str | None = None,
     arch: str = "",
     features: str = "",
+    precision: Precision = "float32",
 ) -> Exported:
     """A graph as a C function: `gc.export(gc.step(g, over=t), {"n": 1}, params).save("build")`.
 
     `lengths` of the axes that the graph leaves open are fixed. `params` are built in; those that are not given are the
     caller's arrays, like inputs, outputs, and what a call updates. `name` is the function's, the graph's if none is
-    given. `triple`, `arch` and `features` name the processor as in `gc.emit`; without a triple, it is this one. Lengths
+    given. `triple`, `arch` and `features` name the processor as in `gc.emit`; without a triple, it is this one.
+    `precision` is as in `gc.compile`: with "bf16", params that are built in take half of the bytes. Lengths
     and indices that a call reads are not checked: an index that is not there counts as the nearest that is.
 
     Raises `AxisError` unless the length of every open axis is given, and `ArgumentError` for params that do not fit the
@@ -113,7 +115,7 @@ def export(
     if not _IDENTIFIER.fullmatch(name) or name in _KEYWORDS:
         raise ArgumentError(f"{name!r} is no name of a C function; give another: export(graph, ..., name='model')")
     known = call_lengths(graph, lengths or {})
-    made = compile(graph, threads=1)
+    made = compile(graph, threads=1, precision=precision)
     if params:
         made = made.freeze(**params)
     program = specialize(made.program, {size: known[size] for size in made.program.sizes})

@@ -16,7 +16,7 @@ from dataclasses import replace
 from graphc.codegen.cuda.cast_operands import cast_operands
 from graphc.codegen.cuda.driver.driver import Device
 from graphc.codegen.cuda.isa.arch import Arch
-from graphc.codegen.cuda.isa.mma import Precision, fragments
+from graphc.codegen.cuda.isa.mma import fragments
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.ptx import emit as emit_ptx
 from graphc.codegen.cuda.split_reduction import split_reductions
@@ -28,6 +28,7 @@ from graphc.codegen.passes.merge_stored_sums import merge_stored_sums
 from graphc.codegen.passes.merge_sums import merge_sums
 from graphc.codegen.passes.split import split
 from graphc.codegen.program import Program
+from graphc.codegen.target import Precision
 from graphc.codegen.verify_program import verify
 from graphc.runtime.cuda import Chosen, LoadedCode
 

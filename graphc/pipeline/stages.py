@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from graphc.checks.verify import verify
-from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.memory.buffer_sharing import share_buffers
 from graphc.codegen.memory.chunk import Chunked, chunk, loop_axes
 from graphc.codegen.memory.plan import plan
@@ -33,6 +32,7 @@ from graphc.codegen.passes.split import split
 from graphc.codegen.passes.split_reduction import split_reduction
 from graphc.codegen.passes.vector_epilogue import vector_epilogues
 from graphc.codegen.program import Program
+from graphc.codegen.target import Precision
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.language.graph import Graph
 from graphc.scheduling.lookahead import lookahead

@@ -14,7 +14,6 @@ import numpy as np
 
 from graphc.checks.causality import Component, components, resolve
 from graphc.codegen.cuda.isa.arch import DEFAULT_ARCH, Arch, arch_named
-from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.lengths import evaluate
 from graphc.codegen.memory.arena import buffer_bytes
 from graphc.codegen.memory.budget import parse_bytes
@@ -22,7 +21,7 @@ from graphc.codegen.parallel.core import TYPICAL, Core
 from graphc.codegen.parallel.partition import partition
 from graphc.codegen.parallel.work_sharing import Estimator, shares
 from graphc.codegen.program import Kernel, Loop, Program, Statement, kernels
-from graphc.codegen.target import Target
+from graphc.codegen.target import Precision, Target
 from graphc.codegen.team.measure import this_core
 from graphc.codegen.uses import loaded, stored
 from graphc.differentiation.jacobian import Entry, Jacobian, jacobian
@@ -81,21 +80,23 @@ def explain(
 
     `lengths` of axes that come with the data are what the estimates are made for; where none is given, 128 steps of an
     axis that a loop walks, and 32 points of any other. The machine is this one, or the one that `triple`, `arch` and
-    `features` name as in `gc.emit`. Raises `ArgumentError` if a length is given for no such axis.
+    `features` name as in `gc.emit`; `precision` is as in `gc.compile`. Raises `ArgumentError` if a length is given for
+    no such axis.
 
     With `target="cuda"` it is said instead how loops and products run on a GPU: which CTAs meet in each step, and where
-    the weights stay, with the estimates that decided it; of what runs with `memory` and `precision` as in `gc.compile`.
+    the weights stay, with the estimates that decided it; of what runs with `memory` as in `gc.compile`.
     """
     check_options(
         target,
         for_cpu={"triple": triple, "features": features or None},
-        for_cuda={"memory": memory, "precision": None if precision == "float32" else precision},
+        for_cuda={"memory": memory},
+        precision=precision,
     )
     if target == "cuda":
         return _on_a_gpu(stages(graph), arch_named(arch or DEFAULT_ARCH), lengths or {}, memory, precision)
     machine = Target.host() if triple is None else Target(triple, arch, features)
     core = this_core() if triple is None else TYPICAL
-    return _Explainer(stages(graph), machine, core, lengths or {}).explanation()
+    return _Explainer(stages(graph, precision), machine, core, lengths or {}).explanation()
 
 
 def _on_a_gpu(

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from graphc.checks.verify import verify
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 from graphc.errors import ArgumentError, UnsupportedError, listed, meant
 from graphc.ir import FLOATS, Node
 from graphc.language.graph import Graph

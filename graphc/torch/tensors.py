@@ -16,7 +16,7 @@ import torch
 
 from graphc.codegen.cuda.driver.dlpack import DeviceArray
 from graphc.codegen.cuda.driver.driver import Device
-from graphc.codegen.cuda.isa.mma import Precision
+from graphc.codegen.target import Precision
 from graphc.compiling.compile import Compiled, compile
 from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import UnsupportedError
@@ -46,9 +46,10 @@ class Cpu:
     """This machine's processor, on so many threads."""
 
     threads: int | None = None
+    precision: Precision = "float32"
 
     def compile(self, graph: Graph) -> Compiled:
-        return compile(graph, threads=self.threads)
+        return compile(graph, threads=self.threads, precision=self.precision)
 
     def run(
         self, compiled: Compiled, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]
@@ -93,7 +94,7 @@ class Gpu:
 def place_on(device: torch.device, threads: int | None, precision: Precision) -> Place:
     """The place where tensors of a device are computed with. Raises `UnsupportedError` if there is none."""
     if device.type == "cpu":
-        return Cpu(min(torch.get_num_threads(), cores()) if threads is None else threads)
+        return Cpu(min(torch.get_num_threads(), cores()) if threads is None else threads, precision)
     if device.type == "cuda" and torch.version.cuda:
         return Gpu(precision)
     raise UnsupportedError(f"graphs run on the CPU and on NVIDIA's GPUs; there is no code for tensors on {device}")

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from graphc import checkpoint as files
 from graphc.codegen.cuda.driver.dlpack import DeviceArray
+from graphc.codegen.target import Precision
 from graphc.compiling.compile import Compiled, compile
 from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import ArgumentError, listed, meant
@@ -55,6 +56,7 @@ def fit(
     quiet: bool = False,
     target: str = "cpu",
     memory: str | int | None = None,
+    precision: Precision = "float32",
 ) -> Fit:
     """Run a training step (see `gc.training_step`) on every batch of every epoch.
 
@@ -69,7 +71,8 @@ def fit(
     terminal shows progress; elsewhere each epoch is a line, and with `quiet` there is nothing.
 
     With `target="cuda"` steps run on the GPU, where the state stays from one to the next. `memory` limits what a step
-    takes, as in `gc.compile`; a run may be resumed with another limit, by which sums are added up in another order.
+    takes, and `precision` is that of its products, as in `gc.compile`; a run may be resumed with others, by which sums
+    are added up in another order, or of other numbers.
     """
     check_graph(step)
     if not step.updates:
@@ -78,7 +81,7 @@ def fit(
             'gc.training_step(g, "loss", gc.optim.Adam()) makes it'
         )
     _check_given(step, batches, state or {})
-    run = _compiled(step, target, memory)
+    run = _compiled(step, target, memory, precision)
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
     owner = {**(settings or {}), "graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
@@ -104,8 +107,8 @@ def fit(
     return Fit(arrays, history)
 
 
-def _compiled(step: Graph, target: str, memory: str | int | None) -> Compiled | CompiledCuda:
-    return compile(step, target="cuda", memory=memory) if target == "cuda" else compile(step, memory=memory)
+def _compiled(step: Graph, target: str, memory: str | int | None, precision: Precision) -> Compiled | CompiledCuda:
+    return compile(step, target=target, memory=memory, precision=precision)  # type: ignore[call-overload,no-any-return]
 
 
 def _check_given(step: Graph, batches: object, state: Mapping[str, object]) -> None:

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from graphc.codegen.cuda.isa.device import DeviceFunction
 from graphc.codegen.llvm.builder import Value
+from graphc.codegen.target import PRECISIONS, Precision
 from graphc.errors import UnsupportedError
 
-__all__ = ["COLUMNS", "PRECISIONS", "ROWS", "Fragments", "Precision", "fragments"]
-
-Precision = Literal["float32", "bf16", "f16", "tf32"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bf16", "f16", "tf32")
+__all__ = ["COLUMNS", "ROWS", "Fragments", "fragments"]
 
 ROWS, COLUMNS = 16, 8  # of a product's sums
 
