@@ -418,13 +418,32 @@ def test_a_stack_takes_a_cell_of_the_users_own_and_drops_between_layers_only() -
     assert (twice != through(layers=3, dropout=0.5, seed=4)).any()
 
 
-@pytest.mark.parametrize("name", ["slstm", "mlstm"])
-def test_exponential_gates_do_not_overflow(name: str) -> None:
-    g = build(name, initial=False, loss=False)
+@pytest.mark.parametrize("forget", [-2000.0, 0.0, 2000.0])
+@pytest.mark.parametrize("write", [-2000.0, 0.0, 2000.0])
+@pytest.mark.parametrize("name", ["slstm", "mlstm", "min_lstm"])
+def test_gates_far_from_zero_have_numbers_for_results_and_gradients(name: str, write: float, forget: float) -> None:
+    g = build(name, initial=False)
     arrays = arrays_for(g)
     gates = arrays["cell_b_i"].shape
-    large = {**arrays, "cell_b_i": np.full(gates, 2000.0), "cell_b_f": np.full(gates, -2000.0)}
-    assert np.isfinite(run(g, **large)["h"]).all()
+    far = {**arrays, "cell_b_i": np.full(gates, write), "cell_b_f": np.full(gates, forget)}
+    moved = [k for k in arrays if not k.startswith("weight")]
+    found = run(gc.select(gc.grad(g, "loss", moved), "h", *(f"grad_{k}" for k in moved)), **far)
+    for k, array in found.items():
+        assert np.isfinite(array).all(), k
+
+
+def test_the_stabiliser_of_mlstm_moves_nothing_at_zero() -> None:
+    """Where x is 0, so is m, and both ways to write the fraction meet."""
+    g = gc.Graph("one", dtype="float64")
+    t = g.axis("t")
+    cell = gc.cells.mlstm(g, g.input("x", (I,), over=t), H, over=t, name="cell")
+    g.output("loss", gc.sum(gc.sum(cell.h), over=t))
+    arrays = {**gc.initialize(g), "x": np.zeros((1, I))}
+    for k in "qkv":
+        arrays[f"cell_b_{k}"] = np.full(H, 0.3)
+    slope = run(gc.grad(g, "loss", ["cell_b_i"]), **arrays)["grad_cell_b_i"]
+    ahead, behind = (gc.interpret(g, **{**arrays, "cell_b_i": np.array([s])})["loss"] for s in (1e-6, -1e-6))
+    np.testing.assert_allclose(slope, [(ahead - behind) / 2e-6], rtol=1e-6)
 
 
 def test_mistakes_are_refused_where_the_cell_is_made() -> None:

@@ -162,6 +162,21 @@ def test_logarithms_of_sums_at_infinities_and_of_large_numbers(over: bool, dtype
 
 
 @pytest.mark.parametrize("run", [gc.interpret, lambda g, **arrays: gc.compile(g)(**arrays)])
+def test_logaddexp_does_not_hide_a_nan(run: Callable[..., dict[str, np.ndarray]]) -> None:
+    others = np.array([INF, -INF, 0.0, np.nan], np.float32)
+    nothing = np.full(4, np.nan, np.float32)
+    g = gc.Graph("sums")
+    a, b = g.input("a", (4,)), g.input("b", (4,))
+    g.output("y", gc.logaddexp(a, b))
+    g = gc.vjp(g, "y", ["a", "b"])
+    for pair in ({"a": nothing, "b": others}, {"a": others, "b": nothing}):
+        r = run(g, **pair, cotangent_y=np.ones(4, np.float32))
+        assert np.isnan(r["y"]).all()
+        assert np.isnan(r["grad_a"]).all()
+        assert np.isnan(r["grad_b"]).all()
+
+
+@pytest.mark.parametrize("run", [gc.interpret, lambda g, **arrays: gc.compile(g)(**arrays)])
 @pytest.mark.parametrize("top", [1e4, 1e6, 1e8, -1e6])
 def test_probabilities_beside_large_logits(top: float, run: Callable[..., dict[str, np.ndarray]]) -> None:
     """What counts is how far the logits are from their maximum, of which a large one leaves no digits for a logarithm;

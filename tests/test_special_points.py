@@ -144,6 +144,29 @@ def test_shares_of_an_example_without_points_add_up_to_nothing(run: str) -> None
     np.testing.assert_allclose(found["weighted"], 2.0 * (LENGTHS > 0))
 
 
+@pytest.mark.parametrize("run", RUNS)
+def test_a_sum_of_no_points_is_zero_whatever_its_terms_are_divided_by(run: str) -> None:
+    """A mean that is written as a sum of quotients, of an example without points, and of a call without any."""
+    g = gc.Graph("means", dtype="float64")
+    n = g.axis("n")
+    t, s = g.axis("t", g.input("lengths", (), over=n, dtype="int32")), g.axis("s")
+    x, y = g.input("x", (2,), over=(t, n)), g.input("y", (2,), over=s)
+    length = gc.cast(gc.length(t), "float64")
+    g.output("quotients", gc.sum(x / length, over=t))
+    g.output("products", gc.sum(x * (1 / length), over=t))
+    g.output("shares", gc.sum(gc.softmax(x, over=t), over=t))
+    g.output("of_all", gc.sum(x / gc.sum(length, over=n), over=(t, n)))
+    g.output("open", gc.sum(y / gc.cast(gc.length(s), "float64"), over=s))
+    arrays = np.random.default_rng(0).normal(size=(4, 4, 2))
+    found = RUNS[run](g, x=arrays, lengths=LENGTHS, y=np.zeros((0, 2)))
+    means = np.array([arrays[: max(length, 1), k].mean(axis=0) * (length > 0) for k, length in enumerate(LENGTHS)])
+    np.testing.assert_allclose(found["quotients"], means)
+    np.testing.assert_allclose(found["products"], means)
+    np.testing.assert_allclose(found["shares"], np.repeat(LENGTHS[:, None] > 0, 2, axis=1))
+    np.testing.assert_allclose(found["of_all"], (means * LENGTHS[:, None]).sum(axis=0) / LENGTHS.sum())
+    np.testing.assert_array_equal(found["open"], [0, 0])
+
+
 def double(**outputs: Callable[[gc.Graph], Value]) -> dict[str, np.ndarray]:
     """Of a float64 graph with an input over its axis."""
     g = gc.Graph("double", dtype="float64")

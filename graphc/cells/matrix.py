@@ -17,7 +17,7 @@ from graphc.errors import ShapeError
 from graphc.ir import Axis
 from graphc.language.einsum import einsum
 from graphc.language.functions import abs as absolute
-from graphc.language.functions import exp, log_sigmoid, maximum, sigmoid, softplus, sqrt
+from graphc.language.functions import exp, log_sigmoid, maximum, sigmoid, softplus, sqrt, where
 from graphc.language.functions import sum as total
 from graphc.language.graph import Graph
 from graphc.language.value import State, Value
@@ -63,8 +63,10 @@ def mlstm(
         h = σ(W_o x + b_o) ⊙ C q / max(|nᵀ q|, e^-m)
 
     Params besides: `{name}_b_k` (units,) for k in q, k, v and o, and `{name}_W_o` (units, inputs). The forget gate is
-    the sigmoid of the two that the paper allows.
+    the sigmoid of the two that the paper allows. Without `initial`, m begins at -∞, the logarithm of nothing, and the
+    other states at 0.
     """
+    options.setdefault("initial", {"m": -math.inf})
     cell = stateless(g, x, units, over, name, options)
     d = _of_head(cell, heads)
     (C, C_before), (n, n_before), (m, m_before) = cell.states(C=(heads, d, d), n=(heads, d), m=heads)
@@ -76,8 +78,10 @@ def mlstm(
     forget, write = exp(log_forget - m), exp(log_write - m)
     C[over] = forget[:, None, None] * C_before + einsum("hi,hj->hij", write[:, None] * v, k)
     n[over] = forget[:, None] * n_before + write[:, None] * k
-    norm = maximum(absolute(total(n * q, dim=-1)), exp(-m))
-    read = einsum("hij,hj->hi", C, q) / norm[:, None]
+    small = exp(where(m < 0, m, -m))  # both sides of the fraction are multiplied by e^m where e^-m would be large
+    scale, least = where(m < 0, small, 1.0), where(m < 0, 1.0, small)
+    norm = maximum(scale * absolute(total(n * q, dim=-1)), least)
+    read = einsum("hij,hj->hi", C, q) * (scale / norm)[:, None]
     return MLSTM(sigmoid(cell.of_x("o")) * read.reshape(units), C, n, m)
 
 

@@ -11,7 +11,7 @@ from typing import Unpack
 from graphc.cells.recurrence import Hidden, Options, Recurrence
 from graphc.errors import DefinitionError
 from graphc.ir import Axis
-from graphc.language.functions import sigmoid
+from graphc.language.functions import exp, maximum, sigmoid, stop_gradient
 from graphc.language.graph import Graph
 from graphc.language.value import Value
 
@@ -47,9 +47,12 @@ def min_lstm(
     """
     cell = stateless(g, x, units, over, name, options)
     ((h, h_before),) = cell.states(h=units)
-    f, i = sigmoid(cell.of_x("f", bias=forget_bias)), sigmoid(cell.of_x("i"))
-    total = f + i
-    h[over] = f / total * h_before + i / total * cell.of_x("n")
+    forget, write = cell.of_x("f", bias=forget_bias), cell.of_x("i")
+    # f / (f + i) = (eᶠ + eᶠ⁺ⁱ) / (eᶠ + eⁱ + 2 eᶠ⁺ⁱ) of the gates' exponents; divided by the largest, none is 0 / 0
+    largest = stop_gradient(maximum(maximum(forget, write), forget + write))
+    of_f, of_i, of_both = exp(forget - largest), exp(write - largest), exp(forget + write - largest)
+    total = of_f + of_i + 2 * of_both
+    h[over] = (of_f + of_both) / total * h_before + (of_i + of_both) / total * cell.of_x("n")
     return Hidden(h)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -40,8 +41,10 @@ def slstm(
         h = σ(ã_o) ⊙ c / n
 
     Params: `{name}_W_k` (units, inputs), `{name}_U_k` (units, units), `{name}_b_k` (units,). The forget gate is the
-    sigmoid of the two that the paper allows; U is full, which is the paper's case of one head.
+    sigmoid of the two that the paper allows; U is full, which is the paper's case of one head. Without `initial`, m
+    begins at -∞, the logarithm of nothing, and the other states at 0.
     """
+    options.setdefault("initial", {"m": -math.inf})
     cell = Recurrence(g, x, units, over, name, **options)
     (h, h_before), (c, c_before), (n, n_before), (m, m_before) = cell.states(h=units, c=units, n=units, m=units)
     log_forget = m_before + log_sigmoid(cell.affine("f", h_before, bias=forget_bias))

@@ -78,7 +78,8 @@ def logaddexp(a: Any, b: Any) -> Value:
     a, b = promote(a, b, floating=True)
     ordered = b < a  # not by maximum and abs: their derivatives at a tie are a convention, and this one is smooth there
     high, low = where(ordered, a, b), where(ordered, b, a)
-    return high + softplus(where(abs(high) < math.inf, low - high, 0.0))
+    both_infinite = (low == high) & (abs(high) == math.inf)  # then their difference is NaN
+    return high + softplus(where(both_infinite, 0.0, low - high))
 
 
 @by_dim

@@ -5,8 +5,8 @@
 where a varies neither over the axes nor over the dimensions that are summed. The gradient of a normalisation asks for
 Σ γ d and Σ γ d y, and those of its own scale and shift are Σ d y and Σ d: so factored, they are the same two sums.
 
-A sum over no points is 0, but 0 · a is not where a is infinite or NaN, as 1 / Σ x is for an example without points. So
-nothing leaves a sum over an axis along which some examples may have no points while others do.
+A sum of no terms is 0, whatever a is: it may be 1 / 0, as where a mean is written x / length. So the product is chosen
+only where there are terms.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from __future__ import annotations
 import functools
 
 from graphc.ir import Node, ragged_within
-from graphc.ops.elementwise import DIV, MUL, div, mul
+from graphc.ops.elementwise import DIV, MUL, div, lt, mul, where
 from graphc.ops.event import reshape
-from graphc.ops.reduction import SUM, sum_
+from graphc.ops.leaves import const, length
+from graphc.ops.reduction import SUM, measured_by, sum_
 from graphc.simplification.simplify import like
 
 LEVELS = 4  # of products in products; all of a long chain, written out anew for each sum, would be a larger graph
@@ -24,26 +25,41 @@ LEVELS = 4  # of products in products; all of a long chain, written out anew for
 
 def factor_node(node: Node) -> Node:
     """The node itself, unless it is a sum of products with a factor that can leave it."""
-    if node.op is not SUM or _may_be_empty(node):
+    if node.op is not SUM or not _as_many_everywhere(node):
         return node
+    factored = _factored(node)
+    return node if factored is node else like(_where_terms(factored, node), node)
+
+
+def _factored(node: Node) -> Node:
+    """A sum without its factors, times these; right where there are terms."""
     (value,) = node.inputs
     if value.op is DIV and _is_same(value.inputs[1], value, node) and _spans(value.inputs[0], value, node):
-        return like(div(factor_node(_sum(value.inputs[0], node)), _one(value.inputs[1], value, node)), node)
+        return div(_factored(_sum(value.inputs[0], node)), _one(value.inputs[1], value, node))
     rest, outside = _parted(value, value, node)
     if not outside or rest is None or not _spans(rest, value, node):
         return node
     result = _sum(rest, node)
     for factor in outside:
         result = mul(result, _one(factor, value, node))
-    return like(result, node)
+    return result
 
 
-def _may_be_empty(node: Node) -> bool:
-    """Whether a sum may be over no points for one example alone: it runs over an axis of per-example length, but not
-    over the examples."""
-    (value,) = node.inputs
-    lengths = [axis.length for axis in node["over"] if ragged_within(axis, value.axes)]
-    return any(isinstance(length, Node) and not set(length.axes) <= set(node["over"]) for length in lengths)
+def _as_many_everywhere(node: Node) -> bool:
+    """Whether each axis that is summed has as many points wherever along the others the terms are."""
+    (value,), over = node.inputs, node["over"]
+    kept = [a for a in value.axes if a not in over]
+    ragged = [a for a in over if ragged_within(a, value.axes) and not ragged_within(a, kept)]
+    return not ragged and not measured_by(value.axes, over)
+
+
+def _where_terms(total: Node, node: Node) -> Node:
+    """The total where all that is summed over has points, else 0."""
+    kept = [a for a in node.inputs[0].axes if a not in node["over"]]
+    for axis in node["over"]:
+        if not isinstance(axis.length, int):
+            total = where(lt(const(0, "int32"), length(axis, kept)), total, const(0, total.dtype))
+    return total
 
 
 def _parted(part: Node, value: Node, node: Node, levels: int = LEVELS) -> tuple[Node | None, list[Node]]:
