@@ -58,6 +58,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    save(tmp_path / ("n" * 255), ARRAYS)
+    assert load(tmp_path / ("n" * 255))["step"] == 7
+    with pytest.raises(OSError, match="too long"):
+        save(tmp_path / ("n" * 256), ARRAYS)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "latest.safetensors").symlink_to(tmp_path / "runs" / "7.safetensors")

@@ -78,11 +78,15 @@ def _order(declared: Mapping[str, Node], *names: str) -> str:
 def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
     """The lengths of all axes, given those that the graph leaves open."""
     wanted = [name for name, axis in graph.axes.items() if axis.is_open]
-    if set(lengths) != set(wanted) or any(length < 0 for length in lengths.values()):
+    if not isinstance(lengths, Mapping):
+        raise AxisError(f"lengths are given by the names of axes, {{'t': 1, …}}, not as {lengths!r}")
+    if set(lengths) != set(wanted) or not all(is_whole(n) and 0 <= n <= LONGEST for n in lengths.values()):
         expected = ", ".join(f"{name}=…" for name in wanted) or "none"
         given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
-        raise AxisError(f"the lengths of a call were expected, {expected}, each at least 0; given: {given}")
-    return {n: a.length if isinstance(a.length, int) else lengths[a.root.name] for n, a in graph.axes.items()}
+        raise AxisError(
+            f"the lengths of a call were expected, {expected}, whole numbers from 0 to {LONGEST}; given: {given}"
+        )
+    return {n: a.length if isinstance(a.length, int) else int(lengths[a.root.name]) for n, a in graph.axes.items()}
 
 
 def check_bound(declared: Mapping[str, Node], given: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Literal, overload
 import numpy as np
 
 from graphc.checks.causality import Component, components, resolve
+from graphc.codegen.cpu.machine import target_named
 from graphc.codegen.cuda.isa.arch import DEFAULT_ARCH, Arch, arch_named
 from graphc.codegen.cuda.isa.mma import Precision
 from graphc.codegen.lengths import evaluate
@@ -93,8 +94,8 @@ def explain(
     )
     if target == "cuda":
         return _on_a_gpu(stages(graph), arch_named(arch or DEFAULT_ARCH), lengths or {}, memory, precision)
-    machine = Target.host() if triple is None else Target(triple, arch, features)
-    core = this_core() if triple is None else TYPICAL
+    machine = target_named(triple, arch, features)
+    core = this_core() if machine is Target.host() else TYPICAL
     return _Explainer(stages(graph), machine, core, lengths or {}).explanation()
 
 
