@@ -101,9 +101,11 @@ def check_bound(declared: Mapping[str, Node], given: Mapping[str, Any]) -> None:
             )
 
 
-def check_updated(updates: Mapping[str, Node], given: Mapping[str, Any]) -> None:
+def check_updated(
+    updates: Mapping[str, Node], given: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Check the host's arrays that a call changes: arrays, not what would be copied to one, each with memory of its
-    own."""
+    own. `arrays` are all that the call reads; one that does not lie in one piece is copied before."""
     spans = []
     for name, node in updates.items():
         array = given[name]
@@ -115,7 +117,8 @@ def check_updated(updates: Mapping[str, Node], given: Mapping[str, Any]) -> None
                 f"make one and keep it: {name} = np.array({name}{kind}, order='C')"
             )
         spans.append((array.ctypes.data, array.nbytes, name))
-    check_apart(spans)
+    read = ((name, array) for name, array in (arrays or {}).items() if updates and name not in updates)
+    check_apart(spans, [(a.ctypes.data, a.nbytes, name) for name, a in read if a.flags.c_contiguous])
 
 
 def check_apart(updated: Sequence[Span], read: Sequence[Span] = ()) -> None:

@@ -128,7 +128,7 @@ class Runner:
     def _sound(self, given: Mapping[str, Any]) -> tuple[Arguments, Layout]:
         """The checked arrays of a call, and their layout."""
         arguments, layout = self._checked(given)
-        check_updated(self.graph.updates, given)
+        check_updated(self.graph.updates, given, arguments.arrays)
         check_indices(self.checks, arguments)
         return arguments, layout
 
