@@ -81,11 +81,15 @@ def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     path = Path(path)
     try:
         metadata = _metadata(path)
-        arrays = {name: _array(tensor) for name, tensor in _tensors(path.read_bytes())}
+        tensors = dict(_tensors(path.read_bytes()))
+        unknown = {tensor["dtype"]: name for name, tensor in tensors.items() if tensor["dtype"] not in _DTYPES}
+        arrays = {} if unknown else {name: _array(tensor) for name, tensor in tensors.items()}
     except OSError as error:
         raise ArgumentError(f"cannot read {path}: {error.strerror or error}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArgumentError(f"{path} is not a whole safetensors file: {error}") from None
+    for dtype, name in unknown.items():
+        raise ArgumentError(f"{path} holds {name} in {dtype}; of the format's dtypes {', '.join(_DTYPES)} are read")
     return {name: array.copy() for name, array in arrays.items()}, metadata
 
 

@@ -157,7 +157,7 @@ class Runner:
         parts = []
         for name, dtype in self._dtypes.items():
             array = given.get(name)
-            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            if type(array) is not np.ndarray or array.dtype != dtype:
                 return None
             parts.append(array.shape)
         extra = tuple((n, type(v), v) for n, v in given.items() if n not in self._declared)
