@@ -150,9 +150,7 @@ def _names_message(graph: Graph, missing: list[str], extra: list[str], declared:
 
 def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
     if isinstance(given, np.ndarray) and type(given) is not np.ndarray and isinstance(given, np.ma.MaskedArray):
-        raise ArgumentError(
-            f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(0)"
-        )
+        raise ArgumentError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(0)")
     if isinstance(given, np.ndarray | np.generic):
         array = np.asarray(given)
         if node.dtype == "int32" and array.dtype.kind in "iu" and array.dtype != np.int32:
