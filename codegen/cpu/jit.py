@@ -30,6 +30,10 @@ class Emitted:
     target: Target
     partition: Partition
 
+    def __repr__(self) -> str:
+        """Not the code, which would fill a screen."""
+        return f"<code for {' '.join(filter(None, (self.target.triple, self.target.cpu)))}>"
+
     @functools.cached_property
     def assembly(self) -> str:
         """The assembly, after LLVM's own passes."""

@@ -68,6 +68,10 @@ class Exported:
     constants: int
     emitted: Emitted
 
+    def __repr__(self) -> str:
+        """Not the code, which would fill a screen."""
+        return f"<C function {self.name}: {self.constants} bytes of constants, {self.workspace} of workspace>"
+
     @property
     def object(self) -> bytes:
         """The object file."""
