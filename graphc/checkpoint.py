@@ -6,6 +6,7 @@ against its size before any memory is taken.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -54,7 +55,7 @@ def write_whole(path: Path | str, data: bytes) -> None:
     """Write a file, as `save` does."""
     path = Path(path).resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -62,7 +63,8 @@ def write_whole(path: Path | str, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
 
 
@@ -79,11 +81,15 @@ def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     path = Path(path)
     try:
         metadata = _metadata(path)
-        arrays = {name: _array(tensor) for name, tensor in _tensors(path.read_bytes())}
+        tensors = dict(_tensors(path.read_bytes()))
+        unknown = {tensor["dtype"]: name for name, tensor in tensors.items() if tensor["dtype"] not in _DTYPES}
+        arrays = {} if unknown else {name: _array(tensor) for name, tensor in tensors.items()}
     except OSError as error:
         raise ArgumentError(f"cannot read {path}: {error.strerror or error}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArgumentError(f"{path} is not a whole safetensors file: {error}") from None
+    for dtype, name in unknown.items():
+        raise ArgumentError(f"{path} holds {name} in {dtype}; of the format's dtypes {', '.join(_DTYPES)} are read")
     return {name: array.copy() for name, array in arrays.items()}, metadata
 
 

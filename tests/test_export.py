@@ -22,6 +22,7 @@ from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify
 from graphc.command_line.cli import app
 from graphc.compiling.export import Exported
+from graphc.errors import ArgumentError, AxisError
 from graphc.pipeline.stages import stages
 
 needs_c = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler here")
@@ -310,3 +311,62 @@ def test_the_command_exports_a_checkpoint(tmp_path: Path) -> None:
     checkpoint.save(trained, {"V": np.ones((4, 4), np.float32)})
     failed = CliRunner().invoke(app, [*kept, "--params", str(trained)])
     assert "has no W; it has V" in str(failed.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"triple": "pdp11"}, "no code can be made for triple='pdp11'"),
+        ({"triple": ""}, "no code can be made for triple=''"),
+        ({"triple": "x86_64-linux-gnu", "arch": "skylacke"}, "'skylacke' is not a recognized processor"),
+        ({"triple": "aarch64-linux-gnu", "features": "+nein"}, r"'\+nein' is not a recognized feature"),
+        ({"arch": "skylacke"}, "'skylacke' is not a recognized processor"),
+        ({"triple": "aarch64-linux-gnu", "features": "neon"}, r"write '\+neon'"),
+        ({"triple": "s390x-linux-gnu"}, "high byte first"),
+    ],
+)
+def test_processors_that_llvm_does_not_know_are_refused_before_it_sees_them(
+    options: dict[str, str], expected: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """LLVM would end the process over some of them, and overlook the others."""
+    for make in (lambda: gc.export(listener(), {"t": 1, "n": 1}, **options), lambda: gc.emit(listener(), **options)):
+        with pytest.raises(gc.GraphError, match=expected):
+            make()
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize("lengths", [{"t": 2.0, "n": 1}, {"t": True, "n": 1}, {"t": 2**60, "n": 1}, 3])
+def test_lengths_are_whole_numbers_by_name(lengths: object) -> None:
+    with pytest.raises(AxisError, match="lengths"):
+        gc.export(listener(), lengths)
+
+
+def test_what_a_processor_cannot_address_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="addresses have 32 bits"):
+        gc.export(listener(), {"t": 2**26, "n": 1}, triple="thumbv7em-none-eabihf", arch="cortex-m4")
+    with pytest.raises(ArgumentError, match="addresses have 64 bits"):
+        gc.export(listener(), {"t": 2**40, "n": 2**20})
+
+
+@pytest.mark.parametrize("name", ["main", "int32_t", "_Bool", "__x"])
+def test_names_that_c_keeps_for_itself_are_refused(name: str) -> None:
+    with pytest.raises(ArgumentError, match="no name of a C function"):
+        gc.export(listener(), {"t": 1, "n": 1}, name=name)
+
+
+@needs_c
+def test_arrays_may_have_names_that_c_or_the_header_keeps(tmp_path: Path) -> None:
+    g = gc.Graph("names")
+    t = g.axis("t")
+    names = ("_Bool", "_Alignas", "__attribute__", "int32_t", "NAMES_H", "NAMES_WORKSPACE", "x_Bool")
+    g.output("sum", sum(g.input(name, (), over=t) for name in names))
+    main = '#include "names.h"\nint main(void) { return sizeof(struct names_arrays) == 8 * sizeof(void *) ? 0 : 1; }\n'
+    built(tmp_path, gc.export(g, {"t": 1}), main)
+
+
+def test_the_block_is_a_multiple_of_what_it_is_aligned_to() -> None:
+    """`aligned_alloc` asks for that."""
+    exported = gc.export(listener(19), {"t": 3, "n": 1})
+    assert exported.workspace
+    assert exported.workspace % 64 == 0
+    assert f"WORKSPACE {exported.workspace}\n" in exported.header

@@ -539,6 +539,22 @@ def test_a_fit_shows_no_arrays() -> None:
     assert repr(made) == f"<fit: 2 arrays, 2 epochs, the last {made.history[-1]}>"
 
 
+def test_what_is_made_of_a_graph_shows_no_code() -> None:
+    g = gc.Graph("net")
+    t = g.axis("t")
+    h = g.state("h", (3,), over=t)
+    h[t] = gc.tanh(g.param("W", (3, 3)) @ h[t - 1] + g.input("x", (3,), over=t))
+    g.output("y", h)
+    compiled = gc.compile(g)
+    assert repr(compiled) == "<compiled net: x, W → y>"
+    assert repr(compiled.freeze(W=np.zeros((3, 3), np.float32))) == "<compiled net: x → y>"
+    shipped = gc.export(g, {"t": 1}, triple="aarch64-linux-gnu", arch="cortex-a72")
+    assert repr(shipped) == f"<C function net: 0 bytes of constants, {shipped.workspace} of workspace>"
+    assert repr(shipped.emitted) == "<code for aarch64-unknown-linux-gnu cortex-a72>"
+    assert repr(gc.emit(g, target="cuda")) == "<code for sm_90: net>"
+    assert len(repr(gc.draw(g))) < 80
+
+
 def test_advice_names_what_there_is_not() -> None:
     """A habit whose name graphc has is none."""
     for name in INSTEAD:

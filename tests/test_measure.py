@@ -11,6 +11,7 @@ import pytest
 
 import graphc as gc
 from graphc.codegen.cpu import jit
+from graphc.codegen.cpu.machine import machine_of
 from graphc.codegen.parallel.core import TYPICAL, Core
 from graphc.codegen.parallel.partition import partition
 from graphc.codegen.parallel.work_sharing import Shares, shares
@@ -44,7 +45,7 @@ def block(size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_probes_are_code_of_every_target(target: Target) -> None:
-    machine = jit._machine(target)
+    machine = machine_of(target)
     module = jit._parse(probes(target), machine)
     jit._optimize(module, machine)
     assert len(machine.emit_object(module)) > 1000

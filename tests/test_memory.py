@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.errors import AxisError
+from graphc import machine
+from graphc.errors import ArgumentError, AxisError
 
 
 def lstm(units: int, inputs: int) -> gc.Graph:
@@ -70,3 +72,22 @@ def test_lengths_are_asked_for() -> None:
     for lengths in ({}, {"t": 3}, {"t": 3, "n": 2, "k": 1}, {"t": -3, "n": 2}):
         with pytest.raises(AxisError, match="t=…, n=…"):
             f.memory(**lengths)
+
+
+@pytest.mark.parametrize(
+    ("share", "whole"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("9900000 100000", 8), ("?", 8)]
+)
+def test_a_container_has_a_part_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: str, whole: int
+) -> None:
+    monkeypatch.setattr(machine, "_LIMITS", tmp_path)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert machine.cores() == 8
+    machine.check_memory(2**20, "the call")
+    (tmp_path / "cpu.max").write_text(share + "\n", encoding="utf-8")
+    (tmp_path / "memory.max").write_text("1000000\n", encoding="utf-8")
+    assert machine.cores() == whole
+    with pytest.raises(ArgumentError, match="the call needs"):
+        machine.check_memory(2**20, "the call")
+    (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
+    machine.check_memory(2**20, "the call")

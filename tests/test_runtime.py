@@ -232,6 +232,36 @@ def test_arrays_that_are_updated_have_memory_of_their_own() -> None:
     np.testing.assert_array_equal(shared, [2] * 4 + [-2] * 4 + [0] * 4)
 
 
+def test_a_mask_is_not_overlooked() -> None:
+    """Also when a call with arrays of these shapes has been made before, and where an array is updated."""
+    g = counter()
+    f, x, total = gc.compile(g), np.ones((2, 3), np.float32), np.zeros(3, np.float32)
+    f(x=x, total=total)
+    hidden = np.ma.masked_array(x, mask=[[0, 0, 1], [1, 0, 0]])
+    for call in (f, f.bind, lambda **given: gc.interpret(g, **given)):
+        with pytest.raises(ArgumentError, match=r"x is a masked array, .* pass x\.filled\(0\)"):
+            call(x=hidden, total=total)
+        with pytest.raises(ArgumentError, match="total is a masked array"):
+            call(x=x, total=np.ma.masked_array(total))
+
+
+def test_what_is_read_does_not_lie_in_what_is_updated() -> None:
+    """Another statement may read it after it has changed."""
+    g = gc.Graph("sliding")
+    n = g.axis("n")
+    x, h = g.input("x", (4,), over=n), g.input("h", (4,), over=n)
+    g.update(h, gc.tanh(x + h))
+    g.output("y", g.param("W", (4, 4)) @ gc.tanh(x))
+    f, shared = gc.compile(g), np.ones((5, 4), np.float32)
+    weights = {"W": np.ones((4, 4), np.float32)}
+    for first in (0, 1, 2):
+        for call in (f, f.bind, lambda **given: gc.interpret(g, **given)):
+            with pytest.raises(ArgumentError, match="h is updated in place, but shares memory with x; copy one"):
+                call(x=shared[:3], h=shared[first : first + 3], **weights)
+    f(x=shared[:2], h=shared[2:4], **weights)
+    f(x=shared[::2], h=shared[:3], **weights)  # one that has gaps is copied
+
+
 @pytest.mark.parametrize("kind", ["list", "Fortran", "strided", "unaligned"])
 def test_bound_arrays_are_the_callers(kind: str) -> None:
     """A copy would never see what the caller writes."""

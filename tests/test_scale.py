@@ -6,6 +6,7 @@ is less than all of it, and a graph's size must not matter.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.checks.causality import components
+from graphc.codegen.parallel.wavefront_schedule import _owners
+from graphc.differentiation.jacobian import jacobian
 from graphc.ir import topological
 from graphc.pipeline.stages import stages
 from graphc.scheduling.schedule import DEEPEST
@@ -212,6 +216,22 @@ WORK = {
 }
 
 
+def cycles(count: int, length: int) -> gc.Graph:
+    """So many cycles of so many operations each, each cycle on the states of the one before."""
+    g = gc.Graph("cycles")
+    t = g.axis("t")
+    x = g.input("x", (4,), over=t)
+    for k in range(count):
+        h = g.state(f"h{k}", (4,), over=t)
+        y = h[t - 1] * 0.5 + x
+        for _ in range(length):
+            y = gc.tanh(y) * 2.0
+        h[t] = y
+        x = h
+    g.output("loss", gc.sum(gc.sum(x), over=t))
+    return g
+
+
 def _weighted(count: int) -> gc.Graph:
     g = gc.Graph("weighted")
     n = g.axis("n")
@@ -255,3 +275,32 @@ def test_four_times_the_graph_is_about_four_times_the_work(name: str) -> None:
     work(count)  # what is made once
     (small, few), (large, many) = work(count), work(4 * count)
     assert many / few < 1.6 * large / small
+
+
+def _jacobian(length: int) -> Callable[[], object]:
+    g = cycles(1, length)
+    (cycle,) = (part for part in components(g) if part.axis is not None)
+    return lambda: jacobian(g, cycle)
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [(_jacobian, 150), (lambda count: lambda: str(gc.explain(cycles(count, 1))), 10)],
+    ids=["jacobian", "explain"],
+)
+def test_four_times_the_cycle_or_the_cycles_are_about_four_times_the_work(
+    make: Callable[[int], Callable[[], object]], count: int
+) -> None:
+    _calls(make(count))  # what is made once
+    assert _calls(make(4 * count)) < 1.6 * 4 * _calls(make(count))
+
+
+def test_stages_are_shared_out_so_that_the_busiest_thread_has_the_least() -> None:
+    costs = [3.0, 1.0, 0.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0]
+    for threads in range(1, 12):
+        owners = _owners(costs, threads)
+        parts = [sum(c for c, owner in zip(costs, owners, strict=True) if owner == k) for k in range(threads)]
+        cuts = itertools.combinations_with_replacement(range(len(costs) + 1), threads - 1)
+        edges = ((0, *cut, len(costs)) for cut in cuts)
+        assert max(parts) == min(max(sum(costs[a:b]) for a, b in itertools.pairwise(e)) for e in edges)
+        assert list(owners) == sorted(owners)

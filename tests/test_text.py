@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from dataclasses import replace
 
 import hypothesis.strategies as st
@@ -482,3 +483,17 @@ def test_the_network_has_an_edge_for_every_operand(build):
     network = g.to_networkx()
     renamed = sum(network.nodes[name]["op"] == "state" for name in g.states)
     assert network.number_of_edges() == sum(len(node.inputs) for node in order) + renamed
+
+
+def test_a_shape_of_spaces_is_read_in_one_go():
+    """The pattern of a shape has one way to match a space: two took the square of their number."""
+    before = time.process_time()
+    with pytest.raises(ParseError, match="expected a declaration like"):
+        gc.parse(f"graph a float32\ninput x: float32[1{' ' * 100_000}!]")
+    assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize("given", [None, b"graph a float32", gc.Graph("a")], ids=lambda given: type(given).__name__)
+def test_what_is_no_text_is_refused(given):
+    with pytest.raises(ParseError, match=f"a text was expected, .* got {type(given).__name__}"):
+        gc.parse(given)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 
+from graphc.codegen.cpu.machine import machine_of
 from graphc.codegen.cpu.module import llvm_ir, shared_name
 from graphc.codegen.parallel.partition import Partition, partition
 from graphc.codegen.program import Program
 from graphc.codegen.target import Target
-from graphc.errors import UnsupportedError
 
 __all__ = ["Emitted", "Loaded", "emit", "load", "native"]
 
@@ -30,16 +30,20 @@ class Emitted:
     target: Target
     partition: Partition
 
+    def __repr__(self) -> str:
+        """Not the code, which would fill a screen."""
+        return f"<code for {' '.join(filter(None, (self.target.triple, self.target.cpu)))}>"
+
     @functools.cached_property
     def assembly(self) -> str:
         """The assembly, after LLVM's own passes."""
-        machine = _machine(self.target)
+        machine = machine_of(self.target)
         return str(machine.emit_assembly(self.module(machine)))
 
     @functools.cached_property
     def object(self) -> bytes:
         """A relocatable object file."""
-        machine = _machine(self.target)
+        machine = machine_of(self.target)
         return bytes(machine.emit_object(self.module(machine)))
 
     def module(self, machine: llvm.TargetMachine) -> llvm.ModuleRef:
@@ -82,7 +86,7 @@ def load(program: Program, target: Target | None = None) -> Loaded:
 def native(text: str, target: Target, *functions: str, optimized: bool = False) -> llvm.ResourceTracker:
     """LLVM IR as machine code in this process: the addresses of its `functions`, by name. They are valid as long as the
     result lives."""
-    machine = _machine(target)
+    machine = machine_of(target)
     module = _parse(text, machine)
     if optimized:
         _optimize(module, machine)
@@ -92,7 +96,7 @@ def native(text: str, target: Target, *functions: str, optimized: bool = False) 
 def _link(code: bytes, target: Target, *functions: str) -> llvm.ResourceTracker:
     # JITLink, not MCJIT: that one maps each section by itself, wherever the process has room, and code may come to lie
     # more than 2 GiB from the constants that it reads relative to itself.
-    linker = llvm.create_lljit_compiler(_machine(target), use_jit_link=True)
+    linker = llvm.create_lljit_compiler(machine_of(target), use_jit_link=True)
     library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
     for name in functions:
         library.export_symbol(name)
@@ -118,25 +122,3 @@ def _parse(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     module.data_layout = str(machine.target_data)
     module.verify()
     return module
-
-
-@functools.cache
-def _initialize(everything: bool) -> None:
-    if everything:
-        llvm.initialize_all_targets()
-        llvm.initialize_all_asmprinters()
-    else:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-
-
-def _machine(target: Target) -> llvm.TargetMachine:
-    native = target.architecture == Target.host().architecture
-    _initialize(everything=not native)
-    try:
-        found = llvm.Target.from_triple(target.triple)
-    except RuntimeError as error:
-        raise UnsupportedError(f"LLVM has no target {target.triple!r} ({error}); one is aarch64-linux-gnu") from None
-    return found.create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default"
-    )

@@ -32,6 +32,10 @@ class CudaCode:
     units: tuple[Unit, ...]
     module: Module
 
+    def __repr__(self) -> str:
+        """Not the code, which would fill a screen."""
+        return f"<code for {self.arch.name}: {self.program.name}>"
+
     @functools.cached_property
     def llvm_ir(self) -> str:
         """The LLVM IR of all functions, before LLVM's own passes."""

@@ -14,9 +14,11 @@ are shared out, is decided at the call (`graphc.codegen.parallel.work_sharing`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 
 from graphc.codegen.program import Buffer, Call, Const, Index, Kernel, Loop, Program, Ring, Scalar, kernels
 from graphc.codegen.uses import Touch, touches
@@ -79,7 +81,7 @@ def wavefronts(program: Program, grain: Grain) -> tuple[Wavefront, ...]:
                 break
             best, count = made, more
         if best is not None and len(best.stages) > 1:
-            found.append(best)
+            found.append(replace(best, ahead=search.ahead(best)))
         start, loops = loops[count - 1] + 1, loops[count:]
     return tuple(found)
 
@@ -94,43 +96,62 @@ class _Search:
         self.touched = [frozenset(touch.buffer for touch in found) for found in self.touches]
         self.stored = [frozenset(touch.buffer for touch in found if touch.store) for found in self.touches]
         self.distances = cache(self._distances)
+        self.sharing = self._sharing()
+
+    def _sharing(self) -> list[frozenset[int]]:
+        """For each statement those that store what it touches, or touch what it stores."""
+        touching, storing = defaultdict[str, set[int]](set), defaultdict[str, set[int]](set)
+        for found, names in ((touching, self.touched), (storing, self.stored)):
+            for position, own in enumerate(names):
+                for name in own:
+                    found[name].add(position)
+        return [
+            frozenset(chain.from_iterable((*(storing[b] for b in touched), *(touching[b] for b in stored))))
+            for touched, stored in zip(self.touched, self.stored, strict=True)
+        ]
 
     def with_loops(self, loops: tuple[int, ...], start: int) -> Wavefront | None:
-        """The wavefront of these loops, and of kernels after `start`; None if the loops cannot run beside each
-        other."""
+        """The wavefront of these loops, and of kernels after `start`, without what is `ahead`; None if the loops cannot
+        run beside each other."""
         extent = self._loop(loops[0]).extent
         if any(self._loop(p).extent != extent for p in loops):
             return None
-        stages: list[Stage] = []
+        stages: dict[int, Stage] = {}
         before: list[int] = []
-        after: list[int] = []
+        after: dict[int, None] = {}
         for position in range(start, loops[-1] + 1):
-            blocked = any(self.distances(earlier, position, extent) for earlier in after)
+            blocked = self._waits(position, after, extent)
             stage = None if blocked else self._stage(position, stages, loops, extent)
             if stage is not None:
-                stages.append(stage)
+                stages[position] = stage
             elif position in loops:
                 return None
-            elif blocked or any(self.distances(s.position, position, extent) for s in stages):
-                after.append(position)
+            elif blocked or self._waits(position, stages, extent):
+                after[position] = None
             elif stages:
                 before.append(position)
-        return Wavefront(extent, tuple(stages), tuple(before), tuple(after), self._ahead(stages, extent))
+        return Wavefront(extent, tuple(stages.values()), tuple(before), tuple(after), {})
+
+    def _waits(self, position: int, earlier: Container[int], extent: Scalar) -> bool:
+        """Whether a statement needs an earlier one, or the reverse."""
+        return any(p in earlier and self.distances(p, position, extent) for p in self.sharing[position])
 
     def _loop(self, position: int) -> Loop:
         loop = self.body[position]
         assert isinstance(loop, Loop)
         return loop
 
-    def _stage(self, position: int, stages: Sequence[Stage], loops: tuple[int, ...], extent: Scalar) -> Stage | None:
+    def _stage(
+        self, position: int, stages: Mapping[int, Stage], loops: tuple[int, ...], extent: Scalar
+    ) -> Stage | None:
         """The statement as a stage beside the earlier ones and the loops; None if it cannot be one."""
         walk = self._walk(position, extent)
         if walk is None:
             return None
         statement = self.body[position]
-        others = {s.position: s.descending for s in stages}
+        others = {p: stages[p].descending for p in self.sharing[position] if p in stages}
         if isinstance(statement, Kernel):
-            others |= {p: self._loop(p).reverse for p in loops if p > position}
+            others |= {p: self._loop(p).reverse for p in self.sharing[position].intersection(loops) if p > position}
         meets = {p: self.distances(min(p, position), max(p, position), extent) for p in others}
         directions = {others[p] for p, found in meets.items() if found}
         if isinstance(statement, Loop):
@@ -184,11 +205,14 @@ class _Search:
                 return needed - made
         return None
 
-    def _ahead(self, stages: Sequence[Stage], extent: Scalar) -> dict[tuple[int, int], int]:
+    def ahead(self, wave: Wavefront) -> dict[tuple[int, int], int]:
+        """By how many steps each stage must be ahead of each that needs it."""
         result = {}
-        for k, later in enumerate(stages):
-            for j, earlier in enumerate(stages[:k]):
-                found = [d for d in self.distances(earlier.position, later.position, extent) if d is not None]
+        places = {stage.position: k for k, stage in enumerate(wave.stages)}
+        for k, later in enumerate(wave.stages):
+            for j in sorted(places[p] for p in self.sharing[later.position] if places.get(p, k) < k):
+                distances = self.distances(wave.stages[j].position, later.position, wave.extent)
+                found = [d for d in distances if d is not None]
                 if found:
                     result[j, k] = max(-d for d in found) if later.descending else max(found)
         return result

@@ -8,6 +8,8 @@ read in every block; short ones let the last stage begin early.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,13 +52,12 @@ def in_blocks(
 ) -> Rounds:
     """The rounds in blocks of so many steps."""
     owners = _owners(costs, threads)
+    earlier: list[list[tuple[int, int]]] = [[] for _ in wave.stages]
+    for (j, later), ahead in wave.ahead.items():
+        earlier[later].append((j, ahead))
     lags: list[int] = []
-    for k in range(len(wave.stages)):
-        waits = [
-            lags[j] + (owners[j] != owners[k]) - (-max(0, ahead) // block)
-            for (j, later), ahead in wave.ahead.items()
-            if later == k
-        ]
+    for k, awaited in enumerate(earlier):
+        waits = [lags[j] + (owners[j] != owners[k]) - (-max(0, ahead) // block) for j, ahead in awaited]
         lags.append(max(waits, default=0))
     blocks = -(-extent // block)
     count = blocks + max(lags)
@@ -74,14 +75,21 @@ def whole(wave: Wavefront, extent: int) -> Rounds:
 
 def _owners(costs: Sequence[float], threads: int) -> tuple[int, ...]:
     """Cut a chain of stages into parts, one for each thread, so that the busiest thread has the least to do."""
-    ends = range(len(costs) + 1)
-    best = [(sum(costs[:end]), (0,) * end) for end in ends]  # for the first stages, on one thread
-    for thread in range(1, threads):
-        best = [
-            min(
-                (max(best[cut][0], sum(costs[cut:end])), best[cut][1] + (thread,) * (end - cut))
-                for cut in range(end + 1)
-            )
-            for end in ends
-        ]
-    return best[-1][1]
+    sums = [0.0, *itertools.accumulate(costs)]
+    busiest, cuts = sums, []  # of the first stages, on one thread; where the last thread's part begins
+    for _ in range(1, threads):
+        begins = [_last_part(busiest, sums, end) for end in range(len(sums))]
+        busiest = [max(busiest[begin], sums[end] - sums[begin]) for end, begin in enumerate(begins)]
+        cuts.append(begins)
+    owners: list[int] = []
+    for thread, begins in reversed(list(enumerate(cuts, start=1))):
+        owners = [thread] * (len(costs) - len(owners) - begins[len(costs) - len(owners)]) + owners
+    return (*[0] * (len(costs) - len(owners)), *owners)
+
+
+def _last_part(busiest: Sequence[float], sums: Sequence[float], end: int) -> int:
+    """Where the last thread's part of the first `end` stages begins. Where that is later, the part is smaller, and the
+    busiest of the threads before has more to do."""
+    meet = bisect.bisect_left(range(end), True, key=lambda k: busiest[k] >= sums[end] - sums[k])
+    least = min(max(busiest[k], sums[end] - sums[k]) for k in (max(0, meet - 1), meet))
+    return bisect.bisect_right(busiest, least, 0, end + 1) - 1

@@ -78,11 +78,16 @@ def _order(declared: Mapping[str, Node], *names: str) -> str:
 def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
     """The lengths of all axes, given those that the graph leaves open."""
     wanted = [name for name, axis in graph.axes.items() if axis.is_open]
-    if set(lengths) != set(wanted) or any(length < 0 for length in lengths.values()):
+    if not isinstance(lengths, Mapping):
+        raise AxisError(f"lengths are given by the names of axes, {{'t': 1, …}}, not as {lengths!r}")
+    if set(lengths) != set(wanted) or not all(is_whole(n) and 0 <= n <= LONGEST for n in lengths.values()):
         expected = ", ".join(f"{name}=…" for name in wanted) or "no axis"
         given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
-        raise AxisError(f"a call of graph {graph.name!r} needs a length of at least 0 for: {expected}; given: {given}")
-    return {n: a.length if isinstance(a.length, int) else lengths[a.root.name] for n, a in graph.axes.items()}
+        raise AxisError(
+            f"a call of graph {graph.name!r} needs a length of at least 0 for: {expected}; given: {given}"
+            + (f"; at most {LONGEST}" if any(is_whole(n) and n > LONGEST for n in lengths.values()) else "")
+        )
+    return {n: a.length if isinstance(a.length, int) else int(lengths[a.root.name]) for n, a in graph.axes.items()}
 
 
 def check_bound(declared: Mapping[str, Node], given: Mapping[str, Any]) -> None:
@@ -97,9 +102,11 @@ def check_bound(declared: Mapping[str, Node], given: Mapping[str, Any]) -> None:
             )
 
 
-def check_updated(updates: Mapping[str, Node], given: Mapping[str, Any]) -> None:
+def check_updated(
+    updates: Mapping[str, Node], given: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Check the host's arrays that a call changes: arrays, not what would be copied to one, each with memory of its
-    own."""
+    own. `arrays` are all that the call reads; one that does not lie in one piece is copied before."""
     spans = []
     for name, node in updates.items():
         array = given[name]
@@ -111,7 +118,8 @@ def check_updated(updates: Mapping[str, Node], given: Mapping[str, Any]) -> None
                 f"make one and keep it: {name} = np.array({name}{kind}, order='C')"
             )
         spans.append((array.ctypes.data, array.nbytes, name))
-    check_apart(spans)
+    read = ((name, array) for name, array in (arrays or {}).items() if updates and name not in updates)
+    check_apart(spans, [(a.ctypes.data, a.nbytes, name) for name, a in read if a.flags.c_contiguous])
 
 
 def check_apart(updated: Sequence[Span], read: Sequence[Span] = ()) -> None:
@@ -152,6 +160,8 @@ def _names_message(graph: Graph, missing: list[str], extra: list[str], declared:
 
 
 def _as_array(name: str, node: Node, given: Any) -> np.ndarray:
+    if isinstance(given, np.ndarray) and type(given) is not np.ndarray and isinstance(given, np.ma.MaskedArray):
+        raise ArgumentError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(0)")
     if isinstance(given, np.ndarray | np.generic):
         array = np.asarray(given)
         if node.dtype == "int32" and array.dtype.kind in "iu" and array.dtype != np.int32:

@@ -72,8 +72,11 @@ def _fail(message: str) -> NoReturn:
 
 def _is_users(location: Location | None) -> bool:
     """Whether a mistake was made on a line of the user's: one in the arguments shows where they are handled."""
-    installed = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return location is not None and not any(Path(location.file).is_relative_to(folder) for folder in installed)
+    if location is None:
+        return False
+    file, libraries = Path(location.file), [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
+    return not installed and not any(file.is_relative_to(folder) for folder in libraries)
 
 
 class GradCommand(TyperCommand):

@@ -24,7 +24,7 @@ from graphc.codegen.program import Program
 from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.compiling.cuda_compile import CompiledCuda
-from graphc.errors import GraphError, no_copy
+from graphc.errors import GraphError, listed, no_copy
 from graphc.integers import is_whole
 from graphc.language.graph import Graph
 from graphc.language.habits import by_known_names
@@ -58,6 +58,11 @@ class Compiled:
         self._chunked = () if limit is None else in_chunks(made)
         self._emitted = load(self._chunked[0].program if self._chunked else made.program).emitted
         self._runner = Runner(made.graph, made.lowered, self._code, index_checks(made.graph), threads)
+
+    def __repr__(self) -> str:
+        graph = self.stages.graph
+        taken = [name for name in (*graph.inputs, *graph.params) if name not in self.fixed]
+        return f"<compiled {graph.name}: {listed(taken)} → {listed(graph.outputs)}>"
 
     def _code(self, lengths: Mapping[str, int]) -> Code:
         if self.limit is None:

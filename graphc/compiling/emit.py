@@ -7,9 +7,10 @@ from typing import Literal, overload
 
 from graphc.codegen.cpu.jit import Emitted
 from graphc.codegen.cpu.jit import emit as emit_program
+from graphc.codegen.cpu.machine import target_named
 from graphc.codegen.cuda.isa.arch import DEFAULT_ARCH, arch_named
 from graphc.codegen.cuda.ptx import CudaCode
-from graphc.codegen.target import Precision, Target
+from graphc.codegen.target import Precision
 from graphc.differentiation.grad import grad
 from graphc.errors import GraphError
 from graphc.language.graph import Graph
@@ -44,8 +45,9 @@ def emit(
     """Make code without loading or running it, for any machine: `.llvm_ir`, `.assembly`, `.object`; for "cuda", `.ptx`.
 
     `triple` ("aarch64-linux-gnu"), `arch` (the processor: "skylake-avx512") and `features` ("+avx2,+fma") are LLVM's
-    names; without a triple, code is made for this machine. For "cuda" `arch` is a compute capability, "sm_80" to
-    "sm_120", and "sm_90" if none is named. `precision` is as in `gc.compile`.
+    names; without any of them, code is made for this machine, without a triple for another of its kind. For "cuda"
+    `arch` is a compute capability, "sm_80" to "sm_120", and "sm_90" if none is named; `precision` is as in
+    `gc.compile`. Raises `ArgumentError` for names that LLVM does not know.
     """
     check_options(
         target,
@@ -55,8 +57,7 @@ def emit(
     )
     if target == "cuda":
         return cuda_code(stages(graph).planned, arch_named(arch or DEFAULT_ARCH), precision)
-    machine = Target.host() if triple is None else Target(triple=triple, cpu=arch, features=features)
-    return emit_program(stages(graph, precision).program, machine)
+    return emit_program(stages(graph, precision).program, target_named(triple, arch, features))
 
 
 STAGES: dict[str, Callable[[Graph], str]] = {

@@ -17,6 +17,7 @@ from graphc.checkpoint import write_whole
 from graphc.checks.arguments import call_lengths
 from graphc.codegen.cpu.c_function import ALIGNMENT, built_in, c_function, fields
 from graphc.codegen.cpu.jit import Emitted
+from graphc.codegen.cpu.machine import pointer_bits, target_named
 from graphc.codegen.lengths import buffer_shape
 from graphc.codegen.memory.arena import arena, buffer_bytes
 from graphc.codegen.parallel.partition import partition
@@ -38,6 +39,7 @@ _TYPES = {
     "bfloat16": "uint16_t",
 }
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RESERVED = re.compile(r"_[A-Z_]|u?int\d+_t$")
 _KEYWORDS = frozenset(  # of C, to C23, and of C++, to C++23: the header serves both
     {"auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern"}
     | {"float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed"}
@@ -65,6 +67,10 @@ class Exported:
     workspace: int
     constants: int
     emitted: Emitted
+
+    def __repr__(self) -> str:
+        """Not the code, which would fill a screen."""
+        return f"<C function {self.name}: {self.constants} bytes of constants, {self.workspace} of workspace>"
 
     @property
     def object(self) -> bytes:
@@ -103,17 +109,18 @@ def export(
 
     `lengths` of the axes that the graph leaves open are fixed. `params` are built in; those that are not given are the
     caller's arrays, like inputs, outputs, and what a call updates. `name` is the function's, the graph's if none is
-    given. `triple`, `arch` and `features` name the processor as in `gc.emit`; without a triple, it is this one.
+    given. `triple`, `arch` and `features` name the processor as in `gc.emit`; without them, it is this one.
     `precision` is as in `gc.compile`: with "bf16", params that are built in take half of the bytes. Lengths
     and indices that a call reads are not checked: an index that is not there counts as the nearest that is.
 
     Raises `AxisError` unless the length of every open axis is given, and `ArgumentError` for params that do not fit the
-    graph or a name that is none in C.
+    graph, a name that is none in C, a processor that LLVM does not know, or arrays that it cannot address.
     """
     check_graph(graph)
     name = name or graph.name
-    if not _IDENTIFIER.fullmatch(name) or name in _KEYWORDS:
+    if not _is_free(name) or name == "main":
         raise ArgumentError(f"{name!r} is no name of a C function; give another: export(graph, ..., name='model')")
+    target = target_named(triple, arch, features)
     known = call_lengths(graph, lengths or {})
     made = compile(graph, threads=1, precision=precision)
     if params:
@@ -122,11 +129,21 @@ def export(
     verify(program)
     constants = {**made.stages.lowered.constants, **made.fixed}
     placed = arena(program, {})
-    target = Target.host() if triple is None else Target(triple, arch, features)
+    workspace = -(-placed.size // ALIGNMENT) * ALIGNMENT  # as `aligned_alloc` asks for it
+    _check_addresses(workspace + sum(buffer_bytes(b, {}) for b in program.buffers if b.kind != "temp"), target)
     emitted = Emitted(c_function(program, constants, placed.offsets, name, target), target, partition(program, target))
     used = sum(buffer_bytes(b, {}) for b in built_in(program, constants))
-    header = "\n".join(_header(graph, made, program, fields(program, constants), known, name, placed.size, target))
-    return Exported(name, header, placed.size, used, emitted)
+    header = "\n".join(_header(graph, made, program, fields(program, constants), known, name, workspace, target))
+    return Exported(name, header, workspace, used, emitted)
+
+
+def _check_addresses(needed: int, target: Target) -> None:
+    bits = pointer_bits(target)
+    if needed >= 2 ** (bits - 1):
+        raise ArgumentError(
+            f"the arrays of a call take {needed / 2**30:.1f} GiB, more than a program for {target.triple} can hold, "
+            f"whose addresses have {bits} bits"
+        )
 
 
 def _header(
@@ -150,7 +167,7 @@ def _header(
         yield f"#define {name.upper()}_WORKSPACE {workspace}"
         yield ""
     yield f"struct {name}_arrays {{"
-    taken = {_BLOCK}
+    taken = {_BLOCK, guard, f"{name.upper()}_WORKSPACE"}
     for buffer in given:
         yield f"    {_field(graph, made, buffer, taken)}"
     if workspace:
@@ -171,10 +188,16 @@ def _field(graph: Graph, made: Compiled, buffer: Buffer, taken: set[str]) -> str
     return f"{const}{_TYPES[buffer.dtype]} *{_identifier(names[0], taken)}; /* {note} */"
 
 
+def _is_free(name: str) -> bool:
+    """Whether C leaves a name to its users: some that begin with underscores are its own, and types that
+    the header names."""
+    return bool(_IDENTIFIER.fullmatch(name)) and name not in _KEYWORDS and not _RESERVED.match(name)
+
+
 def _identifier(name: str, taken: set[str]) -> str:
     """A name in C for a name of the user's. It is not taken, and is from now on."""
     plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    wanted = plain if _IDENTIFIER.fullmatch(plain) and plain not in _KEYWORDS else f"_{plain}"
+    wanted = plain if _is_free(plain) else f"x{plain}" if plain.startswith("_") else f"_{plain}"
     while wanted in taken:
         wanted += "_"
     taken.add(wanted)

@@ -12,7 +12,7 @@ mention, so that no list of linear ops is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc.checks.causality import Component, Delay, edges_of
-from graphc.ir import FLOATS, Axis, Node, size, topological
+from graphc.ir import FLOATS, Axis, Node, dependencies, size, topological
 from graphc.language.graph import Graph
 from graphc.ops.contraction import CONTRACT, summed_letters
 from graphc.ops.elementwise import ELEMENTWISE
@@ -187,8 +187,18 @@ def _is_affine(node: Node, found: Mapping[Node, _Dependences]) -> bool:
     adjoint = leaf(COTANGENT, "adjoint", node.axes, node.shape, node.dtype)
     contributions = node.op.gradient(node, adjoint)
     slopes = [c for i, c in zip(node.inputs, contributions, strict=True) if i in moving]
-    return all(slope is not None and not _mentions(slope, {node, *moving}) for slope in slopes)
+    return all(slope is not None and not _mentions(slope, {node, *moving}, node.inputs) for slope in slopes)
 
 
-def _mentions(value: Node, wanted: Iterable[Node]) -> bool:
-    return not set(wanted).isdisjoint(topological([value]))
+def _mentions(value: Node, wanted: Collection[Node], ends: Collection[Node]) -> bool:
+    """Whether a value is made of any of these nodes. What `ends` are made of is not looked at."""
+    seen = set(ends) - set(wanted)
+    pending = [value]
+    while pending:
+        node = pending.pop()
+        if node in wanted:
+            return True
+        if node not in seen:
+            seen.add(node)
+            pending += dependencies(node)
+    return False

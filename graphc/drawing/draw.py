@@ -26,6 +26,10 @@ class Drawing:
         """The drawing as an SVG element."""
         return layout.svg(self.dot, self.engine)
 
+    def __repr__(self) -> str:
+        """Not the text, which would fill a screen."""
+        return f"<drawing: {self.dot.count(' -> ')} edges; .svg, .dot, .save(path)>"
+
     def _repr_svg_(self) -> str:
         return self.svg
 

@@ -18,7 +18,7 @@ from graphc.ops.leaves import CONST, INPUT, PARAM, STATE, leaf
 
 MAX_TEXT = 1 << 27  # characters
 _NAME = r"[^\W\d]\w*"
-_SHAPE = r" *(?:\d{1,10} *(?:, *\d{1,10} *)*,? *)?"
+_SHAPE = r" *(?:\d{1,10} *(?:, *\d{1,10} *)*(?:, *)?)?"
 _TYPE = rf"(?P<dtype>\w+)\[(?P<shape>{_SHAPE})\](?: over (?P<over>{_NAME}(?:, *{_NAME})*))?"
 _DECLARATION = re.compile(rf"(?P<keyword>axis|input|param|state|initial|output|update)\s+(?P<name>{_NAME})(?P<rest>.*)")
 _EQUATION = re.compile(rf"(?P<name>{_NAME})(?:\s*\[(?P<axes>[^\]=]*)\])?\s*=(?!=)(?P<rest>.*)")
@@ -32,6 +32,8 @@ _HEADER = re.compile(rf"graph\s+(?P<name>{_NAME})\s+(?P<dtype>\w+)")
 
 def parse(text: str) -> Graph:
     """The graph that a text describes. A `ParseError` names the line, what was found and what was expected."""
+    if not isinstance(text, str):
+        raise ParseError(f"a text was expected, such as str(graph) or a file's read_text(), got {type(text).__name__}")
     if len(text) > MAX_TEXT:
         raise ParseError(f"a text of {len(text)} characters; the largest that is read has {MAX_TEXT}")
     parser: _Parser | None = None

@@ -13,6 +13,7 @@ from typing import Literal, overload
 import numpy as np
 
 from graphc.checks.causality import Component, components, resolve
+from graphc.codegen.cpu.machine import target_named
 from graphc.codegen.cuda.isa.arch import DEFAULT_ARCH, Arch, arch_named
 from graphc.codegen.lengths import evaluate
 from graphc.codegen.memory.arena import buffer_bytes
@@ -94,8 +95,8 @@ def explain(
     )
     if target == "cuda":
         return _on_a_gpu(stages(graph), arch_named(arch or DEFAULT_ARCH), lengths or {}, memory, precision)
-    machine = Target.host() if triple is None else Target(triple, arch, features)
-    core = this_core() if triple is None else TYPICAL
+    machine = target_named(triple, arch, features)
+    core = this_core() if machine is Target.host() else TYPICAL
     return _Explainer(stages(graph, precision), machine, core, lengths or {}).explanation()
 
 
@@ -123,8 +124,16 @@ class _Explainer:
         self.partition = partition(made.program, target)
         self.carriers = lookahead(self.graph).carriers
         self.walked = [part for part in components(made.scheduled.graph) if part.axis is not None]
-        places = made.scheduled.graph.locations
-        self.summary = loop_summary(self.program, {b: places[n] for n, b in made.lowered.names.items() if n in places})
+        lines = made.scheduled.graph.locations
+        self.summary = loop_summary(self.program, {b: lines[n] for n, b in made.lowered.names.items() if n in lines})
+        self.loops = {part: self._loop(part) for part in self.cycles}
+        places = {id(statement): k for k, statement in enumerate(self.program.body)}
+        self.positions = {part: places[id(loop)] for part, loop in self.loops.items()}
+        estimator = Estimator(made.program, self.partition, self.sizes, self.core)
+        chosen = shares(made.program, self.partition, self.sizes, THREADS, self.core).waves
+        waves = zip(self.partition.wavefronts, chosen, strict=True)
+        self.waves = [(wave, way or estimator.in_rounds(wave, THREADS), way is not None) for wave, way in waves]
+        self.apart = [cycles for _, cycles in estimator.picks(THREADS)]  # of each statement, one after another
 
     def explanation(self) -> Explanation:
         structures = {part: jacobian(self.graph, part) for part in self.cycles}
@@ -136,7 +145,7 @@ class _Explainer:
         return Explanation(self.made.graph.name, self.sizes, tuple(found))
 
     def _cycle(self, part: Component, facts: Facts, read: Sequence[Feed]) -> CycleExplanation:
-        loop, structure = self._loop(part), facts.jacobian
+        loop, structure = self.loops[part], facts.jacobian
         return CycleExplanation(
             states=tuple(s["name"] for s in structure.states),
             axes=tuple((axis.name, reverse) for axis, reverse in _walks(part)),
@@ -147,7 +156,7 @@ class _Explainer:
             inside=tuple(map(self.summary.work, kernels(loop.body))),
             after=tuple(map(self.summary.work, self.summary.after(loop))),
             memory=tuple(self.summary.memory(loop)),
-            schedules=alternatives(facts, self._concurrent(loop), read),
+            schedules=alternatives(facts, self._concurrent(part), read),
         )
 
     def _loop(self, part: Component) -> Loop:
@@ -173,7 +182,7 @@ class _Explainer:
                 yield self.graph.locations[node]
 
     def _facts(self, part: Component, structure: Jacobian) -> Facts:
-        loop = self._loop(part)
+        loop = self.loops[part]
         steps = max(1, evaluate(loop.extent, self.sizes))
         bytes_each = [np.dtype(s.dtype).itemsize for s in structure.states]
         points = [self._points(s, loop) for s in structure.states]
@@ -203,26 +212,17 @@ class _Explainer:
             return sum(self.partition.costs[statement.name].cycles(self.sizes, self.core))
         return evaluate(statement.extent, self.sizes) * sum(self._cycles(s) for s in statement.body)
 
-    def _concurrent(self, loop: Loop) -> Concurrent | None:
-        """The wavefront that a loop is a stage of, on two threads."""
-        position = self.program.body.index(loop)
-        program, sizes = self.made.program, self.sizes  # of which every statement has its place
-        for number, wave in enumerate(self.partition.wavefronts):
+    def _concurrent(self, part: Component) -> Concurrent | None:
+        """The wavefront that a cycle's loop is a stage of, on two threads."""
+        position = self.positions[part]
+        for wave, way, chosen in self.waves:
             stage = next((k for k, s in enumerate(wave.stages) if s.position == position), None)
-            if stage is None:
-                continue
-            made = shares(program, self.partition, sizes, THREADS, self.core).waves[number]
-            estimator = Estimator(program, self.partition, sizes, self.core)
-            way, picked = made or estimator.in_rounds(wave, THREADS), estimator.picks(THREADS)
-            apart = sum(picked[s.position][1] for s in wave.stages)
-            others = {s.position for s in wave.stages} - {position}
-            names = tuple(n for part in self.cycles if self._position(part) in others for n in sorted(part.states))
-            if way is not None:
-                return Concurrent(names, way.block, way.lags[stage], way.cycles, apart, made is not None)
+            if stage is not None and way is not None:
+                others = {s.position for s in wave.stages} - {position}
+                names = tuple(n for p in self.cycles if self.positions[p] in others for n in sorted(p.states))
+                apart = sum(self.apart[s.position] for s in wave.stages)
+                return Concurrent(names, way.block, way.lags[stage], way.cycles, apart, chosen)
         return None
-
-    def _position(self, part: Component) -> int:
-        return self.program.body.index(self._loop(part))
 
     def _moved(self, loop: Loop) -> float:
         """Bytes of the values that the loop walks through once, from its first step to its last."""

@@ -145,7 +145,7 @@ class Runner:
     def _sound(self, given: Mapping[str, Any]) -> tuple[Arguments, Layout]:
         """The checked arrays of a call, and their layout."""
         arguments, layout = self._checked(given)
-        check_updated(self.graph.updates, given)
+        check_updated(self.graph.updates, given, arguments.arrays)
         check_indices(self.checks, arguments)
         return arguments, layout
 
@@ -174,7 +174,7 @@ class Runner:
         parts = []
         for name, dtype in self._dtypes.items():
             array = given.get(name)
-            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            if type(array) is not np.ndarray or array.dtype != dtype:
                 return None
             parts.append(array.shape)
         extra = tuple((n, type(v), v) for n, v in given.items() if n not in self._declared)

@@ -1,0 +1,87 @@
+"""LLVM's machine for a target, and the target that a user names.
+
+LLVM says what it does not know of a processor on standard error, makes code for another, and may end the process over
+it. So a name of the user's is tried first.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Callable
+
+import llvmlite.binding as llvm
+
+from graphc.codegen.target import Target
+from graphc.errors import ArgumentError, UnsupportedError
+
+__all__ = ["machine_of", "pointer_bits", "target_named"]
+
+
+def machine_of(target: Target) -> llvm.TargetMachine:
+    """LLVM's machine for a target."""
+    native = target.architecture == Target.host().architecture
+    _initialize(everything=not native)
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default"
+    )
+
+
+def target_named(triple: str | None, arch: str = "", features: str = "") -> Target:
+    """The target of these names; without any, this machine. Raises `ArgumentError` for names that LLVM does not know,
+    `UnsupportedError` for a processor whose order of bytes is another."""
+    if triple is None and not arch and not features:
+        return Target.host()
+    target = Target(Target.host().triple if triple is None else triple, arch, features)
+    _check(target)
+    return target
+
+
+def pointer_bits(target: Target) -> int:
+    """How many bits an address has."""
+    return 32 if "-p:32:32" in str(machine_of(target).target_data) else 64
+
+
+@functools.cache
+def _check(target: Target) -> None:
+    wrong = [feature for feature in target.features.split(",") if feature and feature[0] not in "+-"]
+    if wrong:
+        raise ArgumentError(f"features={target.features!r} has no sign before {wrong[0]!r}; write '+{wrong[0]}'")
+    _initialize(everything=True)
+    try:
+        llvm.Target.from_triple(target.triple)
+    except RuntimeError as error:
+        example = "a triple of LLVM's, such as 'aarch64-linux-gnu' or 'thumbv7em-none-eabihf', was expected"
+        raise ArgumentError(f"no code can be made for triple={target.triple!r}: {error}; {example}") from None
+    unknown = _said(lambda: machine_of(target)).partition(" (ignoring")[0]
+    if unknown:
+        raise ArgumentError(
+            f"{unknown}, {target.triple}; arch= and features= take the names that `llc -mtriple=… -mcpu=help` lists"
+        )
+    if str(machine_of(target).target_data).startswith("E"):
+        raise UnsupportedError(f"{target.triple} keeps numbers with the high byte first; code has the low byte first")
+
+
+def _said(make: Callable[[], object]) -> str:
+    """What LLVM writes to standard error meanwhile."""
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            make()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        file.seek(0)
+        return file.read().decode(errors="replace")
+
+
+@functools.cache
+def _initialize(everything: bool) -> None:
+    if everything:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    else:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
