@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc as garbage
+import os
 import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -71,7 +72,9 @@ class Driver:
         return call
 
     def names(self) -> list[str]:
-        return [call[0] for call in self.called if call[0] != "cuCtxSetCurrent"]
+        """The functions that were called, without those about the context."""
+        about = {"cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent"}
+        return [call[0] for call in self.called if call[0] not in about]
 
 
 def in_turn() -> list[tuple[int, ...]]:
@@ -115,6 +118,17 @@ def test_too_little_memory() -> None:
     device = NvidiaDevice(Driver(cuMemAllocAsync=Failure(2)), 0)
     with pytest.raises(MemoryError, match="GiB free of"):
         device.allocate(101, OWN)
+
+
+def test_a_forked_process_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    device = NvidiaDevice(driver, 0)
+    driver.results["cuCtxGetCurrent"] = Failure(3)
+    with pytest.raises(UnsupportedError, match="failed with error 3"):
+        device.synchronize()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(UnsupportedError, match=r"was forked from .*'spawn'"):
+        device.synchronize()
 
 
 def test_a_missing_package_and_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
