@@ -386,6 +386,26 @@ def test_dlpack_goes_both_ways() -> None:
     assert foreign("x", np.ones(3), device.stream) is None
 
 
+def test_a_capsule_is_no_copy() -> None:
+    """What would be one is refused, as DLPack says, instead of sharing memory unasked."""
+    array = DeviceArray.copy_of(np.ones(3, np.float32), EmulatedDevice())
+    for asked in ({"copy": True}, {"dl_device": (1, 0)}):
+        with pytest.raises(BufferError, match=r"\.numpy\(\) copies"):
+            array.__dlpack__(**asked)  # type: ignore[arg-type]
+    assert array.__dlpack__(copy=False, dl_device=(2, 0), max_version=(1, 0))
+
+
+@pytest.mark.parametrize("strides", [(12, 4), (4, 4), None])
+def test_an_empty_array_may_have_any_strides(strides: tuple[int, ...] | None) -> None:
+    device = EmulatedDevice()
+    theirs = Theirs(np.ones((0, 3), np.float32), device, strides)
+    found = foreign("x", theirs, device.stream)
+    assert found is not None
+    assert found.bytes == 0
+    theirs.__cuda_array_interface__["shape"] = (3, 0)
+    assert foreign("x", theirs, device.stream) is not None
+
+
 def test_an_array_on_another_gpu() -> None:
     device = EmulatedDevice()
     theirs = Theirs(np.ones((2, 3), np.float32), device)
@@ -398,6 +418,7 @@ def test_an_array_on_another_gpu() -> None:
     ("array", "strides", "message"),
     [
         (np.ones((2, 3), np.float32), (4, 8), "contiguous"),
+        (np.ones((2, 3), np.float32), (15, 5), "contiguous"),  # a field of packed records
         (np.ones((2, 3), np.float64), None, "float64, expected float32"),
         (np.ones((2, 4), np.float32), None, r"shape \(2, 4\)"),
     ],
