@@ -259,6 +259,8 @@ def test_a_cluster_has_a_last_barrier_before_it_ends(cell: str) -> None:
         ("cluster", "barrier.cluster.arrive.aligned", "barrier.cluster.arrive.relaxed.aligned"),
         ("cluster", "try_wait.parity.acquire", "try_wait.parity.relaxed"),
         ("words", "st.relaxed.gpu.global.b128", "st.global.b128"),
+        ("words", "st.relaxed.gpu.global.b128", "st.relaxed.cta.global.b128"),
+        ("words", "ld.relaxed.gpu.global.b128", "ld.relaxed.cta.global.b128"),
     ],
 )
 def test_a_weaker_exchange_is_found(kind: str, right: str, wrong: str) -> None:
