@@ -72,9 +72,13 @@ class Driver:
         return call
 
     def names(self) -> list[str]:
-        """The functions that were called, without those about the context."""
+        """The names of `calls`."""
+        return [call[0] for call in self.calls()]
+
+    def calls(self) -> list[tuple[Any, ...]]:
+        """What was called, without the functions about the current context."""
         about = {"cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent"}
-        return [call[0] for call in self.called if call[0] not in about]
+        return [call for call in self.called if call[0] not in about]
 
 
 def in_turn() -> list[tuple[int, ...]]:
