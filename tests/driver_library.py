@@ -167,7 +167,7 @@ class DriverLibrary:
         self.memory = ptx.Memory()
         self.free = self.total = memory
         self.sizes: dict[int, int] = {}
-        self.current: int | None = None
+        self.contexts: list[int] = []  # the last is current
         self.handles: dict[int, Any] = {}
         self.launched: list[tuple[str, int, bool, int]] = []  # kernel, CTAs of a cluster, cooperative, stream
         self.pinned: set[int] = set()  # addresses of the host's memory
@@ -221,7 +221,7 @@ class DriverLibrary:
         return found
 
     def _in_context(self) -> None:
-        if self.current != CONTEXT:
+        if self.contexts[-1:] != [CONTEXT]:
             raise Refused(INVALID_CONTEXT)
 
     def _queue(self, stream: int | None, work: Callable[[], None]) -> None:
@@ -263,8 +263,14 @@ class DriverLibrary:
     def cuDevicePrimaryCtxRetain(self, context: POINTER(c_void_p), device: c_int) -> None:
         context[0] = CONTEXT
 
-    def cuCtxSetCurrent(self, context: c_void_p) -> None:
-        self.current = context
+    def cuCtxGetCurrent(self, context: POINTER(c_void_p)) -> None:
+        context[0] = self.contexts[-1] if self.contexts else None
+
+    def cuCtxPushCurrent(self, context: c_void_p) -> None:
+        self.contexts.append(context)
+
+    def cuCtxPopCurrent(self, context: POINTER(c_void_p)) -> None:
+        context[0] = self.contexts.pop()
 
     def cuCtxSynchronize(self) -> None:
         self._in_context()

@@ -20,7 +20,7 @@ from graphc.codegen.cuda.driver.driver import NvidiaDevice, nvidia_device
 from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.runtime.results import DeviceResults
 from tests.cuda_emulated import Arrays, arrays_of, recurrent, ways
-from tests.driver_library import DriverLibrary
+from tests.driver_library import CONTEXT, DriverLibrary
 
 
 def close(found: object, expected: object) -> None:
@@ -89,17 +89,34 @@ def arrays_there(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
 
 
 def bound_calls(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
-    """From the third on a bound call says five things to the driver: the context, the graph, the event behind it."""
+    """In the device's context, from the third on, a bound call says five things to the driver: which context is
+    current, the graph, the event behind it."""
     f = gc.compile(g, target="cuda")
     stream, expected = driver.new_stream(), gc.compile(g)(**arrays)
     call = f.bind(**f.upload(arrays))
     for _ in range(3):
         driver.called.clear()
         call(stream=stream)
-    said = [name for name in driver.called if name != "cuCtxSetCurrent"]
+    said = [name for name in driver.called if name != "cuCtxGetCurrent"]
     assert said == ["cuGraphLaunch", "cuEventCreate", "cuEventRecord", "cuEventDestroy"]
     close(call.results, expected)
     close(f.bind(**arrays)(), expected)
+
+
+def contexts_of_others(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
+    """What is current in a thread stays so: PyTorch's, for another GPU; none, in a new thread."""
+    expected = gc.compile(g)(**arrays)
+    for context in ([], [5], [5, CONTEXT], [CONTEXT, 5]):
+        driver.contexts = list(context)
+        f = gc.compile(g, target="cuda")
+        close(f(**arrays), expected)
+        close(f(**f.upload(arrays)), expected)
+        with pytest.raises(MemoryError):
+            nvidia_device().allocate(driver.free + 1, nvidia_device().stream)
+        f = None
+        garbage.collect()
+        assert driver.contexts == context
+    driver.contexts = [CONTEXT]
 
 
 def profiles(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
@@ -182,6 +199,7 @@ def main(folder: str) -> None:
         groupings,
         few_sms_side_by_side,
         arrays_there,
+        contexts_of_others,
         bound_calls,
         profiles,
         limited_memory,

@@ -27,4 +27,4 @@ def test_a_session_with_the_bindings(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.driver_session", str(tmp_path)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.count("as on the CPU") == 11
+    assert found.stdout.count("as on the CPU") == 12

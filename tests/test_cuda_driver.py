@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc as garbage
+import os
 import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -71,7 +72,13 @@ class Driver:
         return call
 
     def names(self) -> list[str]:
-        return [call[0] for call in self.called if call[0] != "cuCtxSetCurrent"]
+        """The names of `calls`."""
+        return [call[0] for call in self.calls()]
+
+    def calls(self) -> list[tuple[Any, ...]]:
+        """What was called, without the functions about the current context."""
+        about = {"cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent"}
+        return [call for call in self.called if call[0] not in about]
 
 
 def in_turn() -> list[tuple[int, ...]]:
@@ -115,6 +122,17 @@ def test_too_little_memory() -> None:
     device = NvidiaDevice(Driver(cuMemAllocAsync=Failure(2)), 0)
     with pytest.raises(MemoryError, match="GiB free of"):
         device.allocate(101, OWN)
+
+
+def test_a_forked_process_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    device = NvidiaDevice(driver, 0)
+    driver.results["cuCtxGetCurrent"] = Failure(3)
+    with pytest.raises(UnsupportedError, match="failed with error 3"):
+        device.synchronize()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(UnsupportedError, match=r"was forked from .*'spawn'"):
+        device.synchronize()
 
 
 def test_a_missing_package_and_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,6 +390,26 @@ def test_dlpack_goes_both_ways() -> None:
     assert foreign("x", np.ones(3), device.stream) is None
 
 
+def test_a_capsule_is_no_copy() -> None:
+    """What would be one is refused, as DLPack says, instead of sharing memory unasked."""
+    array = DeviceArray.copy_of(np.ones(3, np.float32), EmulatedDevice())
+    for asked in ({"copy": True}, {"dl_device": (1, 0)}):
+        with pytest.raises(BufferError, match=r"\.numpy\(\) copies"):
+            array.__dlpack__(**asked)  # type: ignore[arg-type]
+    assert array.__dlpack__(copy=False, dl_device=(2, 0), max_version=(1, 0))
+
+
+@pytest.mark.parametrize("strides", [(12, 4), (4, 4), None])
+def test_an_empty_array_may_have_any_strides(strides: tuple[int, ...] | None) -> None:
+    device = EmulatedDevice()
+    theirs = Theirs(np.ones((0, 3), np.float32), device, strides)
+    found = foreign("x", theirs, device.stream)
+    assert found is not None
+    assert found.bytes == 0
+    theirs.__cuda_array_interface__["shape"] = (3, 0)
+    assert foreign("x", theirs, device.stream) is not None
+
+
 def test_an_array_on_another_gpu() -> None:
     device = EmulatedDevice()
     theirs = Theirs(np.ones((2, 3), np.float32), device)
@@ -384,6 +422,7 @@ def test_an_array_on_another_gpu() -> None:
     ("array", "strides", "message"),
     [
         (np.ones((2, 3), np.float32), (4, 8), "contiguous"),
+        (np.ones((2, 3), np.float32), (15, 5), "contiguous"),  # a field of packed records
         (np.ones((2, 3), np.float64), None, "float64, expected float32"),
         (np.ones((2, 4), np.float32), None, r"shape \(2, 4\)"),
     ],

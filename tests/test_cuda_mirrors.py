@@ -11,7 +11,10 @@ import pytest
 
 import graphc as gc
 from graphc.codegen.cuda.cost_model import Grouping, groupings
+from graphc.codegen.cuda.loops.geometry import Geometry
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
+from graphc.codegen.cuda.loops.versions import RESERVED
 from graphc.codegen.target import Precision
 from graphc.compiling.cuda_compile import CompiledCuda
 from tests import ptx
@@ -63,6 +66,43 @@ def test_groups_are_so_many_that_their_mirrors_fit() -> None:
         ways = groupings(unit, code.program, code.arch, {"t": 4, "n": batch})
         assert {way.version.kind for way in ways} == {"cta", "cluster", "grid"}
         assert all(way.shared <= code.arch.shared for way in ways)
+
+
+@pytest.mark.parametrize(("arch", "products"), [("sm_120", 5), ("sm_120", 25), ("sm_90", 12), ("sm_90", 60)])
+def test_every_grouping_of_many_products_fits_on_the_chip(arch: str, products: int) -> None:
+    """The sums of each product lie in a place of their own, of which there is only so much."""
+    g = gc.Graph("many")
+    t, n = g.axis("t"), g.axis("n")
+    states = [g.state(f"s{k}", (16,), over=(t, n)) for k in range(products)]
+    for k, state in enumerate(states):
+        state[t] = gc.tanh(g.param(f"W{k}", (16, 16)) @ (states[k - 1] if k else states[-1][t - 1]))
+    g.output("last", states[-1])
+    code = gc.emit(g, target="cuda", arch=arch, precision="bf16")
+    (unit,) = (unit for unit in code.units if isinstance(unit, LoopUnit))
+    for batch in (1, 16, 4096):
+        ways = groupings(unit, code.program, code.arch, {"t": 4, "n": batch})
+        assert ways
+        assert all(way.shared + RESERVED <= code.arch.shared for way in ways)
+
+
+def test_sums_without_a_place_are_made_by_multiply_adds() -> None:
+    """Products beyond those whose sums fit; they read the same rounded mirrors as the others."""
+    g = gc.Graph("many")
+    t, n = g.axis("t"), g.axis("n")
+    states = [g.state(f"s{k}", (8,), over=(t, n)) for k in range(21)]
+    for k, state in enumerate(states):
+        before = states[k - 1] if k else states[-1][t - 1]
+        state[t] = gc.tanh(g.param(f"W{k}", (8, 8)) @ before + g.input(f"x{k}", (8,), over=(t, n)))
+    g.output("last", states[-1])
+    f = gc.compile(g, target="cuda", device=EmulatedDevice("sm_120", cluster=1), precision="bf16")
+    (unit,) = (unit for unit in f.code.units if isinstance(unit, LoopUnit))
+    homes = {type(tile) for _, tile in unit.versions[-1].tiles.values()}
+    assert homes == {Geometry, MmaGeometry}
+    arrays = arrays_of(g, t=3, n=2)
+    expected = gc.interpret(g, **arrays)["last"]
+    for way in groupings(unit, f.program, f.code.arch, {"t": 3, "n": 2}):
+        found = f.runner(arrays, {unit.symbol: way})["last"]
+        np.testing.assert_allclose(found, expected, rtol=5e-2, atol=5e-2)
 
 
 def grouped(f: CompiledCuda, kind: str) -> dict[str, Grouping]:
@@ -219,6 +259,8 @@ def test_a_cluster_has_a_last_barrier_before_it_ends(cell: str) -> None:
         ("cluster", "barrier.cluster.arrive.aligned", "barrier.cluster.arrive.relaxed.aligned"),
         ("cluster", "try_wait.parity.acquire", "try_wait.parity.relaxed"),
         ("words", "st.relaxed.gpu.global.b128", "st.global.b128"),
+        ("words", "st.relaxed.gpu.global.b128", "st.relaxed.cta.global.b128"),
+        ("words", "ld.relaxed.gpu.global.b128", "ld.relaxed.cta.global.b128"),
     ],
 )
 def test_a_weaker_exchange_is_found(kind: str, right: str, wrong: str) -> None:
@@ -273,3 +315,16 @@ def test_windows_over_the_border_read_nothing_beyond_a_mirror(
     g.output("loss", gc.sum(gc.sum(h * h), over=(t, n)))
     dg = gc.grad(g, "loss")
     check(dg, arrays_of(dg, **SIZES), SIZES, 2e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_elements_beyond_a_border_are_not_read_from_the_step_that_is_stored(precision: Precision) -> None:
+    """A convolution whose sums are the state itself: while it is stored, others still read the step before."""
+    g = gc.Graph("windows")
+    t, n = g.axis("t"), g.axis("n")
+    h = g.state("h", (4, 6, 6), over=(t, n))
+    h[t] = gc.tanh(gc.conv(h[t - 1], g.param("U", (4, 4, 3, 3)), padding=1) + g.input("x", (4, 6, 6), over=(t, n)))
+    g.output("h", h)
+    sizes = {"t": 4, "n": 1}
+    tolerance = 3e-2 if precision == "bf16" else 2e-4
+    check(g, arrays_of(g, **sizes), sizes, tolerance, cluster=1, precision=precision)

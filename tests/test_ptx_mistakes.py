@@ -281,6 +281,44 @@ def test_message_passing_that_orders_too_little(publish: str, receive: str, afte
         run(message_passing(publish, receive).replace("AFTER", after), flag, data, out, grid=2)
 
 
+@pytest.mark.parametrize(
+    ("store", "load", "races"),
+    [
+        ("st.relaxed.gpu.global.b32", "ld.relaxed.gpu.global.b32", False),
+        ("st.volatile.global.b32", "ld.relaxed.gpu.global.b32", False),
+        ("st.relaxed.cta.global.b32", "ld.relaxed.gpu.global.b32", True),
+        ("st.relaxed.gpu.global.b32", "ld.relaxed.cta.global.b32", True),
+        ("st.relaxed.gpu.global.b32", "ld.relaxed.cluster.global.b32", True),
+        ("st.relaxed.gpu.global.b32", "ld.relaxed.gpu.global.b64", True),
+        ("st.relaxed.gpu.global.b64", "ld.relaxed.gpu.global.b32", True),
+    ],
+)
+@pytest.mark.parametrize("grid", [2, 600])
+def test_strong_accesses_race_out_of_scope_and_of_parts(store: str, load: str, races: bool, grid: int) -> None:
+    """Each must have the other's thread in its scope, and both must be of the same bytes. 600 CTAs do not run at the
+    same time here."""
+    words = {"b32": "%r3", "b64": "%rd9"}
+    body = f"""mov.b32 %r3, 7; mov.b64 %rd9, 7; setp.ne.u32 %p3, %r0, 0; @%p3 ret; setp.ne.u32 %p1, %r1, {grid - 1};
+    setp.ne.u32 %p2, %r1, 0; @!%p2 {store} [%rd1], {words[store[-3:]]}; @!%p1 {load} {words[load[-3:]]}, [%rd1];"""
+    if races:
+        with pytest.raises(Race, match="the same bytes in line"):
+            run(body, ints(2), grid=grid, block=256)
+    else:
+        run(body, ints(2), grid=grid, block=256)
+
+
+def test_a_narrow_scope_is_enough_inside_of_it() -> None:
+    body = "st.relaxed.SCOPE.global.b32 [%rd5], %r0; ld.relaxed.SCOPE.global.b32 %r3, [%rd6];"
+    for scope, grid, cluster in (("cta", 1, 1), ("cluster", 2, 2), ("cta", 2, 2), ("cluster", 2, 1)):
+        own = "and.b32 %r4, %r2, 63; mad.wide.u32 %rd5, %r4, 4, %rd1;"
+        text = own + "xor.b32 %r4, %r4, 32; mad.wide.u32 %rd6, %r4, 4, %rd1;" + body.replace("SCOPE", scope)
+        if (scope == "cta" and grid > 1) or (scope == "cluster" and cluster < grid):
+            with pytest.raises(Race):
+                run(text, ints(64), grid=grid, cluster=cluster)
+        else:
+            run(text, ints(64), grid=grid, cluster=cluster)
+
+
 GRID_BARRIER = """
     mov.b32 %r21, 0; mov.b32 %r22, 0; mov.u32 %r9, %nctaid.x;
     mov.u32 %r10, %ntid.x; mul.lo.u32 %r10, %r10, %r9; setp.ne.u32 %p1, %r0, 0;

@@ -10,6 +10,7 @@ a call's work comes after other streams' work on the arguments, and after the ca
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +31,7 @@ from graphc.codegen.cuda.ordering import order
 from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
 from graphc.codegen.memory.arena import Arena, arena, buffer_bytes, buffer_shape
 from graphc.codegen.program import Buffer, Program
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, UnsupportedError
 from graphc.ir import Node
 from graphc.language.graph import Graph
 from graphc.recent import Recent
@@ -179,7 +180,12 @@ class CudaRunner:
         with self._lock:
             taken = self._taken(given, queue)
             layout = self._layout(taken.sizes) if chosen is None else self._laid(taken.sizes, chosen)
-            return self._run(taken, layout, queue)
+            try:
+                return self._run(taken, layout, queue)
+            except BaseException:  # what was queued until then works on the same memory as the next call
+                with contextlib.suppress(UnsupportedError):  # unless the GPU does nothing more
+                    self._before = (queue.stream, self.device.mark(queue.stream))
+                raise
 
     def bind(self, given: Mapping[str, Any]) -> BoundCudaCall:
         """A call that reads these arrays themselves, so none may need a conversion. It has memory of its own."""

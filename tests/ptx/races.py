@@ -2,18 +2,21 @@
 
 For every few bytes of memory the detector keeps the last write and two reads since (the latest, and the latest of
 another warp), each with its thread, epoch and line, and compares an access with them by the vector clocks of `clocks`.
-Order comes from `ordering`. Accesses that are atomic, volatile, relaxed and so on do not race with each other.
+Order comes from `ordering`. Two accesses that are atomic, volatile, relaxed and so on do not race with each other if
+each has the other's thread in its scope, and both are of the same bytes (PTX ISA, "Morally Strong Operations").
 
 What it reports is a race in the PTX memory model. What it does not see:
 - `bar.arrive` and cluster barriers count for a warp: lanes that reach them apart from each other are taken together.
 - Of many reads of a byte only two are remembered, so a write may race unseen with an earlier third reader.
 - CTAs that do not run at the same time (see `RESIDENT_THREADS` in `launch`) are taken as unordered, even where one
   waits for what another has released before it ended.
+- All elements of a vector are read or written at once, though PTX has them one after another.
 - `cp.async` is the issuing thread's own access; other proxies need no fence here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +38,7 @@ _THREAD_MASK = np.uint64((1 << _THREAD_BITS) - 1)
 _STRONG = np.uint64(1 << _STRONG_BIT)
 _UNORDERED = "no barrier, release or acquire orders the two"
 _LINE_MASK = (1 << (EPOCH_SHIFT - _LINE_SHIFT)) - 1
+_NARROW: dict[str, Callable[[int], int]] = {"cta": lambda cluster: 1, "cluster": lambda cluster: cluster}  # CTAs
 
 
 class Shadow:
@@ -53,6 +57,7 @@ class Ended:
 
     def __init__(self) -> None:
         self.write = self.read = np.zeros(0, np.uint64)
+        self.strong: dict[int, set[tuple[str, int]]] = {}  # by line: scopes and sizes of its strong accesses so far
 
     def add(self, shadow: Shadow) -> None:
         if not len(self.write):
@@ -72,12 +77,16 @@ class Races(Ordering):
         self._ended = Ended() if ended is None else ended
         self._shift = granule.bit_length() - 1
         self._shadows: dict[int, Shadow] = {}
+        self._strong = self._ended.strong
+        self._unlike = self._are_unlike()
 
     def read(self, g: Group, kind: Kind, part: Part) -> None:
         """Compare a read with the last write, and remember it."""
         if part.space is g.machine.local:
             return
         self.clocks.accesses += not kind.strong
+        if kind.strong:
+            self._know(kind)
         shadow = self._shadow(part.space)
         granules = part.offsets >> self._shift
         count = kind.size // self.granule
@@ -121,6 +130,8 @@ class Races(Ordering):
         if part.space is g.machine.local:
             return
         self.clocks.accesses += not kind.strong
+        if kind.strong:
+            self._know(kind)
         shadow = self._shadow(part.space)
         granules = part.offsets >> self._shift
         if len(granules) == 1 and g.count > 1 and part.lanes is None:
@@ -158,7 +169,10 @@ class Races(Ordering):
             return
         for tags, verb in ((self._ended.write, "writes"), (self._ended.read, "reads"))[: 1 + writes]:
             found = tags[granules]
-            bad = (found != 0) & ~(kind.strong & (found & _STRONG != 0))
+            both = np.full(len(found), False) if not kind.strong else found & _STRONG != 0
+            if both.any() and self._unlike:
+                both[both] = self._morally_strong(kind, found[both], None)
+            bad = (found != 0) & ~both
             if bad.any():
                 first = int(np.flatnonzero(bad)[0])
                 what = f"another CTA, which {verb} the same bytes in {self._line(g, int(found[first]))}"
@@ -182,6 +196,35 @@ class Races(Ordering):
             return threads, granules
         return np.repeat(threads, count), (granules[:, None] + np.arange(count)).reshape(-1)
 
+    def _know(self, kind: Kind) -> None:
+        """Remember a strong access."""
+        known = self._strong.setdefault(kind.instruction.line & _LINE_MASK, set())
+        if (kind.scope, _element(kind)) not in known:
+            known.add((kind.scope, _element(kind)))
+            self._unlike = self._are_unlike()
+
+    def _are_unlike(self) -> bool:
+        """Whether scopes or sizes may keep two of the strong accesses from being morally strong."""
+        known = set().union(*self._strong.values())
+        return len({size for _, size in known}) > 1 or any(scope in _NARROW for scope, _ in known)
+
+    def _morally_strong(self, kind: Kind, tags: Array, threads: tuple[Array, Array] | None) -> Array:
+        """Whether each of some strong accesses, remembered as tags, and the present one are morally strong. `threads`:
+        those of the present access and of the others; None: others that are in no narrow scope of these."""
+        found = np.full(len(tags), True)
+        lines = (tags >> np.uint64(_LINE_SHIFT)) & np.uint64(_LINE_MASK)
+        for line in np.unique(lines).tolist():
+            mine, others = lines == line, self._strong[line]
+            found[mine] = {size for _, size in others} == {_element(kind)}
+            for scope in {kind.scope, *(scope for scope, _ in others)} & _NARROW.keys():
+                if threads is None:
+                    found[mine] = False
+                    continue
+                span = _NARROW[scope](self.ctas_per_cluster) * self.clocks.per_cta * WARP
+                now, then = threads
+                found[mine] &= now[mine] // span == then[mine] // span
+        return found
+
     def _tags(self, kind: Kind, threads: Array) -> Array:
         line = (kind.instruction.line & _LINE_MASK) << _LINE_SHIFT
         return self.clocks.stamps(threads) | np.uint64(line | (int(_STRONG) if kind.strong else 0))
@@ -196,7 +239,10 @@ class Races(Ordering):
         earlier = (tags & _THREAD_MASK).view(np.int64) - 1
         suspect = (earlier != threads) & (earlier >= 0)
         if kind.strong:
-            suspect &= (tags & _STRONG) == 0
+            both = suspect & ((tags & _STRONG) != 0)
+            if self._unlike and both.any():
+                both[both] = self._morally_strong(kind, tags[both], (threads[both], earlier[both]))
+            suspect &= ~both
         chosen = np.flatnonzero(suspect)
         if not len(chosen):
             return
@@ -219,6 +265,11 @@ class Races(Ordering):
         if key not in self._shadows:
             self._shadows[key] = Shadow(space, self.granule)
         return self._shadows[key]
+
+
+def _element(kind: Kind) -> int:
+    """The bytes that an access reads or writes as one."""
+    return kind.size // {"v2": 2, "v4": 4, "v8": 8}.get(kind.instruction.one_of("v2", "v4", "v8"), 1)
 
 
 class Unchecked(Races):

@@ -85,7 +85,7 @@ def _from_interface(name: str, array: object, interface: dict[str, Any], stream:
     _check_whole(name, int(address), kind.itemsize)
     strides = interface.get("strides")
     if strides is not None:
-        _check_dense(name, shape, tuple(s // kind.itemsize for s in strides))
+        _check_dense(name, shape, tuple(strides), kind.itemsize)
     owner, after = array, interface.get("stream")
     if after is not None:
         after = checked_handle(f"the stream of {name}", after)
@@ -102,9 +102,9 @@ def _check_whole(name: str, address: int, size: int) -> None:
         )
 
 
-def _check_dense(name: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
-    step = 1
-    for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
+def _check_dense(name: str, shape: tuple[int, ...], strides: tuple[int, ...], step: int) -> None:
+    """`step`: the distance of neighbouring elements, as strides count it. Of an empty array any strides will do."""
+    for extent, stride in zip(reversed(shape), reversed(strides), strict=True) if math.prod(shape) else ():
         if extent > 1 and stride != step:
             raise ArgumentError(f"{name} lies on the GPU with strides {strides}; pass it contiguous, row by row")
         step *= extent
@@ -150,7 +150,7 @@ def _from_dlpack(name: str, array: Any, stream: int) -> Foreign:
     tensor = ctypes.cast(_pointer_of(capsule, _CAPSULE), ctypes.POINTER(_DLManagedTensor)).contents.tensor
     shape = tuple(tensor.shape[k] for k in range(tensor.ndim))
     if tensor.strides:
-        _check_dense(name, shape, tuple(tensor.strides[k] for k in range(tensor.ndim)))
+        _check_dense(name, shape, tuple(tensor.strides[k] for k in range(tensor.ndim)), 1)
     kind = _CODES.get(tensor.code, "unknown")
     dtype, address = kind if kind == "bool" else f"{kind}{tensor.bits}", (tensor.data or 0) + tensor.byte_offset
     _check_whole(name, address, -(-tensor.bits // 8))
@@ -240,11 +240,21 @@ class DeviceArray:
     def __dlpack_device__(self) -> tuple[int, int]:
         return _CUDA, 0
 
-    def __dlpack__(self, *, stream: int | None = None, **_: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
         """A capsule that shares the memory, to be used on `stream`, which is made to wait for earlier work on it.
 
-        In DLPack, None is the legacy default stream, and -1 asks for no order. Raises `ArgumentError` for 0.
+        In DLPack, None is the legacy default stream, and -1 asks for no order. Raises `ArgumentError` for 0, and
+        `BufferError` where a copy is asked for, or another device.
         """
+        if copy or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError("an array on the GPU is shared there, not copied; .numpy() copies it to the host")
         if stream != _NO_WAIT:
             consumer = LEGACY if stream is None else checked_handle("the stream for __dlpack__", stream)
             self._settle()

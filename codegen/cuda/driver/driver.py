@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ __all__ = ["Device", "Order", "Prepared", "nvidia_device"]
 
 _OLDEST_DRIVER = 12030  # of CUDA 12.3, the first that takes PTX 8.3
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_NOT_INITIALIZED = 3  # CUDA_ERROR_NOT_INITIALIZED
 _UNSUPPORTED_PTX = 222  # CUDA_ERROR_UNSUPPORTED_PTX_VERSION
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not synchronised with the legacy default stream
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
@@ -39,6 +41,9 @@ _NOTHING = """\
 .visible .entry nothing() { ret; }
 """  # a kernel that does nothing, to ask how many clusters fit
 
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 # For each launch the numbers of those that it must wait for. A function, since it is called only if a graph is made.
 Order = Callable[[], Sequence[Sequence[int]]]
@@ -106,11 +111,28 @@ class Device(Protocol):
         """Let the caller wait until all work on the device has ended, that of other libraries, too."""
 
 
+def _in_context(method: Callable[Concatenate[NvidiaDevice, _P], _R]) -> Callable[Concatenate[NvidiaDevice, _P], _R]:
+    """A method that works in the device's context. Another library may have made its own current in this thread, for
+    another GPU; it is current again afterwards."""
+
+    @functools.wraps(method)
+    def inside(device: NvidiaDevice, /, *given: _P.args, **named: _P.kwargs) -> _R:
+        if device._call("cuCtxGetCurrent") == device._context:
+            return method(device, *given, **named)
+        device._call("cuCtxPushCurrent", device._context)
+        try:
+            return method(device, *given, **named)
+        finally:
+            device._call("cuCtxPopCurrent")
+
+    return inside
+
+
 class NvidiaDevice:
     """A GPU through its driver's C interface."""
 
     def __init__(self, driver: Any, ordinal: int) -> None:
-        self._driver = driver
+        self._driver, self._process = driver, os.getpid()
         self._call("cuInit", 0)
         version = self._call("cuDriverGetVersion")
         if version < _OLDEST_DRIVER:
@@ -122,9 +144,12 @@ class NvidiaDevice:
             raise UnsupportedError(f"there is no GPU number {ordinal}")
         self._device = self._call("cuDeviceGet", ordinal)
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
-        self._call("cuCtxSetCurrent", self._context)
-        self.stream = int(self._call("cuStreamCreate", _NON_BLOCKING))
+        self.stream = self._new_stream()
         self._keep_memory()
+
+    @_in_context
+    def _new_stream(self) -> int:
+        return int(self._call("cuStreamCreate", _NON_BLOCKING))
 
     def _keep_memory(self) -> None:
         """Let the driver's pool keep freed memory. By default the pool returns it to the system whenever the host
@@ -139,6 +164,11 @@ class NvidiaDevice:
 
     def _checked(self, name: str, result: tuple[Any, ...]) -> Any:
         status = int(result[0])
+        if status == _NOT_INITIALIZED and os.getpid() != self._process:
+            raise UnsupportedError(
+                "this process was forked from one that uses the GPU, which CUDA does not allow; start it by "
+                "multiprocessing.get_context('spawn'), and compile there"
+            )
         if status:
             _, text = self._driver.cuGetErrorString(result[0])
             said = text.decode() if isinstance(text, bytes) else text
@@ -162,6 +192,7 @@ class NvidiaDevice:
         asked = {size: Prepared(module, "nothing", size, 32, size, shared, False, ()) for size in _CLUSTERS}
         return {size: self._clusters(launch) for size, launch in asked.items()}
 
+    @_in_context
     def _clusters(self, launch: Prepared) -> int:
         """How many clusters of a launch can run at the same time. The driver reports an error for impossible sizes."""
         function = self._function(launch)
@@ -173,8 +204,8 @@ class NvidiaDevice:
         code = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
         return int(self._call("cuDeviceGetAttribute", code, self._device))
 
+    @_in_context
     def load(self, ptx: str) -> _Module:
-        self._enter()
         result = self._driver.cuModuleLoadData(ptx.encode() + b"\0")
         if int(result[0]) == _UNSUPPORTED_PTX:
             version = ptx.partition(".version ")[2].split(maxsplit=1)[0]
@@ -183,13 +214,14 @@ class NvidiaDevice:
             )
         return _Module(self, self._checked("cuModuleLoadData", result))
 
+    @_in_context
     def unload(self, module: _Module) -> None:
         """Unload a module when all work on the device has ended."""
         self.synchronize()
         self._call("cuModuleUnload", module.handle)
 
+    @_in_context
     def allocate(self, size: int, stream: int) -> int:
-        self._enter()
         result = self._driver.cuMemAllocAsync(max(size, 1), stream)
         if int(result[0]) == _OUT_OF_MEMORY:
             free, total = self._call("cuMemGetInfo")
@@ -199,16 +231,16 @@ class NvidiaDevice:
             )
         return int(self._checked("cuMemAllocAsync", result))
 
+    @_in_context
     def free(self, address: int, stream: int) -> None:
-        self._enter()
         self._call("cuMemFreeAsync", address, stream)
 
+    @_in_context
     def clear(self, address: int, size: int, stream: int) -> None:
-        self._enter()
         self._call("cuMemsetD8Async", address, 0, size, stream)
 
+    @_in_context
     def write(self, address: int, array: np.ndarray, stream: int) -> None:
-        self._enter()
         if array.nbytes:
             self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, stream)
             if self._pinned(array.ctypes.data):
@@ -220,42 +252,43 @@ class NvidiaDevice:
         kind = self._driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
         return int(self._driver.cuPointerGetAttribute(kind, address)[0]) == 0
 
+    @_in_context
     def read(self, array: np.ndarray, address: int, stream: int) -> None:
-        self._enter()
         if array.nbytes:
             self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream)
         self.finish(stream)
 
+    @_in_context
     def mark(self, stream: int) -> _Event:
         event = self.event(_NO_TIMING)
         self._call("cuEventRecord", event.handle, stream)
         return event
 
+    @_in_context
     def event(self, flags: int) -> _Event:
         """A new event, not recorded yet."""
-        self._enter()
         return _Event(self, self._call("cuEventCreate", flags))
 
+    @_in_context
     def elapsed(self, start: _Event, end: _Event) -> float:
         """The seconds between two events that have been recorded, and have timing."""
-        self._enter()
         return 1e-3 * float(self._call("cuEventElapsedTime", start.handle, end.handle))
 
+    @_in_context
     def wait(self, stream: int, mark: _Event) -> None:
-        self._enter()
         self._call("cuStreamWaitEvent", stream, mark.handle, 0)
 
+    @_in_context
     def destroy(self, mark: _Event) -> None:
         """Destroy a mark. A stream that waits for it goes on waiting."""
-        self._enter()
         self._call("cuEventDestroy", mark.handle)
 
+    @_in_context
     def finish(self, stream: int) -> None:
-        self._enter()
         self._call("cuStreamSynchronize", stream)
 
+    @_in_context
     def synchronize(self) -> None:
-        self._enter()
         self._call("cuCtxSynchronize")
 
     def launcher(self, launches: Sequence[Prepared], order: Order) -> _Launcher:
@@ -264,9 +297,9 @@ class NvidiaDevice:
     def timed(self, launches: Sequence[Prepared]) -> _Timed:
         return _Timed(self, tuple(launches))
 
+    @_in_context
     def launch(self, launches: Sequence[Prepared], stream: int) -> None:
         """One call of the driver for each."""
-        self._enter()
         for launch in launches:
             self._launch(launch, stream)
 
@@ -294,8 +327,8 @@ class NvidiaDevice:
 
         return self._built(launches, build)
 
+    @_in_context
     def _built(self, launches: Sequence[Prepared], build: Callable[[Any], None]) -> _Graph:
-        self._enter()
         graph = self._call("cuGraphCreate", 0)
         try:
             build(graph)
@@ -316,14 +349,14 @@ class NvidiaDevice:
             self._call("cuGraphKernelNodeSetAttribute", node, attribute, value)
         return node
 
+    @_in_context
     def run(self, graph: _Graph, stream: int) -> None:
         """Launch a graph on a stream."""
-        self._enter()
         self._call("cuGraphLaunch", graph.handle, stream)
 
+    @_in_context
     def discard(self, graph: _Graph) -> None:
         """Destroy a graph. If it is running, it runs to its end."""
-        self._enter()
         self._call("cuGraphExecDestroy", graph.handle)
 
     def _launch(self, launch: Prepared, stream: int) -> None:
@@ -347,10 +380,6 @@ class NvidiaDevice:
                 self._call("cuFuncSetAttribute", function.handle, attribute, launch.shared)
                 function.shared = launch.shared
         return function.handle
-
-    def _enter(self) -> None:
-        """Make the context current; another library may have made its own current in this thread."""
-        self._call("cuCtxSetCurrent", self._context)
 
 
 @dataclass(slots=True)

@@ -127,12 +127,14 @@ class Scalars:
         return read(f, f.offset(line, STORAGE[dtype][0], self.value(last)), dtype, 1, None)
 
     def _near(self, load: Load) -> Value:
-        """Where a load finds its element in shared memory; where its condition is false, where the mirror begins. Steps
-        need no condition: the mirror has a place for each, and zeros where there is none."""
-        pointer = self.mirrored(load)
+        """Where a load finds its element in shared memory; where its condition is false, where that step's part of the
+        mirror begins, which is complete, too. Steps need no condition: the mirror has a place for each, and zeros where
+        there is none."""
+        pointer, mirrored = self.mirrored(load), self.mirrors[load.buffer]
         if load.when is None or self.access.dependence(load.when) <= self._around:
             return pointer
-        return self.function.select(self.value(load.when), pointer, self.mirrors[load.buffer].base)
+        start = mirrored.slot(self.value(load.at[mirrored.mirror.place]))
+        return self.function.select(self.value(load.when), pointer, start)
 
     def mirrored(self, load: Load) -> Value:
         """The address of an element in its mirror."""

@@ -333,13 +333,17 @@ class Mirrored:
         }
         return [moved.get(k, place) for k in range(len(self.mirror.buffer.dims))]
 
+    def slot(self, place: Value) -> Value:
+        """The address in the CTA's own shared memory where a step's slot begins, given the subscript along the loop."""
+        f = self.function
+        step = f.binary("and", place, i64(_STEPS - 1))
+        return f.offset(self.base, "i8", f.binary("mul nsw", step, self.from_step_to_step))
+
     def pointer(self, at: Sequence[Value]) -> Value:
         """The address of an element in the CTA's own shared memory, given its subscripts in the buffer."""
         f, mirror = self.function, self.mirror
-        step = f.binary("and", at[mirror.place], i64(_STEPS - 1))
         line = f.binary("mul nsw", self._number(at, mirror.rows), i64(mirror.line_bytes))
-        first = f.binary("add nsw", f.binary("mul nsw", step, self.from_step_to_step), line)
-        start = f.offset(self.base, "i8", first)
+        start = f.offset(self.slot(at[mirror.place]), "i8", line)
         return f.offset(start, STORAGE[mirror.dtype][0], self._number(at, mirror.line))
 
     def _number(self, at: Sequence[Value], dims: Sequence[int]) -> Value:

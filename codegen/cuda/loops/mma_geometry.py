@@ -105,7 +105,8 @@ def mma_geometry(
     most_rows: int | None = None,
 ) -> MmaGeometry:
     """The geometry of a product. `shared`: the bytes of shared memory that are free; `registers`: the registers of a
-    thread that are, after fragments of other products have `taken` theirs. A pass has no more than `most_rows` rows."""
+    thread that are, after fragments of other products have `taken` theirs. A pass has no more than `most_rows` rows;
+    fewer, if their sums do not fit. Those of eight rows may not fit either."""
     units = length_of(product.apart)
     per_cta = -(-units // (ctas * ROWS)) * ROWS
     across = min(warps, 1 << (per_cta // ROWS - 1).bit_length())
@@ -119,7 +120,8 @@ def mma_geometry(
     widest = 1 if taken >= _CROWDED else _WIDEST // 2 if FRAGMENT * in_registers >= _CROWDED else _WIDEST
     wide = max(1, min(widest, sums // (4 * tall * len(product.sums)), (most_rows or COLUMNS * widest) // COLUMNS))
     size = 4 * FRAGMENT * WARP * of_tile * tall * warps
-    sum_bytes = 4 * splits * len(product.sums) * (ROWS * across * tall + _SKEW) * COLUMNS * wide
+    narrowest = 4 * splits * len(product.sums) * (ROWS * across * tall + _SKEW) * COLUMNS
+    sum_bytes = narrowest * wide
     fits = size + sum_bytes <= shared
     few = (
         spilled <= _SPILLED // (2 * tall * len(product.sums) - 1)
@@ -128,5 +130,8 @@ def mma_geometry(
     home: Home = "registers" if in_registers and few else "shared" if fits else "memory"
     if home != "registers":
         in_registers = spilled = 0
+    if sum_bytes > shared:
+        wide = max(1, shared // narrowest)
+        sum_bytes = narrowest * wide
     chain = -(-of_tile // len(product.sums))
     return MmaGeometry(units, per_cta, across, splits, tall, wide, chain, home, size, sum_bytes, in_registers, spilled)

@@ -174,16 +174,17 @@ def _fitted(
     fragments: Fragments | None,
     most_rows: int | None,
 ) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
-    """How each product is computed, with tiles of no more than `most_rows` rows."""
+    """How each product is computed, with tiles of no more than `most_rows` rows. On tensor cores only where there is
+    shared memory for the sums."""
     tiles: dict[str, tuple[Product, Geometry | MmaGeometry]] = {}
     taken, registers = 0, _REGISTERS
     for name, product in products.items():
         free = arch.shared - RESERVED - taken
-        chosen: Geometry | MmaGeometry
+        chosen: Geometry | MmaGeometry | None = None
         if fragments is not None and product.sums[0].value.dtype == "float32":
             of_others = _REGISTERS - registers
             chosen = mma_geometry(product, fragments, ctas, threads // WARP, free, registers, of_others, most_rows)
-        else:
+        if chosen is None or chosen.shared_bytes > free:
             chosen = geometry(product, ctas, threads // WARP, free, registers, most_rows)
         tiles[name] = (product, replace(chosen, offset=taken))
         taken += chosen.shared_bytes
