@@ -75,7 +75,7 @@ def test_small_integers_are_exact(units: int, inputs: int, steps: int, rows: int
 
 
 @settings(max_examples=40)
-@given(EXTENTS, EXTENTS, st.integers(1, 4), st.integers(1, 9))
+@given(st.sampled_from([16, 17, 48, 130]), EXTENTS, st.integers(1, 4), st.integers(1, 9))
 def test_operands_are_rounded_and_sums_are_not(units: int, inputs: int, steps: int, rows: int) -> None:
     g, rng = linear(units, 2 * inputs), np.random.default_rng(units)
     shapes = {"W": (units, 2 * inputs), "x": (steps, rows, 2 * inputs), "c": (steps, rows, units)}
@@ -83,8 +83,9 @@ def test_operands_are_rounded_and_sums_are_not(units: int, inputs: int, steps: i
     found = gc.compile(g, precision="bf16")(**arrays)
     x, W = (arrays[name].astype(ml_dtypes.bfloat16).astype(np.float64) for name in ("x", "W"))
     np.testing.assert_allclose(found["y"], x @ W.T, rtol=1e-5, atol=1e-5)
-    for name, array in gc.interpret(g, **arrays).items():
-        np.testing.assert_allclose(found[name], array, rtol=2e-2, atol=2e-2 * np.sqrt(array.size + units))
+    for name, terms in (("grad_W", steps * rows), ("grad_x", units)):
+        array = gc.interpret(g, **arrays)[name]
+        np.testing.assert_allclose(found[name], array, rtol=2e-2, atol=2e-2 * np.sqrt(terms), err_msg=name)
 
 
 def test_every_product_of_a_cell_and_of_its_gradient_is_rounded() -> None:
@@ -107,34 +108,41 @@ def test_code_of_a_cell_and_its_gradient_has_no_other_products() -> None:
 @pytest.mark.parametrize("delay", [1, 2, 3])
 @pytest.mark.parametrize(("steps", "rows"), [(1, 1), (7, 3), (4, 16)])
 def test_a_cell_and_its_gradient(delay: int, steps: int, rows: int) -> None:
-    """Near the interpreter; the same on one thread and on two; and, in chunks, near itself."""
+    """Near the interpreter, and the same on one thread and on two."""
     g = recurrent(delay)
     arrays = testing.random_arrays(g, 0, t=steps, n=rows)
     expected = gc.interpret(g, **arrays)
     found = gc.compile(g, precision="bf16", threads=1)(**arrays)
     again = gc.compile(g, precision="bf16", threads=2)(**arrays)
-    needs = gc.compile(g, precision="bf16").memory(t=steps, n=rows).peak
     for name, array in expected.items():
         scale = np.abs(array).max() + 1e-3
         np.testing.assert_allclose(found[name], array, rtol=5e-2, atol=5e-2 * scale, err_msg=name)
         np.testing.assert_array_equal(found[name], again[name], err_msg=name)
-    if steps == 7:
-        chunked = gc.compile(g, precision="bf16", memory=needs - 1)(**arrays)
-        for name, array in found.items():
-            np.testing.assert_allclose(chunked[name], array, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_chunks() -> None:
+    """A limit on memory changes the order of sums alone."""
+    g = recurrent(2)
+    arrays = testing.random_arrays(g, 0, t=200, n=3)
+    f = gc.compile(g, precision="bf16")
+    chunked = gc.compile(g, precision="bf16", memory=f.memory(t=200, n=3).peak // 2)
+    assert chunked.memory(t=200, n=3).peak < f.memory(t=200, n=3).peak
+    expected, found = f(**arrays), chunked(**arrays)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-3 * np.abs(array).max(), err_msg=name)
 
 
 def test_images() -> None:
-    """Convolutions with borders, in both passes, of integers."""
+    """Convolutions with borders, of integers, in both passes."""
     g = gc.Graph("image")
     n = g.axis("n")
-    x, c = g.input("x", (8, 6, 5), over=n), g.input("c", (32, 6, 5), over=n)
-    y = gc.conv(x, g.param("W", (32, 8, 3, 3)), padding=1)
+    x, c = g.input("x", (16, 6, 5), over=n), g.input("c", (32, 6, 5), over=n)
+    y = gc.conv(x + 1, g.param("W", (32, 16, 3, 3)), padding=1)
     g.output("y", y)
-    g.output("loss", gc.sum(gc.sum(c * y), over=n))
+    g.output("loss", gc.sum(gc.sum((c + 1) * y), over=n))
     g = gc.grad(g, "loss", wrt=["W", "x"])
-    arrays = integers(np.random.default_rng(0), W=(32, 8, 3, 3), x=(3, 8, 6, 5), c=(3, 32, 6, 5))
-    assert {"bfloat16"} in products(g).values()
+    arrays = integers(np.random.default_rng(0), W=(32, 16, 3, 3), x=(3, 16, 6, 5), c=(3, 32, 6, 5))
+    assert sum(dtypes == {"bfloat16"} for dtypes in products(g).values()) >= 2
     found = gc.compile(g, precision="bf16")(**arrays)
     for name, array in gc.interpret(g, **arrays).items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
