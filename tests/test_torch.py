@@ -253,6 +253,30 @@ def test_a_module_of_which_a_param_is_computed_is_copied_too() -> None:
     assert module.parametrizations.lstm_U_f.original1.grad is None
 
 
+def test_weights_begin_as_pytorch_s_generator_says() -> None:
+    """Two modules of one graph begin apart, and alike after the same seed."""
+    g = network()
+    torch.manual_seed(3)
+    one, other = Module(g), Module(g)
+    torch.manual_seed(3)
+    again = Module(g)
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(p, Module(g, seed=5).get_parameter(n)) for n, p in Module(g, seed=5).named_parameters())
+
+
+def test_products_in_bfloat16() -> None:
+    """Parameters stay float32, and so do gradients, which are near."""
+    g, x = network(), torch.randn(4, 3, 2)
+    exact, rounded = Module(g, seed=0), Module(g, seed=0, precision="bf16")
+    for module in (exact, rounded):
+        module(x=x)["h"].square().sum().backward()
+    for a, b in zip(exact.parameters(), rounded.parameters(), strict=True):
+        assert b.grad is not None
+        assert b.grad.dtype == torch.float32
+        torch.testing.assert_close(a.grad, b.grad, rtol=5e-2, atol=5e-2)
+
+
 def test_modules_of_equal_graphs_share_code_and_later_equations_are_none_of_theirs() -> None:
     g, x = network(), torch.randn(4, 3, 2)
     one, other = Module(g), Module(network(), seed=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,9 @@ def profile(made: Stages, runner: Runner, given: Mapping[str, Any], calls: int) 
 
 
 def _parts(made: Stages, layout: Layout, spent: np.ndarray) -> Iterator[Part]:
-    words = Words(made, made.arranged)
+    arranged = made.arranged
+    others = (buffer for buffer in layout.code.program.buffers if buffer.name not in arranged.declared)  # of chunks
+    words = Words(made, replace(arranged, buffers=(*arranged.buffers, *others)))
     for position, statement in enumerate(layout.code.program.body):
         each = spent[:, position]
         operations = words.operations(statement, layout.code.sizes)

@@ -37,13 +37,14 @@ _OUTSIDE = (
 class Module(torch.nn.Module):
     """`graphc.torch.Module(g)(x=x)["h"]`: the outputs of a graph by name, as tensors that have gradients.
 
-    Its parameters have the names of the graph's params and begin as `gc.initialize(graph, seed)` has them; params that
-    are not trainable are buffers. Inputs are given by name, as tensors of the declared dtypes and shapes that lie where
-    the module does; so is the length of an axis that none of them shows, as a number. After `eval()` the module
-    computes `gc.inference(graph)`, the graph as it is once training is over.
+    Its parameters have the names of the graph's params and begin as `gc.initialize(graph, seed)` has them (None: with a
+    seed that PyTorch's generator draws, so `torch.manual_seed` decides); params that are not trainable are buffers.
+    Inputs are given by name, as tensors of the declared dtypes and shapes that lie where the module does; so is the
+    length of an axis that none of them shows, as a number. After `eval()` the module computes `gc.inference(graph)`,
+    the graph as it is once training is over.
 
     The module computes on the CPU, on at most so many `threads` (None: those that PyTorch has), or after `to("cuda")`
-    on the first GPU, in PyTorch's current stream; `precision` there is as in `gc.compile`. The graph is compiled when
+    on the first GPU, in PyTorch's current stream; `precision` is as in `gc.compile`. The graph is compiled when
     it is first called, once for each device and each set of tensors that require gradients, for training and for
     evaluation; modules of equal graphs share that code. Gradients of gradients are refused: make a module of the graph
     that has the gradient as an output (`gc.grad`). Dtypes are the graph's: a module is not cast (`double()`), and under
@@ -52,7 +53,7 @@ class Module(torch.nn.Module):
     """
 
     def __init__(
-        self, graph: Graph, seed: int = 0, threads: int | None = None, precision: Precision = "float32"
+        self, graph: Graph, seed: int | None = None, threads: int | None = None, precision: Precision = "float32"
     ) -> None:
         super().__init__()
         verify(graph)
@@ -64,7 +65,8 @@ class Module(torch.nn.Module):
             )
         self._graph, self._threads, self._precision = graph.copy(), threads, precision
         self._made = _Compiled()
-        for name, array in initialize(graph, seed=seed).items():
+        drawn = int(torch.randint(1 << 31, (), device="cpu")) if seed is None else seed
+        for name, array in initialize(graph, seed=drawn).items():
             if hasattr(self, name):
                 raise UnsupportedError(
                     f"param {name!r} of graph {graph.name!r} is called as what every torch.nn.Module has; rename it"
