@@ -5,6 +5,8 @@ In inference the params are frozen, as ONNX Runtime freezes them; in training th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 
 import numpy as np
@@ -13,6 +15,7 @@ import graphc as gc
 from benchmarks.images import Images
 from benchmarks.peers.peer import Call, Calls, Peer
 from benchmarks.problems import Arrays, Linear, Sequence
+from graphc.codegen.target import ON_CPU
 from graphc.compiling.compile import Compiled
 from graphc.runtime.cpu import BoundCall
 
@@ -21,17 +24,28 @@ class Graphc(Peer):
     name = "graphc"
     note = "params frozen in inference; arrays bound"
     version = metadata.version("graphc-compiler")
+    precisions = ON_CPU
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
 
     def forward(self, problem: Sequence) -> Calls:
-        compiled = gc.compile(problem.graph("h"), threads=self.threads).freeze(**problem.named)
-        return self._bound(compiled, {"x": problem.x})
+        compiled = gc.compile(problem.graph("h"), threads=self.threads, precision=problem.precision)
+        made = self._bound(compiled.freeze(**problem.named), {"x": problem.x})
+        return made | self._exact(problem, self.forward)
 
     def training(self, problem: Sequence) -> Calls:
-        compiled = gc.compile(gc.grad(problem.graph("loss"), "loss"), threads=self.threads)
-        return self._bound(compiled, {"x": problem.x, **problem.named})
+        graph = gc.grad(problem.graph("loss"), "loss")
+        compiled = gc.compile(graph, threads=self.threads, precision=problem.precision)
+        made = self._bound(compiled, {"x": problem.x, **problem.named})
+        return made | self._exact(problem, self.training)
+
+    def _exact(self, problem: Sequence, prepare: Callable[[Sequence], Calls]) -> Calls:
+        """The same without rounding, beside what rounds."""
+        if problem.precision == "float32":
+            return {}
+        (call,) = prepare(replace(problem, precision="float32")).values()
+        return {f"{self.name}, float32": call}
 
     def linear_forward(self, problem: Linear) -> Calls:
         return self._bound(gc.compile(problem.graph("h"), threads=self.threads), {"a": problem.a, "b": problem.b})

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from benchmarks.images import Images
 from benchmarks.problems import Arrays, Linear, Sequence
+from graphc.codegen.target import Precision
 
 Work = Literal["forward", "training", "step"]
 
@@ -39,6 +40,7 @@ class Peer:
     name = ""
     version = ""
     note = ""
+    precisions: tuple[Precision, ...] = ("float32",)  # of products in sequences
 
     def forward(self, problem: Sequence) -> Calls:
         return {}
@@ -67,5 +69,7 @@ class Peer:
             return self.linear_training(problem) if work == "training" else self.linear_forward(problem)
         if isinstance(problem, Images):
             return self.image_training(problem) if work == "training" else self.image_forward(problem)
+        if problem.precision not in self.precisions:
+            return {}
         methods = {"forward": self.forward, "training": self.training, "step": self.step}
         return methods[work](problem)

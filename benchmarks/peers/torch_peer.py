@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,11 @@ class _Ops:
 class Torch(Peer):
     name = "PyTorch"
     version = torch.__version__
-    note = "LSTM, GRU: torch.nn; a step: LSTMCell, GRUCell; other cells and linear recurrences: an eager loop"
+    note = (
+        "LSTM, GRU: torch.nn; a step: LSTMCell, GRUCell; other cells and linear recurrences: an eager loop; "
+        "bfloat16: under torch.autocast"
+    )
+    precisions = ("float32", "bf16")
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -52,9 +57,9 @@ class Torch(Peer):
         x = torch.from_numpy(problem.x)
         if problem.cell in VENDOR:
             module = _module(problem)
-            return {self.name: _inference(lambda: module(x)[0])}
+            return {self.name: _inference(_rounded(problem, lambda: module(x)[0]))}
         weights = _tensors(problem.kind.pack(problem.params))
-        return {self.name: _inference(lambda: _loop(problem.kind, weights, x))}
+        return {self.name: _inference(_rounded(problem, lambda: _loop(problem.kind, weights, x)))}
 
     def training(self, problem: Sequence) -> Calls:
         x = torch.from_numpy(problem.x)
@@ -65,7 +70,8 @@ class Torch(Peer):
         else:
             leaves = {k: a.requires_grad_() for k, a in _tensors(problem.kind.pack(problem.params)).items()}
             call, unpack = lambda: _loop(problem.kind, leaves, x), problem.kind.unpack
-        return {self.name: _gradient(leaves, lambda: (problem.asked(call()) ** 2).sum(-1).mean(), unpack)}
+        states = _rounded(problem, call)
+        return {self.name: _gradient(leaves, lambda: (problem.asked(states()) ** 2).sum(-1).mean(), unpack)}
 
     def step(self, problem: Sequence) -> Calls:
         if problem.cell not in VENDOR:
@@ -170,6 +176,19 @@ def _loop(cell: Cell, weights: dict[str, Any], x: Any) -> Any:
         states = cell.step(_Ops, weights, row, states)
         h.append(states[0])
     return torch.stack(h)
+
+
+def _rounded(problem: Sequence, h: Callable[[], Any]) -> Callable[[], Any]:
+    """What gives the states in float32, under PyTorch's autocast if the problem asks for it."""
+    if problem.precision == "float32":
+        return h
+
+    def run() -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            states = h()
+        return states.float()
+
+    return run
 
 
 def _inference(h: Any) -> Call:

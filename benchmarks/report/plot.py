@@ -29,6 +29,7 @@ STYLE: dict[str, Any] = {
 }
 MARKS = {
     "graphc": ("#000000", "o"),
+    "graphc, float32": ("#999999", "o"),
     "PyTorch": ("#D55E00", "s"),
     "JAX": ("#0072B2", "^"),
     "JAX associative": ("#56B4E9", "v"),

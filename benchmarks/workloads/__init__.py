@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.compare import Comparison
-from benchmarks.workloads import classification, custom, images, linear, lstm, streaming
+from benchmarks.workloads import bfloat16, classification, custom, images, linear, lstm, streaming
 
 COMPARISONS: dict[str, Callable[[bool], list[Comparison]]] = {
     "streaming": streaming.comparisons,
     "lstm": lstm.comparisons,
     "classification": classification.comparisons,
     "custom": custom.comparisons,
+    "bfloat16": bfloat16.comparisons,
     "linear": linear.comparisons,
     "images": images.comparisons,
 }
