@@ -4,7 +4,8 @@ Functions that Python calls: `run`, which makes a call; `work`, a worker's life;
 Programs call `doze` and `wake` at their barriers (`graphc.codegen.cpu.barrier`). Sleeping is Linux's futex.
 
 The system may wake a worker on its caller's core, where each would wait for the other to be put aside; so a worker that
-finds itself there leaves for another of the cores that the caller may use.
+finds itself there, when a call begins or after a sleep at a barrier, leaves for another of the cores that the caller
+may use.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def module(target: Target) -> str:
     declaration, wait = pause(target)
     external, asleep, dozing, waken = _futex(target) if SUPPORTED else ("", wait, wait, "")
     sign, leave = _core(target) if SUPPORTED else ("", "")
+    settle = "call void @settle(ptr %sleepers)" if SUPPORTED else ""
     return f"""\
 target triple = "{target.triple}"
 {external}
@@ -71,7 +73,7 @@ declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 @nap = private constant {{ i64, i64 }} {{ i64 0, i64 {_NAP} }}
 
 {_sleep("internal void @sleep", asleep)}
-{_sleep("void @doze", dozing)}
+{_sleep("void @doze", dozing, settle)}
 define void @wake(ptr %word) {{
   {waken}
   ret void
@@ -81,6 +83,7 @@ define void @wake(ptr %word) {{
 {_share()}
 {_run(sign)}
 {_leave(leave)}
+{_settle(target) if SUPPORTED else ""}
 {_work()}
 {_stop()}"""
 
@@ -146,7 +149,7 @@ done:"""
     return sign, leave
 
 
-def _sleep(name: str, wait: str) -> str:
+def _sleep(name: str, wait: str, then: str = "") -> str:
     """A function that counts its thread among the sleepers while it waits for *word to change."""
     return f"""\
 define {name}(ptr %word, ptr %sleepers, i32 %value) {{
@@ -162,6 +165,31 @@ wait:
   br label %check
 done:
   %left = atomicrmw sub ptr %sleepers, i32 1 seq_cst
+  {then}
+  ret void
+}}
+"""
+
+
+def _settle(target: Target) -> str:
+    """After a sleep at a barrier: the caller notes where it woke up, a worker leaves if it woke up there. (The one that
+    wakes the other stays: both would move, and meet again.) Sleepers at barriers are counted where a team begins."""
+    return f"""\
+define internal void @settle(ptr %team) {{
+entry:
+  %at.caller = {_FIELD["caller"]}
+  %caller = load i32, ptr %at.caller
+  %thread = call i64 (i64, ...) @syscall(i64 {_GETTID[target.architecture]})
+  %own = trunc i64 %thread to i32
+  %same = icmp eq i32 %own, %caller
+  br i1 %same, label %note, label %go
+note:
+  %at.core = {_FIELD["core"]}
+  %core = call i32 @sched_getcpu()
+  store i32 %core, ptr %at.core
+  ret void
+go:
+  call void @leave(ptr %team)
   ret void
 }}
 """
