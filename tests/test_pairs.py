@@ -15,6 +15,7 @@ import graphc as gc
 from graphc.codegen.cpu.jit import emit
 from graphc.codegen.passes.pack import pack
 from graphc.codegen.passes.pairs import pairs
+from graphc.codegen.passes.round_operands import round_operands
 from graphc.codegen.program import Kernel, Let, Program, Reduce, Ref, Store
 from graphc.codegen.target import Target
 from graphc.codegen.verify_program import verify
@@ -109,6 +110,19 @@ def test_a_maximum_and_a_condition_on_the_terms_stay() -> None:
         assert any(b.kind == "temp" for b in packed.buffers)
         assert pairs(packed) is packed
         check(packed, {"N": 5, "U": 0, "K": 0, "T": 0})
+
+
+def test_a_reduction_over_one_point_stays() -> None:
+    """It may have no dims at all."""
+    alone = Reduce((), (total("s", product(at("W", u, index(0)), at("x", n, index(0)))),))
+    kernel = Kernel("one", dims(n=N, u=48), (alone,), (Store("y", (n, u), Ref("s", "float32")),))
+    buffers = [
+        ("input", "x", "float32", (N, 2)),
+        ("param", "W", "float32", (48, 2)),
+        ("output", "y", "float32", (N, 48)),
+    ]
+    made = program(buffers, kernel)
+    assert pairs(round_operands(made)) == made
 
 
 def test_code_reads_words_and_packs_words() -> None:

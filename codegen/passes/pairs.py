@@ -89,9 +89,10 @@ def _loads(reduce: Reduce) -> set[Load]:
 
 def _takes_pairs(reduce: Reduce, chosen: Set[str], access: Access) -> bool:
     """Whether two points of a reduction's inner dim can be added as one, and a last one without a partner adds 0."""
+    if not reduce.dims or any(total.op != "sum" for total in reduce.sums):
+        return False
     inner = reduce.dims[-1]
-    tested = reduce.when is not None and inner.index in access.dependence(reduce.when)
-    if tested or any(total.op != "sum" for total in reduce.sums):
+    if reduce.when is not None and inner.index in access.dependence(reduce.when):
         return False
     return _is_even(inner.extent) or all(
         factors is not None and all(f.buffer in chosen and inner.index in access.dependence(f) for f in factors)

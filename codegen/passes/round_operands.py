@@ -97,7 +97,7 @@ def _factors(reduce: Reduce, points: set[str], access: Access) -> dict[Load, boo
     """The factors of a reduction whose terms are all products of two elements, each with whether it lies across to the
     other, which lies along the reduction. Empty if it is not one."""
     found: dict[Load, bool] = {}
-    for total in reduce.sums:
+    for total in reduce.sums if reduce.dims else ():
         for term in access.terms(total.value):
             pair = access.multiplied(term) if total.op == "sum" else None
             if pair is None or not _is_product(pair, reduce, points, access):
