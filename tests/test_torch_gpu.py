@@ -70,10 +70,10 @@ def gradients(module: Any, given: Mapping[str, Any], outputs: list[str]) -> dict
 
 
 def compare(graph: gc.Graph, device: Any, outputs: list[str], **given: Any) -> None:
-    module = module_of.Module(graph)
+    module = module_of.Module(graph, seed=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module_of, "place_on", lambda *_: tensors.Cpu())
-        expected = gradients(module_of.Module(graph), given, outputs)
+        expected = gradients(module_of.Module(graph, seed=0), given, outputs)
     found = gradients(module.to(device), {name: tensor.to(device) for name, tensor in given.items()}, outputs)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
