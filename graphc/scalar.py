@@ -154,6 +154,10 @@ def _sigmoid(x: Any) -> Any:
     return np.where(x >= 0, 1, e).astype(e.dtype) / (1 + e)
 
 
+def _softplus(x: Any) -> Any:
+    return np.logaddexp(x, np.zeros_like(x))
+
+
 def _erf(x: Any) -> Any:
     from math import erf
 
@@ -230,6 +234,7 @@ FUNCTIONS: dict[str, Function] = {
     "expm1": Function(1, FLOATS, "same", np.expm1),
     "log": Function(1, FLOATS, "same", np.log),
     "log1p": Function(1, FLOATS, "same", np.log1p),
+    "softplus": Function(1, FLOATS, "same", _softplus),  # log(1 + eˣ)
     "tanh": Function(1, FLOATS, "same", np.tanh),
     "sigmoid": Function(1, FLOATS, "same", _sigmoid),
     "sin": Function(1, FLOATS, "same", np.sin),

@@ -133,6 +133,7 @@ SIN = _primitive("sin", FLOATS, lambda d, y, a: (mul(d, cos(a)),), cost=16)
 COS = _primitive("cos", FLOATS, lambda d, y, a: (neg(mul(d, sin(a))),), cost=16)
 TANH = _primitive("tanh", FLOATS, lambda d, y, a: (mul(d, sub(_like(1, y), mul(y, y))),), cost=20)
 SIGMOID = _primitive("sigmoid", FLOATS, lambda d, y, a: (mul(d, mul(y, sub(_like(1, y), y))),), cost=16)
+SOFTPLUS = _primitive("softplus", FLOATS, lambda d, y, a: (mul(d, sigmoid(a)),), cost=24)
 ERF = _primitive(
     "erf", FLOATS, lambda d, y, a: (mul(d, mul(_like(2 / math.sqrt(math.pi), a), exp(neg(mul(a, a))))),), cost=20
 )
@@ -154,22 +155,6 @@ RELU = _elementwise(
     _relu_formula,
     lambda a: np.maximum(a, a.dtype.type(0)),
     lambda d, y, a: (where(lt(_like(0, a), a), d, _like(0, d)),),
-)
-
-
-def _softplus_formula(x: Scalar) -> Scalar:
-    """log(1 + eˣ) = max(x, 0) + log1p(e^-|x|)."""
-    return call("add", call("max", x, zero(x.dtype)), call("log1p", call("exp", call("neg", call("abs", x)))))
-
-
-SOFTPLUS = _elementwise(
-    "softplus",
-    1,
-    FLOATS,
-    _softplus_formula,
-    lambda a: np.logaddexp(a, a.dtype.type(0)),
-    lambda d, y, a: (mul(d, sigmoid(a)),),
-    cost=32,
 )
 
 

@@ -47,7 +47,7 @@ if X86:
     TARGETS["sse2"] = Target(HOST.triple, "x86-64")
     if HOST.has("avx2"):
         TARGETS["avx2"] = Target(HOST.triple, "x86-64-v3")
-ELEMENTARY = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos", "erf", "pow")
+ELEMENTARY = ("exp", "expm1", "log", "log1p", "softplus", "tanh", "sigmoid", "sin", "cos", "erf", "pow")
 
 n, u, k, t, c = (Index(name) for name in "nuktc")
 N, U, K, T = (Size(name) for name in "NUKT")

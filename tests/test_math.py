@@ -128,6 +128,7 @@ def precise(fn: str, *arguments: float) -> tuple[float, float]:
             "log": lambda x: mp.log(x) if x > 0 else mp.mpf(math.nan if x else -math.inf),
             "log1p": lambda x: mp.log1p(x) if x > -1 else mp.mpf(math.nan if x < -1 else -math.inf),
             "sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
+            "softplus": lambda x: mp.log1p(mp.exp(x)),
             "pow": lambda x: mp.power(x, mp.mpf(arguments[1])),
         }[fn](x)  # fmt: skip
         with np.errstate(all="ignore"):

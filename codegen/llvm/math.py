@@ -46,6 +46,8 @@ ULP_BOUNDS: dict[tuple[str, str], float] = {
     ("log", "float64"): 1.0,
     ("log1p", "float32"): 1.0,
     ("log1p", "float64"): 1.0,
+    ("softplus", "float32"): 2.0,
+    ("softplus", "float64"): 2.0,
     ("tanh", "float32"): 2.5,
     ("tanh", "float64"): 2.5,
     ("sigmoid", "float32"): 2.5,
@@ -90,8 +92,8 @@ def definitions(requests: Iterable[tuple[str, str, int]], fused: bool = True, ap
     """Each requested function once, then each `declare` they need once. No function calls another.
 
     Without `fused`, multiplications and additions stay apart: errors grow by a few ulp. If they may be `approximate`,
-    exp, tanh and sigmoid of float32, and what is made of exp, take a GPU's instructions for 2^x and 1/x, are up to
-    `APPROXIMATE_ULP` off, and results below 2^-126 may be 0.
+    exp, tanh, sigmoid, softplus and logarithms of float32, and what is made of exp, take a GPU's instructions for 2^x
+    and 1/x, are up to `APPROXIMATE_ULP` off, and results below 2^-126 may be 0.
     """
     texts, declarations = [], set()
     for fn, dtype, width in sorted(set(requests)):
@@ -207,8 +209,13 @@ def _tanh_through_exp2(x: Vector) -> Vector:
 def _sigmoid(x: Vector) -> Vector:
     """1 / (1 + e) or e / (1 + e) with e = exp(-|x|), so that the lower tail keeps its digits."""
     below = -abs(x)
-    e = _through_exp2(below.at_least(_EXP_RANGE["float"][0])) if x.is_approximate else _exp(below)
+    e = _exp_of_negative(below)
     return select(x >= 0.0, x.constant(1.0), e).ratio(e + 1.0)
+
+
+def _exp_of_negative(x: Vector) -> Vector:
+    """exp(x) for x <= 0."""
+    return _through_exp2(x.at_least(_EXP_RANGE["float"][0])) if x.is_approximate else _exp(x)
 
 
 # Logarithms
@@ -232,7 +239,7 @@ def _log_formula(k: Vector, f: Vector, correction: Vector | float) -> Vector:
     With s = f / (2 + f), log(1 + f) = 2 s + s R(s²) = f - f²/2 + s (f²/2 + R): f stays exact.
     """
     high, low = _LOG2[f.element]
-    s = f / (f + 2.0)
+    s = f.ratio(f + 2.0)
     z = s * s
     remainder = z * polynomial(z, _coefficients("log", f))
     half_square = f * f * 0.5
@@ -259,9 +266,22 @@ def _log1p(x: Vector) -> Vector:
     error = select(x > 1.0, 1.0 - (u - x), x - (u - 1.0))
     near = k.equals(0.0)
     f = select(near, x, m - 1.0)
-    correction = select(near, x.constant(0.0), error / u)
+    correction = select(near, x.constant(0.0), error.ratio(u))
     result = _log_specials(x, _log_formula(k, f, correction), -1.0)
     return select(x.equals(0.0), x, result)
+
+
+def _softplus(x: Vector) -> Vector:
+    """max(x, 0) + log(1 + e) with e = exp(-|x|).
+
+    As e is in [0, 1], 1 + e is 1 + f, or 2 (1 + f) where that is nearer to 1: no other power of two can be, and
+    neither a special value, and f needs no correction.
+    """
+    e = _exp_of_negative(-abs(x))
+    doubled = e > 2.0**0.5 - 1.0
+    f = select(doubled, fma(e, 0.5, -0.5), e)
+    k = select(doubled, x.constant(1.0), 0.0)
+    return x.at_least(0.0) + _log_formula(k, f, 0.0)
 
 
 # Trigonometric functions
@@ -413,6 +433,7 @@ _FORMULAS: dict[str, Callable[..., Vector]] = {
     "expm1": _expm1,
     "log": _log,
     "log1p": _log1p,
+    "softplus": _softplus,
     "tanh": _tanh,
     "sigmoid": _sigmoid,
     "sin": _sin,

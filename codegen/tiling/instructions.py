@@ -10,7 +10,7 @@ from graphc.scalar import walk
 __all__ = ["instructions"]
 
 _INSTRUCTIONS = {"div": 8, "sqrt": 8, "floordiv": 20, "mod": 20, "pow": 120} | dict.fromkeys(
-    ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "sin", "cos", "erf"), 40
+    ("exp", "expm1", "log", "log1p", "softplus", "tanh", "sigmoid", "sin", "cos", "erf"), 40
 )
 
 
