@@ -72,7 +72,7 @@ def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
             for point in points:
                 with s.scope(point):
                     _steps(s, kernel, 1, place)
-                    values.append([s.value(s.access.stored(store)) for store in kernel.stores])
+                    values.append(s.stored(kernel))
             for number_of, store in enumerate(kernel.stores):
                 for point, made in zip(points, values, strict=True):
                     with s.scope(point):
@@ -111,7 +111,7 @@ def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
     f = s.function
     s.load_known(kernel)
     s.fetch_ahead(kernel)
-    values = [s.value(s.access.stored(store)) for store in kernel.stores]
+    values = s.stored(kernel)
     if lanes == 1:
         for store, value in zip(kernel.stores, values, strict=True):
             s.store(store.buffer, store.at, value, store.accumulate)

@@ -162,12 +162,24 @@ class Scalars:
         element = STORAGE[self.access.buffers[buffer].dtype][0]
         return self.function.offset(self.function.buffers[buffer], element, self.value(self.access.offset(buffer, at)))
 
+    def stored(self, kernel: Kernel) -> list[Value]:
+        """The values that this point stores, by store."""
+        return [self.value(self.access.stored(store)) for store in kernel.stores]
+
     def store(self, buffer: str, at: tuple[Scalar, ...], value: Value, accumulate: bool) -> None:
         """Store an element, and store it to the buffer's mirror if there is one."""
-        pointer, dtype = self.pointer(buffer, at), self.access.buffers[buffer].dtype
         if accumulate:
+            pointer, dtype = self.pointer(buffer, at), self.access.buffers[buffer].dtype
             value = self.functions.apply("add", [read(self.function, pointer, dtype, 1, None), value], dtype, dtype)
-        write(self.function, value, pointer, dtype, None)
+        self.store_global(buffer, at, value)
+        self.store_mirrored(buffer, at, value)
+
+    def store_global(self, buffer: str, at: tuple[Scalar, ...], value: Value) -> None:
+        """Store an element to global memory alone."""
+        write(self.function, value, self.pointer(buffer, at), self.access.buffers[buffer].dtype, None)
+
+    def store_mirrored(self, buffer: str, at: tuple[Scalar, ...], value: Value) -> None:
+        """Store an element to the buffer's mirror, if there is one."""
         if buffer in self.mirrors:
             self.mirrors[buffer].push([self.value(a) for a in at], value, self.alone)
 

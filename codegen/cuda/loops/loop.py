@@ -20,6 +20,7 @@ from graphc.codegen.cuda.kernel.points import compute_points
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.cuda.loops.all_gather import AllGather, ClusterAllGather, MemoryAllGather
 from graphc.codegen.cuda.loops.barriers import Kind, after_counters, barrier, counter_of
+from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
 from graphc.codegen.cuda.loops.exchanges import BARRIER_BYTES, WORD_BYTES, Exchange
 from graphc.codegen.cuda.loops.geometry import Geometry
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit, counters_value, parts_value, steps_around
@@ -54,6 +55,7 @@ class LoopEmitter:
         self.mirrors: dict[str, Mirrored] = {}
         self.gathers: dict[Exchange, AllGather] = {}
         self.first_cells: dict[str, FirstCell] = {}
+        self.deferred = DeferredStores(function)
         self.prefetches = self._prefetches()
         self.prefetched = PrefetchRegisters(function, self.prefetches, program, version.waits_briefly)
         self.later: list[tuple[str, Value]] = []  # the innermost loop's index and its value, 1, 2 (and 3) steps later
@@ -154,20 +156,32 @@ class LoopEmitter:
 
     def _at_first_cells(
         self,
-        make: Callable[[Scalars, Sequence[Prefetch]], None],
+        make: Callable[[Scalars, Kernel, Sequence[Prefetch]], None],
         wanted: Sequence[Prefetch],
         indices: Mapping[str, Value],
     ) -> None:
         """Emit loads at this thread's first cell of each kernel, if it has one."""
-        by_name = {kernel.name: kernel for kernel in kernels((self.unit.loop,))}
         for name in dict.fromkeys(x.kernel for x in wanted):
-            product, kernel = self.unit.epilogues.get(name, name), by_name[name]
-            cell, scalars = self.first_cells[product], self._scalars(kernel, indices)
-            with (
-                self.function.when(cell.exists),
-                scalars.scope(self.tiles[product].renamed(kernel, cell.indices)),
-            ):
-                make(scalars, [x for x in wanted if x.kernel == name])
+            with self._at_first_cell(name, indices) as (scalars, kernel):
+                make(scalars, kernel, [x for x in wanted if x.kernel == name])
+
+    @contextmanager
+    def _at_first_cell(self, name: str, indices: Mapping[str, Value]) -> Iterator[tuple[Scalars, Kernel]]:
+        """A branch for the threads that have a cell of a kernel, with the indices of their first."""
+        kernel = next(kernel for kernel in kernels((self.unit.loop,)) if kernel.name == name)
+        product = self.unit.epilogues.get(name, name)
+        cell, scalars = self.first_cells[product], self._scalars(kernel, indices)
+        with self.function.when(cell.exists), scalars.scope(self.tiles[product].renamed(kernel, cell.indices)):
+            yield scalars, kernel
+
+    def _store_deferred(self, indices: Mapping[str, Value]) -> None:
+        """Make the stores that have waited until something was sent."""
+        for name in self.deferred.kernels():
+            tile = self.tiles[self.unit.epilogues.get(name, name)]
+            assert isinstance(tile, Tile)
+            alone = tile.is_alone(self._scalars(tile.kernel, indices))
+            with self.function.when(alone), self._at_first_cell(name, indices) as (scalars, _):
+                self.deferred.make(scalars, name)
 
     def _mirrors(self) -> dict[str, Mirrored]:
         """The mirrors by buffer, cleared or filled. Those of an exchange lie side by side. Gathers are made, too."""
@@ -221,7 +235,7 @@ class LoopEmitter:
         if isinstance(geometry, MmaGeometry) and fragments is not None:
             return MmaTile(f, kernel, product, geometry, fragments, where)
         assert isinstance(geometry, Geometry)
-        return Tile(f, kernel, product, geometry, where)
+        return Tile(f, kernel, product, geometry, where, self.deferred if self.version.exchanges else None)
 
     def _parts(self, group: Value) -> list[Part]:
         """This group's part of each of the loop's slicings."""
@@ -262,12 +276,16 @@ class LoopEmitter:
                 steps = [f.binary("sub nsw", last, step) for step in steps]
             around, self.time = self.later, count
             self.later = [(statement.index, step) for step in steps[1:]]
+            inside = {**indices, statement.index: steps[0]}
             for inner in statement.body:
-                self._statement(inner, {**indices, statement.index: steps[0]})
+                self._statement(inner, inside)
+            self._store_deferred(inside)
             self.later = around
 
     def _kernel(self, kernel: Kernel, indices: Mapping[str, Value]) -> None:
         scalars = self._scalars(kernel, indices)
+        if self.deferred.are_touched_by(kernel, self.prefetched.kept_for(kernel)):
+            self._store_deferred(indices)
         self._prefetch_before(kernel, indices)
         if self.gathers:
             self._receive(kernel, scalars)
@@ -281,7 +299,8 @@ class LoopEmitter:
         else:
             compute_points(scalars, kernel, self.unit.lanes[kernel.name], self._place_of(kernel))
         self.elementary |= scalars.functions.elementary
-        self._send(kernel, scalars)
+        if self._send(kernel, scalars):
+            self._store_deferred(indices)
 
     def _receive(self, kernel: Kernel, scalars: Scalars) -> None:
         """Before a kernel: wait for what others have sent in this step, or in the one before."""
@@ -297,14 +316,15 @@ class LoopEmitter:
                         before = f.binary("sub nsw", self.time, i64(1))
                         gather.receive(before, f.binary("xor", slot, i64(1)))
 
-    def _send(self, kernel: Kernel, scalars: Scalars) -> None:
-        """After a kernel: send the parts of the exchanges that it has completed."""
+    def _send(self, kernel: Kernel, scalars: Scalars) -> bool:
+        """After a kernel: send the parts of the exchanges that it has completed. Returns whether there were any."""
         exchanges = [exchange for exchange in self.gathers if exchange.after == kernel.name]
         if exchanges:
             self.function.sync_cta()
         for exchange in exchanges:
             with self._participants(exchange):
                 self.gathers[exchange].send(self.time, self._slot(exchange, scalars))
+        return bool(exchanges)
 
     def _slot(self, exchange: Exchange, scalars: Scalars) -> Value:
         """The slot of the mirrors that has the parts of this step."""

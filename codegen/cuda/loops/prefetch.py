@@ -7,7 +7,8 @@ be loaded earlier, if nothing stores it in between:
 - what no step changes and no step moves, once, before the loop;
 - what the same thread stored for the same cell, in this step or the one before, stays in a register;
 - what depends on the step otherwise is loaded ahead of the wait, so that the load and the wait overlap. Where wait and
-  product take less time than a load, it is loaded a step earlier still.
+  product take less time than a load, it is loaded a step earlier still. There, too, what the cell loads some steps
+  later is brought to the second-level cache.
 
 This is done for the first cell of each thread only. Further cells load when they are computed.
 """
@@ -174,33 +175,43 @@ class PrefetchRegisters:
         self.types = {x: REGISTER.get(program.buffer(x.load.buffer).dtype, "float") for x in found}
         self.variables = {x: f.variable(self.types[x]) for x in found}
         self.in_flight = {x: f.variable(self.types[x]) for x in found if self.early and x.wait is not None}
+        self.ahead_of_wait = {x.kernel for x in found if x.wait is not None}
+
+    def kept_for(self, kernel: Kernel) -> tuple[Load, ...]:
+        """The loads of a kernel whose values the same thread has made and kept."""
+        return tuple(x.load for x in self.found if x.kernel == kernel.name and x.made_by is not None)
 
     def steps_ahead(self, x: Prefetch) -> int:
         """How many steps ahead a load is made before a wait: 0 or 1."""
         return int(x.before or self.early)
 
-    def begin(self, s: Scalars, wanted: Sequence[Prefetch]) -> None:
-        """Make the loads, with the indices of a cell and a step bound in `s`."""
+    def begin(self, s: Scalars, kernel: Kernel, wanted: Sequence[Prefetch]) -> None:
+        """Make loads of a kernel before the first step, with the indices of a cell and a step bound in `s`."""
         for x in wanted:
             self.function.put(s.value(x.load), self.in_flight.get(x, self.variables[x]))
 
-    def fetch(self, s: Scalars, wanted: Sequence[Prefetch]) -> None:
-        """Make the loads ahead of a wait; values that were in flight become those of this step."""
+    def fetch(self, s: Scalars, kernel: Kernel, wanted: Sequence[Prefetch]) -> None:
+        """Make loads of a kernel ahead of a wait; values that were in flight become those of this step."""
         for x in wanted:
             if x in self.in_flight:
                 self.function.put(self.function.get(self.in_flight[x], self.types[x]), self.variables[x])
-        self.begin(s, wanted)
+        self.begin(s, kernel, wanted)
+        s.fetch_ahead(kernel)
 
     def bind(self, s: Scalars, kernel: Kernel, is_first: Value) -> None:
         """Before a cell is computed: bind its loads, to prefetched values for the first cell, else to loads from
         memory."""
         f, own = self.function, [x for x in self.found if x.kernel == kernel.name]
+        if kernel.name not in self.ahead_of_wait:
+            s.fetch_ahead(kernel)
         if not own:
             return
         variables = [f.variable(self.types[x]) for x in own]
         for x, variable in zip(own, variables, strict=True):
             f.put(f.get(self.variables[x], self.types[x]), variable)
         with f.when(f.binary("xor", is_first, Value("true", "i1"))), s.scope({}):
+            if kernel.name in self.ahead_of_wait:
+                s.fetch_ahead(kernel)
             for x, variable in zip(own, variables, strict=True):
                 f.put(s.value(x.load), variable)
         for x, variable in zip(own, variables, strict=True):

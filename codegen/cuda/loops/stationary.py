@@ -13,8 +13,8 @@ from typing import Protocol
 
 from graphc.codegen.cuda.isa.device import DeviceFunction
 from graphc.codegen.cuda.isa.place import Place, digits
-from graphc.codegen.cuda.kernel.points import end_point
 from graphc.codegen.cuda.kernel.scalars import Scalars
+from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
 from graphc.codegen.cuda.loops.prefetch import FirstCell, PrefetchRegisters
 from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.lengths import length_of
@@ -35,16 +35,25 @@ class UnitMapping(Protocol):
 
 
 class StationaryProduct(ABC):
-    """The code of one kernel's product in one version of its loop."""
+    """The code of one kernel's product in one version of its loop. `deferred`: where a thread's only cell leaves its
+    stores to global memory, if they may wait."""
 
     def __init__(
-        self, function: DeviceFunction, kernel: Kernel, product: Product, mapping: UnitMapping, place: Place
+        self,
+        function: DeviceFunction,
+        kernel: Kernel,
+        product: Product,
+        mapping: UnitMapping,
+        place: Place,
+        deferred: DeferredStores | None = None,
     ) -> None:
         self.function = function
         self.kernel = kernel
         self.product = product
         self.mapping = mapping
         self.place = place
+        self.deferred = deferred
+        self.has_one_cell = False  # whether the code being emitted is for threads with no more than one cell
         self.dtype = product.sums[0].value.dtype
 
     @abstractmethod
@@ -68,7 +77,13 @@ class StationaryProduct(ABC):
     def end(self, s: Scalars, kernel: Kernel, prefetched: PrefetchRegisters, is_first: Value) -> None:
         """Compute and store a cell's results from its sums. `is_first`: whether it is the thread's first cell."""
         prefetched.bind(s, kernel, is_first)
-        end_point(s, kernel, 1, self.place)
+        s.load_known(kernel)
+        for store, value in zip(kernel.stores, s.stored(kernel), strict=True):
+            if self.deferred is not None and self.has_one_cell and self.deferred.can_wait(store, s.access):
+                s.store_mirrored(store.buffer, store.at, value)
+                self.deferred.defer(kernel, store, value)
+            else:
+                s.store(store.buffer, store.at, value, store.accumulate)
         prefetched.keep(s, kernel, is_first)
 
     def renamed(self, kernel: Kernel, indices: Mapping[str, Value]) -> dict[str, Value]:

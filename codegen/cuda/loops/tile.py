@@ -16,6 +16,7 @@ from graphc.codegen.cuda.isa.arch import WARP
 from graphc.codegen.cuda.isa.device import DeviceFunction
 from graphc.codegen.cuda.isa.place import Place, digits
 from graphc.codegen.cuda.kernel.scalars import Scalars
+from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
 from graphc.codegen.cuda.loops.geometry import Geometry, chunks
 from graphc.codegen.cuda.loops.prefetch import FirstCell, PrefetchRegisters
 from graphc.codegen.cuda.loops.products import Part, Product
@@ -31,9 +32,15 @@ class Tile(StationaryProduct):
     """The lanes of a warp share the terms of a tile's sums."""
 
     def __init__(
-        self, function: DeviceFunction, kernel: Kernel, product: Product, geometry: Geometry, place: Place
+        self,
+        function: DeviceFunction,
+        kernel: Kernel,
+        product: Product,
+        geometry: Geometry,
+        place: Place,
+        deferred: DeferredStores | None = None,
     ) -> None:
-        super().__init__(function, kernel, product, geometry, place)
+        super().__init__(function, kernel, product, geometry, place, deferred)
         self.geometry = geometry
         self._registers: dict[tuple[int, int, int, int], Value] = {}  # by unit, part, term and chunk
 
@@ -122,14 +129,15 @@ class Tile(StationaryProduct):
         if several.rows == 1:
             yield
             return
-        alone = self._is_alone(s)
+        alone = self.is_alone(s)
         for rows, is_it in ((several.rows, self.function.binary("xor", alone, Value("true", "i1"))), (1, alone)):
             self.geometry = replace(several, rows=rows)
+            self.has_one_cell = rows == 1 and several.home == "registers"
             with self.function.when(is_it), s.scope({}):
                 yield
-        self.geometry = several
+        self.geometry, self.has_one_cell = several, False
 
-    def _is_alone(self, s: Scalars) -> Value:
+    def is_alone(self, s: Scalars) -> Value:
         """Whether the group has one row."""
         return self.function.compare("icmp sle", s.product(self.row_lengths(s)), i64(1))
 
@@ -143,7 +151,7 @@ class Tile(StationaryProduct):
         self.geometry = several
         exists, local, number = found[0]
         if len(found) > 1:
-            alone = self._is_alone(s)
+            alone = self.is_alone(s)
             exists, local, number = (f.select(alone, b, a) for a, b in zip(*found, strict=True))
         return FirstCell(exists, {**self.unit(local), **self.row(number, lengths)})
 
