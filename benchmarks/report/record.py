@@ -48,7 +48,8 @@ def title(about: dict[str, Any]) -> str:
     """Two lines that say where the figures come from."""
     own = about["versions"]
     versions = ", ".join(f"{name} {own[name]}" for name in MODULES if name in own)
-    return f"{about['machine']['processor']}, threads: {about['threads']}, float32, {about['date'][:10]}\n{versions}"
+    where = f"{about['machine']['processor']}, threads: {about['threads']}"
+    return f"{where}, float32 where nothing else is said, {about['date'][:10]}\n{versions}"
 
 
 def write(
