@@ -76,16 +76,16 @@ def _entries(module: ModuleType, names: list[str]) -> Iterator[str]:
     prefix = "gc" if module is gc else f"gc.{module.__name__.removeprefix('graphc.')}"
     for name in names:
         thing = getattr(module, name)
-        yield f"- `{prefix}.{name}{_signature(thing)}`: {_sentence(thing)}"
+        yield f"- `{prefix}.{name}{signature(thing)}`: {_sentence(thing)}"
 
 
 def _methods(whole: type) -> Iterator[str]:
     for name, thing in vars(whole).items():
         if inspect.isfunction(thing) and not name.startswith("_") and inspect.getdoc(thing):
-            yield f"- `.{name}{_signature(thing)}`: {_sentence(thing)}"
+            yield f"- `.{name}{signature(thing)}`: {_sentence(thing)}"
 
 
-def _signature(thing: Any) -> str:
+def signature(thing: Any) -> str:
     """The names of what it takes, and their defaults, without types."""
     taken = []
     for parameter in inspect.signature(thing).parameters.values():

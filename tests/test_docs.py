@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 import pytest
 
+import graphc as gc
+from tests import gallery
 from tests.reference import page
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/guide.md", "docs/journey.md")
+CONVERSIONS = {"from_torch", "to_torch"}
 BLOCK = re.compile(r"```python\n(?P<code>.*?)```\n(?P<gap>\n*)(?:```text\n(?P<printed>.*?)```\n)?", re.DOTALL)
 
 
@@ -52,3 +56,24 @@ def test_every_function_is_listed(update_golden: bool) -> None:
     if update_golden:
         path.write_text(page(), encoding="utf-8")
     assert path.read_text(encoding="utf-8") == page(), "the list has changed; run `make golden` and read the difference"
+
+
+def test_every_cell_is_shown(update_golden: bool) -> None:
+    path = ROOT / "docs/cells.md"
+    if update_golden:
+        path.write_text(gallery.page(), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == gallery.page(), "the page has changed; run `make golden`"
+    shown = {name for names in gallery.SECTIONS.values() for name in names}
+    assert shown == {name for name in gc.cells.__all__ if inspect.isfunction(getattr(gc.cells, name))} - CONVERSIONS
+
+
+@pytest.mark.parametrize(("name", "graph"), [pytest.param(*x, id=x[0]) for x in gallery.pictures()])
+def test_every_cell_is_drawn_as_it_is(name: str, graph: gc.Graph, update_golden: bool) -> None:
+    """The drawing has today's nodes and edges, wherever Graphviz puts them."""
+    path, drawing = ROOT / "docs" / gallery.PICTURES / f"{name}.svg", gc.draw(graph)
+    if update_golden:
+        path.parent.mkdir(exist_ok=True)
+        drawing.save(path)
+    titles = [re.findall("<title>(.*?)</title>", svg) for svg in (path.read_text(encoding="utf-8"), drawing.svg)]
+    assert len(titles[0]) > 5
+    assert sorted(titles[0]) == sorted(titles[1]), "the drawing has changed; run `make golden`"

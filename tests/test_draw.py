@@ -237,6 +237,8 @@ def test_save(tmp_path):
 def test_engine_errors():
     with pytest.raises(ArgumentError, match="engine="):
         _ = draw(elman(), engine="neato; rm -rf /").svg
+    with pytest.raises(ArgumentError, match=r"gc\.draw\(g\)\.save\('elman\.svg'\)"):
+        draw(elman(), "elman.svg")
     with pytest.raises(UnsupportedError, match="failed"):
         layout.svg("this is no graph {")
     with pytest.raises(UnsupportedError, match="longer than"):

@@ -25,13 +25,16 @@ def gru(
     update: str = "new",
     **options: Unpack[Options],
 ) -> Hidden:
-    """Gates r (reset), z (update), n (new content):
+    """The gated recurrent unit (Cho et al. 2014), with gates r (reset) and z (update), and n, the new content:
 
-    r, z = σ(W_k x + U_k h′ + b_k)
-    n = tanh(W_n x + U_n (r ⊙ h′) + b_n)                 reset="before": Chung et al., neon
-    n = tanh(W_n x + b_n + r ⊙ (U_n h′ + c_n))           reset="after": PyTorch, cuDNN; further param `{name}_c_n`
-    h = (1 − z) ⊙ h′ + z ⊙ n                             update="new": Chung et al., neon
-    h = (1 − z) ⊙ n + z ⊙ h′                             update="old": PyTorch, ONNX, Keras
+        r, z = σ(W_k x + U_k h′ + b_k)
+        n = tanh(W_n x + U_n (r ⊙ h′) + b_n)          reset="before": Chung et al. 2014, neon
+        n = tanh(W_n x + b_n + r ⊙ (U_n h′ + c_n))    reset="after": PyTorch, cuDNN
+        h = (1 − z) ⊙ h′ + z ⊙ n                      update="new": Chung et al. 2014, neon
+        h = (1 − z) ⊙ n + z ⊙ h′                      update="old": PyTorch, ONNX, Keras
+
+    Params, for k in r z n: `{name}_W_k` (units, inputs), `{name}_U_k` (units, units), `{name}_b_k` (units,), and with
+    reset="after" `{name}_c_n` (units,).
     """
     if not isinstance(reset, str) or reset not in ("before", "after"):
         raise DefinitionError(f'a GRU resets "before" or "after" the product, got reset={reset!r}; see also restart=')
@@ -52,9 +55,11 @@ def gru(
 def mgu(g: Graph, x: Value, units: int, over: Axis, name: str = "mgu", **options: Unpack[Options]) -> Hidden:
     """The minimal gated unit: one gate f does what r and z do (Zhou et al. 2016):
 
-    f = σ(W_f x + U_f h′ + b_f)
-    n = tanh(W_n x + U_n (f ⊙ h′) + b_n)
-    h = (1 − f) ⊙ h′ + f ⊙ n
+        f = σ(W_f x + U_f h′ + b_f)
+        n = tanh(W_n x + U_n (f ⊙ h′) + b_n)
+        h = (1 − f) ⊙ h′ + f ⊙ n
+
+    Params, for k in f n: `{name}_W_k` (units, inputs), `{name}_U_k` (units, units), `{name}_b_k` (units,).
     """
     cell = Recurrence(g, x, units, over, name, **options)
     ((h, h_before),) = cell.states(h=units)

@@ -34,7 +34,7 @@ def lstm(
     forget_bias: float = 1.0,
     **options: Unpack[Options],
 ) -> LSTM:
-    """The LSTM, as in PyTorch, Keras and cuDNN:
+    """The LSTM, as in PyTorch, Keras and cuDNN (Hochreiter & Schmidhuber 1997; Gers et al. 2000):
 
         f, i, o = σ(W_k x + U_k h′ + b_k)
         g = tanh(W_g x + U_g h′ + b_g)

@@ -17,11 +17,13 @@ from graphc.language.value import Value
 
 
 def min_gru(g: Graph, x: Value, units: int, over: Axis, name: str = "min_gru", **options: Unpack[Options]) -> Hidden:
-    """Gates z (update) and n (new content):
+    """A GRU whose gates do not see the state (Feng et al. 2024), with z (update) and n (new content):
 
-    z = σ(W_z x + b_z)
-    n = W_n x + b_n
-    h = (1 − z) ⊙ h′ + z ⊙ n
+        z = σ(W_z x + b_z)
+        n = W_n x + b_n
+        h = (1 − z) ⊙ h′ + z ⊙ n
+
+    Params, for k in z n: `{name}_W_k` (units, inputs), `{name}_b_k` (units,).
     """
     cell = stateless(g, x, units, over, name, options)
     ((h, h_before),) = cell.states(h=units)
@@ -39,11 +41,13 @@ def min_lstm(
     forget_bias: float = 1.0,
     **options: Unpack[Options],
 ) -> Hidden:
-    """Gates f (forget), i (input) and n (new content); the first two are made to add up to 1:
+    """An LSTM whose gates do not see the state (Feng et al. 2024). f (forget) and i (input) are made to add up to 1:
 
-    f, i = σ(W_k x + b_k)
-    n = W_n x + b_n
-    h = (f ⊙ h′ + i ⊙ n) / (f + i)
+        f, i = σ(W_k x + b_k)
+        n = W_n x + b_n
+        h = (f ⊙ h′ + i ⊙ n) / (f + i)
+
+    Params, for k in f i n: `{name}_W_k` (units, inputs), `{name}_b_k` (units,).
     """
     cell = stateless(g, x, units, over, name, options)
     ((h, h_before),) = cell.states(h=units)

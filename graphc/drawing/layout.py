@@ -43,7 +43,8 @@ def svg(source: str, engine: str = EMBEDDED, timeout: float = TIMEOUT) -> str:
 def check_engine(engine: str) -> None:
     """Raise `ArgumentError` for a layout engine that there is not."""
     if engine not in (EMBEDDED, "dot"):
-        raise ArgumentError(f"engine= is {EMBEDDED!r} or 'dot' (the system's Graphviz), got {engine!r}")
+        hint = f"; to write it to a file: gc.draw(g).save({str(engine)!r})" if Path(str(engine)).suffix else ""
+        raise ArgumentError(f"engine= is {EMBEDDED!r} or 'dot' (the system's Graphviz), got {engine!r}{hint}")
 
 
 def program(engine: str = EMBEDDED) -> str:
