@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, NoReturn, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from graphc.language.functions import cos, expm1, maximum, minimum, sqrt, where
 from graphc.language.habits import missing_in
+from graphc.language.options import check_options
 from graphc.language.value import Value
 
 __all__ = [
@@ -61,8 +62,16 @@ class Optimizer(Protocol):
         """One step; `step` counts those made before, as a floating value."""
 
 
+class _Rule:
+    """An optimiser of this module, whose keyword arguments are checked."""
+
+    def __new__(cls, *given: Any, **options: Any) -> Self:
+        check_options(f"gc.optim.{cls.__name__}", options, [x.name for x in fields(cls)])  # type: ignore[arg-type]
+        return super().__new__(cls)
+
+
 @dataclass(frozen=True)
-class SGD:
+class SGD(_Rule):
     """θ ← θ - η (g + λθ).
 
     `clip` bounds the norm of all gradients together, before anything else is done with them (Pascanu et al. 2013);
@@ -79,7 +88,7 @@ class SGD:
 
 
 @dataclass(frozen=True)
-class Momentum:
+class Momentum(_Rule):
     """v ← μv - η (g + λθ); θ ← θ + v (Polyak 1964), with neon's convention that η enters the velocity.
 
     PyTorch keeps v ← μv + g and moves by -ηv: the same while η is constant. Every param decays, biases too.
@@ -97,7 +106,7 @@ class Momentum:
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(_Rule):
     """m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²; θ ← θ - η m̂ / (√v̂ + ε), with the biases of m and v corrected
     (Kingma & Ba 2015). Weight decay is added to the gradient; `AdamW` decays the param itself."""
 

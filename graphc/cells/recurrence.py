@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn, Self, TypedDict
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, ProtocolError, ShapeError
 from graphc.ir import FLOATS, Axis, merge_axes
 from graphc.language.graph import Graph
+from graphc.language.options import check_options
 from graphc.language.value import State, Value, as_value
 from graphc.scalar import computed
 
@@ -43,6 +44,16 @@ class Options(TypedDict, total=False):
 class Named:
     """What a cell returns: its values by name, and not in any order."""
 
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        known = [value.name for value in fields(cls)]  # type: ignore[arg-type]
+        if (values or named) and (len(values) + len(named) != len(known) or not named.keys() <= set(known)):
+            here = f"gc.cells.{cls.__name__}"
+            raise DefinitionError(
+                f"{here} is what a cell returns, with {', '.join(known)}; the cells are functions with small letters: "
+                "cell = gc.cells.lstm(g, x, 8, over=t)"
+            )
+        return super().__new__(cls)
+
     def __iter__(self) -> NoReturn:
         names = ", ".join(f".{value.name}" for value in fields(self))  # type: ignore[arg-type]
         raise ProtocolError(f"what a cell returns is read by name, {names}: h = gc.cells.lstm(g, x, 8, over=t).h")
@@ -69,6 +80,11 @@ class Recurrence:
     restart: Value | None = None
     W_init: str = "glorot_uniform"
     U_init: str = "orthogonal"
+
+    def __new__(cls, *given: Any, **options: Any) -> Recurrence:
+        name = given[4] if len(given) > 4 else options.get("name", "")
+        check_options(f"cell {name!r}", options, ("name", *Options.__annotations__))
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         if not isinstance(self.over, Axis):
