@@ -53,7 +53,7 @@ def test_an_optimizer_says_what_it_takes(optimizer: Any, option: str, instead: s
     ) as caught:
         optimizer(**{"lr": 0.1, option: 0.5})
     assert instead in caught.value.reason
-    with pytest.raises(DefinitionError, match="and no 'betas'$"):
+    with pytest.raises(DefinitionError, match=r"and no 'betas'$"):
         gc.optim.SGD(lr=0.1, betas=(0.9, 0.999))
 
 
