@@ -212,9 +212,9 @@ class BlockedProduct(ABC):
         """Whether all factors are copied as they lie in memory, to the places that `address` gives."""
         return False
 
+    @abstractmethod
     def address(self, is_left: bool, operand: int, stage: Value, run: Run) -> Value:
-        """The address of a run in a stage. Needed only if factors are `copied`."""
-        raise NotImplementedError
+        """The address of a run in a stage."""
 
     @abstractmethod
     def begin(self) -> None:

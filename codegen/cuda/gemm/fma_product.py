@@ -66,6 +66,9 @@ class FmaProduct(BlockedProduct):
         for variable in self.sums.values():
             f.put(constant(0, x.dtype), variable)
 
+    def address(self, is_left: bool, operand: int, stage: Value, run: Run) -> Value:
+        return self._address(is_left, operand, stage, run.term, run.point)
+
     def put(
         self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
     ) -> None:
@@ -73,7 +76,7 @@ class FmaProduct(BlockedProduct):
         zero = constant(0, self.factors.dtype)
         row = (self.block.height if is_left else self.block.width) + _PAD
         step = row if (self.factors.lefts if is_left else self.factors.rights)[operand].along == "terms" else 1
-        first = self._address(is_left, operand, stage, run.term, run.point)
+        first = self.address(is_left, operand, stage, run)
         for k, value in enumerate(values):
             stored = value if counts is None else f.select(counts, value, zero)
             f.put(stored, f.offset(first, self.element, i64(k * step)))
