@@ -21,6 +21,7 @@ from graphc.codegen.cpu.canonical import CanonicalKernel, canonical
 from graphc.codegen.cpu.clock import TICK, clock, has_clock
 from graphc.codegen.cpu.denormals import flushed
 from graphc.codegen.cpu.kernel import Parameters, Piece, kernel_function
+from graphc.codegen.cpu.nest import Nest
 from graphc.codegen.cpu.values import Values
 from graphc.codegen.llvm.builder import Function, Value, i64, quoted
 from graphc.codegen.llvm.functions import Functions
@@ -119,7 +120,7 @@ def _put(values: Values, row: Value, words: Iterable[tuple[int, Scalar]]) -> Non
 def _function(name: str, parameters: str, internal: bool, program: Program, target: Target) -> tuple[Function, Values]:
     """A function beside the kernels, which knows the sizes; and its values."""
     f = Function(quoted("", name), [parameters], "internal" if internal else "dso_local")
-    values = Values(f, Functions(f, target), Access(Kernel(name, (), (), ()), program))
+    values = Values(Nest(f), Functions(f, target), Access(Kernel(name, (), (), ()), program))
     for position, size in enumerate(program.sizes):
         slot = f.offset(Value("%sizes", "ptr"), "i64", i64(position))
         f.effect(f"{quoted('%', f'size.{size}')} = load i64, {slot}")
@@ -177,10 +178,10 @@ class _Shared:
         """In each round every stage at a block of its own, and then all threads meet."""
         f, values = self.function, self.values
         extent, block = values.value(wave.extent), self._word(self.partition.block(number))
-        with values.loop("(round)", i64(0), rounds, 1):
+        with values.nest.loop("(round)", i64(0), rounds, 1):
             for k, stage in enumerate(wave.stages):
                 lag = self._word(self.partition.lag(number, k))
-                behind = f.binary("sub", values.index("(round)"), lag)
+                behind = f.binary("sub", values.nest.index("(round)"), lag)
                 begin = f.binary("mul", behind, block)
                 runs = f.compare("icmp sge", lag, i64(0))
                 inside = f.compare("icmp sge", behind, i64(0))
@@ -251,11 +252,11 @@ class _Shared:
         f, values = self.function, self.values
         counter = f"({loop.index})"
         extent = values.value(loop.extent)
-        with values.loop(counter, begin, end, 1):
-            step = values.index(counter)
+        with values.nest.loop(counter, begin, end, 1):
+            step = values.nest.index(counter)
             if loop.reverse:
                 step = f.binary("sub", f.binary("sub", extent, i64(1)), step)
-            with values.scope(f.block, {loop.index: step}):
+            with values.nest.scope(f.block, {loop.index: step}):
                 for inner in loop.body:
                     self._statement(inner, (*indices, loop.index), position, mode)
 
@@ -266,7 +267,7 @@ class _Shared:
         # there are.
         arguments = [self._address(buffer) for buffer in buffers]
         arguments += [Value(quoted("%", f"size.{size}"), "i64") for size in self.program.sizes]
-        arguments += [self.values.index(index) for index in indices]
+        arguments += [self.values.nest.index(index) for index in indices]
         for k, cut in enumerate(self.partition.cuts[kernel.name]):
             if part is not None and part[0] == cut.index:
                 arguments += part[1:]
