@@ -1,7 +1,7 @@
 """One kernel on the CPU: from a `Kernel` to an LLVM function.
 
 In: a kernel, its program, the target. Out: the function's text with what it needs from its module. The points are
-covered by tiles (`graphc.codegen.tiling.vectorize`); the nest, from the outside: the kernel's other dimensions, strips
+covered by tiles (`graphc.codegen.tiling.tiling`); the nest, from the outside: the kernel's other dimensions, strips
 of the vector dimension, or several together where reductions are long, blocks of the row dimension, then the reductions
 tile by tile with all accumulators in registers (`graphc.codegen.cpu.tile`), and after them one rolled loop over the
 block's cells that computes and stores the rest.
@@ -23,7 +23,7 @@ from graphc.codegen.llvm.half_precision import pair_of_halves
 from graphc.codegen.llvm.memory import PAIR, read, scatter, write
 from graphc.codegen.program import Dim, Kernel, Program, Store
 from graphc.codegen.target import Target
-from graphc.codegen.tiling.vectorize import Tiling
+from graphc.codegen.tiling.tiling import Tiling
 
 __all__ = ["Parameters", "Piece", "kernel_function"]
 

@@ -31,7 +31,7 @@ from graphc.codegen.lengths import length_of
 from graphc.codegen.llvm.builder import Value, i64, lane_count, vector_type
 from graphc.codegen.llvm.functions import REGISTER
 from graphc.codegen.program import Accumulate, Dim, Reduce, Scalar
-from graphc.codegen.tiling.vectorize import Tiling, length
+from graphc.codegen.tiling.tiling import Tiling, length
 from graphc.scalar import call, index
 
 __all__ = ["Block", "places", "tiled"]

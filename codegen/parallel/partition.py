@@ -36,7 +36,7 @@ from graphc.codegen.program import (
     kernels,
 )
 from graphc.codegen.target import Target
-from graphc.codegen.tiling.vectorize import Tiling, tiling_of
+from graphc.codegen.tiling.tiling import Tiling, tiling_of
 from graphc.scalar import walk
 
 __all__ = ["CLOCKS", "SKIPPED", "THREAD", "Cut", "Partition", "Strategy", "partition"]
