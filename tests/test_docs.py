@@ -1,8 +1,10 @@
-"""The pages in docs/ and the README are programs: their Python runs, and prints what stands under it."""
+"""The pages in docs/, the README and the examples in docstrings are programs: they run, and print what they say."""
 
 from __future__ import annotations
 
 import contextlib
+import doctest
+import importlib
 import inspect
 import io
 import re
@@ -18,6 +20,12 @@ from tests.reference import page
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/guide.md", "docs/journey.md")
 CONVERSIONS = {"from_torch", "to_torch"}
+MODULES = {  # that have examples in docstrings, by their names below `graphc.`
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("graphc.")
+    for folder in ("graphc", "ops", "codegen")
+    for path in (ROOT / folder).rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
+}
 BLOCK = re.compile(r"```python\n(?P<code>.*?)```\n(?P<gap>\n*)(?:```text\n(?P<printed>.*?)```\n)?", re.DOTALL)
 
 
@@ -49,6 +57,13 @@ def test_page_prints_what_it_says(name: str, tmp_path: Path, update_golden: bool
         path.write_text(now, encoding="utf-8")
     else:
         assert now == page, "the page has changed; run `make golden` and read the difference"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_docstring_prints_what_it_says(name: str) -> None:
+    tried = doctest.testmod(importlib.import_module(f"graphc.{name}"), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert tried.attempted
+    assert not tried.failed
 
 
 def test_every_function_is_listed(update_golden: bool) -> None:

@@ -23,10 +23,12 @@ from graphc.codegen.interpret_program import allocate, interpret
 from graphc.codegen.lengths import evaluate
 from graphc.codegen.parallel import work_sharing as sharing
 from graphc.codegen.parallel.core import TYPICAL
-from graphc.codegen.parallel.partition import SKIPPED, Partition, Strategy, partition
+from graphc.codegen.parallel.partition import Partition, Strategy, partition
+from graphc.codegen.parallel.row import SKIPPED
+from graphc.codegen.parallel.table import table
 from graphc.codegen.parallel.wavefront import Stage, Wavefront
 from graphc.codegen.parallel.wavefront_schedule import Rounds, in_blocks
-from graphc.codegen.parallel.work_sharing import shares, table
+from graphc.codegen.parallel.work_sharing import shares
 from graphc.codegen.program import Dim, Kernel, Let, Loop, Program, Reduce, Statement, Store
 from graphc.codegen.target import Target
 from graphc.codegen.team.team import SUPPORTED, team
@@ -104,7 +106,7 @@ class Thread:
         position = 0
         while position < len(self.program.body):
             number = next((k for k, w in enumerate(self.shared.wavefronts) if w.first == position), None)
-            if number is None or not self.row[self.shared.rounds(number)]:
+            if number is None or not self.row[self.shared.row.rounds(number)]:
                 yield from self.one_after_another((position,))
                 position += 1
                 continue
@@ -116,15 +118,15 @@ class Thread:
 
     def one_after_another(self, positions: Iterable[int]) -> Iterator[None]:
         for position in positions:
-            if self.row[self.shared.mode(position)] != SKIPPED:
+            if self.row[self.shared.row.mode(position)] != SKIPPED:
                 yield from self.statement(self.program.body[position], {}, position)
             yield
 
     def concurrently(self, wave: Wavefront, number: int) -> Iterator[None]:
-        extent, block = evaluate(wave.extent, self.sizes), int(self.row[self.shared.block(number)])
-        for round in range(self.row[self.shared.rounds(number)]):
+        extent, block = evaluate(wave.extent, self.sizes), int(self.row[self.shared.row.block(number)])
+        for round in range(self.row[self.shared.row.rounds(number)]):
             for k, stage in enumerate(wave.stages):
-                lag = int(self.row[self.shared.lag(number, k)])
+                lag = int(self.row[self.shared.row.lag(number, k)])
                 begin = (round - lag) * block
                 if lag >= 0 and 0 <= begin < extent:
                     self.block(stage, extent, begin, min(begin + block, extent))
@@ -149,12 +151,12 @@ class Thread:
                 for inner in statement.body:
                     yield from self.statement(inner, {**steps, statement.index: k}, position)
             return
-        if self.row[self.shared.mode(position)] & self.shared.meeting(position, statement.name):
+        if self.row[self.shared.row.mode(position)] & self.shared.meeting(position, statement.name):
             yield
         name = statement.name
-        if self.row[self.shared.runs(name)]:
+        if self.row[self.shared.row.runs(name)]:
             parts = {
-                cut.index: (int(self.row[self.shared.first(name, k)]), int(self.row[self.shared.end(name, k)]))
+                cut.index: (int(self.row[self.shared.row.first(name, k)]), int(self.row[self.shared.row.end(name, k)]))
                 for k, cut in enumerate(self.shared.cuts[name])
             }
             alone = replace(self.program, body=(part_of(statement, parts, steps),))

@@ -16,7 +16,8 @@ from graphc.codegen.passes import vector_epilogue
 from graphc.codegen.passes.vector_epilogue import vector_epilogues
 from graphc.codegen.program import Call, Kernel, kernels, scalars
 from graphc.codegen.target import Target
-from graphc.codegen.tiling.vectorize import tiling_of, vector_index
+from graphc.codegen.tiling.tiling import tiling_of
+from graphc.codegen.tiling.vectorize import vector_index
 from graphc.codegen.verify_program import verify
 from graphc.pipeline.stages import ARRANGING, stages
 from graphc.scalar import walk

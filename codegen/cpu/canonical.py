@@ -24,7 +24,7 @@ from graphc.codegen.program import (
     Scalar,
     Store,
 )
-from graphc.codegen.tiling.vectorize import Tiling
+from graphc.codegen.tiling.tiling import Tiling
 
 __all__ = ["CanonicalKernel", "canonical"]
 

@@ -1,7 +1,7 @@
 """One kernel on the CPU: from a `Kernel` to an LLVM function.
 
 In: a kernel, its program, the target. Out: the function's text with what it needs from its module. The points are
-covered by tiles (`graphc.codegen.tiling.vectorize`); the nest, from the outside: the kernel's other dimensions, strips
+covered by tiles (`graphc.codegen.tiling.tiling`); the nest, from the outside: the kernel's other dimensions, strips
 of the vector dimension, or several together where reductions are long, blocks of the row dimension, then the reductions
 tile by tile with all accumulators in registers (`graphc.codegen.cpu.tile`), and after them one rolled loop over the
 block's cells that computes and stores the rest.
@@ -13,16 +13,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
+from graphc.codegen.cpu.nest import Lanes, Nest
 from graphc.codegen.cpu.reduce import horizontal, strips, tail_mask
 from graphc.codegen.cpu.tile import Block, places, tiled
-from graphc.codegen.cpu.values import Lanes, Values
+from graphc.codegen.cpu.values import Values
 from graphc.codegen.llvm.builder import Function, Value, element_type, i64, lane_count, quoted
 from graphc.codegen.llvm.functions import Functions
 from graphc.codegen.llvm.half_precision import pair_of_halves
 from graphc.codegen.llvm.memory import PAIR, read, scatter, write
 from graphc.codegen.program import Dim, Kernel, Program, Store
 from graphc.codegen.target import Target
-from graphc.codegen.tiling.vectorize import Tiling
+from graphc.codegen.tiling.tiling import Tiling
 
 __all__ = ["Parameters", "Piece", "kernel_function"]
 
@@ -71,7 +72,7 @@ class Piece:
         return Piece(
             values.function.text(attributes),
             frozenset(values.function.declarations),
-            frozenset(values.constants.values()),
+            frozenset(values.addresses.constants.values()),
             frozenset(values.functions.elementary),
         )
 
@@ -108,20 +109,21 @@ class _KernelEmitter:
         self.kernel = kernel
         self.parameters = parameters
         self.tiling = tiling
-        self.values = Values(function, Functions(function, target), access, self.tiling.row)
+        self.nest = Nest(function, tiling.row)
+        self.values = Values(self.nest, Functions(function, target), access)
         self.tiled = [r for r in kernel.reduces if self.tiling.vector in access.reduce_dependence(r)]
         self.single = [r for r in kernel.reduces if r not in self.tiled]
         self.dims = {dim.index: dim for dim in kernel.dims}
 
     def emit(self) -> None:
         """Emit the loops over the dimensions that run neither in lanes nor as rows, and all inside them."""
-        values, tiling = self.values, self.tiling
+        values, nest, tiling = self.values, self.nest, self.tiling
         with ExitStack() as stack:
             outer = {name: Value(quoted("%", f"index.{name}"), "i64") for name in self.parameters.indices}
-            stack.enter_context(values.scope(values.function.block, outer))
+            stack.enter_context(nest.scope(nest.function.block, outer))
             for dim in self.kernel.dims:
                 if dim.index not in (tiling.vector, tiling.row, *tiling.inside):
-                    stack.enter_context(values.loop(dim.index, *self._part(dim), 1))
+                    stack.enter_context(nest.loop(dim.index, *self._part(dim), 1))
             for reduce in self.single:
                 horizontal(values, reduce, tiling.lanes)
             if tiling.vector is None:
@@ -138,73 +140,73 @@ class _KernelEmitter:
     def _widths(self, dim: Dim) -> None:
         """Cover the vector dimension. A single row has wider tiles: it needs as many accumulators to keep the machine
         busy."""
-        values, tiling, f = self.values, self.tiling, self.values.function
+        nest, tiling, f = self.nest, self.tiling, self.nest.function
         if tiling.row is None or tiling.wide <= tiling.vectors:
             self._columns(dim, tiling.widths)
             return
         begin, end = self._part(self.dims[tiling.row])
-        single = f.compare("icmp eq", values.difference(end, begin), i64(1))
-        with f.when(single) as before, values.scope(before, {}):
+        single = f.compare("icmp eq", nest.difference(end, begin), i64(1))
+        with f.when(single) as before, nest.scope(before, {}):
             self._columns(dim, tuple(dict.fromkeys((tiling.wide, tiling.widths[0], 1))), single_row=True)
         several = f.binary("xor", single, Value("true", "i1"))
-        with f.when(several) as before, values.scope(before, {}):
+        with f.when(several) as before, nest.scope(before, {}):
             self._columns(dim, tiling.widths)
 
     def _columns(self, dim: Dim, widths: tuple[int, ...], single_row: bool = False) -> None:
         """Strips of the vector dimension, as wide as tiles; then what is left, as a part of a vector."""
-        values, tiling = self.values, self.tiling
-        for start, stop, vectors, partial in strips(values, *self._part(dim), dim.extent, tiling.lanes, widths):
+        nest, tiling = self.nest, self.tiling
+        for start, stop, vectors, partial in strips(nest, *self._part(dim), dim.extent, tiling.lanes, widths):
             lanes, width = Lanes(dim.index, tiling.lanes), tiling.lanes * vectors
             if tiling.strips > 1 and not partial and not single_row:
                 with (
-                    values.pieces(f"({dim.index} block)", start, stop, i64(width * tiling.strips)) as (left, right),
-                    values.running(lanes),
+                    nest.pieces(f"({dim.index} block)", start, stop, i64(width * tiling.strips)) as (left, right),
+                    nest.running(lanes),
                 ):
                     self._rows(vectors, (left, right, tiling.strips))
                 continue
-            with values.loop(dim.index, start, stop, width):
-                with values.running(lanes):
-                    masks = (tail_mask(values, dim.index, stop),) if partial else ()
-                left = values.index(dim.index)
-                with values.running(replace(lanes, masks=masks)):
+            with nest.loop(dim.index, start, stop, width):
+                with nest.running(lanes):
+                    masks = (tail_mask(nest, dim.index, stop),) if partial else ()
+                left = nest.index(dim.index)
+                with nest.running(replace(lanes, masks=masks)):
                     self._rows(vectors, (left, left, 1), single_row)
 
     def _rows(self, vectors: int, columns: Columns, single: bool = False) -> None:
         """Blocks of rows: first all reductions, then all that is stored."""
-        values, tiling = self.values, self.tiling
-        values.vectors = vectors
+        nest, tiling = self.nest, self.tiling
+        nest.vectors = vectors
         if tiling.row is None:
             self._block(Block(i64(0), i64(1), 1, *columns))
             return
         begin, end = self._part(self.dims[tiling.row])
         inside = tuple((self.dims[name], *self._part(self.dims[name])) for name in tiling.inside)
         if single:
-            self._block(Block(begin, values.function.binary("add nsw", begin, i64(1)), 1, *columns, inside))
+            self._block(Block(begin, nest.function.binary("add nsw", begin, i64(1)), 1, *columns, inside))
             return
-        with values.pieces(f"({tiling.row} block)", begin, end, i64(tiling.block)) as (first, last):
+        with nest.pieces(f"({tiling.row} block)", begin, end, i64(tiling.block)) as (first, last):
             self._block(Block(first, last, tiling.block, *columns, inside))
 
     def _block(self, block: Block) -> None:
-        values, tiling, f = self.values, self.tiling, self.values.function
+        nest, tiling, f = self.nest, self.tiling, self.nest.function
         assert tiling.vector is not None
-        with values.scope(f.block, {}):
+        with nest.scope(f.block, {}):
             for reduce in self.tiled:
-                tiled(values, reduce, block, tiling)
-            vectors = i64(values.vectors)
+                tiled(self.values, reduce, block, tiling)
+            vectors = i64(nest.vectors)
             if block.strips > 1:
-                vectors = f.binary("udiv exact", values.difference(block.right, block.left), i64(tiling.lanes))
+                vectors = f.binary("udiv exact", nest.difference(block.right, block.left), i64(tiling.lanes))
             with (
-                places(values, block) as place,
-                values.loop(tiling.row or "(row)", block.first, block.last, 1),
-                values.loop("(vector)", i64(0), vectors, 1),
+                places(nest, block) as place,
+                nest.loop(tiling.row or "(row)", block.first, block.last, 1),
+                nest.loop("(vector)", i64(0), vectors, 1),
             ):
-                row = values.index(tiling.row) if tiling.row is not None else block.first
-                vector, column = values.index("(vector)"), block.left
+                row = nest.index(tiling.row) if tiling.row is not None else block.first
+                vector, column = nest.index("(vector)"), block.left
                 if vector != i64(0):
                     column = f.binary("add nsw", column, f.binary("mul nsw", vector, i64(tiling.lanes)))
                 with (
-                    values.scope(f.block, {tiling.vector: column}),
-                    values.at_cell(values.sum(place, values.difference(row, block.first)), vector),
+                    nest.scope(f.block, {tiling.vector: column}),
+                    nest.at_cell(nest.sum(place, nest.difference(row, block.first)), vector),
                 ):
                     self._stores()
 
@@ -225,21 +227,21 @@ class _KernelEmitter:
         word = None if first is None else values.pair(first, (0, 0))
         if word is not None:
             return word
-        return pair_of_halves(values.function, *(values.splat(values.value(access.stored(s))) for s in (low, high)))
+        return pair_of_halves(values.function, *(self.nest.splat(values.value(access.stored(s))) for s in (low, high)))
 
     def _put(self, store: Store, value: Value, dtype: str) -> None:
         """Store a value, which is an element, or a pair of them, of each lane."""
-        values, lanes, size = self.values, self.values.lanes, 2 if dtype == PAIR else 1
-        mask = lanes.mask((0, 0)) if lanes is not None else None
-        step = values.lane_step(store.buffer, store.at)
+        values, nest, size = self.values, self.nest, 2 if dtype == PAIR else 1
+        mask = nest.lanes.mask((0, 0)) if nest.lanes is not None else None
+        step = values.addresses.lane_step(store.buffer, store.at)
         if step not in (0, size):
-            pointers = values.pointers(store.buffer, store.at, step, (0, 0))
-            scatter(values.function, values.splat(value), pointers, dtype, mask)
+            pointers = values.addresses.every_lane(store.buffer, store.at, step, (0, 0))
+            scatter(values.function, nest.splat(value), pointers, dtype, mask)
             return
-        pointer = values.pointer(store.buffer, store.at, (0, 0))
+        pointer = values.addresses.first_lane(store.buffer, store.at, (0, 0))
         count = 1
-        if step == size and lanes is not None:
-            value, count = values.splat(value), lanes.count
+        if step == size and nest.lanes is not None:
+            value, count = nest.splat(value), nest.lanes.count
         elif lane_count(value.type) > 1:  # several lanes, one place: only the first is a point
             value = values.function.emit(element_type(value.type), f"extractelement {value}, i64 0")
         chosen = mask if count > 1 else None

@@ -3,7 +3,7 @@
 The module exports `void name(ptr args, ptr sizes)`: `args` holds the address of each buffer in the order of the
 program's buffers, `sizes` each size as an i64. It runs the program's loops and calls one internal function for each
 kernel. And it exports `void name.shared(ptr args, ptr sizes, ptr row, ptr team)`, which runs one thread's share of
-that: `row` is the thread's row of the table of shares (`graphc.codegen.parallel.partition`), and at the barriers it
+that: `row` is the thread's row of the table of shares (`graphc.codegen.parallel.row`), and at the barriers it
 meets the other threads of the team (`graphc.codegen.cpu.barrier`); with no team (null) it is alone. Nothing is
 allocated, and nothing outside the module is called but what the team brings to sleep and to wake.
 
@@ -21,11 +21,13 @@ from graphc.codegen.cpu.canonical import CanonicalKernel, canonical
 from graphc.codegen.cpu.clock import TICK, clock, has_clock
 from graphc.codegen.cpu.denormals import flushed
 from graphc.codegen.cpu.kernel import Parameters, Piece, kernel_function
+from graphc.codegen.cpu.nest import Nest
 from graphc.codegen.cpu.values import Values
 from graphc.codegen.llvm.builder import Function, Value, i64, quoted
 from graphc.codegen.llvm.functions import Functions
 from graphc.codegen.llvm.math import definitions
-from graphc.codegen.parallel.partition import CLOCKS, THREAD, Partition
+from graphc.codegen.parallel.partition import Partition
+from graphc.codegen.parallel.row import CLOCKS, THREAD
 from graphc.codegen.parallel.wavefront import Stage, Wavefront
 from graphc.codegen.program import Kernel, Loop, Program, Scalar, Statement
 from graphc.codegen.target import Target
@@ -79,7 +81,7 @@ def attributes_of(target: Target) -> str:
 def _alone(program: Program, target: Target, partition: Partition, attributes: str, part: bool) -> Iterator[Piece]:
     """The function that runs everything on one thread: the row of shares that says so, and a call."""
     f, values = _function(program.name, "ptr %args, ptr %sizes", part, program, target)
-    row = f.variable("i64", partition.words)
+    row = f.variable("i64", partition.row.words)
     words = list(_words_alone(program, partition))
     if len(words) <= _MOST_WORDS:
         _put(values, row, words)
@@ -99,14 +101,14 @@ def _words_alone(program: Program, partition: Partition) -> Iterator[tuple[int, 
     yield THREAD, index(0)
     yield CLOCKS, index(0)
     for k in range(len(program.body)):
-        yield partition.mode(k), index(0)
+        yield partition.row.mode(k), index(0)
     for k in range(len(partition.wavefronts)):
-        yield partition.rounds(k), index(0)
+        yield partition.row.rounds(k), index(0)
     for name, cuts in partition.cuts.items():
-        yield partition.runs(name), index(1)
+        yield partition.row.runs(name), index(1)
         for k, cut in enumerate(cuts):
-            yield partition.first(name, k), index(0)
-            yield partition.end(name, k), cut.extent
+            yield partition.row.first(name, k), index(0)
+            yield partition.row.end(name, k), cut.extent
 
 
 def _put(values: Values, row: Value, words: Iterable[tuple[int, Scalar]]) -> None:
@@ -119,7 +121,7 @@ def _put(values: Values, row: Value, words: Iterable[tuple[int, Scalar]]) -> Non
 def _function(name: str, parameters: str, internal: bool, program: Program, target: Target) -> tuple[Function, Values]:
     """A function beside the kernels, which knows the sizes; and its values."""
     f = Function(quoted("", name), [parameters], "internal" if internal else "dso_local")
-    values = Values(f, Functions(f, target), Access(Kernel(name, (), (), ()), program))
+    values = Values(Nest(f), Functions(f, target), Access(Kernel(name, (), (), ()), program))
     for position, size in enumerate(program.sizes):
         slot = f.offset(Value("%sizes", "ptr"), "i64", i64(position))
         f.effect(f"{quoted('%', f'size.{size}')} = load i64, {slot}")
@@ -154,7 +156,7 @@ class _Shared:
                 self._one_after_another((position,))
                 position += 1
                 continue
-            rounds = self._word(self.partition.rounds(number))
+            rounds = self._word(self.partition.row.rounds(number))
             with f.when(f.compare("icmp eq", rounds, i64(0))):
                 self._one_after_another(range(position, wave.end))
             with f.when(f.compare("icmp ne", rounds, i64(0))):
@@ -167,7 +169,7 @@ class _Shared:
         """Top-level statements, each by its strategy; all threads meet after each."""
         f = self.function
         for position in positions:
-            mode = self._word(self.partition.mode(position))
+            mode = self._word(self.partition.row.mode(position))
             with f.when(f.compare("icmp sge", mode, i64(0))), self._timed(position):
                 self._statement(self.program.body[position], (), position, mode)
             if position < len(self.program.body) - 1:
@@ -176,11 +178,11 @@ class _Shared:
     def _concurrently(self, wave: Wavefront, number: int, rounds: Value) -> None:
         """In each round every stage at a block of its own, and then all threads meet."""
         f, values = self.function, self.values
-        extent, block = values.value(wave.extent), self._word(self.partition.block(number))
-        with values.loop("(round)", i64(0), rounds, 1):
+        extent, block = values.value(wave.extent), self._word(self.partition.row.block(number))
+        with values.nest.loop("(round)", i64(0), rounds, 1):
             for k, stage in enumerate(wave.stages):
-                lag = self._word(self.partition.lag(number, k))
-                behind = f.binary("sub", values.index("(round)"), lag)
+                lag = self._word(self.partition.row.lag(number, k))
+                behind = f.binary("sub", values.nest.index("(round)"), lag)
                 begin = f.binary("mul", behind, block)
                 runs = f.compare("icmp sge", lag, i64(0))
                 inside = f.compare("icmp sge", behind, i64(0))
@@ -241,7 +243,7 @@ class _Shared:
         if meeting:
             with f.when(f.compare("icmp ne", f.binary("and", mode, i64(meeting)), i64(0))):
                 self._meet()
-        with f.when(f.compare("icmp ne", self._word(self.partition.runs(statement.name)), i64(0))):
+        with f.when(f.compare("icmp ne", self._word(self.partition.row.runs(statement.name)), i64(0))):
             self._call(statement, indices)
 
     def _steps(
@@ -251,11 +253,11 @@ class _Shared:
         f, values = self.function, self.values
         counter = f"({loop.index})"
         extent = values.value(loop.extent)
-        with values.loop(counter, begin, end, 1):
-            step = values.index(counter)
+        with values.nest.loop(counter, begin, end, 1):
+            step = values.nest.index(counter)
             if loop.reverse:
                 step = f.binary("sub", f.binary("sub", extent, i64(1)), step)
-            with values.scope(f.block, {loop.index: step}):
+            with values.nest.scope(f.block, {loop.index: step}):
                 for inner in loop.body:
                     self._statement(inner, (*indices, loop.index), position, mode)
 
@@ -266,12 +268,12 @@ class _Shared:
         # there are.
         arguments = [self._address(buffer) for buffer in buffers]
         arguments += [Value(quoted("%", f"size.{size}"), "i64") for size in self.program.sizes]
-        arguments += [self.values.index(index) for index in indices]
+        arguments += [self.values.nest.index(index) for index in indices]
         for k, cut in enumerate(self.partition.cuts[kernel.name]):
             if part is not None and part[0] == cut.index:
                 arguments += part[1:]
             else:
-                words = self.partition.first(kernel.name, k), self.partition.end(kernel.name, k)
+                words = self.partition.row.first(kernel.name, k), self.partition.row.end(kernel.name, k)
                 arguments += map(self._word, words)
         self.function.effect(f"call void {quoted('@', name)}({', '.join(map(str, arguments))})")
 

@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import MEMORY
-from graphc.codegen.cpu.values import Cell, Lanes, Result, Values, lane_offsets
+from graphc.codegen.cpu.nest import Cell, Lanes, Nest, lane_offsets
+from graphc.codegen.cpu.values import Result, Values
 from graphc.codegen.llvm.builder import Value, i64, lane_count, vector_type
 from graphc.codegen.llvm.functions import REGISTER, constant
 from graphc.codegen.program import Accumulate, Call, Const, Dim, Reduce, Scalar
@@ -53,7 +54,7 @@ Accumulators = dict[tuple[str, Cell], Accumulator]
 
 def horizontal(values: Values, reduce: Reduce, count: int) -> None:
     """Compute a reduction for one point, its own dimension in `count` lanes."""
-    f, own = values.function, horizontal_index(reduce)
+    f, nest, own = values.function, values.nest, horizontal_index(reduce)
     chains = _MOST_CHAINS if count > 1 else 1
     if isinstance(own.extent, Const):
         count = min(count, 1 << max(0, int(own.extent.value) - 1).bit_length())
@@ -62,11 +63,11 @@ def horizontal(values: Values, reduce: Reduce, count: int) -> None:
         (total.name, (0, j)): start(values, total, count) for total in reduce.sums for j in range(chains)
     }
     others = tuple(dim for dim in reduce.dims if dim is not own)
-    with values.running(Lanes(own.index, count)), points(values, reduce, others, {}):
+    with nest.running(Lanes(own.index, count)), points(values, reduce, others, {}):
         for first, last, vectors, partial in strips(
-            values, i64(0), values.value(own.extent), own.extent, count, tuple(dict.fromkeys((chains, 1)))
+            nest, i64(0), values.value(own.extent), own.extent, count, tuple(dict.fromkeys((chains, 1)))
         ):
-            with values.loop(own.index, first, last, count * vectors):
+            with nest.loop(own.index, first, last, count * vectors):
                 _strip(values, reduce, accumulators, own, vectors, partial)
     for total in reduce.sums:
         type = REGISTER[total.value.dtype]
@@ -78,25 +79,25 @@ def horizontal(values: Values, reduce: Reduce, count: int) -> None:
 
 def _strip(values: Values, reduce: Reduce, accumulators: Accumulators, own: Dim, vectors: int, partial: bool) -> None:
     """Add one strip of a horizontal reduction to its accumulators."""
-    assert values.lanes is not None
-    lanes = values.lanes
+    nest, lanes = values.nest, values.nest.lanes
+    assert lanes is not None
     if partial:
-        lanes = replace(lanes, masks=(tail_mask(values, own.index, values.value(own.extent)),))
-    with values.running(lanes), values.moving_along(own), _guard(values, reduce.when, vectors, own.index):
+        lanes = replace(lanes, masks=(tail_mask(nest, own.index, values.value(own.extent)),))
+    with nest.running(lanes), nest.moving_along(own), _guard(values, reduce.when, vectors, own.index):
         for (_, cell), accumulator in accumulators.items():
             if cell[1] < vectors:
-                masked = values.lanes is not None and bool(values.lanes.masks)
+                masked = nest.lanes is not None and bool(nest.lanes.masks)
                 for term in terms(values, accumulator.total):
                     add(values, accumulator, term, cell, masked)
 
 
 def strips(
-    values: Values, begin: Value, end: Value, extent: Scalar, lanes: int, widths: tuple[int, ...]
+    nest: Nest, begin: Value, end: Value, extent: Scalar, lanes: int, widths: tuple[int, ...]
 ) -> Iterator[tuple[Value, Value, int, bool]]:
     """Cover a part of an extent that begins at a whole vector with strips of so many vectors, then one in part: start,
     end, the vectors of a step, and whether it is the part. Strips that are known to be empty are left out."""
     done = begin
-    for first, last, size in values.steps(begin, end, tuple(lanes * width for width in widths)):
+    for first, last, size in nest.steps(begin, end, tuple(lanes * width for width in widths)):
         yield first, last, size // lanes, False
         done = last
     even = isinstance(extent, Const) and int(extent.value) % lanes == 0
@@ -104,11 +105,11 @@ def strips(
         yield done, end, 1, True
 
 
-def tail_mask(values: Values, index: str, end: Value) -> Value:
+def tail_mask(nest: Nest, index: str, end: Value) -> Value:
     """The lanes of the current vector that lie before the end."""
-    f, lanes = values.function, values.lanes
+    f, lanes = nest.function, nest.lanes
     assert lanes is not None
-    left = f.binary("sub", end, values.index(index))
+    left = f.binary("sub", end, nest.index(index))
     steps = lane_offsets(lanes.count, 1)
     narrow = Value(steps.text.replace("i64", "i32"), vector_type("i32", lanes.count))
     return f.compare("icmp slt", narrow, f.splat(f.convert("trunc", left, "i32"), lanes.count))
@@ -120,19 +121,19 @@ def points(
 ) -> Iterator[None]:
     """The loops over some dims of a reduction, whole or in their `ranges`, with each part of its condition tested as
     early as it is known."""
-    own = {dim.index for dim in reduce.dims}
+    nest, own = values.nest, {dim.index for dim in reduce.dims}
     with ExitStack() as stack:
         waiting = list(conjuncts(reduce.when))
         for position in range(len(dims) + 1):
             pending = own - {dim.index for dim in dims[:position]}
             for condition in [c for c in waiting if values.access.dependence(c).isdisjoint(pending)]:
-                stack.enter_context(_guard(values, condition, values.vectors, None))
+                stack.enter_context(_guard(values, condition, nest.vectors, None))
                 waiting.remove(condition)
             if position < len(dims):
                 dim = dims[position]
                 first, last = ranges.get(dim.index) or (i64(0), values.value(dim.extent))
-                stack.enter_context(values.loop(dim.index, first, last, 1))
-                stack.enter_context(values.moving_along(dim))
+                stack.enter_context(nest.loop(dim.index, first, last, 1))
+                stack.enter_context(nest.moving_along(dim))
         yield
 
 
@@ -140,19 +141,19 @@ def points(
 def _guard(values: Values, when: Scalar | None, vectors: int, own: str | None) -> Iterator[None]:
     """Inside, `when` holds: by a branch, or, where it differs between lanes, by masks. With `own` given, conditions
     that do not depend on that index have been tested already."""
-    f, lanes = values.function, values.lanes
+    f, nest, lanes = values.function, values.nest, values.nest.lanes
     if when is None or (own is not None and own not in values.access.dependence(when)):
         yield
     elif lanes is not None and lanes.count > 1 and lanes.index in values.access.dependence(when):
         masks = []
         for j in range(vectors):
-            condition = values.splat(values.value(when, (0, j)))
+            condition = nest.splat(values.value(when, (0, j)))
             outer = lanes.mask((0, j))
             masks.append(condition if outer is None else f.binary("and", outer, condition))
-        with values.running(replace(lanes, masks=tuple(masks), guarded=True)), values.scope(f.block, {}, MEMORY):
+        with nest.running(replace(lanes, masks=tuple(masks), guarded=True)), nest.scope(f.block, {}, MEMORY):
             yield
     else:
-        with f.when(values.value(when)) as before, values.scope(before, {}, MEMORY):
+        with f.when(values.value(when)) as before, nest.scope(before, {}, MEMORY):
             yield
 
 
@@ -188,7 +189,8 @@ def add(values: Values, accumulator: Accumulator, term: Scalar, cell: Cell, mask
 
 def _keep(values: Values, accumulator: Accumulator, old: Value, new: Value, cell: Cell, masked: bool) -> None:
     """Put a new value into an accumulator, in the lanes that count."""
-    mask = values.lanes.mask(cell) if masked and values.lanes is not None else None
+    lanes = values.nest.lanes
+    mask = lanes.mask(cell) if masked and lanes is not None else None
     chosen = new if mask is None or lane_count(new.type) == 1 else values.function.select(mask, new, old)
     values.function.put(chosen, accumulator.variable)
 
@@ -255,4 +257,4 @@ def _part(values: Values, vector: Value, start: int, count: int, element: str) -
 def bind(values: Values, total: Accumulate, result: Result) -> None:
     """Make a result known from here on, in the current scope."""
     values.results[total.name] = result
-    values.scopes[-1].names.add(total.name)
+    values.nest.scopes[-1].names.add(total.name)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from graphc.codegen.cpu.nest import Cell, Nest
 from graphc.codegen.cpu.reduce import (
     Accumulator,
     Accumulators,
@@ -25,12 +26,12 @@ from graphc.codegen.cpu.reduce import (
     start,
     terms,
 )
-from graphc.codegen.cpu.values import Cell, Result, Values
+from graphc.codegen.cpu.values import Result, Values
 from graphc.codegen.lengths import length_of
 from graphc.codegen.llvm.builder import Value, i64, lane_count, vector_type
 from graphc.codegen.llvm.functions import REGISTER
 from graphc.codegen.program import Accumulate, Dim, Reduce, Scalar
-from graphc.codegen.tiling.vectorize import Tiling, length
+from graphc.codegen.tiling.tiling import Tiling, length
 from graphc.scalar import call, index
 
 __all__ = ["Block", "places", "tiled"]
@@ -57,47 +58,48 @@ class Block:
 
 
 @contextmanager
-def places(values: Values, block: Block) -> Iterator[Value]:
+def places(nest: Nest, block: Block) -> Iterator[Value]:
     """The loops over the points inside a block: where the rows of the current point begin among the block's results."""
-    f, at = values.function, i64(0)
+    f, at = nest.function, i64(0)
     with ExitStack() as stack:
         for dim, begin, end in block.inside:
-            stack.enter_context(values.loop(dim.index, begin, end, 1))
-            step = values.index(dim.index)
+            stack.enter_context(nest.loop(dim.index, begin, end, 1))
+            step = nest.index(dim.index)
             at = step if at == i64(0) else f.binary("add nsw", f.binary("mul nsw", at, i64(length_of((dim,)))), step)
         yield at if at == i64(0) else f.binary("mul nsw", at, i64(block.rows))
 
 
 def tiled(values: Values, reduce: Reduce, block: Block, tiling: Tiling) -> None:
     """Compute a reduction for all cells of a block, and bind its results."""
+    nest = values.nest
     in_pieces = length(reduce) > tiling.depth
     results = {total.name: _space(values, total, _varies(values, reduce, total), block) for total in reduce.sums}
     if in_pieces:
         _clear(values, reduce, block, results)
     with (
         _pieces(values, reduce, tiling.depth if in_pieces else None) as ranges,
-        places(values, block) as place,
-        _strips(values, block, tiling) as vector,
+        places(nest, block) as place,
+        _strips(nest, block, tiling) as vector,
     ):
-        for first, last, rows in values.steps(block.first, block.last, tiling.heights if block.rows > 1 else (1,)):
-            with values.loop(tiling.row or "(row)", first, last, rows):
-                row = values.index(tiling.row) if tiling.row is not None else first
-                with values.at_cell(values.sum(place, values.difference(row, block.first)), vector):
+        for first, last, rows in nest.steps(block.first, block.last, tiling.heights if block.rows > 1 else (1,)):
+            with nest.loop(tiling.row or "(row)", first, last, rows):
+                row = nest.index(tiling.row) if tiling.row is not None else first
+                with nest.at_cell(nest.sum(place, nest.difference(row, block.first)), vector):
                     _tile(values, reduce, rows, results, ranges, in_pieces, tiling.by_vector)
     for total in reduce.sums:
         bind(values, total, results[total.name])
 
 
 @contextmanager
-def _strips(values: Values, block: Block, tiling: Tiling) -> Iterator[Value]:
+def _strips(nest: Nest, block: Block, tiling: Tiling) -> Iterator[Value]:
     """The loop over a block's strips, if it has several: which of the block's vectors is the first of the current."""
     assert tiling.vector is not None
     if block.strips == 1:
         yield i64(0)
         return
-    with values.loop(tiling.vector, block.left, block.right, tiling.lanes * values.vectors):
-        columns = values.difference(values.index(tiling.vector), block.left)
-        yield values.function.binary("udiv exact", columns, i64(tiling.lanes))
+    with nest.loop(tiling.vector, block.left, block.right, tiling.lanes * nest.vectors):
+        columns = nest.difference(nest.index(tiling.vector), block.left)
+        yield nest.function.binary("udiv exact", columns, i64(tiling.lanes))
 
 
 def _varies(values: Values, reduce: Reduce, total: Accumulate) -> frozenset[str]:
@@ -107,23 +109,23 @@ def _varies(values: Values, reduce: Reduce, total: Accumulate) -> frozenset[str]
 
 def _space(values: Values, total: Accumulate, varies: frozenset[str], block: Block) -> Result:
     """Room on the stack for one result, for every cell of a block."""
-    lanes = values.lanes
+    lanes = values.nest.lanes
     assert lanes is not None
     type = vector_type(REGISTER[total.value.dtype], lanes.count if lanes.index in varies else 1)
-    vectors = block.strips * values.vectors
+    vectors = block.strips * values.nest.vectors
     return Result(values.function.variable(type, block.points * block.rows * vectors), type, vectors)
 
 
 def _clear(values: Values, reduce: Reduce, block: Block, results: Mapping[str, Result]) -> None:
     """Begin all results of a block."""
-    f = values.function
-    cells = i64(block.points * block.rows * block.strips * values.vectors)
+    f, nest = values.function, values.nest
+    cells = i64(block.points * block.rows * block.strips * nest.vectors)
     if block.points == 1:
-        cells = f.binary("mul nsw", values.difference(block.last, block.first), i64(block.strips * values.vectors))
-    with values.loop("(cell)", i64(0), cells, 1):
+        cells = f.binary("mul nsw", nest.difference(block.last, block.first), i64(block.strips * nest.vectors))
+    with nest.loop("(cell)", i64(0), cells, 1):
         for total in reduce.sums:
             result = results[total.name]
-            place = f.offset(result.space, result.type, values.index("(cell)"))
+            place = f.offset(result.space, result.type, nest.index("(cell)"))
             f.put(identity(values, total, lane_count(result.type)), place)
 
 
@@ -143,7 +145,8 @@ def _pieces(values: Values, reduce: Reduce, depth: int | None) -> Iterator[dict[
             if depth is None:
                 ranges[name] = i64(0), whole
             else:
-                ranges[name] = stack.enter_context(values.pieces(f"({name} piece)", i64(0), whole, values.value(step)))
+                piece = values.nest.pieces(f"({name} piece)", i64(0), whole, values.value(step))
+                ranges[name] = stack.enter_context(piece)
         yield ranges
 
 
@@ -157,14 +160,14 @@ def _tile(
     by_vector: bool,
 ) -> None:
     """Compute a reduction for the current tile; in pieces, one of them, and combine it with what there is."""
-    f, lanes = values.function, values.lanes
+    f, nest, lanes = values.function, values.nest, values.nest.lanes
     assert lanes is not None
-    cells = [(i, j) for i in range(rows) for j in range(values.vectors)]
+    cells = [(i, j) for i in range(rows) for j in range(nest.vectors)]
     accumulators: Accumulators = {}
     for total in reduce.sums:
         varies, result = _varies(values, reduce, total), results[total.name]
         for i, j in cells:
-            same: Cell = (i if values.row in varies else 0, j if lanes.index in varies else 0)
+            same: Cell = (i if nest.row in varies else 0, j if lanes.index in varies else 0)
             if (total.name, same) not in accumulators:
                 accumulators[total.name, same] = start(values, total, lane_count(result.type))
             accumulators[total.name, (i, j)] = accumulators[total.name, same]
@@ -178,7 +181,7 @@ def _tile(
     with points(values, reduce, reduce.dims, ranges):
         # Group by group of terms, and row by row: what a row broadcasts is used up before the next is loaded, and takes
         # one register; or else what all rows broadcast is held, and a vector is used up before the next is loaded.
-        guarded = values.lanes is not None and values.lanes.guarded
+        guarded = nest.lanes is not None and nest.lanes.guarded
         for k in range(max(map(len, every.values()))):
             for cell, accumulator in sorted(distinct.values(), key=order):
                 for group in every[accumulator.total.name][k : k + 1]:

@@ -4,7 +4,7 @@ In: a function's name, parameters and attributes, then calls that append instruc
 
 Control flow is structured, so every block is closed by the context manager that opened it. A block keeps its
 terminator apart from its instructions: code can still be appended to a loop's preheader while the loop's body is
-being written, which is how `graphc.codegen.cpu.values` places a value at the outermost level it can live at.
+being written, which is how `graphc.codegen.cpu.nest` places a value at the outermost level it can live at.
 Local variables are `alloca`s that LLVM turns into registers.
 """
 

@@ -141,20 +141,30 @@ def _is_local(buffer: str, units: list[Unit]) -> bool:
 
 
 def _fits(buffer: Buffer, place: Place, lives: Mapping[str, list[Life]], units: list[Unit]) -> bool:
+    """Whether a buffer can lie in a place: it has the same shape, and takes over from every member whose life its own
+    meets. One that meets none fits where all are local; everything else is left to the arena."""
     if (buffer.dtype, buffer.dims) != (place.buffer.dtype, place.buffer.dims):
         return False
     if buffer.kind == place.buffer.kind == "output":
         return False
-    joined = False
-    for other in place.members:
-        for theirs in lives[other]:
-            for own in lives[buffer.name]:
-                alike = theirs.local == own.local and (own.local or units[own.first].around is None)
-                if theirs.last == own.first and alike and _in_place(other, buffer.name, units[own.first]):
-                    joined = True
-                elif theirs.first <= own.last and own.first <= theirs.last:
-                    return False
-    return joined or all(life.local for name in (buffer.name, *place.members) for life in lives[name])
+    meeting = [
+        (other, theirs, own)
+        for other in place.members
+        for theirs in lives[other]
+        for own in lives[buffer.name]
+        if theirs.first <= own.last and own.first <= theirs.last
+    ]
+    if meeting:
+        return all(_takes_over(buffer.name, own, other, theirs, units) for other, theirs, own in meeting)
+    return all(life.local for name in (buffer.name, *place.members) for life in lives[name])
+
+
+def _takes_over(new: str, own: Life, old: str, theirs: Life, units: list[Unit]) -> bool:
+    """Whether `new` begins in the unit in which `old` ends, and in its place; both local, or both outside of loops
+    around loops."""
+    unit = units[own.first]
+    alike = theirs.local == own.local and (own.local or unit.around is None)
+    return theirs.last == own.first and alike and _in_place(old, new, unit)
 
 
 def _in_place(old: str, new: str, unit: Unit) -> bool:

@@ -4,20 +4,46 @@ In: a Program and an axis that it loops over. Out: a Program that computes the s
 steps of a chunk, and `t.chunks`, how many there are. Each sweep (`graphc.codegen.memory.sweeps`) is a loop over the
 chunks. What a chunk reads of its neighbours is kept for every chunk as it goes by: these are the checkpoints. A later
 sweep computes the values of a chunk again from its checkpoints, by the same kernels, so that they are the same to the
-last bit. Chunks of √T steps take memory in O(√T) (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016).
+last bit (`graphc.codegen.memory.recompute`). Chunks of √T steps take memory in O(√T) (Chen et al., "Training Deep Nets
+with Sublinear Memory Cost", 2016).
 
 What the caller gets keeps its full length, and so does a value of which a statement needs all of the axis at once.
+
+For example, a loss and its gradient. Here h is the state; mul and mul.1 are made of its adjoint, mul.1 for the step
+before. The second sweep goes down, and begins each chunk with h again:
+
+    >>> import graphc as gc
+    >>> from graphc.pipeline.stages import stages
+    >>> g = gc.Graph("elman")
+    >>> t = g.axis("t")
+    >>> w, h, x = g.param("w", (3,)), g.state("h", (3,), over=t), g.input("x", (3,), over=t)
+    >>> h[t] = gc.tanh(w * h[t - 1] + x)
+    >>> g.output("loss", gc.sum(gc.sum(h * h), over=t))
+    >>> planned = stages(gc.grad(g, "loss")).planned
+    >>> for statement in planned.body:
+    ...     print(*(kernel.name for kernel in kernels((statement,))))
+    h
+    sum
+    loss
+    mul.1
+    grad_w
+    >>> for statement in chunk(planned, "t").program.body:
+    ...     print(*(kernel.name for kernel in kernels((statement,))))
+    loss.begin
+    h.before.fetch h sum loss h.before.keep
+    grad_w.begin
+    h.before.fetch.1 mul.1.after.fetch h.1 mul.1 grad_w mul.1.after.keep
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from graphc.codegen.memory.plan import rings, with_stores
-from graphc.codegen.memory.running_sums import Piecewise, split
-from graphc.codegen.memory.sweeps import Scheduled, Sweeps, reads_along, sweeps
+from graphc.codegen.memory.plan import rings
+from graphc.codegen.memory.recompute import Run, Side, check_params, halos_of, runs_of
+from graphc.codegen.memory.running_sums import split
+from graphc.codegen.memory.sweeps import Sweeps, sweeps
 from graphc.codegen.program import (
     Buffer,
     Dim,
@@ -34,10 +60,8 @@ from graphc.codegen.program import (
     map_reduces,
 )
 from graphc.codegen.uses import loaded, stored
-from graphc.errors import InternalError, UnsupportedError
+from graphc.errors import InternalError
 from graphc.scalar import Index, Load, Scalar, Size, call, computed, index, offset_from, replaced, zero
-
-Side = Literal["before", "after"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +78,6 @@ class Chunked:
         return {f"{self.axis}.chunk": steps, f"{self.axis}.chunks": -(-length // steps)}
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one sweep runs: statements that compute and store no more than is needed; and `neighbours`, the buffers of
-    which it reads the chunk before or after."""
-
-    statements: tuple[Statement, ...]
-    neighbours: frozenset[tuple[str, Side]]
-
-
 def loop_axes(program: Program) -> tuple[str, ...]:
     """The axes that a program loops over; the axis of the most loops comes first."""
     loops = [s.index for s in program.body if isinstance(s, Loop)]
@@ -74,109 +89,37 @@ def chunk(program: Program, axis: str) -> Chunked:
     extent = next(s.extent for s in program.body if isinstance(s, Loop) and s.index == axis)
     made = split(program, axis, extent)
     found = sweeps(made)
-    runs = _runs(found, axis)
-    writer = _Writer(axis, extent, made.buffers, found.along, _halos(runs, axis))
-    once = [s.made for s in found.order if not isinstance(s.made, Piecewise)]
-    firsts = [kernel for s in found.order if isinstance(s.made, Piecewise) for kernel in s.made.first]
-    writer.names |= {kernel.name for kernel in (*kernels(tuple(once)), *firsts)}
-    body: list[Statement] = []
-    for sweep in range(len(runs) + 1):
-        here = [s.made for s in found.order if s.sweep == sweep]
-        body += [item for item in here if not isinstance(item, Piecewise)]
-        if sweep < len(runs):
-            body += [first for item in here if isinstance(item, Piecewise) for first in item.first]
-            homes = {b for b in found.along if found.home(b) == sweep}
-            body.append(writer.sweep(runs[sweep], homes, found.descending[sweep]))
+    runs = runs_of(found, axis)
+    check_params(found, runs, {b.name for b in program.buffers if b.kind == "param"})
+    halos = halos_of(runs, axis)
+    writer = _Writer(axis, extent, made.buffers, found.along, halos)
+    writer.names |= {k.name for s in found.order for k in (s.first if s.piecewise else kernels((s.statement,)))}
+    body = _body(found, runs, writer)
     sizes = (*program.sizes, writer.steps.name, writer.count.name)
     touched = loaded(body) | stored(body)
     buffers = tuple(b for b in writer.all_buffers() if b.kind != "temp" or b.name in touched)
-    _check_params(found, runs, {b.name for b in program.buffers if b.kind == "param"})
-    least = max((k for halo in writer.halos.values() for k in halo), default=1)
+    least = max((k for halo in halos.values() for k in halo), default=1)
     return Chunked(rings(Program(program.name, sizes, buffers, tuple(body))), axis, max(1, least))
 
 
-# What each sweep runs.
-
-
-def _runs(found: Sweeps, axis: str) -> list[Run]:
-    """What each sweep runs. They are made from the last to the first: what a sweep reads of neighbours, an earlier one
-    must keep."""
-    kept: set[tuple[str, Side]] = set()
-    runs: list[Run] = []
-    for sweep in reversed(range(len(found.descending))):
-        while True:  # it may itself keep what it reads of neighbours
-            saved = {name for name, _ in kept if found.home(name) == sweep}
-            run = _run(found, axis, sweep, saved)
-            if run.neighbours <= kept:
-                break
-            kept |= run.neighbours
-        runs.append(run)
-    return runs[::-1]
-
-
-def _run(found: Sweeps, axis: str, sweep: int, saved: set[str]) -> Run:
-    needed = set(saved)
-    neighbours: set[tuple[str, Side]] = set()
-    statements: list[Statement] = []
-    for scheduled in reversed(found.order):
-        if not isinstance(scheduled.made, Piecewise) or scheduled.sweep > sweep:
-            continue
-        keep = set(needed) if scheduled.sweep < sweep else needed | (scheduled.stores - set(found.along))
-        statement = _reduced(scheduled, keep, found, axis)
-        if statement is None:
-            continue
-        statements.append(statement)
-        for name, reach in reads_along(statement, axis).items():
-            if name in found.along:
-                assert reach is not None
-                needed.add(name)
-                neighbours |= {(name, "before")} if reach[0] < 0 else set()
-                neighbours |= {(name, "after")} if reach[1] > 0 else set()
-    return Run(tuple(statements[::-1]), frozenset(neighbours))
-
-
-def _check_params(found: Sweeps, runs: Sequence[Run], params: set[str]) -> None:
-    """Raise `UnsupportedError` if a sweep reads a param after it was overwritten."""
-    for scheduled in (s for s in found.order if s.stores & params):
-        later = loaded(statement for run in runs[scheduled.sweep :] for statement in run.statements)
-        if both := scheduled.stores & params & later:
-            names = ", ".join(sorted(both))
-            raise UnsupportedError(
-                f"memory cannot be limited here: {names} is updated as soon as its new value is known, but values "
-                f"that depend on {names} are computed again after that; compile without memory"
-            )
-
-
-def _reduced(scheduled: Scheduled, keep: set[str], found: Sweeps, axis: str) -> Statement | None:
-    """The statement, reduced to what makes the buffers to keep, and what its own later steps need for that."""
-    while True:
-        statement = with_stores(scheduled.statement, keep)
-        if statement is None:
-            return None
-        more = {b for b in reads_along(statement, axis) if b in scheduled.stores and b in found.along} - keep
-        if not more:
-            return statement
-        keep = keep | more
-
-
-def _halos(runs: list[Run], axis: str) -> dict[str, tuple[int, int]]:
-    """For each buffer, how many steps before and after a chunk are read, in any sweep."""
-    halos: dict[str, tuple[int, int]] = {}
-    for run in runs:
-        names = {name for name, _ in run.neighbours}
-        for statement in run.statements:
-            for name, reach in reads_along(statement, axis).items():
-                if name in names and reach is not None:
-                    before, after = halos.get(name, (0, 0))
-                    halos[name] = (max(before, -reach[0]), max(after, reach[1]))
-    return halos
-
-
-# What it looks like.
+def _body(found: Sweeps, runs: Sequence[Run], writer: _Writer) -> list[Statement]:
+    """The loop of each sweep, behind what runs once before it; in the end what runs once after all sweeps."""
+    once = [s for s in found.order if not s.piecewise]
+    body: list[Statement] = []
+    for sweep, run in enumerate(runs):
+        body += [s.statement for s in once if s.sweep == sweep]
+        body += [kernel for s in found.order if s.sweep == sweep for kernel in s.first]
+        homes = {buffer for buffer in found.along if found.home(buffer) == sweep}
+        body.append(writer.sweep(run, homes, found.descending[sweep]))
+    return body + [s.statement for s in once if s.sweep == len(runs)]
 
 
 class _Writer:
-    """Writes the statements of sweeps. Inside a chunk, `axis` counts from the chunk's start."""
+    """Writes the statements of sweeps. Inside a chunk, `axis` counts from the chunk's start.
+
+    A buffer that is kept one chunk at a time (`along`) has the chunk's steps between those that are read of the chunk
+    before and of the chunk after (`halos`): h above, of which one step before is read, has t.chunk + 1 places, and its
+    step t lies at t + 1."""
 
     def __init__(
         self,

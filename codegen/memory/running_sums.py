@@ -3,7 +3,12 @@
 In: a Program and an axis. Out: its top-level statements in the same order, each of one of two kinds. A `Piecewise` one
 can run for a part of the axis at a time; a plain statement runs once. A kernel that reduces over the axis becomes a
 piecewise one that adds what a part contributes to memory, and one that goes on from there. A load from one place along
-the axis, as of a state's last step, becomes such a sum too, over the one point where it lies.
+the axis, as of a state's last step, becomes such a sum too, over the one point where it lies:
+
+    y[e] = tanh(Σ_t a[t, e])      first    y.sum[e] = 0
+                                  in parts y.sum[e] = y.sum[e] + Σ_t a[t, e]
+                                  then     y[e] = tanh(y.sum[e])
+    y[e] = tanh(h[T - 1, e])      y[e] = tanh(h.at[e]), where h.at[e] = Σ_t (h[t, e] where t = T - 1)
 """
 
 from __future__ import annotations

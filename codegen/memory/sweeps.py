@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from graphc.codegen.memory.running_sums import Piecewise, Split
-from graphc.codegen.program import Loop, Statement, kernels
+from graphc.codegen.program import Kernel, Loop, Statement, kernels
 from graphc.codegen.uses import loads, stored
 from graphc.scalar import Index, offset_from
 
@@ -27,7 +27,7 @@ class Scheduled:
     """A statement and its sweep. One that runs once stands before the sweep. `reads` are the buffers that it loads,
     each with how far from its own point along the axis; None: anywhere."""
 
-    made: Piecewise | Statement
+    item: Piecewise | Statement
     sweep: int
     reads: Mapping[str, Reach | None]
     stores: frozenset[str]
@@ -35,7 +35,17 @@ class Scheduled:
     @property
     def statement(self) -> Statement:
         """The statement itself."""
-        return self.made.statement if isinstance(self.made, Piecewise) else self.made
+        return self.item.statement if isinstance(self.item, Piecewise) else self.item
+
+    @property
+    def piecewise(self) -> bool:
+        """Whether it runs part by part."""
+        return isinstance(self.item, Piecewise)
+
+    @property
+    def first(self) -> tuple[Kernel, ...]:
+        """The kernels that must run before its first part."""
+        return self.item.first if isinstance(self.item, Piecewise) else ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class Sweeps:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Available:
     """When a buffer has been stored: before a sweep, after it, or part by part in it."""
 
     sweep: int
@@ -63,22 +73,21 @@ class _Made:
 def sweeps(split: Split) -> Sweeps:
     """The sweeps of a program whose sums over the axis are running sums."""
     along = _along(split)
-    directions: list[bool | None] = []
-    made: dict[str, _Made] = {}
+    directions: list[bool | None] = []  # of each sweep: whether it descends; None: either will do
+    available: dict[str, _Available] = {}
     order: list[Scheduled] = []
     for item in split.body:
         statement = item.statement if isinstance(item, Piecewise) else item
         stores = frozenset(stored((statement,)))
         reads = reads_along(statement, split.axis)
         if isinstance(item, Piecewise):
-            steps = isinstance(statement, Loop) and statement.index == split.axis
-            wanted = statement.reverse if steps and isinstance(statement, Loop) else None
-            sweep = _earliest({b: r for b, r in reads.items() if b not in stores}, made, wanted, directions)
+            wanted = statement.reverse if isinstance(statement, Loop) and statement.index == split.axis else None
+            sweep = _earliest({b: r for b, r in reads.items() if b not in stores}, available, wanted, directions)
         else:
-            sweep = max((m.sweep + (m.when != "before") for b in reads if (m := made.get(b))), default=0)
+            sweep = max((a.sweep + (a.when != "before") for b in reads if (a := available.get(b))), default=0)
         for buffer in stores:  # others may have stored other parts of it, as of a concatenation
-            own = _Made(sweep, _when(item, buffer, split.axis))
-            made[buffer] = max(own, made.get(buffer, own), key=lambda m: (m.sweep, _ORDER.index(m.when)))
+            own = _Available(sweep, _when(item, buffer, split.axis))
+            available[buffer] = max(own, available.get(buffer, own), key=lambda a: (a.sweep, _ORDER.index(a.when)))
         order.append(Scheduled(item, sweep, reads, stores))
     params = {b.name for b in split.buffers.values() if b.kind == "param"}
     order = [_late(s, order, params, len(directions)) for s in order]
@@ -94,18 +103,24 @@ def _late(scheduled: Scheduled, order: Sequence[Scheduled], params: set[str], la
 
 
 def _earliest(
-    reads: Mapping[str, Reach | None], made: Mapping[str, _Made], wanted: bool | None, directions: list[bool | None]
+    reads: Mapping[str, Reach | None],
+    available: Mapping[str, _Available],
+    wanted: bool | None,
+    directions: list[bool | None],
 ) -> int:
-    """The first sweep in which a statement can run. This may settle the direction of that sweep."""
+    """The first sweep in which a statement can run, at the earliest the one that makes what it reads. There, who reads
+    the parts before needs an ascending sweep, and who reads those ahead a descending one; a loop has its own direction
+    (`wanted`). This may settle the direction of the sweep."""
     sweep = 0
     for buffer, reach in reads.items():
-        if known := made.get(buffer):
+        if known := available.get(buffer):
             shared = known.when == "before" or (known.when == "in parts" and reach is not None)
             sweep = max(sweep, known.sweep + (not shared))
     while True:
         if sweep == len(directions):
             directions.append(None)
-        reaches = [r for b, r in reads.items() if r and b in made and made[b] == _Made(sweep, "in parts")]
+        in_it = _Available(sweep, "in parts")
+        reaches = [reach for buffer, reach in reads.items() if reach and available.get(buffer) == in_it]
         back, ahead = any(low < 0 for low, _ in reaches), any(high > 0 for _, high in reaches)
         needed = {wanted, directions[sweep], True if ahead else None, False if back else None} - {None}
         if len(needed) <= 1:

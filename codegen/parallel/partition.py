@@ -4,7 +4,8 @@ In: a Program and the tile each kernel is computed in. Out: its `Partition`. All
 its own part of every kernel, and meet at a barrier wherever one needs what another has made. Between the top-level
 statements they always meet. Inside a loop it depends on the `Strategy`, the dim along which the loop's kernels are
 cut: cut along the batch, no thread ever needs another's part, and there is no barrier at all; cut along the units,
-each step has one wherever a product reads the whole of what the threads have made in parts.
+each step has one wherever a product reads the whole of what the threads have made in parts. So the loop of
+h[t] = tanh(W @ h[t - 1]) has two strategies: along n, without barriers, and along e.0, with one before the kernel h.
 
 Some statements can run whole beside each other instead (`graphc.codegen.parallel.wavefront`).
 
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.parallel.cost import Cost, cost
 from graphc.codegen.parallel.hazards import Access, barriers
+from graphc.codegen.parallel.row import Row
 from graphc.codegen.parallel.wavefront import Wavefront, wavefronts
 from graphc.codegen.program import (
     Buffer,
@@ -36,14 +38,10 @@ from graphc.codegen.program import (
     kernels,
 )
 from graphc.codegen.target import Target
-from graphc.codegen.tiling.vectorize import Tiling, tiling_of
+from graphc.codegen.tiling.tiling import Tiling, tiling_of
 from graphc.scalar import walk
 
-__all__ = ["CLOCKS", "SKIPPED", "THREAD", "Cut", "Partition", "Strategy", "partition"]
-
-SKIPPED = -1  # in the table of shares: another thread runs it
-THREAD = 0  # where a thread's number stands in its row of the table of shares
-CLOCKS = 1  # and the address of its clocks, one for each top-level statement; 0 if none are kept
+__all__ = ["Cut", "Partition", "Strategy", "partition"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +66,7 @@ class Strategy:
 @dataclass(frozen=True)
 class Partition:
     """The dims of each kernel that can be cut, the strategies for each top-level statement, and the statements that can
-    run beside each other.
-
-    It names the words of a thread's row of the table of shares, each by its place in the row: the thread's number
-    (`THREAD`), the address of its clocks (`CLOCKS`), a mode for each top-level statement, the words of each wavefront,
-    and those of each kernel.
-    """
+    run beside each other."""
 
     tilings: Mapping[str, Tiling]
     costs: Mapping[str, Cost]
@@ -81,47 +74,11 @@ class Partition:
     strategies: tuple[tuple[Strategy, ...], ...]
     wavefronts: tuple[Wavefront, ...]
 
-    def mode(self, statement: int) -> int:
-        """By which strategy a top-level statement runs, as a power of two; 0: whole; `SKIPPED`: on another thread."""
-        return CLOCKS + 1 + statement
-
-    def rounds(self, wave: int) -> int:
-        """How many rounds a wavefront takes; 0: its statements run one after another."""
-        return self.mode(len(self.strategies)) + sum(2 + len(w.stages) for w in self.wavefronts[:wave])
-
-    def block(self, wave: int) -> int:
-        """How many steps a block of a wavefront has."""
-        return self.rounds(wave) + 1
-
-    def lag(self, wave: int, stage: int) -> int:
-        """How many rounds a stage of a wavefront lags behind; `SKIPPED`: another thread runs it."""
-        return self.rounds(wave) + 2 + stage
-
-    def runs(self, kernel: str) -> int:
-        """Whether the thread runs a kernel."""
-        return self._kernel_words[kernel]
-
-    def first(self, kernel: str, cut: int) -> int:
-        """The first point of the thread's part, along one of a kernel's cuts."""
-        return self.runs(kernel) + 1 + 2 * cut
-
-    def end(self, kernel: str, cut: int) -> int:
-        """The point after the last one of that part."""
-        return self.first(kernel, cut) + 1
-
     @functools.cached_property
-    def _kernel_words(self) -> dict[str, int]:
-        """Where the words of each kernel begin."""
-        found, position = {}, self.rounds(len(self.wavefronts))
-        for name, cuts in self.cuts.items():
-            found[name] = position
-            position += 1 + 2 * len(cuts)
-        return found
-
-    @functools.cached_property
-    def words(self) -> int:
-        """The length of a row of the table."""
-        return self.rounds(len(self.wavefronts)) + sum(1 + 2 * len(cuts) for cuts in self.cuts.values())
+    def row(self) -> Row:
+        """What a thread's row of the table of shares looks like."""
+        stages = tuple(len(wave.stages) for wave in self.wavefronts)
+        return Row(len(self.strategies), stages, {name: len(cuts) for name, cuts in self.cuts.items()})
 
     def meeting(self, statement: int, kernel: str) -> int:
         """The strategies under which threads meet before a kernel, as a sum of powers of two."""

@@ -1,7 +1,7 @@
 """Each thread's share of a call: which strategy every statement runs by, and which points of its kernels each runs.
 
-In: a program's partition, the sizes of a call, a number of threads. Out: a table with a row for each thread, in the
-layout that the code reads (`Partition.words`); or None where one thread alone would be as fast.
+In: a program's partition, the sizes of a call, a number of threads. Out: its `Shares`, with the table that the code
+reads (`graphc.codegen.parallel.table`). They are for fewer threads, or for one, where more would not be faster.
 
 Statements that can run beside each other (`graphc.codegen.parallel.wavefront`) do so, each whole on one thread, where
 that is expected to be faster.
@@ -18,20 +18,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from graphc.codegen.lengths import evaluate
 from graphc.codegen.memory.arena import buffer_bytes
 from graphc.codegen.parallel.core import Core
-from graphc.codegen.parallel.partition import SKIPPED, THREAD, Cut, Partition, Strategy
+from graphc.codegen.parallel.partition import Cut, Partition, Strategy
+from graphc.codegen.parallel.table import Table, bounds, table
 from graphc.codegen.parallel.wavefront import Stage, Wavefront
 from graphc.codegen.parallel.wavefront_schedule import Rounds, rounds, whole
 from graphc.codegen.program import Program, Statement, kernels, nested_kernels
 
-__all__ = ["Estimator", "Shares", "bounds", "shares", "table"]
-
-Table = npt.NDArray[np.int64]
+__all__ = ["Estimator", "Shares", "shares"]
 
 WAKE = 60_000.0  # cycles that a call must save before sleeping threads are woken for it
 _WORTH = 0.95  # of the time one after another: a wavefront that takes longer is not worth its memory
@@ -67,33 +63,48 @@ def shares(
     """The shares for as many threads as pay, at most `threads`. `concurrent`: statements may run beside each other;
     more of what they make then has to be kept at one time."""
     estimator = Estimator(program, partition, sizes, core)
-    nothing: tuple[Strategy | None, ...] = (None,) * len(program.body)
-    waves: tuple[Rounds | None, ...] = (None,) * len(partition.wavefronts)
     alone = sum(estimator.cycles(statement, None, 1) for statement in program.body)
-    best, count = (alone, 1, nothing, waves), threads
-    while count > 1:
-        picked = estimator.picks(count)
-        running: list[Rounds | None] = []
-        for wave in partition.wavefronts:
-            positions = [stage.position for stage in wave.stages]
-            made = estimator.in_rounds(wave, count) if concurrent else None
-            if made is not None and made.cycles < _WORTH * sum(picked[k][1] for k in positions):
-                picked[positions[0]] = None, made.cycles
-                for k in positions[1:]:
-                    picked[k] = None, 0.0
-                running.append(made)
-            else:
-                running.append(None)
-        cycles = sum(time for _, time in picked) + WAKE
-        if cycles < best[0]:
-            best = cycles, count, tuple(strategy for strategy, _ in picked), tuple(running)
-        count //= 2
-    cycles, many, chosen, waves = best
-    rows = table(program, partition, sizes, many, chosen, waves)
-    return Shares(many, chosen, waves, rows, _time_slots(program, partition, waves), cycles)
+    ways = [_Way(1, (None,) * len(program.body), (None,) * len(partition.wavefronts), alone)]
+    while threads > 1:
+        ways.append(_way(estimator, threads, concurrent))
+        threads //= 2
+    best = min(ways, key=lambda way: way.cycles)
+    rows = table(program, partition, sizes, best.threads, best.chosen, best.waves)
+    slots = _time_slots(program, partition, best.waves)
+    return Shares(best.threads, best.chosen, best.waves, rows, slots, best.cycles)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way to run a call, as in `Shares`."""
+
+    threads: int
+    chosen: tuple[Strategy | None, ...]
+    waves: tuple[Rounds | None, ...]
+    cycles: float
+
+
+def _way(estimator: Estimator, threads: int, concurrent: bool) -> _Way:
+    """The best way on so many threads: each statement by its best strategy, and a wavefront in rounds if that is worth
+    more than the strategies of its stages."""
+    picked = estimator.picks(threads)
+    waves: list[Rounds | None] = []
+    for wave in estimator.partition.wavefronts:
+        positions = [stage.position for stage in wave.stages]
+        made = estimator.in_rounds(wave, threads) if concurrent else None
+        if made is None or made.cycles >= _WORTH * sum(picked[k][1] for k in positions):
+            waves.append(None)
+            continue
+        for k in positions:
+            picked[k] = None, 0.0
+        picked[positions[0]] = None, made.cycles
+        waves.append(made)
+    cycles = sum(time for _, time in picked) + WAKE
+    return _Way(threads, tuple(strategy for strategy, _ in picked), tuple(waves), cycles)
 
 
 def _time_slots(program: Program, partition: Partition, waves: Sequence[Rounds | None]) -> tuple[tuple[int, ...], ...]:
+    """The statements in the order in which they run, as in `Shares`."""
     found: list[tuple[int, ...]] = []
     done = 0
     for wave, made in zip(partition.wavefronts, waves, strict=True):
@@ -164,64 +175,9 @@ class Estimator:
         return total + max(sums, steps * core.reading(sum(read_again.values())))
 
 
-# The table.
-
-
-def bounds(cut: Cut, sizes: Mapping[str, int], threads: int) -> list[int]:
-    """Where a dim is cut: the first point of each thread's part, and the end of the last one."""
-    extent = evaluate(cut.extent, sizes)
-    grains = -(-extent // cut.grain)
-    return [min(extent, grains * k // threads * cut.grain) for k in range(threads + 1)]
-
-
 def _largest(cut: Cut | None, sizes: Mapping[str, int], threads: int) -> float:
     """The largest part of a dim that one thread gets, as a fraction of the dim."""
     if cut is None:
         return 1.0
     places = bounds(cut, sizes, threads)
     return max(b - a for a, b in itertools.pairwise(places)) / max(1, places[-1])
-
-
-def table(
-    program: Program,
-    partition: Partition,
-    sizes: Mapping[str, int],
-    threads: int,
-    chosen: Sequence[Strategy | None],
-    waves: Sequence[Rounds | None],
-) -> Table:
-    """A row for each thread, given the strategy of each top-level statement (None: the first thread runs it whole), and
-    how each wavefront runs (None: its statements run one after another)."""
-    rows = np.zeros((threads, partition.words), np.int64)
-    rows[:, THREAD] = range(threads)
-    for k, (statement, strategy) in enumerate(zip(program.body, chosen, strict=True)):
-        if strategy is None:
-            rows[1:, partition.mode(k)] = SKIPPED
-        else:
-            rows[:, partition.mode(k)] = 1 << partition.strategies[k].index(strategy)
-        for kernel in kernels((statement,)):
-            own = strategy.cuts.get(kernel.name) if strategy is not None else None
-            runs = partition.runs(kernel.name)
-            rows[0, runs] = 1  # what is not cut, the first thread runs
-            for position, cut in enumerate(partition.cuts[kernel.name]):
-                first, end = partition.first(kernel.name, position), partition.end(kernel.name, position)
-                rows[:, end] = evaluate(cut.extent, sizes)
-                if own is not None and own.index == cut.index:
-                    places = bounds(own, sizes, threads)
-                    rows[:, first], rows[:, end] = places[:-1], places[1:]
-                    rows[:, runs] = rows[:, first] < rows[:, end]
-    for number, made in enumerate(waves):
-        if made is not None:
-            _enter(rows, made, number, partition, program)
-    return rows
-
-
-def _enter(rows: Table, made: Rounds, number: int, partition: Partition, program: Program) -> None:
-    """Write into the table how a wavefront runs: each stage whole, on its own thread."""
-    rows[:, partition.rounds(number)], rows[:, partition.block(number)] = made.rounds, made.block
-    for k, stage in enumerate(partition.wavefronts[number].stages):
-        lags = [made.lags[k] if made.owners[k] == thread else SKIPPED for thread in range(len(rows))]
-        rows[:, partition.lag(number, k)] = lags
-        rows[:, partition.mode(stage.position)] = 0
-        for kernel in kernels((program.body[stage.position],)):
-            rows[:, partition.runs(kernel.name)] = 1

@@ -19,7 +19,8 @@ import networkx
 
 from graphc.codegen.program import Kernel, Loop, Program, Statement, Store, kernels
 from graphc.codegen.target import Target
-from graphc.codegen.tiling.vectorize import cycles, vector_index
+from graphc.codegen.tiling.tiling import cycles
+from graphc.codegen.tiling.vectorize import vector_index
 from graphc.codegen.uses import loaded, stored, used_steps
 
 __all__ = ["fission"]

@@ -4,7 +4,20 @@ In: a Program. Out: a Program that computes the same. Where a kernel reads windo
 the places u and v are bad ones to run in vector lanes: their loads are never aligned, and the borders need masks. The
 dim to run in lanes is then one that stands alone in its subscript, such as the channel. Buffers that such a kernel
 loads or stores get that dim last (channels-last, for images), and so does every kernel that stores to them; nothing
-here knows what a channel is. Inputs, params and outputs lie as the caller has them.
+here knows what a channel is. Kernels that would have different dims last vote, each with as many votes as it has points
+to add. Inputs, params and outputs lie as the caller has them.
+
+    >>> import graphc as gc
+    >>> from graphc.pipeline.stages import stages
+    >>> g = gc.Graph("net")
+    >>> x = g.input("x", (3, 32, 32), over=g.axis("n"))
+    >>> a = gc.relu(gc.layers.conv(g, x, 16, size=3, name="first"))
+    >>> g.output("y", gc.layers.conv(g, a, 32, size=3, name="second"))
+    >>> planned = stages(g).planned
+    >>> for program in planned, layout(planned):
+    ...     print(program.buffer("relu"))
+    temp relu: float32[#n, 16, 30, 30]
+    temp relu: float32[#n, 30, 30, 16]
 """
 
 from __future__ import annotations
@@ -53,7 +66,7 @@ def layout(program: Program) -> Program:
 
 
 def _last_dims(program: Program) -> dict[str, int]:
-    """For each buffer whose dims change places, the dim that goes last."""
+    """For each buffer whose dims change places, the dim that goes last: the one with the most votes."""
     votes: dict[str, Counter[int]] = {}
     for kernel in kernels(program.body):
         for buffer, dim in _wishes(kernel, program):
@@ -64,49 +77,43 @@ def _last_dims(program: Program) -> dict[str, int]:
 
 def _wishes(kernel: Kernel, program: Program) -> Iterator[tuple[str, int]]:
     """The temporaries that a kernel with windows loads or stores, each with the dim that the kernel would like to be
-    last."""
-    access = Access(kernel, program)
-    touches = _touches(kernel, access)
-    windowed = {name for touch in touches for name in touch.windowed}
-    if not windowed:
+    last: the longest that fills a vector and that no window moves along."""
+    touches = _touches(kernel, Access(kernel, program))
+    places = {name for touch in touches for name in touch.places}
+    if not places:
         return
     temps = {b.name for b in program.buffers if b.kind == "temp" and not b.has_ring}
     extents = _extents(kernel)
     for touch in touches:
-        plain = [(extents[s.name], k) for k, s in enumerate(touch.at) if isinstance(s, Index) and s.name in extents]
-        good = [(extent, k) for extent, k in plain if extent >= LONG and touch.name_at(k) not in windowed]
+        alone = [(s.name, k) for k, s in enumerate(touch.at) if isinstance(s, Index) and s.name in extents]
+        good = [(extents[name], k) for name, k in alone if extents[name] >= LONG and name not in places]
         if touch.buffer in temps and good:
             yield touch.buffer, max(good)[1]
 
 
 @dataclass(frozen=True, slots=True)
-class Windowed:
-    """What moves a kernel's windows. `places` are dims of the kernel that share a subscript with a dim of a reduction;
-    `inside` are those dims of reductions, in the order of the subscripts."""
+class Windows:
+    """What moves a kernel's windows. `places` are dims of the kernel that share a subscript with a dim of a reduction
+    (u and v above); `inside` are those dims of reductions (k and l), in the order of the subscripts."""
 
     places: frozenset[str]
     inside: tuple[str, ...]
 
 
-def _windowed(kernel: Kernel, program: Program) -> Windowed:
+def _windows(kernel: Kernel, program: Program) -> Windows:
     access, own = Access(kernel, program), {dim.index for dim in kernel.dims}
-    seen = [touch for touch in _touches(kernel, access) if touch.windowed]
-    places = frozenset().union(*(touch.windowed for touch in seen))
+    seen = [touch for touch in _touches(kernel, access) if touch.places]
+    places = frozenset().union(*(touch.places for touch in seen))
     moving = [sorted(access.dependence(subscript)) for touch in seen for subscript in touch.at]
     inside = tuple(dict.fromkeys(name for names in moving for name in names if name not in own))
-    return Windowed(places, inside)
+    return Windows(places, inside)
 
 
 @dataclass(frozen=True, slots=True)
 class _WindowTouch(Touch):
-    """A load or a store of a kernel. `windowed` are the kernel's dims that share one of its subscripts with a
-    reduction's dim."""
+    """A load or a store of a kernel, and the `places` of the window that it reads, if it reads one."""
 
-    windowed: frozenset[str]
-
-    def name_at(self, k: int) -> str:
-        subscript = self.at[k]
-        return subscript.name if isinstance(subscript, Index) else ""
+    places: frozenset[str]
 
 
 def _touches(kernel: Kernel, access: Access) -> list[_WindowTouch]:
@@ -151,7 +158,7 @@ def _kernel(kernel: Kernel, last: Mapping[str, int], program: Program) -> Kernel
     turned = map_kernel(kernel, lambda scalar: map_loads(scalar, lambda load: _moved(load, last)))
     stores = tuple(_moved(store, last) for store in turned.stores)
     turned = replace(turned, stores=stores)
-    return _ordered(turned, last, _windowed(turned, program))
+    return _ordered(turned, last, _windows(turned, program))
 
 
 def _moved(touch: _LoadOrStore, last: Mapping[str, int]) -> _LoadOrStore:
@@ -159,7 +166,7 @@ def _moved(touch: _LoadOrStore, last: Mapping[str, int]) -> _LoadOrStore:
     return replace(touch, at=_to_end(touch.at, last[touch.buffer])) if touch.buffer in last else touch
 
 
-def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Kernel:
+def _ordered(kernel: Kernel, last: Mapping[str, int], windows: Windows) -> Kernel:
     """A kernel with its dims in another order. If it stores a temporary that was turned, they stand as they lie in it.
     Otherwise, if it has windows, the places stand first, and the long dims that no window moves with stand last. Its
     reductions go through the inside of windows in the order in which it lies in memory."""
@@ -168,18 +175,18 @@ def _ordered(kernel: Kernel, last: Mapping[str, int], windowed: Windowed) -> Ker
     if store is not None:
         names = [s.name for s in store.at if isinstance(s, Index)]
         rank = {name: k for k, name in enumerate(names)}
-    elif windowed.places and kernel.stores:
+    elif windows.places and kernel.stores:
         lies = [{p.name for p in walk(s) if isinstance(p, Index)} for s in kernel.stores[0].at]
         extents = _extents(kernel)
         rank = {
             dim.index: max((k for k, names in enumerate(lies) if dim.index in names), default=-1)
             for dim in kernel.dims
-            if dim.index not in windowed.places and extents.get(dim.index, 0) >= LONG
+            if dim.index not in windows.places and extents.get(dim.index, 0) >= LONG
         }
     dims = tuple(sorted(kernel.dims, key=lambda dim: rank.get(dim.index, -1)))
-    return map_reduces(replace(kernel, dims=dims), lambda reduce: _inside(reduce, windowed))
+    return map_reduces(replace(kernel, dims=dims), lambda reduce: _inside(reduce, windows))
 
 
-def _inside(reduce: Reduce, windowed: Windowed) -> Reduce:
-    rank = {name: k for k, name in enumerate(windowed.inside)}
+def _inside(reduce: Reduce, windows: Windows) -> Reduce:
+    rank = {name: k for k, name in enumerate(windows.inside)}
     return replace(reduce, dims=tuple(sorted(reduce.dims, key=lambda dim: rank.get(dim.index, -1))))

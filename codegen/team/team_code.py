@@ -3,6 +3,16 @@
 Functions that Python calls: `run`, which makes a call; `work`, a worker's life; `stop`, which ends the workers.
 Programs call `doze` and `wake` at their barriers (`graphc.codegen.cpu.barrier`). Sleeping is Linux's futex.
 
+    run(team, job):    alone, unless the job is for several threads, none of its calls are to be made alone now,
+                       and the team is free and has as many
+                       pending = workers; jobs += 1; wake who sleeps
+                       share 0; await pending = 0; the team is free
+                       slept too often at barriers? then the next calls alone: 2, next time 4, up to 256
+    work(team, k):     await another job; stop?
+                       k < its threads? then leave the caller's core, and share k
+                       pending -= 1; the last one wakes the caller
+    stop(team):        if the team is free: stop = 1; jobs += 1; wake all
+
 The system may wake a worker on its caller's core, where each would wait for the other to be put aside; so a worker that
 finds itself there, when a call begins or after a sleep at a barrier, leaves for another of the cores that the caller
 may use.

@@ -1,3 +1,4 @@
-"""The tile that a kernel is computed in: which loop runs in vector lanes, and which in registers side by side
-(`vectorize`), and how many of them (`tile`).
+"""How a kernel's points are computed side by side: which loop runs in vector lanes, and which in registers
+(`vectorize`); the tile of registers that takes the fewest cycles (`tile`); and the whole `Tiling`, with its blocks
+(`tiling`).
 """

@@ -21,7 +21,7 @@ from graphc.codegen.cpu.jit import Loaded
 from graphc.codegen.lengths import buffer_shape
 from graphc.codegen.memory.arena import ALIGNMENT, PAGE, STAGGER, Arena, arena, buffer_bytes
 from graphc.codegen.parallel.core import TYPICAL
-from graphc.codegen.parallel.partition import CLOCKS
+from graphc.codegen.parallel.row import CLOCKS
 from graphc.codegen.parallel.work_sharing import Shares, shares
 from graphc.codegen.program import Program
 from graphc.codegen.team.builtin import builtin

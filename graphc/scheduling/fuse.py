@@ -44,12 +44,16 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a task reads and how big it is, from lowering it alone."""
+class TaskFacts:
+    """What a task reads and how big it is, from lowering it alone.
+
+    Take y[t] = x[t] / s[t] + y[t - 1] in a loop over t, where x = exp(u * y[t - 1]) has several elements and s is their
+    sum. The task of y `needs` x and s; x may stay in a register, but s is one number for all elements, so not at their
+    own point, and `must_be_stored`. The task of x reads y of an earlier step, and `needs` nothing."""
 
     reads: frozenset[Read]  # values of tasks
     buffers: frozenset[str]  # everything that it loads
-    strays: frozenset[str]  # those of them that it may load at other elements than the one it computes
+    loaded_elsewhere: frozenset[str]  # those of them that it may load at other elements than the one it computes
     sums: int
     depth: int  # how many operations stand one on the other
     ranges: frozenset[tuple[Dim, ...]]  # what its reductions run over
@@ -59,8 +63,9 @@ class Facts:
         already."""
         return {r.node for r in self._same_step(loops)}
 
-    def elsewhere(self, loops: tuple[Axis, ...]) -> set[Node]:
-        """The values that must lie in memory: it reads them at other points than its own, or no one task makes them."""
+    def must_be_stored(self, loops: tuple[Axis, ...]) -> set[Node]:
+        """Those that cannot stay in a register: it reads them at other points than its own, or no one task makes
+        them."""
         return {r.node for r in self._same_step(loops) if not r.own_point or r.node.op in (STACK, CONCAT)}
 
     def _same_step(self, loops: tuple[Axis, ...]) -> list[Read]:
@@ -78,7 +83,7 @@ class FusedLoop:
 
 def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...] = ()) -> list[Group | FusedLoop]:
     """The statements of a schedule, with tasks joined to groups, in an order in which each follows what it reads."""
-    facts: dict[Task, Facts] = {}
+    facts: dict[Task, TaskFacts] = {}
     items: list[Group | FusedLoop] = []
     for position, entry in enumerate(body):
         if isinstance(entry, LoopNest):
@@ -99,14 +104,16 @@ def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...
     return list(networkx.lexicographical_topological_sort(order, key=lambda item: item.first))
 
 
-def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
+def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> TaskFacts:
     builder = KernelBuilder(memory, loops, task.axes, task.shape)
     builder.add(task)
     kernel = builder.kernel("alone")
-    return Facts(
+    return TaskFacts(
         reads=frozenset(r for r in builder.reads if r.node is not task.node or task.into),
         buffers=frozenset(loaded((kernel,))),
-        strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)),
+        loaded_elsewhere=frozenset(
+            load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)
+        ),
         sums=sum(len(reduce.sums) for reduce in kernel.reduces),
         depth=max(builder.depth.values(), default=0),
         ranges=frozenset(reduce.dims for reduce in kernel.reduces),
@@ -114,7 +121,7 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
 
 
 def _dependencies(
-    memory: Memory, items: Sequence[Group | FusedLoop], facts: dict[Task, Facts], loops: tuple[Axis, ...]
+    memory: Memory, items: Sequence[Group | FusedLoop], facts: dict[Task, TaskFacts], loops: tuple[Axis, ...]
 ) -> networkx.DiGraph[Group | FusedLoop]:
     """Edges from what computes a value to what reads it, and from what reads an array to what overwrites it."""
     makers: dict[Node, list[Group | FusedLoop]] = {}
@@ -122,7 +129,7 @@ def _dependencies(
     readers: dict[str, list[Group | FusedLoop]] = {}
     for item in items:
         needs[item] = set()
-        for task, known in _task_facts(memory, item, facts):
+        for task, known in _inner_facts(memory, item, facts):
             if task.into is None:
                 makers.setdefault(task.node, []).append(item)
             needs[item] |= known.needs(loops)
@@ -139,17 +146,19 @@ def _dependencies(
     return order
 
 
-def _task_facts(memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts]) -> Iterator[tuple[Task, Facts]]:
+def _inner_facts(
+    memory: Memory, item: Group | FusedLoop, facts: dict[Task, TaskFacts]
+) -> Iterator[tuple[Task, TaskFacts]]:
     if isinstance(item, Group):
         for task in item.tasks:
             yield task, facts[task] if task in facts else _facts(memory, task, item.loops)
     else:
         for inner in item.body:
-            yield from _task_facts(memory, inner, facts)
+            yield from _inner_facts(memory, inner, facts)
 
 
 def _partner(
-    group: Group, candidates: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
+    group: Group, candidates: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, TaskFacts]
 ) -> Group | None:
     """An earlier group of this one's domain that it can join, best one whose values it needs."""
     if group.tasks[0].into is None:  # a copy joins what makes its value, however far back; one more pass otherwise
@@ -161,7 +170,7 @@ def _partner(
     return None
 
 
-def _relation(first: Group, second: Group, facts: dict[Task, Facts]) -> int:
+def _relation(first: Group, second: Group, facts: dict[Task, TaskFacts]) -> int:
     """2: the second needs the first's values; 1: they read the same memory, or sum over the same range; else 0."""
     made = {t.node for t in first.tasks}
     if any(facts[t].needs(second.loops) & made for t in second.tasks):
@@ -172,17 +181,17 @@ def _relation(first: Group, second: Group, facts: dict[Task, Facts]) -> int:
 
 
 def _can_join(
-    first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, Facts]
+    first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, TaskFacts]
 ) -> bool:
     tasks = [*first.tasks, *second.tasks]
     made = {t.node for t in tasks}
     computed = [t for t in tasks if t.into is None]  # copies to the caller's arrays only add stores
     if len(computed) > MOST_TASKS or sum(facts[t].sums for t in tasks) > MOST_SUMS:
         return False
-    if any(facts[t].elsewhere(first.loops) & made for t in tasks) or _depth(tasks, first.loops, facts) > DEEPEST:
+    if any(facts[t].must_be_stored(first.loops) & made for t in tasks) or _depth(tasks, first.loops, facts) > DEEPEST:
         return False
     overwritten = {t.into for t in tasks}
-    if any(facts[t].strays & overwritten for t in tasks):
+    if any(facts[t].loaded_elsewhere & overwritten for t in tasks):
         return False
     return not _passes(first, second, order)
 
@@ -203,7 +212,7 @@ def _passes(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLo
     return False
 
 
-def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: dict[Task, Facts]) -> int:
+def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: dict[Task, TaskFacts]) -> int:
     """How many operations at most stand one on the other in a kernel of these tasks."""
     depth: dict[Node, int] = {}
     for task in tasks:

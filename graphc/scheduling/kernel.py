@@ -1,12 +1,12 @@
 """Building one kernel: tasks of one domain become lets, reductions and stores.
 
 A value that has memory is loaded; one that this kernel computed already is a name; any other is computed on the spot
-by its op's lowering rule. Each element is computed once, however many places use it.
+by its op's lowering rule. Each element is computed once, however many places use it (`graphc.scheduling.lets`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from graphc.checks.causality import in_memory, resolve
 from graphc.codegen.program import Accumulate, Dim, Kernel, Let, Reduce, Store
-from graphc.codegen.uses import reduce_references
 from graphc.ir import Axis, Node, merge_axes, ragged_within
 from graphc.language.graph import Graph
 from graphc.ops.axis import STACK
@@ -22,7 +21,6 @@ from graphc.ops.event import CONCAT, concat_starts
 from graphc.ops.leaves import CONST
 from graphc.ops.site import Event, Place
 from graphc.scalar import (
-    Call,
     Index,
     Load,
     Ref,
@@ -34,9 +32,9 @@ from graphc.scalar import (
     conjunction,
     index,
     offset_from,
-    replaced,
     zero,
 )
+from graphc.scheduling.lets import Lets
 from graphc.scheduling.schedule import Task
 
 
@@ -75,17 +73,6 @@ class Memory:
         return name
 
 
-@dataclass
-class Scope:
-    """Lets that are being made: those of the kernel, or those of a reduction inside it, whose own indices are
-    `inner`."""
-
-    inner: frozenset[str] = frozenset()
-    outer: Scope | None = None
-    lets: list[Let | Reduce] = field(default_factory=list)
-    memo: dict[object, Scalar] = field(default_factory=dict)
-
-
 class KernelBuilder:
     """Lowers tasks, in order, to one kernel over their common domain, inside loops over `loops`."""
 
@@ -98,13 +85,12 @@ class KernelBuilder:
         self.dims += [Dim(f"e.{k}", index(s)) for k, s in enumerate(shape) if s > 1]
         self.point: dict[Axis, Scalar] = {a: Index(a.name) for a in (*own, *loops)}
         self.event: Event = tuple(Index(f"e.{k}") if s > 1 else index(0) for k, s in enumerate(shape))
-        self.scope = Scope()
+        self.lets = Lets()
         self.done: dict[Node, Scalar] = {}
         self.stores: list[Store] = []
         self.reads: dict[Read, None] = {}
         self.tasks: list[Task] = []
         self.depth: dict[Node, int] = {}  # how many operations stand one on the other in a value computed here
-        self.names = 0
 
     def add(self, task: Task) -> None:
         """Compute a task's value and store it."""
@@ -122,7 +108,7 @@ class KernelBuilder:
 
     def kernel(self, name: str) -> Kernel:
         """The kernel of the tasks that were added."""
-        return Kernel(name, tuple(self.dims), tuple(self.scope.lets), tuple(self.stores))
+        return Kernel(name, tuple(self.dims), tuple(self.lets.scope.steps), tuple(self.stores))
 
     def own_element(self, name: str) -> tuple[Scalar, ...] | None:
         """The subscripts of a param or an input at the kernel's own point and event; None if it has axes that the
@@ -148,7 +134,7 @@ class KernelBuilder:
         for axis in node.axes:
             if ragged_within(axis, node.axes) and axis in self.point:
                 exists = call("lt", self.point[axis], self.length(axis, node.axes, self.point, None))
-                value = self.let(call("select", self.let(exists), value, zero(computed(node.dtype))))
+                value = self.lets.let(call("select", self.lets.let(exists), value, zero(computed(node.dtype))))
         return value
 
     # Values.
@@ -180,54 +166,17 @@ class KernelBuilder:
         return event == self.event and all(self.point.get(a) == p for a, p in point.items())
 
     def _compute(self, node: Node, point: Place, event: Event, when: Scalar | None) -> Scalar:
-        key = (node, tuple(point.values()), event, when)
-        scope: Scope | None = self.scope
-        while scope is not None:
-            if key in scope.memo:
-                return scope.memo[key]
-            scope = scope.outer
         assert node.op.lower is not None, f"{node.op.name} cannot be lowered"
-        home = self._home([*point.values(), *event, *([] if when is None else [when])])
-        current, self.scope = self.scope, home
-        result = self.let(node.op.lower(node, KernelSite(self, node, point, event, when)))
-        self.scope = current
+        key = (node, tuple(point.values()), event, when)
+        known = self.lets.known(key)
+        if known is not None:
+            return known
+        home = self.lets.home([*point.values(), *event, *([] if when is None else [when])])
+        with self.lets.at(home):
+            result = self.lets.let(node.op.lower(node, KernelSite(self, node, point, event, when)))
         self.depth[node] = 1 + max((self.depth.get(resolve(self.graph, i), 0) for i in node.inputs), default=0)
         home.memo[key] = result
         return result
-
-    def _home(self, arguments: Sequence[Scalar]) -> Scope:
-        """The outermost scope in which a value that depends on these indices can be computed."""
-        scope = self.scope
-        while scope.outer is not None and not any(self._mentions(a, scope) for a in arguments):
-            scope = scope.outer
-        return scope
-
-    def _mentions(self, scalar: Scalar, scope: Scope) -> bool:
-        match scalar:
-            case Index(name):
-                return name in scope.inner
-            case Ref(name):
-                return any(isinstance(let, Let) and let.name == name for let in scope.lets)
-            case Call(_, args):
-                return any(self._mentions(a, scope) for a in args)
-            case Load(_, at, _, when):
-                return any(self._mentions(a, scope) for a in (*at, *([] if when is None else [when])))
-        return False
-
-    def let(self, value: Scalar) -> Scalar:
-        """A name for a value that takes work to compute."""
-        if not isinstance(value, Call) or value.dtype == "index":
-            return value
-        home = self._home([value])
-        known = home.memo.get(value)
-        if known is None:
-            known = home.memo[value] = Ref(self._fresh(), value.dtype)
-            home.lets.append(Let(known.name, value))
-        return known
-
-    def _fresh(self) -> str:
-        self.names += 1
-        return f"v{self.names}"
 
     def length(self, axis: Axis, axes: Sequence[Axis], point: Place, when: Scalar | None) -> Scalar:
         """How many points a value over `axes` has along an axis, at a point."""
@@ -252,17 +201,15 @@ class KernelBuilder:
         dims = [Dim(a.name, extent(a)) for a in over] + [Dim(f"r.{k}", index(s)) for k, s in enumerate(extents)]
         if not dims:
             return value(site, ())
-        self.scope = scope = Scope(frozenset(d.index for d in dims), self.scope)
-        inner_point = {**point, **{a: Index(a.name) for a in over}}
-        when = self._exists(node, over, inner_point)
-        inner = KernelSite(self, node, inner_point, site.event, site.when)
-        element = value(inner, tuple(Index(f"r.{k}") for k in range(len(extents))))
-        assert scope.outer is not None
-        self.scope = scope.outer
-        result = Ref(self._fresh(), node.dtype)
+        with self.lets.inside(frozenset(d.index for d in dims)) as scope:
+            inner_point = {**point, **{a: Index(a.name) for a in over}}
+            when = self._exists(node, over, inner_point)
+            inner = KernelSite(self, node, inner_point, site.event, site.when)
+            element = value(inner, tuple(Index(f"r.{k}") for k in range(len(extents))))
+        result = Ref(self.lets.fresh(), node.dtype)
         kind: Literal["sum", "max"] = "sum" if op == "sum" else "max"
-        lets = tuple(let for let in scope.lets if isinstance(let, Let))
-        self._append(Reduce(tuple(dims), (Accumulate(result.name, kind, element),), lets, when))
+        own = tuple(let for let in scope.steps if isinstance(let, Let))
+        self.lets.append(Reduce(tuple(dims), (Accumulate(result.name, kind, element),), own, when))
         return result
 
     def _exists(self, node: Node, over: Sequence[Axis], point: Place) -> Scalar | None:
@@ -275,51 +222,6 @@ class KernelBuilder:
                 if axis in over or any(a in over for a in axis.length.axes):
                     conditions.append(call("lt", point[axis], self.length(axis, axes, point, None)))
         return conjunction(conditions)
-
-    def _append(self, new: Reduce) -> None:
-        """Append a reduction, or join it to an earlier one over the same points that comes after all that it uses."""
-        lets = self.scope.lets
-        used = reduce_references(new)
-        for k in reversed(range(len(lets))):
-            known = lets[k]
-            if isinstance(known, Reduce):
-                if known.dims == new.dims and known.when == new.when and not _own_names(known) & used:
-                    have = {let.value: let.name for let in known.body}
-                    lets[k] = _joined(known, new, have)
-                    return
-                if _own_names(known) & used:
-                    break
-            elif known.name in used:
-                break
-        lets.append(new)
-
-
-def _own_names(step: Let | Reduce) -> set[str]:
-    return {step.name} if isinstance(step, Let) else {a.name for a in step.sums}
-
-
-def _joined(known: Reduce, new: Reduce, have: dict[Scalar, str]) -> Reduce:
-    """Two reductions over the same points as one. What they have in common is computed once."""
-    renamed: dict[str, str] = {}
-    body = list(known.body)
-    for let in new.body:
-        value = rename(let.value, renamed)
-        if value in have:
-            renamed[let.name] = have[value]
-        else:
-            have[value] = let.name
-            body.append(Let(let.name, value))
-    sums = tuple(Accumulate(a.name, a.op, rename(a.value, renamed)) for a in new.sums)
-    return Reduce(known.dims, (*known.sums, *sums), tuple(body), known.when)
-
-
-def rename(scalar: Scalar, names: Mapping[str, str]) -> Scalar:
-    """A scalar with other names."""
-
-    def rule(part: Scalar) -> Scalar | None:
-        return Ref(names.get(part.name, part.name), part.dtype) if isinstance(part, Ref) else None
-
-    return replaced(scalar, rule)
 
 
 class KernelSite:
@@ -339,8 +241,8 @@ class KernelSite:
         place = self.point if point is None else {**self.point, **point}
         condition = self.when
         if when is not None:
-            when = self.builder.let(when)
-            condition = when if condition is None else self.builder.let(call("and", condition, when))
+            when = self.builder.lets.let(when)
+            condition = when if condition is None else self.builder.lets.let(call("and", condition, when))
         return self.builder.value(self.node.inputs[k], place, self.event if event is None else event, condition)
 
     def extent(self, axis: Axis) -> Scalar:
@@ -371,7 +273,7 @@ class KernelSite:
 
     def let(self, value: Scalar) -> Scalar:
         """A name for a value that takes work to compute."""
-        return self.builder.let(value)
+        return self.builder.lets.let(value)
 
 
 def _broadcast(event: Event, shape: Sequence[int]) -> Event:
