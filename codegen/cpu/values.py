@@ -92,6 +92,7 @@ class Values:
         self.cell = (i64(0), i64(0))  # the row and the vector, in its block, of the current tile's first cell
         self.constants: dict[str, str] = {}  # module-level definitions by name
         self.scopes = [Scope(set(), function.entry)]
+        self._parts: dict[Hashable, tuple[Scalar, dict[str, Scalar]]] = {}  # of offsets
 
     # Scopes
 
@@ -198,7 +199,10 @@ class Values:
 
     def _home(self, dependence: frozenset[str]) -> int:
         """The level of the innermost scope that a value of this dependence varies with."""
-        return max((d for d, s in enumerate(self.scopes) if not s.names.isdisjoint(dependence)), default=0)
+        for level in range(len(self.scopes) - 1, 0, -1):
+            if not self.scopes[level].names.isdisjoint(dependence):
+                return level
+        return 0
 
     # Scalars
 
@@ -421,15 +425,10 @@ class Values:
         raise AssertionError(f"no address: {scalar}")
 
     def _base(self, buffer: str, at: tuple[Scalar, ...], cell: Cell) -> Address:
-        offset = self.access.offset(buffer, at)
-        moving = {}
-        for name in self.moving:
-            stride = coefficient(offset, name, self.access)
-            if stride is None or name not in self.access.dependence(offset):
-                continue
-            if self.access.dependence(stride).isdisjoint(self.moving):
-                moving[name] = stride
-        rest = substitute(offset, {name: Const(0, "index") for name in moving}, self.access)
+        key = (buffer, at, tuple(self.moving))
+        if key not in self._parts:
+            self._parts[key] = self._parted(self.access.offset(buffer, at))
+        rest, moving = self._parts[key]
         dependence = self.access.dependence(rest)
         element = STORAGE[self._stored(buffer)][0]
         base = self.place(
@@ -441,6 +440,17 @@ class Values:
         strides = tuple((name, self.value(stride, cell)) for name, stride in moving.items())
         inner = frozenset().union(*(self.access.dependence(stride) for stride in moving.values()))
         return Address(base, strides, dependence | inner)
+
+    def _parted(self, offset: Scalar) -> tuple[Scalar, dict[str, Scalar]]:
+        """An offset at the first point of the running reduction; and the strides of the reduction's indices in it."""
+        moving = {}
+        for name in self.moving:
+            stride = coefficient(offset, name, self.access)
+            if stride is None or name not in self.access.dependence(offset):
+                continue
+            if self.access.dependence(stride).isdisjoint(self.moving):
+                moving[name] = stride
+        return substitute(offset, {name: Const(0, "index") for name in moving}, self.access), moving
 
     def _choose(self, condition: Scalar, a: Address, b: Address, cell: Cell) -> Address:
         dependence = a.dependence | b.dependence | self.access.dependence(condition)
