@@ -81,12 +81,14 @@ def vector_index(
         return max(dims, key=lambda dim: _contiguity(kernel, access, dim.index)).index
     last_index = dims[-1].index
     varying = [r for r in kernel.reduces if last_index in access.reduce_dependence(r)]
+    turned = [_strided(reduce, access, last_index) for reduce in varying]
+    if not varying or not all(turned):
+        return last_index
     around = {dim.index for dim in kernel.dims if dim.extent != Const(1, "index")}
     loops = next((loops for other, loops in nested_kernels(program.body) if other == (whole or kernel)), ())
     around |= {loop.index for loop in loops}
-    if varying and all(_runs_along_itself(r, access, last_index, around) for r in varying):
-        return None
-    return last_index
+    once = all(any(around <= access.dependence(load) for load in strided) for strided in turned)
+    return None if once else last_index
 
 
 def _adds_side_by_side(kernel: Kernel, dim: Dim, access: Access) -> bool:
@@ -152,11 +154,10 @@ def _in_pieces(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, access: Ac
     return replace(tiling, strips=strips, inside=_inside(kernel, reduces, tiling, waiting * strips, access))
 
 
-def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
+def cycles(kernel: Kernel, program: Program, target: Target, access: Access) -> float | None:
     """The cycles of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several
     rows."""
     lanes = target.lanes(_BYTES["float32"])
-    access = Access(kernel, program)
     vector = vector_index(kernel, program, access)
     tiled, row = ([], None) if vector is None else _tiled(kernel, vector, access)
     if vector is None or row is None:
@@ -283,15 +284,14 @@ def _reduce_loads(reduce: Reduce, access: Access, values: Iterable[Scalar] = ())
     return [load for load in every if not bound.isdisjoint(access.dependence(load))]
 
 
-def _runs_along_itself(reduce: Reduce, access: Access, vector: str, around: set[str]) -> bool:
-    """Whether what a reduction reads lies along its own last dimension, and is read only once in all that is `around`.
-    To turn it round, so that it lies along the kernel's dimension, would then cost as much as the reduction."""
+def _strided(reduce: Reduce, access: Access, vector: str) -> list[Load]:
+    """What a reduction reads across the dimension `vector`, if all that it reads lies along its own last dimension. If
+    one of these is read only once in all that is around the reduction, to turn it round, so that it lies along the
+    kernel's dimension, would cost as much as the reduction."""
     own = horizontal_index(reduce).index
     every = _reduce_loads(reduce, access)
-    strided = [x for x in every if access.lane_step(x.buffer, x.at, vector, 1) not in (0, 1)]
-    if not strided or not all(access.lane_step(x.buffer, x.at, own, 1) in (0, 1) for x in every):
-        return False
-    return any(around <= access.dependence(load) for load in strided)
+    along = all(access.lane_step(x.buffer, x.at, own, 1) in (0, 1) for x in every)
+    return [x for x in every if access.lane_step(x.buffer, x.at, vector, 1) not in (0, 1)] if along else []
 
 
 def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> str | None:
