@@ -10,7 +10,7 @@ Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). The tile is c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
@@ -78,7 +78,7 @@ def vector_index(
     if not dims:
         return None
     if not kernel.reduces:
-        return max(dims, key=lambda dim: _contiguity(kernel, access, dim.index)).index
+        return max(dims, key=_contiguity(kernel, access)).index
     last_index = dims[-1].index
     varying = [r for r in kernel.reduces if last_index in access.reduce_dependence(r)]
     turned = [_strided(reduce, access, last_index) for reduce in varying]
@@ -260,14 +260,17 @@ def _dtypes(kernel: Kernel, access: Access) -> set[str]:
     return found & {"float32", "float64"} or {"int32"}
 
 
-def _contiguity(kernel: Kernel, access: Access, name: str) -> tuple[int, int]:
-    """How good the loads and stores are if the named dimension runs in lanes: neighbouring elements count for it,
-    gathered ones against it, and between equals the later dimension is better."""
+def _contiguity(kernel: Kernel, access: Access) -> Callable[[Dim], tuple[int, int]]:
+    """How good the loads and stores are if a dimension runs in lanes: neighbouring elements count for it, gathered ones
+    against it, and between equals the later dimension is better."""
     accesses = {(load.buffer, load.at) for load in _loads(_values(kernel), access)}
     accesses |= {(store.buffer, store.at) for store in kernel.stores}
-    steps = [access.lane_step(buffer, at, name, 1) for buffer, at in accesses]
-    good = sum(1 if step == 1 else 0 if step == 0 else -2 for step in steps)
-    return good, [dim.index for dim in kernel.dims].index(name)
+
+    def of(dim: Dim) -> tuple[int, int]:
+        steps = [access.lane_step(buffer, at, dim.index, 1) for buffer, at in accesses]
+        return sum(1 if step == 1 else 0 if step == 0 else -2 for step in steps), kernel.dims.index(dim)
+
+    return of
 
 
 def _loads(values: Iterable[Scalar], access: Access) -> Iterator[Load]:
