@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import networkx
 
-from graphc.codegen.program import Dim
-from graphc.codegen.uses import loaded, loads
+from graphc.codegen.program import Dim, Kernel
+from graphc.codegen.uses import loads
 from graphc.ir import Axis, Node
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT
@@ -30,11 +30,12 @@ Domain = tuple[frozenset[Axis], tuple[int, ...]]
 
 @dataclass(eq=False)
 class Group:
-    """Tasks that make up one kernel."""
+    """Tasks that make up one kernel. `alone` is that of the first task."""
 
     tasks: list[Task]
     loops: tuple[Axis, ...]
     first: int
+    alone: Kernel
 
     @property
     def domain(self) -> Domain:
@@ -45,8 +46,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a task reads and how big it is, from lowering it alone."""
+    """What a task reads and how big it is, from lowering it alone to a kernel."""
 
+    kernel: Kernel
     reads: frozenset[Read]  # values of tasks
     buffers: frozenset[str]  # everything that it loads
     strays: frozenset[str]  # those of them that it may load at other elements than the one it computes
@@ -76,17 +78,23 @@ class FusedLoop:
     first: int
 
 
-def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...] = ()) -> list[Group | FusedLoop]:
+def fuse(memory: Memory, body: Sequence[Task | LoopNest]) -> list[Group | FusedLoop]:
     """The statements of a schedule, with tasks joined to groups, in an order in which each follows what it reads."""
-    facts: dict[Task, Facts] = {}
+    return _fused(memory, body, (), {})
+
+
+def _fused(
+    memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...], facts: dict[Task, Facts]
+) -> list[Group | FusedLoop]:
+    """The statements inside loops; adds the facts of all their tasks."""
     items: list[Group | FusedLoop] = []
     for position, entry in enumerate(body):
         if isinstance(entry, LoopNest):
-            items.append(FusedLoop(entry, fuse(memory, entry.body, (*loops, entry.axis)), position))
+            items.append(FusedLoop(entry, _fused(memory, entry.body, (*loops, entry.axis), facts), position))
         else:
             facts[entry] = _facts(memory, entry, loops)
-            items.append(Group([entry], loops, position))
-    order = _dependencies(memory, items, facts, loops)
+            items.append(Group([entry], loops, position, facts[entry].kernel))
+    order = _dependencies(items, facts, loops)
     groups = [item for item in items if isinstance(item, Group)]
     kept: dict[Domain, list[Group]] = {}
     for group in groups:
@@ -103,10 +111,12 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
     builder = KernelBuilder(memory, loops, task.axes, task.shape)
     builder.add(task)
     kernel = builder.kernel("alone")
+    loaded = list(loads(kernel))
     return Facts(
+        kernel,
         reads=frozenset(r for r in builder.reads if r.node is not task.node or task.into),
-        buffers=frozenset(loaded((kernel,))),
-        strays=frozenset(load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)),
+        buffers=frozenset(load.buffer for load in loaded),
+        strays=frozenset(load.buffer for load in loaded if load.at != builder.own_element(load.buffer)),
         sums=sum(len(reduce.sums) for reduce in kernel.reduces),
         depth=max(builder.depth.values(), default=0),
         ranges=frozenset(reduce.dims for reduce in kernel.reduces),
@@ -114,7 +124,7 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> Facts:
 
 
 def _dependencies(
-    memory: Memory, items: Sequence[Group | FusedLoop], facts: dict[Task, Facts], loops: tuple[Axis, ...]
+    items: Sequence[Group | FusedLoop], facts: dict[Task, Facts], loops: tuple[Axis, ...]
 ) -> networkx.DiGraph[Group | FusedLoop]:
     """Edges from what computes a value to what reads it, and from what reads an array to what overwrites it."""
     makers: dict[Node, list[Group | FusedLoop]] = {}
@@ -122,7 +132,8 @@ def _dependencies(
     readers: dict[str, list[Group | FusedLoop]] = {}
     for item in items:
         needs[item] = set()
-        for task, known in _task_facts(memory, item, facts):
+        for task in _tasks(item):
+            known = facts[task]
             if task.into is None:
                 makers.setdefault(task.node, []).append(item)
             needs[item] |= known.needs(loops)
@@ -139,13 +150,12 @@ def _dependencies(
     return order
 
 
-def _task_facts(memory: Memory, item: Group | FusedLoop, facts: dict[Task, Facts]) -> Iterator[tuple[Task, Facts]]:
+def _tasks(item: Group | FusedLoop) -> Iterator[Task]:
     if isinstance(item, Group):
-        for task in item.tasks:
-            yield task, facts[task] if task in facts else _facts(memory, task, item.loops)
+        yield from item.tasks
     else:
         for inner in item.body:
-            yield from _task_facts(memory, inner, facts)
+            yield from _tasks(inner)
 
 
 def _partner(
@@ -154,21 +164,23 @@ def _partner(
     """An earlier group of this one's domain that it can join, best one whose values it needs."""
     if group.tasks[0].into is None:  # a copy joins what makes its value, however far back; one more pass otherwise
         candidates = candidates[-NEIGHBOURS:]
-    related = [(g, _relation(g, group, facts)) for g in reversed(candidates)]
+    own = [facts[task] for task in group.tasks]
+    needed = {node for known in own for node in known.needs(group.loops)}
+    buffers = {name for known in own for name in known.buffers}
+    ranges = {dims for known in own for dims in known.ranges}
+
+    def relation(earlier: Group) -> int:
+        """2: its values are needed; 1: it reads the same memory, or sums over the same range; else 0."""
+        if any(task.node in needed for task in earlier.tasks):
+            return 2
+        others = [facts[task] for task in earlier.tasks]
+        return int(any(not (k.buffers.isdisjoint(buffers) and k.ranges.isdisjoint(ranges)) for k in others))
+
+    related = [(g, relation(g)) for g in reversed(candidates)]
     for candidate, _ in sorted(((g, s) for g, s in related if s > 0), key=lambda pair: -pair[1]):
         if _can_join(candidate, group, order, facts):
             return candidate
     return None
-
-
-def _relation(first: Group, second: Group, facts: dict[Task, Facts]) -> int:
-    """2: the second needs the first's values; 1: they read the same memory, or sum over the same range; else 0."""
-    made = {t.node for t in first.tasks}
-    if any(facts[t].needs(second.loops) & made for t in second.tasks):
-        return 2
-    buffers = {b for t in first.tasks for b in facts[t].buffers}
-    ranges = {r for t in first.tasks for r in facts[t].ranges}
-    return int(any(facts[t].buffers & buffers or facts[t].ranges & ranges for t in second.tasks))
 
 
 def _can_join(
