@@ -7,6 +7,7 @@ so that they agree.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -33,13 +34,28 @@ MEMORY = "(memory)"  # stands among the indices that a scalar depends on where c
 
 
 class Access:
-    """The definitions of one kernel, resolved: what its names mean and what its scalars depend on."""
+    """The definitions of one kernel, resolved: what its names mean and what its scalars depend on.
 
-    def __init__(self, kernel: Kernel, program: Program) -> None:
+    Of a kernel that is a part of a `whole` one, all is known that is known of that one and comes from none of its sums.
+    """
+
+    def __init__(self, kernel: Kernel, program: Program, whole: Access | None = None) -> None:
         self.buffers = program.declared
         self.lets = kernel.lets
         self.sums = {total.name: reduce for reduce in kernel.reduces for total in reduce.sums}
         self._dependence: dict[Scalar, frozenset[str]] = {}
+        self._offsets: dict[tuple[str, tuple[Scalar, ...]], Scalar] = {}
+        self._lane_steps: dict[tuple[Scalar, str, int], int | None] = {}  # by offset, index, lanes
+        if whole is not None:
+            known = whole._dependence.items()
+            self._dependence = {scalar: found for scalar, found in known if found.isdisjoint(whole.sums)}
+            self._offsets = whole._offsets
+            self._lane_steps = {k: step for k, step in whole._lane_steps.items() if k[0] in self._dependence}
+
+    @functools.cached_property
+    def _has_pairs(self) -> bool:
+        """Whether anything may lie in pairs of bfloat16."""
+        return any(buffer.dtype == "bfloat16" for buffer in self.buffers.values())
 
     def resolve(self, scalar: Scalar) -> Scalar:
         """Follow names to the expression they stand for; the result of a reduction stays a name."""
@@ -57,18 +73,19 @@ class Access:
         """Every load that computing a scalar makes, those in subscripts and conditions too. A name is followed once,
         and not at all if it was `seen`."""
         seen = set() if seen is None else seen
-        if isinstance(scalar, Ref):
-            if scalar in seen:
-                return
-            seen.add(scalar)
-        match self.resolve(scalar):
-            case Load(_, at, _, when) as load:
-                yield load
-                for part in at if when is None else (*at, when):
-                    yield from self.loads(part, seen)
-            case Call(_, args):
-                for argument in args:
-                    yield from self.loads(argument, seen)
+        waiting = [scalar]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, Ref):
+                if part in seen:
+                    continue
+                seen.add(part)
+                part = self.resolve(part)
+            if isinstance(part, Call):
+                waiting += part.args[::-1]
+            elif isinstance(part, Load):
+                yield part
+                waiting += part.at[::-1] if part.when is None else (part.when, *part.at[::-1])
 
     def loaded(self, scalar: Scalar) -> tuple[Load | None, Scalar | None]:
         """(load, None) for a load, (load, condition) for select(condition, load, 0.0), else (None, None)."""
@@ -126,6 +143,9 @@ class Access:
 
     def groups(self, terms: Iterable[Scalar]) -> list[list[Scalar]]:
         """The terms of a sum, in groups of those that load halves of the same pairs."""
+        terms = list(terms)
+        if len(terms) < 2 or not self._has_pairs:
+            return [[term] for term in terms]
         groups: list[list[Scalar]] = []
         before: frozenset[Load] = frozenset()
         for term in terms:
@@ -194,13 +214,20 @@ class Access:
 
     def offset(self, buffer: str, at: tuple[Scalar, ...]) -> Scalar:
         """Where an element lies, in elements from the start of its buffer."""
-        return offset(self.buffers[buffer], at)
+        found = self._offsets.get((buffer, at))
+        if found is None:
+            found = self._offsets[buffer, at] = offset(self.buffers[buffer], at)
+        return found
 
     def lane_step(self, buffer: str, at: tuple[Scalar, ...], vector: str, lanes: int) -> int | None:
         """How many elements lie between neighbouring lanes when `vector` runs over `lanes` lanes from a multiple of
         `lanes`; None if that is not one constant."""
-        step = coefficient(self.offset(buffer, at), vector, self, lanes)
-        return int(step.value) if isinstance(step, Const) else None
+        offset = self.offset(buffer, at)
+        key = (offset, vector, lanes)
+        if key not in self._lane_steps:
+            step = coefficient(offset, vector, self, lanes)
+            self._lane_steps[key] = int(step.value) if isinstance(step, Const) else None
+        return self._lane_steps[key]
 
 
 def offset(buffer: Buffer, at: tuple[Scalar, ...]) -> Scalar:

@@ -30,7 +30,9 @@ __all__ = [
 
 def loads(kernel: Kernel) -> Iterator[Load]:
     """Every load of a kernel, those inside subscripts and conditions too."""
-    return (part for scalar in scalars(kernel) for part in walk(scalar) if isinstance(part, Load))
+    for scalar in scalars(kernel):
+        if isinstance(scalar, Call | Load):
+            yield from (part for part in walk(scalar) if isinstance(part, Load))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,11 +56,14 @@ def verify(program: Program) -> None:
     """Raise `ProgramError` at the first invariant that does not hold."""
     scope = _Scope(program.declared, frozenset(program.sizes), frozenset())
     _require(len(scope.sizes) == len(program.sizes), f"a size is named twice: {program.sizes}")
-    _require(len(scope.buffers) == len(program.buffers), "a buffer is named twice\n" + str(program))
     names = [kernel.name for kernel in kernels(program.body)]
-    _require(len(set(names)) == len(names), "a kernel is named twice\n" + str(program))
+    if len(scope.buffers) != len(program.buffers):
+        raise ProgramError(f"a buffer is named twice\n{program}")
+    if len(set(names)) != len(names):
+        raise ProgramError(f"a kernel is named twice\n{program}")
     for buffer in program.buffers:
-        _require(buffer.dtype in (*DTYPES, *STORED), f"unknown dtype: {buffer}")
+        if buffer.dtype not in (*DTYPES, *STORED):
+            raise ProgramError(f"unknown dtype: {buffer}")
         for dim in buffer.dims:
             if isinstance(dim, Ring):
                 _require(dim.slots >= 1, f"a ring without slots: {buffer}")
@@ -83,7 +86,8 @@ def _stored_before_loaded(
         else:
             for load in loads(statement):
                 earlier_step = load.buffer in carried and any(_moves(s, around) for s in load.at)
-                _require(load.buffer in filled or earlier_step, f"{load} of kernel {statement.name} is not stored yet")
+                if load.buffer not in filled and not earlier_step:
+                    raise ProgramError(f"{load} of kernel {statement.name} is not stored yet")
         filled |= made
 
 
@@ -110,6 +114,7 @@ class _Scope:
 
 
 def _require(condition: bool, message: str) -> None:
+    """Raise a message that is quickly made: most checks hold, and one that prints scalars would take longer."""
     if not condition:
         raise ProgramError(message)
 
@@ -130,18 +135,17 @@ def _statements(statements: tuple[Statement, ...], scope: _Scope, program: Progr
 
 
 def _kernel(kernel: Kernel, outer: _Scope) -> None:
-    scope = _enter(kernel.dims, outer)
     names: dict[str, str] = {}
     taken: set[str] = set()
+    scope = replace(_enter(kernel.dims, outer), names=names)
     for step in kernel.body:
-        scope = replace(scope, names=names)
         if isinstance(step, Let):
             _scalar(step.value, scope)
             _define(step.name, step.value.dtype, names, taken)
         else:
             _reduce(step, scope, names, taken)
     for store in kernel.stores:
-        _store(store, replace(scope, names=names))
+        _store(store, scope)
     _no_races(kernel, outer.loops)
 
 
@@ -193,8 +197,10 @@ def _element(name: str, at: tuple[Scalar, ...], dtype: str, scope: _Scope) -> Bu
     buffer = scope.buffers.get(name)
     if buffer is None:
         raise ProgramError(f"buffer {name} is not declared")
-    _require(len(at) == len(buffer.dims), f"{len(at)} subscripts for {buffer}")
-    _require(dtype == computed(buffer.dtype), f"{dtype} where {buffer} has {buffer.dtype}")
+    if len(at) != len(buffer.dims):
+        raise ProgramError(f"{len(at)} subscripts for {buffer}")
+    if dtype != computed(buffer.dtype):
+        raise ProgramError(f"{dtype} where {buffer} has {buffer.dtype}")
     for subscript in at:
         _index(subscript, scope)
     return buffer
@@ -206,7 +212,8 @@ def _inside(at: tuple[Scalar, ...], buffer: Buffer, scope: _Scope) -> None:
         reach = _reach(subscript, scope.extents) if isinstance(dim, Const) else None
         if reach is not None and isinstance(dim, Const):
             low, high = reach
-            _require(low >= 0 and high < dim.value, f"{subscript}, from {low} to {high}, leaves {buffer}")
+            if low < 0 or high >= dim.value:
+                raise ProgramError(f"{subscript}, from {low} to {high}, leaves {buffer}")
 
 
 def _reach(scalar: Scalar, extents: Mapping[str, int]) -> tuple[int, int] | None:
@@ -233,12 +240,14 @@ def _reach(scalar: Scalar, extents: Mapping[str, int]) -> tuple[int, int] | None
 
 def _index(scalar: Scalar, scope: _Scope) -> None:
     _scalar(scalar, scope)
-    _require(scalar.dtype == "index", f"{scalar} has dtype {scalar.dtype}, not index")
+    if scalar.dtype != "index":
+        raise ProgramError(f"{scalar} has dtype {scalar.dtype}, not index")
 
 
 def _condition(scalar: Scalar, scope: _Scope) -> None:
     _scalar(scalar, scope)
-    _require(scalar.dtype == "bool", f"when {scalar} has dtype {scalar.dtype}, not bool")
+    if scalar.dtype != "bool":
+        raise ProgramError(f"when {scalar} has dtype {scalar.dtype}, not bool")
 
 
 def _extent(scalar: Scalar, scope: _Scope) -> None:
@@ -250,7 +259,7 @@ def _scalar(scalar: Scalar, scope: _Scope) -> None:
         case Const(_, dtype):
             _require(dtype in DTYPES, f"unknown dtype {dtype}")
         case Index(name):
-            _require(name in scope.indices | scope.loops, f"index {name} is not in scope")
+            _require(name in scope.indices or name in scope.loops, f"index {name} is not in scope")
         case Size(name):
             _require(name in scope.sizes, f"size #{name} is not declared")
         case Ref(name, dtype):
@@ -273,16 +282,20 @@ def _signature(call: Call) -> None:
     function = FUNCTIONS.get(call.fn)
     if function is None:
         raise ProgramError(f"unknown function {call.fn}")
-    _require(len(call.args) == function.arity, f"{call.fn} takes {function.arity} arguments: {call}")
+    if len(call.args) != function.arity:
+        raise ProgramError(f"{call.fn} takes {function.arity} arguments: {call}")
     dtype = call.args[-1].dtype
     operands = call.args[1:] if call.fn == "select" else call.args
-    _require(dtype in function.accepts, f"{call.fn} does not take {dtype}: {call}")
-    _require(all(a.dtype == dtype for a in operands), f"dtypes of arguments differ: {call}")
-    _require(call.fn != "select" or call.args[0].dtype == "bool", f"select without a condition: {call}")
+    if dtype not in function.accepts:
+        raise ProgramError(f"{call.fn} does not take {dtype}: {call}")
+    if any(a.dtype != dtype for a in operands):
+        raise ProgramError(f"dtypes of arguments differ: {call}")
+    if call.fn == "select" and call.args[0].dtype != "bool":
+        raise ProgramError(f"select without a condition: {call}")
     if function.result == "any":
         _require(call.dtype in DTYPES, f"unknown dtype {call.dtype}")
-    else:
-        _require(call.dtype == ("bool" if function.result == "bool" else dtype), f"{call} is not {call.dtype}")
+    elif call.dtype != ("bool" if function.result == "bool" else dtype):
+        raise ProgramError(f"{call} is not {call.dtype}")
 
 
 # What a kernel loads and stores
@@ -300,7 +313,8 @@ def _no_races(kernel: Kernel, loops: frozenset[str]) -> None:
                     a != b and _indices(a, lets) | _indices(b, lets) <= loops
                     for a, b in zip(load.at, store.at, strict=True)
                 )
-                _require(apart, f"{load} may be what another point stores to {store.buffer}")
+                if not apart:
+                    raise ProgramError(f"{load} may be what another point stores to {store.buffer}")
 
 
 def _indices(scalar: Scalar, lets: Mapping[str, Scalar]) -> frozenset[str]:

@@ -387,7 +387,10 @@ def offset_from(scalar: Scalar, loop: str) -> int | None:
 
 def _fold_index(fn: str, args: tuple[Scalar, ...]) -> Scalar | None:
     """Constants, and the identities x + 0, x · 1, x · 0, 0 // k, 0 mod k of index arithmetic."""
-    if all(isinstance(a, Const) for a in args):
+    constant = [isinstance(a, Const) for a in args]
+    if not any(constant):
+        return None
+    if all(constant):
         values = [a.value for a in args if isinstance(a, Const)]
         result = FUNCTIONS[fn].numpy(*values)
         return Const(bool(result), "bool") if isinstance(result, np.bool_) else Const(int(result), "index")

@@ -10,7 +10,7 @@ between those of h[t - 1] and h0 before the loop over the state's elements, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -54,6 +54,7 @@ class Addresses:
         self.access = access
         self.value = value
         self.constants: dict[str, str] = {}  # module-level definitions by name
+        self._parts: dict[Hashable, tuple[Scalar, dict[str, Scalar]]] = {}  # of offsets, by where they are of
 
     # Of an element
 
@@ -154,15 +155,10 @@ class Addresses:
     def _base(self, buffer: str, at: tuple[Scalar, ...], cell: Cell) -> Address:
         """The address where all indices of the running reduction that the offset is affine in are 0, and its strides
         along these."""
-        offset = self.access.offset(buffer, at)
-        moving = {}
-        for name in self.nest.moving:
-            stride = coefficient(offset, name, self.access)
-            if stride is None or name not in self.access.dependence(offset):
-                continue
-            if self.access.dependence(stride).isdisjoint(self.nest.moving):
-                moving[name] = stride
-        rest = substitute(offset, {name: Const(0, "index") for name in moving}, self.access)
+        key = buffer, at, tuple(self.nest.moving)
+        if key not in self._parts:
+            self._parts[key] = self._parted(self.access.offset(buffer, at))
+        rest, moving = self._parts[key]
         dependence = self.access.dependence(rest)
         base = self.nest.place(
             ("address", buffer, rest),
@@ -173,6 +169,17 @@ class Addresses:
         strides = tuple((name, self.value(stride, cell)) for name, stride in moving.items())
         inner = frozenset().union(*(self.access.dependence(stride) for stride in moving.values()))
         return Address(base, strides, dependence | inner)
+
+    def _parted(self, offset: Scalar) -> tuple[Scalar, dict[str, Scalar]]:
+        """An offset where those indices are 0, and its strides along them."""
+        moving = {}
+        for name in self.nest.moving:
+            stride = coefficient(offset, name, self.access)
+            if stride is None or name not in self.access.dependence(offset):
+                continue
+            if self.access.dependence(stride).isdisjoint(self.nest.moving):
+                moving[name] = stride
+        return substitute(offset, {name: Const(0, "index") for name in moving}, self.access), moving
 
     def _choose(self, condition: Scalar, a: Address, b: Address, cell: Cell) -> Address:
         dependence = a.dependence | b.dependence | self.access.dependence(condition)

@@ -190,7 +190,10 @@ class Nest:
 
     def level(self, dependence: frozenset[str]) -> int:
         """The level of the innermost scope that a value of this dependence varies with."""
-        return max((d for d, s in enumerate(self.scopes) if not s.names.isdisjoint(dependence)), default=0)
+        for level in range(len(self.scopes) - 1, 0, -1):
+            if not self.scopes[level].names.isdisjoint(dependence):
+                return level
+        return 0
 
     # Arithmetic of indices, folded where all is known
 

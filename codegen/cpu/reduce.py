@@ -199,7 +199,8 @@ def add_group(values: Values, accumulator: Accumulator, group: Sequence[Scalar],
     """Take several terms at one cell into its accumulator: by one instruction, if they are two products of pairs in
     bfloat16 and the machine has it."""
     target, lanes = values.functions.target, lane_count(accumulator.type)
-    factors = values.access.factors(group) if target.has_dot and lanes == target.lanes(4) else None
+    paired = len(group) == 2 and target.has_dot and lanes == target.lanes(4)
+    factors = values.access.factors(group) if paired else None
     words = [word for factor in factors or () if (word := values.pair(factor, cell)) is not None]
     if len(words) != 2:
         for term in group:

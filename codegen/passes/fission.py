@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import networkx
 
+from graphc.codegen.access import Access
 from graphc.codegen.program import Kernel, Loop, Program, Statement, Store, kernels
 from graphc.codegen.target import Target
 from graphc.codegen.tiling.tiling import cycles
@@ -89,10 +90,13 @@ def _smaller(kernel: Kernel, program: Program) -> list[Kernel]:
     if sum(len(reduce.sums) for reduce in kernel.reduces) < 2:
         return [kernel]
     groups = _independent(kernel)
-    whole = cycles(kernel, program, _TARGET)
-    if len(groups) < 2 or whole is None:
+    if len(groups) < 2:
         return [kernel]
-    parts = _merged([_of(kernel, stores, program) for stores in groups], kernel, program)
+    access = Access(kernel, program)
+    whole = cycles(kernel, program, _TARGET, access)
+    if whole is None:
+        return [kernel]
+    parts = _merged([_of(kernel, stores, program, access) for stores in groups], kernel, program, access)
     if len(parts) == 1 or sum(p.cycles for p in parts) > _WORTH * whole:
         return [kernel]
     return [p.kernel for p in parts]
@@ -114,19 +118,21 @@ def _independent(kernel: Kernel) -> list[tuple[Store, ...]]:
     )
 
 
-def _of(kernel: Kernel, stores: Iterable[Store], program: Program) -> _Part:
-    alone = _restricted(kernel, tuple(s for s in kernel.stores if s in set(stores)))
-    return _Part(alone, cycles(alone, program, _TARGET) or 0.0)
+def _of(kernel: Kernel, stores: Iterable[Store], program: Program, access: Access) -> _Part:
+    """The part of a kernel, whose definitions `access` has, that makes these stores."""
+    wanted = set(stores)
+    alone = _restricted(kernel, tuple(s for s in kernel.stores if s in wanted))
+    return _Part(alone, cycles(alone, program, _TARGET, Access(alone, program, access)) or 0.0)
 
 
-def _merged(parts: list[_Part], kernel: Kernel, program: Program) -> list[_Part]:
+def _merged(parts: list[_Part], kernel: Kernel, program: Program, access: Access) -> list[_Part]:
     """Parts joined again, two at a time, as long as that saves cycles."""
     joined: dict[tuple[_Part, _Part], _Part] = {}
     while len(parts) > 1:
         pairs = list(itertools.combinations(parts, 2))
         for a, b in pairs:
             if (a, b) not in joined:
-                joined[a, b] = _of(kernel, (*a.kernel.stores, *b.kernel.stores), program)
+                joined[a, b] = _of(kernel, (*a.kernel.stores, *b.kernel.stores), program, access)
         a, b = min(pairs, key=lambda pair: joined[pair].cycles - pair[0].cycles - pair[1].cycles)
         best = joined[a, b]
         if best.cycles > (a.cycles + b.cycles) / _WORTH:

@@ -170,6 +170,9 @@ def _storing(kernel: Kernel, view: _View, buffer: Buffer) -> Kernel:
 
 
 def _reading(kernel: Kernel, views: Mapping[Load, _Viewed], copies: Mapping[_View, Buffer]) -> Kernel:
+    if not views:
+        return kernel
+
     def rule(part: Scalar) -> Scalar | None:
         if not isinstance(part, Load) or part not in views:
             return None

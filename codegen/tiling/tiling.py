@@ -199,11 +199,10 @@ def _cover(extent: Scalar, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]
     return tuple(needed) or (1,)
 
 
-def cycles(kernel: Kernel, program: Program, target: Target) -> float | None:
+def cycles(kernel: Kernel, program: Program, target: Target, access: Access) -> float | None:
     """The cycles of a step of the kernel's reductions, for a vector of its points; None if it has no tiles of several
     rows."""
     lanes = target.lanes(_BYTES["float32"])
-    access = Access(kernel, program)
     vector = vector_index(kernel, program, access)
     tiled, row = ([], None) if vector is None else tiled_reductions(kernel, vector, access)
     if vector is None or row is None:

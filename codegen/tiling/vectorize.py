@@ -8,7 +8,7 @@ along n, and each vector of W that is loaded serves all rows. How many there are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from graphc.codegen.access import Access
 from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Program, Reduce, Ref, Scalar, nested_kernels
@@ -33,15 +33,17 @@ def vector_index(
     if not dims:
         return None
     if not kernel.reduces:
-        return max(dims, key=lambda dim: _contiguity(kernel, access, dim.index)).index
+        return max(dims, key=_contiguity(kernel, access)).index
     last_index = dims[-1].index
     varying = [r for r in kernel.reduces if last_index in access.reduce_dependence(r)]
+    turned = [_strided(reduce, access, last_index) for reduce in varying]
+    if not varying or not all(turned):
+        return last_index
     around = {dim.index for dim in kernel.dims if dim.extent != Const(1, "index")}
     loops = next((loops for other, loops in nested_kernels(program.body) if other == (whole or kernel)), ())
     around |= {loop.index for loop in loops}
-    if varying and all(_runs_along_itself(r, access, last_index, around) for r in varying):
-        return None
-    return last_index
+    once = all(any(around <= access.dependence(load) for load in strided) for strided in turned)
+    return None if once else last_index
 
 
 def _adds_side_by_side(kernel: Kernel, dim: Dim, access: Access) -> bool:
@@ -58,25 +60,27 @@ def horizontal_index(reduce: Reduce) -> Dim:
     return (long or list(reduce.dims))[-1]
 
 
-def _contiguity(kernel: Kernel, access: Access, name: str) -> tuple[int, int]:
-    """How good the loads and stores are if the named dimension runs in lanes: neighbouring elements count for it,
-    gathered ones against it, and between equals the later dimension is better."""
+def _contiguity(kernel: Kernel, access: Access) -> Callable[[Dim], tuple[int, int]]:
+    """How good the loads and stores are if a dimension runs in lanes: neighbouring elements count for it, gathered ones
+    against it, and between equals the later dimension is better."""
     accesses = {(load.buffer, load.at) for load in loads_of(values_of(kernel), access)}
     accesses |= {(store.buffer, store.at) for store in kernel.stores}
-    steps = [access.lane_step(buffer, at, name, 1) for buffer, at in accesses]
-    good = sum(1 if step == 1 else 0 if step == 0 else -2 for step in steps)
-    return good, [dim.index for dim in kernel.dims].index(name)
+
+    def of(dim: Dim) -> tuple[int, int]:
+        steps = [access.lane_step(buffer, at, dim.index, 1) for buffer, at in accesses]
+        return sum(1 if step == 1 else 0 if step == 0 else -2 for step in steps), kernel.dims.index(dim)
+
+    return of
 
 
-def _runs_along_itself(reduce: Reduce, access: Access, vector: str, around: set[str]) -> bool:
-    """Whether what a reduction reads lies along its own last dimension, and is read only once in all that is `around`.
-    To turn it round, so that it lies along the kernel's dimension, would then cost as much as the reduction."""
+def _strided(reduce: Reduce, access: Access, vector: str) -> list[Load]:
+    """What a reduction reads across the dimension `vector`, if all that it reads lies along its own last dimension. If
+    one of these is read only once in all that is around the reduction, to turn it round, so that it lies along the
+    kernel's dimension, would cost as much as the reduction."""
     own = horizontal_index(reduce).index
     every = reduce_loads(reduce, access)
-    strided = [x for x in every if access.lane_step(x.buffer, x.at, vector, 1) not in (0, 1)]
-    if not strided or not all(access.lane_step(x.buffer, x.at, own, 1) in (0, 1) for x in every):
-        return False
-    return any(around <= access.dependence(load) for load in strided)
+    along = all(access.lane_step(x.buffer, x.at, own, 1) in (0, 1) for x in every)
+    return [x for x in every if access.lane_step(x.buffer, x.at, vector, 1) not in (0, 1)] if along else []
 
 
 def tiled_reductions(kernel: Kernel, vector: str, access: Access) -> tuple[list[Reduce], str | None]:

@@ -9,8 +9,10 @@ computed by a loop inside it.
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import networkx
@@ -109,27 +111,42 @@ def components(graph: Graph, start: Iterable[Node] | None = None) -> tuple[Compo
 
 
 def _condense(graph: Graph, nodes: Sequence[Node], edges: Sequence[Edge]) -> tuple[Component, ...]:
-    """The strongly connected components of these nodes and edges, in order of computation."""
+    """The strongly connected components of these nodes and edges, in order of computation: as near to the order of the
+    nodes as it can be."""
+    rank = {node: k for k, node in enumerate(nodes)}
+    if all(rank[edge.operand] < rank[edge.node] for edge in edges):
+        return tuple(Component((node,)) for node in nodes)
     network: networkx.DiGraph[Node] = networkx.DiGraph()
     network.add_nodes_from(nodes)
     network.add_edges_from((e.operand, e.node) for e in edges)
-    strong = list(networkx.strongly_connected_components(network))
+    groups = [sorted(rank[n] for n in group) for group in networkx.strongly_connected_components(network)]
+    strong = [tuple(nodes[k] for k in group) for group in sorted(groups)]
     number = {node: k for k, group in enumerate(strong) for node in group}
-    rank = {node: k for k, node in enumerate(nodes)}
     inside: list[list[Edge]] = [[] for _ in strong]
-    order: networkx.DiGraph[int] = networkx.DiGraph()
-    order.add_nodes_from(range(len(strong)))
+    followers: list[set[int]] = [set() for _ in strong]
     for edge in edges:
-        if number[edge.operand] == number[edge.node]:
-            inside[number[edge.node]].append(edge)
+        operand, reader = number[edge.operand], number[edge.node]
+        if operand == reader:
+            inside[reader].append(edge)
         else:
-            order.add_edge(number[edge.operand], number[edge.node])
-    first = [min(rank[n] for n in group) for group in strong]
-    result = []
-    for k in networkx.lexicographical_topological_sort(order, key=lambda k: first[k]):
-        group = tuple(sorted(strong[k], key=lambda n: rank[n]))
-        result.append(_loop(graph, group, inside[k]) if inside[k] else Component(group))
-    return tuple(result)
+            followers[operand].add(reader)
+    return tuple(
+        _loop(graph, strong[k], inside[k]) if inside[k] else Component(strong[k]) for k in _smallest_first(followers)
+    )
+
+
+def _smallest_first(followers: Sequence[Collection[int]]) -> Iterator[int]:
+    """The numbers of `followers` in an order in which each comes before those that follow it, and of all that can come
+    next the smallest does."""
+    missing = Counter(number for own in followers for number in own)
+    ready = [number for number in range(len(followers)) if not missing[number]]  # in order, and so a heap
+    while ready:
+        number = heapq.heappop(ready)
+        yield number
+        for follower in followers[number]:
+            missing[follower] -= 1
+            if not missing[follower]:
+                heapq.heappush(ready, follower)
 
 
 def _loop(graph: Graph, nodes: tuple[Node, ...], edges: list[Edge]) -> Component:

@@ -61,7 +61,8 @@ def stages(graph: Graph, precision: Precision = "float32") -> Stages:
     """Everything up to the Program, with the `precision` of its products."""
     verify(graph)
     prepared = prepare(graph)
-    scheduled = schedule(lookahead(prepared).graph)
+    ahead = lookahead(prepared)
+    scheduled = schedule(ahead.graph, ahead.components)
     lowered = lower(scheduled)
     planned = plan(lowered.program)
     arranged = _arranged(planned, precision)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import networkx
 
-from graphc.codegen.program import Dim
-from graphc.codegen.uses import loaded, loads
+from graphc.codegen.program import Dim, Kernel
+from graphc.codegen.uses import loads
 from graphc.ir import Axis, Node
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT
@@ -30,11 +30,12 @@ Domain = tuple[frozenset[Axis], tuple[int, ...]]
 
 @dataclass(eq=False)
 class Group:
-    """Tasks that make up one kernel."""
+    """Tasks that make up one kernel. `alone` is that of the first task."""
 
     tasks: list[Task]
     loops: tuple[Axis, ...]
     first: int
+    alone: Kernel
 
     @property
     def domain(self) -> Domain:
@@ -45,12 +46,13 @@ class Group:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What a task reads and how big it is, from lowering it alone.
+    """What a task reads and how big it is, from lowering it alone to a kernel.
 
     Take y[t] = x[t] / s[t] + y[t - 1] in a loop over t, where x = exp(u * y[t - 1]) has several elements and s is their
     sum. The task of y `needs` x and s; x may stay in a register, but s is one number for all elements, so not at their
     own point, and `must_be_stored`. The task of x reads y of an earlier step, and `needs` nothing."""
 
+    kernel: Kernel
     reads: frozenset[Read]  # values of tasks
     buffers: frozenset[str]  # everything that it loads
     loaded_elsewhere: frozenset[str]  # those of them that it may load at other elements than the one it computes
@@ -81,17 +83,23 @@ class FusedLoop:
     first: int
 
 
-def fuse(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...] = ()) -> list[Group | FusedLoop]:
+def fuse(memory: Memory, body: Sequence[Task | LoopNest]) -> list[Group | FusedLoop]:
     """The statements of a schedule, with tasks joined to groups, in an order in which each follows what it reads."""
-    facts: dict[Task, TaskFacts] = {}
+    return _fused(memory, body, (), {})
+
+
+def _fused(
+    memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...], facts: dict[Task, TaskFacts]
+) -> list[Group | FusedLoop]:
+    """The statements inside loops; adds the facts of all their tasks."""
     items: list[Group | FusedLoop] = []
     for position, entry in enumerate(body):
         if isinstance(entry, LoopNest):
-            items.append(FusedLoop(entry, fuse(memory, entry.body, (*loops, entry.axis)), position))
+            items.append(FusedLoop(entry, _fused(memory, entry.body, (*loops, entry.axis), facts), position))
         else:
             facts[entry] = _facts(memory, entry, loops)
-            items.append(Group([entry], loops, position))
-    order = _dependencies(memory, items, facts, loops)
+            items.append(Group([entry], loops, position, facts[entry].kernel))
+    order = _dependencies(items, facts, loops)
     groups = [item for item in items if isinstance(item, Group)]
     kept: dict[Domain, list[Group]] = {}
     for group in groups:
@@ -108,12 +116,12 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> TaskFacts:
     builder = KernelBuilder(memory, loops, task.axes, task.shape)
     builder.add(task)
     kernel = builder.kernel("alone")
+    loaded = list(loads(kernel))
     return TaskFacts(
+        kernel,
         reads=frozenset(r for r in builder.reads if r.node is not task.node or task.into),
-        buffers=frozenset(loaded((kernel,))),
-        loaded_elsewhere=frozenset(
-            load.buffer for load in loads(kernel) if load.at != builder.own_element(load.buffer)
-        ),
+        buffers=frozenset(load.buffer for load in loaded),
+        loaded_elsewhere=frozenset(load.buffer for load in loaded if load.at != builder.own_element(load.buffer)),
         sums=sum(len(reduce.sums) for reduce in kernel.reduces),
         depth=max(builder.depth.values(), default=0),
         ranges=frozenset(reduce.dims for reduce in kernel.reduces),
@@ -121,7 +129,7 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> TaskFacts:
 
 
 def _dependencies(
-    memory: Memory, items: Sequence[Group | FusedLoop], facts: dict[Task, TaskFacts], loops: tuple[Axis, ...]
+    items: Sequence[Group | FusedLoop], facts: dict[Task, TaskFacts], loops: tuple[Axis, ...]
 ) -> networkx.DiGraph[Group | FusedLoop]:
     """Edges from what computes a value to what reads it, and from what reads an array to what overwrites it."""
     makers: dict[Node, list[Group | FusedLoop]] = {}
@@ -129,7 +137,8 @@ def _dependencies(
     readers: dict[str, list[Group | FusedLoop]] = {}
     for item in items:
         needs[item] = set()
-        for task, known in _inner_facts(memory, item, facts):
+        for task in _tasks(item):
+            known = facts[task]
             if task.into is None:
                 makers.setdefault(task.node, []).append(item)
             needs[item] |= known.needs(loops)
@@ -146,15 +155,12 @@ def _dependencies(
     return order
 
 
-def _inner_facts(
-    memory: Memory, item: Group | FusedLoop, facts: dict[Task, TaskFacts]
-) -> Iterator[tuple[Task, TaskFacts]]:
+def _tasks(item: Group | FusedLoop) -> Iterator[Task]:
     if isinstance(item, Group):
-        for task in item.tasks:
-            yield task, facts[task] if task in facts else _facts(memory, task, item.loops)
+        yield from item.tasks
     else:
         for inner in item.body:
-            yield from _inner_facts(memory, inner, facts)
+            yield from _tasks(inner)
 
 
 def _partner(
@@ -163,21 +169,23 @@ def _partner(
     """An earlier group of this one's domain that it can join, best one whose values it needs."""
     if group.tasks[0].into is None:  # a copy joins what makes its value, however far back; one more pass otherwise
         candidates = candidates[-NEIGHBOURS:]
-    related = [(g, _relation(g, group, facts)) for g in reversed(candidates)]
+    own = [facts[task] for task in group.tasks]
+    needed = {node for known in own for node in known.needs(group.loops)}
+    buffers = {name for known in own for name in known.buffers}
+    ranges = {dims for known in own for dims in known.ranges}
+
+    def relation(earlier: Group) -> int:
+        """2: its values are needed; 1: it reads the same memory, or sums over the same range; else 0."""
+        if any(task.node in needed for task in earlier.tasks):
+            return 2
+        others = [facts[task] for task in earlier.tasks]
+        return int(any(not (k.buffers.isdisjoint(buffers) and k.ranges.isdisjoint(ranges)) for k in others))
+
+    related = [(g, relation(g)) for g in reversed(candidates)]
     for candidate, _ in sorted(((g, s) for g, s in related if s > 0), key=lambda pair: -pair[1]):
         if _can_join(candidate, group, order, facts):
             return candidate
     return None
-
-
-def _relation(first: Group, second: Group, facts: dict[Task, TaskFacts]) -> int:
-    """2: the second needs the first's values; 1: they read the same memory, or sum over the same range; else 0."""
-    made = {t.node for t in first.tasks}
-    if any(facts[t].needs(second.loops) & made for t in second.tasks):
-        return 2
-    buffers = {b for t in first.tasks for b in facts[t].buffers}
-    ranges = {r for t in first.tasks for r in facts[t].ranges}
-    return int(any(facts[t].buffers & buffers or facts[t].ranges & ranges for t in second.tasks))
 
 
 def _can_join(

@@ -59,10 +59,11 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """The graph; and `carriers`, the states that now carry a cycle two steps at once, each with a state that carried it
-    before."""
+    """The graph and its components; and `carriers`, the states that now carry a cycle two steps at once, each with a
+    state that carried it before."""
 
     graph: Graph
+    components: tuple[Component, ...]
     carriers: Mapping[str, str]
 
 
@@ -70,11 +71,12 @@ def lookahead(graph: Graph) -> Ahead:
     """The graph with two steps at once in all cycles for which that pays."""
     carriers: dict[str, str] = {}
     while True:
-        parts = [part for part in components(graph) if not any(name in carriers for name in part.states)]
+        tree = components(graph)
+        parts = [part for part in tree if not any(name in carriers for name in part.states)]
         found = [linear for part in parts if (linear := linear_cycle(graph, part)) is not None]
         chosen = next((linear for linear in found if pays(graph, linear)), None)
         if chosen is None:
-            return Ahead(graph, carriers)
+            return Ahead(graph, tree, carriers)
         first = next(node["name"] for node in chosen.steps if node.op is STATE)
         graph, carrier = _combined(graph, chosen)
         carriers[carrier] = first

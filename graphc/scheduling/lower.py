@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -52,13 +52,15 @@ def _statement(memory: Memory, item: Group | FusedLoop) -> Statement:
 
 
 def _kernel(memory: Memory, group: Group) -> Kernel:
-    task = group.tasks[0]
-    builder = KernelBuilder(memory, group.loops, task.axes, task.shape)
+    first, last = group.tasks[0], group.tasks[-1]
+    wanted = last.into + ".update" if last.into else memory.names[last.node]
+    name = fresh(wanted, memory.kernels)  # several may write one buffer: the parts of a concatenation
+    if first is last:
+        return replace(group.alone, name=name)
+    builder = KernelBuilder(memory, group.loops, first.axes, first.shape)
     for task in group.tasks:
         builder.add(task)
-    last = group.tasks[-1]
-    wanted = last.into + ".update" if last.into else memory.names[last.node]
-    return builder.kernel(fresh(wanted, memory.kernels))  # several may write one buffer: the parts of a concatenation
+    return builder.kernel(name)
 
 
 def _names(graph: Graph, scheduled: Schedule) -> dict[Node, str]:

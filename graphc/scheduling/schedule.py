@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.checks.causality import Component, components, in_memory, resolve, roots
+from graphc.checks.causality import Component, in_memory, resolve, roots
 from graphc.ir import Axis, Node, Shape, dependencies, size, topological
 from graphc.language.graph import Graph
 from graphc.ops.axis import SHIFT, STACK
@@ -87,9 +87,8 @@ class Schedule:
         return "\n".join(_lines(self.body, "")) + "\n"
 
 
-def schedule(graph: Graph) -> Schedule:
-    """The tasks that compute a graph, in their loops."""
-    tree = components(graph)
+def schedule(graph: Graph, tree: tuple[Component, ...]) -> Schedule:
+    """The tasks that compute a graph of these components, in their loops."""
     materialized = _materialized(graph, tree)
     body = [*_tasks(sink(graph, tree, materialized), materialized)]
     body += [Task(resolve(graph, node), into=name) for name, node in graph.updates.items()]

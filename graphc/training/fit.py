@@ -8,11 +8,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from graphc import checkpoint as files
 from graphc.codegen.cuda.driver.dlpack import DeviceArray
@@ -22,6 +20,10 @@ from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import ArgumentError, listed, meant
 from graphc.language.graph import Graph, check_graph
 from graphc.training.initialize import initialize
+
+if TYPE_CHECKING:  # loaded when something is trained: it takes long, and few who import graphc do
+    from rich.console import Console
+    from rich.progress import Progress
 
 Batch = Mapping[str, Any]
 Batches = Sequence[Batch] | Callable[[int], Iterable[Batch]]
@@ -85,6 +87,8 @@ def fit(
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
     owner = {**(settings or {}), "graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
+    from rich.console import Console
+
     console = Console(quiet=quiet)
     if checkpoint is not None and resume and Path(checkpoint).exists():
         arrays, history = _resumed(Path(checkpoint), arrays, owner)
@@ -123,6 +127,8 @@ def _check_given(step: Graph, batches: object, state: Mapping[str, object]) -> N
 
 
 def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal)
 
