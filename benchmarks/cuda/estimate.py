@@ -26,7 +26,7 @@ from benchmarks.images import Images
 from benchmarks.report.table import significant
 from graphc.codegen.cuda.cost_model import groupings, step_of
 from graphc.codegen.cuda.isa.arch import ARCHS, Arch
-from graphc.codegen.cuda.points_unit import PointsUnit
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.roofline import count
 from graphc.codegen.cuda.units import Unit
@@ -101,7 +101,7 @@ def estimate(problem: Problem | Images, work: Work, arch: Arch, assembled: bool 
 
 
 def _part(unit: Unit, code: CudaCode, sizes: Mapping[str, int], reports: Mapping[str, ptxas.Report]) -> Part | None:
-    if isinstance(unit, PointsUnit):
+    if not isinstance(unit, LoopUnit):
         counted = count(unit, code, sizes)
         return Part(unit.symbol, counted.seconds, counted.flops, counted.bytes)
     if not evaluate(unit.loop.extent, sizes):

@@ -24,7 +24,7 @@ from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Red
 from graphc.codegen.uses import stored
 from graphc.scalar import walk
 
-__all__ = ["TENSOR", "Grouping", "Step", "groupings", "step_of"]
+__all__ = ["LATENCY", "TENSOR", "Grouping", "Step", "groupings", "step_of"]
 
 _CYCLES = 2  # a warp's instruction: 8 warps share 4 schedulers
 _BESIDE = 3  # instructions for each term of a reduction: two loads and a multiply-add
@@ -32,7 +32,7 @@ TENSOR = 8  # how many times as fast tensor cores are, where the other operand i
 _SHARED_WIDTH = 128  # bytes that an SM reads of shared memory in a cycle, for tensor cores; for multiply-adds half
 _TURNS = (4, 32, 256, 1 << 20)  # groups that an SM may have one after another: the fewest that do
 # Seconds of an H200, fitted to what loops took in every grouping (docs/gpu.md).
-_LATENCY = 380e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
+LATENCY = 380e-9  # of a kernel inside a step: a load from the second-level cache, a reduction, a store
 _NEAR = 640e-9  # of a kernel whose product reads mirrors in shared memory instead
 _EPILOGUE = 350e-9  # of a kernel that is a product's epilogue, with what it loads
 _CHAINED = 9e-9  # of a product of the tensor cores that waits for the one before, and for its operands
@@ -184,7 +184,7 @@ def _latency(work: Work, version: Version) -> float:
     if work.epilogue:
         return _EPILOGUE
     near = version.mirrors and work.kernel in version.tiles
-    return _NEAR if near else _LATENCY
+    return _NEAR if near else LATENCY
 
 
 def _tile_seconds(tile: Geometry | MmaGeometry, compute: float, points: int, threads: int, arch: Arch) -> float:

@@ -16,6 +16,7 @@ from graphc.codegen.cuda.isa.arch import WARP, Arch
 from graphc.codegen.cuda.kernel.points import owned_dims
 from graphc.codegen.cuda.loops.barriers import counter_bytes
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
 from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import Unit
@@ -125,6 +126,10 @@ def _launch(unit: Unit, code: CudaCode, sizes: Mapping[str, int], chosen: _Chose
         return Launch(unit.symbol, grid, unit.threads, 1, shared, False, given, *_touched(unit)) if grid else None
     if not evaluate(unit.loop.extent, sizes):
         return None
+    if isinstance(unit, PointwiseUnit):
+        ctas = -(-unit.points(sizes) // unit.threads)
+        touched = _touched(unit)
+        return Launch(unit.symbol, ctas, unit.threads, 1, 0, False, given, *touched, urgent=True) if ctas else None
     lengths = [evaluate(slicing.extent, sizes) for slicing in unit.slicings]
     return _persistent(unit, chosen.of(unit, sizes), given, lengths, code.arch)
 

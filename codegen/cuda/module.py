@@ -25,6 +25,8 @@ from graphc.codegen.cuda.kernel.scalars import NOWHERE, NOWHERE_BYTES, Scalars, 
 from graphc.codegen.cuda.kernel.search import compute_search
 from graphc.codegen.cuda.loops.loop import LoopEmitter
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit, counters_value, parts_value, steps_around
+from graphc.codegen.cuda.loops.pointwise import PointwiseLoop
+from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
 from graphc.codegen.cuda.loops.versions import Version
 from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.units import Unit
@@ -110,6 +112,9 @@ def _pieces(unit: Unit, program: Program, arch: Arch, aligned: bool) -> Iterator
     if isinstance(unit, PointsUnit):
         yield _points_piece(unit, program, arch, aligned)
         return
+    if isinstance(unit, PointwiseUnit):
+        yield _pointwise_piece(unit, program, arch)
+        return
     for version in unit.versions:
         yield _loop_piece(unit, version, program, arch)
 
@@ -136,6 +141,14 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
             FmaProduct(scalars, unit.kernel, factors, block, where).compute()
     elementary = frozenset(scalars.functions.elementary)
     return Piece(unit.symbol, f.text(_attributes(unit)), frozenset(f.declarations), elementary)
+
+
+def _pointwise_piece(unit: PointwiseUnit, program: Program, arch: Arch) -> Piece:
+    # No thread needs what another stores.
+    f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned=False), _addresses(unit))
+    loop = PointwiseLoop(f, unit, program, arch)
+    loop.emit()
+    return Piece(unit.symbol, f.text(_attributes(unit)), frozenset(f.declarations), frozenset(loop.elementary))
 
 
 def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) -> Piece:

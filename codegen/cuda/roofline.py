@@ -1,7 +1,8 @@
 """What a launch should take on a GPU, by counting.
 
 In: a unit, and the sizes of a call. Out: a `Count`. A loop takes the time of the best grouping by the cost model
-(`graphc.codegen.cuda.cost_model`). Any other kernel takes its operations at the full rate of the chip or its bytes at
+(`graphc.codegen.cuda.cost_model`); a pointwise loop that of its loads and operations, one after another in each thread,
+or of memory. Any other kernel takes its operations at the full rate of the chip or its bytes at
 the full rate of memory, whichever is longer. The time of a launch is added to each. Real products outside of loops are
 slower than that.
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graphc.codegen.cuda.cost_model import TENSOR, groupings, step_of
+from graphc.codegen.cuda.cost_model import LATENCY, TENSOR, groupings, step_of
+from graphc.codegen.cuda.isa.arch import WARP
 from graphc.codegen.cuda.kernel.search import Search
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
 from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import Unit
-from graphc.codegen.lengths import points_of
+from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.memory.arena import buffer_bytes
 from graphc.codegen.program import Kernel, Program, Reduce, Statement
 from graphc.codegen.uses import loaded, stored
@@ -25,6 +28,8 @@ from graphc.codegen.uses import loaded, stored
 __all__ = ["LAUNCH", "Count", "count"]
 
 LAUNCH = 2e-6  # seconds from one kernel of a CUDA graph to the next
+_DEPENDENT = 4  # cycles from one operation to the next that needs its result
+_SCHEDULERS = 4  # of an SM, each of which issues an instruction in a cycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ def count(unit: Unit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
     """What one launch of a unit should take."""
     if isinstance(unit, LoopUnit):
         return _loop(unit, code, sizes)
+    if isinstance(unit, PointwiseUnit):
+        return _pointwise(unit, code, sizes)
     return _points(unit, code, sizes)
 
 
@@ -47,6 +54,15 @@ def _loop(unit: LoopUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
     best, step = groupings(unit, code.program, code.arch, sizes)[0], step_of(unit, code.program, sizes)
     touched = _touched(unit.loop, code.program, sizes)
     return Count(LAUNCH + max(best.seconds, touched / code.arch.memory), step.flops * step.steps, touched)
+
+
+def _pointwise(unit: PointwiseUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
+    arch, steps = code.arch, evaluate(unit.loop.extent, sizes)
+    warps = -(-unit.points(sizes) // WARP)
+    touched = _touched(unit.loop, code.program, sizes)
+    issue = unit.operations * max(_DEPENDENT, warps / (arch.sms * _SCHEDULERS)) / (arch.clock * 1e9)
+    seconds = steps * (LATENCY / unit.together + issue)
+    return Count(LAUNCH + max(seconds, touched / arch.memory), unit.points(sizes) * steps * unit.operations, touched)
 
 
 def _points(unit: PointsUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:

@@ -3,8 +3,9 @@
 In: a Program. Out: its units, in order. A kernel at the top becomes a grid of its own. A loop becomes one persistent
 kernel, however many steps it has. The kernel has a version for each kind of group that its CTAs may form
 (`graphc.codegen.cuda.loops.versions`); which of them runs is chosen when lengths are known
-(`graphc.codegen.cuda.launches`). The statements inside a host loop (`graphc.codegen.cuda.host_loop`) are units
-themselves, launched in each step.
+(`graphc.codegen.cuda.launches`). Where points never need each other, a thread computes one of them in all steps
+(`graphc.codegen.cuda.loops.pointwise_unit`). The statements inside a host loop (`graphc.codegen.cuda.host_loop`) are
+units themselves, launched in each step.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from graphc.codegen.cuda.host_loop import is_host_loop
 from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
 from graphc.codegen.cuda.isa.mma import Fragments
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit, pointwise_unit
 from graphc.codegen.cuda.loops.slices import slicings
 from graphc.codegen.cuda.loops.thread_mapping import map_threads
 from graphc.codegen.cuda.loops.versions import stationary_products, versions
@@ -25,7 +27,7 @@ from graphc.codegen.uses import touched
 
 __all__ = ["Unit", "units"]
 
-Unit = PointsUnit | LoopUnit
+Unit = PointsUnit | PointwiseUnit | LoopUnit
 
 
 def units(program: Program, arch: Arch, fragments: Fragments | None) -> tuple[Unit, ...]:
@@ -48,20 +50,30 @@ def _units(
         if isinstance(statement, Loop) and is_host_loop(statement):
             yield from _units(statement.body, place, (*around, statement), program, arch, fragments)
         else:
-            yield replace(_unit(place, statement, program, arch, fragments), around=around)
+            yield _unit(place, statement, around, program, arch, fragments)
 
 
-def _unit(place: str, statement: Statement, program: Program, arch: Arch, fragments: Fragments | None) -> Unit:
+def _unit(
+    place: str,
+    statement: Statement,
+    around: tuple[Loop, ...],
+    program: Program,
+    arch: Arch,
+    fragments: Fragments | None,
+) -> Unit:
     buffers = tuple(touched((statement,)))
     if isinstance(statement, Kernel):
-        return points_unit(_symbol(place, statement.name), statement, program, arch, fragments)
+        return replace(points_unit(_symbol(place, statement.name), statement, program, arch, fragments), around=around)
     symbol = _symbol(place, f"loop_{statement.index}")
     sliced = slicings(statement, program)
+    pointwise = pointwise_unit(symbol, statement, around, sliced, program)
+    if pointwise is not None:
+        return pointwise
     products = stationary_products(statement, sliced, program)
     lanes = {k.name: WARP if k.name in products else lanes_of(k, program, alone=False) for k in kernels((statement,))}
     mapping = map_threads(statement, products, lanes, sliced, program)
     made = versions(statement, sliced, products, mapping, lanes, program, THREADS, arch, fragments)
-    return LoopUnit(symbol, statement, buffers, sliced, mapping.barriers, lanes, mapping.epilogues, made)
+    return LoopUnit(symbol, statement, buffers, sliced, mapping.barriers, lanes, mapping.epilogues, made, around)
 
 
 def _symbol(place: str, name: str) -> str:

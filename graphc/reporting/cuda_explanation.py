@@ -16,14 +16,16 @@ from graphc.codegen.cuda.isa.arch import WARP
 from graphc.codegen.cuda.isa.mma import ROWS
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
+from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
 from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.ptx import CudaCode
+from graphc.codegen.cuda.roofline import count
 from graphc.codegen.cuda.units import Unit
 from graphc.codegen.lengths import evaluate
 from graphc.codegen.memory.arena import MemoryUse, memory_use, readable
 from graphc.codegen.program import kernels
 
-__all__ = ["CudaExplanation", "Limited", "LoopExplanation", "explain_cuda"]
+__all__ = ["CudaExplanation", "Limited", "LoopExplanation", "PointwiseExplanation", "explain_cuda"]
 
 _WORDS = {"cta": "inside one SM", "cluster": "inside a cluster", "grid": "over the grid"}
 _THROUGH = {
@@ -68,6 +70,31 @@ class LoopExplanation:
 
 
 @dataclass(frozen=True, slots=True)
+class PointwiseExplanation:
+    """A loop of which each thread computes one of the `points` in all `steps`: its kernels, the dims of the points, the
+    steps whose operands are loaded `together`, and its launches, which take so many `seconds` each by count."""
+
+    name: str
+    kernels: tuple[str, ...]
+    slices: tuple[str, ...]
+    points: int
+    steps: int
+    together: int
+    seconds: float
+    launches: int
+
+    def lines(self) -> Iterator[str]:
+        one = "one thread for each point" + _times(self.launches)
+        yield f"loop {self.name}: {one}; computes {', '.join(self.kernels)}"
+        if self.slices:
+            yield f"  falls apart along {' and '.join(self.slices)}, into points: none of them needs another"
+        yield f"  {self.points:,} points, each {self.steps:,} steps; its states stay in registers"
+        together = "operands of a step are" if self.together == 1 else f"operands of {self.together} steps are"
+        whole = "in all" if self.launches == 1 else "a launch"
+        yield f"  {together} loaded together; about {1e3 * self.seconds:.3g} ms {whole}"
+
+
+@dataclass(frozen=True, slots=True)
 class Limited:
     """What a limit on memory leads to: the memory that a call takes then; and, for each axis that it goes through in
     chunks, how many there are, and how many steps each has except the last."""
@@ -90,7 +117,7 @@ class CudaExplanation:
     graph: str
     arch: str
     lengths: Mapping[str, int]
-    loops: tuple[LoopExplanation, ...]
+    loops: tuple[LoopExplanation | PointwiseExplanation, ...]
     kernels: tuple[str, ...]
     limited: Limited | None
 
@@ -106,7 +133,7 @@ class CudaExplanation:
 
 def explain_cuda(code: CudaCode, sizes: Mapping[str, int], limit: int | None = None) -> CudaExplanation:
     """The explanation of some code. `sizes`: the lengths of the axes, and those of chunks if the code has them."""
-    loops = tuple(_loop(unit, code, sizes) for unit in code.units if isinstance(unit, LoopUnit))
+    loops = tuple(_loop(unit, code, sizes) for unit in code.units if not isinstance(unit, PointsUnit))
     others = tuple(_kernel(unit, sizes) for unit in code.units if isinstance(unit, PointsUnit))
     chunked = [name for name in sizes if f"{name}.chunks" in sizes]
     chunks = {name: (sizes[f"{name}.chunks"], sizes[f"{name}.chunk"]) for name in chunked}
@@ -115,15 +142,22 @@ def explain_cuda(code: CudaCode, sizes: Mapping[str, int], limit: int | None = N
     return CudaExplanation(code.program.name, code.arch.name, lengths, loops, others, limited)
 
 
-def _loop(unit: LoopUnit, code: CudaCode, sizes: Mapping[str, int]) -> LoopExplanation:
+def _loop(
+    unit: LoopUnit | PointwiseUnit, code: CudaCode, sizes: Mapping[str, int]
+) -> LoopExplanation | PointwiseExplanation:
+    inside = list(kernels((unit.loop,)))
+    names, slices = tuple(k.name for k in inside), tuple(s.dims[inside[0].name] for s in unit.slicings)
+    if isinstance(unit, PointwiseUnit):
+        points, steps = unit.points(sizes), evaluate(unit.loop.extent, sizes)
+        seconds, launches = count(unit, code, sizes).seconds, _launches(unit, sizes)
+        return PointwiseExplanation(unit.loop.index, names, slices, points, steps, unit.together, seconds, launches)
     best: dict[str, Grouping] = {}
     for way in groupings(unit, code.program, code.arch, sizes):
         best.setdefault(unit.symbol_of(way.version), way)
-    first = next(kernels((unit.loop,))).name
     return LoopExplanation(
         unit.loop.index,
-        tuple(kernel.name for kernel in kernels((unit.loop,))),
-        tuple(slicing.dims[first] for slicing in unit.slicings),
+        names,
+        slices,
         step_of(unit, code.program, sizes),
         tuple(best.values()),
         _launches(unit, sizes),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.launches import Launched
-from graphc.codegen.cuda.points_unit import PointsUnit
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.roofline import count
 from graphc.codegen.cuda.units import Unit
@@ -125,7 +125,7 @@ def _part(words: Words, code: CudaCode, runs: Sequence[tuple[Launched, float]]) 
 
 def _exchange(unit: Unit, symbol: str) -> tuple[str, int]:
     """How the CTAs of a group exchange, and how many there are."""
-    if isinstance(unit, PointsUnit):
+    if not isinstance(unit, LoopUnit):
         return "", 1
     version = next(version for version in unit.versions if unit.symbol_of(version) == symbol)
     return version.kind, version.ctas

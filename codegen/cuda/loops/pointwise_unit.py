@@ -1,0 +1,90 @@
+"""A pointwise loop as the work of one launch: no point of a step needs another point of the step before.
+
+    h[t, n, e] = a[t, n, e] · h[t - 1, n, e] + b[t, n, e]
+
+In: a loop and its slicings. Out: a `PointwiseUnit`, if the loop falls apart along all dims of all its kernels, and none
+of them has a reduction. Then each thread takes one point from the first step to the last, and waits for nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.codegen.cuda.loops.prefetch import Prefetch, prefetches
+from graphc.codegen.cuda.loops.slices import Slicing
+from graphc.codegen.lengths import evaluate
+from graphc.codegen.program import Call, Kernel, Loop, Program, Reduce, Statement, kernels, scalars
+from graphc.codegen.uses import loads, stored, touched
+from graphc.scalar import walk
+
+__all__ = ["POINTWISE_THREADS", "PointwiseUnit", "pointwise_unit"]
+
+POINTWISE_THREADS = 64  # of a CTA: few, so that a thousand points are on sixteen SMs
+_MOST_STEPS = 16  # whose operands are loaded together
+_REGISTERS = 64  # of a thread, for loaded operands
+_OPERATIONS = 512  # of these steps: the code has all of them one after another
+
+
+@dataclass(frozen=True)
+class PointwiseUnit:
+    """A loop of which each thread computes one point in all steps. The point is given by its place along each of the
+    `slicings`. `prefetches`: what is in a register before it is needed. Buffers in `kept` are in registers only. The
+    operands of `together` steps are loaded before the first of them is computed."""
+
+    symbol: str
+    loop: Loop
+    buffers: tuple[str, ...]
+    slicings: tuple[Slicing, ...]
+    prefetches: tuple[Prefetch, ...]
+    kept: frozenset[str]
+    together: int
+    around: tuple[Loop, ...] = ()
+    threads: int = POINTWISE_THREADS
+
+    @property
+    def statement(self) -> Statement:
+        """The statement whose work this is."""
+        return self.loop
+
+    def points(self, sizes: Mapping[str, int]) -> int:
+        """The points of a step."""
+        return math.prod(evaluate(slicing.extent, sizes) for slicing in self.slicings)
+
+    @property
+    def operations(self) -> int:
+        """What a thread computes in a step: calls of functions, most of them one instruction."""
+        return sum(isinstance(part, Call) for k in kernels((self.loop,)) for x in scalars(k) for part in walk(x))
+
+
+def pointwise_unit(
+    symbol: str, loop: Loop, around: tuple[Loop, ...], slicings: Sequence[Slicing], program: Program
+) -> PointwiseUnit | None:
+    """The unit of a pointwise loop, with the host loops `around` it; None for any other loop."""
+    body = [statement for statement in loop.body if isinstance(statement, Kernel)]
+    if len(body) < len(loop.body) or not all(_is_pointwise(kernel, len(slicings)) for kernel in body):
+        return None
+    found = prefetches(loop, dict.fromkeys((kernel.name for kernel in body), "point"), {body[0].name}, program)
+    kept = frozenset() if around else _kept(loop, found, program)
+    unit = PointwiseUnit(symbol, loop, tuple(touched((loop,))), tuple(slicings), found, kept, 1, around)
+    loaded = sum(x.wait is not None for x in found)
+    most = min(_MOST_STEPS, _REGISTERS // max(1, loaded), _OPERATIONS // max(1, unit.operations))
+    return replace(unit, together=1 << (max(1, most).bit_length() - 1))
+
+
+def _kept(loop: Loop, found: Sequence[Prefetch], program: Program) -> frozenset[str]:
+    """The temporaries that only this loop touches, and only reads where it has the value in a register."""
+    in_registers = {(x.kernel, x.load) for x in found if x.made_by is not None}
+    own = {buffer.name for buffer in program.buffers if buffer.kind == "temp"} & stored((loop,))
+    inside = {kernel.name for kernel in kernels((loop,))}
+    for kernel in kernels(program.body):
+        own -= {load.buffer for load in loads(kernel) if (kernel.name, load) not in in_registers}
+        own -= set() if kernel.name in inside else stored((kernel,))
+    return frozenset(own)
+
+
+def _is_pointwise(kernel: Kernel, slicings: int) -> bool:
+    """Whether a kernel is sliced along all of its dims, and computes each point by itself."""
+    alone = not any(isinstance(step, Reduce) for step in kernel.body)
+    return alone and len(kernel.dims) == slicings and not any(store.accumulate for store in kernel.stores)
