@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.cuda.cost_model import Grouping, groupings
 from graphc.codegen.cuda.host_loop import extents, steps
@@ -17,6 +17,7 @@ from graphc.codegen.cuda.kernel.points import owned_dims
 from graphc.codegen.cuda.loops.barriers import counter_bytes
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
+from graphc.codegen.cuda.loops.scan import totals_bytes
 from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import Unit
@@ -25,9 +26,10 @@ from graphc.codegen.program import Program, Reduce, kernels
 from graphc.codegen.uses import loaded, stored
 from graphc.errors import ArgumentError
 
-__all__ = ["COUNTERS", "Launch", "Launched", "exchange_bytes", "launched", "launches"]
+__all__ = ["COUNTERS", "TOTALS", "Launch", "Launched", "exchange_bytes", "launched", "launches"]
 
 COUNTERS = "(counters)"  # stands among the arguments for the address of the barriers' counters
+TOTALS = "(totals)"  # for that of what the parts of a linear recurrence come to
 _MOST_POINTS = 2**31 - 2**20  # of 32 bits with a sign, with room for what threads count past the last
 _CTAS_AN_SM = 8
 
@@ -38,7 +40,8 @@ class Launch:
     dynamic shared memory. An argument is a buffer's name, for its address, or an integer of 64 bits. `cooperative`: all
     CTAs must run at the same time. `loads` and `stores` are the buffers that it touches. `words` bytes of memory behind
     the barriers' counters hold what its CTAs exchange. `urgent`: it runs at high priority, because it takes long and
-    others wait for it. `alone`: nothing else may run at the same time.
+    others wait for it. `alone`: nothing else may run at the same time. `totals`: the bytes for what the parts of a
+    linear recurrence come to.
     """
 
     symbol: str
@@ -53,15 +56,18 @@ class Launch:
     words: int = 0
     urgent: bool = False
     alone: bool = False
+    totals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A launch, with the unit whose work it is and the sizes that it was made for."""
+    """A launch, with the unit whose work it is and the sizes that it was made for. A unit may have several launches for
+    the same sizes, of which one `is_last`."""
 
     unit: Unit
     sizes: Mapping[str, int]
     launch: Launch
+    is_last: bool = True
 
 
 def exchange_bytes(launches: Iterable[Launch], arch: Arch) -> int:
@@ -85,8 +91,11 @@ def launched(
     chosen = _Chosen(code, groupings_of or {})
     for unit, at in _in_order(code.units, 0, sizes):
         launch = _launch(unit, code, at, chosen)
-        if launch is not None:
-            yield Launched(unit, at, launch)
+        if launch is None:
+            continue
+        if isinstance(unit, PointwiseUnit) and launch.totals:
+            yield Launched(unit, at, _totals(unit, launch), is_last=False)
+        yield Launched(unit, at, launch)
 
 
 def _in_order(units: Iterable[Unit], depth: int, sizes: Mapping[str, int]) -> Iterator[tuple[Unit, Mapping[str, int]]]:
@@ -127,9 +136,7 @@ def _launch(unit: Unit, code: CudaCode, sizes: Mapping[str, int], chosen: _Chose
     if not evaluate(unit.loop.extent, sizes):
         return None
     if isinstance(unit, PointwiseUnit):
-        ctas = -(-unit.points(sizes) // unit.threads)
-        touched = _touched(unit)
-        return Launch(unit.symbol, ctas, unit.threads, 1, 0, False, given, *touched, urgent=True) if ctas else None
+        return _pointwise(unit, given, sizes, code.arch)
     lengths = [evaluate(slicing.extent, sizes) for slicing in unit.slicings]
     return _persistent(unit, chosen.of(unit, sizes), given, lengths, code.arch)
 
@@ -171,6 +178,29 @@ def _persistent(
         urgent=True,
         alone=2 * ctas > arch.sms,
     )
+
+
+def _pointwise(
+    unit: PointwiseUnit, given: tuple[str | int, ...], sizes: Mapping[str, int], arch: Arch
+) -> Launch | None:
+    """The launch of a pointwise loop; None if it has no points. If its steps are in parts, it loads their totals."""
+    loads, stores = _touched(unit)
+    points, parts = unit.points(sizes), unit.parts(sizes, arch)
+    launch = Launch(
+        unit.symbol, -(-points * parts // unit.threads), unit.threads, 1, 0, False, given, loads, stores, urgent=True
+    )
+    if not points or unit.linear is None:
+        return launch if points else None
+    arguments = (*given, parts, TOTALS)
+    if parts == 1:
+        return replace(launch, arguments=arguments)
+    totals = totals_bytes(len(unit.linear.states), points, parts - 1)
+    return replace(launch, arguments=arguments, loads=loads | {TOTALS}, totals=totals)
+
+
+def _totals(unit: PointwiseUnit, launch: Launch) -> Launch:
+    """The launch that computes what the parts come to that another launch is in."""
+    return replace(launch, symbol=unit.totals_symbol, stores=frozenset({TOTALS}))
 
 
 def _touched(unit: Unit) -> tuple[frozenset[str], frozenset[str]]:

@@ -25,7 +25,7 @@ from graphc.codegen.cuda.kernel.scalars import NOWHERE, NOWHERE_BYTES, Scalars, 
 from graphc.codegen.cuda.kernel.search import compute_search
 from graphc.codegen.cuda.loops.loop import LoopEmitter
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit, counters_value, parts_value, steps_around
-from graphc.codegen.cuda.loops.pointwise import PointwiseLoop
+from graphc.codegen.cuda.loops.pointwise import PartialSteps, PointwiseLoop, scan_values
 from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
 from graphc.codegen.cuda.loops.versions import Version
 from graphc.codegen.cuda.points_unit import PointsUnit
@@ -113,7 +113,7 @@ def _pieces(unit: Unit, program: Program, arch: Arch, aligned: bool) -> Iterator
         yield _points_piece(unit, program, arch, aligned)
         return
     if isinstance(unit, PointwiseUnit):
-        yield _pointwise_piece(unit, program, arch)
+        yield from _pointwise_pieces(unit, program, arch)
         return
     for version in unit.versions:
         yield _loop_piece(unit, version, program, arch)
@@ -143,12 +143,18 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
     return Piece(unit.symbol, f.text(_attributes(unit)), frozenset(f.declarations), elementary)
 
 
-def _pointwise_piece(unit: PointwiseUnit, program: Program, arch: Arch) -> Piece:
+def _pointwise_pieces(unit: PointwiseUnit, program: Program, arch: Arch) -> Iterator[Piece]:
     # No thread needs what another stores.
-    f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned=False), _addresses(unit))
-    loop = PointwiseLoop(f, unit, program, arch)
-    loop.emit()
-    return Piece(unit.symbol, f.text(_attributes(unit)), frozenset(f.declarations), frozenset(loop.elementary))
+    parameters = _parameters(unit, program, "noalias ", aligned=False)
+    writers: dict[str, type[PointwiseLoop | PartialSteps]] = {unit.symbol: PointwiseLoop}
+    if unit.linear is not None:
+        parameters += map(str, scan_values())
+        writers[unit.totals_symbol] = PartialSteps
+    for symbol, writer in writers.items():
+        f = DeviceFunction(symbol, parameters, _addresses(unit))
+        loop = writer(f, unit, program, arch)
+        loop.emit()
+        yield Piece(symbol, f.text(_attributes(unit)), frozenset(f.declarations), frozenset(loop.elementary))
 
 
 def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) -> Piece:

@@ -57,12 +57,16 @@ def _loop(unit: LoopUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
 
 
 def _pointwise(unit: PointwiseUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
-    arch, steps = code.arch, evaluate(unit.loop.extent, sizes)
-    warps = -(-unit.points(sizes) // WARP)
-    touched = _touched(unit.loop, code.program, sizes)
+    """A step takes what its share of a load's latency and its operations take. In parts, each operand is read twice."""
+    arch, steps, points = code.arch, evaluate(unit.loop.extent, sizes), unit.points(sizes)
+    parts, touched = unit.parts(sizes, arch), _touched(unit.loop, code.program, sizes)
+    times = 1 if parts == 1 else 2
+    warps = -(-points * parts // WARP)
     issue = unit.operations * max(_DEPENDENT, warps / (arch.sms * _SCHEDULERS)) / (arch.clock * 1e9)
-    seconds = steps * (LATENCY / unit.together + issue)
-    return Count(LAUNCH + max(seconds, touched / arch.memory), unit.points(sizes) * steps * unit.operations, touched)
+    seconds = (times * steps / parts + (times - 1) * parts) * (LATENCY / unit.together + issue)
+    return Count(
+        times * LAUNCH + max(seconds, times * touched / arch.memory), points * steps * unit.operations, touched
+    )
 
 
 def _points(unit: PointsUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:

@@ -71,14 +71,17 @@ class LoopExplanation:
 
 @dataclass(frozen=True, slots=True)
 class PointwiseExplanation:
-    """A loop of which each thread computes one of the `points` in all `steps`: its kernels, the dims of the points, the
-    steps whose operands are loaded `together`, and its launches, which take so many `seconds` each by count."""
+    """A loop of which each thread computes one of the `points` in all `steps`, or in one of the `parts` of them: its
+    kernels, the dims of the points, whether it is a linear recurrence, the steps whose operands are loaded `together`,
+    and how often it runs (`launches`), in so many `seconds` each by count."""
 
     name: str
     kernels: tuple[str, ...]
     slices: tuple[str, ...]
     points: int
     steps: int
+    is_linear: bool
+    parts: int
     together: int
     seconds: float
     launches: int
@@ -89,9 +92,16 @@ class PointwiseExplanation:
         if self.slices:
             yield f"  falls apart along {' and '.join(self.slices)}, into points: none of them needs another"
         yield f"  {self.points:,} points, each {self.steps:,} steps; its states stay in registers"
+        if self.is_linear:
+            yield f"  a linear recurrence: {self._in_parts()}"
         together = "operands of a step are" if self.together == 1 else f"operands of {self.together} steps are"
         whole = "in all" if self.launches == 1 else "a launch"
         yield f"  {together} loaded together; about {1e3 * self.seconds:.3g} ms {whole}"
+
+    def _in_parts(self) -> str:
+        if self.parts == 1:
+            return "its steps are not in parts, since its points keep the chip busy, or it is short"
+        return f"in {self.parts} parts, computed at the same time, once for what they come to and once to store it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +160,10 @@ def _loop(
     if isinstance(unit, PointwiseUnit):
         points, steps = unit.points(sizes), evaluate(unit.loop.extent, sizes)
         seconds, launches = count(unit, code, sizes).seconds, _launches(unit, sizes)
-        return PointwiseExplanation(unit.loop.index, names, slices, points, steps, unit.together, seconds, launches)
+        parts, is_linear = unit.parts(sizes, code.arch), unit.linear is not None
+        return PointwiseExplanation(
+            unit.loop.index, names, slices, points, steps, is_linear, parts, unit.together, seconds, launches
+        )
     best: dict[str, Grouping] = {}
     for way in groupings(unit, code.program, code.arch, sizes):
         best.setdefault(unit.symbol_of(way.version), way)

@@ -108,15 +108,16 @@ def _parts(words: Words, measured: Measured, seconds: Sequence[float]) -> Iterat
 
 
 def _part(words: Words, code: CudaCode, runs: Sequence[tuple[Launched, float]]) -> CudaPart:
-    first = runs[0][0]
+    whole = [one for one, _ in runs if one.is_last]
+    first = whole[0]
     exchange, ctas = _exchange(first.unit, first.launch.symbol)
     statement = first.unit.statement
     return CudaPart(
         words.statement(statement),
         sum(spent for _, spent in runs),
-        sum(words.operations(statement, one.sizes) for one, _ in runs),
-        sum(count(one.unit, code, one.sizes).seconds for one, _ in runs),
-        len(runs),
+        sum(words.operations(statement, one.sizes) for one in whole),
+        sum(count(one.unit, code, one.sizes).seconds for one in whole),
+        len(whole),
         exchange,
         first.launch.grid // ctas,
         ctas,

@@ -26,7 +26,7 @@ from graphc.codegen.cuda.driver.dlpack import UNKNOWN_STREAM, DeviceArray, Forei
 from graphc.codegen.cuda.driver.driver import Device, Order, Prepared
 from graphc.codegen.cuda.driver.streams import PER_THREAD, stream_handle
 from graphc.codegen.cuda.isa.arch import Arch
-from graphc.codegen.cuda.launches import COUNTERS, Launch, Launched, exchange_bytes, launched, launches
+from graphc.codegen.cuda.launches import COUNTERS, TOTALS, Launch, Launched, exchange_bytes, launched, launches
 from graphc.codegen.cuda.ordering import order
 from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
 from graphc.codegen.memory.arena import Arena, arena, buffer_bytes, buffer_shape
@@ -101,7 +101,7 @@ class Chosen:
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What depends on the lengths of a call only: what it runs, its launches, where its temporaries lie, the shapes and
-    bytes of all buffers, and the bytes of barriers' counters and exchanged words."""
+    bytes of all buffers, and the bytes of barriers' counters and exchanged words, and of what parts come to."""
 
     chosen: Chosen
     launches: tuple[Launch, ...]
@@ -109,6 +109,11 @@ class Layout:
     shapes: Mapping[str, tuple[int, ...]]
     bytes: Mapping[str, int]
     exchange_bytes: int
+
+    @property
+    def totals_bytes(self) -> int:
+        """The bytes for what the parts of linear recurrences come to, in one launch after another."""
+        return max((launch.totals for launch in self.launches), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +313,7 @@ class CudaRunner:
 
     def _run(self, given: _Given, layout: Layout, queue: _Queue) -> Results | DeviceResults:
         addresses, outputs = {COUNTERS: self._cleared(COUNTERS, layout.exchange_bytes, queue.stream)}, {}
+        addresses[TOTALS] = self._block(TOTALS, layout.totals_bytes, queue.stream)
         base = self._block(_WORKSPACE, layout.arena.size, queue.stream)
         for buffer in layout.chosen.code.program.buffers:
             if buffer.kind == "temp":
@@ -345,7 +351,9 @@ class CudaRunner:
         workspace = DeviceArray(self.device, (layout.arena.size,), "uint8", stream)
         counters = DeviceArray.copy_of(np.zeros(layout.exchange_bytes, np.uint8), self.device, stream)
         addresses = {name: workspace.address + offset for name, offset in layout.arena.offsets.items()}
-        addresses |= there | {name: array.address for name, array in own.items()} | {COUNTERS: counters.address}
+        totals = DeviceArray(self.device, (layout.totals_bytes,), "uint8", stream)
+        addresses |= there | {name: array.address for name, array in own.items()}
+        addresses |= {COUNTERS: counters.address, TOTALS: totals.address}
         hosts = [(given.arguments.arrays[name], own[name].address) for name in own if kinds[name] != "output"]
         back = [(given.arguments.arrays[name], own[name].address) for name in self.graph.updates if name in own]
         results: Results | DeviceResults
@@ -356,7 +364,7 @@ class CudaRunner:
             back += [(array, own[self.lowered.outputs[name]].address) for name, array in outputs.items()]
             results = Results(outputs)
         owners = [array.owner for array in given.there.values()]
-        memory = Memory(hosts, back, [*own.values(), workspace, counters], owners)
+        memory = Memory(hosts, back, [*own.values(), workspace, counters, totals], owners)
         made = _prepared(layout, _is_aligned(given), addresses)
         return _Fixed(made, _order(layout, addresses), memory, results)
 
@@ -443,4 +451,6 @@ def _prepared(layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> tu
 
 
 def _order(layout: Layout, addresses: Mapping[str, int]) -> Order:
-    return lambda: order(layout.launches, addresses, {**layout.bytes, COUNTERS: layout.exchange_bytes})
+    return lambda: order(
+        layout.launches, addresses, {**layout.bytes, COUNTERS: layout.exchange_bytes, TOTALS: layout.totals_bytes}
+    )

@@ -4,6 +4,8 @@
 
 In: a loop and its slicings. Out: a `PointwiseUnit`, if the loop falls apart along all dims of all its kernels, and none
 of them has a reduction. Then each thread takes one point from the first step to the last, and waits for nobody.
+
+If the recurrence is linear and has so few points that most of the chip would be idle, its steps are cut into parts.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from graphc.codegen.cuda.isa.arch import Arch
+from graphc.codegen.cuda.loops.linear import Linear, linear
 from graphc.codegen.cuda.loops.prefetch import Prefetch, prefetches
 from graphc.codegen.cuda.loops.slices import Slicing
 from graphc.codegen.lengths import evaluate
@@ -25,13 +29,17 @@ POINTWISE_THREADS = 64  # of a CTA: few, so that a thousand points are on sixtee
 _MOST_STEPS = 16  # whose operands are loaded together
 _REGISTERS = 64  # of a thread, for loaded operands
 _OPERATIONS = 512  # of these steps: the code has all of them one after another
+_THREADS_AN_SM = 128  # that keep memory busy, each with the operands of several steps
+_FEWEST = 4  # parts: every operand is read twice, so fewer gain nothing
+_SHORTEST = 16  # steps of a part
 
 
 @dataclass(frozen=True)
 class PointwiseUnit:
     """A loop of which each thread computes one point in all steps. The point is given by its place along each of the
-    `slicings`. `prefetches`: what is in a register before it is needed. Buffers in `kept` are in registers only. The
-    operands of `together` steps are loaded before the first of them is computed."""
+    `slicings`. `prefetches`: what is in a register before it is needed. Buffers in `kept` are in registers only.
+    `linear`: the recurrence, if it is linear. The operands of `together` steps are loaded before the first of them is
+    computed."""
 
     symbol: str
     loop: Loop
@@ -39,6 +47,7 @@ class PointwiseUnit:
     slicings: tuple[Slicing, ...]
     prefetches: tuple[Prefetch, ...]
     kept: frozenset[str]
+    linear: Linear | None
     together: int
     around: tuple[Loop, ...] = ()
     threads: int = POINTWISE_THREADS
@@ -51,6 +60,20 @@ class PointwiseUnit:
     def points(self, sizes: Mapping[str, int]) -> int:
         """The points of a step."""
         return math.prod(evaluate(slicing.extent, sizes) for slicing in self.slicings)
+
+    @property
+    def totals_symbol(self) -> str:
+        """The name of the function that computes what parts come to."""
+        return f"{self.symbol}_totals"
+
+    def parts(self, sizes: Mapping[str, int], arch: Arch) -> int:
+        """Into how many parts the steps are cut: enough to fill the chip, but not so many that going through the parts
+        would take as long as going through the steps of one."""
+        points, steps = self.points(sizes), evaluate(self.loop.extent, sizes)
+        if self.linear is None or not points:
+            return 1
+        parts = min(arch.sms * _THREADS_AN_SM // points, math.isqrt(2 * steps), steps // _SHORTEST)
+        return parts if parts >= _FEWEST else 1
 
     @property
     def operations(self) -> int:
@@ -67,7 +90,8 @@ def pointwise_unit(
         return None
     found = prefetches(loop, dict.fromkeys((kernel.name for kernel in body), "point"), {body[0].name}, program)
     kept = frozenset() if around else _kept(loop, found, program)
-    unit = PointwiseUnit(symbol, loop, tuple(touched((loop,))), tuple(slicings), found, kept, 1, around)
+    cut = None if _are_overwritten(loop, found, kept, bool(around), program) else linear(loop, found, program)
+    unit = PointwiseUnit(symbol, loop, tuple(touched((loop,))), tuple(slicings), found, kept, cut, 1, around)
     loaded = sum(x.wait is not None for x in found)
     most = min(_MOST_STEPS, _REGISTERS // max(1, loaded), _OPERATIONS // max(1, unit.operations))
     return replace(unit, together=1 << (max(1, most).bit_length() - 1))
@@ -82,6 +106,18 @@ def _kept(loop: Loop, found: Sequence[Prefetch], program: Program) -> frozenset[
         own -= {load.buffer for load in loads(kernel) if (kernel.name, load) not in in_registers}
         own -= set() if kernel.name in inside else stored((kernel,))
     return frozenset(own)
+
+
+def _are_overwritten(
+    loop: Loop, found: Sequence[Prefetch], kept: frozenset[str], goes_on: bool, program: Program
+) -> bool:
+    """Whether the first step may read a state that the last ones overwrite: one in a ring that something had stored
+    before the loop, or the same loop if it `goes_on` in chunks."""
+    states = {x.load for x in found if x.made_by is not None and x.load.buffer not in kept}
+    inside = {kernel.name for kernel in kernels((loop,))}
+    elsewhere = stored(kernel for kernel in kernels(program.body) if kernel.name not in inside)
+    rings = (load for load in states if program.buffer(load.buffer).has_ring)
+    return any(goes_on or load.when is None or load.buffer in elsewhere for load in rings)
 
 
 def _is_pointwise(kernel: Kernel, slicings: int) -> bool:
