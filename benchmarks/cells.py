@@ -53,6 +53,7 @@ class Cell:
     biased     whether b is a part of a; if not, the step adds it
     memory     the shapes of further states, given the units
     heads      the gates that are numbers of a head, not of a unit, and how many heads there are
+    linear     (ops, a) → the coefficients p and q of h = p h′ + q at all steps, if the cell is a linear recurrence
     """
 
     build: Callable[..., Any]
@@ -63,6 +64,7 @@ class Cell:
     biased: bool = True
     memory: Callable[[int], tuple[tuple[int, ...], ...]] = lambda units: ()
     heads: tuple[str, int] = ("", 0)
+    linear: Callable[[Ops, Array], tuple[Array, Array]] | None = None
 
     def add(self, g: gc.Graph, x: Any, units: int, over: Any) -> Any:
         """Add the cell to a graph, under the name "cell"; its state h."""
@@ -158,6 +160,12 @@ def min_gru(m: Ops, w: Weights, a: Array, states: States) -> States:
     return (h + m.sigmoid(z) * (n - h),)
 
 
+def min_gru_linear(m: Ops, a: Array) -> tuple[Array, Array]:
+    z, n = m.split(a, 2)
+    z = m.sigmoid(z)
+    return 1 - z, z * n
+
+
 def mlstm(m: Ops, w: Weights, a: Array, states: States) -> States:
     h, C, n, before = states
     heads, d = n.shape[1:]
@@ -189,5 +197,5 @@ CELLS = {
     "sLSTM": Cell(gc.cells.slstm, 4, "ifgo", "ifgo", slstm),
     "LEM": Cell(gc.cells.lem, 2, "abzh", "abz", lem),
     "mLSTM": Cell(partial(gc.cells.mlstm, heads=HEADS), 1, "qkvoif", "", mlstm, memory=_heads, heads=("if", HEADS)),
-    "minGRU": Cell(gc.cells.min_gru, 1, "zn", "", min_gru),
+    "minGRU": Cell(gc.cells.min_gru, 1, "zn", "", min_gru, linear=min_gru_linear),
 }

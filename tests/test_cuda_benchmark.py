@@ -33,6 +33,7 @@ SMALL: tuple[Problem, ...] = (
     Layer("LEM", 8, 3, 2),
     Heads("LSTM", 16, 3, 2, "f16", heads=2),
     Heads("sLSTM", 8, 3, 2, heads=2),
+    Layer("minGRU", 8, 70, 2),
 )
 ONCE = Effort(rounds=1, seconds=0)
 
@@ -88,7 +89,15 @@ def test_peers_compute_the_same(name: str, work: Work) -> None:
     peer = installed(name)
     rows = [measure.layer(problem, work, OnTheHost(), [peer], ONCE) for problem in SMALL]
     assert [row.failed for row in rows] == [{}] * len(SMALL)
-    assert sum(name in row.timings for row in rows) == {"PyTorch": 2, "FlashRNN": 2, "JAX scan": 4}[name]
+    assert (
+        sum(name in row.timings for row in rows)
+        == {
+            "PyTorch": 2,
+            "FlashRNN": 2,
+            "JAX scan": 5,
+            "JAX associative scan": 1,
+        }[name]
+    )
 
 
 def test_flashrnn_tiles_by_what_pytorch_says_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""JAX: lax.scan over a step with fused products, in the problem's precision, compiled ahead of its calls."""
+"""JAX: lax.scan over a step with fused products, in the problem's precision, compiled ahead of its calls; and of linear
+recurrences lax.associative_scan, which computes all steps in logarithmically many rounds."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from benchmarks.cuda.problems import GATES, Heads, Problem, Work
+from benchmarks.cuda.problems import GATES, Heads, Layer, Problem, Work
 from benchmarks.peers.jax_peer import Ops
 from benchmarks.peers.peer import Call
 from benchmarks.problems import Arrays
@@ -27,10 +28,11 @@ class Scan:
         self.about = {"version": jax.__version__, "device": jax.default_backend()}
 
     def prepare(self, problem: Problem, work: Work) -> Call | None:
-        """A compiled scan; None for stacks, which other peers have layers for."""
-        if not isinstance(problem, Heads) and problem.layers > 1:
+        """A compiled scan; None where there is none."""
+        made = self.of(problem)
+        if made is None:
             return None
-        h, weights, unpack = _heads(problem) if isinstance(problem, Heads) else _layer(problem)
+        h, weights, unpack = made
         dtype = DTYPES[problem.precision]
         given = jax.tree.map(lambda a: jnp.asarray(a, dtype), (weights, problem.x))
         function = h if work == "forward" else jax.value_and_grad(lambda w, x: _loss(h(w, x)))
@@ -45,6 +47,22 @@ class Scan:
 
         return Call(lambda: jax.block_until_ready(f(*given)), results)
 
+    def of(self, problem: Problem) -> Made | None:
+        """The scan of a problem; None for stacks, which other peers have layers for."""
+        if isinstance(problem, Heads):
+            return _heads(problem)
+        return _layer(problem) if problem.layers == 1 else None
+
+
+class AssociativeScan(Scan):
+    """JAX on its default device, for linear recurrences."""
+
+    name = "JAX associative scan"
+
+    def of(self, problem: Problem) -> Made | None:
+        is_one = isinstance(problem, Layer) and problem.layers == 1 and problem.kind.linear is not None
+        return _linear(problem) if is_one else None
+
 
 Made = tuple[Callable[[Any, Any], Any], Arrays, Callable[[Arrays], Arrays]]
 """h at every step by weights and x; the weights; and those, or their gradients, by graphc's names."""
@@ -56,10 +74,25 @@ def _layer(problem: Any) -> Made:
 
     def h(w: Any, x: Any) -> Any:
         zeros = tuple(jnp.zeros(x.shape[1:], x.dtype) for _ in range(kind.states))
-        a = x @ w["W"].T + w.get("b", jnp.zeros((), x.dtype))
-        return _scan(lambda states, row: kind.step(Ops, w, row, states), zeros, a)
+        return _scan(lambda states, row: kind.step(Ops, w, row, states), zeros, _gates(w, x))
 
     return h, weights, lambda found: {f"cell_0_{name}": a for name, a in kind.unpack(found).items()}
+
+
+def _linear(problem: Any) -> Made:
+    _, weights, unpack = _layer(problem)
+
+    def after(one: Any, other: Any) -> Any:
+        return one[0] * other[0], one[1] * other[0] + other[1]
+
+    def h(w: Any, x: Any) -> Any:
+        return lax.associative_scan(after, problem.kind.linear(Ops, _gates(w, x)))[1]
+
+    return h, weights, unpack
+
+
+def _gates(w: Any, x: Any) -> Any:
+    return x @ w["W"].T + w.get("b", jnp.zeros((), x.dtype))
 
 
 def _heads(problem: Heads) -> Made:

@@ -28,6 +28,7 @@ MODULES = {  # name: the module here, its class, and the packages that it needs
     "PyTorch": ("torch_cudnn", "Cudnn", ("torch",)),
     "FlashRNN": ("flash", "Flash", ("torch", "flashrnn")),
     "JAX scan": ("jax_scan", "Scan", ("jax",)),
+    "JAX associative scan": ("jax_scan", "AssociativeScan", ("jax",)),
 }
 
 

@@ -2,7 +2,8 @@
 
 Results are compared by name: the states "h" (T, N, …) of a forward pass; of training the "loss" mean over t, n of Σ h²,
 and "grad_…" of every param. `short` is the same problem over a few steps, on which peers are compared: rounding to
-bfloat16 moves a long sequence's states further than two right answers may lie apart.
+bfloat16 moves a long sequence's states further than two right answers may lie apart. Of a linear recurrence these are
+so many that its steps are in parts.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ Work = Literal["forward", "training"]
 WORKS: tuple[Work, ...] = ("forward", "training")
 TOLERANCES = {"float32": 1e-3, "tf32": 2e-2, "f16": 2e-2, "bf16": 1e-1}  # of an array's largest element
 _COMPARED_STEPS = 4
+_COMPARED_LINEAR_STEPS = 256
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,12 @@ class Recurrence(ABC):
 
     @property
     def short(self) -> Self:
-        return replace(self, steps=min(self.steps, _COMPARED_STEPS))
+        return replace(self, steps=min(self.steps, self.compared))
+
+    @property
+    def compared(self) -> int:
+        """The steps over which results are compared."""
+        return _COMPARED_STEPS
 
     @property
     def tolerance(self) -> float:
@@ -95,6 +102,10 @@ class Layer(Recurrence):
     @property
     def kind(self) -> Cell:
         return CELLS[self.cell]
+
+    @property
+    def compared(self) -> int:
+        return _COMPARED_STEPS if self.kind.linear is None else _COMPARED_LINEAR_STEPS
 
     def states(self, g: gc.Graph, x: gc.Value, t: Axis, n: Axis) -> gc.Value:
         for k in range(self.layers):
@@ -155,6 +166,7 @@ PROBLEMS: tuple[Problem, ...] = (
         for k, u in ((12, 64), (6, 128), (3, 256))
     ),
     *(Layer(cell, 128, 256, 16) for cell in ("peephole LSTM", "LEM", "sLSTM")),
+    *(Layer("minGRU", 256, 16384, n) for n in (1, 16)),
 )
 IMAGES = Images(128)
 IMAGE_PRECISION: Precision = "bf16"
