@@ -25,7 +25,7 @@ from graphc.codegen.cuda.kernel.scalars import NOWHERE, NOWHERE_BYTES, Scalars, 
 from graphc.codegen.cuda.kernel.search import compute_search
 from graphc.codegen.cuda.loops.loop import LoopEmitter
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit, counters_value, parts_value, steps_around
-from graphc.codegen.cuda.loops.pointwise import PartialSteps, PointwiseLoop, scan_values
+from graphc.codegen.cuda.loops.pointwise import PartTotals, PointwiseLoop, scan_values
 from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
 from graphc.codegen.cuda.loops.versions import Version
 from graphc.codegen.cuda.points_unit import PointsUnit
@@ -146,10 +146,10 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
 def _pointwise_pieces(unit: PointwiseUnit, program: Program, arch: Arch) -> Iterator[Piece]:
     # No thread needs what another stores.
     parameters = _parameters(unit, program, "noalias ", aligned=False)
-    writers: dict[str, type[PointwiseLoop | PartialSteps]] = {unit.symbol: PointwiseLoop}
+    writers: dict[str, type[PointwiseLoop | PartTotals]] = {unit.symbol: PointwiseLoop}
     if unit.linear is not None:
         parameters += map(str, scan_values())
-        writers[unit.totals_symbol] = PartialSteps
+        writers[unit.totals_symbol] = PartTotals
     for symbol, writer in writers.items():
         f = DeviceFunction(symbol, parameters, _addresses(unit))
         loop = writer(f, unit, program, arch)

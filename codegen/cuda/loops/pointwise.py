@@ -28,7 +28,7 @@ from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import REGISTER
 from graphc.codegen.program import Kernel, Program, Ring, Store, kernels
 
-__all__ = ["PartialSteps", "PointwiseLoop", "scan_values"]
+__all__ = ["PartTotals", "PointwiseLoop", "scan_values"]
 
 _LATER = 2  # blocks of steps: so much later is what is brought to the second-level cache
 
@@ -219,18 +219,22 @@ class PointwiseLoop(_Steps):
         """Nothing: everything is stored."""
 
 
-class PartialSteps(_Steps):
+class PartTotals(_Steps):
     """Writes the kernel that computes what each part but the last comes to: its states, if the states before it were 0;
     and the product of its steps' coefficients. It stores nothing else."""
 
     all_parts = False
 
+    def __init__(self, function: DeviceFunction, unit: PointwiseUnit, program: Program, arch: Arch) -> None:
+        super().__init__(function, unit, program, arch)
+        assert unit.linear is not None
+        self.linear = unit.linear
+        states = range(len(unit.linear.states))
+        self.product = [[function.variable("double") for _ in states] for _ in states]
+        self.states = [function.variable("double") for _ in states]
+
     def begin(self) -> None:
-        f, linear = self.function, self.unit.linear
-        assert linear is not None
-        count = len(linear.states)
-        self.product = [[f.variable("double") for _ in range(count)] for _ in range(count)]
-        self.states = [f.variable("double") for _ in range(count)]
+        f = self.function
         for i, row in enumerate(self.product):
             for k, variable in enumerate(row):
                 f.put(_double(float(i == k)), variable)
@@ -240,11 +244,9 @@ class PartialSteps(_Steps):
                     f.put(Value("0.0", self.types[x]), variable)
 
     def step(self, kernel: Kernel, scalars: Scalars) -> None:
-        f, linear = self.function, self.unit.linear
-        assert linear is not None
-        values = scalars.stored(kernel)
+        f, values = self.function, scalars.stored(kernel)
         before = [[f.get(variable, "double") for variable in row] for row in self.product]
-        for i, row in enumerate(linear.rows):
+        for i, row in enumerate(self.linear.rows):
             own = [(k, _wide(f, scalars.value(a))) for k, a in enumerate(row) if a is not None]
             for column, variable in enumerate(self.product[i]):
                 total = _double(0.0)
@@ -252,7 +254,7 @@ class PartialSteps(_Steps):
                     product = f.binary("fmul", coefficient, before[k][column])
                     total = product if number == 0 else f.binary("fadd", total, product)
                 f.put(total, variable)
-        for number, variable in zip(linear.states, self.states, strict=True):
+        for number, variable in zip(self.linear.states, self.states, strict=True):
             f.put(_wide(f, values[number]), variable)
         self.keep(kernel, dict(enumerate(values)))
 
