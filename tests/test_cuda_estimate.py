@@ -45,6 +45,14 @@ def test_twice_the_steps_take_twice_the_time() -> None:
         assert 0 < a.waiting < a.seconds
 
 
+def test_a_linear_recurrence_is_counted_in_parts() -> None:
+    """Each of few points: the loop takes much less than a step after the other would."""
+    (short,), (long,) = (counted(Layer("minGRU", 16, steps, 1)).loops for steps in (16, 4096))
+    assert (short.kind, short.groups, short.steps) == ("parts", 1, 16)
+    assert (long.kind, long.groups, long.steps) == ("parts", 90, 4096)
+    assert long.seconds < 20 * short.seconds
+
+
 def test_training_does_nearly_three_times_the_work() -> None:
     problem = Layer("LSTM", H, T, N)
     forward, training = (sum(p.flops for p in counted(problem, w).parts) for w in ("forward", "training"))

@@ -26,7 +26,8 @@ from benchmarks.images import Images
 from benchmarks.report.table import significant
 from graphc.codegen.cuda.cost_model import groupings, step_of
 from graphc.codegen.cuda.isa.arch import ARCHS, Arch
-from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
+from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.roofline import count
 from graphc.codegen.cuda.units import Unit
@@ -52,7 +53,8 @@ FLOORS: Mapping[str, str] = {"cta": "0.2–0.4", "cluster": "0.6–0.9", "grid":
 class Part:
     """A launch: its seconds by count, its operations and the bytes of the arrays that it touches.
 
-    Of a loop besides: its steps, how its CTAs exchange, and what the assembler says.
+    Of a loop besides: its steps, how its CTAs exchange (or "parts", if its points need no others), and what the
+    assembler says.
     """
 
     kernel: str
@@ -101,11 +103,13 @@ def estimate(problem: Problem | Images, work: Work, arch: Arch, assembled: bool 
 
 
 def _part(unit: Unit, code: CudaCode, sizes: Mapping[str, int], reports: Mapping[str, ptxas.Report]) -> Part | None:
-    if not isinstance(unit, LoopUnit):
+    if isinstance(unit, PointsUnit):
         counted = count(unit, code, sizes)
         return Part(unit.symbol, counted.seconds, counted.flops, counted.bytes)
     if not evaluate(unit.loop.extent, sizes):
         return None
+    if isinstance(unit, PointwiseUnit):
+        return _pointwise(unit, code, sizes, reports)
     counted, best = count(unit, code, sizes), groupings(unit, code.program, code.arch, sizes)[0]
     symbol, steps = unit.symbol_of(best.version), step_of(unit, code.program, sizes).steps
     report = reports.get(symbol)
@@ -122,6 +126,25 @@ def _part(unit: Unit, code: CudaCode, sizes: Mapping[str, int], reports: Mapping
         best.shared,
         None if report is None else report.registers,
         None if report is None else report.spills,
+    )
+
+
+def _pointwise(
+    unit: PointwiseUnit, code: CudaCode, sizes: Mapping[str, int], reports: Mapping[str, ptxas.Report]
+) -> Part:
+    """A pointwise loop: its groups are the parts of its steps."""
+    counted, report = count(unit, code, sizes), reports.get(unit.symbol)
+    return Part(
+        unit.symbol,
+        counted.seconds,
+        counted.flops,
+        counted.bytes,
+        evaluate(unit.loop.extent, sizes),
+        "parts",
+        1,
+        unit.parts(sizes, code.arch),
+        registers=None if report is None else report.registers,
+        spills=None if report is None else report.spills,
     )
 
 
@@ -157,7 +180,8 @@ def _cells(found: Estimate) -> Iterator[str]:
     yield _most(p.spills for p in loops)
     yield significant(1e6 * sum(p.seconds for p in loops) / found.steps)
     yield significant(1e6 * sum(p.waiting for p in loops) / found.steps)
-    yield ", ".join(f"{n} × {FLOORS[kind]}" for kind, n in Counter(p.kind for p in loops).items())
+    exchanged = Counter(p.kind for p in loops if p.kind in FLOORS)
+    yield ", ".join(f"{n} × {FLOORS[kind]}" for kind, n in exchanged.items()) or "–"
     yield significant(1e3 * sum(p.seconds for p in found.parts if not p.steps))
     yield significant(1e3 * found.seconds)
     yield PUBLISHED.get((found.problem, found.work), "–")
