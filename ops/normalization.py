@@ -105,6 +105,8 @@ def _batch_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     for value in running:
         if value.dtype != x.dtype or broadcast_shapes([x.shape, value.shape], "batch_norm") != x.shape:
             raise ShapeError(f"running statistics of type {value.type} do not fit a value of type {x.type}")
+        if not set(value.axes) <= set(x.axes):
+            raise AxisError(f"running statistics ({value.type}) vary over an axis that the value ({x.type}) does not")
     return x.type
 
 

@@ -63,11 +63,15 @@ def _reduce_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
 def reduced_points(value: Node, over: Sequence[Axis], point: Point, domain: Any) -> list[Point]:
     """The existing points of `value` that agree with `point` outside the axes `over`."""
     points: list[Point] = [point]
-    # lengths first: a ragged axis can be walked once the axes that its length varies over are fixed
-    for axis in sorted(over, key=lambda a: isinstance(a.length, Node)):
+    for axis in sorted(over, key=_nesting):  # an axis can be walked at a point of those that its length varies over
         points = [{**p, axis: k} for p in points for k in range(domain.length(axis, value.axes, p))]
     kept = [a for a in measured_by(value.axes, over) if a not in over]
     return [p for p in points if all(p[a] < domain.length(a, value.axes, p) for a in kept)]
+
+
+def _nesting(axis: Axis) -> int:
+    """How many axes, one measured by the other, come before it: sentences by texts, words by sentences."""
+    return 1 + max(map(_nesting, axis.length.axes), default=0) if isinstance(axis.length, Node) else 0
 
 
 def measured_by(axes: Sequence[Axis], varying: Sequence[Axis]) -> list[Axis]:

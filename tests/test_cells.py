@@ -137,6 +137,27 @@ def delta_net(p, x, s, gated=True):
     return {"h": np.einsum("nhij,nhj->nhi", S, q).reshape(len(x), -1), "S": S}
 
 
+def gla(p, x, s):
+    keep = sigmoid(x @ p["W_alpha"].T + p["b_alpha"]) ** (1 / 16)
+    q, k, v = (heads(p, letter, x) for letter in "qkv")
+    S = s["S"] * keep.reshape(len(x), 2, 1, -1) + v[..., None] * k[..., None, :]
+    return {"h": np.einsum("nhij,nhj->nhi", S, q).reshape(len(x), -1) / np.sqrt(H / 2), "S": S}
+
+
+def rg_lru(p, x, s):
+    r, i = (sigmoid(x @ p[f"W_{k}"].T + p[f"b_{k}"]) for k in "ri")
+    keep = sigmoid(p["a"]) ** (8 * r)
+    return {"h": keep * s["h"] + np.sqrt(1 - keep**2) * i * (x @ p["W_n"].T + p["b_n"])}
+
+
+def selective_ssm(p, x, s):
+    u = x @ p["W_u"].T + p["b_u"]
+    u = u * sigmoid(u)
+    delta = np.log1p(np.exp(u @ (p["W_delta"] @ p["W_r"]).T + p["b_delta"]))[..., None]
+    S = np.exp(-delta * np.exp(p["a"])) * s["S"] + delta * u[..., None] * (u @ p["W_B"].T)[:, None]
+    return {"h": np.einsum("nij,nj->ni", S, u @ p["W_C"].T) + p["d"] * u, "S": S}
+
+
 def lem(p, x, s):
     a, b = (sigmoid(affine(p, k, x, s["h"])) for k in "ab")
     z = (1 - a) * s["z"] + a * np.tanh(affine(p, "z", x, s["h"]))
@@ -162,6 +183,7 @@ CELLS: dict[str, tuple[Any, Step]] = {
         ("ugrnn", ugrnn),
         ("min_gru", min_gru),
         ("min_lstm", min_lstm),
+        ("rg_lru", rg_lru),
         ("lem", lem),
         ("cornn", cornn),
     )
@@ -169,6 +191,8 @@ CELLS: dict[str, tuple[Any, Step]] = {
     "jordan": (functools.partial(gc.cells.jordan, outputs=2), jordan),
     "projected_lstm": (functools.partial(gc.cells.projected_lstm, outputs=2), projected_lstm),
     "mlstm": (functools.partial(gc.cells.mlstm, heads=2), mlstm),
+    "gla": (functools.partial(gc.cells.gla, heads=2), gla),
+    "selective_ssm": (functools.partial(gc.cells.selective_ssm, states=3, rank=2), selective_ssm),
     "gated_delta_net": (functools.partial(gc.cells.delta_net, heads=2), delta_net),
     "delta_net": (
         functools.partial(gc.cells.delta_net, heads=2, gated=False),
@@ -186,14 +210,22 @@ CELLS: dict[str, tuple[Any, Step]] = {
 every_cell = pytest.mark.parametrize("name", CELLS)
 
 
-SHAPES = {"jordan y": (2,), "projected_lstm h": (2,), "mlstm C": (2, 2, 2), "mlstm n": (2, 2), "mlstm m": (2,)}
+SHAPES = {
+    "jordan y": (2,),
+    "projected_lstm h": (2,),
+    "mlstm C": (2, 2, 2),
+    "mlstm n": (2, 2),
+    "mlstm m": (2,),
+    "selective_ssm S": (H, 3),
+}
 
 
 def states_of(name: str) -> dict[str, tuple[int, ...]]:
     """The names of a cell's states and their shapes."""
     letters = {"jordan": "y", "lem": "hz", "cornn": "hz", "slstm": "hcnm", "mlstm": "Cnm", "min_lstm": "h"}
-    own = letters.get(name, "S" if "delta" in name else "hc" if "lstm" in name else "h")
-    return {k: (2, 2, 2) if k == "S" else SHAPES.get(f"{name} {k}", (H,)) for k in own}
+    letters |= dict.fromkeys(("delta_net", "gated_delta_net", "gla", "selective_ssm"), "S")
+    own = letters.get(name, "hc" if "lstm" in name else "h")
+    return {k: SHAPES.get(f"{name} {k}", (2, 2, 2) if k == "S" else (H,)) for k in own}
 
 
 def outputs_of(name: str) -> dict[str, tuple[int, ...]]:
@@ -432,6 +464,14 @@ def test_gates_far_from_zero_have_numbers_for_results_and_gradients(name: str, w
         assert np.isfinite(array).all(), k
 
 
+@pytest.mark.parametrize("gate", [-2000.0, 2000.0])
+def test_a_unit_that_keeps_all_or_nothing_has_gradients(gate: float) -> None:
+    g = build("rg_lru", initial=False)
+    arrays = {**arrays_for(g), "cell_b_r": np.full(H, gate), "cell_a": np.array([-2000.0, -1.0, 1.0, 2000.0])}
+    for k, array in run(gc.grad(g, "loss", [k for k in arrays if not k.startswith("weight")]), **arrays).items():
+        assert np.isfinite(array).all(), k
+
+
 def test_the_stabiliser_of_mlstm_moves_nothing_at_zero() -> None:
     """Where x is 0, so is m, and both ways to write the fraction meet."""
     g = gc.Graph("one", dtype="float64")
@@ -463,6 +503,7 @@ def test_mistakes_are_refused_where_the_cell_is_made() -> None:
         ("see also restart=", lambda: gru_(g, x, H, over=t, reset=x[0] > 0)),
         (".new. or the .old.", lambda: gru_(g, x, H, over=t, update="both")),
         ("no U_init", lambda: gc.cells.min_gru(g, x, H, over=t, U_init="zeros")),
+        ("state of at least 1, got 0", lambda: gc.cells.selective_ssm(g, x, H, over=t, states=0)),
         ("4 units evenly among its heads, got 3", lambda: gc.cells.mlstm(g, x, H, over=t, heads=3)),
         ("at least one layer", lambda: gc.cells.stack(g, x, lstm_, H, 0, over=t)),
         ("one item a layer", lambda: gc.cells.stack(g, x, lstm_, H, 2, over=t, initial=[0.0])),

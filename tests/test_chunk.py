@@ -20,8 +20,8 @@ from graphc.scheduling.lower import Lowered
 from graphc.testing import Example, graphs, random_arrays
 
 CELLS = (
-    *("cornn", "delta_net", "elman", "gru", "indrnn", "layer_norm_lstm", "lem", "lstm", "mgu"),
-    *("min_gru", "min_lstm", "mlstm", "peephole_lstm", "projected_lstm", "slstm"),
+    *("cornn", "delta_net", "elman", "gla", "gru", "indrnn", "layer_norm_lstm", "lem", "lstm", "mgu"),
+    *("min_gru", "min_lstm", "mlstm", "peephole_lstm", "projected_lstm", "rg_lru", "selective_ssm", "slstm"),
 )
 
 

@@ -9,8 +9,9 @@ import graphc as gc
 from tests.cuda_emulated import arrays_of, check, compiled, recurrent
 
 CELLS = (
-    "cornn", "delta_net", "elman", "gru", "indrnn", "jordan", "layer_norm_lstm", "lem", "lstm", "mgu", "min_gru",
-    "min_lstm", "mlstm", "peephole_lstm", "projected_lstm", "slstm", "ugrnn",
+    "cornn", "delta_net", "elman", "gla", "gru", "indrnn", "jordan", "layer_norm_lstm", "lem", "lstm", "mgu", "min_gru",
+    "min_lstm", "mlstm", "peephole_lstm", "projected_lstm", "rg_lru",
+    "selective_ssm", "slstm", "ugrnn",
 )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def name_that_is_a_keyword() -> None:
     g.input("lambda", (3,))  # here
 
 
-@refused(DefinitionError, "axis 't' is declared twice")
+@refused(DefinitionError, "axis 't' is declared twice", 'g.axis(f"{name}_t")')
 def axis_twice() -> None:
     g, *_ = graph()
     g.axis("t")  # here
@@ -564,6 +564,17 @@ def delays_against_each_other() -> None:
     a = g.state("a", (3,), over=(t, n))  # here
     a[t] = gc.tanh(a[t - 1] + a[t + 2]) + x
     g.output("a", a)
+    gc.verify(g)
+
+
+@refused(CausalityError, "reads state h", " at all of t", "made[t] = made[t - 1] + ", "h[t])", "guide.md")
+def attention_to_steps_before() -> None:
+    g, t, n, x = graph()
+    s = g.axis("s", t)
+    h = g.state("h", (3,), over=(t, n))  # here
+    weights = gc.where(gc.index(s) < gc.index(t), gc.sum(x * h[s]), 0.0)
+    h[t] = gc.tanh(x + gc.sum(weights * h[s], over=s))
+    g.output("h", h)
     gc.verify(g)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from graphc.ir import Axis, Node, Point
 from graphc.language.graph import Graph
 from graphc.simplification.prepare import prepare
 from graphc.testing import Example, graphs, random_arrays
+from tests import test_ops
 
 Values = Mapping[Node, np.ndarray]
 
@@ -182,6 +184,49 @@ def cells(draw: Any) -> Example:
 @given(cells(), st.integers(0, 2**16))
 def test_no_claim_is_violated_by_random_cells(example: Example, seed: int) -> None:
     check(example, seed)
+
+
+# Every op on a cycle, from the table of ops: each operand of it that can be a state at the step before.
+
+NOT_ALONG_ANOTHER_AXIS = {("state", 0), ("state", 1), ("broadcast", 0), ("batch_norm", 1), ("batch_norm", 2)}
+PLACES = [
+    (name, k)
+    for name, row in test_ops.ROWS.items()
+    for k, operand in enumerate(row.operands)
+    if operand.kind == "normal" and (name, k) not in NOT_ALONG_ANOTHER_AXIS
+]
+
+
+def on_a_cycle(name: str, place: int) -> Example:
+    """h[r] = x + f(h[r - 1]), with what f has beyond the shape and the axes of h added up."""
+    row, rng = test_ops.ROWS[name], np.random.default_rng(0)
+    g = gc.Graph("cycle", dtype="float64")
+    r, t, g.axes["f"] = g.axis("r"), g.axis("t"), test_ops.FIXED
+    own = row.operands[place]
+    axes = (r, t) if own.over else (r,)
+    h, x = g.state("h", own.shape, over=axes), g.input("x", own.shape, over=(r, t))
+    arrays = {"x": rng.normal(size=(3, test_ops.T, *own.shape))}
+    operands = [h[r - 1]] * len(row.operands)
+    for k, operand in enumerate(row.operands):
+        if k != place:
+            dtype = operand.dtype("float64")
+            declare = g.param if not operand.over else partial(g.input, over=t)
+            operands[k] = declare(f"x{k}", operand.shape, dtype=dtype)
+            arrays[f"x{k}"] = operand.array(rng, dtype)
+    value = gc.cast(gc.Value(g, row.build(test_ops.Case(g, t, tuple(v.node for v in operands)))), "float64")
+    further = [a for a in value.axes if a not in axes]
+    value = gc.sum(value, over=further) if further else value
+    value = value if value.shape == own.shape else gc.sum(value)
+    h[r] = value + (x if own.over else gc.mean(x, over=t))
+    g.output("h", h)
+    return Example(g, arrays)
+
+
+@pytest.mark.parametrize(("name", "place"), PLACES)
+def test_every_op_on_a_cycle(name: str, place: int) -> None:
+    example = on_a_cycle(name, place)
+    check(example, 0)
+    assert str(gc.explain(example.graph))
 
 
 # Exactly known structures.

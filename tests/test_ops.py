@@ -311,7 +311,9 @@ ROWS: dict[str, Row] = {
                         DtypeError: lambda c: normalization.standardize(leaves.const([1, 2], "int32"), (0,), (), 0.1)}),
     "batch_norm": Row((normal(2, 3), param(2, 1), param(2, 1)),
                       lambda c: normalization.batch_norm(*c.nodes, (1,), (c.t,), 0.1), standardized,
-                      {ShapeError: lambda c: normalization.batch_norm(*c.nodes[:2], c.nodes[0], (), (), 0.1)}),
+                      {ShapeError: lambda c: normalization.batch_norm(*c.nodes[:2], c.nodes[0], (), (), 0.1),
+                       AxisError: lambda c: normalization.batch_norm(
+                           c.nodes[1], event.slice_(c.nodes[0], 1, 0, 1, 1), c.nodes[2], (1,), (), 0.1)}),
     "dropout": Row((normal(4, 3), Operand((4, 3), "positive")),
                    lambda c: composite.dropout(c.nodes[0], ew.stop_gradient(c.nodes[1]), 0.8),
                    lambda a, draw: np.where(draw >= 0.8, a / (1 - 0.8), 0),

@@ -15,15 +15,17 @@ from graphc.cells.convert import from_torch, to_torch
 from graphc.cells.elman import Jordan, elman, indrnn, jordan
 from graphc.cells.gru import gru, mgu, ugrnn
 from graphc.cells.lstm import LSTM, layer_norm_lstm, lstm, peephole_lstm, projected_lstm
-from graphc.cells.matrix import MLSTM, DeltaNet, delta_net, mlstm
-from graphc.cells.minimal import min_gru, min_lstm
+from graphc.cells.matrix import GLA, MLSTM, DeltaNet, delta_net, gla, mlstm
+from graphc.cells.minimal import min_gru, min_lstm, rg_lru
 from graphc.cells.oscillator import Oscillator, cornn, lem
 from graphc.cells.recurrence import Hidden, Options
+from graphc.cells.selective import SelectiveSSM, selective_ssm
 from graphc.cells.slstm import SLSTM, slstm
 from graphc.cells.spatial import Spatial, spatial_rnn
 from graphc.language.habits import missing_in
 
 __all__ = [
+    "GLA",
     "LSTM",
     "MLSTM",
     "SLSTM",
@@ -33,6 +35,7 @@ __all__ = [
     "Jordan",
     "Options",
     "Oscillator",
+    "SelectiveSSM",
     "Spatial",
     "Stack",
     "bidirectional",
@@ -40,6 +43,7 @@ __all__ = [
     "delta_net",
     "elman",
     "from_torch",
+    "gla",
     "gru",
     "indrnn",
     "jordan",
@@ -52,6 +56,8 @@ __all__ = [
     "mlstm",
     "peephole_lstm",
     "projected_lstm",
+    "rg_lru",
+    "selective_ssm",
     "slstm",
     "spatial_rnn",
     "stack",

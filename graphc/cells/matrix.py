@@ -35,6 +35,14 @@ class MLSTM(Named):
 
 
 @dataclass(frozen=True, eq=False)
+class GLA(Named):
+    """The output h (units,), and the memory S (heads, d, d)."""
+
+    h: Value
+    S: State
+
+
+@dataclass(frozen=True, eq=False)
 class DeltaNet(Named):
     """The output h (units,), and the memory S (heads, d, d)."""
 
@@ -119,6 +127,36 @@ def delta_net(
     change = rate[:, None] * (v - einsum("hij,hj->hi", S_before, k))
     S[over] = S_before + einsum("hi,hj->hij", change, k)
     return DeltaNet(einsum("hij,hj->hi", S, q).reshape(units), S)
+
+
+def gla(
+    g: Graph,
+    x: Value,
+    units: int,
+    over: Axis,
+    name: str = "gla",
+    heads: int = 1,
+    temperature: float = 16.0,
+    **options: Unpack[Options],
+) -> GLA:
+    """Gated linear attention: a memory that forgets each element of a key at a rate of its own (Yang et al. 2024). Of
+    each head, of d units, with τ the `temperature`:
+
+        q, k, v = W_k x
+        α = σ(W_α x + b_α)^(1/τ)
+        S = S′ ⊙ (1 αᵀ) + v kᵀ
+        h = S q / √d
+
+    Params: `{name}_W_k` (units, inputs) for k in q k v alpha, `{name}_b_alpha` (units,). The paper's W_α is a product
+    of two matrices of rank 16.
+    """
+    cell = stateless(g, x, units, over, name, options)
+    d = _of_head(cell, heads)
+    ((S, S_before),) = cell.states(S=(heads, d, d))
+    q, k, v = ((cell.W(letter) @ x).reshape(heads, d) for letter in "qkv")
+    keep = exp(log_sigmoid(cell.of_x("alpha")) / temperature).reshape(heads, 1, d)
+    S[over] = keep * S_before + einsum("hi,hj->hij", v, k)
+    return GLA(einsum("hij,hj->hi", S, q / math.sqrt(d)).reshape(units), S)
 
 
 def _of_head(cell: Recurrence, heads: int) -> int:

@@ -1,7 +1,7 @@
 """Cells whose gates do not see the state, so that h is a linear function of h′.
 
-Every gate k has `{name}_W_k` (units, inputs) and `{name}_b_k` (units,), and no `U_k`. The state is h. Source: Feng et
-al. 2024, "Were RNNs all we needed?".
+Every gate k has `{name}_W_k` (units, inputs) and `{name}_b_k` (units,), and no `U_k`. The state is h. Sources: Feng et
+al. 2024, "Were RNNs all we needed?"; De et al. 2024, "Griffin".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Unpack
 from graphc.cells.recurrence import Hidden, Options, Recurrence
 from graphc.errors import DefinitionError
 from graphc.ir import Axis
-from graphc.language.functions import exp, maximum, sigmoid, stop_gradient
+from graphc.language.functions import exp, expm1, log_sigmoid, maximum, sigmoid, sqrt, stop_gradient
 from graphc.language.graph import Graph
 from graphc.language.value import Value
 
@@ -57,6 +57,33 @@ def min_lstm(
     of_f, of_i, of_both = exp(forget - largest), exp(write - largest), exp(forget + write - largest)
     total = of_f + of_i + 2 * of_both
     h[over] = (of_f + of_both) / total * h_before + (of_i + of_both) / total * cell.of_x("n")
+    return Hidden(h)
+
+
+def rg_lru(
+    g: Graph,
+    x: Value,
+    units: int,
+    over: Axis,
+    name: str = "rg_lru",
+    power: float = 8.0,
+    **options: Unpack[Options],
+) -> Hidden:
+    """The real-gated linear recurrent unit of Griffin and RecurrentGemma (De et al. 2024), with c the `power`:
+
+        r, i = σ(W_k x + b_k)
+        n = W_n x + b_n
+        log α = c r ⊙ log σ(a)
+        h = α ⊙ h′ + √(1 − α²) ⊙ (i ⊙ n)
+
+    Params, for k in r i n: `{name}_W_k` (units, inputs), `{name}_b_k` (units,); besides `{name}_a` (units,).
+    """
+    cell = stateless(g, x, units, over, name, options)
+    ((h, h_before),) = cell.states(h=units)
+    slowest = cell.param("a", units, init="uniform(4.3, 9)")  # σ(a)⁸ from 0.9 to 0.999
+    log_keep = power * sigmoid(cell.of_x("r")) * log_sigmoid(slowest)
+    write = sqrt(maximum(-expm1(2 * log_keep), 1e-12))  # the root of 0 has no derivative
+    h[over] = exp(log_keep) * h_before + write * (sigmoid(cell.of_x("i")) * cell.of_x("n"))
     return Hidden(h)
 
 

@@ -21,6 +21,7 @@ from graphc.errors import CausalityError, Location
 from graphc.ir import Axis, Node, dependencies, topological
 from graphc.language.graph import Graph
 from graphc.ops.leaves import CONST, INPUT, PARAM, STATE
+from graphc.ops.take import TAKE
 
 Delay = tuple[tuple[Axis, int | None], ...]
 
@@ -179,7 +180,7 @@ def _explain(graph: Graph, edges: Sequence[Edge]) -> str:
         problem = "the delays of a cycle point against each other, so no order of steps computes it:"
     table = {(e.node, e.operand): e for e in edges}
     lines = [f"  {_describe(graph, u)} reads {_describe(graph, v)}{_delay_text(table[u, v])}" for u, v in cycle]
-    return "\n".join([problem, *lines, _advice([u for u, _ in cycle])])
+    return "\n".join([problem, *lines, _advice([table[step] for step in cycle])])
 
 
 def _opposed(edges: Sequence[Edge]) -> list[tuple[Node, Node]]:
@@ -210,8 +211,16 @@ def _delay_text(edge: Edge) -> str:
     return f" at {', '.join(parts)}" if parts else ""
 
 
-def _advice(nodes: Sequence[Node]) -> str:
-    state = next((n for n in nodes if n.op is STATE), None)
+def _advice(cycle: Sequence[Edge]) -> str:
+    for edge in cycle:
+        if edge.node.op is TAKE and edge.operand.op is STATE and any(step is None for _, step in edge.delay):
+            t, h = edge.node["axis"].name, edge.operand["name"]
+            return (
+                f"While a step of {t} is computed, only those before it are known. Keep them as rows of a state, for "
+                f"8 steps made[{t}] = made[{t} - 1] + gc.outer(gc.one_hot(gc.index({t}), 8), {h}[{t}]), and read "
+                f'made[{t} - 1]: docs/guide.md, "Steps that name earlier ones".'
+            )
+    state = next((e.node for e in cycle if e.node.op is STATE), None)
     if state is None or not state.axes:
         return "Let the cycle pass a state that is read at an earlier point, as in h[t - 1]."
     axis = state.axes[0].name

@@ -22,11 +22,13 @@ import numpy.typing as npt
 from graphc.checks.causality import Component, Delay, edges_of
 from graphc.ir import FLOATS, Axis, Node, dependencies, size, topological
 from graphc.language.graph import Graph
+from graphc.ops.axis import AS_AXIS, AS_DIM, AT, SHIFT, STACK
 from graphc.ops.contraction import CONTRACT, summed_letters
 from graphc.ops.elementwise import ELEMENTWISE
 from graphc.ops.event import CONCAT, PLACE
 from graphc.ops.leaves import COTANGENT, STATE, leaf
 from graphc.ops.reduction import MAX, SUM
+from graphc.ops.take import TAKE
 
 Elements = npt.NDArray[np.int64]  # for each element, the number of the one that it depends on, from 1; 0: none
 
@@ -145,15 +147,20 @@ def _added(delay: Delay, further: Delay) -> Delay:
 
 def _moved(node: Node, k: int, elements: Elements) -> Elements | None:
     """The numbers of the elements that each element of `node` takes from operand k; None: of several."""
-    others = [np.zeros(i.shape, np.int64) for i in node.inputs]
     if node.op in ELEMENTWISE:
         return np.broadcast_to(elements, node.shape)
     if node.op.compute is None:
         return None
-    if node.op.view or node.op is PLACE:
-        return np.asarray(node.op.compute(node, [elements])).astype(np.int64)
-    if node.op is CONCAT:
-        return np.asarray(node.op.compute(node, [*others[:k], elements, *others[k + 1 :]]))
+    if node.op in (SHIFT, AT, TAKE, STACK):  # the same places at other points
+        return np.broadcast_to(elements, node.shape)
+    if node.op is AS_DIM:
+        return np.broadcast_to(np.expand_dims(elements, node["dim"]), node.shape)
+    if node.op is AS_AXIS:  # another element at each point
+        return None
+    if node.op.view or node.op in (PLACE, CONCAT):
+        operands = [np.zeros(i.shape, np.int64) for i in node.inputs]  # what is joined to it, or fills it, is not of it
+        operands[k] = elements
+        return np.asarray(node.op.compute(node, operands)).astype(np.int64)
     if node.op is CONTRACT and not summed_letters(node):
         operands = [np.ones(i.shape, np.int64) for i in node.inputs]
         operands[k] = elements

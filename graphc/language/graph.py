@@ -136,7 +136,10 @@ class Graph:
         """
         _check_name(name)
         if name in self.axes:
-            raise DefinitionError(f"axis {name!r} is declared twice")
+            raise DefinitionError(
+                f"axis {name!r} is declared twice; a cell that is used more than once names its axes as it names its "
+                f'params, g.axis(f"{{name}}_{name}"); g.axes[{name!r}] is the one that there is'
+            )
         if isinstance(length, Axis):
             if self.axes.get(length.name) != length:
                 raise AxisError(f"axis {name!r} is to be as long as {length.name!r}, which graph {self.name!r} lacks")

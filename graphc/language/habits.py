@@ -34,6 +34,9 @@ _OPERATOR = "operators: x + y, x < y, a & b, ~a"
 _PAIR = "two values, the real and the imaginary part; a product is a * c - b * d, a * d + b * c"
 _LOOP = "the equation of a state: h[t] = f(h[t - 1], x)"
 _ATTENTION = 'a second index of the axis: s = g.axis("s", t); gc.softmax(gc.sum(q * k[s]), over=s)'
+_NORMAL = "gc.sqrt(-2 * gc.log(1 - u)) * gc.cos(2 * np.pi * v), where u and v are gc.random(…) of different salts"
+_ELIMINATION = 'an elimination along an axis of its own: docs/guide.md, "Substeps of a solver"'
+_SERIES = "its series along an axis of its own: P[k] = P[k - 1] @ A / (gc.index(k) + 1), and gc.sum(P, over=k)"
 INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does not have by that name
     **dict.fromkeys(("dot", "matmul", "mm", "bmm", "mv"), "x @ y"),
     **dict.fromkeys(("tensordot", "baddbmm", "addmm"), 'gc.einsum("ij,j->i", W, x)'),
@@ -85,6 +88,8 @@ INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does no
     **dict.fromkeys(("detach", "no_grad"), "gc.stop_gradient(x)"),
     "masked_fill": "gc.where(mask, -np.inf, x)",
     **dict.fromkeys(("movedim", "moveaxis"), "gc.transpose(x, 1, 0)"),
+    **dict.fromkeys(("inv", "inverse", "solve", "pinv"), _ELIMINATION),
+    **dict.fromkeys(("expm", "matrix_exp"), _SERIES),
     "kron": 'gc.einsum("ij,kl->ikjl", A, B).reshape(6, 6)',
     "bilinear": 'gc.einsum("i,kij,j->k", x, W, y)',
     "lerp": "x + w * (y - x)",
@@ -127,6 +132,10 @@ INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does no
     **dict.fromkeys(("mse", "mse_loss"), "gc.mean(gc.square(x - y))"),
     **dict.fromkeys(("l1_loss", "mae"), "gc.mean(gc.abs(x - y))"),
     **dict.fromkeys(("huber_loss", "smooth_l1_loss"), "gc.where(gc.abs(d) < 1, 0.5 * d**2, gc.abs(d) - 0.5)"),
+    "gumbel_softmax": "gc.softmax(x - gc.log(-gc.log(u))), where u = gc.random(seed, (t, n), (3,))",
+    "bernoulli": "gc.random(seed, (t, n), (3,)) < p",
+    **dict.fromkeys(("rand", "rand_like", "uniform"), "gc.random(seed, (t, n), (3,))"),
+    **dict.fromkeys(("randn", "randn_like", "normal"), _NORMAL),
     "nll_loss": "gc.cross_entropy(logits, label)",
     **dict.fromkeys(("binary_cross_entropy_with_logits", "sigmoid_cross_entropy"), "gc.softplus(x) - y * x"),
     "binary_cross_entropy": "gc.softplus(x) - y * x, of the x that p = gc.sigmoid(x) is made of",
