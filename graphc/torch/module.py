@@ -1,15 +1,16 @@
 """A graph as a module of PyTorch: its equations run compiled, forward and backward, in the middle of any other model.
 
 In: a graph. Out: a `torch.nn.Module` whose parameters are the graph's params. Between the passes PyTorch keeps what the
-backward pass needs (`graphc.transforms.two_passes`). The module computes where its parameters lie, on the CPU or on a
-GPU, in the memory of tensors (`graphc.torch.tensors`).
+backward pass needs (`graphc.transforms.two_passes`); a backward pass that is to be differentiated itself is a call of
+the derivative's graph. The module computes where its parameters lie, on the CPU or on a GPU, in the memory of tensors
+(`graphc.torch.tensors`).
 
 This module alone needs PyTorch: `pip install 'graphc-compiler[torch]'`, or any build of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NoReturn
 from weakref import WeakValueDictionary
@@ -46,10 +47,11 @@ class Module(torch.nn.Module):
     The module computes on the CPU, on at most so many `threads` (None: those that PyTorch has), or after `to("cuda")`
     on the first GPU, in PyTorch's current stream; `precision` is as in `gc.compile`. The graph is compiled when
     it is first called, once for each device and each set of tensors that require gradients, for training and for
-    evaluation; modules of equal graphs share that code. Gradients of gradients are refused: make a module of the graph
-    that has the gradient as an output (`gc.grad`). Dtypes are the graph's: a module is not cast (`double()`), and under
-    autocast its inputs are cast to them; whole numbers that fit are cast to int32. Raises `ArgumentError` for tensors
-    that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
+    evaluation; modules of equal graphs share that code. Gradients of any order go through it (`create_graph=True`): the
+    gradient is a graph, too, which is compiled when it is asked for, and computes the forward pass once more. Dtypes
+    are the graph's: a module is not cast (`double()`), and under autocast its inputs are cast to them; whole numbers
+    that fit are cast to int32. Raises `ArgumentError` for tensors that do not fit the graph, and `UnsupportedError` for
+    a graph that trains itself.
     """
 
     def __init__(
@@ -103,12 +105,7 @@ class Module(torch.nn.Module):
 
     def _make(self, device: torch.device, wrt: tuple[str, ...]) -> _Made:
         graph = self._graph if self.training else inference(self._graph)
-        place = place_on(device, self._threads, self._precision)
-        key = graph, device, place, wrt
-        made = _shared.get(key)
-        if made is None:
-            _shared[key] = made = _Made(graph, wrt, place)
-        return made
+        return _made_of(graph, wrt, device, place_on(device, self._threads, self._precision))
 
     def extra_repr(self) -> str:
         return f"{self._graph.name}: {', '.join(self._graph.inputs)} -> {', '.join(self._graph.outputs)}"
@@ -145,11 +142,12 @@ class Module(torch.nn.Module):
 
 
 class _Made:
-    """A graph compiled for gradients by the tensors `wrt`: one function without any, else two."""
+    """A graph compiled for gradients by the tensors `wrt`: one function without any, else two. Its derivative is made
+    when that is differentiated itself."""
 
-    def __init__(self, graph: Graph, wrt: Sequence[str], place: Place) -> None:
-        self.names = (*graph.inputs, *graph.params)
-        declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+    def __init__(self, graph: Graph, wrt: Sequence[str], device: torch.device, place: Place) -> None:
+        self.name, self.names = graph.name, (*graph.inputs, *graph.params)
+        declared = _declared(graph)
         self.dtypes: dict[str, torch.dtype] = {name: getattr(torch, node.dtype) for name, node in declared.items()}
         self.axes = {name: [axis.name for axis in node.axes] for name, node in declared.items() if node.axes}
         self.outputs = tuple(graph.outputs)
@@ -159,20 +157,40 @@ class _Made:
             self.forward = _Function(graph, place)
             return
         made = two_passes(graph, wrt)
-        self.residuals, self.differentiable = made.residuals, made.outputs
+        self._check_unchanged(_declared(made.backward))
+        self.residuals, self.cotangents = made.residuals, made.cotangents
         self.forward = _Function(made.forward, place)
         self.backward = _Function(made.backward, place)
-        changed = self.updated & set(self.backward.declared)
-        if changed:
-            raise UnsupportedError(
-                f"the gradients of graph {graph.name!r} read {listed(sorted(changed))}, which its forward pass "
-                "updates; give the value by an input"
-            )
+        self.derivative, self._where = made.derivative, (device, place)
+        read = {*self.backward.declared, *_declared(self.derivative)} - self.updated
+        self.kept = [name for name in self.names if name in read]
+        self._again: dict[tuple[str, ...], _Made] = {}
 
     def lengths(self, tensors: Mapping[str, torch.Tensor], given: Mapping[str, int]) -> dict[str, int]:
         """Those of all axes that the call shows."""
         shown = chain.from_iterable(zip(axes, tensors[name].shape, strict=False) for name, axes in self.axes.items())
         return {**dict(shown), **given}
+
+    def again(self, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        """What the backward pass gives, as a call of the derivative, through which gradients go."""
+        self._check_unchanged(_declared(self.derivative))
+        wrt = tuple(name for name in _declared(self.derivative) if tensors[name].requires_grad)
+        if wrt not in self._again:
+            self._again[wrt] = _made_of(self.derivative, wrt, *self._where)
+        made = self._again[wrt]
+        return dict(zip(made.outputs, _Call.apply(made, lengths, *(tensors[n] for n in made.names)), strict=True))
+
+    def _check_unchanged(self, read: Iterable[str]) -> None:
+        changed = sorted(self.updated.intersection(read))
+        if changed:
+            raise UnsupportedError(
+                f"the gradients of graph {self.name!r} read {listed(changed)}, which its forward pass updates; "
+                "give the value by an input"
+            )
+
+
+def _declared(graph: Graph) -> dict[str, Node]:
+    return {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
 
 
 class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], _Made]):
@@ -182,7 +200,15 @@ class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], _Made]):
         return _Compiled, ()
 
 
-_shared: WeakValueDictionary[tuple[Graph, torch.device, Place, tuple[str, ...]], _Made] = WeakValueDictionary()
+_shared: WeakValueDictionary[tuple[Graph, tuple[str, ...], torch.device, Place], _Made] = WeakValueDictionary()
+
+
+def _made_of(graph: Graph, wrt: tuple[str, ...], device: torch.device, place: Place) -> _Made:
+    """The code that some module has already, or that is made now."""
+    made = _shared.get((graph, wrt, device, place))
+    if made is None:
+        _shared[graph, wrt, device, place] = made = _Made(graph, wrt, device, place)
+    return made
 
 
 class _Function:
@@ -190,7 +216,7 @@ class _Function:
 
     def __init__(self, graph: Graph, place: Place) -> None:
         self.place, self.compiled = place, place.compile(graph)
-        self.declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+        self.declared = _declared(graph)
         self.axes = frozenset(graph.axes)
 
     def __call__(self, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:
@@ -211,9 +237,8 @@ class _Call(torch.autograd.Function):
             torch.autograd.graph.increment_version(tensors[name])
         if made.wrt:
             ctx.made, ctx.lengths = made, lengths
-            ctx.kept = [name for name in made.names if name in made.backward.declared]
-            ctx.save_for_backward(*(tensors[n] for n in ctx.kept), *(results[n] for n in made.residuals))
-            ctx.mark_non_differentiable(*(results[n] for n in made.outputs if n not in made.differentiable))
+            ctx.save_for_backward(*(tensors[n] for n in made.kept), *(results[n] for n in made.residuals))
+            ctx.mark_non_differentiable(*(results[n] for n in made.outputs if n not in made.cotangents))
         return tuple(results[name] for name in made.outputs)
 
     @staticmethod
@@ -222,15 +247,14 @@ class _Call(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if torch.is_grad_enabled():  # with create_graph=True
-            raise UnsupportedError(f"gradients of gradients {_OUTSIDE}")
         made: _Made = ctx.made
-        tensors = dict(zip((*ctx.kept, *made.residuals), ctx.saved_tensors, strict=True))
+        tensors = dict(zip((*made.kept, *made.residuals), ctx.saved_tensors, strict=True))
         for output, cotangent in zip(made.outputs, cotangents, strict=True):
-            declared = made.backward.declared.get(f"cotangent_{output}")
+            declared = made.derivative.inputs.get(made.cotangents.get(output, ""))
             if declared is not None:
-                tensors[f"cotangent_{output}"] = _cast(cotangent, getattr(torch, declared.dtype))
-        found = made.backward(tensors, ctx.lengths)
+                tensors[declared["name"]] = _cast(cotangent, getattr(torch, declared.dtype))
+        wanted = torch.is_grad_enabled()  # with create_graph=True
+        found = (made.again if wanted else made.backward)(tensors, ctx.lengths)
         grads = {name: _cast(found[f"grad_{name}"], made.dtypes[name]) for name in made.wrt}
         return (None, None, *(grads.get(name) for name in made.names))
 
