@@ -417,6 +417,78 @@ def test_mistakes_are_named() -> None:
     assert caught.value.location.file == __file__  # not PyTorch's, which calls the module
 
 
+def elman() -> tuple[Any, Any, dict[str, Any], Any]:
+    """A module and the same cell in a loop, as functions of their params and an input; params, and an input."""
+    g = gc.Graph("elman", dtype="float64")
+    t, n = g.axis("t"), g.axis("n")
+    h = g.state("h", (3,), over=(t, n))
+    W, U, b = g.param("W", (3, 2)), g.param("U", (3, 3)), g.param("b", (3,), init="normal")
+    h[t] = gc.tanh(W @ g.input("x", (2,), over=(t, n)) + U @ h[t - 1] + b)
+    g.output("h", h)
+    module = Module(g, seed=0)
+
+    def compiled(params: dict[str, Any], x: Any) -> Any:
+        return torch.func.functional_call(module, params, (), {"x": x})["h"]
+
+    def loop(params: dict[str, Any], x: Any) -> Any:
+        W, U, b = (params[name] for name in "WUb")
+        steps = [x.new_zeros(x.shape[1], 3)]
+        for step in x:
+            steps.append(torch.tanh(step @ W.T + steps[-1] @ U.T + b))
+        return torch.stack(steps[1:])
+
+    params = {name: p.detach() for name, p in module.named_parameters()}
+    return compiled, loop, params, torch.randn(4, 3, 2, dtype=torch.float64)
+
+
+TRANSFORMS = {
+    "grad": lambda f, p, x: torch.func.grad(lambda p: f(p, x).pow(2).sum())(p),
+    "grad of grad": lambda f, p, x: torch.func.grad(
+        lambda x: torch.func.grad(lambda p: f(p, x).pow(2).sum())(p)["U"].pow(2).sum()
+    )(x),
+    "grad by an outer value only": lambda f, p, x: torch.func.grad(
+        lambda x: torch.func.grad(lambda q: (f(p, 2 * x) * q).pow(2).sum())(x[0, 0, 0])
+    )(x),
+    "vjp": lambda f, p, x: torch.func.vjp(lambda x: f(p, x), x)[1](torch.ones(4, 3, 3, dtype=x.dtype)),
+    "jacrev": lambda f, p, x: torch.func.jacrev(lambda x: f(p, x)[-1])(x),
+    "hessian": lambda f, p, x: torch.func.jacrev(torch.func.jacrev(lambda x: f(p, x)[-1].sum()))(x),
+    "vmap": lambda f, p, x: torch.func.vmap(lambda y: f(p, y), in_dims=-1, out_dims=1)(torch.stack([x, 2 * x], -1)),
+    "vmap of vmap": lambda f, p, x: torch.func.vmap(torch.func.vmap(lambda y: f(p, y)))(x.expand(2, 3, *x.shape)),
+    "an ensemble": lambda f, p, x: torch.func.vmap(f, in_dims=(0, None))(
+        {name: torch.stack([q, -q]) for name, q in p.items()}, x
+    ),
+    "gradients of each example": lambda f, p, x: torch.func.vmap(
+        torch.func.grad(lambda p, y: f(p, y[:, None]).pow(2).sum()), in_dims=(None, 1)
+    )(p, x),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms_of_pytorch_are_those_of_a_loop(transform: str) -> None:
+    compiled, loop, params, x = elman()
+    found, expected = (TRANSFORMS[transform](f, params, x) for f in (compiled, loop))
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_a_transform_meets() -> None:
+    """Whole numbers are checked in it as elsewhere; running statistics would move once for each element."""
+    module, x = Module(network(ragged=True)), torch.randn(2, 4, 3, 2)
+    length = torch.tensor([[4, 1, 2], [3, 4, 4]])
+    found = torch.func.vmap(lambda x, length: module(x=x, length=length)["h"])(x, length)
+    for k in range(2):
+        assert torch.equal(found[k], module(x=x[k], length=length[k])["h"])
+    with pytest.raises(ArgumentError, match="length holds 4294967297, which is no int32"):
+        torch.func.vmap(lambda x, length: module(x=x, length=length)["h"])(x, length + 2**32)
+    g = gc.Graph("norm")
+    n = g.axis("n")
+    g.output("y", gc.layers.batch_norm(g, g.input("x", (3,), over=n), over=n))
+    norm, x = Module(g), torch.randn(2, 4, 3)
+    with pytest.raises(UnsupportedError, match="once for each element, and would update norm_mean, norm_var"):
+        torch.func.vmap(lambda x: norm(x=x)["y"])(x)
+    norm.eval()
+    assert torch.equal(torch.func.vmap(lambda x: norm(x=x)["y"])(x)[1], norm(x=x[1])["y"])
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_transforms_of_pytorch_that_do_not_go_through_are_named() -> None:
     module, x = Module(network()), torch.randn(4, 3, 2, requires_grad=True)
@@ -429,8 +501,8 @@ def test_transforms_of_pytorch_that_do_not_go_through_are_named() -> None:
             last(torch.autograd.forward_ad.make_dual(x, x))
 
     for transform, message in (
-        (lambda: torch.func.grad(lambda x: last(x).sum())(x), "torch.func do not go through"),
-        (lambda: torch.func.vmap(last)(x[None]), "torch.func do not go through .* further axis"),
+        (lambda: torch.func.jvp(last, (x,), (x,)), "forward-mode derivatives do not go through"),
+        (lambda: torch.func.vmap(last)(x[None, :0][:0]), "once for each element, and has none"),
         (lambda: torch.jit.trace(last, (x,)), "torch.jit sees nothing"),
         (forward_mode, "forward-mode derivatives do not go through"),
         (lambda: torch.autograd.functional.jacobian(last, x, vectorize=True), "batched gradients do not go through"),

@@ -1,19 +1,16 @@
 """A graph as a module of PyTorch: its equations run compiled, forward and backward, in the middle of any other model.
 
-In: a graph. Out: a `torch.nn.Module` whose parameters are the graph's params. Between the passes PyTorch keeps what the
-backward pass needs (`graphc.transforms.two_passes`); a backward pass that is to be differentiated itself is a call of
-the derivative's graph. The module computes where its parameters lie, on the CPU or on a GPU, in the memory of tensors
-(`graphc.torch.tensors`).
+In: a graph. Out: a `torch.nn.Module` whose parameters are the graph's params. It computes where these lie, on the CPU
+or on a GPU (`graphc.torch.tensors`), by calls that PyTorch can differentiate (`graphc.torch.call`).
 
 This module alone needs PyTorch: `pip install 'graphc-compiler[torch]'`, or any build of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, NoReturn
-from weakref import WeakValueDictionary
+from typing import Any
 
 import torch
 
@@ -22,17 +19,12 @@ from graphc.codegen.target import Precision
 from graphc.errors import ArgumentError, UnsupportedError, listed, meant
 from graphc.ir import FLOATS, Node
 from graphc.language.graph import Graph
-from graphc.torch.tensors import Place, place_on, tensor_of
+from graphc.torch.call import Made, is_tracked, made_of, plain
+from graphc.torch.tensors import place_on, tensor_of
 from graphc.training.initialize import initialize
 from graphc.transforms.inference import inference
-from graphc.transforms.two_passes import two_passes
 
 __all__ = ["Module"]
-
-_OUTSIDE = (
-    "do not go through a graphc.torch.Module; make a module of the graph that has the derivative as an output "
-    "(gc.grad, gc.vjp, gc.jvp)"
-)
 
 
 class Module(torch.nn.Module):
@@ -48,10 +40,10 @@ class Module(torch.nn.Module):
     on the first GPU, in PyTorch's current stream; `precision` is as in `gc.compile`. The graph is compiled when
     it is first called, once for each device and each set of tensors that require gradients, for training and for
     evaluation; modules of equal graphs share that code. Gradients of any order go through it (`create_graph=True`): the
-    gradient is a graph, too, which is compiled when it is asked for, and computes the forward pass once more. Dtypes
-    are the graph's: a module is not cast (`double()`), and under autocast its inputs are cast to them; whole numbers
-    that fit are cast to int32. Raises `ArgumentError` for tensors that do not fit the graph, and `UnsupportedError` for
-    a graph that trains itself.
+    gradient is a graph, too, which is compiled when it is asked for, and computes the forward pass once more. So do
+    `grad` and `vmap` of `torch.func`; `vmap` calls the module once for each element. Dtypes are the graph's: a module
+    is not cast (`double()`), and under autocast its inputs are cast to them; whole numbers that fit are cast to int32.
+    Raises `ArgumentError` for tensors that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
     """
 
     def __init__(
@@ -82,10 +74,6 @@ class Module(torch.nn.Module):
     def forward(self, *unnamed: Any, **given: Any) -> dict[str, torch.Tensor]:
         """The outputs by name."""
         self._check_names(unnamed, given)
-        if torch._C._are_functorch_transforms_active():
-            raise UnsupportedError(
-                f"grad, vmap, jvp and the like of torch.func {_OUTSIDE}; vmap's is a further axis of it"
-            )
         if torch.jit.is_tracing():
             raise UnsupportedError(
                 "torch.jit sees nothing of what a graphc.torch.Module computes; gc.export ships a graph"
@@ -96,16 +84,15 @@ class Module(torch.nn.Module):
         device = self._device(tensors)
         lengths = {name: length for name, length in given.items() if name not in self._graph.inputs}
         wanted = torch.is_grad_enabled()
-        wrt = tuple(name for name, tensor in tensors.items() if wanted and tensor.requires_grad)
+        wrt = tuple(name for name, tensor in tensors.items() if wanted and is_tracked(tensor))
         key = device, self.training, wrt
         if key not in self._made:
             self._made[key] = self._make(device, wrt)
-        outputs = _Call.apply(self._made[key], lengths, *tensors.values())
-        return dict(zip(self._graph.outputs, outputs, strict=True))
+        return self._made[key](tensors, lengths)
 
-    def _make(self, device: torch.device, wrt: tuple[str, ...]) -> _Made:
+    def _make(self, device: torch.device, wrt: tuple[str, ...]) -> Made:
         graph = self._graph if self.training else inference(self._graph)
-        return _made_of(graph, wrt, device, place_on(device, self._threads, self._precision))
+        return made_of(graph, wrt, device, place_on(device, self._threads, self._precision))
 
     def extra_repr(self) -> str:
         return f"{self._graph.name}: {', '.join(self._graph.inputs)} -> {', '.join(self._graph.outputs)}"
@@ -141,126 +128,11 @@ class Module(torch.nn.Module):
         return device
 
 
-class _Made:
-    """A graph compiled for gradients by the tensors `wrt`: one function without any, else two. Its derivative is made
-    when that is differentiated itself."""
-
-    def __init__(self, graph: Graph, wrt: Sequence[str], device: torch.device, place: Place) -> None:
-        self.name, self.names = graph.name, (*graph.inputs, *graph.params)
-        declared = _declared(graph)
-        self.dtypes: dict[str, torch.dtype] = {name: getattr(torch, node.dtype) for name, node in declared.items()}
-        self.axes = {name: [axis.name for axis in node.axes] for name, node in declared.items() if node.axes}
-        self.outputs = tuple(graph.outputs)
-        self.updated = frozenset(graph.updates)
-        self.wrt = tuple(wrt)
-        if not wrt:
-            self.forward = _Function(graph, place)
-            return
-        made = two_passes(graph, wrt)
-        self._check_unchanged(_declared(made.backward))
-        self.residuals, self.cotangents = made.residuals, made.cotangents
-        self.forward = _Function(made.forward, place)
-        self.backward = _Function(made.backward, place)
-        self.derivative, self._where = made.derivative, (device, place)
-        read = {*self.backward.declared, *_declared(self.derivative)} - self.updated
-        self.kept = [name for name in self.names if name in read]
-        self._again: dict[tuple[str, ...], _Made] = {}
-
-    def lengths(self, tensors: Mapping[str, torch.Tensor], given: Mapping[str, int]) -> dict[str, int]:
-        """Those of all axes that the call shows."""
-        shown = chain.from_iterable(zip(axes, tensors[name].shape, strict=False) for name, axes in self.axes.items())
-        return {**dict(shown), **given}
-
-    def again(self, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        """What the backward pass gives, as a call of the derivative, through which gradients go."""
-        self._check_unchanged(_declared(self.derivative))
-        wrt = tuple(name for name in _declared(self.derivative) if tensors[name].requires_grad)
-        if wrt not in self._again:
-            self._again[wrt] = _made_of(self.derivative, wrt, *self._where)
-        made = self._again[wrt]
-        return dict(zip(made.outputs, _Call.apply(made, lengths, *(tensors[n] for n in made.names)), strict=True))
-
-    def _check_unchanged(self, read: Iterable[str]) -> None:
-        changed = sorted(self.updated.intersection(read))
-        if changed:
-            raise UnsupportedError(
-                f"the gradients of graph {self.name!r} read {listed(changed)}, which its forward pass updates; "
-                "give the value by an input"
-            )
-
-
-def _declared(graph: Graph) -> dict[str, Node]:
-    return {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
-
-
-class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], _Made]):
+class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], Made]):
     """What a module has compiled. It is code in this process, so copies of it, and what is pickled, are empty."""
 
     def __reduce__(self) -> tuple[type[_Compiled], tuple[()]]:
         return _Compiled, ()
-
-
-_shared: WeakValueDictionary[tuple[Graph, tuple[str, ...], torch.device, Place], _Made] = WeakValueDictionary()
-
-
-def _made_of(graph: Graph, wrt: tuple[str, ...], device: torch.device, place: Place) -> _Made:
-    """The code that some module has already, or that is made now."""
-    made = _shared.get((graph, wrt, device, place))
-    if made is None:
-        _shared[graph, wrt, device, place] = made = _Made(graph, wrt, device, place)
-    return made
-
-
-class _Function:
-    """A compiled graph that takes of tensors and lengths what it has a use for."""
-
-    def __init__(self, graph: Graph, place: Place) -> None:
-        self.place, self.compiled = place, place.compile(graph)
-        self.declared = _declared(graph)
-        self.axes = frozenset(graph.axes)
-
-    def __call__(self, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        given = {name: tensor for name, tensor in tensors.items() if name in self.declared}
-        known = {name: length for name, length in lengths.items() if name in self.axes}
-        return self.place.run(self.compiled, given, known)
-
-
-class _Call(torch.autograd.Function):
-    """A call, for PyTorch's record of what gradients go through."""
-
-    @staticmethod
-    def forward(ctx: Any, made: _Made, given: Mapping[str, int], *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        tensors = dict(zip(made.names, values, strict=True))
-        lengths = made.lengths(tensors, given)
-        results = made.forward(tensors, lengths)
-        for name in made.updated:  # in the memory of the tensor: PyTorch is told, which did not see it
-            torch.autograd.graph.increment_version(tensors[name])
-        if made.wrt:
-            ctx.made, ctx.lengths = made, lengths
-            ctx.save_for_backward(*(tensors[n] for n in made.kept), *(results[n] for n in made.residuals))
-            ctx.mark_non_differentiable(*(results[n] for n in made.outputs if n not in made.cotangents))
-        return tuple(results[name] for name in made.outputs)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> NoReturn:
-        raise UnsupportedError(f"forward-mode derivatives {_OUTSIDE}")
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        made: _Made = ctx.made
-        tensors = dict(zip((*made.kept, *made.residuals), ctx.saved_tensors, strict=True))
-        for output, cotangent in zip(made.outputs, cotangents, strict=True):
-            declared = made.derivative.inputs.get(made.cotangents.get(output, ""))
-            if declared is not None:
-                tensors[declared["name"]] = _cast(cotangent, getattr(torch, declared.dtype))
-        wanted = torch.is_grad_enabled()  # with create_graph=True
-        found = (made.again if wanted else made.backward)(tensors, ctx.lengths)
-        grads = {name: _cast(found[f"grad_{name}"], made.dtypes[name]) for name in made.wrt}
-        return (None, None, *(grads.get(name) for name in made.names))
-
-
-def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
 def _as_declared(given: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
@@ -284,6 +156,7 @@ _WHOLE = {torch.int64, torch.int16, torch.int8, torch.uint8}
 def _check_fits(name: str, tensor: torch.Tensor) -> None:
     if tensor.dtype is not torch.int64 or not tensor.numel() or tensor.device.type == "meta":
         return
+    tensor = plain(tensor)
     limits = torch.iinfo(torch.int32)
     for value in map(int, tensor.aminmax()):
         if not limits.min <= value <= limits.max:
