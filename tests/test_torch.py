@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import re
 from pathlib import Path
@@ -335,6 +336,62 @@ def test_weights_begin_as_pytorch_s_generator_says() -> None:
     assert all(torch.equal(p, Module(g, seed=5).get_parameter(n)) for n, p in Module(g, seed=5).named_parameters())
 
 
+def test_weights_begin_again() -> None:
+    """As those of PyTorch's layers do, in place; also where one is computed, or where there was no memory for any."""
+    module = Module(network())
+    before = dict(module.named_parameters())
+    torch.nn.utils.parametrizations.weight_norm(module, "lstm_U_f")
+    module.apply(lambda layer: layer.reset_parameters(seed=7) if hasattr(layer, "reset_parameters") else None)
+    expected = Module(network(), seed=7)
+    for name in before:
+        torch.testing.assert_close(getattr(module, name), getattr(expected, name))
+    assert module.lstm_W_f is before["lstm_W_f"]
+    with torch.device("meta"):
+        empty = Module(network())
+    assert empty.lstm_W_f.is_meta
+    empty.to_empty(device="cpu").reset_parameters(seed=7)
+    x = torch.randn(4, 3, 2)
+    assert torch.equal(empty(x=x)["h"], expected(x=x)["h"])
+    torch.manual_seed(1)
+    empty.reset_parameters()
+    torch.manual_seed(1)
+    assert torch.equal(empty.lstm_W_f, Module(network()).lstm_W_f)
+
+
+def test_evaluation_needs_nothing_that_only_training_reads() -> None:
+    """Such as the seed of what is dropped, which is a number in training."""
+    g = gc.Graph("dropping")
+    n = g.axis("n")
+    g.output("y", gc.dropout(gc.tanh(g.input("x", (3,), over=n)), 0.5, g.input("seed", (), dtype="int32")))
+    module, x = Module(g), torch.randn(8, 3, requires_grad=True)
+    dropped = module(x=x, seed=3)["y"]
+    assert torch.equal(dropped, module(x=x, seed=torch.tensor(3))["y"])
+    assert not torch.equal(dropped, module(x=x, seed=4)["y"])
+    with pytest.raises(ArgumentError, match="no seed"):
+        module(x=x)
+    for wrong, message in ((1.5, "seed is of type float"), (2**40, "is no int32"), (None, "seed is of type NoneType")):
+        with pytest.raises(ArgumentError, match=message):
+            module(x=x, seed=wrong)
+    module.eval()
+    torch.testing.assert_close(module(x=x)["y"], x.tanh())
+    torch.testing.assert_close(module(x=x, seed=torch.tensor(3))["y"], x.tanh())
+
+
+def test_numbers_stand_for_tensors_of_one_element() -> None:
+    g = gc.Graph("scaled")
+    by, on = g.input("by", ()), g.input("on", (), dtype="bool")
+    g.output("y", gc.where(on, by * g.input("x", (2,)), 0.0))
+    module, x = Module(g), torch.ones(2)
+    for by in (2, 2.0, torch.tensor(2.0)):
+        assert torch.equal(module(x=x, by=by, on=True)["y"], 2 * x)
+    for given, message in (
+        ({"x": 1.0, "by": 2, "on": True}, "x is of type float"),
+        ({"x": x, "by": 2, "on": 1}, "on is"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            module(**given)
+
+
 def test_products_in_bfloat16() -> None:
     """Parameters stay float32, and so do gradients, which are near."""
     g, x = network(), torch.randn(4, 3, 2)
@@ -391,11 +448,15 @@ def test_mistakes_are_named() -> None:
     module, x = Module(network()), torch.randn(4, 3, 2)
     for given, message in (
         ({}, "no x"),
-        ({"x": x.numpy()}, "x is a ndarray"),
+        ({"x": x.numpy()}, "x is of type ndarray"),
         ({"x": x.double()}, r"x is a tensor of float64, expected float32; pass x.to\(torch.float32\)"),
         ({"x": x[0]}, r"x has shape \(3, 2\)"),
         ({"x": x, "y": x}, "no input or axis 'y'"),
-        ({"x": x.to("meta")}, "x is a tensor on meta"),
+        ({"x": x.to("meta")}, r"x is a tensor on meta, .* pass x.to\('cpu'\) or move the module, to\('meta'\)"),
+        (
+            {"x": torch.nn.utils.rnn.pack_sequence([x[:, 0], x[:, 1]])},
+            "type PackedSequence; pass it padded, and lengths",
+        ),
     ):
         with pytest.raises(ArgumentError, match=message):
             module(**given)
@@ -504,6 +565,7 @@ def test_transforms_of_pytorch_that_do_not_go_through_are_named() -> None:
         (lambda: torch.func.jvp(last, (x,), (x,)), "forward-mode derivatives do not go through"),
         (lambda: torch.func.vmap(last)(x[None, :0][:0]), "once for each element, and has none"),
         (lambda: torch.jit.trace(last, (x,)), "torch.jit sees nothing"),
+        (lambda: torch.onnx.export(module, (), io.BytesIO(), kwargs={"x": x}, dynamo=False), "torch.jit sees nothing"),
         (forward_mode, "forward-mode derivatives do not go through"),
         (lambda: torch.autograd.functional.jacobian(last, x, vectorize=True), "batched gradients do not go through"),
         (lambda: torch.export.export(module, (), {"x": x}), "x is no dense tensor"),

@@ -9,20 +9,21 @@ This module alone needs PyTorch: `pip install 'graphc-compiler[torch]'`, or any 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from graphc.checks.verify import verify
 from graphc.codegen.target import Precision
 from graphc.errors import ArgumentError, UnsupportedError, listed, meant
-from graphc.ir import FLOATS, Node
+from graphc.ir import FLOATING, FLOATS, Node
 from graphc.language.graph import Graph
 from graphc.torch.call import Made, is_tracked, made_of, plain
 from graphc.torch.tensors import place_on, tensor_of
 from graphc.training.initialize import initialize
 from graphc.transforms.inference import inference
+from graphc.transforms.select import without_unused
 
 __all__ = ["Module"]
 
@@ -32,9 +33,10 @@ class Module(torch.nn.Module):
 
     Its parameters have the names of the graph's params and begin as `gc.initialize(graph, seed)` has them (None: with a
     seed that PyTorch's generator draws, so `torch.manual_seed` decides); params that are not trainable are buffers.
-    Inputs are given by name, as tensors of the declared dtypes and shapes that lie where the module does; so is the
-    length of an axis that none of them shows, as a number. After `eval()` the module computes `gc.inference(graph)`,
-    the graph as it is once training is over.
+    Inputs are given by name, as tensors of the declared dtypes and shapes that lie where the module does, one element
+    also as a number; so is the length of an axis that none of them shows. After `eval()` the module computes
+    `gc.inference(graph)`, the graph as it is once training is over, and needs none of the inputs that only training
+    reads.
 
     The module computes on the CPU, on at most so many `threads` (None: those that PyTorch has), or after `to("cuda")`
     on the first GPU, in PyTorch's current stream; `precision` is as in `gc.compile`. The graph is compiled when
@@ -58,52 +60,66 @@ class Module(torch.nn.Module):
                 "make the module of the graph that describes the network, and train it with torch.optim"
             )
         self._graph, self._threads, self._precision = graph.copy(), threads, precision
+        self._evaluated = without_unused(inference(graph))
         self._made = _Compiled()
-        drawn = int(torch.randint(1 << 31, (), device="cpu")) if seed is None else seed
-        for name, array in initialize(graph, seed=drawn).items():
+        for name, tensor in self._drawn(seed).items():
             if hasattr(self, name):
                 raise UnsupportedError(
                     f"param {name!r} of graph {graph.name!r} is called as what every torch.nn.Module has; rename it"
                 )
             if graph.params[name].trainable:
-                self.register_parameter(name, torch.nn.Parameter(tensor_of(array)))
+                self.register_parameter(name, torch.nn.Parameter(tensor))
             else:
-                self.register_buffer(name, tensor_of(array))
+                self.register_buffer(name, tensor)
+
+    @torch.no_grad()
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Let params and buffers begin again, from new draws, as those of PyTorch's layers do."""
+        for name, tensor in self._drawn(seed).items():
+            own = self._parameters.get(name, self._buffers.get(name))
+            if own is None:  # it is computed: torch.nn.utils.parametrize makes it of others
+                setattr(self, name, tensor)
+            else:
+                own.copy_(tensor)
+
+    def _drawn(self, seed: int | None) -> dict[str, torch.Tensor]:
+        drawn = int(torch.randint(1 << 31, (), device="cpu")) if seed is None else seed
+        device = torch.get_default_device()
+        return {name: tensor_of(array).to(device) for name, array in initialize(self._graph, seed=drawn).items()}
 
     @torch.compiler.disable  # what is compiled already is not to be traced
     def forward(self, *unnamed: Any, **given: Any) -> dict[str, torch.Tensor]:
         """The outputs by name."""
-        self._check_names(unnamed, given)
         if torch.jit.is_tracing():
             raise UnsupportedError(
                 "torch.jit sees nothing of what a graphc.torch.Module computes; gc.export ships a graph"
             )
-        given = _as_declared(given, self._graph)
-        tensors: dict[str, torch.Tensor] = {name: given[name] for name in self._graph.inputs}
-        tensors |= {name: getattr(self, name) for name in self._graph.params}
-        device = self._device(tensors)
-        lengths = {name: length for name, length in given.items() if name not in self._graph.inputs}
+        graph = self._graph if self.training else self._evaluated
+        self._check_names(graph, unnamed, given)
+        params = {name: getattr(self, name) for name in graph.params}
+        device = _device(params, given)
+        tensors = {name: _as_declared(name, given[name], node, device) for name, node in graph.inputs.items()} | params
+        for name in params:
+            _check_param(name, tensors[name], graph, device)
+        for name, declared in graph.inputs.items():
+            _check_tensor(name, tensors[name], declared, device)
+        lengths = {name: length for name, length in given.items() if name in self._graph.axes}
         wanted = torch.is_grad_enabled()
         wrt = tuple(name for name, tensor in tensors.items() if wanted and is_tracked(tensor))
         key = device, self.training, wrt
         if key not in self._made:
-            self._made[key] = self._make(device, wrt)
+            self._made[key] = made_of(graph, wrt, device, place_on(device, self._threads, self._precision))
         return self._made[key](tensors, lengths)
-
-    def _make(self, device: torch.device, wrt: tuple[str, ...]) -> Made:
-        graph = self._graph if self.training else inference(self._graph)
-        return made_of(graph, wrt, device, place_on(device, self._threads, self._precision))
 
     def extra_repr(self) -> str:
         return f"{self._graph.name}: {', '.join(self._graph.inputs)} -> {', '.join(self._graph.outputs)}"
 
-    def _check_names(self, unnamed: Sequence[Any], given: Mapping[str, Any]) -> None:
-        graph = self._graph
-        known = (*graph.inputs, *graph.axes)
+    def _check_names(self, graph: Graph, unnamed: Sequence[Any], given: Mapping[str, Any]) -> None:
+        known = (*self._graph.inputs, *self._graph.axes)
         found = [
-            f"{name} is a {type(given[name]).__name__}" if name in given else f"no {name}"
-            for name in graph.inputs
-            if not isinstance(given.get(name), torch.Tensor)
+            _found(name, given)
+            for name, node in graph.inputs.items()
+            if not isinstance(given.get(name), torch.Tensor) and not _is_number(given.get(name), node)
         ]
         found = ["one was given without its name"] if unnamed else found
         if found:
@@ -116,17 +132,6 @@ class Module(torch.nn.Module):
                     f"graph {graph.name!r} has no input or axis {name!r}{close}; it has {listed(known)}"
                 )
 
-    def _device(self, tensors: Mapping[str, torch.Tensor]) -> torch.device:
-        """Where the module is: where its params and the inputs lie."""
-        graph = self._graph
-        first = next(chain(graph.params, graph.inputs), None)
-        device = torch.device("cpu") if first is None else tensors[first].device
-        for name in graph.params:
-            _check_param(name, tensors[name], graph, device)
-        for name, declared in graph.inputs.items():
-            _check_tensor(name, tensors[name], declared, device)
-        return device
-
 
 class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], Made]):
     """What a module has compiled. It is code in this process, so copies of it, and what is pickled, are empty."""
@@ -135,18 +140,38 @@ class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], Made]):
         return _Compiled, ()
 
 
-def _as_declared(given: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
-    """What is given, with numbers of the declared precision where autocast has chosen that of others, and with whole
-    numbers of other sizes as int32."""
-    found = dict(given)
-    for name, node in graph.inputs.items():
-        tensor: torch.Tensor = given[name]
-        if node.dtype in FLOATS and tensor.is_floating_point() and _is_autocast(tensor.device.type):
-            found[name] = tensor.to(getattr(torch, node.dtype))
-        elif node.dtype == "int32" and tensor.dtype in _WHOLE:
-            _check_fits(name, tensor)
-            found[name] = tensor.to(torch.int32)
-    return found
+def _found(name: str, given: Mapping[str, Any]) -> str:
+    """What stands where a tensor was expected."""
+    if name not in given:
+        return f"no {name}"
+    padded = "; pass it padded, and lengths to an axis that has them: g.axis('t', lengths)"
+    return f"{name} is of type {type(given[name]).__name__}{padded if isinstance(given[name], PackedSequence) else ''}"
+
+
+def _is_number(value: Any, node: Node) -> bool:
+    """Whether a number of Python stands for a tensor of one element."""
+    whole = isinstance(value, bool if node.dtype == "bool" else int)
+    return not node.axes and not node.shape and (whole or (node.dtype in FLOATING and isinstance(value, float)))
+
+
+def _device(params: Mapping[str, torch.Tensor], given: Mapping[str, Any]) -> torch.device:
+    """Where the module is: where its params lie, or inputs if it has none."""
+    tensors = [*params.values(), *(value for value in given.values() if isinstance(value, torch.Tensor))]
+    return tensors[0].device if tensors else torch.get_default_device()
+
+
+def _as_declared(name: str, given: Any, node: Node, device: torch.device) -> torch.Tensor:
+    """What is given as a tensor, of the declared precision where autocast has chosen that of others, and as int32 where
+    it has whole numbers of other sizes."""
+    if not isinstance(given, torch.Tensor):
+        floating = getattr(torch, node.dtype) if node.dtype in FLOATING else None
+        given = torch.tensor(given, dtype=floating, device=device)
+    if node.dtype in FLOATS and given.is_floating_point() and _is_autocast(given.device.type):
+        return given.to(getattr(torch, node.dtype))
+    if node.dtype == "int32" and given.dtype in _WHOLE:
+        _check_fits(name, given)
+        return given.to(torch.int32)
+    return given
 
 
 _WHOLE = {torch.int64, torch.int16, torch.int8, torch.uint8}
@@ -171,7 +196,8 @@ def _check_tensor(name: str, tensor: torch.Tensor, declared: Node, device: torch
     """Check that a tensor has the declared dtype, and lies where the module does."""
     if tensor.device != device:
         raise ArgumentError(
-            f"{name} is a tensor on {tensor.device}, but the module is on {device}; pass {name}.to({str(device)!r})"
+            f"{name} is a tensor on {tensor.device}, but the module is on {device}; pass {name}.to({str(device)!r}) or "
+            f"move the module, to({str(tensor.device)!r})"
         )
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype != declared.dtype:
