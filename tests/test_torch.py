@@ -512,7 +512,17 @@ TRANSFORMS = {
     )(x),
     "vjp": lambda f, p, x: torch.func.vjp(lambda x: f(p, x), x)[1](torch.ones(4, 3, 3, dtype=x.dtype)),
     "jacrev": lambda f, p, x: torch.func.jacrev(lambda x: f(p, x)[-1])(x),
-    "hessian": lambda f, p, x: torch.func.jacrev(torch.func.jacrev(lambda x: f(p, x)[-1].sum()))(x),
+    "jacrev of jacrev": lambda f, p, x: torch.func.jacrev(torch.func.jacrev(lambda x: f(p, x)[-1].sum()))(x),
+    "jvp": lambda f, p, x: torch.func.jvp(lambda x: f(p, x), (x,), (1 - x,)),
+    "jvp by params": lambda f, p, x: torch.func.jvp(lambda p: f(p, x), (p,), ({n: 1 - q for n, q in p.items()},)),
+    "jvp of jvp": lambda f, p, x: torch.func.jvp(
+        lambda x: torch.func.jvp(lambda x: f(p, x), (x,), (1 - x,))[1], (x,), (x**2,)
+    ),
+    "grad of jvp": lambda f, p, x: torch.func.grad(
+        lambda x: torch.func.jvp(lambda x: f(p, x).sum(), (x,), (1 - x,))[1].pow(2)
+    )(x),
+    "jacfwd": lambda f, p, x: torch.func.jacfwd(lambda x: f(p, x)[-1])(x),
+    "hessian": lambda f, p, x: torch.func.hessian(lambda x: f(p, x)[-1].sum())(x),
     "vmap": lambda f, p, x: torch.func.vmap(lambda y: f(p, y), in_dims=-1, out_dims=1)(torch.stack([x, 2 * x], -1)),
     "vmap of vmap": lambda f, p, x: torch.func.vmap(torch.func.vmap(lambda y: f(p, y)))(x.expand(2, 3, *x.shape)),
     "an ensemble": lambda f, p, x: torch.func.vmap(f, in_dims=(0, None))(
@@ -524,11 +534,25 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_transforms_of_pytorch_are_those_of_a_loop(transform: str) -> None:
     compiled, loop, params, x = elman()
     found, expected = (TRANSFORMS[transform](f, params, x) for f in (compiled, loop))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_forward_mode(enabled: bool) -> None:
+    """As by dual numbers, also where no gradients are wanted; of outputs that have no derivative there is none."""
+    module, x = Module(network("float64")), torch.randn(4, 3, 2, dtype=torch.float64)
+    with torch.autograd.forward_ad.dual_level(), torch.set_grad_enabled(enabled):
+        found = module(x=torch.autograd.forward_ad.make_dual(x, 1 - x))
+        pushed = {name: torch.autograd.forward_ad.unpack_dual(tensor).tangent for name, tensor in found.items()}
+    ahead, behind = (module(x=x + by * (1 - x)) for by in (1e-6, -1e-6))
+    for name in ("h", "last"):
+        torch.testing.assert_close(pushed[name], (ahead[name] - behind[name]).detach() / 2e-6, rtol=1e-6, atol=1e-6)
+    assert pushed["largest"] is None
 
 
 def test_what_a_transform_meets() -> None:
@@ -557,16 +581,10 @@ def test_transforms_of_pytorch_that_do_not_go_through_are_named() -> None:
     def last(x: Any) -> Any:
         return module(x=x)["last"]
 
-    def forward_mode() -> None:
-        with torch.autograd.forward_ad.dual_level():
-            last(torch.autograd.forward_ad.make_dual(x, x))
-
     for transform, message in (
-        (lambda: torch.func.jvp(last, (x,), (x,)), "forward-mode derivatives do not go through"),
         (lambda: torch.func.vmap(last)(x[None, :0][:0]), "once for each element, and has none"),
         (lambda: torch.jit.trace(last, (x,)), "torch.jit sees nothing"),
         (lambda: torch.onnx.export(module, (), io.BytesIO(), kwargs={"x": x}, dynamo=False), "torch.jit sees nothing"),
-        (forward_mode, "forward-mode derivatives do not go through"),
         (lambda: torch.autograd.functional.jacobian(last, x, vectorize=True), "batched gradients do not go through"),
         (lambda: torch.export.export(module, (), {"x": x}), "x is no dense tensor"),
         (lambda: last(x.to_sparse()), "x is no dense tensor"),

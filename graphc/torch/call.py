@@ -8,8 +8,9 @@ is a call of the derivative's graph, and so on for any order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -19,9 +20,9 @@ from graphc.errors import UnsupportedError, listed
 from graphc.ir import Node
 from graphc.language.graph import Graph
 from graphc.torch.tensors import Place
-from graphc.transforms.two_passes import two_passes
+from graphc.transforms.two_passes import Passes, two_passes
 
-__all__ = ["Made", "is_tracked", "made_of", "plain"]
+__all__ = ["Made", "made_of", "plain", "tracked"]
 
 
 class Made:
@@ -51,12 +52,12 @@ class Made:
         self.derivative, self._where = made.derivative, (device, place)
         read = {*self.backward.declared, *_declared(self.derivative)} - self.updated
         self.kept = tuple(name for name in self.names if name in read)
-        self._again: dict[tuple[str, ...], Made] = {}
+        self._again: dict[tuple[bool, tuple[str, ...]], Made] = {}
 
     def __call__(self, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """The outputs by name."""
         values = [tensors[name] for name in self.names]
-        recorded = self.wrt or forward_ad._current_level >= 0 or any(map(is_wrapped, values))
+        recorded = self.wrt or any(map(is_wrapped, values))
         found = _Call.apply(self, lengths, *values) if recorded else self.run(lengths, values)
         return dict(zip(self.outputs, found, strict=False))
 
@@ -76,10 +77,41 @@ class Made:
     def again(self, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """What the backward pass gives, as a call of the derivative, through which gradients go."""
         self._check_unchanged(_declared(self.derivative))
-        wrt = tuple(name for name in _declared(self.derivative) if is_tracked(tensors[name]))
-        if wrt not in self._again:
-            self._again[wrt] = made_of(self.derivative, wrt, *self._where)
-        return self._again[wrt](tensors, lengths)
+        return self._called(self.derivative, tensors, lengths)
+
+    @cached_property
+    def _transposed(self) -> Passes:
+        """The derivative is linear in cotangents, and its own derivative by them is the Jacobian times what then are
+        its cotangents: tangents of the graph's inputs and params."""
+        return two_passes(self.derivative, list(self.cotangents.values()))
+
+    def pushed(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        tangents: Mapping[str, torch.Tensor | None],
+        lengths: Mapping[str, int],
+    ) -> dict[str, torch.Tensor]:
+        """How outputs change where inputs and params move so."""
+        graph = self._transposed.derivative
+        given = dict(tensors)
+        for name in self.wrt:
+            declared = graph.inputs.get(self._transposed.cotangents[f"grad_{name}"])
+            if declared is not None:
+                tangent = tangents[name]
+                moved = torch.zeros_like(tensors[name]) if tangent is None else tangent
+                given[declared["name"]] = _cast(moved, getattr(torch, declared.dtype))
+        self._check_unchanged(_declared(graph))
+        return self._called(graph, given, lengths)
+
+    def _called(
+        self, graph: Graph, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]
+    ) -> dict[str, torch.Tensor]:
+        """What a derivative of the graph gives, so that gradients go through that, too."""
+        wrt = tracked({name: tensors[name] for name in _declared(graph)})
+        key = graph is self.derivative, wrt
+        if key not in self._again:
+            self._again[key] = made_of(graph, wrt, *self._where)
+        return self._again[key](tensors, lengths)
 
     def _check_unchanged(self, read: Iterable[str]) -> None:
         changed = sorted(self.updated.intersection(read))
@@ -133,8 +165,11 @@ class _Call(torch.autograd.Function):
         ctx.set_materialize_grads(False)  # residuals have none
         ctx.mark_non_differentiable(*(results[name] for name in made.results if name not in made.cotangents))
         ctx.made, ctx.lengths = made, made.lengths(tensors, given)
-        ctx.types = {made.cotangents[n]: (r.shape, r.device) for n, r in results.items() if n in made.cotangents}
+        ctx.types = {
+            made.cotangents[n]: (r.dtype, r.shape, r.device) for n, r in results.items() if n in made.cotangents
+        }
         ctx.save_for_backward(*(tensors[name] for name in made.kept), *(results[name] for name in made.residuals))
+        ctx.save_for_forward(*values)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], made: Made, given: Mapping[str, int], *values: torch.Tensor) -> Any:
@@ -148,11 +183,13 @@ class _Call(torch.autograd.Function):
         return tuple(torch.stack(results) for results in zip(*calls, strict=True)), (0,) * len(made.results)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> NoReturn:
-        raise UnsupportedError(
-            "forward-mode derivatives do not go through a graphc.torch.Module; make a module of the graph that has the "
-            "derivative as an output (gc.jvp)"
-        )
+    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        made: Made = ctx.made
+        tensors = dict(zip(made.names, ctx.saved_tensors, strict=True))
+        moved = dict(zip(made.names, tangents[2:], strict=True))
+        found = made.pushed(tensors, moved, ctx.lengths)
+        names = (made.cotangents.get(output) for output in made.results)
+        return tuple(None if name is None else _cast(found[f"grad_{name}"], ctx.types[name][0]) for name in names)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -162,7 +199,7 @@ class _Call(torch.autograd.Function):
             declared = made.derivative.inputs.get(made.cotangents.get(output, ""))
             if declared is not None:
                 name, dtype = declared["name"], getattr(torch, declared.dtype)
-                shape, device = ctx.types[name]
+                _, shape, device = ctx.types[name]
                 zeros = torch.zeros(shape, dtype=dtype, device=device) if cotangent is None else cotangent
                 tensors[name] = _cast(zeros, dtype)
         wanted = torch.is_grad_enabled() or any(map(is_wrapped, tensors.values()))  # with create_graph=True; by vmap
@@ -183,8 +220,16 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def is_tracked(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has gradients, in any of the transforms that go through it."""
+def tracked(tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Which tensors have gradients, in any of the transforms that go through them; in forward mode all may have
+    tangents."""
+    if forward_ad._current_level >= 0:
+        return tuple(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    wanted = torch.is_grad_enabled()
+    return tuple(name for name, tensor in tensors.items() if wanted and _is_tracked(tensor))
+
+
+def _is_tracked(tensor: torch.Tensor) -> bool:
     while not tensor.requires_grad and is_wrapped(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return bool(tensor.requires_grad)

@@ -19,7 +19,7 @@ from graphc.codegen.target import Precision
 from graphc.errors import ArgumentError, UnsupportedError, listed, meant
 from graphc.ir import FLOATING, FLOATS, Node
 from graphc.language.graph import Graph
-from graphc.torch.call import Made, is_tracked, made_of, plain
+from graphc.torch.call import Made, made_of, plain, tracked
 from graphc.torch.tensors import place_on, tensor_of
 from graphc.training.initialize import initialize
 from graphc.transforms.inference import inference
@@ -43,8 +43,8 @@ class Module(torch.nn.Module):
     it is first called, once for each device and each set of tensors that require gradients, for training and for
     evaluation; modules of equal graphs share that code. Gradients of any order go through it (`create_graph=True`): the
     gradient is a graph, too, which is compiled when it is asked for, and computes the forward pass once more. So do
-    `grad` and `vmap` of `torch.func`; `vmap` calls the module once for each element. Dtypes are the graph's: a module
-    is not cast (`double()`), and under autocast its inputs are cast to them; whole numbers that fit are cast to int32.
+    forward mode and `torch.func`; `vmap` calls the module once for each element. Dtypes are the graph's: a module is
+    not cast (`double()`), and under autocast its inputs are cast to them; whole numbers that fit are cast to int32.
     Raises `ArgumentError` for tensors that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
     """
 
@@ -104,8 +104,7 @@ class Module(torch.nn.Module):
         for name, declared in graph.inputs.items():
             _check_tensor(name, tensors[name], declared, device)
         lengths = {name: length for name, length in given.items() if name in self._graph.axes}
-        wanted = torch.is_grad_enabled()
-        wrt = tuple(name for name, tensor in tensors.items() if wanted and is_tracked(tensor))
+        wrt = tracked(tensors)
         key = device, self.training, wrt
         if key not in self._made:
             self._made[key] = made_of(graph, wrt, device, place_on(device, self._threads, self._precision))
