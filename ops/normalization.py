@@ -110,7 +110,8 @@ def _batch_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     return x.type
 
 
-def _in_training(node: Node) -> Node:
+def in_training(node: Node) -> Node:
+    """What a batch_norm is before: it reads no running statistics."""
     return standardize(node.inputs[0], node["dims"], node["over"], node["eps"])
 
 
@@ -118,8 +119,8 @@ BATCH_NORM = Op(
     "batch_norm",
     _batch_infer,
     _compute,
-    lambda node, d: (*_gradient(_in_training(node), d), None, None),
-    expand=_in_training,
+    lambda node, d: (*_gradient(in_training(node), d), None, None),
+    expand=in_training,
     reads=_reads,
     delays=lambda node, k: over_delays(node, k) if k == 0 else {},
     reduces=True,

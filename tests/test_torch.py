@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import re
 from pathlib import Path
@@ -50,6 +51,76 @@ def test_examples_of_different_lengths() -> None:
     assert torch.autograd.gradcheck(lambda x, *_: module(x=x, length=length)["last"], (x, *module.parameters()))
     module(x=x, length=length)["h"].sum().backward()
     assert (x.grad[1:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_gradients_of_gradients_are_those_of_finite_differences(ragged: bool) -> None:
+    module = Module(network("float64", ragged))
+    x = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
+    length = {"length": torch.tensor([4, 1, 3])} if ragged else {}
+
+    def outputs(x: Any, *_: Any) -> Any:
+        r = module(x=x, **length)
+        return r["h"], r["last"]
+
+    assert torch.autograd.gradgradcheck(outputs, (x, *module.parameters()))
+
+
+def test_gradients_of_gradients_where_batches_are_normalised() -> None:
+    """By its own statistics in training, by the running ones after it; only a forward pass moves these."""
+    g = gc.Graph("norm", dtype="float64")
+    n = g.axis("n")
+    g.output("y", gc.layers.batch_norm(g, g.input("x", (3,), over=n), over=n))
+    module = Module(g)
+    x = torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
+    y = module(x=x)["y"]
+    moved = {name: b.clone() for name, b in module.named_buffers()}
+    (gradient,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
+    gradient.pow(2).sum().backward()
+    assert all(torch.equal(moved[name], b) for name, b in module.named_buffers())
+    for training in (True, False):
+        module.train(training)
+        assert torch.autograd.gradgradcheck(lambda x, *_: module(x=x)["y"], (x, *module.parameters()))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_gradient_penalty_is_pytorch_s_own(dtype: str) -> None:
+    """Of a critic: how far its gradient by the input is from length 1, by its weights and by the input."""
+    torch.manual_seed(0)
+    theirs = torch.nn.LSTM(2, 3, dtype=getattr(torch, dtype))
+    mine = Module(network(dtype))
+    weights = gc.cells.from_torch(theirs.state_dict(), "lstm")
+    mine.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+    x = torch.randn(5, 4, 2, dtype=getattr(torch, dtype), requires_grad=True)
+    found = []
+    for critic in (lambda x: mine(x=x)["last"], lambda x: theirs(x)[1][0][0]):
+        score = critic(x).tanh().sum()
+        (slope,) = torch.autograd.grad(score, x, create_graph=True)
+        penalty = ((slope.norm(dim=(0, 2)) - 1) ** 2).mean() - score
+        x.grad = None
+        penalty.backward()
+        found.append((penalty.detach(), x.grad))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    grads = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    grads["bias_hh_l0"] = torch.zeros_like(grads["bias_hh_l0"])  # a cell has the sum of both biases
+    for name, expected in gc.cells.from_torch(grads, "lstm").items():
+        np.testing.assert_allclose(mine.get_parameter(name).grad.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("derived", ["grad", "vjp"])
+def test_a_module_of_a_derivative_has_gradients(derived: str) -> None:
+    """What it takes and gives is called as what its own derivative would."""
+    g = gc.Graph("net", dtype="float64")
+    t = g.axis("t")
+    h = g.state("h", (2,), over=t)
+    h[t] = gc.tanh(g.param("W", (2, 2), init="orthogonal") @ h[t - 1] + g.input("x", (2,), over=t))
+    g.output("loss", gc.mean(gc.sum(h * h), over=t))
+    graph = gc.grad(g, "loss", ["x", "W"]) if derived == "grad" else gc.vjp(g, "loss", ["x", "W"])
+    module = Module(graph)
+    shapes = {name: (3, *node.shape) if node.axes else node.shape for name, node in graph.inputs.items()}
+    given = {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    leaves = [tensor.requires_grad_() for tensor in given.values()]
+    assert torch.autograd.gradcheck(lambda *_: tuple(module(**given).values()), (*leaves, *module.parameters()))
 
 
 def test_a_model_of_both_trains_as_pytorch_s_own() -> None:
@@ -265,6 +336,62 @@ def test_weights_begin_as_pytorch_s_generator_says() -> None:
     assert all(torch.equal(p, Module(g, seed=5).get_parameter(n)) for n, p in Module(g, seed=5).named_parameters())
 
 
+def test_weights_begin_again() -> None:
+    """As those of PyTorch's layers do, in place; also where one is computed, or where there was no memory for any."""
+    module = Module(network())
+    before = dict(module.named_parameters())
+    torch.nn.utils.parametrizations.weight_norm(module, "lstm_U_f")
+    module.apply(lambda layer: layer.reset_parameters(seed=7) if hasattr(layer, "reset_parameters") else None)
+    expected = Module(network(), seed=7)
+    for name in before:
+        torch.testing.assert_close(getattr(module, name), getattr(expected, name))
+    assert module.lstm_W_f is before["lstm_W_f"]
+    with torch.device("meta"):
+        empty = Module(network())
+    assert empty.lstm_W_f.is_meta
+    empty.to_empty(device="cpu").reset_parameters(seed=7)
+    x = torch.randn(4, 3, 2)
+    assert torch.equal(empty(x=x)["h"], expected(x=x)["h"])
+    torch.manual_seed(1)
+    empty.reset_parameters()
+    torch.manual_seed(1)
+    assert torch.equal(empty.lstm_W_f, Module(network()).lstm_W_f)
+
+
+def test_evaluation_needs_nothing_that_only_training_reads() -> None:
+    """Such as the seed of what is dropped, which is a number in training."""
+    g = gc.Graph("dropping")
+    n = g.axis("n")
+    g.output("y", gc.dropout(gc.tanh(g.input("x", (3,), over=n)), 0.5, g.input("seed", (), dtype="int32")))
+    module, x = Module(g), torch.randn(8, 3, requires_grad=True)
+    dropped = module(x=x, seed=3)["y"]
+    assert torch.equal(dropped, module(x=x, seed=torch.tensor(3))["y"])
+    assert not torch.equal(dropped, module(x=x, seed=4)["y"])
+    with pytest.raises(ArgumentError, match="no seed"):
+        module(x=x)
+    for wrong, message in ((1.5, "seed is of type float"), (2**40, "is no int32"), (None, "seed is of type NoneType")):
+        with pytest.raises(ArgumentError, match=message):
+            module(x=x, seed=wrong)
+    module.eval()
+    torch.testing.assert_close(module(x=x)["y"], x.tanh())
+    torch.testing.assert_close(module(x=x, seed=torch.tensor(3))["y"], x.tanh())
+
+
+def test_numbers_stand_for_tensors_of_one_element() -> None:
+    g = gc.Graph("scaled")
+    by, on = g.input("by", ()), g.input("on", (), dtype="bool")
+    g.output("y", gc.where(on, by * g.input("x", (2,)), 0.0))
+    module, x = Module(g), torch.ones(2)
+    for by in (2, 2.0, torch.tensor(2.0)):
+        assert torch.equal(module(x=x, by=by, on=True)["y"], 2 * x)
+    for given, message in (
+        ({"x": 1.0, "by": 2, "on": True}, "x is of type float"),
+        ({"x": x, "by": 2, "on": 1}, "on is"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            module(**given)
+
+
 def test_products_in_bfloat16() -> None:
     """Parameters stay float32, and so do gradients, which are near."""
     g, x = network(), torch.randn(4, 3, 2)
@@ -321,11 +448,15 @@ def test_mistakes_are_named() -> None:
     module, x = Module(network()), torch.randn(4, 3, 2)
     for given, message in (
         ({}, "no x"),
-        ({"x": x.numpy()}, "x is a ndarray"),
+        ({"x": x.numpy()}, "x is of type ndarray"),
         ({"x": x.double()}, r"x is a tensor of float64, expected float32; pass x.to\(torch.float32\)"),
         ({"x": x[0]}, r"x has shape \(3, 2\)"),
         ({"x": x, "y": x}, "no input or axis 'y'"),
-        ({"x": x.to("meta")}, "x is a tensor on meta"),
+        ({"x": x.to("meta")}, r"x is a tensor on meta, .* pass x.to\('cpu'\) or move the module, to\('meta'\)"),
+        (
+            {"x": torch.nn.utils.rnn.pack_sequence([x[:, 0], x[:, 1]])},
+            "type PackedSequence; pass it padded, and lengths",
+        ),
     ):
         with pytest.raises(ArgumentError, match=message):
             module(**given)
@@ -335,8 +466,6 @@ def test_mistakes_are_named() -> None:
     trained.update(w, 0.9 * w)
     with pytest.raises(UnsupportedError, match="updates w itself"):
         Module(trained)
-    with pytest.raises(UnsupportedError, match="gradients of gradients"):
-        torch.autograd.grad(module(x=x.requires_grad_())["h"].sum(), x, create_graph=True)
     with pytest.raises(ArgumentError, match="is float64, but graph 'net' computes with float32"):
         Module(network()).double()(x=x.double())
     named = gc.Graph("named")
@@ -349,6 +478,102 @@ def test_mistakes_are_named() -> None:
     assert caught.value.location.file == __file__  # not PyTorch's, which calls the module
 
 
+def elman() -> tuple[Any, Any, dict[str, Any], Any]:
+    """A module and the same cell in a loop, as functions of their params and an input; params, and an input."""
+    g = gc.Graph("elman", dtype="float64")
+    t, n = g.axis("t"), g.axis("n")
+    h = g.state("h", (3,), over=(t, n))
+    W, U, b = g.param("W", (3, 2)), g.param("U", (3, 3)), g.param("b", (3,), init="normal")
+    h[t] = gc.tanh(W @ g.input("x", (2,), over=(t, n)) + U @ h[t - 1] + b)
+    g.output("h", h)
+    module = Module(g, seed=0)
+
+    def compiled(params: dict[str, Any], x: Any) -> Any:
+        return torch.func.functional_call(module, params, (), {"x": x})["h"]
+
+    def loop(params: dict[str, Any], x: Any) -> Any:
+        W, U, b = (params[name] for name in "WUb")
+        steps = [x.new_zeros(x.shape[1], 3)]
+        for step in x:
+            steps.append(torch.tanh(step @ W.T + steps[-1] @ U.T + b))
+        return torch.stack(steps[1:])
+
+    params = {name: p.detach() for name, p in module.named_parameters()}
+    return compiled, loop, params, torch.randn(4, 3, 2, dtype=torch.float64)
+
+
+TRANSFORMS = {
+    "grad": lambda f, p, x: torch.func.grad(lambda p: f(p, x).pow(2).sum())(p),
+    "grad of grad": lambda f, p, x: torch.func.grad(
+        lambda x: torch.func.grad(lambda p: f(p, x).pow(2).sum())(p)["U"].pow(2).sum()
+    )(x),
+    "grad by an outer value only": lambda f, p, x: torch.func.grad(
+        lambda x: torch.func.grad(lambda q: (f(p, 2 * x) * q).pow(2).sum())(x[0, 0, 0])
+    )(x),
+    "vjp": lambda f, p, x: torch.func.vjp(lambda x: f(p, x), x)[1](torch.ones(4, 3, 3, dtype=x.dtype)),
+    "jacrev": lambda f, p, x: torch.func.jacrev(lambda x: f(p, x)[-1])(x),
+    "jacrev of jacrev": lambda f, p, x: torch.func.jacrev(torch.func.jacrev(lambda x: f(p, x)[-1].sum()))(x),
+    "jvp": lambda f, p, x: torch.func.jvp(lambda x: f(p, x), (x,), (1 - x,)),
+    "jvp by params": lambda f, p, x: torch.func.jvp(lambda p: f(p, x), (p,), ({n: 1 - q for n, q in p.items()},)),
+    "jvp of jvp": lambda f, p, x: torch.func.jvp(
+        lambda x: torch.func.jvp(lambda x: f(p, x), (x,), (1 - x,))[1], (x,), (x**2,)
+    ),
+    "grad of jvp": lambda f, p, x: torch.func.grad(
+        lambda x: torch.func.jvp(lambda x: f(p, x).sum(), (x,), (1 - x,))[1].pow(2)
+    )(x),
+    "jacfwd": lambda f, p, x: torch.func.jacfwd(lambda x: f(p, x)[-1])(x),
+    "hessian": lambda f, p, x: torch.func.hessian(lambda x: f(p, x)[-1].sum())(x),
+    "vmap": lambda f, p, x: torch.func.vmap(lambda y: f(p, y), in_dims=-1, out_dims=1)(torch.stack([x, 2 * x], -1)),
+    "vmap of vmap": lambda f, p, x: torch.func.vmap(torch.func.vmap(lambda y: f(p, y)))(x.expand(2, 3, *x.shape)),
+    "an ensemble": lambda f, p, x: torch.func.vmap(f, in_dims=(0, None))(
+        {name: torch.stack([q, -q]) for name, q in p.items()}, x
+    ),
+    "gradients of each example": lambda f, p, x: torch.func.vmap(
+        torch.func.grad(lambda p, y: f(p, y[:, None]).pow(2).sum()), in_dims=(None, 1)
+    )(p, x),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms_of_pytorch_are_those_of_a_loop(transform: str) -> None:
+    compiled, loop, params, x = elman()
+    found, expected = (TRANSFORMS[transform](f, params, x) for f in (compiled, loop))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_forward_mode(enabled: bool) -> None:
+    """As by dual numbers, also where no gradients are wanted; of outputs that have no derivative there is none."""
+    module, x = Module(network("float64")), torch.randn(4, 3, 2, dtype=torch.float64)
+    with torch.autograd.forward_ad.dual_level(), torch.set_grad_enabled(enabled):
+        found = module(x=torch.autograd.forward_ad.make_dual(x, 1 - x))
+        pushed = {name: torch.autograd.forward_ad.unpack_dual(tensor).tangent for name, tensor in found.items()}
+    ahead, behind = (module(x=x + by * (1 - x)) for by in (1e-6, -1e-6))
+    for name in ("h", "last"):
+        torch.testing.assert_close(pushed[name], (ahead[name] - behind[name]).detach() / 2e-6, rtol=1e-6, atol=1e-6)
+    assert pushed["largest"] is None
+
+
+def test_what_a_transform_meets() -> None:
+    """Whole numbers are checked in it as elsewhere; running statistics would move once for each element."""
+    module, x = Module(network(ragged=True)), torch.randn(2, 4, 3, 2)
+    length = torch.tensor([[4, 1, 2], [3, 4, 4]])
+    found = torch.func.vmap(lambda x, length: module(x=x, length=length)["h"])(x, length)
+    for k in range(2):
+        assert torch.equal(found[k], module(x=x[k], length=length[k])["h"])
+    with pytest.raises(ArgumentError, match="length holds 4294967297, which is no int32"):
+        torch.func.vmap(lambda x, length: module(x=x, length=length)["h"])(x, length + 2**32)
+    g = gc.Graph("norm")
+    n = g.axis("n")
+    g.output("y", gc.layers.batch_norm(g, g.input("x", (3,), over=n), over=n))
+    norm, x = Module(g), torch.randn(2, 4, 3)
+    with pytest.raises(UnsupportedError, match="once for each element, and would update norm_mean, norm_var"):
+        torch.func.vmap(lambda x: norm(x=x)["y"])(x)
+    norm.eval()
+    assert torch.equal(torch.func.vmap(lambda x: norm(x=x)["y"])(x)[1], norm(x=x[1])["y"])
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_transforms_of_pytorch_that_do_not_go_through_are_named() -> None:
     module, x = Module(network()), torch.randn(4, 3, 2, requires_grad=True)
@@ -356,15 +581,10 @@ def test_transforms_of_pytorch_that_do_not_go_through_are_named() -> None:
     def last(x: Any) -> Any:
         return module(x=x)["last"]
 
-    def forward_mode() -> None:
-        with torch.autograd.forward_ad.dual_level():
-            last(torch.autograd.forward_ad.make_dual(x, x))
-
     for transform, message in (
-        (lambda: torch.func.grad(lambda x: last(x).sum())(x), "torch.func do not go through"),
-        (lambda: torch.func.vmap(last)(x[None]), "torch.func do not go through .* further axis"),
+        (lambda: torch.func.vmap(last)(x[None, :0][:0]), "once for each element, and has none"),
         (lambda: torch.jit.trace(last, (x,)), "torch.jit sees nothing"),
-        (forward_mode, "forward-mode derivatives do not go through"),
+        (lambda: torch.onnx.export(module, (), io.BytesIO(), kwargs={"x": x}, dynamo=False), "torch.jit sees nothing"),
         (lambda: torch.autograd.functional.jacobian(last, x, vectorize=True), "batched gradients do not go through"),
         (lambda: torch.export.export(module, (), {"x": x}), "x is no dense tensor"),
         (lambda: last(x.to_sparse()), "x is no dense tensor"),

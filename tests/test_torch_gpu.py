@@ -89,6 +89,25 @@ def test_examples_of_different_lengths(gpu: Any) -> None:
     compare(network(ragged=True), gpu, ["last"], x=torch.randn(5, 3, 2), length=length)
 
 
+def test_gradients_of_gradients(gpu: Any) -> None:
+    g = gc.Graph("elman")
+    t, n = g.axis("t"), g.axis("n")
+    g.output("h", gc.cells.elman(g, g.input("x", (2,), over=(t, n)), 2, over=t).h)
+    x = torch.randn(3, 2, 2)
+
+    def twice(module: Any, x: Any) -> list[np.ndarray]:
+        x.requires_grad_()
+        (slope,) = torch.autograd.grad(module(x=x)["h"].pow(2).sum(), x, create_graph=True)
+        slope.pow(2).sum().backward()
+        return [tensor.grad.cpu().numpy() for tensor in (x, *module.parameters())]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module_of, "place_on", lambda *_: tensors.Cpu())
+        expected = twice(module_of.Module(g, seed=0), x.clone())
+    for found, value in zip(twice(module_of.Module(g, seed=0).to(gpu), x.clone().to(gpu)), expected, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5)
+
+
 def test_running_statistics_move(gpu: Any) -> None:
     g = gc.Graph("norm")
     n = g.axis("n")
@@ -122,7 +141,7 @@ def test_code_is_made_once_for_a_place_and_what_has_gradients(gpu: Any) -> None:
 
 def test_a_module_computes_where_all_its_tensors_lie() -> None:
     module = module_of.Module(network())
-    with pytest.raises(ArgumentError, match=r"x is a tensor on meta, but the module is on cpu; pass x.to\('cpu'\)"):
+    with pytest.raises(ArgumentError, match=r"x is a tensor on meta, but the module is on cpu; pass x.to\('cpu'\) or"):
         module(x=torch.empty(4, 3, 2, device="meta"))
     with pytest.raises(UnsupportedError, match="no code for tensors on meta"):
         module_of.Module(network()).to("meta")(x=torch.empty(4, 3, 2, device="meta"))

@@ -36,13 +36,15 @@ def test_passes_compute_what_the_vector_jacobian_product_does(example: testing.E
     for name, expected in gc.interpret(graph, **example.arrays).items():
         np.testing.assert_allclose(forward[name], expected, rtol=1e-12, atol=1e-12)
     random = np.random.default_rng(0)
-    vectors = {f"cotangent_{name}": random.normal(size=forward[name].shape) for name in made.outputs}
-    whole = gc.interpret(gc.vjp(graph, made.outputs, wrt), **example.arrays, **vectors)
+    vectors = {cotangent: random.normal(size=forward[name].shape) for name, cotangent in made.cotangents.items()}
+    whole = gc.interpret(gc.vjp(graph, list(made.cotangents), wrt), **example.arrays, **vectors)
     given_ = {**example.arrays, **vectors, **{name: forward[name] for name in made.residuals}}
     backward = gc.interpret(made.backward, **taken(made.backward, given_), **lengths(made.backward, example))
-    assert set(backward) == {f"grad_{name}" for name in wrt}
+    again = gc.interpret(made.derivative, **taken(made.derivative, given_), **lengths(made.derivative, example))
+    assert set(backward) == set(again) == {f"grad_{name}" for name in wrt}
     for name, array in backward.items():
         np.testing.assert_allclose(array, whole[name], rtol=1e-9, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(again[name], whole[name], rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize(("cell", "count"), [("elman", 1), ("lstm", 6), ("gru", 4)])
@@ -60,6 +62,33 @@ def test_residuals_are_few_and_nothing_large_is_made_again(cell: str, count: int
     matrices = [name for name, param in g.params.items() if len(param.node.shape) == 2]
     products = {node for node in reachable(made.backward) if node.op is CONTRACT}
     assert len(products) == 2 * len(matrices)
+
+
+def test_a_derivative_has_passes_again() -> None:
+    """Although what it takes and gives is called as that of its own derivative would be."""
+    g = gc.Graph("net", dtype="float64")
+    t, n = g.axis("t"), g.axis("n")
+    h = g.state("h", (2,), over=(t, n))
+    h[t] = gc.tanh(g.param("W", (2, 2)) @ h[t - 1] + g.input("x", (2,), over=(t, n)))
+    g.output("h", h)
+    random, length = np.random.default_rng(0), {"t": 3, "n": 4}
+    for graph in (gc.vjp(g, "h", ["x"]), two_passes(two_passes(g, ["W", "x"]).derivative, ["W", "x"]).derivative):
+        leaves = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+        shapes = {name: (*(length[axis.name] for axis in node.axes), *node.shape) for name, node in leaves.items()}
+        wrt, arrays = list(leaves), {name: random.normal(size=shape) for name, shape in shapes.items()}
+        made = two_passes(graph, wrt)
+        forward = gc.interpret(made.forward, **taken(made.forward, arrays))
+        given_ = {**arrays, **{name: forward[name] for name in made.residuals}}
+        given_ |= {cotangent: random.normal(size=forward[name].shape) for name, cotangent in made.cotangents.items()}
+        backward = gc.interpret(made.backward, **taken(made.backward, given_))
+        slope, small = sum((backward[f"grad_{name}"] * arrays[name]).sum() for name in wrt), 1e-6
+        ahead, behind = (
+            gc.interpret(graph, **{name: (1 + by) * arrays[name] for name in wrt}) for by in (small, -small)
+        )
+        found = sum(
+            ((ahead[name] - behind[name]) * given_[cotangent]).sum() for name, cotangent in made.cotangents.items()
+        )
+        np.testing.assert_allclose(found / (2 * small), slope, rtol=1e-6)
 
 
 def test_cotangents_of_one_value_with_two_names_are_summed() -> None:

@@ -1,8 +1,7 @@
 """A graph as a module of PyTorch: its equations run compiled, forward and backward, in the middle of any other model.
 
-In: a graph. Out: a `torch.nn.Module` whose parameters are the graph's params. Between the passes PyTorch keeps what the
-backward pass needs (`graphc.transforms.two_passes`). The module computes where its parameters lie, on the CPU or on a
-GPU, in the memory of tensors (`graphc.torch.tensors`).
+In: a graph. Out: a `torch.nn.Module` whose parameters are the graph's params. It computes where these lie, on the CPU
+or on a GPU (`graphc.torch.tensors`), by calls that PyTorch can differentiate (`graphc.torch.call`).
 
 This module alone needs PyTorch: `pip install 'graphc-compiler[torch]'`, or any build of it.
 """
@@ -10,28 +9,23 @@ This module alone needs PyTorch: `pip install 'graphc-compiler[torch]'`, or any 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any, NoReturn
-from weakref import WeakValueDictionary
+from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from graphc.checks.verify import verify
 from graphc.codegen.target import Precision
 from graphc.errors import ArgumentError, UnsupportedError, listed, meant
-from graphc.ir import FLOATS, Node
+from graphc.ir import FLOATING, FLOATS, Node
 from graphc.language.graph import Graph
-from graphc.torch.tensors import Place, place_on, tensor_of
+from graphc.torch.call import Made, made_of, plain, tracked
+from graphc.torch.tensors import place_on, tensor_of
 from graphc.training.initialize import initialize
 from graphc.transforms.inference import inference
-from graphc.transforms.two_passes import two_passes
+from graphc.transforms.select import without_unused
 
 __all__ = ["Module"]
-
-_OUTSIDE = (
-    "do not go through a graphc.torch.Module; make a module of the graph that has the derivative as an output "
-    "(gc.grad, gc.vjp, gc.jvp)"
-)
 
 
 class Module(torch.nn.Module):
@@ -39,17 +33,19 @@ class Module(torch.nn.Module):
 
     Its parameters have the names of the graph's params and begin as `gc.initialize(graph, seed)` has them (None: with a
     seed that PyTorch's generator draws, so `torch.manual_seed` decides); params that are not trainable are buffers.
-    Inputs are given by name, as tensors of the declared dtypes and shapes that lie where the module does; so is the
-    length of an axis that none of them shows, as a number. After `eval()` the module computes `gc.inference(graph)`,
-    the graph as it is once training is over.
+    Inputs are given by name, as tensors of the declared dtypes and shapes that lie where the module does, one element
+    also as a number; so is the length of an axis that none of them shows. After `eval()` the module computes
+    `gc.inference(graph)`, the graph as it is once training is over, and needs none of the inputs that only training
+    reads.
 
     The module computes on the CPU, on at most so many `threads` (None: those that PyTorch has), or after `to("cuda")`
     on the first GPU, in PyTorch's current stream; `precision` is as in `gc.compile`. The graph is compiled when
     it is first called, once for each device and each set of tensors that require gradients, for training and for
-    evaluation; modules of equal graphs share that code. Gradients of gradients are refused: make a module of the graph
-    that has the gradient as an output (`gc.grad`). Dtypes are the graph's: a module is not cast (`double()`), and under
-    autocast its inputs are cast to them; whole numbers that fit are cast to int32. Raises `ArgumentError` for tensors
-    that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
+    evaluation; modules of equal graphs share that code. Gradients of any order go through it (`create_graph=True`): the
+    gradient is a graph, too, which is compiled when it is asked for, and computes the forward pass once more. So do
+    forward mode and `torch.func`; `vmap` calls the module once for each element. Dtypes are the graph's: a module is
+    not cast (`double()`), and under autocast its inputs are cast to them; whole numbers that fit are cast to int32.
+    Raises `ArgumentError` for tensors that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
     """
 
     def __init__(
@@ -64,62 +60,65 @@ class Module(torch.nn.Module):
                 "make the module of the graph that describes the network, and train it with torch.optim"
             )
         self._graph, self._threads, self._precision = graph.copy(), threads, precision
+        self._evaluated = without_unused(inference(graph))
         self._made = _Compiled()
-        drawn = int(torch.randint(1 << 31, (), device="cpu")) if seed is None else seed
-        for name, array in initialize(graph, seed=drawn).items():
+        for name, tensor in self._drawn(seed).items():
             if hasattr(self, name):
                 raise UnsupportedError(
                     f"param {name!r} of graph {graph.name!r} is called as what every torch.nn.Module has; rename it"
                 )
             if graph.params[name].trainable:
-                self.register_parameter(name, torch.nn.Parameter(tensor_of(array)))
+                self.register_parameter(name, torch.nn.Parameter(tensor))
             else:
-                self.register_buffer(name, tensor_of(array))
+                self.register_buffer(name, tensor)
+
+    @torch.no_grad()
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Let params and buffers begin again, from new draws, as those of PyTorch's layers do."""
+        for name, tensor in self._drawn(seed).items():
+            own = self._parameters.get(name, self._buffers.get(name))
+            if own is None:  # it is computed: torch.nn.utils.parametrize makes it of others
+                setattr(self, name, tensor)
+            else:
+                own.copy_(tensor)
+
+    def _drawn(self, seed: int | None) -> dict[str, torch.Tensor]:
+        drawn = int(torch.randint(1 << 31, (), device="cpu")) if seed is None else seed
+        device = torch.get_default_device()
+        return {name: tensor_of(array).to(device) for name, array in initialize(self._graph, seed=drawn).items()}
 
     @torch.compiler.disable  # what is compiled already is not to be traced
     def forward(self, *unnamed: Any, **given: Any) -> dict[str, torch.Tensor]:
         """The outputs by name."""
-        self._check_names(unnamed, given)
-        if torch._C._are_functorch_transforms_active():
-            raise UnsupportedError(
-                f"grad, vmap, jvp and the like of torch.func {_OUTSIDE}; vmap's is a further axis of it"
-            )
         if torch.jit.is_tracing():
             raise UnsupportedError(
                 "torch.jit sees nothing of what a graphc.torch.Module computes; gc.export ships a graph"
             )
-        given = _as_declared(given, self._graph)
-        tensors: dict[str, torch.Tensor] = {name: given[name] for name in self._graph.inputs}
-        tensors |= {name: getattr(self, name) for name in self._graph.params}
-        device = self._device(tensors)
-        lengths = {name: length for name, length in given.items() if name not in self._graph.inputs}
-        wanted = torch.is_grad_enabled()
-        wrt = tuple(name for name, tensor in tensors.items() if wanted and tensor.requires_grad)
+        graph = self._graph if self.training else self._evaluated
+        self._check_names(graph, unnamed, given)
+        params = {name: getattr(self, name) for name in graph.params}
+        device = _device(params, given)
+        tensors = {name: _as_declared(name, given[name], node, device) for name, node in graph.inputs.items()} | params
+        for name in params:
+            _check_param(name, tensors[name], graph, device)
+        for name, declared in graph.inputs.items():
+            _check_tensor(name, tensors[name], declared, device)
+        lengths = {name: length for name, length in given.items() if name in self._graph.axes}
+        wrt = tracked(tensors)
         key = device, self.training, wrt
         if key not in self._made:
-            self._made[key] = self._make(device, wrt)
-        outputs = _Call.apply(self._made[key], lengths, *tensors.values())
-        return dict(zip(self._graph.outputs, outputs, strict=True))
-
-    def _make(self, device: torch.device, wrt: tuple[str, ...]) -> _Made:
-        graph = self._graph if self.training else inference(self._graph)
-        place = place_on(device, self._threads, self._precision)
-        key = graph, device, place, wrt
-        made = _shared.get(key)
-        if made is None:
-            _shared[key] = made = _Made(graph, wrt, place)
-        return made
+            self._made[key] = made_of(graph, wrt, device, place_on(device, self._threads, self._precision))
+        return self._made[key](tensors, lengths)
 
     def extra_repr(self) -> str:
         return f"{self._graph.name}: {', '.join(self._graph.inputs)} -> {', '.join(self._graph.outputs)}"
 
-    def _check_names(self, unnamed: Sequence[Any], given: Mapping[str, Any]) -> None:
-        graph = self._graph
-        known = (*graph.inputs, *graph.axes)
+    def _check_names(self, graph: Graph, unnamed: Sequence[Any], given: Mapping[str, Any]) -> None:
+        known = (*self._graph.inputs, *self._graph.axes)
         found = [
-            f"{name} is a {type(given[name]).__name__}" if name in given else f"no {name}"
-            for name in graph.inputs
-            if not isinstance(given.get(name), torch.Tensor)
+            _found(name, given)
+            for name, node in graph.inputs.items()
+            if not isinstance(given.get(name), torch.Tensor) and not _is_number(given.get(name), node)
         ]
         found = ["one was given without its name"] if unnamed else found
         if found:
@@ -132,125 +131,46 @@ class Module(torch.nn.Module):
                     f"graph {graph.name!r} has no input or axis {name!r}{close}; it has {listed(known)}"
                 )
 
-    def _device(self, tensors: Mapping[str, torch.Tensor]) -> torch.device:
-        """Where the module is: where its params and the inputs lie."""
-        graph = self._graph
-        first = next(chain(graph.params, graph.inputs), None)
-        device = torch.device("cpu") if first is None else tensors[first].device
-        for name in graph.params:
-            _check_param(name, tensors[name], graph, device)
-        for name, declared in graph.inputs.items():
-            _check_tensor(name, tensors[name], declared, device)
-        return device
 
-
-class _Made:
-    """A graph compiled for gradients by the tensors `wrt`: one function without any, else two."""
-
-    def __init__(self, graph: Graph, wrt: Sequence[str], place: Place) -> None:
-        self.names = (*graph.inputs, *graph.params)
-        declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
-        self.dtypes: dict[str, torch.dtype] = {name: getattr(torch, node.dtype) for name, node in declared.items()}
-        self.axes = {name: [axis.name for axis in node.axes] for name, node in declared.items() if node.axes}
-        self.outputs = tuple(graph.outputs)
-        self.updated = frozenset(graph.updates)
-        self.wrt = tuple(wrt)
-        if not wrt:
-            self.forward = _Function(graph, place)
-            return
-        made = two_passes(graph, wrt)
-        self.residuals, self.differentiable = made.residuals, made.outputs
-        self.forward = _Function(made.forward, place)
-        self.backward = _Function(made.backward, place)
-        changed = self.updated & set(self.backward.declared)
-        if changed:
-            raise UnsupportedError(
-                f"the gradients of graph {graph.name!r} read {listed(sorted(changed))}, which its forward pass "
-                "updates; give the value by an input"
-            )
-
-    def lengths(self, tensors: Mapping[str, torch.Tensor], given: Mapping[str, int]) -> dict[str, int]:
-        """Those of all axes that the call shows."""
-        shown = chain.from_iterable(zip(axes, tensors[name].shape, strict=False) for name, axes in self.axes.items())
-        return {**dict(shown), **given}
-
-
-class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], _Made]):
+class _Compiled(dict[tuple[torch.device, bool, tuple[str, ...]], Made]):
     """What a module has compiled. It is code in this process, so copies of it, and what is pickled, are empty."""
 
     def __reduce__(self) -> tuple[type[_Compiled], tuple[()]]:
         return _Compiled, ()
 
 
-_shared: WeakValueDictionary[tuple[Graph, torch.device, Place, tuple[str, ...]], _Made] = WeakValueDictionary()
+def _found(name: str, given: Mapping[str, Any]) -> str:
+    """What stands where a tensor was expected."""
+    if name not in given:
+        return f"no {name}"
+    padded = "; pass it padded, and lengths to an axis that has them: g.axis('t', lengths)"
+    return f"{name} is of type {type(given[name]).__name__}{padded if isinstance(given[name], PackedSequence) else ''}"
 
 
-class _Function:
-    """A compiled graph that takes of tensors and lengths what it has a use for."""
-
-    def __init__(self, graph: Graph, place: Place) -> None:
-        self.place, self.compiled = place, place.compile(graph)
-        self.declared = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
-        self.axes = frozenset(graph.axes)
-
-    def __call__(self, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        given = {name: tensor for name, tensor in tensors.items() if name in self.declared}
-        known = {name: length for name, length in lengths.items() if name in self.axes}
-        return self.place.run(self.compiled, given, known)
+def _is_number(value: Any, node: Node) -> bool:
+    """Whether a number of Python stands for a tensor of one element."""
+    whole = isinstance(value, bool if node.dtype == "bool" else int)
+    return not node.axes and not node.shape and (whole or (node.dtype in FLOATING and isinstance(value, float)))
 
 
-class _Call(torch.autograd.Function):
-    """A call, for PyTorch's record of what gradients go through."""
-
-    @staticmethod
-    def forward(ctx: Any, made: _Made, given: Mapping[str, int], *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        tensors = dict(zip(made.names, values, strict=True))
-        lengths = made.lengths(tensors, given)
-        results = made.forward(tensors, lengths)
-        for name in made.updated:  # in the memory of the tensor: PyTorch is told, which did not see it
-            torch.autograd.graph.increment_version(tensors[name])
-        if made.wrt:
-            ctx.made, ctx.lengths = made, lengths
-            ctx.kept = [name for name in made.names if name in made.backward.declared]
-            ctx.save_for_backward(*(tensors[n] for n in ctx.kept), *(results[n] for n in made.residuals))
-            ctx.mark_non_differentiable(*(results[n] for n in made.outputs if n not in made.differentiable))
-        return tuple(results[name] for name in made.outputs)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> NoReturn:
-        raise UnsupportedError(f"forward-mode derivatives {_OUTSIDE}")
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if torch.is_grad_enabled():  # with create_graph=True
-            raise UnsupportedError(f"gradients of gradients {_OUTSIDE}")
-        made: _Made = ctx.made
-        tensors = dict(zip((*ctx.kept, *made.residuals), ctx.saved_tensors, strict=True))
-        for output, cotangent in zip(made.outputs, cotangents, strict=True):
-            declared = made.backward.declared.get(f"cotangent_{output}")
-            if declared is not None:
-                tensors[f"cotangent_{output}"] = _cast(cotangent, getattr(torch, declared.dtype))
-        found = made.backward(tensors, ctx.lengths)
-        grads = {name: _cast(found[f"grad_{name}"], made.dtypes[name]) for name in made.wrt}
-        return (None, None, *(grads.get(name) for name in made.names))
+def _device(params: Mapping[str, torch.Tensor], given: Mapping[str, Any]) -> torch.device:
+    """Where the module is: where its params lie, or inputs if it has none."""
+    tensors = [*params.values(), *(value for value in given.values() if isinstance(value, torch.Tensor))]
+    return tensors[0].device if tensors else torch.get_default_device()
 
 
-def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor if tensor.dtype is dtype else tensor.to(dtype)
-
-
-def _as_declared(given: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
-    """What is given, with numbers of the declared precision where autocast has chosen that of others, and with whole
-    numbers of other sizes as int32."""
-    found = dict(given)
-    for name, node in graph.inputs.items():
-        tensor: torch.Tensor = given[name]
-        if node.dtype in FLOATS and tensor.is_floating_point() and _is_autocast(tensor.device.type):
-            found[name] = tensor.to(getattr(torch, node.dtype))
-        elif node.dtype == "int32" and tensor.dtype in _WHOLE:
-            _check_fits(name, tensor)
-            found[name] = tensor.to(torch.int32)
-    return found
+def _as_declared(name: str, given: Any, node: Node, device: torch.device) -> torch.Tensor:
+    """What is given as a tensor, of the declared precision where autocast has chosen that of others, and as int32 where
+    it has whole numbers of other sizes."""
+    if not isinstance(given, torch.Tensor):
+        floating = getattr(torch, node.dtype) if node.dtype in FLOATING else None
+        given = torch.tensor(given, dtype=floating, device=device)
+    if node.dtype in FLOATS and given.is_floating_point() and _is_autocast(given.device.type):
+        return given.to(getattr(torch, node.dtype))
+    if node.dtype == "int32" and given.dtype in _WHOLE:
+        _check_fits(name, given)
+        return given.to(torch.int32)
+    return given
 
 
 _WHOLE = {torch.int64, torch.int16, torch.int8, torch.uint8}
@@ -260,6 +180,7 @@ _WHOLE = {torch.int64, torch.int16, torch.int8, torch.uint8}
 def _check_fits(name: str, tensor: torch.Tensor) -> None:
     if tensor.dtype is not torch.int64 or not tensor.numel() or tensor.device.type == "meta":
         return
+    tensor = plain(tensor)
     limits = torch.iinfo(torch.int32)
     for value in map(int, tensor.aminmax()):
         if not limits.min <= value <= limits.max:
@@ -274,7 +195,8 @@ def _check_tensor(name: str, tensor: torch.Tensor, declared: Node, device: torch
     """Check that a tensor has the declared dtype, and lies where the module does."""
     if tensor.device != device:
         raise ArgumentError(
-            f"{name} is a tensor on {tensor.device}, but the module is on {device}; pass {name}.to({str(device)!r})"
+            f"{name} is a tensor on {tensor.device}, but the module is on {device}; pass {name}.to({str(device)!r}) or "
+            f"move the module, to({str(tensor.device)!r})"
         )
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype != declared.dtype:

@@ -122,8 +122,8 @@ def _each(made_of: Callable[[torch.Tensor], A], tensors: Mapping[str, torch.Tens
             made[name] = made_of(tensor)
         except (RuntimeError, TypeError) as error:
             raise UnsupportedError(
-                f"{name} is no dense tensor in memory, which compiled code reads; torch.export, torch.vmap and batched "
-                f"gradients do not go through a graphc.torch.Module ({error})"
+                f"{name} is no dense tensor in memory, which compiled code reads; torch.export and batched gradients "
+                f"do not go through a graphc.torch.Module ({error})"
             ) from error
     return made
 

@@ -2,7 +2,7 @@
 
 In: a graph, and what to differentiate by. Out: its forward pass, which has further outputs, the residuals; and its
 backward pass, a graph without the forward one's states that takes these, cotangents of the outputs, and as few inputs
-and params as it needs.
+and params as it needs. Also the derivative, both passes in one graph, for who differentiates it again.
 
 Residuals are the fewest bytes of which the backward pass can make all that it reads of the forward one by operations
 that neither reduce nor wait for a step before: of an LSTM its four gates and two states.
@@ -22,6 +22,9 @@ from graphc.differentiation.grad import vjp
 from graphc.ir import FLOATING, Node, rebuild, topological
 from graphc.language.graph import Graph
 from graphc.ops.leaves import INPUT, STATE, leaf
+from graphc.ops.normalization import BATCH_NORM, in_training
+from graphc.simplification.rewrite import rewrite
+from graphc.simplification.simplify import like
 from graphc.transforms.select import without_unused
 
 __all__ = ["Passes", "two_passes"]
@@ -31,34 +34,54 @@ _OPEN = 64  # points, to compare sizes with
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Two graphs. `residuals` are outputs of `forward` and inputs of `backward`, which also takes `cotangent_NAME` for
-    each of `outputs` and gives `grad_NAME`."""
+    """Two graphs. `residuals` are outputs of `forward` and inputs of `backward`, which also takes the cotangents of
+    floating-point outputs, by the names that `cotangents` says, and gives `grad_NAME`. `derivative` gives the same, but
+    takes no residuals: it computes them again, and so is what to differentiate once more."""
 
     forward: Graph
     backward: Graph
+    derivative: Graph
     residuals: tuple[str, ...]
-    outputs: tuple[str, ...]
+    cotangents: Mapping[str, str]
 
 
 def two_passes(graph: Graph, wrt: Sequence[str]) -> Passes:
     """The passes of a graph whose outputs all may have cotangents, but for those that are no floating-point numbers."""
-    outputs = tuple(name for name, node in graph.outputs.items() if node.dtype in FLOATING)
-    whole = vjp(graph, outputs, wrt)
-    grads = {name: node for name, node in whole.outputs.items() if name not in graph.outputs}
-    following = _following(whole, [whole.inputs[f"cotangent_{name}"] for name in outputs])
+    called = _renamed(graph, wrt)
+    outputs = [name for name, node in graph.outputs.items() if node.dtype in FLOATING]
+    cotangents = {name: f"cotangent_{called[name]}" for name in outputs}
+    plain = replace(graph.copy(), outputs={called[name]: node for name, node in graph.outputs.items()})
+    whole = vjp(plain, [called[name] for name in outputs], wrt)
+    values = {name: whole.outputs[called[name]] for name in graph.outputs}
+    grads = {f"grad_{name}": whole.outputs[f"grad_{name}"] for name in wrt}
+    following = _following(whole, [whole.inputs[name] for name in cotangents.values()])
     same = _same(whole, following)
-    free = [name for name in graph.outputs if name not in graph.inputs and name not in graph.params]
-    named = {same.get(whole.outputs[name], whole.outputs[name]): name for name in free}
+    taken = {*whole.inputs, *whole.params, *(node["name"] for node in following if node.op is STATE)}
+    named = {same.get(node, node): name for name, node in values.items() if name not in taken}
+    taken |= {*whole.states, *whole.axes, *values}
     for node in _kept(whole, following, same):
-        named.setdefault(node, _free(whole, len(named)))
-    forward = replace(
-        whole.copy(),
-        outputs={name: whole.outputs[name] for name in graph.outputs} | {name: node for node, name in named.items()},
-    )
+        named.setdefault(node, _free(f"residual_{len(named)}", taken))
+    forward = replace(whole.copy(), outputs=values | {name: node for node, name in named.items()})
     named |= {body: named[state] for body, state in same.items() if state in named}
     backward = _backward(whole, named, grads, following)
     residuals = tuple(name for name in dict.fromkeys(named.values()) if name in backward.inputs)
-    return Passes(without_unused(forward), backward, residuals, outputs)
+    derivative = rewrite(replace(whole.copy(), outputs=grads, updates={}), _in_training)
+    return Passes(without_unused(forward), backward, _without_unused_params(derivative), residuals, cotangents)
+
+
+def _renamed(graph: Graph, wrt: Sequence[str]) -> dict[str, str]:
+    """What outputs are called while the graph is differentiated: it may be a derivative itself, with the very names
+    that its own derivative needs."""
+    taken = {*graph.inputs, *graph.params, *graph.states, *graph.axes}
+    others = {f"grad_{name}" for name in wrt}
+    called: dict[str, str] = {}
+    for name in graph.outputs:
+        free = name
+        while f"cotangent_{free}" in taken or free in others:
+            free += "_"
+        called[name] = free
+        others.add(free)
+    return called
 
 
 def _following(whole: Graph, cotangents: Sequence[Node]) -> set[Node]:
@@ -135,14 +158,20 @@ def _backward(whole: Graph, named: Mapping[Node, str], grads: Mapping[str, Node]
         locations={made[node]: line for node, line in whole.locations.items() if node in made},
         steps={},
     )
+    return _without_unused_params(graph)
+
+
+def _without_unused_params(graph: Graph) -> Graph:
     alive = set(reachable(graph))
     params = {name: param for name, param in graph.params.items() if param.node in alive}
     return replace(without_unused(graph), params=params)
 
 
-def _free(whole: Graph, count: int) -> str:
-    """A name for a residual."""
-    name = f"residual_{count}"
-    while name in {*whole.inputs, *whole.params, *whole.states, *whole.outputs, *whole.axes}:
+def _in_training(node: Node) -> Node:
+    return like(in_training(node), node) if node.op is BATCH_NORM else node
+
+
+def _free(name: str, taken: Set[str]) -> str:
+    while name in taken:
         name += "_"
     return name
