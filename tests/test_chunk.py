@@ -150,6 +150,19 @@ def test_sums_of_two_lengths_in_one_kernel_read_the_last_step() -> None:
     check(g, random_arrays(g, 0, t=7, n=2), 3, t=7, n=2)
 
 
+@pytest.mark.parametrize("parts", ["sum, sum", "sum, tanh", "tanh, sum, other", "sum, other"])
+def test_a_sum_is_stored_to_several_places_of_one_buffer(parts: str) -> None:
+    """A kernel that stores to a buffer does not read the whole sum from another place of it."""
+    g, x = sequences()
+    t, n = x.axes
+    total = gc.sum(gc.cells.elman(g, x, 3, over=t, name="cell").h, over=t)
+    made = {"sum": total, "tanh": gc.tanh(total), "other": gc.sum(gc.sin(x), over=t)}
+    joined = gc.concat([made[part] for part in parts.split(", ")])
+    g.output("loss", gc.sum(gc.sin(joined @ g.param("V", (*joined.shape, 2))), over=n)[0])
+    for graph in (g, gc.grad(g, "loss")):
+        check(graph, random_arrays(graph, 0, t=7, n=2), 3, t=7, n=2)
+
+
 def test_a_param_is_updated_after_all_sweeps_or_not_in_chunks() -> None:
     g, x = sequences()
     t, n = x.axes
