@@ -144,6 +144,23 @@ def test_rounding_is_where_it_is_written(dtype: str, run: str) -> None:
     np.testing.assert_array_equal(wide(given["p"]), wide(low(wide(before) * np.float32(1.01))))
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (20,)])
+@pytest.mark.parametrize("dtype", STORED)
+def test_a_state_of_two_bytes_in_a_float64_graph(dtype: str, shape: tuple[int, ...]) -> None:
+    """What is computed in float64 is stored in two conversions, neither of which is left to a library."""
+    g = gc.Graph("halved", dtype="float64")
+    t = g.axis("t")
+    x = g.input("x", shape, over=t)
+    for fn in (gc.tanh, gc.sigmoid, gc.erf, gc.sin, gc.exp, gc.floor, gc.abs, gc.sign, gc.relu, gc.softplus):
+        h = g.state(fn.__name__, shape, over=t, dtype=dtype)
+        h[t] = gc.cast(fn(0.5 * h[t - 1] + x), dtype)
+        g.output(h.name, h)
+    arrays = testing.random_arrays(g, t=6)
+    expected = gc.interpret(g, **arrays)
+    for name, array in gc.compile(g)(**arrays).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
 def test_a_float64_is_rounded_by_way_of_float32() -> None:
     """To bfloat16, 1 + 2⁻⁸ + 2⁻⁴⁰ is a tie in float32."""
     g = gc.Graph("double", dtype="float64")
