@@ -184,6 +184,23 @@ def test_adjoints_are_float32(dtype: str) -> None:
     assert gc.jvp(network(dtype, dtype, dtype), "h").outputs["tangent_h"].dtype == "float32"
 
 
+def test_a_gradient_by_hand_in_another_dtype() -> None:
+    """Numbers make the result float64, as the graph is; the argument is float32, and so is its adjoint."""
+
+    @gc.custom_gradient
+    def spike(v: gc.Value) -> Any:
+        return gc.where(v > 0, 1.0, 0.0), lambda d: d / (1 + gc.abs(v)) ** 2
+
+    g = gc.Graph("spikes", dtype="float64")
+    x = g.input("x", (3,), dtype="bfloat16")
+    g.output("loss", gc.sum(spike(x) * 2 + gc.cast(gc.sin(x), "float64")))
+    given = np.array([0.5, -1.0, 2.0])
+    for run in (gc.interpret, lambda graph, **arrays: gc.compile(graph)(**arrays)):
+        found = run(gc.grad(g, "loss", wrt=["x"]), x=given.astype(ml_dtypes.bfloat16))["grad_x"]
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, 2 / (1 + np.abs(given)) ** 2 + np.cos(given), rtol=1e-6)
+
+
 def test_what_is_small_does_not_vanish() -> None:
     """A sum over 4,096 steps of what float16 cannot hold, beside a sum that it could not continue."""
     g = gc.Graph("small")
