@@ -15,7 +15,7 @@ from graphc.codegen.memory.chunk import chunk, loop_axes
 from graphc.codegen.program import Loop, Program, Size
 from graphc.codegen.verify_program import verify
 from graphc.errors import UnsupportedError
-from graphc.pipeline.stages import stages
+from graphc.pipeline.stages import in_chunks, stages
 from graphc.scheduling.lower import Lowered
 from graphc.testing import Example, graphs, random_arrays
 
@@ -38,16 +38,18 @@ def results(
 def check(
     graph: gc.Graph, arrays: Mapping[str, np.ndarray], chunks: int, exact: tuple[str, ...] = (), **sizes: int
 ) -> None:
-    """The results are the same in chunks, along each axis that is looped over; some of them to the last bit."""
+    """The results are the same in chunks, along each axis that is looped over, as chunks are made and as they run; some
+    are to the last bit."""
     made = stages(graph)
     expected = results(made.planned, made.lowered, arrays, sizes)
-    for axis in loop_axes(made.planned):
+    for axis, running in zip(loop_axes(made.planned), in_chunks(made), strict=True):
         chunked = chunk(made.planned, axis)
         verify(chunked.program)
-        found = results(chunked.program, made.lowered, arrays, {**sizes, **chunked.sizes(sizes[axis], chunks)})
-        for name, value in expected.items():
-            np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-12, err_msg=f"{name} along {axis}")
-            assert name not in exact or np.array_equal(found[name], value)
+        for version in (chunked, running):
+            found = results(version.program, made.lowered, arrays, {**sizes, **version.sizes(sizes[axis], chunks)})
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-12, err_msg=f"{name} along {axis}")
+                assert name not in exact or version is running or np.array_equal(found[name], value)
 
 
 def sequences(ragged: bool = False) -> tuple[gc.Graph, gc.Value]:
@@ -148,6 +150,33 @@ def test_sums_of_two_lengths_in_one_kernel_read_the_last_step() -> None:
     g.output("whole", g.param("V", (3, 9)) @ h[t.last])
     g.output("part", g.param("W", (3, 2)) @ h[t.last][:2])
     check(g, random_arrays(g, 0, t=7, n=2), 3, t=7, n=2)
+
+
+def test_a_sum_is_stored_to_several_places_of_one_buffer() -> None:
+    """A kernel that stores to a buffer does not read the whole sum from another place of it."""
+    g, x = sequences()
+    t, n = x.axes
+    h = gc.cells.elman(g, x, 3, over=t, name="cell").h
+    total = gc.sum(gc.sin(h), over=t)
+    for name, other in (("twice", total), ("changed", gc.tanh(total)), ("others", gc.sum(h * h, over=t))):
+        state = g.state(name, (9,), over=(t, n), initial=gc.concat([total, other, total]))
+        g.define(name, 0.5 * state[t - 1] + x[0])
+        g.output(name, state)
+    check(g, random_arrays(g, 0, t=7, n=2), 3, t=7, n=2)
+
+
+def test_terms_that_each_step_of_a_chunk_sends_elsewhere() -> None:
+    """What they are added up in has room for the steps of one chunk."""
+    g, x = sequences(ragged=True)
+    t, n = x.axes
+    j = g.axis("j")
+    k = g.axis("k", j)
+    h = gc.cells.elman(g, gc.outer(x, x)[0] + g.input("a", (), over=j), 3, over=t, name="cell").h
+    place = g.input("place", (), over=(t, j, n), dtype="int32")
+    read = (g.param("W", (2, 3)) @ h)[j.at(place[k])]
+    g.output("loss", gc.sum(gc.sum(gc.sin(read)), over=(t, k, n)))
+    dg = gc.grad(g, "loss")
+    check(dg, random_arrays(dg, 0, t=7, n=2, j=3), 3, t=7, n=2, j=3)
 
 
 def test_a_param_is_updated_after_all_sweeps_or_not_in_chunks() -> None:

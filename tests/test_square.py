@@ -107,6 +107,25 @@ def test_second_derivatives(example: testing.Example) -> None:
     assert once["x"] < 1e-5
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x, z, p, q: x + z,
+        lambda x, z, p, q: gc.sum(x, over=x.axes) + q,
+        lambda x, z, p, q: gc.sum(gc.sum(x, over=x.axes)) + p + gc.sum(q),
+        lambda x, z, p, q: gc.sin(gc.mean(x, over=x.axes) + gc.mean(z, over=x.axes) + q) * p,
+        lambda x, z, p, q: gc.tanh(gc.outer(q, q) @ x + gc.outer(z, z) @ x),
+    ],
+)
+def test_everything_that_a_sum_is_made_of_moves_it(make: Any) -> None:
+    """The adjoints of two terms are one value, whether both vary over an axis, one does, or none."""
+    g = gc.Graph("terms", dtype="float64")
+    t = g.axis("t")
+    x, z, p, q = g.input("x", (3,), over=t), g.input("z", (3,), over=t), g.param("p", ()), g.param("q", (3,))
+    g.output("y", make(x, z, p, q))
+    testing.check_gradients(g, "y")
+
+
 def test_a_wrong_rule_is_reported() -> None:
     @gc.custom_gradient
     def wrong(x: gc.Value) -> Any:

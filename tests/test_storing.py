@@ -144,6 +144,23 @@ def test_rounding_is_where_it_is_written(dtype: str, run: str) -> None:
     np.testing.assert_array_equal(wide(given["p"]), wide(low(wide(before) * np.float32(1.01))))
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (20,)])
+@pytest.mark.parametrize("dtype", STORED)
+def test_a_state_of_two_bytes_in_a_float64_graph(dtype: str, shape: tuple[int, ...]) -> None:
+    """What is computed in float64 is stored in two conversions, neither of which is left to a library."""
+    g = gc.Graph("halved", dtype="float64")
+    t = g.axis("t")
+    x = g.input("x", shape, over=t)
+    for fn in (gc.tanh, gc.sigmoid, gc.erf, gc.sin, gc.exp, gc.floor, gc.abs, gc.sign, gc.relu, gc.softplus):
+        h = g.state(fn.__name__, shape, over=t, dtype=dtype)
+        h[t] = gc.cast(fn(0.5 * h[t - 1] + x), dtype)
+        g.output(h.name, h)
+    arrays = testing.random_arrays(g, t=6)
+    expected = gc.interpret(g, **arrays)
+    for name, array in gc.compile(g)(**arrays).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
 def test_a_float64_is_rounded_by_way_of_float32() -> None:
     """To bfloat16, 1 + 2⁻⁸ + 2⁻⁴⁰ is a tie in float32."""
     g = gc.Graph("double", dtype="float64")
@@ -165,6 +182,23 @@ def test_adjoints_are_float32(dtype: str) -> None:
         added = [node for name, node in derived.inputs.items() if name.startswith(("cotangent", "tangent"))]
         assert {node.dtype for node in added} == {"float32"}
     assert gc.jvp(network(dtype, dtype, dtype), "h").outputs["tangent_h"].dtype == "float32"
+
+
+def test_a_gradient_by_hand_in_another_dtype() -> None:
+    """Numbers make the result float64, as the graph is; the argument is float32, and so is its adjoint."""
+
+    @gc.custom_gradient
+    def spike(v: gc.Value) -> Any:
+        return gc.where(v > 0, 1.0, 0.0), lambda d: d / (1 + gc.abs(v)) ** 2
+
+    g = gc.Graph("spikes", dtype="float64")
+    x = g.input("x", (3,), dtype="bfloat16")
+    g.output("loss", gc.sum(spike(x) * 2 + gc.cast(gc.sin(x), "float64")))
+    given = np.array([0.5, -1.0, 2.0])
+    for run in (gc.interpret, lambda graph, **arrays: gc.compile(graph)(**arrays)):
+        found = run(gc.grad(g, "loss", wrt=["x"]), x=given.astype(ml_dtypes.bfloat16))["grad_x"]
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, 2 / (1 + np.abs(given)) ** 2 + np.cos(given), rtol=1e-6)
 
 
 def test_what_is_small_does_not_vanish() -> None:

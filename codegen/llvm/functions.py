@@ -197,7 +197,12 @@ class Functions:
                 return f.compare("fcmp une", a, zero)
             return f.compare("icmp ne", a, self._like(0, a))
         if from_float and to_float:
-            return f.convert("fpext" if result == "float64" else "fptrunc", a, to)
+            if result == "float64":
+                return f.convert("fpext", a, to)
+            # LLVM may take the sign of a float64 for that of a float16, and would call a library to convert it, unless
+            # something stands between the two conversions.
+            narrow = f.convert("fptrunc", a, to)
+            return f.intrinsic("arithmetic.fence", narrow) if f.halves else narrow
         if from_float:
             return self._truncate(a, to)
         if to_float:

@@ -174,8 +174,7 @@ def _split_kernel(kernel: Kernel, made: Split) -> None:
             ready.append(step)
         if step in over or reduce_references(step) & waiting:
             waiting |= {total.name for total in step.sums}
-    totals = [total for step in ready for total in step.sums]
-    homes = {total.name: _home(total, kernel, made) for total in totals}
+    homes = _homes([total for step in ready for total in step.sums], kernel, made)
     made.body.append(_running(kernel, ready, homes, made))
     done = set(homes.values())
     rest = tuple(s for s in kernel.stores if Load(s.buffer, s.at, s.value.dtype) not in done)
@@ -195,17 +194,34 @@ def _is_over(step: Let | Reduce, axis: str) -> bool:
     return isinstance(step, Reduce) and any(d.index == axis for d in step.dims)
 
 
-def _home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
-    """Where a running sum lies: where the kernel stores it anyway, or in a buffer of its own."""
+def _homes(totals: Sequence[Accumulate], kernel: Kernel, made: Split) -> dict[str, Load]:
+    """Where running sums lie: where the kernel stores them anyway, or in buffers of their own. What reads them when
+    they are whole may not store to the buffer that it reads."""
+    homes = {total.name: home for total in totals if (home := _stored_home(total, kernel, made)) is not None}
+    while True:
+        done = set(homes.values())
+        later = {s.buffer for s in kernel.stores if Load(s.buffer, s.at, s.value.dtype) not in done}
+        if not any(home.buffer in later for home in homes.values()):
+            break
+        homes = {name: home for name, home in homes.items() if home.buffer not in later}
+    return {total.name: homes.get(total.name) or _own_home(total, kernel, made) for total in totals}
+
+
+def _stored_home(total: Accumulate, kernel: Kernel, made: Split) -> Load | None:
+    """The first place where the kernel stores a sum as it is."""
     dtype = total.value.dtype
     for store in kernel.stores:
         buffer = made.buffers[store.buffer]
         fits = buffer.kind != "param" and buffer.dtype == dtype
         if store.value == Ref(total.name, dtype) and fits and not store.accumulate:
             return Load(store.buffer, store.at, dtype)
+    return None
+
+
+def _own_home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
     name = fresh(f"{kernel.name}.{total.op}", made.names)
-    made.buffers[name] = Buffer(name, dtype, tuple(d.extent for d in kernel.dims), "temp")
-    return Load(name, indices_of(kernel.dims), dtype)
+    made.buffers[name] = Buffer(name, total.value.dtype, tuple(d.extent for d in kernel.dims), "temp")
+    return Load(name, indices_of(kernel.dims), total.value.dtype)
 
 
 def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], made: Split) -> Piecewise:

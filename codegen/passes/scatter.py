@@ -23,6 +23,7 @@ from graphc.codegen.program import (
     Accumulate,
     Buffer,
     Call,
+    Index,
     Kernel,
     Let,
     Load,
@@ -37,7 +38,7 @@ from graphc.codegen.program import (
     scalars,
 )
 from graphc.codegen.uses import used_steps
-from graphc.scalar import call, guarded, index, walk, with_indices, zero
+from graphc.scalar import Scalar, call, guarded, index, walk, with_indices, zero
 
 __all__ = ["scatter"]
 
@@ -83,6 +84,9 @@ class _Scattering:
             yield kernel
             return
         home = _home(kernel, choice.total, access) or self._temporary(kernel, choice.total)
+        if home is None:
+            yield kernel
+            return
         place = home.at
         if not home.begun:
             nothing = Store(place.buffer, place.at, zero(place.dtype))
@@ -94,11 +98,22 @@ class _Scattering:
         if stores:
             yield from self._kernel(replace(kernel, body=used_steps(body, stores), stores=stores))
 
-    def _temporary(self, kernel: Kernel, total: Accumulate) -> _Home:
-        extents = tuple(dim.extent for dim in kernel.dims)
+    def _temporary(self, kernel: Kernel, total: Accumulate) -> _Home | None:
+        """A buffer that holds the sum; None if it is not known how large it has to be."""
+        extents = tuple(extent for dim in kernel.dims if (extent := _most(dim.extent)) is not None)
+        if len(extents) < len(kernel.dims):
+            return None
         buffer = Buffer(fresh(f"{kernel.name}.{total.name}", self.taken), total.value.dtype, extents, "temp")
         self.buffers.append(buffer)
         return _Home(Load(buffer.name, indices_of(kernel.dims), buffer.dtype))
+
+
+def _most(extent: Scalar) -> Scalar | None:
+    """A bound of an extent in all steps of the loops around it: for the steps of a chunk, how long chunks are."""
+    if not any(isinstance(part, Index) for part in walk(extent)):
+        return extent
+    parts = extent.args if isinstance(extent, Call) and extent.fn == "min" else ()
+    return next((most for part in parts if (most := _most(part)) is not None), None)
 
 
 def _worth(choice: SegmentSum, kernel: Kernel) -> bool:

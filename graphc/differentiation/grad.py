@@ -103,10 +103,12 @@ def jvp(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     output = result.outputs[of]
     dummy = leaf(INPUT, _free(result, "cotangent"), output.axes, output.shape, computed(output.dtype))
     adjoints = adjoint(result, {output: dummy}, list(targets.values()))
-    seeds = {}
+    seeds: dict[Node, Node] = {}
     for name, target in targets.items():
         velocity = result.input(f"tangent_{name}", target.shape, over=target.axes, dtype=computed(target.dtype))
-        seeds[adjoints[target]] = velocity.node
+        reached = adjoints[target]
+        seed = sum_to(velocity.node, reached)
+        seeds[reached] = add(seeds[reached], seed) if reached in seeds else seed  # terms of a sum have one adjoint
     tangent = adjoint(result, seeds, [dummy])[dummy]
     _add_output(result, f"tangent_{of}", broadcast(tangent, output.axes, output.shape))
     return simplify(result)

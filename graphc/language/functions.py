@@ -454,7 +454,7 @@ def custom_gradient(function: Callable[..., tuple[Value, Callable[[Value], Any]]
         if len(contributions) != len(values):
             raise DefinitionError(f"the rule gives {len(contributions)} contributions to {len(values)} arguments")
         pairs = [
-            (value.node, as_value(c, graph, dtype=value.dtype).node)
+            (value.node, _adjoint_of(value, as_value(c, graph, dtype=value.dtype)))
             for value, c in zip(values, contributions, strict=True)
             if c is not None
         ]
@@ -462,6 +462,12 @@ def custom_gradient(function: Callable[..., tuple[Value, Callable[[Value], Any]]
         return Value(graph, gradient.custom_gradient(result.node, placeholder, operands, rules))
 
     return wrapped
+
+
+def _adjoint_of(value: Value, contribution: Value) -> Node:
+    """The contribution to a value's adjoint in the dtype that the adjoint has."""
+    dtype = computed(value.dtype)
+    return ew.cast(contribution.node, dtype) if {dtype, contribution.dtype} <= {*FLOATS} else contribution.node
 
 
 def _cotangents(node: Node) -> list[Node]:

@@ -259,6 +259,7 @@ class _Author:
             lambda: probabilities.softmax(a * b),
             lambda: probabilities.log_softmax(fn.concat([a, b]))[:3],
             lambda: self.param((3, 2)) @ a,
+            lambda: self.param((3, 2)) @ a + self.param((3, 2)) @ a,  # terms whose adjoints are one value
         )
 
     def _classified(self, a: Value, b: Value) -> Value:
