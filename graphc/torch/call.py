@@ -212,7 +212,7 @@ class _Call(torch.autograd.Function):
 
 
 class _PlainCall(torch.autograd.Function):
-    """The same outside of transforms, where PyTorch spares a call what they need, a tenth of the time of a short one."""
+    """The same outside of transforms. PyTorch spares it what they need: a tenth of the time of a short call."""
 
     @staticmethod
     def forward(ctx: Any, made: Made, given: Mapping[str, int], *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
