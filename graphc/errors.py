@@ -92,6 +92,10 @@ class ParseError(GraphError):
     """A text that is not a graph."""
 
 
+class DivergenceError(GraphError, ArithmeticError):
+    """Training whose params are no longer finite numbers."""
+
+
 class ProtocolError(GraphError, TypeError):
     """A protocol of Python, such as len() or iteration, used on something that does not support it."""
 

@@ -12,7 +12,7 @@ import pytest
 
 import graphc as gc
 from graphc.checkpoint import read
-from graphc.errors import ArgumentError, DefinitionError
+from graphc.errors import ArgumentError, DefinitionError, DivergenceError
 from tests.cuda_emulated import EmulatedDevice
 
 
@@ -328,3 +328,54 @@ def test_params_are_named_or_given_as_values() -> None:
     assert gc.grad(gc.unroll(g, t=2), "loss", wrt=W) == gc.grad(gc.unroll(g, t=2), "loss", wrt="W")
     sgd = gc.optim.SGD(0.1)
     assert gc.training_step(g, "loss", sgd, wrt=[W]) == gc.training_step(g, "loss", sgd, wrt=["W"])
+
+
+def test_training_that_leaves_the_numbers_is_stopped_and_its_checkpoint_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.safetensors"
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
+
+    def spoilt(epoch: int) -> list[dict[str, np.ndarray]]:
+        made = batches(epoch)
+        if epoch == 2:
+            made[1]["x"][0, 0, 0] = np.nan
+        return made
+
+    with pytest.raises(DivergenceError, match=r"in batch 2 of epoch 3/4: loss is nan, .* not finite; input x of this"):
+        gc.fit(step, spoilt, epochs=4, checkpoint=path)
+    assert "run.safetensors holds 2 epochs" in capsys.readouterr().out
+    arrays, metadata = read(path)
+    assert metadata["epoch"] == "2"
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    gc.fit(step, batches, epochs=3, checkpoint=path, quiet=True)
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_a_rate_that_is_too_high_is_named_as_the_cause(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["graphc.compiling.compile"], "nvidia_device", EmulatedDevice)
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(3e38))
+    with pytest.raises(DivergenceError, match="learning rate"):
+        gc.fit(step, batches, quiet=True, target=target)
+    silent = step.copy()
+    del silent.outputs["loss"]  # without a number to watch
+    with pytest.raises(DivergenceError, match="in epoch 1"):
+        gc.fit(silent, batches, quiet=True, target=target)
+
+
+@pytest.mark.parametrize(
+    "options", [{"lr": -0.1}, {"lr": np.inf}, {"lr": np.nan}, {"lr": "fast"}, {"lr": 0.1, "clip": 0}]
+)
+def test_rates_and_bounds_that_are_no_such_numbers_are_refused(options: dict[str, Any]) -> None:
+    name, value = list(options.items())[-1]
+    for rule in (gc.optim.SGD, gc.optim.Momentum, gc.optim.Adam, gc.optim.AdamW):
+        with pytest.raises(DefinitionError, match=rf"gc\.optim\.{rule.__name__} .* {name}=.* got {value!r}"):
+            rule(**options)
+
+
+def test_what_is_not_trained_may_be_infinite() -> None:
+    g = regression("float32")
+    lowest = g.param("lowest", (), init="inf", trainable=False)
+    g.output("before", lowest)
+    g.update(lowest, gc.minimum(lowest, g.value("loss")))
+    gc.fit(gc.training_step(g, "loss", gc.optim.SGD(0.1)), batches, epochs=2, quiet=True)

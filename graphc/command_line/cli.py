@@ -63,6 +63,8 @@ def main() -> None:
         _fail(str(error) if _is_users(error.location) else error.reason)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except MemoryError as error:
+        _fail(f"out of memory{f': {error}' if str(error) else ''}")
 
 
 def _fail(message: str) -> NoReturn:

@@ -6,19 +6,22 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc import checkpoint as files
+from graphc import checkpoint as checkpoint_files
 from graphc.codegen.cuda.driver.dlpack import DeviceArray
 from graphc.codegen.target import Precision
 from graphc.compiling.compile import Compiled, compile
 from graphc.compiling.cuda_compile import CompiledCuda
-from graphc.errors import ArgumentError, listed, meant
+from graphc.errors import ArgumentError, DivergenceError, listed, meant
+from graphc.files import Claim
 from graphc.language.graph import Graph, check_graph
+from graphc.training.divergence import check_finite, finite_names
 from graphc.training.initialize import initialize
 
 if TYPE_CHECKING:  # loaded when something is trained: it takes long, and few who import graphc do
@@ -69,8 +72,11 @@ def fit(
 
     `checkpoint` names a safetensors file that is written before the first epoch and after each, whole or not at all;
     if it exists and `resume` is true, training goes on from there. Raises `ArgumentError` if it belongs to another
-    training step or seed, or was begun with other `settings`, such as the batches' size, and then leaves it alone. A
-    terminal shows progress; elsewhere each epoch is a line, and with `quiet` there is nothing.
+    training step or seed, was begun with other `settings`, such as the batches' size, or is being written by another
+    process, and then leaves it alone. A terminal shows progress; elsewhere each epoch is a line, and with `quiet`
+    there is nothing.
+
+    Raises `DivergenceError` when a trained param is no longer finite; the checkpoint then has the epochs before.
 
     With `target="cuda"` steps run on the GPU, where the state stays from one to the next. `memory` limits what a step
     takes, and `precision` is that of its products, as in `gc.compile`; a run may be resumed with others, by which sums
@@ -87,28 +93,41 @@ def fit(
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
     owner = {**(settings or {}), "graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
+    numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
+    learned = [name for name, param in step.params.items() if param.trainable]
     from rich.console import Console
 
     console = Console(quiet=quiet)
-    if checkpoint is not None and resume and Path(checkpoint).exists():
-        arrays, history = _resumed(Path(checkpoint), arrays, owner)
-        console.print(f"{checkpoint}: {len(history)} epochs are done already", highlight=False, soft_wrap=True)
-    elif checkpoint is not None:
-        _write(checkpoint, arrays, history, owner)
-    numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
-    with _progress(console) as progress:
-        for epoch in range(len(history), epochs):
-            chosen = batches(epoch) if callable(batches) else batches
-            there = run.upload(arrays) if isinstance(run, CompiledCuda) else {}
-            record = _epoch(run, chosen, {**arrays, **there}, numbers, progress, f"epoch {epoch + 1}/{epochs}")
-            for name, array in there.items():
-                arrays[name] = array.numpy()
-            record = {"epoch": float(epoch), **record, **(evaluate(arrays) if evaluate is not None else {})}
-            history.append(record)
-            if checkpoint is not None:
-                _write(checkpoint, arrays, history, owner)
-            console.print(_line(record, epochs), highlight=False, soft_wrap=True)
+    with _claim(checkpoint) as claim:
+        if claim is not None and resume and claim.path.exists():
+            arrays, history = _resumed(claim.path, arrays, owner)
+            console.print(f"{checkpoint}: {len(history)} epochs are done already", highlight=False, soft_wrap=True)
+        elif claim is not None:
+            _write(claim, arrays, history, owner)
+        try:
+            with _progress(console) as progress:
+                for epoch in range(len(history), epochs):
+                    chosen = batches(epoch) if callable(batches) else batches
+                    there = run.upload(arrays) if isinstance(run, CompiledCuda) else {}
+                    title, finite = f"epoch {epoch + 1}/{epochs}", finite_names({n: arrays[n] for n in learned})
+                    record = _epoch(run, chosen, {**arrays, **there}, numbers, progress, title, finite)
+                    for name, array in there.items():
+                        arrays[name] = array.numpy()
+                    check_finite(f"in epoch {epoch + 1}", arrays, finite, record)
+                    record = {"epoch": float(epoch), **record, **(evaluate(arrays) if evaluate is not None else {})}
+                    history.append(record)
+                    if claim is not None:
+                        _write(claim, arrays, history, owner)
+                    console.print(_line(record, epochs), highlight=False, soft_wrap=True)
+        except (KeyboardInterrupt, DivergenceError):
+            if claim is not None:
+                console.print(f"{checkpoint} holds {len(history)} epochs", highlight=False, soft_wrap=True)
+            raise
     return Fit(arrays, history)
+
+
+def _claim(checkpoint: Path | str | None) -> AbstractContextManager[Claim | None]:
+    return nullcontext() if checkpoint is None else Claim(checkpoint)
 
 
 def _compiled(step: Graph, target: str, memory: str | int | None, precision: Precision) -> Compiled | CompiledCuda:
@@ -140,6 +159,7 @@ def _epoch(
     numbers: Sequence[str],
     progress: Progress,
     title: str,
+    finite: list[str],
 ) -> Record:
     totals = dict.fromkeys(numbers, 0.0)
     count = 0
@@ -150,8 +170,11 @@ def _epoch(
             raise ArgumentError(f"a batch is a dict of arrays by name, {{'x': …, …}}, got {type(batch).__name__}")
         results = run(**batch, **arrays)
         count += 1
-        for name in numbers:
-            totals[name] += float(results[name])
+        found = {name: float(results[name]) for name in numbers}
+        if not all(map(math.isfinite, found.values())):
+            check_finite(f"in batch {count} of {title}", arrays, finite, found, batch)
+        for name, number in found.items():
+            totals[name] += number
         progress.advance(task)
     progress.remove_task(task)
     if not count:
@@ -167,15 +190,16 @@ def _line(record: Record, epochs: int) -> str:
     return f"epoch {int(record['epoch']) + 1}/{epochs}  {'  '.join(parts)}{warning}"
 
 
-def _write(path: Path | str, arrays: Mapping[str, np.ndarray], history: list[Record], owner: Mapping[str, str]) -> None:
-    files.save(path, arrays, {**owner, "epoch": str(len(history)), "history": json.dumps(history)})
+def _write(claim: Claim, arrays: Mapping[str, np.ndarray], history: list[Record], owner: Mapping[str, str]) -> None:
+    metadata = {**owner, "epoch": str(len(history)), "history": json.dumps(history)}
+    claim.write(checkpoint_files.serialized(arrays, metadata))
 
 
 def _resumed(
     path: Path, expected: Mapping[str, np.ndarray], owner: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], list[Record]]:
     """The arrays and the history of a checkpoint, if it belongs to this training step, seed and settings."""
-    arrays, metadata = files.read(path)
+    arrays, metadata = checkpoint_files.read(path)
     for name, array in expected.items():
         found = arrays.get(name)
         if found is None or found.shape != array.shape or found.dtype != array.dtype:
@@ -188,7 +212,10 @@ def _resumed(
     if extra:
         raise ArgumentError(f"checkpoint {path} belongs to another graph: it holds {listed(extra)}; {ANEW}")
     if metadata.get("graph") != owner["graph"]:
-        raise ArgumentError(f"checkpoint {path} was made by other equations; {ANEW}")
+        raise ArgumentError(
+            f"checkpoint {path} was made by another training step: other equations, or another optimiser, "
+            f"learning rate or clip; {ANEW}"
+        )
     for name, value in owner.items():
         if metadata.get(name) != value:
             raise ArgumentError(
