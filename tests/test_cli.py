@@ -299,6 +299,7 @@ def test_mistakes_in_the_files_own_data(graphc: Run, cell: Path, body: str, mess
         (("draw", "cell.py", "--unroll", "t"), "AXIS=STEPS"),
         (("draw", "cell.py", "--unroll", "t=four"), "AXIS=STEPS"),
         (("draw", "cell.py", "--unroll", "t=0"), "at least 1"),
+        (("draw", "cell.py", "--unroll", "t=100", "--unroll", "n=1000"), "100,000 steps"),
         (("draw", "cell.py", "--unroll", "t=2", "--unroll", "t=3"), "axis 't' twice"),
         (("draw", "cell.py", "--unroll", "z=3"), "'z'"),
         (("draw", "cell.py", "-o", "cell.png"), "not as 'cell.png'"),
