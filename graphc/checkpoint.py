@@ -50,6 +50,9 @@ def serialized(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | N
         if not isinstance(array, np.ndarray | np.generic) or array.dtype.name not in _DTYPES.values():
             what = f"{array.dtype} array" if isinstance(array, np.ndarray) else type(array).__name__
             raise ArgumentError(f"a file takes numpy arrays of numbers; {name} is a {what}")
+    for name, text in (metadata or {}).items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise ArgumentError(f"a file's metadata are strings by name; {name} is {text!r}")
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     return serialize(contiguous, metadata=dict(metadata) if metadata else None)
 

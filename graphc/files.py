@@ -49,8 +49,7 @@ def _write(path: Path, data: bytes, *, locked: bool = False) -> BinaryIO:
                 file.close()
             os.replace(temporary, path)
         except OSError as error:
-            error.filename, error.filename2 = str(path), None  # nobody knows the temporary one
-            raise
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from None  # not the temporary one
         undone.pop_all()
     _sweep(path, written)
     return file

@@ -66,7 +66,18 @@ class Optimizer(Protocol):
 
 
 def _is_number(x: object) -> TypeGuard[float]:
-    return isinstance(x, int | float | np.number) and math.isfinite(x)
+    return isinstance(x, int | float | np.number) and not isinstance(x, bool) and math.isfinite(x)
+
+
+_AVERAGED = ("a number of at least 0 and below 1", lambda x: 0 <= x < 1)
+_SIZE = ("a number of at least 0", lambda x: 0 <= x < math.inf)
+_WITHIN: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    "beta1": _AVERAGED,
+    "beta2": _AVERAGED,
+    "momentum": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
+    "eps": _SIZE,
+    "weight_decay": _SIZE,
+}
 
 
 class _Rule:
@@ -87,6 +98,10 @@ class _Rule:
             )
         if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
             raise DefinitionError(f"{here} takes as clip= a number above 0 or None, got {self.clip!r}")
+        for name, (what, within) in _WITHIN.items():
+            given = getattr(self, name, 0.0)
+            if isinstance(given, int | float | np.number) and not within(float(given)):
+                raise DefinitionError(f"{here} takes as {name}= {what}, got {given!r}")
 
 
 @dataclass(frozen=True)

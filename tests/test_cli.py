@@ -307,6 +307,7 @@ def test_mistakes_in_the_files_own_data(graphc: Run, cell: Path, body: str, mess
         (("draw", "cell.py", "--engine", "soup"), "error: engine= is"),
         (("show", "cell.py", "--function", "nothing"), "no function 'nothing'"),
         (("export", "cell.py"), "needs a length of at least 0 for: t=…, n=…; given: none"),
+        (("export", "cell.py", "--step", "t", "--length", "t=1", "--length", "n=1"), "not open along t"),
         (
             ("export", "cell.py", "--length", "t=1", "--length", "n=1", "--triple", "soup"),
             "no code can be made for triple='soup'",

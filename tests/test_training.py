@@ -330,6 +330,33 @@ def test_params_are_named_or_given_as_values() -> None:
     assert gc.training_step(g, "loss", sgd, wrt=[W]) == gc.training_step(g, "loss", sgd, wrt=["W"])
 
 
+def test_what_is_measured_may_be_numbers_of_numpy(tmp_path: Path) -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
+    options: dict[str, Any] = {"checkpoint": tmp_path / "run.safetensors", "settings": {"size": 3}, "quiet": True}
+    found = gc.fit(step, batches, evaluate=lambda state: {"norm": np.abs(state["W"]).max()}, **options)
+    assert type(found.history[0]["norm"]) is float
+    assert gc.fit(step, batches, **options).history == found.history
+    with pytest.raises(ArgumentError, match="size=3, not 4"):
+        gc.fit(step, batches, **options | {"settings": {"size": 4}})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"evaluate": lambda state: 0.9}, "evaluate= returns numbers by name"),
+        ({"evaluate": lambda state: {"name": "high"}}, "evaluate= returns numbers by name"),
+        ({"evaluate": lambda state: {"row": np.zeros(2)}}, "evaluate= returns numbers by name"),
+        ({"epochs": -1}, "epochs= is"),
+        ({"epochs": 1.5}, "epochs= is"),
+        ({"batches": None}, "batches= is a list"),
+    ],
+)
+def test_what_fit_cannot_use_is_refused(given: dict[str, Any], says: str) -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
+    with pytest.raises(ArgumentError, match=says):
+        gc.fit(step, **{"batches": batches, "quiet": True, **given})
+
+
 def test_training_that_leaves_the_numbers_is_stopped_and_its_checkpoint_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,13 +391,24 @@ def test_a_rate_that_is_too_high_is_named_as_the_cause(target: str, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "options", [{"lr": -0.1}, {"lr": np.inf}, {"lr": np.nan}, {"lr": "fast"}, {"lr": 0.1, "clip": 0}]
+    ("name", "value"),
+    [
+        *(("lr", value) for value in (-0.1, np.inf, np.nan, "fast", True)),
+        *(("clip", value) for value in (0, -1.0, "none")),
+        ("weight_decay", -1),
+        ("momentum", 1.5),
+        ("beta1", 1.0),
+        ("beta2", -0.1),
+        ("eps", np.nan),
+    ],
 )
-def test_rates_and_bounds_that_are_no_such_numbers_are_refused(options: dict[str, Any]) -> None:
-    name, value = list(options.items())[-1]
-    for rule in (gc.optim.SGD, gc.optim.Momentum, gc.optim.Adam, gc.optim.AdamW):
+def test_rates_and_bounds_that_are_no_such_numbers_are_refused(name: str, value: Any) -> None:
+    rules = (gc.optim.SGD, gc.optim.Momentum, gc.optim.Adam, gc.optim.AdamW)
+    taking = [rule for rule in rules if name in rule.__dataclass_fields__]
+    assert taking
+    for rule in taking:
         with pytest.raises(DefinitionError, match=rf"gc\.optim\.{rule.__name__} .* {name}=.* got {value!r}"):
-            rule(**options)
+            rule(**{"lr": 0.1, name: value})
 
 
 def test_what_is_not_trained_may_be_infinite() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from graphc.compiling.compile import Compiled, compile
 from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import ArgumentError, DivergenceError, listed, meant
 from graphc.files import Claim
+from graphc.integers import is_whole
 from graphc.language.graph import Graph, check_graph
 from graphc.training.divergence import check_finite, finite_names
 from graphc.training.initialize import initialize
@@ -57,7 +59,7 @@ def fit(
     evaluate: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]] | None = None,
     checkpoint: Path | str | None = None,
     resume: bool = True,
-    settings: Mapping[str, str] | None = None,
+    settings: Mapping[str, object] | None = None,
     quiet: bool = False,
     target: str = "cpu",
     memory: str | int | None = None,
@@ -88,11 +90,15 @@ def fit(
             f"graph {step.name!r} updates no param, so it learns nothing; fit takes a training step, as "
             'gc.training_step(g, "loss", gc.optim.Adam()) makes it'
         )
-    _check_given(step, batches, state or {})
+    _check_given(step, batches, state or {}, epochs)
     run = _compiled(step, target, memory, precision)
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
-    owner = {**(settings or {}), "graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
+    owner = {
+        **{k: str(v) for k, v in (settings or {}).items()},
+        "graph": hashlib.sha256(str(step).encode()).hexdigest(),
+        "seed": str(seed),
+    }
     numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
     learned = [name for name, param in step.params.items() if param.trainable]
     from rich.console import Console
@@ -114,7 +120,7 @@ def fit(
                     for name, array in there.items():
                         arrays[name] = array.numpy()
                     check_finite(f"in epoch {epoch + 1}", arrays, finite, record)
-                    record = {"epoch": float(epoch), **record, **(evaluate(arrays) if evaluate is not None else {})}
+                    record = {"epoch": float(epoch), **record, **(_measured(evaluate(arrays)) if evaluate else {})}
                     history.append(record)
                     if claim is not None:
                         _write(claim, arrays, history, owner)
@@ -126,6 +132,14 @@ def fit(
     return Fit(arrays, history)
 
 
+def _measured(found: Any) -> Record:
+    """What `evaluate` returned, as numbers of Python's."""
+    try:
+        return {str(name): float(number) for name, number in dict(found).items()}
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"evaluate= returns numbers by name, {{'accuracy': 0.9}}, got {found!r}: {error}") from None
+
+
 def _claim(checkpoint: Path | str | None) -> AbstractContextManager[Claim | None]:
     return nullcontext() if checkpoint is None else Claim(checkpoint)
 
@@ -134,8 +148,10 @@ def _compiled(step: Graph, target: str, memory: str | int | None, precision: Pre
     return compile(step, target=target, memory=memory, precision=precision)  # type: ignore[call-overload,no-any-return]
 
 
-def _check_given(step: Graph, batches: object, state: Mapping[str, object]) -> None:
-    if isinstance(batches, Mapping):
+def _check_given(step: Graph, batches: object, state: Mapping[str, object], epochs: object) -> None:
+    if not is_whole(epochs) or epochs < 0:
+        raise ArgumentError(f"epochs= is how often to go through the batches, a whole number, got {epochs!r}")
+    if isinstance(batches, Mapping) or not (callable(batches) or isinstance(batches, Iterable)):
         raise ArgumentError("batches= is a list of dicts, or a function of the epoch that gives one: [{'x': …, …}]")
     known = {*step.params, *step.inputs, *step.axes}
     unknown = [name for name in state if name not in known]
@@ -217,10 +233,13 @@ def _resumed(
             f"learning rate or clip; {ANEW}"
         )
     for name, value in owner.items():
-        if metadata.get(name) != value:
-            raise ArgumentError(
-                f"checkpoint {path} was begun with {name}={metadata.get(name)}, not {value}; give that {name}; {ANEW}"
+        begun = metadata.get(name)
+        if begun != value:
+            hashes = re.fullmatch("[0-9a-f]{64}", value) is not None  # which nobody can read
+            difference = (
+                f"other {name}; give what it had" if hashes else f"{name}={begun}, not {value}; give that {name}"
             )
+            raise ArgumentError(f"checkpoint {path} was begun with {difference}; {ANEW}")
     return arrays, _history(path, metadata)
 
 
