@@ -35,9 +35,9 @@ def _write(path: Path, data: bytes, *, locked: bool = False) -> BinaryIO:
     path = path.resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}")
-    with contextlib.ExitStack() as undone:
-        undone.callback(_remove, temporary)
-        try:
+    try:
+        with contextlib.ExitStack() as undone:
+            undone.callback(_remove, temporary)
             file = undone.enter_context(temporary.open("xb"))
             file.write(data)
             file.flush()
@@ -48,9 +48,9 @@ def _write(path: Path, data: bytes, *, locked: bool = False) -> BinaryIO:
             else:
                 file.close()
             os.replace(temporary, path)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(path)) from None  # not the temporary one
-        undone.pop_all()
+            undone.pop_all()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None  # not the temporary one
     _sweep(path, written)
     return file
 

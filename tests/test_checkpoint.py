@@ -202,6 +202,21 @@ def test_what_killed_writers_left_is_removed_by_a_later_write(tmp_path: Path) ->
     assert {p.name for p in tmp_path.iterdir()} == {"a.safetensors", kept[0], *kept[2:]}  # kept[0] may be at work
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of processes are Unix's")
+@pytest.mark.parametrize("elements", [1000, 100_000])  # less than a buffer, and more
+def test_a_disk_that_is_full_is_said_with_the_files_name(tmp_path: Path, elements: int) -> None:
+    program = f"""
+import resource
+import numpy as np
+from graphc.checkpoint import save
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+save("a.safetensors", {{"W": np.zeros({elements})}})
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{tmp_path}/a.safetensors'"
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=re.escape(f"'{tmp_path}/{'x' * 300}'")):
         save(tmp_path / ("x" * 300), ARRAYS)
