@@ -255,7 +255,7 @@ def check(
     Console().print(table)
 
 
-def _compiled(graph: gc.Graph, **arrays: Any) -> Mapping[str, np.ndarray]:
+def _compiled(graph: gc.Graph, /, **arrays: Any) -> Mapping[str, np.ndarray]:
     return gc.compile(graph)(**arrays)
 
 

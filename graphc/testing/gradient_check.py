@@ -75,7 +75,7 @@ def check_gradients(
     return {name: check.differences(name, gradient, tolerance) for name, gradient in gradients.items()}
 
 
-def random_arrays(graph: Graph, seed: int = 0, **sizes: int) -> Arrays:
+def random_arrays(graph: Graph, /, seed: int = 0, **sizes: int) -> Arrays:
     """Arguments for a call of a graph: normal floats, labels and indices inside their ranges, lengths from 1 up.
 
     Params are those of `gc.initialize`, each element moved by about a tenth of itself, and by about 0.1 where it is 0.

@@ -50,7 +50,7 @@ def step(graph: Graph, over: Axis | str) -> Graph:
     return _Stepper(graph, over).step()
 
 
-def initial_carry(graph: Graph, over: Axis | str, **arrays: Any) -> dict[str, np.ndarray]:
+def initial_carry(graph: Graph, /, over: Axis | str, **arrays: Any) -> dict[str, np.ndarray]:
     """New arrays for all that `step(graph, over)` keeps between calls, as they are before the first step.
 
     `arrays` are the inputs and params that initial values are made of, and lengths of axes that none of these shows:
