@@ -21,6 +21,7 @@ from graphc.files import write_whole
 
 LARGEST_HEADER = 100_000_000  # bytes: the format's own bound
 _METADATA = "__metadata__"  # the header's entry that is no array
+_OTHERS = (".npz", ".npy", ".pt", ".pth", ".h5", ".hdf5", ".keras", ".onnx", ".pkl", ".pickle", ".mat", ".csv")
 # The format's names of dtypes, and numpy's.
 _DTYPES = {
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
@@ -37,7 +38,15 @@ def save(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[s
     Until the new file is complete and on disk, the old one stays as it was. Folders on the way are made. Raises
     `OSError` if the file cannot be written.
     """
+    check_ending(path)
     write_whole(path, serialized(arrays, metadata))
+
+
+def check_ending(path: Path | str) -> None:
+    """Raise `ArgumentError` if a file's name promises another format."""
+    path = Path(path)
+    if path.suffix.lower() in _OTHERS:
+        raise ArgumentError(f"arrays are written as safetensors, not as {path.name}; say {path.stem}.safetensors")
 
 
 def serialized(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:

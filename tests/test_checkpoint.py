@@ -191,6 +191,13 @@ def test_what_is_no_array_is_not_written(tmp_path: Path, arrays: Any, says: str)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["a.npz", "a.PT", "a.onnx"])
+def test_a_name_does_not_promise_another_format(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArgumentError, match=r"say a\.safetensors"):
+        save(tmp_path / name, ARRAYS)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_killed_writers_left_is_removed_by_a_later_write(tmp_path: Path) -> None:
     kept = [".a.safetensors.0123456789abcdef", ".a.safetensors.fedcba9876543210", "a.safetensors.0123456789abcdef"]
     kept += [".b.safetensors.0123456789abcdef", ".a.safetensors.0123456789abcdeX"]

@@ -325,6 +325,7 @@ def test_mistakes_in_the_files_own_data(graphc: Run, cell: Path, body: str, mess
         (("train", "cell.py", "--data", "missing.safetensors"), "cannot read missing.safetensors"),
         (("train", "cell.py", "--data", "cell.safetensors"), "cell.safetensors is not a whole safetensors file"),
         (("train", "cell.py", "--optimizer", "soup"), "no optimizer 'soup'"),
+        (("train", "cell.py", "--data", "empty.npz", "-o", "out/cell.npz"), "say cell.safetensors"),
         (("train", "cell.py", "--batch-axis", "m"), "no axis 'm'; it has t, n"),
     ],
 )

@@ -91,6 +91,8 @@ def fit(
             'gc.training_step(g, "loss", gc.optim.Adam()) makes it'
         )
     _check_given(step, batches, state or {}, epochs)
+    if checkpoint is not None:
+        checkpoint_files.check_ending(checkpoint)
     run = _compiled(step, target, memory, precision)
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
