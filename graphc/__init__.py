@@ -147,6 +147,7 @@ __all__ = [
     "embedding",
     "emit",
     "erf",
+    "errors",
     "exp",
     "explain",
     "expm1",

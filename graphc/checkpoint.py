@@ -6,10 +6,7 @@ against its size before any memory is taken.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +17,11 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
 from graphc.errors import ArgumentError
+from graphc.files import write_whole
 
 LARGEST_HEADER = 100_000_000  # bytes: the format's own bound
 _METADATA = "__metadata__"  # the header's entry that is no array
+_OTHERS = (".npz", ".npy", ".pt", ".pth", ".h5", ".hdf5", ".keras", ".onnx", ".pkl", ".pickle", ".mat", ".csv")
 # The format's names of dtypes, and numpy's.
 _DTYPES = {
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
@@ -39,6 +38,19 @@ def save(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[s
     Until the new file is complete and on disk, the old one stays as it was. Folders on the way are made. Raises
     `OSError` if the file cannot be written.
     """
+    check_ending(path)
+    write_whole(path, serialized(arrays, metadata))
+
+
+def check_ending(path: Path | str) -> None:
+    """Raise `ArgumentError` if a file's name promises another format."""
+    path = Path(path)
+    if path.suffix.lower() in _OTHERS:
+        raise ArgumentError(f"arrays are written as safetensors, not as {path.name}; say {path.stem}.safetensors")
+
+
+def serialized(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:
+    """What `save` writes."""
     if not isinstance(arrays, Mapping) or not all(isinstance(name, str) for name in arrays):
         raise ArgumentError(f"a file takes a dict of arrays by name, not {type(arrays).__name__}; Fit has one, .state")
     if _METADATA in arrays:
@@ -47,25 +59,11 @@ def save(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[s
         if not isinstance(array, np.ndarray | np.generic) or array.dtype.name not in _DTYPES.values():
             what = f"{array.dtype} array" if isinstance(array, np.ndarray) else type(array).__name__
             raise ArgumentError(f"a file takes numpy arrays of numbers; {name} is a {what}")
+    for name, text in (metadata or {}).items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise ArgumentError(f"a file's metadata are strings by name; {name} is {text!r}")
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    write_whole(path, serialize(contiguous, metadata=dict(metadata) if metadata else None))
-
-
-def write_whole(path: Path | str, data: bytes) -> None:
-    """Write a file, as `save` does."""
-    path = Path(path).resolve()  # a link stays one
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    return serialize(contiguous, metadata=dict(metadata) if metadata else None)
 
 
 def load(path: Path | str) -> dict[str, np.ndarray]:

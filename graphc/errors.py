@@ -12,6 +12,22 @@ from typing import NoReturn
 
 import numpy as np
 
+__all__ = [
+    "ArgumentError",
+    "AxisError",
+    "CausalityError",
+    "DefinitionError",
+    "DivergenceError",
+    "DtypeError",
+    "GraphError",
+    "InternalError",
+    "MissingAttributeError",
+    "ParseError",
+    "ProtocolError",
+    "ShapeError",
+    "UnsupportedError",
+]
+
 _HERE = Path(__file__).parent
 _PACKAGES = tuple(
     f"{folder.resolve()}/" for folder in (_HERE, _HERE / "../ops", _HERE / "../codegen", Path(np.__file__).parent)
@@ -56,7 +72,10 @@ def _is_own(file: str) -> bool:
 
 
 class GraphError(ValueError):
-    """A mistake in a graph or in a call. The message begins with the user's line."""
+    """A mistake in a graph or in a call: the base of all below. The message begins with the user's line.
+
+    `location` is that line, if there is one, and `reason` the message without it.
+    """
 
     def __init__(self, message: str, location: Location | None = None) -> None:
         self.location = location or user_location()
@@ -77,7 +96,7 @@ class AxisError(GraphError):
 
 
 class DefinitionError(GraphError):
-    """A name taken twice, or a state never or twice defined."""
+    """A name that is unknown or taken twice, a state never or twice defined, an option that there is not."""
 
 
 class CausalityError(GraphError):
@@ -85,11 +104,15 @@ class CausalityError(GraphError):
 
 
 class ArgumentError(GraphError):
-    """An array given to a call that is missing, unknown, or of a wrong shape or dtype."""
+    """What a call was given, an array, an option or a file, is missing, unknown, or does not fit."""
 
 
 class ParseError(GraphError):
     """A text that is not a graph."""
+
+
+class DivergenceError(GraphError, ArithmeticError):
+    """Training whose params are no longer finite numbers."""
 
 
 class ProtocolError(GraphError, TypeError):

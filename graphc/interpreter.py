@@ -22,7 +22,7 @@ from graphc.ops.leaves import EXTENT, INDEX, INPUT, PARAM, STATE
 Key = tuple[Node, tuple[int, ...]]  # a value, and the point at which it is asked for
 
 
-def interpret(graph: Graph, *unnamed: Any, **arrays: Any) -> dict[str, np.ndarray]:
+def interpret(graph: Graph, /, *unnamed: Any, **arrays: Any) -> dict[str, np.ndarray]:
     """Run a graph: every output, by name, as an array of shape (axes…, event…).
 
     Params that the graph updates are changed in place. Points past an example's length hold 0.

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from graphc.errors import AxisError, DtypeError, ShapeError, UnsupportedError
+from graphc.errors import ArgumentError, AxisError, DtypeError, ShapeError, UnsupportedError, listed, meant
 from graphc.scalar import STORED, Scalar
 
 Shape = tuple[int, ...]
@@ -33,7 +33,7 @@ def check_dtype(dtype: Any) -> str:
     """The name of a dtype, given as that or as numpy's. Raise `DtypeError` if graphc does not have it."""
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in DTYPES:
-        raise DtypeError(f"dtype {name!r} is not one of {', '.join(DTYPES)}")
+        raise DtypeError(f"dtype {name!r} is not one of {', '.join(DTYPES)}{meant(name, DTYPES)}")
     return name
 
 
@@ -252,6 +252,7 @@ class Op:
     view                        whether it only says where an element comes from
     stored                      whether it takes values of the dtypes that only store (float16, bfloat16) as they
                                 are, and gives them on; any other op takes them as float32 (see `make`)
+    attributes                  the names of its attributes; each node has all of them
     """
 
     name: str
@@ -266,6 +267,7 @@ class Op:
     reduces: bool = False
     view: bool = False
     stored: bool = False
+    attributes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
@@ -321,12 +323,23 @@ def make(op: Op, inputs: Iterable[Node] = (), **attrs: Any) -> Node:
     key = (op, inputs, items)
     node = _interned.get(key)
     if node is None:
+        if attrs.keys() != set(op.attributes):
+            raise _attribute_error(op, attrs)
         inferred = op.infer(inputs, attrs)
         node = Node()
         node.op, node.inputs, node.attrs = op, inputs, items
         node.axes, node.shape, node.dtype = inferred.axes, inferred.shape, inferred.dtype
         node = _interned.setdefault(key, node)
     return node
+
+
+def _attribute_error(op: Op, given: Mapping[str, Any]) -> ArgumentError:
+    """The error where an op has other attributes than those given."""
+    known = f"its attributes are {', '.join(op.attributes)}" if op.attributes else "it has no attributes"
+    unknown = [name for name in given if name not in op.attributes]
+    if unknown:
+        return ArgumentError(f"{op.name} takes no {unknown[0]}=; {known}{meant(unknown[0], op.attributes)}")
+    return ArgumentError(f"{op.name} lacks {listed([f'{n}=' for n in op.attributes if n not in given])}; {known}")
 
 
 # widen(value): the same number in float32.

@@ -11,8 +11,11 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NoReturn, Protocol, Self
+from typing import Any, ClassVar, NoReturn, Protocol, Self, TypeGuard
 
+import numpy as np
+
+from graphc.errors import DefinitionError
 from graphc.language.functions import cos, expm1, maximum, minimum, sqrt, where
 from graphc.language.habits import missing_in
 from graphc.language.options import check_options
@@ -62,12 +65,43 @@ class Optimizer(Protocol):
         """One step; `step` counts those made before, as a floating value."""
 
 
+def _is_number(x: object) -> TypeGuard[float]:
+    return isinstance(x, int | float | np.number) and not isinstance(x, bool) and math.isfinite(x)
+
+
+_AVERAGED = ("a number of at least 0 and below 1", lambda x: 0 <= x < 1)
+_SIZE = ("a number of at least 0", lambda x: 0 <= x < math.inf)
+_WITHIN: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    "beta1": _AVERAGED,
+    "beta2": _AVERAGED,
+    "momentum": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
+    "eps": _SIZE,
+    "weight_decay": _SIZE,
+}
+
+
 class _Rule:
     """An optimiser of this module, whose keyword arguments are checked."""
 
     def __new__(cls, *given: Any, **options: Any) -> Self:
         check_options(f"gc.optim.{cls.__name__}", options, [x.name for x in fields(cls)])  # type: ignore[arg-type]
         return super().__new__(cls)
+
+    lr: Rate
+    clip: float | None
+
+    def __post_init__(self) -> None:
+        here = f"gc.optim.{type(self).__name__}"
+        if not (isinstance(self.lr, Value) or callable(self.lr) or (_is_number(self.lr) and self.lr >= 0)):
+            raise DefinitionError(
+                f"{here} takes as lr= a number of at least 0, a value of the graph or a schedule, got {self.lr!r}"
+            )
+        if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
+            raise DefinitionError(f"{here} takes as clip= a number above 0 or None, got {self.clip!r}")
+        for name, (what, within) in _WITHIN.items():
+            given = getattr(self, name, 0.0)
+            if isinstance(given, int | float | np.number) and not within(float(given)):
+                raise DefinitionError(f"{here} takes as {name}= {what}, got {given!r}")
 
 
 @dataclass(frozen=True)

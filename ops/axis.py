@@ -110,6 +110,7 @@ SHIFT = Op(
     delays=_shift_delays,
     view=True,
     stored=True,
+    attributes=("offsets",),
 )
 
 
@@ -189,6 +190,7 @@ AT = Op(
     delays=_at_delays,
     view=True,
     stored=True,
+    attributes=("axis", "position"),
 )
 
 
@@ -228,6 +230,7 @@ STACK = Op(
     _stack_lower,
     reads=lambda node, point, domain: ((node.inputs[point[node["axis"]]], point),),
     stored=True,
+    attributes=("axis",),
 )
 
 
@@ -263,6 +266,7 @@ AS_AXIS = Op(
     _as_axis_lower,
     cost=0,
     view=True,
+    attributes=("axis", "dim"),
 )
 
 
@@ -302,6 +306,7 @@ AS_DIM = Op(
     delays=lambda node, k: {node["axis"]: None},
     cost=0,
     view=True,
+    attributes=("axis", "dim"),
 )
 
 

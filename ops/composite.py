@@ -163,6 +163,7 @@ DROPOUT = Op(
     _dropout_compute,
     lambda node, d: (dropout(d, node.inputs[1], node["rate"]), None),
     expand=_dropout_expand,
+    attributes=("rate",),
 )
 
 

@@ -102,7 +102,17 @@ def _lower(node: Node, site: Site) -> Scalar:
     return site.reduce("sum", node["over"], [extents[letter] for letter in summed], element)
 
 
-CONTRACT = Op("contract", _infer, _compute, _gradient, _lower, reads=_reads, delays=over_delays, reduces=True)
+CONTRACT = Op(
+    "contract",
+    _infer,
+    _compute,
+    _gradient,
+    _lower,
+    reads=_reads,
+    delays=over_delays,
+    reduces=True,
+    attributes=("a", "b", "out", "over"),
+)
 
 
 def contract(left: Node, right: Node, a: str, b: str, out: str, over: Sequence[Axis] = ()) -> Node:

@@ -212,6 +212,7 @@ CAST = Op(
     _cast_compute,
     _cast_gradient,
     lambda node, site: scalar_cast(site.read(0), node.dtype),
+    attributes=("dtype",),
 )
 
 # stop_gradient(value): the value, held constant by differentiation.

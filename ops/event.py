@@ -76,6 +76,7 @@ RESHAPE = Op(
     cost=0,
     view=True,
     stored=True,
+    attributes=("shape",),
 )
 
 
@@ -105,6 +106,7 @@ TRANSPOSE = Op(
     cost=0,
     view=True,
     stored=True,
+    attributes=("perm",),
 )
 
 
@@ -148,6 +150,7 @@ SLICE = Op(
     cost=0,
     view=True,
     stored=True,
+    attributes=("dim", "start", "step", "count"),
 )
 
 
@@ -191,7 +194,15 @@ def _place_lower(node: Node, site: Site) -> Scalar:
     return call("select", inside, site.read(0, event=tuple(event), when=inside), zero(node.dtype))
 
 
-PLACE = Op("place", _place_infer, _place_compute, _place_gradient, _place_lower, cost=3)
+PLACE = Op(
+    "place",
+    _place_infer,
+    _place_compute,
+    _place_gradient,
+    _place_lower,
+    cost=3,
+    attributes=("dim", "start", "step", "extent"),
+)
 
 
 def place(value: Node, dim: int, start: int, step: int, extent: int) -> Node:
@@ -263,6 +274,7 @@ CONCAT = Op(
     _concat_lower,
     cost=2,
     stored=True,
+    attributes=("dim",),
 )
 
 

@@ -19,11 +19,12 @@ def _declared(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
 
 
 # The caller's arrays, and the values on cycles. Their names and types are all there is to them.
-INPUT = Op("input", _declared, compute=None, gradient=None, cost=1)
-PARAM = Op("param", _declared, compute=None, gradient=None, cost=1)
-STATE = Op("state", _declared, compute=None, gradient=None, cost=1)
+_DECLARATION = ("name", "axes", "shape", "dtype")
+INPUT = Op("input", _declared, compute=None, gradient=None, cost=1, attributes=_DECLARATION)
+PARAM = Op("param", _declared, compute=None, gradient=None, cost=1, attributes=_DECLARATION)
+STATE = Op("state", _declared, compute=None, gradient=None, cost=1, attributes=_DECLARATION)
 # The adjoint that a custom gradient's rule is written in (see `graphc.ops.gradient`).
-COTANGENT = Op("cotangent", _declared, compute=None, gradient=None, cost=1)
+COTANGENT = Op("cotangent", _declared, compute=None, gradient=None, cost=1, attributes=_DECLARATION)
 
 LEAVES = (INPUT, PARAM, STATE, COTANGENT)
 
@@ -48,6 +49,7 @@ CONST = Op(
     gradient=None,
     lower=_const_lower,
     cost=0,
+    attributes=("data", "shape", "dtype"),
 )
 
 
@@ -75,6 +77,7 @@ INDEX = Op(
     gradient=None,
     lower=lambda node, site: cast(site.point[node["axis"]], "int32"),
     cost=0,
+    attributes=("axis",),
 )
 
 
@@ -97,6 +100,7 @@ EXTENT = Op(
     lower=lambda node, site: cast(site.extent(node["axis"]), "int32"),
     reads=_extent_reads,
     cost=0,
+    attributes=("axis",),
 )
 
 

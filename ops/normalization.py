@@ -90,7 +90,15 @@ def _gradient(node: Node, d: Node) -> Sequence[Node]:
 
 
 STANDARDIZE = Op(
-    "standardize", _infer, _compute, _gradient, expand=_expand, reads=_reads, delays=over_delays, reduces=True
+    "standardize",
+    _infer,
+    _compute,
+    _gradient,
+    expand=_expand,
+    reads=_reads,
+    delays=over_delays,
+    reduces=True,
+    attributes=("dims", "over", "eps"),
 )
 
 
@@ -124,6 +132,7 @@ BATCH_NORM = Op(
     reads=_reads,
     delays=lambda node, k: over_delays(node, k) if k == 0 else {},
     reduces=True,
+    attributes=("dims", "over", "eps"),
 )
 
 

@@ -94,7 +94,7 @@ def _lower(node: Node, site: Site) -> Scalar:
     return result.value
 
 
-HASH = Op("hash", _infer, _compute, None, _lower, cost=80)
+HASH = Op("hash", _infer, _compute, None, _lower, cost=80, attributes=("salt",))
 
 
 def hash_(key: Node, counter: Node, salt: int) -> Node:

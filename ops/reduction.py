@@ -36,6 +36,7 @@ BROADCAST = Op(
     cost=0,
     view=True,
     stored=True,
+    attributes=("axes", "shape"),
 )
 
 
@@ -142,6 +143,7 @@ SUM = Op(
     reads=_reduce_reads,
     delays=over_delays,
     reduces=True,
+    attributes=("dims", "over"),
 )
 MAX = Op(
     "max",
@@ -152,6 +154,7 @@ MAX = Op(
     reads=_reduce_reads,
     delays=over_delays,
     reduces=True,
+    attributes=("dims", "over"),
 )
 
 

@@ -108,6 +108,7 @@ SCATTER = Op(
     reads=_scatter_reads,
     delays=over_delays,
     reduces=True,
+    attributes=("rows", "over"),
 )
 
 

@@ -100,6 +100,7 @@ TAKE = Op(
     delays=lambda node, k: {node["axis"]: None} if k == 0 else {},
     view=True,
     stored=True,
+    attributes=("axis",),
 )
 
 

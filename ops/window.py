@@ -138,6 +138,7 @@ WINDOW = Op(
     _window_lower,
     cost=2,
     view=True,
+    attributes=_FIELDS,
 )
 
 
@@ -200,6 +201,7 @@ FOLD = Op(
     lambda node, d: (window(d, frames(dict(node.attrs))),),
     _fold_lower,
     reduces=True,
+    attributes=("shape", *_FIELDS),
 )
 
 

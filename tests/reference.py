@@ -45,6 +45,9 @@ SECTIONS: tuple[tuple[str, tuple[str, ...] | ModuleType], ...] = (
 )
 METHODS = {"What a graph does": gc.Graph, "What compiled code does": Compiled}
 REST = "Functions of values"
+ERRORS = """\
+Each is a `gc.GraphError`, but for the last. A file that cannot be written is an `OSError`, as Python's own; one that
+cannot be read, or is damaged, is an `ArgumentError`."""
 
 
 def page() -> str:
@@ -60,7 +63,16 @@ def page() -> str:
         lines += ["", f"## {heading}", "", *_methods(whole)]
     functions = [n for n in gc.__all__ if n not in told and inspect.isfunction(getattr(gc, n))]
     lines += ["", f"## {REST}", "", *_entries(gc, sorted(functions))]
+    lines += ["", "## Errors", "", ERRORS, "", *_errors()]
     return "\n".join(lines) + "\n"
+
+
+def _errors() -> Iterator[str]:
+    """The exceptions: the base of all, its kinds, and the one that is none of them."""
+    found = [getattr(gc.errors, name) for name in gc.errors.__all__]
+    for error in sorted(found, key=lambda e: (e is not gc.GraphError, not issubclass(e, gc.GraphError))):
+        kinds = " and ".join(base.__name__ for base in error.__bases__ if base is not gc.GraphError)
+        yield f"- `gc.errors.{error.__name__}`{kinds and f', also {kinds}'}: {_sentence(error)}"
 
 
 def _public(module: ModuleType) -> Iterator[str]:

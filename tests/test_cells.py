@@ -363,6 +363,17 @@ def test_both_directions_restart_at_the_same_borders() -> None:
         np.testing.assert_allclose(whole[part], gc.interpret(g, **alone)["h"], rtol=1e-12)
 
 
+@every_cell
+def test_without_biases_a_cell_is_one_whose_biases_are_zero(name: str) -> None:
+    whole, bare = build(name), build(name, bias=False)
+    gone = [param for param in whole.params if param not in bare.params]
+    assert gone == [param for param in whole.params if param.startswith(("cell_b_", "cell_c_"))]
+    arrays = arrays_for(bare)
+    expected = gc.interpret(whole, **arrays, **{param: np.zeros(whole.params[param].node.shape) for param in gone})
+    for key, value in gc.interpret(bare, **arrays).items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-12, err_msg=key)
+
+
 def test_params_have_the_names_and_shapes_of_the_interface() -> None:
     def shapes(add: Any, **options: Any) -> dict[str, tuple[int, ...]]:
         g = gc.Graph("names")

@@ -164,6 +164,26 @@ def test_weights_there_and_back_are_the_same_function(
     np.testing.assert_allclose(other(x)[0].detach(), module(x)[0].detach(), rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_module_without_biases_is_a_cell_without_them(cell: str) -> None:
+    module = MODULES[cell](I, H, 2, bidirectional=True, bias=False).double()
+    g = gc.Graph("bare", dtype="float64")
+    t, n = g.axis("t"), g.axis("n")
+    both = functools.partial(gc.cells.bidirectional, cell=CELLS[cell])
+    g.output("y", gc.cells.stack(g, g.input("x", (I,), over=(t, n)), both, H, 2, over=t, name=cell, bias=False).h)
+    params = gc.cells.from_torch(module.state_dict(), cell, bias=False)
+    assert params.keys() == g.params.keys()
+    x = torch.randn(T, N, I, dtype=torch.float64)
+    np.testing.assert_allclose(gc.interpret(g, x=x.numpy(), **params)["y"], module(x)[0].detach(), rtol=1e-12)
+    back = gc.cells.to_torch(params, cell, bias=False)
+    assert back.keys() == module.state_dict().keys()
+    assert all(np.array_equal(back[key], tensor) for key, tensor in module.state_dict().items())
+    with pytest.raises(GraphError, match="give bias=False"):
+        gc.cells.to_torch(params, cell)
+    with pytest.raises(GraphError, match="these weights have biases"):
+        gc.cells.from_torch(MODULES[cell](I, H).state_dict(), cell, bias=False)
+
+
 def test_the_other_polarity_of_z_is_the_same_function() -> None:
     module = torch.nn.GRU(I, H).double()
     g = gc.Graph("new", dtype="float64")

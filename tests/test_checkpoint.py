@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 import graphc as gc
 from graphc.checkpoint import load, read, save
 from graphc.errors import ArgumentError
+from graphc.files import Claim
 
 ARRAYS = {
     "W": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -186,3 +189,84 @@ def test_what_is_no_array_is_not_written(tmp_path: Path, arrays: Any, says: str)
     with pytest.raises(ArgumentError, match=says):
         save(tmp_path / "a.safetensors", arrays)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.PT", "a.onnx"])
+def test_a_name_does_not_promise_another_format(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArgumentError, match=r"say a\.safetensors"):
+        save(tmp_path / name, ARRAYS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_writers_left_is_removed_by_a_later_write(tmp_path: Path) -> None:
+    kept = [".a.safetensors.0123456789abcdef", ".a.safetensors.fedcba9876543210", "a.safetensors.0123456789abcdef"]
+    kept += [".b.safetensors.0123456789abcdef", ".a.safetensors.0123456789abcdeX"]
+    for name in kept:
+        (tmp_path / name).write_bytes(b"half")
+    for name in kept[1:]:
+        os.utime(tmp_path / name, (0, 0))
+    save(tmp_path / "a.safetensors", ARRAYS)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.safetensors", kept[0], *kept[2:]}  # kept[0] may be at work
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of processes are Unix's")
+@pytest.mark.parametrize("elements", [1000, 100_000])  # less than a buffer, and more
+def test_a_disk_that_is_full_is_said_with_the_files_name(tmp_path: Path, elements: int) -> None:
+    program = f"""
+import resource
+import numpy as np
+from graphc.checkpoint import save
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+save("a.safetensors", {{"W": np.zeros({elements})}})
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{tmp_path}/a.safetensors'"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=re.escape(f"'{tmp_path}/{'x' * 300}'")):
+        save(tmp_path / ("x" * 300), ARRAYS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_claimed_file_is_refused_to_others_until_it_is_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with Claim(path) as first:
+        first.write(b"one")
+        with pytest.raises(ArgumentError, match="another process is writing"), Claim(path):
+            pass
+        first.write(b"two")
+        with pytest.raises(ArgumentError, match="another process is writing"), Claim(path):
+            pass
+    with Claim(path) as second:
+        second.write(b"three")
+    assert path.read_bytes() == b"three"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_that_begin_together_do_not_write_over_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with Claim(path) as first, Claim(path) as second:  # neither finds a file
+        first.write(b"one")
+        second.write(b"two")
+        with pytest.raises(ArgumentError, match="has written"):
+            first.write(b"three")
+        assert path.read_bytes() == b"two"
+        path.unlink()
+        second.write(b"four")  # what was removed may be written again
+
+
+def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    program = f"""
+import os, signal
+from graphc.files import Claim
+with Claim({str(path)!r}) as claim:
+    claim.write(b"one")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    with Claim(path) as claim:
+        claim.write(b"two")
+    assert path.read_bytes() == b"two"

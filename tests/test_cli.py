@@ -89,8 +89,8 @@ def test_draw(graphc: Run, tmp_path: Path) -> None:
 
 
 def test_draw_along_two_axes(graphc: Run, cell: Path) -> None:
-    graphc("draw", str(cell), "--unroll", "t=2", "--unroll", "n=2", "-o", "both.svg", cwd=cell.parent)
-    svg = (cell.parent / "both.svg").read_text(encoding="utf-8")
+    graphc("draw", str(cell), "--unroll", "t=2", "--unroll", "n=2", "-o", "new/both.svg", cwd=cell.parent)
+    svg = (cell.parent / "new/both.svg").read_text(encoding="utf-8")
     assert all(f"h[{t}, {n}]" in svg for t in range(2) for n in range(2))
     assert "h[2, 0]" not in svg
 
@@ -299,6 +299,7 @@ def test_mistakes_in_the_files_own_data(graphc: Run, cell: Path, body: str, mess
         (("draw", "cell.py", "--unroll", "t"), "AXIS=STEPS"),
         (("draw", "cell.py", "--unroll", "t=four"), "AXIS=STEPS"),
         (("draw", "cell.py", "--unroll", "t=0"), "at least 1"),
+        (("draw", "cell.py", "--unroll", "t=100", "--unroll", "n=1000"), "100,000 steps"),
         (("draw", "cell.py", "--unroll", "t=2", "--unroll", "t=3"), "axis 't' twice"),
         (("draw", "cell.py", "--unroll", "z=3"), "'z'"),
         (("draw", "cell.py", "-o", "cell.png"), "not as 'cell.png'"),
@@ -306,6 +307,7 @@ def test_mistakes_in_the_files_own_data(graphc: Run, cell: Path, body: str, mess
         (("draw", "cell.py", "--engine", "soup"), "error: engine= is"),
         (("show", "cell.py", "--function", "nothing"), "no function 'nothing'"),
         (("export", "cell.py"), "needs a length of at least 0 for: t=…, n=…; given: none"),
+        (("export", "cell.py", "--step", "t", "--length", "t=1", "--length", "n=1"), "not open along t"),
         (
             ("export", "cell.py", "--length", "t=1", "--length", "n=1", "--triple", "soup"),
             "no code can be made for triple='soup'",
@@ -316,9 +318,14 @@ def test_mistakes_in_the_files_own_data(graphc: Run, cell: Path, body: str, mess
         (("train", "cell.py", "--data", "missing.npz"), "missing.npz"),
         (("train", "cell.py", "--data", "cell.npz"), "cell.npz is not an archive of plain arrays"),
         (("train", "cell.py", "--data", "empty.npz"), "there are no examples"),
+        (("train", "cell.py", "--data", "half.npz"), "half.npz has no array for input y; it has x"),
+        (("train", "cell.py", "--data", "empty.npz", "--lr", "inf"), "lr= a number of at least 0"),
+        (("train", "cell.py", "--data", "empty.npz", "--clip", "0"), "clip= a number above 0"),
+        (("profile", "cell.py", "--length", "t=99999999999"), "the inputs of graph 'cell' at these lengths needs"),
         (("train", "cell.py", "--data", "missing.safetensors"), "cannot read missing.safetensors"),
         (("train", "cell.py", "--data", "cell.safetensors"), "cell.safetensors is not a whole safetensors file"),
         (("train", "cell.py", "--optimizer", "soup"), "no optimizer 'soup'"),
+        (("train", "cell.py", "--data", "empty.npz", "-o", "out/cell.npz"), "say cell.safetensors"),
         (("train", "cell.py", "--batch-axis", "m"), "no axis 'm'; it has t, n"),
     ],
 )
@@ -326,6 +333,7 @@ def test_mistakes_are_explained(graphc: Run, cell: Path, arguments: tuple[str, .
     (cell.parent / "cell.npz").write_bytes(b"soup")
     (cell.parent / "cell.safetensors").write_bytes(b"soup")
     np.savez(cell.parent / "empty.npz", x=np.zeros((4, 0, 2), "f"), y=np.zeros(0, "f"))
+    np.savez(cell.parent / "half.npz", x=np.zeros((4, 1, 2), "f"))
     if message == "lengths":  # a graph whose inputs the data set does not have
         cell.write_text(CELL.replace('"x"', '"frames"'), encoding="utf-8")
         message = "no array for input frames"

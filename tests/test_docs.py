@@ -47,12 +47,35 @@ def rendered(page: str, folder: Path) -> str:
     return BLOCK.sub(run, page)
 
 
+def anchors(page: str) -> dict[str, str]:
+    """The headings of a page outside of its code, by the names that GitHub gives them for links."""
+    headings = re.findall(r"^##+ (.+)$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-"): heading for heading in headings}
+
+
+def with_contents(page: str) -> str:
+    """The page with its list of links to its own headings, if it has one, as they are now."""
+    links = "".join(f"- [{heading}](#{anchor})\n" for anchor, heading in anchors(page).items())
+    return re.sub(r"(- \[[^\n]*\]\(#[^\n]*\)\n)+", lambda _: links, page, count=1)
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))])
+def test_links_lead_somewhere(path: Path) -> None:
+    page = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", page):
+        if "://" not in link:
+            file, _, anchor = link.partition("#")
+            there = path.parent / file if file else path
+            assert there.exists(), link
+            assert not anchor or anchor in anchors(there.read_text(encoding="utf-8")), link
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_page_prints_what_it_says(name: str, tmp_path: Path, update_golden: bool) -> None:
     path = ROOT / name
     page = path.read_text(encoding="utf-8")
     assert "```python" in page
-    now = rendered(page, tmp_path)
+    now = rendered(with_contents(page), tmp_path)
     if update_golden:
         path.write_text(now, encoding="utf-8")
     else:

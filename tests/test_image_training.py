@@ -220,7 +220,7 @@ def test_a_large_set_is_decoded_again_to_the_same_end(
         ({"augment": False}, "begun with augment=True, not False"),
         ({"seed": 5}, "begun with seed=0, not 5"),
         ({"optimizer": gc.optim.SGD(lr=0.1)}, "belongs to another graph"),
-        ({}, "begun with photographs="),
+        ({}, "begun with other photographs"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_left_alone(

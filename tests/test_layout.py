@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # From the ground up: folders, and modules that stand by themselves. A module imports from its own line and those above
 # it, never from below.
 LAYERS = (
-    ("errors", "machine", "integers", "recent", "scalar"),
+    ("errors", "files", "machine", "integers", "recent", "scalar"),
     ("ir",),
     ("ops",),
     ("language", "notation"),  # a graph is written in Python or as text

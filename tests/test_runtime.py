@@ -12,6 +12,7 @@ import pytest
 import graphc as gc
 from graphc.errors import ArgumentError, DtypeError, GraphError
 from graphc.runtime.cpu import Runner
+from graphc.testing import check_gradients
 
 
 def counter() -> gc.Graph:
@@ -416,3 +417,32 @@ def test_indices_at_one_step(position: str | int) -> None:
                     f(word=word_array, **given)
             else:
                 assert f(word=word_array, **given)["row"].shape == (3, 4)
+
+
+@pytest.mark.parametrize("name", ["self", "graph", "arrays", "unnamed", "calls", "seed", "given", "lengths"])
+def test_an_array_may_have_any_name_whatever_a_calls_own_words_are(name: str) -> None:
+    g = gc.Graph("named")
+    t = g.axis("t")
+    h = g.state("h", (2,), over=t)
+    h[t] = h[t - 1] + g.param("W", (2, 2), init="identity") @ g.input(name, (2,), over=t)
+    g.output("h", h)
+    x = np.ones((3, 2), np.float32)
+    arrays = {name: x, **gc.initialize(g)}
+    f, one = gc.compile(g), gc.compile(gc.step(g, over=t))
+    for made in (gc.interpret(g, **arrays), f(**arrays), f.bind(**arrays)()):
+        np.testing.assert_array_equal(made["h"], np.cumsum(x, axis=0))
+    assert gc.initial_carry(g, over=t, **arrays).keys() == {"h_back1"}
+    assert "h" in one(**{**arrays, name: x[0]}, h_back1=np.zeros(2, np.float32))
+    f.shares(**arrays)
+    f.profile(1, **arrays)
+    g.output("loss", gc.sum(gc.sum(h**2), over=t))
+    check_gradients(g, "loss")
+
+
+def test_an_axis_may_have_any_name_too() -> None:
+    g = gc.Graph("named")
+    axes = [g.axis(name) for name in ("self", "graph")]
+    g.output("y", 2 * g.input("x", (), over=axes))
+    f = gc.compile(g)
+    assert f.memory(self=3, graph=4).given == 48
+    assert gc.unroll(g, self=3, graph=2).outputs

@@ -12,7 +12,7 @@ import pytest
 
 import graphc as gc
 from graphc.checkpoint import read
-from graphc.errors import ArgumentError, DefinitionError
+from graphc.errors import ArgumentError, DefinitionError, DivergenceError
 from tests.cuda_emulated import EmulatedDevice
 
 
@@ -328,3 +328,92 @@ def test_params_are_named_or_given_as_values() -> None:
     assert gc.grad(gc.unroll(g, t=2), "loss", wrt=W) == gc.grad(gc.unroll(g, t=2), "loss", wrt="W")
     sgd = gc.optim.SGD(0.1)
     assert gc.training_step(g, "loss", sgd, wrt=[W]) == gc.training_step(g, "loss", sgd, wrt=["W"])
+
+
+def test_what_is_measured_may_be_numbers_of_numpy(tmp_path: Path) -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
+    options: dict[str, Any] = {"checkpoint": tmp_path / "run.safetensors", "settings": {"size": 3}, "quiet": True}
+    found = gc.fit(step, batches, evaluate=lambda state: {"norm": np.abs(state["W"]).max()}, **options)
+    assert type(found.history[0]["norm"]) is float
+    assert gc.fit(step, batches, **options).history == found.history
+    with pytest.raises(ArgumentError, match="size=3, not 4"):
+        gc.fit(step, batches, **options | {"settings": {"size": 4}})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"evaluate": lambda state: 0.9}, "evaluate= returns numbers by name"),
+        ({"evaluate": lambda state: {"name": "high"}}, "evaluate= returns numbers by name"),
+        ({"evaluate": lambda state: {"row": np.zeros(2)}}, "evaluate= returns numbers by name"),
+        ({"epochs": -1}, "epochs= is"),
+        ({"epochs": 1.5}, "epochs= is"),
+        ({"batches": None}, "batches= is a list"),
+    ],
+)
+def test_what_fit_cannot_use_is_refused(given: dict[str, Any], says: str) -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
+    with pytest.raises(ArgumentError, match=says):
+        gc.fit(step, **{"batches": batches, "quiet": True, **given})
+
+
+def test_training_that_leaves_the_numbers_is_stopped_and_its_checkpoint_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.safetensors"
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
+
+    def spoilt(epoch: int) -> list[dict[str, np.ndarray]]:
+        made = batches(epoch)
+        if epoch == 2:
+            made[1]["x"][0, 0, 0] = np.nan
+        return made
+
+    with pytest.raises(DivergenceError, match=r"in batch 2 of epoch 3/4: loss is nan, .* not finite; input x of this"):
+        gc.fit(step, spoilt, epochs=4, checkpoint=path)
+    assert "run.safetensors holds 2 epochs" in capsys.readouterr().out
+    arrays, metadata = read(path)
+    assert metadata["epoch"] == "2"
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    gc.fit(step, batches, epochs=3, checkpoint=path, quiet=True)
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_a_rate_that_is_too_high_is_named_as_the_cause(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["graphc.compiling.compile"], "nvidia_device", EmulatedDevice)
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(3e38))
+    with pytest.raises(DivergenceError, match="learning rate"):
+        gc.fit(step, batches, quiet=True, target=target)
+    silent = step.copy()
+    del silent.outputs["loss"]  # without a number to watch
+    with pytest.raises(DivergenceError, match="in epoch 1"):
+        gc.fit(silent, batches, quiet=True, target=target)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("lr", value) for value in (-0.1, np.inf, np.nan, "fast", True)),
+        *(("clip", value) for value in (0, -1.0, "none")),
+        ("weight_decay", -1),
+        ("momentum", 1.5),
+        ("beta1", 1.0),
+        ("beta2", -0.1),
+        ("eps", np.nan),
+    ],
+)
+def test_rates_and_bounds_that_are_no_such_numbers_are_refused(name: str, value: Any) -> None:
+    rules = (gc.optim.SGD, gc.optim.Momentum, gc.optim.Adam, gc.optim.AdamW)
+    taking = [rule for rule in rules if name in rule.__dataclass_fields__]
+    assert taking
+    for rule in taking:
+        with pytest.raises(DefinitionError, match=rf"gc\.optim\.{rule.__name__} .* {name}=.* got {value!r}"):
+            rule(**{"lr": 0.1, name: value})
+
+
+def test_what_is_not_trained_may_be_infinite() -> None:
+    g = regression("float32")
+    lowest = g.param("lowest", (), init="inf", trainable=False)
+    g.output("before", lowest)
+    g.update(lowest, gc.minimum(lowest, g.value("loss")))
+    gc.fit(gc.training_step(g, "loss", gc.optim.SGD(0.1)), batches, epochs=2, quiet=True)

@@ -64,7 +64,7 @@ def jordan(
     ((y, y_before),) = cell.states(y=outputs)
     h = activation(cell.affine("h", y_before))
     V = cell.param("W_y", outputs, units, init=cell.W_init)
-    y[over] = output_activation(V @ h + cell.param("b_y", outputs))
+    y[over] = output_activation(cell.biased(V @ h, "b_y"))
     return Jordan(h, y)
 
 

@@ -47,7 +47,7 @@ def gru(
     if reset == "before":
         n = tanh(cell.affine("n", r * h_before))
     else:
-        n = tanh(cell.of_x("n") + r * (cell.of_state("n", h_before) + cell.param("c_n", units)))
+        n = tanh(cell.of_x("n") + r * cell.biased(cell.of_state("n", h_before), "c_n"))
     h[over] = _mix(z, h_before, n) if update == "new" else _mix(z, n, h_before)
     return Hidden(h)
 

@@ -134,8 +134,8 @@ def layer_norm_lstm(
     (h, h_before), (c, c_before) = cell.states(h=units, c=units)
 
     def normalised(gate: str, a: Value, bias: float = 0.0) -> Value:
-        scaled = standardize(a, eps=epsilon)
-        return cell.param(f"gain_{gate}", units, init=1.0) * scaled + cell.param(f"b_{gate}", units, init=bias)
+        scaled = cell.param(f"gain_{gate}", units, init=1.0) * standardize(a, eps=epsilon)
+        return cell.biased(scaled, f"b_{gate}", bias)
 
     def gate(letter: str, bias: float = 0.0) -> Value:
         return normalised(letter, cell.W(letter) @ x + cell.of_state(letter, h_before), bias)

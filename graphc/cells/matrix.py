@@ -79,7 +79,7 @@ def mlstm(
     d = _of_head(cell, heads)
     (C, C_before), (n, n_before), (m, m_before) = cell.states(C=(heads, d, d), n=(heads, d), m=heads)
     q, v = (cell.of_x(k).reshape(heads, d) for k in "qv")
-    k = (cell.W("k") @ x / math.sqrt(d) + cell.param("b_k", units)).reshape(heads, d)
+    k = cell.biased(cell.W("k") @ x / math.sqrt(d), "b_k").reshape(heads, d)
     log_write = cell.of_x("i", size=heads)
     log_forget = m_before + log_sigmoid(cell.of_x("f", forget_bias, heads))
     m[over] = maximum(log_forget, log_write)

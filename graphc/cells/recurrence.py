@@ -32,6 +32,8 @@ class Options(TypedDict, total=False):
     restart    a bool value: where it is true, the step before is the initial state (a new sequence begins here)
     W_init     the initialiser of the matrices on x: "glorot_uniform"
     U_init     the initialiser of the matrices on states: "orthogonal"
+    bias       with False nothing is added to the products: there are no params b_k, nor a GRU's c_n, and so no bias
+               that begins at `forget_bias`
     """
 
     reverse: bool
@@ -39,6 +41,7 @@ class Options(TypedDict, total=False):
     restart: Value
     W_init: str
     U_init: str
+    bias: bool
 
 
 class Named:
@@ -80,6 +83,7 @@ class Recurrence:
     restart: Value | None = None
     W_init: str = "glorot_uniform"
     U_init: str = "orthogonal"
+    bias: bool = True
 
     def __new__(cls, *given: Any, **options: Any) -> Recurrence:
         name = given[4] if len(given) > 4 else options.get("name", "")
@@ -133,11 +137,13 @@ class Recurrence:
         """The param W_k (units, inputs), or of another size."""
         return self.param(f"W_{gate}", size or self.units, self.x.shape[0], init=self.W_init)
 
+    def biased(self, value: Value, letters: str, init: float = 0.0) -> Value:
+        """The vector plus the param `{name}_{letters}`, filled with `init` at first; alone, if there are no biases."""
+        return value + self.param(letters, *value.shape, init=init) if self.bias else value
+
     def of_x(self, gate: str, bias: float = 0.0, size: int | None = None) -> Value:
         """W_k x + b_k, with b_k filled with `bias` at first: (units,), or of another size."""
-        W = self.W(gate, size)
-        b = self.param(f"b_{gate}", size or self.units, init=bias)
-        return W @ self.x + b
+        return self.biased(self.W(gate, size) @ self.x, f"b_{gate}", bias)
 
     def of_state(self, gate: str, h: Value) -> Value:
         """U_k h."""
@@ -147,5 +153,4 @@ class Recurrence:
         """W_k x + U_k h + b_k, with b_k filled with `bias` at first. What does not pass the cycle is added first."""
         W = self.W(gate)
         U = self.param(f"U_{gate}", self.units, h.shape[0], init=self.U_init)
-        b = self.param(f"b_{gate}", self.units, init=bias)
-        return W @ self.x + b + U @ h
+        return self.biased(W @ self.x, f"b_{gate}", bias) + U @ h

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, AxisError, UnsupportedError, meant
+from graphc.errors import ArgumentError, AxisError, UnsupportedError, listed, meant
 from graphc.integers import is_whole
 from graphc.ir import FLOATING, Axis, Node
 from graphc.language.graph import Graph
@@ -19,6 +19,7 @@ from graphc.ops.leaves import INPUT
 
 _SPELLED = {"bool": "np.bool_", "bfloat16": "ml_dtypes.bfloat16"}  # other dtypes: np. and their names
 Span = tuple[int, int, str]  # an array's address, its bytes, and its name
+SHOWN = 12  # names of arrays in a message
 LONGEST = 2**48  # points of an axis: more bytes than any machine addresses
 
 
@@ -83,8 +84,10 @@ def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
     if set(lengths) != set(wanted) or not all(is_whole(n) and 0 <= n <= LONGEST for n in lengths.values()):
         expected = ", ".join(f"{name}=…" for name in wanted) or "no axis"
         given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
+        extra = [str(name) for name in lengths if name not in wanted]
         raise AxisError(
             f"a call of graph {graph.name!r} needs a length of at least 0 for: {expected}; given: {given}"
+            + (f"; its lengths are not open along {listed(extra)}{meant(extra[0], wanted)}" if extra else "")
             + (f"; at most {LONGEST}" if any(is_whole(n) and n > LONGEST for n in lengths.values()) else "")
         )
     return {n: a.length if isinstance(a.length, int) else int(lengths[a.root.name]) for n, a in graph.axes.items()}
@@ -148,15 +151,14 @@ def _names_message(graph: Graph, missing: list[str], extra: list[str], declared:
             if set(missing) >= set(graph.params)
             else ""
         )
-        parts.append(
-            f"missing: {', '.join(f'{m} ({declared[m].type})' for m in missing)}{hint if graph.params else ''}"
-        )
+        shown = listed([f"{m} ({declared[m].type})" for m in missing], SHOWN)
+        parts.append(f"missing: {shown}{hint if graph.params else ''}")
     if extra:
         near = meant(extra[0], missing or declared)
         if len(extra) > 1 and not missing and graph.params:  # what an optimiser remembers, or params of a larger graph
             near = "; the params of this graph alone are {name: state[name] for name in g.params}"
-        parts.append(f"unknown: {', '.join(extra)}{near}")
-    return f"a call of graph {graph.name!r} takes {', '.join(declared) or 'no arrays'}; {'; '.join(parts)}"
+        parts.append(f"unknown: {listed(extra, SHOWN)}{near}")
+    return f"a call of graph {graph.name!r} takes {listed(declared, SHOWN) or 'no arrays'}; {'; '.join(parts)}"
 
 
 def _as_array(name: str, node: Node, given: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ graph, or any one function that is annotated `-> gc.Graph` and needs no argument
 
 from __future__ import annotations
 
+import math
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from graphc.command_line.image_command import PhotographOptions, train_on_photog
 from graphc.command_line.training_command import OPTIMIZERS, Given, train_on_arrays
 from graphc.command_line.user_file import load_graph
 from graphc.compiling.emit import STAGES, emit_stage
+from graphc.drawing.collapse import MAX_COLUMNS
 from graphc.errors import ArgumentError, GraphError, Location
 from graphc.testing.gradient_check import random_arrays
 
@@ -53,6 +55,7 @@ Memory = Annotated[
 ]
 
 _LENGTH = 64  # of axes, where none is named
+_MOST_STEPS = 1000  # that are drawn: they take seconds
 
 
 def main() -> None:
@@ -63,6 +66,8 @@ def main() -> None:
         _fail(str(error) if _is_users(error.location) else error.reason)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except MemoryError as error:
+        _fail(f"out of memory{f': {error}' if str(error) else ''}")
 
 
 def _fail(message: str) -> NoReturn:
@@ -108,7 +113,13 @@ def draw(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="An .svg or .dot file; FILE.svg by default.")
     ] = None,
-    unroll: Annotated[list[str] | None, typer.Option(help="AXIS=STEPS: write this axis out. May be repeated.")] = None,
+    unroll: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"AXIS=STEPS: write this axis out. May be repeated. Of more than {MAX_COLUMNS} steps several share a "
+            "column."
+        ),
+    ] = None,
     grad: Grad = None,
     engine: Annotated[
         str, typer.Option(help="graphviz-pure, which needs no system package, or dot.")
@@ -119,14 +130,25 @@ def draw(
 
     Example: `graphc draw examples/lstm.py --unroll t=4 -o lstm.svg`
     """
+    steps = _numbers("--unroll", "STEPS", unroll or [])
+    if math.prod(steps.values()) > _MOST_STEPS:
+        raise ArgumentError(
+            f"--unroll asks for {math.prod(steps.values()):,} steps; of more than {MAX_COLUMNS} several share a column "
+            f"of the drawing, and more than {_MOST_STEPS:,} are not drawn. A few show the network: {_few(steps)}"
+        )
     graph = load_graph(file, function)
     if grad:
         graph = gc.grad(graph, grad)
-    if unroll:
-        graph = gc.unroll(graph, **_numbers("--unroll", "STEPS", unroll))
     target = output or Path(file.stem + ".svg")
-    gc.draw(graph, engine=engine).save(target)
+    with Console(stderr=True).status("drawing"):  # on a terminal
+        if steps:
+            graph = gc.unroll(graph, **steps)
+        gc.draw(graph, engine=engine).save(target)
     typer.echo(target)
+
+
+def _few(steps: Mapping[str, int]) -> str:
+    return " ".join(f"--unroll {axis}={min(count, 4)}" for axis, count in steps.items())
 
 
 def _numbers(option: str, what: str, items: list[str]) -> dict[str, int]:
@@ -233,7 +255,7 @@ def check(
     Console().print(table)
 
 
-def _compiled(graph: gc.Graph, **arrays: Any) -> Mapping[str, np.ndarray]:
+def _compiled(graph: gc.Graph, /, **arrays: Any) -> Mapping[str, np.ndarray]:
     return gc.compile(graph)(**arrays)
 
 

@@ -20,6 +20,7 @@ from graphc.checkpoint import save
 from graphc.command_line.curve import learning_curve
 from graphc.datasets import Utterances, japanese_vowels
 from graphc.datasets.vowels import COEFFICIENTS, SPEAKERS
+from graphc.files import write_whole
 
 UNITS = 64
 EPOCHS = 60
@@ -97,7 +98,7 @@ def leave(
     yield out / "graph.svg"
     gc.draw(gc.unroll(model, t=3)).save(out / "unrolled.svg")
     yield out / "unrolled.svg"
-    (out / "learning_curve.svg").write_text(learning_curve(history), encoding="utf-8")
+    write_whole(out / "learning_curve.svg", learning_curve(history).encode())
     yield out / "learning_curve.svg"
     save(out / "weights.safetensors", {name: state[name] for name in model.params})
     yield out / "weights.safetensors"

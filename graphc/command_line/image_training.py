@@ -23,6 +23,7 @@ from graphc.command_line.predictions import Predictions
 from graphc.datasets import ImageLoader, Photographs
 from graphc.datasets.image_loader import KEPT
 from graphc.errors import ArgumentError
+from graphc.files import write_whole
 from graphc.optim import Optimizer
 from graphc.training.fit import Record
 
@@ -147,5 +148,5 @@ def leave(out: Path, name: str, history: list[Record], predictions: Predictions 
         pictures["confusion.svg"] = confusion_matrix(predictions, title)
         pictures["predictions.svg"] = prediction_sheet(predictions, title)
     for file, svg in pictures.items():
-        (out / file).write_text(svg, encoding="utf-8")
+        write_whole(out / file, svg.encode())
         yield out / file

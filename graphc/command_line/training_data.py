@@ -16,7 +16,7 @@ import numpy as np
 from graphc import checkpoint
 from graphc.command_line.user_file import users_code
 from graphc.datasets import japanese_vowels
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, GraphError
 from graphc.language.graph import Graph
 from graphc.machine import check_memory
 
@@ -75,6 +75,8 @@ def _archive(path: str, graph: Graph) -> dict[str, np.ndarray]:
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in graph.inputs}
+    except GraphError:
+        raise
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, MemoryError) as error:
         raise ArgumentError(f"{path} is not an archive of plain arrays: {error}") from None
 

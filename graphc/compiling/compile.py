@@ -70,7 +70,7 @@ class Compiled:
         choice = choose(self.stages.program, self._chunked, self.limit, lengths)
         return Code(choice.program, load(choice.program), choice.sizes, concurrent=False)
 
-    def __call__(self, *unnamed: Any, **arrays: Any) -> Results:
+    def __call__(self, /, *unnamed: Any, **arrays: Any) -> Results:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
 
         Raises `ArgumentError` if the arrays do not fit the graph; nothing has been computed then.
@@ -79,7 +79,7 @@ class Compiled:
             check_by_name(self.stages.graph, unnamed)
         return self._runner(with_fixed(self.fixed, arrays))
 
-    def bind(self, *unnamed: Any, **arrays: Any) -> BoundCall:
+    def bind(self, /, *unnamed: Any, **arrays: Any) -> BoundCall:
         """Fix the arrays: the result is called without arguments, runs compiled code at once, and reuses its results.
 
         It reads the bound arrays as they are at each call; so they must be numpy arrays, contiguous and of the declared
@@ -88,7 +88,7 @@ class Compiled:
         check_by_name(self.stages.graph, unnamed)
         return self._runner.bind(with_fixed(self.fixed, arrays))
 
-    def freeze(self, *unnamed: Any, **arrays: Any) -> Compiled:
+    def freeze(self, /, *unnamed: Any, **arrays: Any) -> Compiled:
         """The same function of the other arrays, with these fixed as they are now: `f.freeze(**params)`.
 
         What a call makes of them alone is made once, here: weights are laid out for the vector units, for example,
@@ -108,7 +108,7 @@ class Compiled:
 
     __reduce__ = no_copy
 
-    def memory(self, **lengths: int) -> MemoryUse:
+    def memory(self, /, **lengths: int) -> MemoryUse:
         """The bytes that a call takes when axes have these lengths: `f.memory(t=128, n=32).peak`.
 
         Raises `AxisError` unless the length of every axis that the graph leaves open is given, and `ArgumentError` if
@@ -117,7 +117,7 @@ class Compiled:
         code = self._code(call_lengths(self.stages.graph, lengths))
         return memory_use(code.program, code.sizes, code.shares(self._runner.threads).time_slots)
 
-    def shares(self, **arrays: Any) -> Shares:
+    def shares(self, /, **arrays: Any) -> Shares:
         """How a call with these arrays is shared out among threads."""
         return self._runner.layout(with_fixed(self.fixed, arrays)).shares
 

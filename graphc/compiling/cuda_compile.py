@@ -62,7 +62,7 @@ class CompiledCuda:
         checks = index_checks(made.graph)
         self.runner = CudaRunner(made.graph, made.lowered, self._versions.choose, checks, device, self._arch)
 
-    def __call__(self, *unnamed: Any, **arrays: Any) -> Results | DeviceResults:
+    def __call__(self, /, *unnamed: Any, **arrays: Any) -> Results | DeviceResults:
         """Run it: the outputs, by name. Params that the graph updates are changed in place.
 
         Raises `ArgumentError` if the arrays do not fit the graph, and `MemoryError` if they do not fit the GPU.
@@ -83,7 +83,7 @@ class CompiledCuda:
         """
         return self.runner(with_fixed(self.fixed, arrays), stream=stream)
 
-    def bind(self, *unnamed: Any, **arrays: Any) -> BoundCudaCall:
+    def bind(self, /, *unnamed: Any, **arrays: Any) -> BoundCudaCall:
         """Fix the arrays: the result is called without arguments, makes one call of the driver, and reuses its results.
 
         It reads the bound arrays as they are at each call. Those on the GPU must stay there; numpy arrays, contiguous
@@ -92,7 +92,7 @@ class CompiledCuda:
         check_by_name(self.runner.graph, unnamed)
         return self.runner.bind(with_fixed(self.fixed, arrays))
 
-    def freeze(self, *unnamed: Any, **arrays: Any) -> CompiledCuda:
+    def freeze(self, /, *unnamed: Any, **arrays: Any) -> CompiledCuda:
         """The same function of the other arrays, with these fixed as they are now: `f.freeze(**params)`.
 
         They lie on the GPU from then on, and no call copies them there; what a call makes of them alone is made once,
@@ -116,7 +116,7 @@ class CompiledCuda:
         handle = None if stream is None else stream_handle(stream)
         return {name: DeviceArray.copy_of(array, self._device, handle) for name, array in arrays.items()}
 
-    def memory(self, **lengths: int) -> MemoryUse:
+    def memory(self, /, **lengths: int) -> MemoryUse:
         """The bytes that a call takes on the GPU when axes have these lengths: `f.memory(t=128, n=32).peak`.
 
         Raises `AxisError` unless the length of every axis that the graph leaves open is given, and `ArgumentError` if

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphc.checkpoint import write_whole
 from graphc.checks.arguments import call_lengths
 from graphc.codegen.cpu.c_function import ALIGNMENT, built_in, c_function, fields
 from graphc.codegen.cpu.jit import Emitted
@@ -27,6 +26,7 @@ from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify
 from graphc.compiling.compile import Compiled, compile
 from graphc.errors import ArgumentError
+from graphc.files import write_whole
 from graphc.language.graph import Graph, check_graph
 
 # C has no name for half a float that all compilers know; its bits are a number's.

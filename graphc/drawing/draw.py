@@ -11,6 +11,7 @@ from graphc.drawing.collapse import collapse
 from graphc.drawing.dot import dot_source
 from graphc.drawing.picture import picture
 from graphc.errors import ArgumentError
+from graphc.files import write_whole
 from graphc.language.graph import Graph, check_graph
 
 
@@ -34,11 +35,11 @@ class Drawing:
         return self.svg
 
     def save(self, path: str | Path) -> Path:
-        """Write a file: `.svg`, or `.dot` or `.gv` for the text that Graphviz lays out."""
+        """Write a file: `.svg`, or `.dot` or `.gv` for the text that Graphviz lays out. Folders on the way are made."""
         path = Path(path)
         if path.suffix not in (".svg", ".dot", ".gv"):
             raise ArgumentError(f"a drawing is saved as .svg, .dot or .gv, not as {path.name!r}")
-        path.write_text(self.svg + "\n" if path.suffix == ".svg" else self.dot, encoding="utf-8")
+        write_whole(path, (self.svg + "\n" if path.suffix == ".svg" else self.dot).encode())
         return path
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from graphc.errors import DefinitionError, DtypeError, Location
+from graphc.errors import DefinitionError, DtypeError, meant
 from graphc.ir import FLOATING, Node, Shape
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 """A random array."""
 
 
-def initialiser(name: str, init: str, node: Node, location: Location | None = None) -> Draw:
+def initialiser(name: str, init: str, node: Node) -> Draw:
     """What draws the array of a param: a number is that constant, a name one of `INITIALISERS` with its arguments.
 
     Raises `DefinitionError` or `DtypeError` if there is none for the param's shape and dtype.
@@ -28,17 +29,27 @@ def initialiser(name: str, init: str, node: Node, location: Location | None = No
         return lambda _: np.full(node.shape, constant, node.dtype)
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", init)
     if match is None or match[1] not in INITIALISERS:
-        known = ", ".join(INITIALISERS)
-        raise DefinitionError(
-            f"param {name!r} names the initialiser {init!r}; it is a number or one of {known}", location
-        )
+        known, hint = ", ".join(INITIALISERS), meant(match[1] if match else init, INITIALISERS)
+        raise DefinitionError(f"param {name!r} names the initialiser {init!r}; it is a number or one of {known}{hint}")
     if node.dtype not in FLOATING and match[1] not in ("zeros", "ones"):
-        raise DtypeError(f"param {name!r} is {node.dtype}; only a number can initialise it, not {init!r}", location)
+        raise DtypeError(f"param {name!r} is {node.dtype}; only a number can initialise it, not {init!r}")
     try:
-        return INITIALISERS[match[1]](*(float(a) for a in (match[2] or "").split(",") if a.strip()))(node.shape)
+        return _with_arguments(match[1], match[2] or "")(node.shape)
     except (TypeError, ValueError) as error:
         message = f"param {name!r} of shape {node.shape}: initialiser {init!r} does not work: {error}"
-        raise DefinitionError(message, location) from None
+        raise DefinitionError(message) from None
+
+
+def _with_arguments(name: str, text: str) -> Callable[[Shape], Draw]:
+    """An initialiser with the numbers that a text lists."""
+    given = [float(a) for a in text.split(",") if a.strip()]
+    signature = inspect.signature(INITIALISERS[name])
+    try:
+        signature.bind(*given)
+    except TypeError:
+        arguments = ", ".join(signature.parameters)
+        raise TypeError(f"write {name}({arguments})" if arguments else f"{name} takes no arguments") from None
+    return INITIALISERS[name](*given)
 
 
 def _fans(shape: Shape) -> tuple[int, int]:

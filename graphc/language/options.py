@@ -33,6 +33,7 @@ ELSEWHERE = {  # what other frameworks call it, and what it is here
     "stateful": "gc.step, or initial= an input",
     "kernel_initializer": "W_init",
     "recurrent_initializer": "U_init",
+    "use_bias": "bias",
     "dtype": 'x of that dtype: g.input("x", …, dtype="float64")',
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphc.errors import GraphError, ParseError
+from graphc.errors import GraphError, ParseError, meant
 from graphc.ir import Axis, AxisEdge, AxisPoint, Node, Op, check_dtype, check_shape, make
 from graphc.notation.literals import read_constant, read_number
 from graphc.notation.text import DEFAULTS, implied_fill
@@ -91,9 +91,9 @@ class _Reader:
         self.source = source.strip()
         self.scope = scope
 
-    def error(self, tree: ast.AST, expected: str) -> ParseError:
+    def error(self, tree: ast.AST, expected: str, hint: str = "") -> ParseError:
         found = ast.get_source_segment(self.source, tree) or type(tree).__name__
-        return ParseError(f"expected {expected}, found {_short(found)}")
+        return ParseError(f"expected {expected}, found {_short(found)}{hint}")
 
     def read(self, tree: ast.expr, depth: int = 0) -> Node:
         if depth > MAX_DEPTH:
@@ -124,7 +124,9 @@ class _Reader:
 
     def value(self, tree: ast.AST, name: str) -> Node:
         if name not in self.scope.values:
-            raise self.error(tree, "the name of an input, param, state or earlier value")
+            raise self.error(
+                tree, "the name of an input, param, state or earlier value", meant(name, self.scope.values)
+            )
         return self.scope.values[name]
 
     def axis(self, tree: ast.expr) -> Axis:
@@ -136,7 +138,7 @@ class _Reader:
 
     def call(self, tree: ast.Call, name: str, depth: int) -> Node:
         if name not in TABLE:
-            raise self.error(tree.func, "the name of an op")
+            raise self.error(tree.func, "the name of an op", meant(name, TABLE))
         attributes: dict[str, Any] = {}
         for keyword in tree.keywords:
             if keyword.arg is None or keyword.arg in attributes:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from graphc.errors import GraphError, Location, ParseError
 from graphc.ir import FLOATING, Axis, Node, Op, check_dtype, check_shape, dependencies
 from graphc.language.graph import Equation, Graph, Param
+from graphc.language.initialisers import initialiser
 from graphc.notation.expression import Scope, normal, read_expression, syntax
 from graphc.ops.leaves import CONST, INPUT, PARAM, STATE, leaf
 
@@ -136,7 +137,9 @@ class _Parser:
             if constant.op is not CONST or constant.type != param.type:
                 raise ParseError(f"expected a constant of type {param.type}, found one of type {constant.type}")
             return constant
-        return _string(source) if source[0] in "'\"" else source
+        name = _string(source) if source[0] in "'\"" else source
+        initialiser(str(param["name"]), name, param)  # raises if there is none
+        return name
 
     def state(self, name: str, rest: str) -> None:
         node, found = self.leaf(STATE, name, rest, _STATE, "state h: float32[8] over t initial 0.0")
@@ -203,9 +206,8 @@ class _Parser:
         axes = []
         for name in (n.strip() for n in names.split(",") if n.strip()):
             if normal(name) not in self.scope.axes:
-                raise ParseError(
-                    f"expected an axis ({', '.join(self.graph.axes) or 'none is declared'}), found {name!r}"
-                )
+                known = ", ".join(self.graph.axes) or "none is declared"
+                raise ParseError(f"expected an axis ({known}), found {name!r}")
             axes.append(self.scope.axes[normal(name)])
         if len(set(axes)) != len(axes):
             raise ParseError(f"an axis is named twice: {names}")

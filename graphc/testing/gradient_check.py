@@ -6,6 +6,7 @@ Everything runs in float64, whatever the graph's own dtype, so that a step of 10
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from graphc.errors import DefinitionError
 from graphc.interpreter import interpret
 from graphc.ir import FLOATING, FLOATS, Axis, Node, topological
 from graphc.language.graph import Graph
+from graphc.machine import check_memory
 from graphc.ops.composite import CROSS_ENTROPY
 from graphc.ops.leaves import INPUT
 from graphc.ops.table import GATHER
@@ -73,7 +75,7 @@ def check_gradients(
     return {name: check.differences(name, gradient, tolerance) for name, gradient in gradients.items()}
 
 
-def random_arrays(graph: Graph, seed: int = 0, **sizes: int) -> Arrays:
+def random_arrays(graph: Graph, /, seed: int = 0, **sizes: int) -> Arrays:
     """Arguments for a call of a graph: normal floats, labels and indices inside their ranges, lengths from 1 up.
 
     Params are those of `gc.initialize`, each element moved by about a tenth of itself, and by about 0.1 where it is 0.
@@ -86,8 +88,10 @@ def random_arrays(graph: Graph, seed: int = 0, **sizes: int) -> Arrays:
     bounds = _bounds(graph)
     longest = {a.length["name"]: extents[a] for a in extents if isinstance(a.length, Node) and a.length.op is INPUT}
     arrays: Arrays = {}
+    shapes = {name: (*(extents[a] for a in node.axes), *node.shape) for name, node in graph.inputs.items()}
+    check_memory(8 * sum(map(math.prod, shapes.values())), f"the inputs of graph {graph.name!r} at these lengths")
     for name, node in graph.inputs.items():
-        shape = (*(extents[a] for a in node.axes), *node.shape)
+        shape = shapes[name]
         if node.dtype in FLOATING:
             arrays[name] = rng.normal(0.0, 0.7, shape).astype(node.dtype)
         elif name in longest:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc import checkpoint as files
+from graphc import checkpoint as checkpoint_files
 from graphc.codegen.cuda.driver.dlpack import DeviceArray
 from graphc.codegen.target import Precision
 from graphc.compiling.compile import Compiled, compile
 from graphc.compiling.cuda_compile import CompiledCuda
-from graphc.errors import ArgumentError, listed, meant
+from graphc.errors import ArgumentError, DivergenceError, listed, meant
+from graphc.files import Claim
+from graphc.integers import is_whole
 from graphc.language.graph import Graph, check_graph
+from graphc.training.divergence import check_finite, finite_names
 from graphc.training.initialize import initialize
 
 if TYPE_CHECKING:  # loaded when something is trained: it takes long, and few who import graphc do
@@ -54,7 +59,7 @@ def fit(
     evaluate: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]] | None = None,
     checkpoint: Path | str | None = None,
     resume: bool = True,
-    settings: Mapping[str, str] | None = None,
+    settings: Mapping[str, object] | None = None,
     quiet: bool = False,
     target: str = "cpu",
     memory: str | int | None = None,
@@ -69,8 +74,11 @@ def fit(
 
     `checkpoint` names a safetensors file that is written before the first epoch and after each, whole or not at all;
     if it exists and `resume` is true, training goes on from there. Raises `ArgumentError` if it belongs to another
-    training step or seed, or was begun with other `settings`, such as the batches' size, and then leaves it alone. A
-    terminal shows progress; elsewhere each epoch is a line, and with `quiet` there is nothing.
+    training step or seed, was begun with other `settings`, such as the batches' size, or is being written by another
+    process, and then leaves it alone. A terminal shows progress; elsewhere each epoch is a line, and with `quiet`
+    there is nothing.
+
+    Raises `DivergenceError` when a trained param is no longer finite; the checkpoint then has the epochs before.
 
     With `target="cuda"` steps run on the GPU, where the state stays from one to the next. `memory` limits what a step
     takes, and `precision` is that of its products, as in `gc.compile`; a run may be resumed with others, by which sums
@@ -82,41 +90,70 @@ def fit(
             f"graph {step.name!r} updates no param, so it learns nothing; fit takes a training step, as "
             'gc.training_step(g, "loss", gc.optim.Adam()) makes it'
         )
-    _check_given(step, batches, state or {})
+    _check_given(step, batches, state or {}, epochs)
+    if checkpoint is not None:
+        checkpoint_files.check_ending(checkpoint)
     run = _compiled(step, target, memory, precision)
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
-    owner = {**(settings or {}), "graph": hashlib.sha256(str(step).encode()).hexdigest(), "seed": str(seed)}
+    owner = {
+        **{k: str(v) for k, v in (settings or {}).items()},
+        "graph": hashlib.sha256(str(step).encode()).hexdigest(),
+        "seed": str(seed),
+    }
+    numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
+    learned = [name for name, param in step.params.items() if param.trainable]
     from rich.console import Console
 
     console = Console(quiet=quiet)
-    if checkpoint is not None and resume and Path(checkpoint).exists():
-        arrays, history = _resumed(Path(checkpoint), arrays, owner)
-        console.print(f"{checkpoint}: {len(history)} epochs are done already", highlight=False, soft_wrap=True)
-    elif checkpoint is not None:
-        _write(checkpoint, arrays, history, owner)
-    numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
-    with _progress(console) as progress:
-        for epoch in range(len(history), epochs):
-            chosen = batches(epoch) if callable(batches) else batches
-            there = run.upload(arrays) if isinstance(run, CompiledCuda) else {}
-            record = _epoch(run, chosen, {**arrays, **there}, numbers, progress, f"epoch {epoch + 1}/{epochs}")
-            for name, array in there.items():
-                arrays[name] = array.numpy()
-            record = {"epoch": float(epoch), **record, **(evaluate(arrays) if evaluate is not None else {})}
-            history.append(record)
-            if checkpoint is not None:
-                _write(checkpoint, arrays, history, owner)
-            console.print(_line(record, epochs), highlight=False, soft_wrap=True)
+    with _claim(checkpoint) as claim:
+        if claim is not None and resume and claim.path.exists():
+            arrays, history = _resumed(claim.path, arrays, owner)
+            console.print(f"{checkpoint}: {len(history)} epochs are done already", highlight=False, soft_wrap=True)
+        elif claim is not None:
+            _write(claim, arrays, history, owner)
+        try:
+            with _progress(console) as progress:
+                for epoch in range(len(history), epochs):
+                    chosen = batches(epoch) if callable(batches) else batches
+                    there = run.upload(arrays) if isinstance(run, CompiledCuda) else {}
+                    title, finite = f"epoch {epoch + 1}/{epochs}", finite_names({n: arrays[n] for n in learned})
+                    record = _epoch(run, chosen, {**arrays, **there}, numbers, progress, title, finite)
+                    for name, array in there.items():
+                        arrays[name] = array.numpy()
+                    check_finite(f"in epoch {epoch + 1}", arrays, finite, record)
+                    record = {"epoch": float(epoch), **record, **(_measured(evaluate(arrays)) if evaluate else {})}
+                    history.append(record)
+                    if claim is not None:
+                        _write(claim, arrays, history, owner)
+                    console.print(_line(record, epochs), highlight=False, soft_wrap=True)
+        except (KeyboardInterrupt, DivergenceError):
+            if claim is not None:
+                console.print(f"{checkpoint} holds {len(history)} epochs", highlight=False, soft_wrap=True)
+            raise
     return Fit(arrays, history)
+
+
+def _measured(found: Any) -> Record:
+    """What `evaluate` returned, as numbers of Python's."""
+    try:
+        return {str(name): float(number) for name, number in dict(found).items()}
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"evaluate= returns numbers by name, {{'accuracy': 0.9}}, got {found!r}: {error}") from None
+
+
+def _claim(checkpoint: Path | str | None) -> AbstractContextManager[Claim | None]:
+    return nullcontext() if checkpoint is None else Claim(checkpoint)
 
 
 def _compiled(step: Graph, target: str, memory: str | int | None, precision: Precision) -> Compiled | CompiledCuda:
     return compile(step, target=target, memory=memory, precision=precision)  # type: ignore[call-overload,no-any-return]
 
 
-def _check_given(step: Graph, batches: object, state: Mapping[str, object]) -> None:
-    if isinstance(batches, Mapping):
+def _check_given(step: Graph, batches: object, state: Mapping[str, object], epochs: object) -> None:
+    if not is_whole(epochs) or epochs < 0:
+        raise ArgumentError(f"epochs= is how often to go through the batches, a whole number, got {epochs!r}")
+    if isinstance(batches, Mapping) or not (callable(batches) or isinstance(batches, Iterable)):
         raise ArgumentError("batches= is a list of dicts, or a function of the epoch that gives one: [{'x': …, …}]")
     known = {*step.params, *step.inputs, *step.axes}
     unknown = [name for name in state if name not in known]
@@ -140,6 +177,7 @@ def _epoch(
     numbers: Sequence[str],
     progress: Progress,
     title: str,
+    finite: list[str],
 ) -> Record:
     totals = dict.fromkeys(numbers, 0.0)
     count = 0
@@ -150,8 +188,11 @@ def _epoch(
             raise ArgumentError(f"a batch is a dict of arrays by name, {{'x': …, …}}, got {type(batch).__name__}")
         results = run(**batch, **arrays)
         count += 1
-        for name in numbers:
-            totals[name] += float(results[name])
+        found = {name: float(results[name]) for name in numbers}
+        if not all(map(math.isfinite, found.values())):
+            check_finite(f"in batch {count} of {title}", arrays, finite, found, batch)
+        for name, number in found.items():
+            totals[name] += number
         progress.advance(task)
     progress.remove_task(task)
     if not count:
@@ -167,15 +208,16 @@ def _line(record: Record, epochs: int) -> str:
     return f"epoch {int(record['epoch']) + 1}/{epochs}  {'  '.join(parts)}{warning}"
 
 
-def _write(path: Path | str, arrays: Mapping[str, np.ndarray], history: list[Record], owner: Mapping[str, str]) -> None:
-    files.save(path, arrays, {**owner, "epoch": str(len(history)), "history": json.dumps(history)})
+def _write(claim: Claim, arrays: Mapping[str, np.ndarray], history: list[Record], owner: Mapping[str, str]) -> None:
+    metadata = {**owner, "epoch": str(len(history)), "history": json.dumps(history)}
+    claim.write(checkpoint_files.serialized(arrays, metadata))
 
 
 def _resumed(
     path: Path, expected: Mapping[str, np.ndarray], owner: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], list[Record]]:
     """The arrays and the history of a checkpoint, if it belongs to this training step, seed and settings."""
-    arrays, metadata = files.read(path)
+    arrays, metadata = checkpoint_files.read(path)
     for name, array in expected.items():
         found = arrays.get(name)
         if found is None or found.shape != array.shape or found.dtype != array.dtype:
@@ -188,12 +230,18 @@ def _resumed(
     if extra:
         raise ArgumentError(f"checkpoint {path} belongs to another graph: it holds {listed(extra)}; {ANEW}")
     if metadata.get("graph") != owner["graph"]:
-        raise ArgumentError(f"checkpoint {path} was made by other equations; {ANEW}")
+        raise ArgumentError(
+            f"checkpoint {path} was made by another training step: other equations, or another optimiser, "
+            f"learning rate or clip; {ANEW}"
+        )
     for name, value in owner.items():
-        if metadata.get(name) != value:
-            raise ArgumentError(
-                f"checkpoint {path} was begun with {name}={metadata.get(name)}, not {value}; give that {name}; {ANEW}"
+        begun = metadata.get(name)
+        if begun != value:
+            hashes = re.fullmatch("[0-9a-f]{64}", value) is not None  # which nobody can read
+            difference = (
+                f"other {name}; give what it had" if hashes else f"{name}={begun}, not {value}; give that {name}"
             )
+            raise ArgumentError(f"checkpoint {path} was begun with {difference}; {ANEW}")
     return arrays, _history(path, metadata)
 
 

@@ -44,13 +44,13 @@ def initialize(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
         raise DtypeError(f"a seed is an int of at least 0, got {seed!r}")
     size = sum(math.prod(p.node.shape) * np.dtype(p.node.dtype).itemsize for p in g.params.values())
     check_memory(size, f"the params of graph {g.name!r}")
-    return {name: _array(g, name, param, int(seed)) for name, param in g.params.items()}
+    return {name: _array(name, param, int(seed)) for name, param in g.params.items()}
 
 
-def _array(g: Graph, name: str, param: Param, seed: int) -> np.ndarray:
+def _array(name: str, param: Param, seed: int) -> np.ndarray:
     if isinstance(param.init, Node):
         return array_of(param.init).copy()
-    draw = initialiser(name, param.init, param.node, g.locations.get(param.node))
+    draw = initialiser(name, param.init, param.node)
     digest = hashlib.sha256(name.encode()).digest()
     generator = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
     return np.array(draw(generator), param.node.dtype, order="C")

@@ -23,6 +23,8 @@ def select(graph: Graph, *outputs: str) -> Graph:
     """
     check_graph(graph)
     for name in outputs:
+        if not isinstance(name, str):
+            raise DefinitionError(f"outputs are named one by one, as gc.select(g, 'p', 'loss'), not as {name!r}")
         if name not in graph.outputs:
             raise DefinitionError(
                 f"graph {graph.name!r} has no output {name!r}; it has {', '.join(graph.outputs) or 'none'}"

@@ -19,7 +19,7 @@ import numpy as np
 
 from graphc.checks.causality import reachable
 from graphc.checks.verify import verify
-from graphc.errors import ArgumentError, AxisError, CausalityError, UnsupportedError
+from graphc.errors import ArgumentError, AxisError, CausalityError, UnsupportedError, listed, meant
 from graphc.interpreter import interpret
 from graphc.ir import Axis, Node, rebuild
 from graphc.language.graph import Equation, Graph
@@ -50,7 +50,7 @@ def step(graph: Graph, over: Axis | str) -> Graph:
     return _Stepper(graph, over).step()
 
 
-def initial_carry(graph: Graph, over: Axis | str, **arrays: Any) -> dict[str, np.ndarray]:
+def initial_carry(graph: Graph, /, over: Axis | str, **arrays: Any) -> dict[str, np.ndarray]:
     """New arrays for all that `step(graph, over)` keeps between calls, as they are before the first step.
 
     `arrays` are the inputs and params that initial values are made of, and lengths of axes that none of these shows:
@@ -58,10 +58,13 @@ def initial_carry(graph: Graph, over: Axis | str, **arrays: Any) -> dict[str, np
     a sequence, or write these into them to start another.
     """
     start = _Stepper(graph, over).start()
-    known = {*graph.inputs, *graph.params, *graph.axes}
+    known = [*graph.axes, *graph.inputs, *graph.params]
     unknown = [name for name in arrays if name not in known]
     if unknown:
-        raise ArgumentError(f"graph {graph.name!r} has no input, param or axis {unknown[0]!r}; see {', '.join(known)}")
+        raise ArgumentError(
+            f"graph {graph.name!r} has no input, param or axis {unknown[0]!r}; it has {listed(known, 12)}"
+            + meant(unknown[0], known)
+        )
     used = {*start.inputs, *start.params, *start.axes}
     return interpret(start, **{name: a for name, a in arrays.items() if name in used}) if start.outputs else {}
 

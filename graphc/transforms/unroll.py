@@ -33,7 +33,7 @@ from graphc.simplification.rewrite import rewrite
 from graphc.simplification.simplify import simplify
 
 
-def unroll(graph: Graph, **lengths: int) -> Graph:
+def unroll(graph: Graph, /, **lengths: int) -> Graph:
     """The graph written out along the named axes, each of the given length: `gc.unroll(g, t=4)`.
 
     The result takes arrays of the same names and shapes and computes the same, for these lengths only. Raises
