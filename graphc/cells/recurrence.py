@@ -137,8 +137,8 @@ class Recurrence:
         """The param W_k (units, inputs), or of another size."""
         return self.param(f"W_{gate}", size or self.units, self.x.shape[0], init=self.W_init)
 
-    def biased(self, value: Value, letters: str, init: float = 0.0) -> Value:
-        """The vector plus the param `{name}_{letters}`, filled with `init` at first; alone, if there are no biases."""
+    def biased(self, value: Value, letters: str, init: float | str = 0.0) -> Value:
+        """The vector plus the param `{name}_{letters}`, as `init` has it at first; alone, if there are no biases."""
         return value + self.param(letters, *value.shape, init=init) if self.bias else value
 
     def of_x(self, gate: str, bias: float = 0.0, size: int | None = None) -> Value:

@@ -55,7 +55,7 @@ def selective_ssm(
     B, C = (cell.param(f"W_{k}", states, units, init=cell.W_init) @ u for k in "BC")
     narrow = cell.param("W_r", rank, units, init=cell.W_init) @ u
     steps = cell.param("W_delta", units, rank, init=cell.W_init) @ narrow
-    delta = softplus(steps + cell.param("b_delta", units, init="uniform(-6.9, -2.25)"))  # from 0.001 to 0.1
+    delta = softplus(cell.biased(steps, "b_delta", "uniform(-6.9, -2.25)"))  # at first from 0.001 to 0.1
     rates = exp(cell.param("a", units, states, init=f"uniform(0, {math.log(max(states, 2)):.4f})"))
     S[over] = exp(-delta[:, None] * rates) * S_before + (delta * u)[:, None] * B
     return SelectiveSSM(S @ C + cell.param("d", units, init=1.0) * u, S)
