@@ -98,11 +98,15 @@ def _methods(whole: type) -> Iterator[str]:
 
 
 def signature(thing: Any) -> str:
-    """The names of what it takes, and their defaults, without types."""
-    taken = []
+    """The names of what it takes, and their defaults, without types; before a slash, what is given without its name."""
+    taken: list[str] = []
+    slash = False  # whether one is due
     for parameter in inspect.signature(thing).parameters.values():
         if parameter.name == "self" or str(parameter.default) == "<factory>":
             continue
+        if slash and parameter.kind is not parameter.POSITIONAL_ONLY:
+            taken.append("/")
+        slash = parameter.kind is parameter.POSITIONAL_ONLY
         star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
         default = "" if parameter.default is parameter.empty else f"={_plain(parameter.default)}"
         taken.append(f"{star}{parameter.name}{default}")
