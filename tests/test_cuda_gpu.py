@@ -53,6 +53,18 @@ def test_precision(cell: str, units: int, precision: Precision, tolerance: float
             np.testing.assert_allclose(found[name] / scale, value / scale, atol=tolerance, err_msg=f"{name} {chosen}")
 
 
+@pytest.mark.parametrize("cell", ["min_gru", "indrnn", "rg_lru", "selective_ssm"])
+@pytest.mark.parametrize(("t", "n"), [(1000, 1), (3000, 5)])
+def test_scan(cell: str, t: int, n: int) -> None:
+    """Recurrences whose steps are in many parts, all of which run at the same time."""
+    g = recurrent(cell, 32, 24)
+    arrays = arrays_of(g, t=t, n=n)
+    expected, found = gc.compile(g)(**arrays), gc.compile(g, target="cuda")(**arrays)
+    for name, value in expected.items():
+        scale = np.abs(value).max(initial=1e-5)
+        np.testing.assert_allclose(found[name] / scale, value / scale, atol=1e-3, err_msg=name)
+
+
 def test_the_same_bits_from_run_to_run() -> None:
     g = recurrent("gru", 256, 64)
     arrays = arrays_of(g, t=64, n=16)
