@@ -67,3 +67,16 @@ def test_what_follows_an_inner_loop_is_of_the_step_around_it() -> None:
     g.output("loss", gc.mean(gc.sin(s), over=(j, t)))
     lengths = {"t": 3, "j": 2, "n": 2}
     check(gc.grad(g, "loss", wrt=["x"]), arrays_of(g, **lengths), lengths, 2e-5)
+
+
+def test_three_numbers_in_a_ring_are_not_loaded_as_four() -> None:
+    """A state of three numbers, of which one step is kept, ends before a word of 16 bytes does."""
+    g = gc.Graph("three")
+    t, n = g.axis("t"), g.axis("n")
+    x = g.input("x", (), over=(t, n))
+    s, u = g.state("s", (3,), over=t), g.state("u", (), over=(t, n))
+    s[t] = gc.tanh(gc.mean(u[t - 1] * x, over=n) * np.arange(3) - s[t - 1])
+    u[t] = gc.tanh(x + gc.sum(s[t - 1]) * x - u[t - 1])
+    g.output("loss", gc.mean(gc.sum(gc.sin(u), over=t), over=n))
+    lengths = {"t": 3, "n": 1}
+    check(gc.grad(g, "loss", wrt=["x"]), arrays_of(g, **lengths), lengths, 1e-5)

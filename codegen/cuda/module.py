@@ -33,7 +33,7 @@ from graphc.codegen.cuda.units import Unit
 from graphc.codegen.llvm.builder import Value
 from graphc.codegen.llvm.functions import STORAGE
 from graphc.codegen.llvm.math import definitions
-from graphc.codegen.program import Buffer, Const, Program
+from graphc.codegen.program import Buffer, Const, Program, Ring
 from graphc.codegen.uses import stored
 
 __all__ = ["ALIGNMENT", "Module", "module"]
@@ -197,7 +197,6 @@ def _attributes(unit: Unit) -> str:
 def _is_whole(buffer: Buffer) -> bool:
     """Whether a buffer of known size ends at a multiple of `ALIGNMENT`. LLVM would load three aligned numbers as four,
     past the end of the buffer."""
-    if not all(isinstance(dim, Const) for dim in buffer.dims):
-        return True
-    count = math.prod(int(dim.value) for dim in buffer.dims if isinstance(dim, Const))
-    return count * STORAGE[buffer.dtype][1] % ALIGNMENT == 0
+    known = [dim.slots if isinstance(dim, Ring) else dim.value for dim in buffer.dims if isinstance(dim, Const | Ring)]
+    count = math.prod(map(int, known))
+    return len(known) < len(buffer.dims) or count * STORAGE[buffer.dtype][1] % ALIGNMENT == 0
