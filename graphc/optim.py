@@ -70,7 +70,7 @@ def _is_number(x: object) -> TypeGuard[float]:
 
 
 _AVERAGED = ("a number of at least 0 and below 1", lambda x: 0 <= x < 1)
-_SIZE = ("a number of at least 0", lambda x: 0 <= x < math.inf)
+_SIZE = ("a number of at least 0", lambda x: x >= 0)
 _WITHIN: Mapping[str, tuple[str, Callable[[float], bool]]] = {
     "beta1": _AVERAGED,
     "beta2": _AVERAGED,
@@ -100,7 +100,7 @@ class _Rule:
             raise DefinitionError(f"{here} takes as clip= a number above 0 or None, got {self.clip!r}")
         for name, (what, within) in _WITHIN.items():
             given = getattr(self, name, 0.0)
-            if isinstance(given, int | float | np.number) and not within(float(given)):
+            if not (isinstance(given, Value) or (_is_number(given) and within(given))):
                 raise DefinitionError(f"{here} takes as {name}= {what}, got {given!r}")
 
 

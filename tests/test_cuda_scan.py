@@ -81,34 +81,25 @@ def test_a_cell(t: int, dtype: str) -> None:
     assert any(name.endswith("_totals") for name in names(f)) == (t >= 64)
 
 
-def selective(g: gc.Graph, x: gc.Node, t: gc.Axis, n: gc.Axis) -> gc.Node:
-    """The scan of Mamba (Gu & Dao 2023): a matrix of states, whose coefficients depend on the input."""
-    E, S = 4, 3
-    A, D = g.param("A", (E, S)), g.param("D", (E,))
-    step = gc.softplus(g.param("W", (E, E)) @ x)
-    write, read = g.param("B", (S, E)) @ x, g.param("C", (S, E)) @ x
-    h = g.state("h", (E, S), over=(t, n))
-    h[t] = gc.exp(-gc.exp(A) * step.reshape(E, 1)) * h[t - 1] + gc.outer(step * x, write)
-    return gc.sum(h * read.reshape(1, S), dim=1) + D * x
+@pytest.mark.parametrize("cell", ["gla", "min_lstm", "rg_lru", "selective_ssm"])
+def test_linear_cells_are_scans(cell: str) -> None:
+    """Their runs and their gradients."""
+    f = compiled(recurrent(cell, 4))
+    assert len(recurrences(f)) == 2
+    compare(f, arrays_of(f.stages.graph, t=80, n=2), 1e-3)
 
 
-def complex_numbers(g: gc.Graph, x: gc.Node, t: gc.Axis, n: gc.Axis) -> gc.Node:
-    """The linear recurrent unit (Orvieto et al. 2023), as real and imaginary parts that need each other."""
+def test_two_states_that_need_each_other() -> None:
+    """The linear recurrent unit (Orvieto et al. 2023), whose complex numbers are real and imaginary parts."""
+    g = gc.Graph("lru")
+    t, n = g.axis("t"), g.axis("n")
+    x = g.input("x", (4,), over=(t, n))
     size, angle = gc.exp(-gc.exp(g.param("nu", (4,)))), g.param("theta", (4,))
     a, b = size * gc.cos(angle), size * gc.sin(angle)
     u, v = g.state("u", (4,), over=(t, n)), g.state("v", (4,), over=(t, n))
     u[t] = a * u[t - 1] - b * v[t - 1] + x
     v[t] = a * v[t - 1] + b * u[t - 1] + g.param("B", (4, 4)) @ x
-    return u - v
-
-
-@pytest.mark.parametrize("cell", [selective, complex_numbers])
-def test_cells_of_state_space_models(cell: Callable[..., gc.Node]) -> None:
-    """As in their papers; their runs and gradients are found to be scans."""
-    g = gc.Graph("cell")
-    t, n = g.axis("t"), g.axis("n")
-    y = cell(g, g.input("x", (4,), over=(t, n)), t, n)
-    g.output("loss", gc.mean(gc.sum(y * y), over=(t, n)))
+    g.output("loss", gc.mean(gc.sum((u - v) ** 2), over=(t, n)))
     f = compiled(gc.grad(g, "loss"))
     assert len(recurrences(f)) == 2
     compare(f, arrays_of(f.stages.graph, t=80, n=2), 1e-3)

@@ -398,6 +398,7 @@ def test_a_rate_that_is_too_high_is_named_as_the_cause(target: str, monkeypatch:
         ("weight_decay", -1),
         ("momentum", 1.5),
         ("beta1", 1.0),
+        ("beta1", "0.9"),
         ("beta2", -0.1),
         ("eps", np.nan),
     ],

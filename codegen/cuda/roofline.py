@@ -2,9 +2,8 @@
 
 In: a unit, and the sizes of a call. Out: a `Count`. A loop takes the time of the best grouping by the cost model
 (`graphc.codegen.cuda.cost_model`); a pointwise loop that of its loads and operations, one after another in each thread,
-or of memory. Any other kernel takes its operations at the full rate of the chip or its bytes at
-the full rate of memory, whichever is longer. The time of a launch is added to each. Real products outside of loops are
-slower than that.
+or of memory. Any other kernel takes its operations at the full rate of the chip or its bytes at the full rate of
+memory, whichever is longer. The time of a launch is added to each. Real products outside of loops are slower than that.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Unpack
 from graphc.cells.minimal import stateless
 from graphc.cells.recurrence import Named, Options, Recurrence
 from graphc.errors import ShapeError
+from graphc.integers import is_whole
 from graphc.ir import Axis
 from graphc.language.einsum import einsum
 from graphc.language.functions import abs as absolute
@@ -161,6 +162,6 @@ def gla(
 
 def _of_head(cell: Recurrence, heads: int) -> int:
     """The units of a head."""
-    if isinstance(heads, bool) or int(heads) != heads or heads < 1 or cell.units % heads:
+    if not is_whole(heads) or heads < 1 or cell.units % heads:
         raise ShapeError(f"cell {cell.name!r} shares out {cell.units} units evenly among its heads, got {heads!r}")
     return cell.units // heads

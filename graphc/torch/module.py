@@ -42,9 +42,11 @@ class Module(torch.nn.Module):
     on the first GPU, in PyTorch's current stream; `precision` is as in `gc.compile`. The graph is compiled when
     it is first called, once for each device and each set of tensors that require gradients, for training and for
     evaluation; modules of equal graphs share that code. Gradients of any order go through it (`create_graph=True`): the
-    gradient is a graph, too, which is compiled when it is asked for, and computes the forward pass once more. So do
-    forward mode and `torch.func`; `vmap` calls the module once for each element. Dtypes are the graph's: a module is
-    not cast (`double()`), and under autocast its inputs are cast to them; whole numbers that fit are cast to int32.
+    gradient is a graph, too, which is compiled when it is asked for, and computes the forward pass once more. Forward
+    mode and `torch.func` go through it as well; `vmap` calls the module once for each element. Dtypes are the graph's:
+    a module is not cast (`double()`), and under autocast its inputs are cast to them; whole numbers that fit are cast
+    to int32.
+
     Raises `ArgumentError` for tensors that do not fit the graph, and `UnsupportedError` for a graph that trains itself.
     """
 

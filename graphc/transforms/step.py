@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from graphc.checks.arguments import SHOWN
 from graphc.checks.causality import reachable
 from graphc.checks.verify import verify
 from graphc.errors import ArgumentError, AxisError, CausalityError, UnsupportedError, listed, meant
@@ -62,7 +63,7 @@ def initial_carry(graph: Graph, /, over: Axis | str, **arrays: Any) -> dict[str,
     unknown = [name for name in arrays if name not in known]
     if unknown:
         raise ArgumentError(
-            f"graph {graph.name!r} has no input, param or axis {unknown[0]!r}; it has {listed(known, 12)}"
+            f"graph {graph.name!r} has no input, param or axis {unknown[0]!r}; it has {listed(known, SHOWN)}"
             + meant(unknown[0], known)
         )
     used = {*start.inputs, *start.params, *start.axes}
