@@ -182,6 +182,21 @@ def test_a_reset_ends_what_is_not_finite() -> None:
     assert np.isfinite(expected["h"][400:]).all()
 
 
+def test_a_coefficient_of_zero_does_not_end_nan() -> None:
+    """Without a reset, NaN stays, whatever the sign of the zero that it is multiplied by."""
+    g = gc.Graph("zeros")
+    t = g.axis("t")
+    h = g.state("h", (3,), over=t)
+    h[t] = g.input("a", (3,), over=t) * h[t - 1] + g.input("x", (3,), over=t)
+    g.output("h", h)
+    x, a = np.ones((200, 3), np.float32), np.full((200, 3), -0.5, np.float32)
+    x[5] = np.nan
+    a[50], a[83] = 0.0, -0.0
+    f = compiled(g)
+    assert len(recurrences(f)) == 1
+    compare(f, {"x": x, "a": a}, 1e-5)
+
+
 def test_a_state_leaves_the_other_as_it_is() -> None:
     """Two recurrences that would meet where x is large: until then what one becomes is nothing to the other."""
     g = gc.Graph("two")

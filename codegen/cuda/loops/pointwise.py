@@ -264,17 +264,23 @@ class PartTotals(_Steps):
 
     def _term(self, coefficient: Value, exists: Value | None, before: Value) -> Value:
         """What a coefficient makes of a product."""
-        f, zero, product = self.function, _double(0.0), self.function.binary("fmul", coefficient, before)
+        f, product = self.function, self.function.binary("fmul", coefficient, before)
         if self.linear.is_full:
             return product
-        product = f.select(f.compare("fcmp oeq", product, zero), zero, product)  # so that it is never -0.0
-        product = f.select(is_nothing(f, before), NOTHING, product)
+        product = f.select(is_nothing(f, before), NOTHING, self._something(product))
         return product if exists is None else f.select(exists, product, NOTHING)
+
+    def _something(self, product: Value) -> Value:
+        """A product that is never -0.0."""
+        zero = _double(0.0)
+        return self.function.select(self.function.compare("fcmp oeq", product, zero), zero, product)
 
     def end(self) -> None:
         f = self.function
         assert self.totals is not None
         product = [[f.get(variable, "double") for variable in row] for row in self.product]
+        if self.linear.is_full:
+            product = [[self._something(value) for value in row] for row in product]
         self.totals.put(self.part, [f.get(variable, "double") for variable in self.states], product)
 
 

@@ -11,7 +11,8 @@ parts, instead of all (Blelloch, "Prefix Sums and Their Applications", 1990).
 The products are in double precision: of single numbers above 1 they would soon be infinite, where the states are not.
 An infinite product of a state that is 0 is 0. Where a part drops the states before it (a reset does), or has nothing to
 do with one of them, there is `NOTHING` in the place of the product: what such a state is, infinite or NaN, does not
-matter. It is -0.0, what sums begin with; products that are 0 are 0.0.
+matter. It is -0.0, what sums begin with; products that are 0 are 0.0. An infinite coefficient makes NaN of later parts'
+states, also where it would make them infinite.
 """
 
 from __future__ import annotations
