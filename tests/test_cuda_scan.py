@@ -147,6 +147,77 @@ def test_a_tiny_state_before_a_large_product() -> None:
     compare(f, {"x": x, "a": a_of}, 1e-4)
 
 
+def test_a_reset_ends_what_is_not_finite() -> None:
+    """What a part does not read of the states before it may be NaN or infinite, and grow past what a double holds."""
+    g = gc.Graph("resets")
+    t = g.axis("t")
+    x, a, flag = g.input("x", (3,), over=t), g.input("a", (3,), over=t), g.input("flag", (), over=t, dtype="bool")
+    h, v = g.state("h", (3,), over=t, initial=1.0, reset=flag), g.state("v", (3,), over=t)
+    h[t] = a * h[t - 1] + gc.where(x > 10, v[t - 1], x)
+    v[t] = gc.where(flag, x, a * v[t - 1] - gc.where(x > 0, v[t - 1], x)) + 0.1 * h[t - 1]
+    g.output("h", h)
+    g.output("v", v)
+    f = compiled(g)
+    (unit,) = recurrences(f)
+    assert unit.parts({"t": 512}, f.code.arch) == 32
+    arrays = {"x": np.full((512, 3), 0.1, np.float32), "a": np.full((512, 3), 0.5, np.float32)}
+    flags = np.zeros(512, bool)
+    flags[[100, 230, 400, 401]] = True
+    arrays["x"][40, 0], arrays["a"][170, 1], arrays["a"][265:395] = np.nan, np.inf, 3e5
+    arrays["x"][270, 1] = np.nan
+    found, expected = f(**arrays, flag=flags), gc.interpret(g, **arrays, flag=flags)
+    for name, value in expected.items():
+        finite = np.isfinite(value)
+        np.testing.assert_array_equal(np.isfinite(found[name]), finite, err_msg=name)
+        np.testing.assert_allclose(found[name][finite], value[finite], 1e-4, 1e-4, err_msg=name)
+    assert np.isfinite(expected["h"][400:]).all()
+
+
+def test_a_coefficient_of_zero_does_not_end_nan() -> None:
+    """Without a reset, NaN stays, whatever the sign of the zero that it is multiplied by."""
+    g = gc.Graph("zeros")
+    t = g.axis("t")
+    h = g.state("h", (3,), over=t)
+    h[t] = g.input("a", (3,), over=t) * h[t - 1] + g.input("x", (3,), over=t)
+    g.output("h", h)
+    x, a = np.ones((200, 3), np.float32), np.full((200, 3), -0.5, np.float32)
+    x[5] = np.nan
+    a[50], a[83] = 0.0, -0.0
+    f = compiled(g)
+    assert len(recurrences(f)) == 1
+    compare(f, {"x": x, "a": a}, 1e-5)
+
+
+def test_a_state_leaves_the_other_as_it_is() -> None:
+    """Two recurrences that would meet where x is large: until then what one becomes is nothing to the other."""
+    g = gc.Graph("two")
+    t = g.axis("t")
+    x, a = g.input("x", (3,), over=t), g.input("a", (3,), over=t)
+    u, v = g.state("u", (3,), over=t), g.state("v", (3,), over=t)
+    u[t] = 0.5 * u[t - 1] + gc.where(x > 10, v[t - 1], x)
+    v[t] = a * v[t - 1] + gc.where(x > 10, u[t - 1], 1.0)
+    g.output("u", u)
+    f = compiled(g)
+    assert len(recurrences(f)) == 1
+    x_of, a_of = np.ones((200, 3), np.float32), np.full((200, 3), 1e9, np.float32)
+    compare(f, {"x": x_of, "a": a_of}, 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (8,)])
+def test_few_points_are_a_scan(shape: tuple[int, ...]) -> None:
+    """What a core would do two steps at once, a GPU does in parts."""
+    g = gc.Graph("few")
+    t = g.axis("t")
+    h = g.state("h", shape, over=t)
+    h[t] = g.input("a", shape, over=t) * h[t - 1] + g.input("x", shape, over=t)
+    g.output("h", h)
+    f = compiled(g)
+    assert len(recurrences(f)) == 1
+    compare(f, arrays_of(g, t=100), 1e-4)
+    assert "a linear recurrence: in 12 parts" in str(gc.explain(g, {"t": 200}, target="cuda"))
+    assert "_totals" in gc.emit(g, target="cuda").ptx
+
+
 # Random recurrences.
 
 

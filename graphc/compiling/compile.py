@@ -211,7 +211,7 @@ def compile(
     )
     limit = None if memory is None else parse_bytes(memory)
     if target == "cuda":
-        return CompiledCuda(stages(graph), device or nvidia_device(), precision, limit)
+        return CompiledCuda(stages(graph, ahead=False), device or nvidia_device(), precision, limit)
     if threads is not None and not (is_whole(threads) and 1 <= threads <= MOST_THREADS):
         raise GraphError(f"threads is a whole number from 1 to {MOST_THREADS}, or None for one a core; got {threads!r}")
     return Compiled(stages(graph, precision), threads, limit)

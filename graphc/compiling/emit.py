@@ -56,7 +56,7 @@ def emit(
         precision=precision,
     )
     if target == "cuda":
-        return cuda_code(stages(graph).planned, arch_named(arch or DEFAULT_ARCH), precision)
+        return cuda_code(stages(graph, ahead=False).planned, arch_named(arch or DEFAULT_ARCH), precision)
     return emit_program(stages(graph, precision).program, target_named(triple, arch, features))
 
 

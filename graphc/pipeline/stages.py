@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from graphc.checks.causality import components
 from graphc.checks.verify import verify
 from graphc.codegen.memory.buffer_sharing import share_buffers
 from graphc.codegen.memory.chunk import Chunked, chunk, loop_axes
@@ -57,16 +58,23 @@ class Stages:
     precision: Precision
 
 
-def stages(graph: Graph, precision: Precision = "float32") -> Stages:
-    """Everything up to the Program, with the `precision` of its products."""
+def stages(graph: Graph, precision: Precision = "float32", ahead: bool = True) -> Stages:
+    """Everything up to the Program, with the `precision` of its products. `ahead`: some cycles make two steps at once,
+    which is faster on a CPU only."""
     verify(graph)
     prepared = prepare(graph)
-    ahead = lookahead(prepared)
-    scheduled = schedule(ahead.graph, ahead.components)
+    scheduled = _scheduled(prepared, ahead)
     lowered = lower(scheduled)
     planned = plan(lowered.program)
     arranged = _arranged(planned, precision)
     return Stages(graph, prepared, scheduled, lowered, planned, arranged, _placed(arranged), precision)
+
+
+def _scheduled(prepared: Graph, ahead: bool) -> Schedule:
+    if not ahead:
+        return schedule(prepared, components(prepared))
+    found = lookahead(prepared)
+    return schedule(found.graph, found.components)
 
 
 def in_chunks(made: Stages) -> tuple[Chunked, ...]:

@@ -94,7 +94,7 @@ def explain(
         precision=precision,
     )
     if target == "cuda":
-        return _on_a_gpu(stages(graph), arch_named(arch or DEFAULT_ARCH), lengths or {}, memory, precision)
+        return _on_a_gpu(stages(graph, ahead=False), arch_named(arch or DEFAULT_ARCH), lengths or {}, memory, precision)
     machine = target_named(triple, arch, features)
     core = this_core() if machine is Target.host() else TYPICAL
     return _Explainer(stages(graph, precision), machine, core, lengths or {}).explanation()

@@ -5,12 +5,13 @@
 
 In: a pointwise loop of one kernel. Out: its `Linear`: which of its stores are states, and the coefficients by which a
 state depends on those of the step before, as scalars of the kernel: the derivatives of what is stored by what is read.
+Where a `select` drops a state, it has no coefficient: 0 times an infinite state or NaN would be NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
 from graphc.codegen.cuda.loops.prefetch import Prefetch
@@ -18,11 +19,21 @@ from graphc.codegen.program import Call, Const, Kernel, Load, Loop, Program, Sca
 from graphc.codegen.uses import loads, stored
 from graphc.scalar import FLOATS, call, zero
 
-__all__ = ["Linear", "linear"]
+__all__ = ["Coefficient", "Linear", "linear"]
 
 _MOST = 2  # states: of more, the products of coefficients take longer than the steps
 
-Row = tuple[Scalar | None, ...]
+
+@dataclass(frozen=True, slots=True)
+class Coefficient:
+    """The coefficient of a state in a value. `when` it does not hold, the value does not depend on the state; None: it
+    always does."""
+
+    value: Scalar
+    when: Scalar | None = None
+
+
+Row = tuple[Coefficient | None, ...]
 """The coefficients of the states in a value; None: it does not depend on that state."""
 
 
@@ -32,6 +43,11 @@ class Linear:
 
     states: tuple[int, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether in every step each state depends on all."""
+        return all(a is not None and a.when is None for row in self.rows for a in row)
 
 
 def linear(loop: Loop, found: Sequence[Prefetch], program: Program) -> Linear | None:
@@ -74,7 +90,7 @@ class _Derivatives:
     def _of(self, scalar: Scalar) -> Row | None:
         match scalar:
             case Load() if scalar in self.states:
-                one = Const(1.0, scalar.dtype)
+                one = Coefficient(Const(1.0, scalar.dtype))
                 return tuple(one if k == self.states[scalar] else None for k in range(len(self.none)))
             case Load(_, at, _, when):
                 parts = at if when is None else (*at, when)
@@ -94,29 +110,44 @@ class _Derivatives:
             case "add" | "sub":
                 return tuple(_combined(fn, a, b) for a, b in zip(*rows, strict=True))
             case "neg":
-                return tuple(None if a is None else call("neg", a) for a in rows[0])
+                return tuple(None if a is None else replace(a, value=call("neg", a.value)) for a in rows[0])
             case "mul" if any(constant):
                 factor, row = (args[0], rows[1]) if constant[0] else (args[1], rows[0])
-                return tuple(None if a is None else _product(factor, a) for a in row)
+                return tuple(None if a is None else replace(a, value=_product(factor, a.value)) for a in row)
             case "div" if constant[1]:
-                return tuple(None if a is None else call("div", a, args[1]) for a in rows[0])
+                return tuple(None if a is None else replace(a, value=call("div", a.value, args[1])) for a in rows[0])
             case "select" if constant[0]:
                 return tuple(_chosen(args[0], a, b) for a, b in zip(rows[1], rows[2], strict=True))
         return None
 
 
-def _combined(fn: str, a: Scalar | None, b: Scalar | None) -> Scalar | None:
-    if a is None or b is None:
-        return a if b is None else call("neg", b) if fn == "sub" else b
-    return call(fn, a, b)
+def _combined(fn: str, a: Coefficient | None, b: Coefficient | None) -> Coefficient | None:
+    if b is None:
+        return a
+    if a is None:
+        return replace(b, value=call("neg", b.value)) if fn == "sub" else b
+    when = None if a.when is None or b.when is None else call("or", a.when, b.when)
+    return Coefficient(call(fn, _or_zero(a), _or_zero(b)), when)
+
+
+def _or_zero(a: Coefficient) -> Scalar:
+    return a.value if a.when is None else call("select", a.when, a.value, zero(a.value.dtype))
 
 
 def _product(factor: Scalar, a: Scalar) -> Scalar:
     return factor if a == Const(1.0, a.dtype) else call("mul", factor, a)
 
 
-def _chosen(condition: Scalar, a: Scalar | None, b: Scalar | None) -> Scalar | None:
-    present = a if a is not None else b
-    if present is None:
-        return None
-    return call("select", condition, *(zero(present.dtype) if x is None else x for x in (a, b)))
+def _chosen(condition: Scalar, a: Coefficient | None, b: Coefficient | None) -> Coefficient | None:
+    if a is not None and b is not None:
+        value = call("select", condition, a.value, b.value)
+        if a.when is None and b.when is None:
+            return Coefficient(value)
+        always = Const(True, "bool")
+        return Coefficient(value, call("select", condition, a.when or always, b.when or always))
+    if a is not None:
+        return replace(a, when=condition if a.when is None else call("and", condition, a.when))
+    if b is not None:
+        other = call("not", condition)
+        return replace(b, when=other if b.when is None else call("and", other, b.when))
+    return None

@@ -12,6 +12,7 @@ through the steps of one part. It finds the states before its part in what the p
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -20,10 +21,11 @@ from graphc.codegen.cuda.isa.arch import Arch
 from graphc.codegen.cuda.isa.device import GLOBAL, DeviceFunction
 from graphc.codegen.cuda.isa.place import digits, place
 from graphc.codegen.cuda.kernel.scalars import Scalars
+from graphc.codegen.cuda.loops.linear import Coefficient
 from graphc.codegen.cuda.loops.loop_unit import steps_around
 from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
 from graphc.codegen.cuda.loops.prefetch import Prefetch
-from graphc.codegen.cuda.loops.scan import Totals
+from graphc.codegen.cuda.loops.scan import NOTHING, Totals, is_nothing
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import REGISTER
 from graphc.codegen.program import Kernel, Program, Ring, Store, kernels
@@ -237,7 +239,7 @@ class PartTotals(_Steps):
         f = self.function
         for i, row in enumerate(self.product):
             for k, variable in enumerate(row):
-                f.put(_double(float(i == k)), variable)
+                f.put(_double(1.0) if i == k else NOTHING, variable)
         with f.when(f.compare("icmp sgt", self.part, i64(0))):
             for x, variable in self.variables.items():
                 if x.made_by is not None:
@@ -247,21 +249,38 @@ class PartTotals(_Steps):
         f, values = self.function, scalars.stored(kernel)
         before = [[f.get(variable, "double") for variable in row] for row in self.product]
         for i, row in enumerate(self.linear.rows):
-            own = [(k, _wide(f, scalars.value(a))) for k, a in enumerate(row) if a is not None]
+            own = [(k, self._coefficient(scalars, a)) for k, a in enumerate(row) if a is not None]
             for column, variable in enumerate(self.product[i]):
-                total = _double(0.0)
-                for number, (k, coefficient) in enumerate(own):
-                    product = f.binary("fmul", coefficient, before[k][column])
-                    total = product if number == 0 else f.binary("fadd", total, product)
-                f.put(total, variable)
+                terms = [self._term(*coefficient, before[k][column]) for k, coefficient in own]
+                f.put(functools.reduce(lambda a, b: f.binary("fadd", a, b), terms or [NOTHING]), variable)
         for number, variable in zip(self.linear.states, self.states, strict=True):
             f.put(_wide(f, values[number]), variable)
         self.keep(kernel, dict(enumerate(values)))
+
+    def _coefficient(self, scalars: Scalars, coefficient: Coefficient) -> tuple[Value, Value | None]:
+        """A coefficient, and whether it exists, if that is a question."""
+        when = None if coefficient.when is None else scalars.value(coefficient.when)
+        return _wide(self.function, scalars.value(coefficient.value)), when
+
+    def _term(self, coefficient: Value, exists: Value | None, before: Value) -> Value:
+        """What a coefficient makes of a product."""
+        f, product = self.function, self.function.binary("fmul", coefficient, before)
+        if self.linear.is_full:
+            return product
+        product = f.select(is_nothing(f, before), NOTHING, self._something(product))
+        return product if exists is None else f.select(exists, product, NOTHING)
+
+    def _something(self, product: Value) -> Value:
+        """A product that is never -0.0."""
+        zero = _double(0.0)
+        return self.function.select(self.function.compare("fcmp oeq", product, zero), zero, product)
 
     def end(self) -> None:
         f = self.function
         assert self.totals is not None
         product = [[f.get(variable, "double") for variable in row] for row in self.product]
+        if self.linear.is_full:
+            product = [[self._something(value) for value in row] for row in product]
         self.totals.put(self.part, [f.get(variable, "double") for variable in self.states], product)
 
 

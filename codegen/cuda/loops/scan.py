@@ -9,7 +9,10 @@ own, and then through its steps. So every operand is read twice, and the steps t
 parts, instead of all (Blelloch, "Prefix Sums and Their Applications", 1990).
 
 The products are in double precision: of single numbers above 1 they would soon be infinite, where the states are not.
-An infinite product of a state that is 0 is 0.
+An infinite product of a state that is 0 is 0. Where a part drops the states before it (a reset does), or has nothing to
+do with one of them, there is `NOTHING` in the place of the product: what such a state is, infinite or NaN, does not
+matter. It is -0.0, what sums begin with; products that are 0 are 0.0. An infinite coefficient makes NaN of later parts'
+states, also where it would make them infinite.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from dataclasses import dataclass
 from graphc.codegen.cuda.isa.device import DeviceFunction
 from graphc.codegen.llvm.builder import Value, i64
 
-__all__ = ["Totals", "totals_bytes"]
+__all__ = ["NOTHING", "Totals", "is_nothing", "totals_bytes"]
+
+NOTHING = Value("-0.0", "double")
 
 _BYTES = 8
 _TOGETHER = 8  # parts whose totals are loaded together
@@ -29,6 +34,11 @@ _TOGETHER = 8  # parts whose totals are loaded together
 def totals_bytes(states: int, points: int, parts: int) -> int:
     """The memory for what the parts of a recurrence with so many states come to."""
     return _BYTES * (states + 1) * states * points * parts
+
+
+def is_nothing(f: DeviceFunction, product: Value) -> Value:
+    """Whether there is no product."""
+    return f.compare("icmp eq", f.convert("bitcast", product, "i64"), i64(-(2**63)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,8 @@ class Totals:
         """A state after a part, from those before it."""
         f, zero = self.function, Value("0.0", "double")
         for coefficient, before in zip(row, old, strict=True):
-            product = f.select(f.compare("fcmp oeq", before, zero), zero, f.binary("fmul", coefficient, before))
+            is_zero = f.binary("or", is_nothing(f, coefficient), f.compare("fcmp oeq", before, zero))
+            product = f.select(is_zero, zero, f.binary("fmul", coefficient, before))
             state = f.binary("fadd", state, product)
         return state
 
