@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from graphc.codegen.cuda.isa.arch import Arch
 from graphc.codegen.cuda.loops.linear import Linear, linear
@@ -78,7 +78,7 @@ class PointwiseUnit:
     @property
     def operations(self) -> int:
         """What a thread computes in a step: calls of functions, most of them one instruction."""
-        return sum(isinstance(part, Call) for k in kernels((self.loop,)) for x in scalars(k) for part in walk(x))
+        return _operations(self.loop)
 
 
 def pointwise_unit(
@@ -91,10 +91,19 @@ def pointwise_unit(
     found = prefetches(loop, dict.fromkeys((kernel.name for kernel in body), "point"), {body[0].name}, program)
     kept = frozenset() if around else _kept(loop, found, program)
     cut = None if _are_overwritten(loop, found, kept, bool(around), program) else linear(loop, found, program)
-    unit = PointwiseUnit(symbol, loop, tuple(touched((loop,))), tuple(slicings), found, kept, cut, 1, around)
+    together = _together(loop, found)
+    return PointwiseUnit(symbol, loop, tuple(touched((loop,))), tuple(slicings), found, kept, cut, together, around)
+
+
+def _together(loop: Loop, found: Sequence[Prefetch]) -> int:
+    """Of how many steps operands are loaded together: a power of two."""
     loaded = sum(x.wait is not None for x in found)
-    most = min(_MOST_STEPS, _REGISTERS // max(1, loaded), _OPERATIONS // max(1, unit.operations))
-    return replace(unit, together=1 << (max(1, most).bit_length() - 1))
+    most = min(_MOST_STEPS, _REGISTERS // max(1, loaded), _OPERATIONS // max(1, _operations(loop)))
+    return 1 << (max(1, most).bit_length() - 1)
+
+
+def _operations(loop: Loop) -> int:
+    return sum(isinstance(part, Call) for k in kernels((loop,)) for x in scalars(k) for part in walk(x))
 
 
 def _kept(loop: Loop, found: Sequence[Prefetch], program: Program) -> frozenset[str]:
