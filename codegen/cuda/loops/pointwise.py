@@ -88,7 +88,7 @@ class _Steps(ABC):
             self.part, number = digits(f, number, [count, points])
             self.is_last_part = f.compare("icmp eq", self.part, f.binary("sub nsw", parts, i64(1)))
             self.totals = Totals(f, len(unit.linear.states), totals, points, number)
-            length = f.wide(f.binary("udiv", f.narrow(extent), f.narrow(parts)))
+            length = f.binary("udiv", extent, parts)
             start = f.binary("mul nsw", self.part, length)
             stop = f.select(self.is_last_part, extent, f.binary("add nsw", start, length))
             self._of_point(digits(f, number, lengths), start, stop)

@@ -23,9 +23,9 @@ from graphc.codegen.program import Call, Kernel, Loop, Program, Reduce, Statemen
 from graphc.codegen.uses import loads, stored, touched
 from graphc.scalar import walk
 
-__all__ = ["POINTWISE_THREADS", "PointwiseUnit", "pointwise_unit"]
+__all__ = ["PointwiseUnit", "pointwise_unit"]
 
-POINTWISE_THREADS = 64  # of a CTA: few, so that a thousand points are on sixteen SMs
+_THREADS = 64  # of a CTA: few, so that a thousand points are on sixteen SMs
 _MOST_STEPS = 16  # whose operands are loaded together
 _REGISTERS = 64  # of a thread, for loaded operands
 _OPERATIONS = 512  # of these steps: the code has all of them one after another
@@ -50,7 +50,7 @@ class PointwiseUnit:
     linear: Linear | None
     together: int
     around: tuple[Loop, ...] = ()
-    threads: int = POINTWISE_THREADS
+    threads: int = _THREADS
 
     @property
     def statement(self) -> Statement:
