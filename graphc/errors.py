@@ -32,7 +32,7 @@ _HERE = Path(__file__).parent
 _PACKAGES = tuple(
     f"{folder.resolve()}/" for folder in (_HERE, _HERE / "../ops", _HERE / "../codegen", Path(np.__file__).parent)
 )
-_CALLERS = ("torch",)  # packages that, where they are loaded, call graphc on the user's behalf
+_CALLERS = ("torch", "jax")  # packages that, where they are loaded, call graphc on the user's behalf
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Location:
 
 
 def user_location() -> Location | None:
-    """The innermost line on the call stack that is neither graphc's own nor numpy's nor PyTorch's."""
+    """The innermost line on the call stack that is neither graphc's own nor numpy's, PyTorch's or JAX's."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename

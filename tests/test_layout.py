@@ -52,7 +52,7 @@ LAYERS = (
     ("training",),
     ("testing",),
     ("datasets",),
-    ("torch",),
+    ("jax", "torch"),
     ("",),  # what `import graphc` gives
     ("command_line", "__main__"),
 )

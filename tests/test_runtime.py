@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc as cycles
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -446,3 +447,46 @@ def test_an_axis_may_have_any_name_too() -> None:
     f = gc.compile(g)
     assert f.memory(self=3, graph=4).given == 48
     assert gc.unroll(g, self=3, graph=2).outputs
+
+
+@pytest.mark.parametrize("offset", [0, 4])
+def test_results_in_the_caller_s_arrays(offset: int) -> None:
+    """Aligned, so that code writes to them, and not; an output that is an input; two outputs that are one value."""
+    g = gc.Graph("g")
+    n = g.axis("n")
+    x = g.input("x", (3,), over=n)
+    for name, value in {"y": 2 * x, "same": 2 * x, "x_again": x}.items():
+        g.output(name, value)
+    f, given = gc.compile(g), np.arange(12, dtype=np.float32).reshape(4, 3)
+    results = {}
+    for name in g.outputs:
+        raw = np.zeros(48 + 64 + 64, np.uint8)
+        start = -raw.ctypes.data % 64 + offset
+        results[name] = raw[start : start + 48].view(np.float32).reshape(4, 3)
+    f.fill(results, x=given)
+    for name, array in f(x=given).items():
+        np.testing.assert_array_equal(results[name], array)
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (np.zeros((2, 3)), "y is written to, so it must be a numpy array of float32 and shape \\(2, 3\\)"),
+        (np.zeros((3, 3), np.float32), "y is written to"),
+        (np.zeros((3, 2), np.float32).T, "y is written to"),
+        ([[0.0] * 3] * 2, "y is written to"),
+        (np.frombuffer(bytes(24), np.float32).reshape(2, 3), "y is written to"),
+    ],
+    ids=["dtype", "shape", "order", "list", "read-only"],
+)
+def test_arrays_that_results_do_not_fit_in_are_refused(y: Any, said: str) -> None:
+    g = gc.Graph("g")
+    x = g.input("x", (3,), over=g.axis("n"))
+    g.output("y", 2 * x)
+    given = np.ones((2, 3), np.float32)
+    with pytest.raises(ArgumentError, match=said):
+        gc.compile(g).fill({"y": y}, x=given)
+    with pytest.raises(ArgumentError, match="has no output 'z'"):
+        gc.compile(g).fill({"z": given.copy()}, x=given)
+    with pytest.raises(ArgumentError, match="shares memory with x"):
+        gc.compile(g).fill({"y": given}, x=given)

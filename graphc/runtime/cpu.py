@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.checks.arguments import Arguments, check_arguments, check_bound, check_updated
+from graphc.checks.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated
 from graphc.checks.index_checks import IndexCheck, check_indices
 from graphc.codegen.cpu.jit import Loaded
 from graphc.codegen.lengths import buffer_shape
@@ -27,7 +28,7 @@ from graphc.codegen.program import Program
 from graphc.codegen.team.builtin import builtin
 from graphc.codegen.team.measure import this_core
 from graphc.codegen.team.team import SUPPORTED, Job, team
-from graphc.errors import GraphError, no_copy
+from graphc.errors import ArgumentError, GraphError, meant, no_copy
 from graphc.ir import Axis, Node
 from graphc.language.graph import Graph
 from graphc.machine import check_memory, cores
@@ -114,10 +115,15 @@ class Runner:
         self._constants = {name: array.ctypes.data for name, array in lowered.constants.items()}
         self._pool: list[np.ndarray] = []
 
-    def __call__(self, given: Mapping[str, Any]) -> Results:
-        call = self.prepare(given)
+    def __call__(self, given: Mapping[str, Any], into: Mapping[str, np.ndarray] | None = None) -> Results:
+        """Run it. `into` are arrays for results, by output."""
+        arguments, layout = self._sound(given)
+        call = self._bound(arguments, layout, into=self._usable(into, arguments, layout) if into else {})
         call()
         self._pool = [call.workspace]  # kept for the next call; a call at the same time on another thread takes its own
+        for name, array in (into or {}).items():
+            if call.results[name] is not array:
+                array[...] = call.results[name]
         return call.results
 
     def bind(self, given: Mapping[str, Any]) -> BoundCall:
@@ -215,9 +221,15 @@ class Runner:
                 if lengths.size and not 0 <= lengths.min() <= lengths.max() <= arguments.sizes[axis]:
                     check_arguments(self.graph, arguments.arrays)
 
-    def _bound(self, arguments: Arguments, layout: Layout, *written: np.ndarray) -> BoundCall:
+    def _bound(
+        self,
+        arguments: Arguments,
+        layout: Layout,
+        *written: np.ndarray,
+        into: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> BoundCall:
         """A call of the layout's code. `written` are arrays that the code writes to beside results and workspace; the
-        call keeps them."""
+        call keeps them. `into` are arrays for results, by buffer."""
         code, workspace = layout.code, self._workspace(layout.arena.size)
         pointers = layout.addresses + layout.in_workspace * workspace.ctypes.data
         arrays: dict[str, np.ndarray] = {}
@@ -225,6 +237,9 @@ class Runner:
             if place.made is None:
                 array = arguments.arrays[place.name]
                 array = array if _plain(array) else np.require(array, requirements=["C", "A"])
+                pointers[place.index] = array.ctypes.data
+            elif place.name in into:
+                array = into[place.name]
                 pointers[place.index] = array.ctypes.data
             else:
                 array, pointers[place.index] = _aligned(*place.made)
@@ -246,6 +261,33 @@ class Runner:
         team.start(layout.shares.threads)
         kept = pointers, layout, arrays, self.lowered.constants, written
         return BoundCall(job, Results(results), workspace, kept)
+
+    def _usable(self, into: Mapping[str, np.ndarray], arguments: Arguments, layout: Layout) -> dict[str, np.ndarray]:
+        """The arrays that the code can write results to, by buffer. Raises `ArgumentError` for arrays that are not as
+        the results are."""
+        places = {place.name: place for place in layout.places}
+        usable = {}
+        for name, array in into.items():
+            if name not in self.lowered.outputs:
+                raise ArgumentError(
+                    f"graph {self.graph.name!r} has no output {name!r}{meant(name, self.graph.outputs)}"
+                )
+            place = places[self.lowered.outputs[name]]
+            if place.made is None:  # the output is what the call was given
+                shape, dtype = arguments.arrays[place.name].shape, arguments.arrays[place.name].dtype
+            else:
+                shape, dtype = place.made
+            fits = isinstance(array, np.ndarray) and (array.shape, array.dtype) == (shape, dtype)
+            if not fits or not array.flags.carray:
+                raise ArgumentError(
+                    f"{name} is written to, so it must be a numpy array of {dtype} and shape {shape}, contiguous, "
+                    f'aligned and writeable; make one: {name} = np.empty({shape}, "{dtype}")'
+                )
+            if place.made is not None and array.ctypes.data % ALIGNMENT == 0:
+                usable[place.name] = array
+        read = [(a.ctypes.data, a.nbytes, name) for name, a in arguments.arrays.items() if a.flags.c_contiguous]
+        check_apart([(a.ctypes.data, a.nbytes, name) for name, a in into.items()], read)
+        return usable
 
     def _workspace(self, size: int) -> np.ndarray:
         """The last call's memory, if it is large enough; otherwise new memory, for which the last call's is given up

@@ -1,0 +1,195 @@
+"""call: a compiled graph as a function that JAX differentiates.
+
+In: a graph. Out: a function of arrays, with a rule for its gradients: between the passes JAX keeps what the backward
+pass needs (`graphc.transforms.two_passes`). Both passes have rules of their own, by the graph of the derivative, so
+gradients of gradients go through them, to any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from graphc.codegen.target import Precision
+from graphc.compiling.compile import Compiled, compile
+from graphc.ir import FLOATING, Node
+from graphc.jax.foreign import Foreign
+from graphc.language.graph import Graph
+from graphc.recent import Recent
+from graphc.transforms.two_passes import two_passes
+
+__all__ = ["Differentiable", "declared", "differentiable"]
+
+Lengths = tuple[tuple[str, int], ...]  # of axes, by name
+Arrays = dict[str, jax.Array]
+Primals = Mapping[str, Any]  # values, and whether a gradient is asked for by them
+Cotangents = Mapping[str, Any]  # arrays and symbolic zeros
+Grads = dict[str, jax.Array | None]
+
+_shared: Recent[Differentiable] = Recent(256)
+
+
+def differentiable(graph: Graph, threads: int | None, precision: Precision) -> Differentiable:
+    """A graph's function; equal graphs share theirs."""
+    make = partial(Differentiable, graph, lambda made: compile(made, threads=threads, precision=precision))
+    return _shared.get_or_make((graph, threads, precision), make)
+
+
+def declared(graph: Graph) -> dict[str, Node]:
+    """The inputs and params of a graph."""
+    return {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+
+
+class Differentiable:
+    """A graph's outputs as a function of arrays, both by name. `native` compiles a graph."""
+
+    def __init__(self, graph: Graph, native: Callable[[Graph], Compiled]) -> None:
+        self.graph, self.native = graph, native
+        self._passes: dict[tuple[str, ...], _Passes] = {}
+        self._call = jax.custom_vjp(_Code(graph, native), nondiff_argnums=(0,))
+        self._call.defvjp(self._forward, self._backward, symbolic_zeros=True)
+
+    def __call__(self, lengths: Lengths, arrays: Arrays) -> Arrays:
+        """The outputs. `arrays` may be more than the graph declares."""
+        return cast(Arrays, self._call(lengths, {name: arrays[name] for name in declared(self.graph)}))
+
+    def passes(self, wrt: tuple[str, ...]) -> _Passes:
+        """The two passes for gradients by these names."""
+        if wrt not in self._passes:
+            self._passes[wrt] = _Passes(self, wrt)
+        return self._passes[wrt]
+
+    def _forward(self, lengths: Lengths, given: Primals) -> tuple[Arrays, _Kept]:
+        arrays, wrt = _values(given), _moved(given)
+        passes = self.passes(wrt)
+        outputs, residuals = passes.forward(lengths, arrays, {})
+        kept = {name: array for name, array in arrays.items() if name in passes.read or name in wrt}
+        return outputs, _Kept(wrt, kept, residuals)
+
+    def _backward(self, lengths: Lengths, kept: _Kept, cotangents: Cotangents) -> tuple[Grads]:
+        passes = self.passes(kept.wrt)
+        given = {**kept.arrays, **passes.materialized(cotangents)}
+        grads, _ = passes.backward(lengths, {name: given[name] for name in passes.read}, kept.residuals)
+        return (self._grads(grads, kept),)
+
+    def again(self, lengths: Lengths, kept: _Kept, cotangents: Cotangents) -> Grads:
+        """What the backward pass gives, from no residuals, and by a call that can itself be differentiated."""
+        passes = self.passes(kept.wrt)
+        grads = passes.derivative(lengths, {**kept.arrays, **passes.materialized(cotangents)})
+        return self._grads(grads, kept)
+
+    def _grads(self, grads: Arrays, kept: _Kept) -> Grads:
+        """Gradients by the names of what they are for, in their dtypes; None where none was asked for."""
+        found = {name: grads[f"grad_{name}"].astype(kept.arrays[name].dtype) for name in kept.wrt}
+        return {name: found.get(name) for name in declared(self.graph)}
+
+
+class _Passes:
+    """The forward pass, which gives outputs and residuals, and the backward pass, which takes the residuals. `read`:
+    what else that takes, or the derivative's graph does."""
+
+    def __init__(self, whole: Differentiable, wrt: tuple[str, ...]) -> None:
+        made = two_passes(whole.graph, wrt)
+        first, second = _Code(made.forward, whole.native), _Code(made.backward, whole.native)
+        self._made, self._native = made, whole.native
+        self.read = {*second.declared, *declared(made.derivative)}.difference(made.residuals)
+
+        def forward(lengths: Lengths, arrays: Arrays, _: Arrays) -> tuple[Arrays, Arrays]:
+            found = first(lengths, arrays)
+            return {name: found[name] for name in whole.graph.outputs}, {name: found[name] for name in made.residuals}
+
+        def backward(lengths: Lengths, arrays: Arrays, residuals: Arrays) -> tuple[Arrays, Arrays]:
+            return second(lengths, {**arrays, **residuals}), {}
+
+        self.forward = _by_derivative(forward, lambda: whole)
+        self.backward = _by_derivative(backward, lambda: self.derivative)
+
+    @cached_property
+    def derivative(self) -> Differentiable:
+        return Differentiable(self._made.derivative, self._native)
+
+    def materialized(self, cotangents: Cotangents) -> Arrays:
+        """Cotangents of outputs by the names that the passes have for them, in the dtypes that they take."""
+        found = {}
+        for output, name in self._made.cotangents.items():
+            if name in self.read:
+                given, dtype = cotangents[output], self._made.derivative.inputs[name].dtype
+                is_zero = isinstance(given, SymbolicZero)
+                found[name] = jnp.zeros(given.shape, dtype) if is_zero else given.astype(dtype)
+        return found
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("arrays", "residuals"), meta_fields=("wrt",))
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept for a backward pass."""
+
+    wrt: tuple[str, ...]
+    arrays: Arrays
+    residuals: Arrays
+
+
+def _by_derivative(
+    compute: Callable[[Lengths, Arrays, Arrays], tuple[Arrays, Arrays]], whole: Callable[[], Differentiable]
+) -> Callable[[Lengths, Arrays, Arrays], tuple[Arrays, Arrays]]:
+    """A function that first gives what a whole graph gives, differentiated as that is. What it takes and gives beside
+    follows from the same arrays, so no gradients go through it."""
+    call = jax.custom_vjp(compute, nondiff_argnums=(0,))
+
+    def forward(lengths: Lengths, given: Primals, beside: Primals) -> tuple[tuple[Arrays, Arrays], _Kept]:
+        arrays = _values(given)
+        return call(lengths, arrays, _values(beside)), _Kept(_moved(given), arrays, {})
+
+    def backward(lengths: Lengths, kept: _Kept, cotangents: tuple[Cotangents, Cotangents]) -> tuple[Grads, None]:
+        grads = whole().again(lengths, kept, cotangents[0])
+        return {name: grads.get(name) for name in kept.arrays}, None
+
+    call.defvjp(forward, backward, symbolic_zeros=True)
+    return cast(Callable[[Lengths, Arrays, Arrays], tuple[Arrays, Arrays]], call)
+
+
+def _values(given: Primals) -> Arrays:
+    return {name: primal.value for name, primal in given.items()}
+
+
+def _moved(given: Primals) -> tuple[str, ...]:
+    """The names of what a gradient is asked for."""
+    return tuple(n for n, primal in given.items() if primal.perturbed and primal.value.dtype.name in FLOATING)
+
+
+class _Code:
+    """A graph as code that XLA calls; it is compiled when JAX first traces it."""
+
+    def __init__(self, graph: Graph, native: Callable[[Graph], Compiled]) -> None:
+        self.graph, self.declared = graph, declared(graph)
+        self._native = native
+        self._calls: dict[Lengths, Foreign] = {}
+
+    @cached_property
+    def _compiled(self) -> Compiled:
+        return self._native(self.graph)
+
+    def __call__(self, lengths: Lengths, arrays: Arrays) -> Arrays:
+        axes = self.graph.axes.keys() - self.declared.keys()
+        own = tuple((name, length) for name, length in lengths if name in axes)
+        if own not in self._calls:
+            self._calls[own] = Foreign(partial(self._run, self._compiled, dict(own)))
+        outputs = self.graph.outputs.values()
+        like = [jax.ShapeDtypeStruct(_shape(node, dict(lengths)), np.dtype(node.dtype)) for node in outputs]
+        found = self._calls[own]([arrays[name] for name in self.declared], like)
+        return dict(zip(self.graph.outputs, found, strict=True))
+
+    def _run(self, compiled: Compiled, lengths: Mapping[str, int], arrays: Any, results: Any) -> None:
+        given = dict(zip(self.declared, arrays, strict=True))
+        compiled.fill(dict(zip(self.graph.outputs, results, strict=True)), **given, **lengths)
+
+
+def _shape(node: Node, lengths: Mapping[str, int]) -> tuple[int, ...]:
+    return (*(lengths[axis.name] for axis in node.axes), *node.shape)

@@ -1,0 +1,112 @@
+"""A graph as a function of JAX: its equations run compiled, forward and backward, in the middle of any other model.
+
+In: a graph. Out: a function of arrays by name, for `jax.jit`, `jax.grad`, `jax.vmap` and `jax.lax.scan`.
+
+This module alone needs JAX: `pip install 'graphc-compiler[jax]'`, or any build of it. It computes on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from graphc.checks.arguments import check_arguments, check_by_name
+from graphc.checks.verify import verify
+from graphc.codegen.target import Precision
+from graphc.errors import ArgumentError, UnsupportedError, listed
+from graphc.ir import Node
+from graphc.jax.call import declared, differentiable
+from graphc.language.graph import Graph
+
+__all__ = ["Function"]
+
+
+class Function:
+    """`graphc.jax.Function(g)(x=x, **params)["h"]`: the outputs of a graph by name, as arrays that JAX differentiates.
+
+    Inputs and params are given by name, as arrays of the declared dtypes and shapes; `gc.initialize(g, seed)` makes
+    params, as a dict that JAX's transforms and Optax's optimisers take as it is. The length of an axis that no array
+    shows is given by name, too, as a number. Nothing is changed in place: what the graph updates, such as statistics of
+    a batch or the state of `gc.step`, is a result by its own name.
+
+    It works inside `jax.jit`, as one operation of it. Reverse mode goes through it to any order (`jax.grad`,
+    `jax.vjp`, `jax.jacrev`), forward mode does not; `jax.vmap` calls it once for each element. Code is compiled when
+    it is first traced, on at most so many `threads` (None: one for each core); `precision` is as in `gc.compile`.
+
+    Raises `ArgumentError` for arrays that do not fit the graph, while JAX traces; for lengths and indices that do not,
+    once they are known, JAX raises an error of its own with that text.
+    """
+
+    def __init__(self, graph: Graph, threads: int | None = None, precision: Precision = "float32") -> None:
+        verify(graph)
+        self._graph = graph.copy()
+        self._pure, self._names = _without_updates(self._graph)
+        self._call = differentiable(self._pure, threads, precision)
+
+    def __call__(self, /, *unnamed: Any, **given: Any) -> dict[str, jax.Array]:
+        """The outputs by name."""
+        check_by_name(self._graph, unnamed)
+        nodes = declared(self._graph)
+        self._check_dtypes(nodes)
+        given = {name: _as_declared(value, nodes.get(name)) for name, value in given.items()}
+        checked = check_arguments(self._graph, {name: _stand_in(value) for name, value in given.items()})
+        self._check_shown(given)
+        lengths = tuple((axis.name, length) for axis, length in checked.sizes.items())
+        arrays = {n: jnp.asarray(given[n] if _is_traced(given[n]) else checked.arrays[n]) for n in nodes}
+        found = self._call(lengths, arrays)
+        return {shown: found[name] for name, shown in self._names.items()}
+
+    def __repr__(self) -> str:
+        taken, given = declared(self._graph), self._names.values()
+        return f"<{self._graph.name}, as a function of JAX: {listed(taken)} → {listed(given)}>"
+
+    def _check_dtypes(self, nodes: Mapping[str, Node]) -> None:
+        for name, node in {**nodes, **self._pure.outputs}.items():
+            if node.dtype == "float64" and jax.dtypes.canonicalize_dtype(node.dtype) != np.float64:
+                raise UnsupportedError(
+                    f"{name} of graph {self._graph.name!r} is float64, which JAX has only after "
+                    "jax.config.update('jax_enable_x64', True)"
+                )
+
+    def _check_shown(self, given: Mapping[str, Any]) -> None:
+        """Check that no length depends on what an array holds: JAX compiles for shapes."""
+        shown = {axis.root for node in declared(self._graph).values() for axis in node.axes}
+        for name, axis in self._graph.axes.items():
+            if isinstance(axis.length, Node) and axis.root not in shown and name not in given:
+                raise ArgumentError(f"no array shows how long axis {name!r} is; pass {name}=… as a number")
+
+
+def _without_updates(graph: Graph) -> tuple[Graph, dict[str, str]]:
+    """The same graph with what it updates as further outputs, and the names of all results by those of its outputs."""
+    outputs, names = dict(graph.outputs), {name: name for name in graph.outputs}
+    for name, node in graph.updates.items():
+        if name in graph.outputs:
+            raise UnsupportedError(
+                f"graph {graph.name!r} has an output {name!r} and updates what is called so; rename the output"
+            )
+        free = f"updated_{name}"
+        while free in outputs:
+            free += "_"
+        outputs[free], names[free] = node, name
+    return replace(graph.copy(), outputs=outputs, updates={}), names
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, jax.Array)  # tracers are, too
+
+
+def _as_declared(value: Any, node: Node | None) -> Any:
+    """JAX's whole numbers of other sizes as int32, where that is declared."""
+    if node is not None and node.dtype == "int32" and _is_traced(value) and jnp.issubdtype(value.dtype, jnp.integer):
+        return value.astype(jnp.int32)
+    return value
+
+
+def _stand_in(value: Any) -> Any:
+    """What can be checked before values are known: an array of this shape and dtype, without memory of its own."""
+    return np.broadcast_to(np.zeros((), value.dtype), value.shape) if _is_traced(value) else value
