@@ -69,3 +69,23 @@ def test_both_are_copied_as_ever() -> None:
     assert replace(adam, lr=2.0).lr == 2
     made = cell()
     assert copy.copy(made).c is made.c
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        (gc.cells.lstm, {"bias": "no"}, "cell 'mine' takes bias=True or bias=False, got 'no'"),
+        (gc.cells.lstm, {"reverse": 1}, "cell 'mine' takes reverse=True or reverse=False, got 1"),
+        (
+            gc.cells.elman,
+            {"activation": "relu"},
+            "an activation of cell 'mine' is a function, such as gc.tanh; got 'relu'",
+        ),
+        (gc.cells.jordan, {"output_activation": 0}, "is a function, such as gc.tanh; got 0"),
+        (gc.cells.indrnn, {"activation": None}, "is a function, such as gc.tanh; got None"),
+        (gc.cells.gla, {"temperature": 0}, "the temperature of cell 'mine' is a number above 0, got 0"),
+    ],
+)
+def test_values_of_options_are_checked(kind: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(DefinitionError, match=said):
+        cell(kind, **options)

@@ -13,7 +13,7 @@ from typing import Unpack
 
 from graphc.cells.minimal import stateless
 from graphc.cells.recurrence import Named, Options, Recurrence
-from graphc.errors import ShapeError
+from graphc.errors import DefinitionError, ShapeError
 from graphc.integers import is_whole
 from graphc.ir import Axis
 from graphc.language.einsum import einsum
@@ -155,6 +155,8 @@ def gla(
     d = _of_head(cell, heads)
     ((S, S_before),) = cell.states(S=(heads, d, d))
     q, k, v = ((cell.W(letter) @ x).reshape(heads, d) for letter in "qkv")
+    if not temperature > 0:
+        raise DefinitionError(f"the temperature of cell {name!r} is a number above 0, got {temperature!r}")
     keep = exp(log_sigmoid(cell.of_x("alpha")) / temperature).reshape(heads, 1, d)
     S[over] = keep * S_before + einsum("hi,hj->hij", v, k)
     return GLA(einsum("hij,hj->hi", S, q / math.sqrt(d)).reshape(units), S)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NoReturn, Self, TypedDict
 
+import numpy as np
+
 from graphc.errors import AxisError, DefinitionError, DtypeError, ProtocolError, ShapeError
 from graphc.ir import FLOATS, Axis, merge_axes
 from graphc.language.graph import Graph
@@ -104,6 +106,10 @@ class Recurrence:
             raise DtypeError(f"cell {self.name!r} reads floating-point numbers, got {self.x.dtype}; see gc.embedding")
         if isinstance(self.units, bool) or int(self.units) != self.units or self.units < 1:
             raise ShapeError(f"cell {self.name!r} has at least one unit, got {self.units!r}")
+        for option in ("reverse", "bias"):
+            given = getattr(self, option)
+            if not isinstance(given, bool | np.bool_):
+                raise DefinitionError(f"cell {self.name!r} takes {option}=True or {option}=False, got {given!r}")
 
     @property
     def dtype(self) -> str:
@@ -128,6 +134,14 @@ class Recurrence:
             for k, shape in ((k, (n,) if isinstance(n, int) else n) for k, n in shapes.items())
         ]
         return [(s, s[step]) for s in states]
+
+    def activated(self, activation: Activation, value: Value) -> Value:
+        """An activation of the caller's choice, of a value."""
+        if not callable(activation):
+            raise DefinitionError(
+                f"an activation of cell {self.name!r} is a function, such as gc.tanh; got {activation!r}"
+            )
+        return activation(value)
 
     def param(self, letters: str, *shape: int, init: str | float = 0.0) -> Value:
         """The param `{name}_{letters}`."""
