@@ -21,7 +21,7 @@ lint: $(STAMP)
 # On a machine with an NVIDIA GPU: the same comparisons there, beside those in the emulator and with NVIDIA's assembler.
 test-cuda: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e '.[test,test-cuda,cuda,torch]'
-	$(BIN)/python -m pytest -q tests/test_cuda_gpu.py tests/test_torch_gpu.py tests/test_cuda_assembly.py tests/test_cuda_driver.py
+	$(BIN)/python -m pytest -q tests/test_cuda_gpu.py tests/test_torch_gpu.py tests/test_jax_gpu.py tests/test_cuda_assembly.py tests/test_cuda_driver.py
 
 bench-cuda: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e '.[cuda,bench-cuda]'

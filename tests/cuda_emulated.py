@@ -82,6 +82,10 @@ class EmulatedDevice:
         array[...] = self.memory.copy_out(address, array.nbytes).view(array.dtype).reshape(array.shape)
         self.finish(stream)
 
+    def copy(self, to: int, source: int, size: int, stream: int) -> None:
+        self.order.work(stream, self._blocks([to, source]))
+        self.memory.copy_in(to, self.memory.copy_out(source, size))
+
     def launcher(self, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
         return functools.partial(self._launch, _late(launches, order()) if self.late else launches)
 

@@ -314,6 +314,9 @@ class DriverLibrary:
 
         self._queue(stream, copy)
 
+    def cuMemcpyDtoDAsync(self, to: c_uint64, source: c_uint64, size: c_size_t, stream: c_void_p) -> None:
+        self._queue(stream, lambda: self.memory.copy_in(to, self.memory.copy_out(source, size)))
+
     # Streams and events.
 
     def cuStreamCreate(self, stream: POINTER(c_void_p), flags: c_uint) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.cuda.driver.dlpack import DeviceArray
+from graphc.codegen.cuda.driver.dlpack import DeviceArray, Foreign
 from graphc.codegen.cuda.driver.driver import NvidiaDevice, nvidia_device
 from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.runtime.results import DeviceResults
@@ -85,7 +85,15 @@ def arrays_there(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:
     found = f.run(there, stream=stream)
     assert isinstance(found, DeviceResults)
     assert {s for _, _, _, s in driver.launched} == {stream}
-    close(found, gc.compile(g)(**arrays))
+    expected = gc.compile(g)(**arrays)
+    close(found, expected)
+    room = f.upload({name: np.zeros(array.size + 1, array.dtype) for name, array in expected.items()})
+    unaligned = {
+        name: Foreign(room[name].address + array.itemsize, array.shape, array.dtype.name, True, None, room[name])
+        for name, array in expected.items()
+    }
+    assert not f.run(there, stream=stream, into=unaligned)
+    close({name: room[name].numpy()[1:].reshape(array.shape) for name, array in expected.items()}, expected)
 
 
 def bound_calls(driver: DriverLibrary, g: gc.Graph, arrays: Arrays) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc.codegen.cuda.driver.dlpack import DeviceArray, _Exported
+from graphc.codegen.cuda.driver.dlpack import DeviceArray, Foreign, _Exported
 from graphc.codegen.cuda.driver.driver import NvidiaDevice
 from graphc.codegen.cuda.driver.streams import stream_handle
 from graphc.compiling.cuda_compile import CompiledCuda
@@ -297,3 +297,47 @@ def test_the_driver_is_told() -> None:
         ("cuEventDestroy", "cuEventCreate result"),
         ("cuStreamSynchronize", A),
     ]
+
+
+@pytest.mark.parametrize("offset", [0, 4], ids=["aligned", "not"])
+def test_results_in_arrays_of_others(offset: int) -> None:
+    """Aligned, so that kernels write to them, and not; two outputs that are one value, of which one is given."""
+    device = EmulatedDevice()
+    g = gc.Graph("g")
+    x = g.input("x", (3,), over=g.axis("n"))
+    g.output("y", 2 * x)
+    g.output("same", 2 * x)
+    g.output("more", x + 1)
+    f = gc.compile(g, target="cuda", device=device)
+    there = [Theirs(device, B, array=np.zeros(8, np.float32)) for _ in range(3)]
+    targets = {}
+    for name, array in zip(("y", "same", "more"), there, strict=True):
+        address = array.address + offset
+        targets[name] = Foreign(address, (2, 3), "float32", True, B, array)
+    for names in (["y", "more"], ["y", "same", "more"], ["same"]):
+        found = f.run({"x": Theirs(device, A)}, stream=A, into={name: targets[name] for name in names})
+        assert set(found) == {"y", "same", "more"} - set(names)
+        results = {name: array.numpy() for name, array in found.items()}
+        for name in names:
+            results[name] = np.empty((2, 3), np.float32)
+            device.read(results[name], targets[name].address, A)
+        for name, expected in {"y": 2 * X, "same": 2 * X, "more": X + 1}.items():
+            np.testing.assert_array_equal(results[name], expected)
+
+
+def test_arrays_of_others_that_results_do_not_fit_in(f: CompiledCuda) -> None:
+    device, x = device_of(f), Theirs(device_of(f), A)
+    given = {"x": x, "total": zeros(f, A)}
+    wrong = [
+        np.zeros((2, 3), np.float32),
+        Theirs(device, A, array=np.zeros((3, 2), np.float32)),
+        Theirs(device, A, array=np.zeros((2, 3), np.int32)),
+        Foreign(Theirs(device, A).address, (2, 3), "float32", False, None, None),
+    ]
+    for array in wrong:
+        with pytest.raises(ArgumentError, match="twice is written to, so it must be a writeable array on the GPU of"):
+            f.run(given, stream=A, into={"twice": array})
+    with pytest.raises(ArgumentError, match="twice is updated in place, but shares memory with x"):
+        f.run(given, stream=A, into={"twice": x})
+    with pytest.raises(ArgumentError, match="has no output 'thrice'; did you mean 'twice'"):
+        f.run(given, stream=A, into={"thrice": x})

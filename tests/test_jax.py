@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.errors import ArgumentError, UnsupportedError
+from graphc.errors import ArgumentError, GraphError, UnsupportedError
 
 jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
@@ -234,6 +234,12 @@ def test_an_output_called_as_what_is_updated() -> None:
     g.output("total", total * 2)
     with pytest.raises(UnsupportedError, match="has an output 'total' and updates what is called so"):
         Function(g)
+
+
+def test_options_are_checked_before_xla_calls_anything() -> None:
+    for options in ({"threads": 0}, {"precision": "tf33"}):
+        with pytest.raises(GraphError, match=r"threads|precision"):
+            Function(network(), **options)(x=normal(5, 3, 2), **gc.initialize(network()))
 
 
 def test_the_guide_s_model_trains() -> None:

@@ -463,9 +463,12 @@ def test_results_in_the_caller_s_arrays(offset: int) -> None:
         raw = np.zeros(48 + 64 + 64, np.uint8)
         start = -raw.ctypes.data % 64 + offset
         results[name] = raw[start : start + 48].view(np.float32).reshape(4, 3)
-    f.fill(results, x=given)
+    found = f.run({"x": given}, into=results)
     for name, array in f(x=given).items():
         np.testing.assert_array_equal(results[name], array)
+        assert found[name] is results[name]
+    y = np.empty((4, 3), np.float32)
+    np.testing.assert_array_equal(f.run({"x": given}, into={"y": y})["same"], 2 * given)
 
 
 @pytest.mark.parametrize(
@@ -485,8 +488,8 @@ def test_arrays_that_results_do_not_fit_in_are_refused(y: Any, said: str) -> Non
     g.output("y", 2 * x)
     given = np.ones((2, 3), np.float32)
     with pytest.raises(ArgumentError, match=said):
-        gc.compile(g).fill({"y": y}, x=given)
+        gc.compile(g).run({"x": given}, into={"y": y})
     with pytest.raises(ArgumentError, match="has no output 'z'"):
-        gc.compile(g).fill({"z": given.copy()}, x=given)
+        gc.compile(g).run({"x": given}, into={"z": given.copy()})
     with pytest.raises(ArgumentError, match="shares memory with x"):
-        gc.compile(g).fill({"y": given}, x=given)
+        gc.compile(g).run({"x": given}, into={"y": given})

@@ -61,6 +61,11 @@ def check_by_name(graph: Graph, given: Sequence[object]) -> None:
         raise ArgumentError(f"arrays are given by name, f({names}){unpacked}")
 
 
+def no_output(graph: Graph, name: str) -> ArgumentError:
+    """The error for an array that is to take an output that there is not."""
+    return ArgumentError(f"graph {graph.name!r} has no output {name!r}{meant(name, graph.outputs)}")
+
+
 def check_calls(graph: Graph, calls: object) -> None:
     """Check how many calls a profile is to make; arrays that are given without names come in that place."""
     if not is_whole(calls):

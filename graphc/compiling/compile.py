@@ -79,13 +79,14 @@ class Compiled:
             check_by_name(self.stages.graph, unnamed)
         return self._runner(with_fixed(self.fixed, arrays))
 
-    def fill(self, results: Mapping[str, np.ndarray], /, **arrays: Any) -> None:
-        """Run it, with outputs in arrays of the caller's, by name: of the outputs' shapes and dtypes, and apart from
-        what the call reads. Into one that begins at a multiple of 64 bytes nothing is copied.
+    def run(self, arrays: Mapping[str, Any], *, into: Mapping[str, np.ndarray] | None = None) -> Results:
+        """Run it with a dict of arrays. `into` are arrays of the caller's for outputs, by name: of their shapes and
+        dtypes, contiguous, and apart from what the call reads. Into one that begins at a multiple of 64 bytes nothing
+        is copied.
 
-        Raises `ArgumentError` for other arrays; nothing has been computed then.
+        Raises `ArgumentError` if the arrays do not fit the graph; nothing has been computed then.
         """
-        self._runner(with_fixed(self.fixed, arrays), results)
+        return self._runner(with_fixed(self.fixed, arrays), into)
 
     def bind(self, /, *unnamed: Any, **arrays: Any) -> BoundCall:
         """Fix the arrays: the result is called without arguments, runs compiled code at once, and reuses its results.

@@ -70,7 +70,9 @@ class CompiledCuda:
         check_by_name(self.runner.graph, unnamed)
         return self.run(arrays)
 
-    def run(self, arrays: Mapping[str, Any], *, stream: object = None) -> Results | DeviceResults:
+    def run(
+        self, arrays: Mapping[str, Any], *, stream: object = None, into: Mapping[str, Any] | None = None
+    ) -> Results | DeviceResults:
         """Run it, queued on a stream: an integer handle, or an object with `.cuda_stream` (PyTorch) or `.ptr` (CuPy).
 
         If all arrays lie on the GPU and neither an axis's length nor an index is read from one of them, the call
@@ -79,9 +81,12 @@ class CompiledCuda:
         of `__cuda_array_interface__` must be on this stream. The stream must exist as long as the outputs. Without a
         stream the call returns when its work has ended.
 
+        `into` are the caller's arrays on the GPU for outputs, by name: of their shapes and dtypes, and apart from what
+        the call reads. What is returned has the others.
+
         Raises what a call does, and `ArgumentError` for what is not a stream.
         """
-        return self.runner(with_fixed(self.fixed, arrays), stream=stream)
+        return self.runner(with_fixed(self.fixed, arrays), stream=stream, into=into)
 
     def bind(self, /, *unnamed: Any, **arrays: Any) -> BoundCudaCall:
         """Fix the arrays: the result is called without arguments, makes one call of the driver, and reuses its results.

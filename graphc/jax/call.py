@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from graphc.codegen.target import Precision
-from graphc.compiling.compile import Compiled, compile
 from graphc.ir import FLOATING, Node
-from graphc.jax.foreign import Foreign
+from graphc.jax.custom_call import CustomCall
+from graphc.jax.places import Code, Settings
 from graphc.language.graph import Graph
 from graphc.recent import Recent
 from graphc.transforms.two_passes import two_passes
@@ -36,10 +35,9 @@ Grads = dict[str, jax.Array | None]
 _shared: Recent[Differentiable] = Recent(256)
 
 
-def differentiable(graph: Graph, threads: int | None, precision: Precision) -> Differentiable:
+def differentiable(graph: Graph, settings: Settings) -> Differentiable:
     """A graph's function; equal graphs share theirs."""
-    make = partial(Differentiable, graph, lambda made: compile(made, threads=threads, precision=precision))
-    return _shared.get_or_make((graph, threads, precision), make)
+    return _shared.get_or_make((graph, settings), lambda: Differentiable(graph, settings))
 
 
 def declared(graph: Graph) -> dict[str, Node]:
@@ -48,12 +46,12 @@ def declared(graph: Graph) -> dict[str, Node]:
 
 
 class Differentiable:
-    """A graph's outputs as a function of arrays, both by name. `native` compiles a graph."""
+    """A graph's outputs as a function of arrays, both by name."""
 
-    def __init__(self, graph: Graph, native: Callable[[Graph], Compiled]) -> None:
-        self.graph, self.native = graph, native
+    def __init__(self, graph: Graph, settings: Settings) -> None:
+        self.graph, self.settings = graph, settings
         self._passes: dict[tuple[str, ...], _Passes] = {}
-        self._call = jax.custom_vjp(_Code(graph, native), nondiff_argnums=(0,))
+        self._call = jax.custom_vjp(_Call(graph, settings), nondiff_argnums=(0,))
         self._call.defvjp(self._forward, self._backward, symbolic_zeros=True)
 
     def __call__(self, lengths: Lengths, arrays: Arrays) -> Arrays:
@@ -97,8 +95,8 @@ class _Passes:
 
     def __init__(self, whole: Differentiable, wrt: tuple[str, ...]) -> None:
         made = two_passes(whole.graph, wrt)
-        first, second = _Code(made.forward, whole.native), _Code(made.backward, whole.native)
-        self._made, self._native = made, whole.native
+        first, second = _Call(made.forward, whole.settings), _Call(made.backward, whole.settings)
+        self._made, self._settings = made, whole.settings
         self.read = {*second.declared, *declared(made.derivative)}.difference(made.residuals)
 
         def forward(lengths: Lengths, arrays: Arrays, _: Arrays) -> tuple[Arrays, Arrays]:
@@ -113,7 +111,7 @@ class _Passes:
 
     @cached_property
     def derivative(self) -> Differentiable:
-        return Differentiable(self._made.derivative, self._native)
+        return Differentiable(self._made.derivative, self._settings)
 
     def materialized(self, cotangents: Cotangents) -> Arrays:
         """Cotangents of outputs by the names that the passes have for them, in the dtypes that they take."""
@@ -164,31 +162,24 @@ def _moved(given: Primals) -> tuple[str, ...]:
     return tuple(n for n, primal in given.items() if primal.perturbed and primal.value.dtype.name in FLOATING)
 
 
-class _Code:
-    """A graph as code that XLA calls; it is compiled when JAX first traces it."""
+class _Call:
+    """A graph as an operation of JAX."""
 
-    def __init__(self, graph: Graph, native: Callable[[Graph], Compiled]) -> None:
+    def __init__(self, graph: Graph, settings: Settings) -> None:
         self.graph, self.declared = graph, declared(graph)
-        self._native = native
-        self._calls: dict[Lengths, Foreign] = {}
-
-    @cached_property
-    def _compiled(self) -> Compiled:
-        return self._native(self.graph)
+        self._code = Code(graph, tuple(self.declared), settings)
+        self._calls: dict[Lengths, CustomCall] = {}
 
     def __call__(self, lengths: Lengths, arrays: Arrays) -> Arrays:
         axes = self.graph.axes.keys() - self.declared.keys()
         own = tuple((name, length) for name, length in lengths if name in axes)
         if own not in self._calls:
-            self._calls[own] = Foreign(partial(self._run, self._compiled, dict(own)))
+            self._code.prepare()
+            self._calls[own] = CustomCall(partial(self._code.run, dict(own)))
         outputs = self.graph.outputs.values()
         like = [jax.ShapeDtypeStruct(_shape(node, dict(lengths)), np.dtype(node.dtype)) for node in outputs]
         found = self._calls[own]([arrays[name] for name in self.declared], like)
         return dict(zip(self.graph.outputs, found, strict=True))
-
-    def _run(self, compiled: Compiled, lengths: Mapping[str, int], arrays: Any, results: Any) -> None:
-        given = dict(zip(self.declared, arrays, strict=True))
-        compiled.fill(dict(zip(self.graph.outputs, results, strict=True)), **given, **lengths)
 
 
 def _shape(node: Node, lengths: Mapping[str, int]) -> tuple[int, ...]:

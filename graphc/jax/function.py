@@ -2,7 +2,8 @@
 
 In: a graph. Out: a function of arrays by name, for `jax.jit`, `jax.grad`, `jax.vmap` and `jax.lax.scan`.
 
-This module alone needs JAX: `pip install 'graphc-compiler[jax]'`, or any build of it. It computes on the CPU.
+It computes where XLA does, on the CPU or on a GPU. This folder alone needs JAX: `pip install 'graphc-compiler[jax]'`, or
+any build of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from graphc.codegen.target import Precision
 from graphc.errors import ArgumentError, UnsupportedError, listed
 from graphc.ir import Node
 from graphc.jax.call import declared, differentiable
+from graphc.jax.places import Settings
 from graphc.language.graph import Graph
 
 __all__ = ["Function"]
@@ -34,9 +36,10 @@ class Function:
     shows is given by name, too, as a number. Nothing is changed in place: what the graph updates, such as statistics of
     a batch or the state of `gc.step`, is a result by its own name.
 
-    It works inside `jax.jit`, as one operation of it. Reverse mode goes through it to any order (`jax.grad`,
-    `jax.vjp`, `jax.jacrev`), forward mode does not; `jax.vmap` calls it once for each element. Code is compiled when
-    it is first traced, on at most so many `threads` (None: one for each core); `precision` is as in `gc.compile`.
+    It works inside `jax.jit`, as one operation of it, on the CPU or on the first GPU. Reverse mode goes through it to any
+    order (`jax.grad`, `jax.vjp`, `jax.jacrev`), forward mode does not; `jax.vmap` calls it once for each element. Code is
+    compiled when it is first traced, on at most so many `threads` (None: one for each core); `precision` is as in
+    `gc.compile`. Functions of equal graphs share it.
 
     Raises `ArgumentError` for arrays that do not fit the graph, while JAX traces; for lengths and indices that do not,
     once they are known, JAX raises an error of its own with that text.
@@ -46,7 +49,7 @@ class Function:
         verify(graph)
         self._graph = graph.copy()
         self._pure, self._names = _without_updates(self._graph)
-        self._call = differentiable(self._pure, threads, precision)
+        self._call = differentiable(self._pure, Settings(threads, precision))
 
     def __call__(self, /, *unnamed: Any, **given: Any) -> dict[str, jax.Array]:
         """The outputs by name."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.checks.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated
+from graphc.checks.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated, no_output
 from graphc.checks.index_checks import IndexCheck, check_indices
 from graphc.codegen.cpu.jit import Loaded
 from graphc.codegen.lengths import buffer_shape
@@ -28,7 +28,7 @@ from graphc.codegen.program import Program
 from graphc.codegen.team.builtin import builtin
 from graphc.codegen.team.measure import this_core
 from graphc.codegen.team.team import SUPPORTED, Job, team
-from graphc.errors import ArgumentError, GraphError, meant, no_copy
+from graphc.errors import ArgumentError, GraphError, no_copy
 from graphc.ir import Axis, Node
 from graphc.language.graph import Graph
 from graphc.machine import check_memory, cores
@@ -124,7 +124,7 @@ class Runner:
         for name, array in (into or {}).items():
             if call.results[name] is not array:
                 array[...] = call.results[name]
-        return call.results
+        return Results({**call.results, **into}) if into else call.results
 
     def bind(self, given: Mapping[str, Any]) -> BoundCall:
         """A call that reads these arrays where they lie: none may need a copy."""
@@ -265,26 +265,21 @@ class Runner:
     def _usable(self, into: Mapping[str, np.ndarray], arguments: Arguments, layout: Layout) -> dict[str, np.ndarray]:
         """The arrays that the code can write results to, by buffer. Raises `ArgumentError` for arrays that are not as
         the results are."""
-        places = {place.name: place for place in layout.places}
+        made = {place.name: place.made for place in layout.places if place.made is not None}
         usable = {}
         for name, array in into.items():
             if name not in self.lowered.outputs:
-                raise ArgumentError(
-                    f"graph {self.graph.name!r} has no output {name!r}{meant(name, self.graph.outputs)}"
-                )
-            place = places[self.lowered.outputs[name]]
-            if place.made is None:  # the output is what the call was given
-                shape, dtype = arguments.arrays[place.name].shape, arguments.arrays[place.name].dtype
-            else:
-                shape, dtype = place.made
-            fits = isinstance(array, np.ndarray) and (array.shape, array.dtype) == (shape, dtype)
+                raise no_output(self.graph, name)
+            buffer = self.lowered.outputs[name]
+            fits = isinstance(array, np.ndarray) and (array.shape, array.dtype) == made[buffer]
             if not fits or not array.flags.carray:
+                shape, dtype = made[buffer]
                 raise ArgumentError(
                     f"{name} is written to, so it must be a numpy array of {dtype} and shape {shape}, contiguous, "
                     f'aligned and writeable; make one: {name} = np.empty({shape}, "{dtype}")'
                 )
-            if place.made is not None and array.ctypes.data % ALIGNMENT == 0:
-                usable[place.name] = array
+            if array.ctypes.data % ALIGNMENT == 0:
+                usable[buffer] = array
         read = [(a.ctypes.data, a.nbytes, name) for name, a in arguments.arrays.items() if a.flags.c_contiguous]
         check_apart([(a.ctypes.data, a.nbytes, name) for name, a in into.items()], read)
         return usable

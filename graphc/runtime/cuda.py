@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.checks.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated
+from graphc.checks.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated, no_output
 from graphc.checks.index_checks import IndexCheck, check_indices
 from graphc.codegen.cuda.cost_model import Grouping
 from graphc.codegen.cuda.driver.dlpack import UNKNOWN_STREAM, DeviceArray, Foreign, foreign
@@ -177,16 +177,21 @@ class CudaRunner:
         self._before = (stream, device.mark(stream))
 
     def __call__(
-        self, given: Mapping[str, Any], chosen: Mapping[str, Grouping] | None = None, stream: object = None
+        self,
+        given: Mapping[str, Any],
+        chosen: Mapping[str, Grouping] | None = None,
+        stream: object = None,
+        into: Mapping[str, Any] | None = None,
     ) -> Results | DeviceResults:
         """Run the program, on a stream. `chosen` says how loops are grouped, by their unit's symbol; else the cost
-        model does."""
+        model does. `into` are arrays on the GPU for results, by output."""
         queue = _Queue(self.device.stream, False) if stream is None else _Queue(stream_handle(stream), True)
         with self._lock:
             taken = self._taken(given, queue)
             layout = self._layout(taken.sizes) if chosen is None else self._laid(taken.sizes, chosen)
+            targets = self._targets(into, taken, layout, queue) if into else {}
             try:
-                return self._run(taken, layout, queue)
+                return self._run(taken, layout, queue, targets)
             except BaseException:  # what was queued until then works on the same memory as the next call
                 with contextlib.suppress(UnsupportedError):  # unless the GPU does nothing more
                     self._before = (queue.stream, self.device.mark(queue.stream))
@@ -309,16 +314,43 @@ class CudaRunner:
         apart = [span for name, span in spans.items() if name not in updated]
         check_apart([spans[name] for name in updated if name in spans], apart)
 
+    def _targets(self, into: Mapping[str, Any], given: _Given, layout: Layout, queue: _Queue) -> dict[str, Foreign]:
+        """The arrays for results, by output. Raises `ArgumentError` for arrays that are not as the results are."""
+        targets = {}
+        for name, array in into.items():
+            if name not in self.lowered.outputs:
+                raise no_output(self.graph, name)
+            buffer = self.lowered.outputs[name]
+            shape, dtype = layout.shapes[buffer], layout.chosen.code.program.buffer(buffer).dtype
+            found = foreign(name, array, queue.stream)
+            if found is None or (found.shape, found.dtype) != (shape, dtype) or not found.writeable:
+                raise ArgumentError(
+                    f"{name} is written to, so it must be a writeable array on the GPU of {dtype} and shape {shape}"
+                )
+            targets[name] = found
+        spans = [[(a.address, a.bytes, n) for n, a in arrays.items()] for arrays in (targets, given.there)]
+        check_apart(*spans)
+        self._order(targets, queue)
+        return targets
+
     # A call.
 
-    def _run(self, given: _Given, layout: Layout, queue: _Queue) -> Results | DeviceResults:
+    def _run(
+        self, given: _Given, layout: Layout, queue: _Queue, targets: Mapping[str, Foreign]
+    ) -> Results | DeviceResults:
         addresses, outputs = {COUNTERS: self._cleared(COUNTERS, layout.exchange_bytes, queue.stream)}, {}
         addresses[TOTALS] = self._block(TOTALS, layout.totals_bytes, queue.stream)
         base = self._block(_WORKSPACE, layout.arena.size, queue.stream)
+        rest = {name: buffer for name, buffer in self.lowered.outputs.items() if name not in targets}
+        usable = [(self.lowered.outputs[n], a.address) for n, a in targets.items() if a.address % ALIGNMENT == 0]
+        written = {buffer: address for buffer, address in usable if buffer not in rest.values()}
+        is_there = bool(given.there or targets)
         for buffer in layout.chosen.code.program.buffers:
             if buffer.kind == "temp":
                 addresses[buffer.name] = base + layout.arena.offsets[buffer.name]
-            elif buffer.kind == "output" and given.there:
+            elif buffer.kind == "output" and buffer.name in written:
+                addresses[buffer.name] = written[buffer.name]
+            elif buffer.kind == "output" and is_there:
                 outputs[buffer.name] = DeviceArray(self.device, layout.shapes[buffer.name], buffer.dtype, queue.stream)
                 addresses[buffer.name] = outputs[buffer.name].address
             else:
@@ -327,9 +359,14 @@ class CudaRunner:
         for name in self.graph.updates:
             if name not in given.there:
                 self.device.read(given.arguments.arrays[name], addresses[name], queue.stream)
-        if given.there:
-            self._leave([*outputs.values(), *(array.owner for array in given.there.values())], queue)
-            return DeviceResults({name: outputs[buffer] for name, buffer in self.lowered.outputs.items()})
+        for name, array in targets.items():
+            made = addresses[self.lowered.outputs[name]]
+            if made != array.address:
+                self.device.copy(array.address, made, array.bytes, queue.stream)
+        if is_there:
+            owners = (array.owner for array in (*given.there.values(), *targets.values()))
+            self._leave([*outputs.values(), *owners], queue)
+            return DeviceResults({name: outputs[buffer] for name, buffer in rest.items()})
         found = {name: self._fetched(buffer, layout, queue.stream) for name, buffer in self.lowered.outputs.items()}
         self._before = None
         return Results(found)

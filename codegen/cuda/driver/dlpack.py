@@ -60,6 +60,8 @@ def foreign(name: str, array: object, stream: int) -> Foreign | None:
     of an element, lies on another GPU than the first, names no valid stream, or does not say what its elements are."""
     if isinstance(array, np.ndarray):
         return None
+    if isinstance(array, Foreign):
+        return array
     place = getattr(array, "__dlpack_device__", None)
     kind, number = (None, 0) if place is None else place()
     if kind in (_CUDA, _MANAGED) and number:

@@ -90,6 +90,9 @@ class Device(Protocol):
     def read(self, array: np.ndarray, address: int, stream: int) -> None:
         """Copy from the device to a contiguous array; returns when all work queued on the stream has ended."""
 
+    def copy(self, to: int, source: int, size: int, stream: int) -> None:
+        """Copy on the device."""
+
     def launcher(self, launches: Sequence[Prepared], order: Order) -> Callable[[int], None]:
         """A function that makes the launches on the stream that it is called with. Each waits at least for those that
         `order` says."""
@@ -257,6 +260,11 @@ class NvidiaDevice:
         if array.nbytes:
             self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream)
         self.finish(stream)
+
+    @_in_context
+    def copy(self, to: int, source: int, size: int, stream: int) -> None:
+        if size:
+            self._call("cuMemcpyDtoDAsync", to, source, size, stream)
 
     @_in_context
     def mark(self, stream: int) -> _Event:

@@ -1,44 +1,39 @@
-"""foreign: functions of this process that XLA calls, in the middle of what `jax.jit` compiles.
+"""custom_call: functions of this process that XLA calls, in the middle of what `jax.jit` compiles.
 
-In: functions that read arrays and write arrays. Out: calls of them among JAX's operations. XLA's foreign function
-interface hands a handler the addresses of its own buffers, so nothing is copied. There is one handler for all of them;
-an attribute of a call is the number of its function. The structures are those of `xla/ffi/api/c_api.h`, which JAX
-ships; XLA keeps their order and adds at their ends.
+In: functions that read and write memory. Out: calls of them among JAX's operations. XLA's foreign function interface
+hands a handler the addresses of its own buffers, so nothing is copied. There is one handler for each platform; an
+attribute of a call is the number of its function. The structures are those of `xla/ffi/api/c_api.h`, which JAX ships;
+XLA keeps their order and adds at their ends.
 """
 
 from __future__ import annotations
 
 import ctypes
-import math
+import functools
 from collections.abc import Callable, Sequence
-from ctypes import POINTER, c_char, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from dataclasses import dataclass
 from typing import Any, cast
 
 import jax
-import ml_dtypes
 import numpy as np
 
-__all__ = ["Foreign"]
+__all__ = ["CustomCall", "Memory"]
 
-Array = np.ndarray
-Body = Callable[[Sequence[Array], Sequence[Array]], None]
-
-_TARGET = "graphc"  # what XLA calls the handler
+_TARGET = "graphc"  # what XLA calls the handlers
 _EXECUTE, _METADATA = 3, 1  # a stage, and an extension
 _INVALID_ARGUMENT, _INTERNAL = 3, 13  # codes of errors
 _FIRST = 0, 1  # the version whose structures these are; later ones only append to them
-_DTYPES: dict[int, Any] = {
-    1: np.bool_,
-    2: np.int8,
-    3: np.int16,
-    4: np.int32,
-    5: np.int64,
-    6: np.uint8,
-    10: np.float16,
-    11: np.float32,
-    12: np.float64,
-    16: ml_dtypes.bfloat16,
-}
+_DTYPES = {1: "bool", 4: "int32", 10: "float16", 11: "float32", 12: "float64", 16: "bfloat16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """An array in XLA's memory, dense and row-major, on the host or on a GPU."""
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class _Extension(ctypes.Structure):
@@ -61,13 +56,21 @@ class _Error(ctypes.Structure):
     _fields_ = (("size", c_size_t), ("extension", c_void_p), ("message", c_char_p), ("code", c_int))
 
 
+class _Stream(ctypes.Structure):
+    _fields_ = (("size", c_size_t), ("extension", c_void_p), ("context", c_void_p), ("stream", c_void_p))
+
+
 class _Api(ctypes.Structure):
     _fields_ = (
         ("size", c_size_t),
         ("extension", c_void_p),
         ("version", _Version),
         ("internal", c_void_p),
-        ("error", ctypes.CFUNCTYPE(c_void_p, POINTER(_Error))),
+        ("error", CFUNCTYPE(c_void_p, POINTER(_Error))),
+        ("error_message", c_void_p),
+        ("destroy_error", c_void_p),
+        ("register", c_void_p),
+        ("stream", CFUNCTYPE(c_void_p, POINTER(_Stream))),
     )
 
 
@@ -120,12 +123,14 @@ class _Frame(ctypes.Structure):
     )
 
 
+Body = Callable[[Sequence[Memory], Sequence[Memory], int | None], None]
+
 _bodies: list[Body] = []  # by number; what JAX has compiled may call them as long as the process lives
 
 
-class Foreign:
-    """A function that XLA calls: `body(arguments, results)` reads arrays and fills others, both in XLA's memory. It
-    runs on any thread, and several calls may run at the same time."""
+class CustomCall:
+    """A function that XLA calls: `body(arguments, results, stream)` reads memory and fills other, on the host, or on
+    the GPU as work on a stream of the driver's. It runs on any thread, and several calls may run at the same time."""
 
     def __init__(self, body: Body) -> None:
         _register()
@@ -138,10 +143,27 @@ class Foreign:
         return cast(Sequence[jax.Array], call(*arguments, function=np.int64(self._number)))
 
 
-@ctypes.CFUNCTYPE(c_void_p, POINTER(_Frame))
-def _handler(given: Any) -> int | None:
-    """What XLA calls: to learn the version of the interface, then for each call. Gives an error, or nothing."""
-    frame = given.contents
+@functools.cache
+def _register() -> None:
+    """Tell XLA of the handlers."""
+    for platform, handler in (("cpu", on_host), ("CUDA", on_gpu)):
+        jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(handler), platform=platform)
+
+
+@CFUNCTYPE(c_void_p, POINTER(_Frame))
+def on_host(given: Any) -> int | None:
+    """What XLA calls where it computes on the host: to learn the version of the interface, then for each call. Gives an
+    error, or nothing."""
+    return _handled(given.contents, lambda frame: None)
+
+
+@CFUNCTYPE(c_void_p, POINTER(_Frame))
+def on_gpu(given: Any) -> int | None:
+    """The same where it computes on a GPU."""
+    return _handled(given.contents, _stream)
+
+
+def _handled(frame: _Frame, stream: Callable[[_Frame], int | None]) -> int | None:
     if frame.extension and frame.extension.contents.type == _METADATA:
         asked = ctypes.cast(frame.extension, POINTER(_MetadataExtension)).contents.metadata.contents.version
         own = frame.api.contents.version if frame.api else asked
@@ -151,7 +173,7 @@ def _handler(given: Any) -> int | None:
         return None
     try:
         body = _bodies[frame.attributes.each[0].contents.value[0]]
-        body(_arrays(frame.arguments), _arrays(frame.results))
+        body(_memory(frame.arguments), _memory(frame.results), stream(frame))
     except BaseException as error:  # it goes to whoever waits for the result, through XLA
         code = _INVALID_ARGUMENT if isinstance(error, ValueError) else _INTERNAL
         made = _Error(ctypes.sizeof(_Error), None, f"{type(error).__name__}: {error}".encode(), code)
@@ -159,20 +181,14 @@ def _handler(given: Any) -> int | None:
     return None
 
 
-def _arrays(buffers: _Buffers) -> list[Array]:
-    return [_array(buffers.each[k].contents) for k in range(buffers.count)]
+def _stream(frame: _Frame) -> int:
+    """The handle of the stream that a call is to work on."""
+    asked = _Stream(ctypes.sizeof(_Stream), None, frame.context, None)
+    if frame.api.contents.stream(ctypes.byref(asked)):
+        raise RuntimeError("XLA has no stream for the call")
+    return int(asked.stream or 0)
 
 
-def _array(buffer: _Buffer) -> Array:
-    """XLA's memory as an array."""
-    shape, dtype = tuple(buffer.dims[: buffer.rank]), np.dtype(_DTYPES[buffer.dtype])
-    size = math.prod(shape) * dtype.itemsize
-    if not size:
-        return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, (c_char * size).from_address(buffer.data))
-
-
-def _register() -> None:
-    """Tell XLA of the handler, before the first function."""
-    if not _bodies:
-        jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(_handler), platform="cpu")
+def _memory(buffers: _Buffers) -> list[Memory]:
+    found = (buffers.each[k].contents for k in range(buffers.count))
+    return [Memory(b.data or 0, tuple(b.dims[: b.rank]), _DTYPES[b.dtype]) for b in found]
