@@ -2,7 +2,7 @@
 
 In: a graph. Out: a function of arrays by name, for `jax.jit`, `jax.grad`, `jax.vmap` and `jax.lax.scan`.
 
-It computes where XLA does, on the CPU or on a GPU. This folder alone needs JAX: `pip install 'graphc-compiler[jax]'`, or
+It computes where XLA does, on the CPU or on a GPU. This folder alone needs JAX, `pip install 'graphc-compiler[jax]'` or
 any build of it.
 """
 
@@ -36,10 +36,10 @@ class Function:
     shows is given by name, too, as a number. Nothing is changed in place: what the graph updates, such as statistics of
     a batch or the state of `gc.step`, is a result by its own name.
 
-    It works inside `jax.jit`, as one operation of it, on the CPU or on the first GPU. Reverse mode goes through it to any
-    order (`jax.grad`, `jax.vjp`, `jax.jacrev`), forward mode does not; `jax.vmap` calls it once for each element. Code is
-    compiled when it is first traced, on at most so many `threads` (None: one for each core); `precision` is as in
-    `gc.compile`. Functions of equal graphs share it.
+    It works inside `jax.jit`, as one operation of it, on the CPU or on the first GPU. Reverse mode goes through it to
+    any order (`jax.grad`, `jax.vjp`, `jax.jacrev`), forward mode does not; `jax.vmap` calls it once for each element.
+    Code is compiled when it is first traced, on at most so many `threads` (None: one for each core); `precision` is as
+    in `gc.compile`. Functions of equal graphs share it.
 
     Raises `ArgumentError` for arrays that do not fit the graph, while JAX traces; for lengths and indices that do not,
     once they are known, JAX raises an error of its own with that text.
