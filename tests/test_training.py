@@ -349,6 +349,13 @@ def test_what_is_measured_may_be_numbers_of_numpy(tmp_path: Path) -> None:
         ({"epochs": -1}, "epochs= is"),
         ({"epochs": 1.5}, "epochs= is"),
         ({"batches": None}, "batches= is a list"),
+        ({"batches": lambda *, epoch: []}, "called with the epoch's number"),
+        ({"best": 3}, "best= names a number"),
+        ({"best": "los"}, "the numbers of an epoch are loss; did you mean 'loss'"),
+        ({"best": "val", "evaluate": lambda state: {"vals": 1.0}}, "are loss, vals; did you mean 'vals'"),
+        ({"best": lambda record: "low"}, "best= is a function that returns a number"),
+        ({"best": "loss", "patience": 0}, "patience= is a number of epochs"),
+        ({"patience": 3}, "say by best='loss'"),
     ],
 )
 def test_what_fit_cannot_use_is_refused(given: dict[str, Any], says: str) -> None:
