@@ -15,10 +15,17 @@ from graphc import checkpoint
 from graphc.command_line.training_data import Source, batches, fingerprint, parted, source
 from graphc.command_line.user_file import graph_of, load_module
 from graphc.errors import ArgumentError
-from graphc.optim import SGD, Adam, AdamW, Momentum
+from graphc.optim import SGD, Adam, AdamW, Momentum, RMSprop
 from graphc.training.best import best_path
 
-OPTIMIZERS: dict[str, type[SGD | Momentum | Adam]] = {"adam": Adam, "adamw": AdamW, "momentum": Momentum, "sgd": SGD}
+Rule = SGD | Momentum | RMSprop | Adam
+OPTIMIZERS: dict[str, type[Rule]] = {
+    "adam": Adam,
+    "adamw": AdamW,
+    "momentum": Momentum,
+    "rmsprop": RMSprop,
+    "sgd": SGD,
+}
 OPTIMIZER = Adam(lr=3e-3)
 EPOCHS = 20
 BATCH = 32
@@ -41,7 +48,7 @@ class Given:
     memory: str | None = None
     precision: str = "float32"
 
-    def optimizer_or(self, default: SGD | Momentum | Adam) -> SGD | Momentum | Adam:
+    def optimizer_or(self, default: Rule) -> Rule:
         """The optimiser that the user named, else the default one, with the user's learning rate and bound."""
         if self.optimizer and self.optimizer not in OPTIMIZERS:
             raise ArgumentError(f"no optimizer {self.optimizer!r}; there is {', '.join(OPTIMIZERS)}")
