@@ -260,8 +260,9 @@ class Graph:
                 f"output {name!r} varies over {_names(value.axes)}; over= takes all its axes, in any order, "
                 f"got {_names(axes)}"
             )
-        self.outputs[name] = broadcast(value.node, axes, value.shape)
-        self.remember(self.outputs[name])
+        self.outputs[name] = ordered = broadcast(value.node, axes, value.shape)
+        if ordered is not value.node:
+            self.remember(ordered)
 
     def update(self, target: Value | str, value: Value) -> None:
         """A call writes `value` into the array of a param or an input, in place, after everything has been read."""
