@@ -28,6 +28,7 @@ __all__ = [
     "Momentum",
     "Move",
     "Optimizer",
+    "RMSprop",
     "Rate",
     "Schedule",
     "constant",
@@ -72,6 +73,7 @@ def _is_number(x: object) -> TypeGuard[float]:
 _AVERAGED = ("a number of at least 0 and below 1", lambda x: 0 <= x < 1)
 _SIZE = ("a number of at least 0", lambda x: x >= 0)
 _WITHIN: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    "beta": _AVERAGED,
     "beta1": _AVERAGED,
     "beta2": _AVERAGED,
     "momentum": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
@@ -125,7 +127,8 @@ class SGD(_Rule):
 class Momentum(_Rule):
     """v ← μv - η (g + λθ); θ ← θ + v (Polyak 1964), with neon's convention that η enters the velocity.
 
-    PyTorch keeps v ← μv + g and moves by -ηv: the same while η is constant. Every param decays, biases too.
+    PyTorch keeps v ← μv + g and moves by -ηv: the same while η is constant. Every param decays, biases too. With
+    `nesterov`, θ ← θ + μv - η (g + λθ), with the new v (Sutskever et al. 2013).
     """
 
     slots: ClassVar[tuple[str, ...]] = ("momentum",)
@@ -133,10 +136,30 @@ class Momentum(_Rule):
     momentum: float = 0.9
     weight_decay: float = 0.0
     clip: float | None = None
+    nesterov: bool = False
 
     def move(self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value) -> Move:
-        velocity = self.momentum * slots["momentum"] - lr * _decayed(gradient, param, self.weight_decay)
-        return Move(param + velocity, {"momentum": velocity})
+        pull = lr * _decayed(gradient, param, self.weight_decay)
+        velocity = self.momentum * slots["momentum"] - pull
+        moved = param + (self.momentum * velocity - pull if self.nesterov else velocity)
+        return Move(moved, {"momentum": velocity})
+
+
+@dataclass(frozen=True)
+class RMSprop(_Rule):
+    """v ← βv + (1-β) g²; θ ← θ - η g / (√v + ε), with g + λθ for g (Tieleman & Hinton 2012); v begins at 0."""
+
+    slots: ClassVar[tuple[str, ...]] = ("square",)
+    lr: Rate = 1e-2
+    beta: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+    def move(self, param: Value, gradient: Value, slots: Mapping[str, Value], lr: Value | float, step: Value) -> Move:
+        gradient = _decayed(gradient, param, self.weight_decay)
+        square = self.beta * slots["square"] + (1 - self.beta) * gradient * gradient
+        return Move(param - lr * gradient / (sqrt(square) + self.eps), {"square": square})
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,59 @@ def test_an_archive_in_either_format_trains_the_same(graphc: Run, cell: Path) ->
     assert "epoch 2/2  loss" in printed[0]
 
 
+def test_what_is_held_out_is_measured_and_not_learnt(graphc: Run, cell: Path) -> None:
+    """The sums of the targets say which examples are where: each is in one part."""
+    text = CELL.replace('    g.output("loss"', '    g.output("total", gc.sum(y, over=n))\n    g.output("loss"')
+    text = text.replace("    return g", "    g.axis('k', 2)\n    return g")
+    cell.write_text(text, encoding="utf-8")
+    np.savez(cell.parent / "data.npz", x=np.ones((4, 10, 2), "f"), y=2.0 ** np.arange(10, dtype="f"))
+    line = graphc("train", "cell.py", "--data", "data.npz", "--held-out", "0.3", "--epochs", "1", cwd=cell.parent)
+    numbers = dict(part.rsplit(" ", 1) for part in line.strip().split("  ")[1:])
+    learnt, held_out = float(numbers["total"]), float(numbers["held_out_total"])
+    assert learnt + held_out == 2**10 - 1
+    assert int(held_out).bit_count() == 3
+    options = ("--data", "data.npz", "--held-out", "0.3", "--batch-axis", "k")
+    assert "no input has the axis 'k'" in graphc("train", "cell.py", *options, cwd=cell.parent, status=1)
+
+
+def test_training_ends_when_what_is_held_out_gets_no_better(graphc: Run, cell: Path) -> None:
+    """What is learnt makes it worse; and nothing is dropped where it is measured."""
+    own = (
+        "def data(seed):\n    return {'x': np.ones((4, 3, 2), 'f'), 'y': np.full(3, 9.0, 'f')}\n"
+        "def held_out():\n    return {'x': np.ones((4, 2, 2), 'f'), 'y': np.full(2, -9.0, 'f')}\n"
+    )
+    kept = (
+        'g.output("kept", gc.mean(gc.dropout(1 + 0 * y, 0.5, 1), over=n))'  # of 3 in training: no mean of 0 and 2 is 1
+    )
+    text = CELL.replace("    return g", f"    {kept}\n    return g")
+    cell.write_text(f"import numpy as np\n{text}\n{own}", encoding="utf-8")
+    options = (
+        "train",
+        "cell.py",
+        "--epochs",
+        "50",
+        "-o",
+        "run.safetensors",
+        "--patience",
+        "4",
+        "--weight-decay",
+        "0.1",
+    )
+    printed = graphc(*options, cwd=cell.parent)
+    assert "epoch 6/50" not in printed
+    assert "held_out_kept 1\n" in printed
+    assert "  kept 1 " not in printed
+    assert "epoch 1 was the best; 4 after it were not" in printed
+    assert "run.best.safetensors: 7 arrays" in printed
+    best = gc.load(cell.parent / "run.best.safetensors")
+    assert int(best["step"]) == 1
+    said = graphc(*options, cwd=cell.parent)
+    assert "5 epochs are done already" in said
+    assert "epoch 1 was the best" in said
+    cell.write_text(cell.read_text().replace("-9.0", "-8.0"), encoding="utf-8")
+    assert "other held_out" in graphc(*options, cwd=cell.parent, status=1)
+
+
 def test_every_option_of_training_matters(graphc: Run, tmp_path: Path) -> None:
     """One epoch of a few batches, with each option in turn: no two losses are alike."""
     tried = [
@@ -243,6 +296,7 @@ def test_every_option_of_training_matters(graphc: Run, tmp_path: Path) -> None:
         ("--optimizer", "sgd", "--lr", "0.5"),
         ("--lr", "0.5"),
         ("--optimizer", "sgd", "--lr", "0.5", "--clip", "0.1"),
+        ("--optimizer", "sgd", "--lr", "0.5", "--weight-decay", "0.5"),
         ("--batch-size", "9"),
         ("--seed", "1"),
     ]
@@ -327,12 +381,18 @@ def test_mistakes_in_the_files_own_data(graphc: Run, cell: Path, body: str, mess
         (("train", "cell.py", "--optimizer", "soup"), "no optimizer 'soup'"),
         (("train", "cell.py", "--data", "empty.npz", "-o", "out/cell.npz"), "say cell.safetensors"),
         (("train", "cell.py", "--batch-axis", "m"), "no axis 'm'; it has t, n"),
+        (("train", "own.py", "--held-out", "0.2"), "--held-out is a share of --data; beside data(seed)"),
+        (("train", "cell.py", "--data", "three.npz", "--held-out", "0.1"), "0.1 of 3 examples is 0"),
+        (("train", "cell.py", "--data", "three.npz", "--held-out", "nan"), "nan of 3 examples is 0"),
+        (("train", "cell.py", "--data", "three.npz", "--held-out", "0.9"), "0.9 of 3 examples is 3"),
     ],
 )
 def test_mistakes_are_explained(graphc: Run, cell: Path, arguments: tuple[str, ...], message: str) -> None:
     (cell.parent / "cell.npz").write_bytes(b"soup")
     (cell.parent / "cell.safetensors").write_bytes(b"soup")
     np.savez(cell.parent / "empty.npz", x=np.zeros((4, 0, 2), "f"), y=np.zeros(0, "f"))
+    np.savez(cell.parent / "three.npz", x=np.zeros((4, 3, 2), "f"), y=np.zeros(3, "f"))
+    (cell.parent / "own.py").write_text(f"{CELL}\ndef data(seed):\n    return {{}}\n", encoding="utf-8")
     np.savez(cell.parent / "half.npz", x=np.zeros((4, 1, 2), "f"))
     if message == "lengths":  # a graph whose inputs the data set does not have
         cell.write_text(CELL.replace('"x"', '"frames"'), encoding="utf-8")

@@ -467,7 +467,7 @@ def test_the_lectures_model_trains_on_a_folder(graphc: Run, folder: Path) -> Non
         (("--images", "colours", "-o", "linear.py"), "linear.py is a file"),
         (("--images", "colours", "--batch-axis", "n"), "--batch-axis is for arrays"),
         (("--data", "orl", "--held-out", "0.5"), "leave --held-out away"),
-        (("--held-out", "0.5"), "--held-out is for photographs"),
+        (("--images", "colours", "--patience", "3"), "--patience is for arrays"),
         (("--image-size", "32", "--data", "vowels"), "--image-size is for photographs"),
         (("--no-augment",), "--augment is for photographs"),
         (("--skip-unreadable",), "--skip-unreadable is for photographs"),

@@ -43,6 +43,7 @@ def test_a_cell_says_what_it_takes(option: str, instead: str) -> None:
     [
         (gc.optim.Adam, "learning_rate", "write lr="),
         (gc.optim.AdamW, "betas", "beta1=0.9, beta2=0.999"),
+        (gc.optim.RMSprop, "alpha", "write beta="),
         (gc.optim.SGD, "momentum", "gc.optim.Momentum"),
         (gc.optim.Momentum, "weight_decai", "'weight_decay'"),
     ],

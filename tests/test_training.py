@@ -37,6 +37,14 @@ OPTIMIZERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
         gc.optim.Momentum(0.05, momentum=0.8, weight_decay=0.01),
         lambda torch: (torch.optim.SGD, {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.01}),
     ),
+    "nesterov": (
+        gc.optim.Momentum(0.05, momentum=0.8, weight_decay=0.01, nesterov=True),
+        lambda torch: (torch.optim.SGD, {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.01, "nesterov": True}),
+    ),
+    "rmsprop": (
+        gc.optim.RMSprop(0.03, beta=0.9, eps=1e-6, weight_decay=0.01),
+        lambda torch: (torch.optim.RMSprop, {"lr": 0.03, "alpha": 0.9, "eps": 1e-6, "weight_decay": 0.01}),
+    ),
     "adam": (
         gc.optim.Adam(0.03, beta1=0.8, beta2=0.95, eps=1e-7, weight_decay=0.01),
         lambda torch: (torch.optim.Adam, {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-7, "weight_decay": 0.01}),
@@ -349,6 +357,13 @@ def test_what_is_measured_may_be_numbers_of_numpy(tmp_path: Path) -> None:
         ({"epochs": -1}, "epochs= is"),
         ({"epochs": 1.5}, "epochs= is"),
         ({"batches": None}, "batches= is a list"),
+        ({"batches": lambda *, epoch: []}, "called with the epoch's number"),
+        ({"best": 3}, "best= names a number"),
+        ({"best": "los"}, "the numbers of an epoch are loss; did you mean 'loss'"),
+        ({"best": "val", "evaluate": lambda state: {"vals": 1.0}}, "are loss, vals; did you mean 'vals'"),
+        ({"best": lambda record: "low"}, "best= is a function that returns a number"),
+        ({"best": "loss", "patience": 0}, "patience= is a number of epochs"),
+        ({"patience": 3}, "say by best='loss'"),
     ],
 )
 def test_what_fit_cannot_use_is_refused(given: dict[str, Any], says: str) -> None:
@@ -397,6 +412,7 @@ def test_a_rate_that_is_too_high_is_named_as_the_cause(target: str, monkeypatch:
         *(("clip", value) for value in (0, -1.0, "none")),
         ("weight_decay", -1),
         ("momentum", 1.5),
+        ("beta", 1.0),
         ("beta1", 1.0),
         ("beta1", "0.9"),
         ("beta2", -0.1),
@@ -404,7 +420,7 @@ def test_a_rate_that_is_too_high_is_named_as_the_cause(target: str, monkeypatch:
     ],
 )
 def test_rates_and_bounds_that_are_no_such_numbers_are_refused(name: str, value: Any) -> None:
-    rules = (gc.optim.SGD, gc.optim.Momentum, gc.optim.Adam, gc.optim.AdamW)
+    rules = (gc.optim.SGD, gc.optim.Momentum, gc.optim.RMSprop, gc.optim.Adam, gc.optim.AdamW)
     taking = [rule for rule in rules if name in rule.__dataclass_fields__]
     assert taking
     for rule in taking:
@@ -418,3 +434,25 @@ def test_what_is_not_trained_may_be_infinite() -> None:
     g.output("before", lowest)
     g.update(lowest, gc.minimum(lowest, g.value("loss")))
     gc.fit(gc.training_step(g, "loss", gc.optim.SGD(0.1)), batches, epochs=2, quiet=True)
+
+
+def test_a_state_is_carried_from_batch_to_batch() -> None:
+    """Truncated backpropagation through time in fit: the stretches of an epoch, then anew from zeros."""
+    g = gc.Graph("stretches")
+    t, n = g.axis("t"), g.axis("n")
+    h0 = g.input("h0", (4,), over=n)
+    h = g.state("h", (4,), over=(t, n), initial=h0)
+    h[t] = gc.tanh(g.param("W", (4, 4)) @ h[t - 1] + g.input("x", (4,), over=(t, n)))
+    g.output("loss", gc.mean(gc.sum(h * h), over=(t, n)))
+    g.update(h0, h[t.last])
+    whole = np.random.default_rng(0).normal(size=(12, 3, 4)).astype(np.float32)
+
+    def stretches(epoch: int) -> Iterator[dict[str, np.ndarray]]:
+        carried = np.zeros((3, 4), np.float32)
+        return ({"x": x, "h0": carried} for x in np.split(whole, 4))
+
+    still = gc.fit(gc.training_step(g, "loss", gc.optim.SGD(0.0)), stretches, epochs=2, quiet=True)
+    once = gc.compile(gc.select(g, "loss"))(x=whole, h0=np.zeros((3, 4), "f"), W=still.state["W"])["loss"]
+    assert [record["loss"] for record in still.history] == pytest.approx([float(once)] * 2)
+    learnt = gc.fit(gc.training_step(g, "loss", gc.optim.Adam(0.05)), stretches, epochs=9, quiet=True)
+    assert learnt.history[-1]["loss"] < learnt.history[0]["loss"]

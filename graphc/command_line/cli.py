@@ -273,7 +273,10 @@ def train(
     ] = "",
     held_out: Annotated[
         float | None,
-        typer.Option(help="The share of the photographs to test on, if there is no folder test/; by default 0.2."),
+        typer.Option(
+            help="The share of the examples to measure on, not to learn from; for photographs by default 0.2, if there "
+            "is no folder test/."
+        ),
     ] = None,
     augment: Annotated[
         bool | None,
@@ -300,11 +303,23 @@ def train(
     clip: Annotated[
         float | None, typer.Option(min=0, help="The largest norm of the gradient; unlimited by default.")
     ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(min=0, help="By default 0; adamw's 1e-2; for photographs 5e-4.")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="End when so many epochs have passed since the best, on what is held out if any is."),
+    ] = None,
     loss: Annotated[str, typer.Option(help="The output to minimise.")] = "loss",
     seed: Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="A checkpoint, or for photographs a folder; training resumes from it."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="A checkpoint, or for photographs a folder; training resumes from it. The best epoch's arrays are in "
+            "NAME.best.safetensors.",
+        ),
     ] = None,
     target: Annotated[str, typer.Option(help="Where to train: cpu, or cuda for an NVIDIA GPU.")] = "cpu",
     memory: Memory = None,
@@ -314,21 +329,23 @@ def train(
     """Train the params of a graph.
 
     Without --data or --images, FILE's own function `data(seed)` gives the arrays of each epoch, with a seed that
-    follows from --seed and the epoch. With `--data vowels` the graph's inputs are named x, lengths and y, speaker or
-    label. For photographs they are image and label, an output is named probabilities, and FILE's function may take
-    `classes=` and `image=`.
+    follows from --seed and the epoch, and its `held_out()`, if there is one, arrays to measure on. With `--data vowels`
+    the graph's inputs are named x, lengths and y, speaker or label. For photographs they are image and label, an output
+    is named probabilities, and FILE's function may take `classes=` and `image=`.
 
     Example: `graphc train examples/reseg.py --images FOLDER -o out/faces`
     """
-    given = Given(epochs, batch_size, optimizer, lr, clip, loss, seed, output, target, memory, precision)
+    given = Given(epochs, batch_size, optimizer, lr, clip, weight_decay, loss, seed, output, target, memory, precision)
     photographs = PhotographOptions(images, data, image_size, held_out, augment, skip_unreadable)
     if photographs.named and batch_axis:
         raise ArgumentError("--batch-axis is for arrays; photographs lie along the axis of input image")
+    if photographs.named and patience:
+        raise ArgumentError("--patience is for arrays; training on photographs goes through all --epochs")
     if photographs.named:
         train_on_photographs(file, function, given, photographs)
     else:
         photographs.refuse_others()
-        train_on_arrays(file, function, given, data, batch_axis)
+        train_on_arrays(file, function, given, data, batch_axis, held_out, patience)
 
 
 @app.command()

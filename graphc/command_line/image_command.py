@@ -39,7 +39,7 @@ class PhotographOptions:
     def refuse_others(self) -> None:
         """Raise `ArgumentError` where an option for photographs was given and none are named."""
         for field in fields(self):
-            if field.name not in ("images", "data") and getattr(self, field.name) not in (None, ""):
+            if field.name not in ("images", "data", "held_out") and getattr(self, field.name) not in (None, ""):
                 option = field.name.replace("_", "-")
                 raise ArgumentError(f"--{option} is for photographs; name them by --images FOLDER or --data orl")
 

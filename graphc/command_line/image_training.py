@@ -25,7 +25,7 @@ from graphc.datasets.image_loader import KEPT
 from graphc.errors import ArgumentError
 from graphc.files import write_whole
 from graphc.optim import Optimizer
-from graphc.training.fit import Record
+from graphc.training.best import Record
 
 # The lecture's settings, of which the command line's options replace those that are given.
 OPTIMIZER = gc.optim.Momentum(lr=0.01, momentum=0.9, weight_decay=5e-4)

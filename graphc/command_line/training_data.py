@@ -23,10 +23,11 @@ from graphc.machine import check_memory
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What gives an epoch's arrays, of a seed; and what tells these data from others."""
+    """What gives an epoch's arrays, of a seed; what tells these data from others; and arrays to measure on, if any."""
 
     arrays: Callable[[int], Mapping[str, np.ndarray]]
     fingerprint: str
+    held_out: Mapping[str, np.ndarray] | None = None
 
 
 def source(module: ModuleType, graph: Graph, data: str) -> Source:
@@ -34,7 +35,8 @@ def source(module: ModuleType, graph: Graph, data: str) -> Source:
     if not data:
         if not callable(getattr(module, "data", None)):
             raise ArgumentError("the file has no function data(seed); name the data by --data")
-        return Source(lambda seed: _own_arrays(module, graph, seed), "data(seed)")
+        held_out = _own_arrays(module, graph, "held_out") if callable(getattr(module, "held_out", None)) else None
+        return Source(lambda seed: _own_arrays(module, graph, "data", seed), "data(seed)", held_out)
     if data == "vowels":
         known = japanese_vowels().train
         by_name = {
@@ -49,10 +51,11 @@ def source(module: ModuleType, graph: Graph, data: str) -> Source:
     else:
         raise ArgumentError(f"--data is 'vowels', or an .npz or .safetensors file, not {data!r}")
     chosen = _chosen(graph, by_name, data)
-    return Source(lambda seed: chosen, _fingerprint(chosen))
+    return Source(lambda seed: chosen, fingerprint(chosen))
 
 
-def _fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
+def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
+    """A text that other arrays do not have."""
     found = hashlib.sha256()
     for name, array in arrays.items():
         found.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -60,9 +63,9 @@ def _fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def _own_arrays(module: ModuleType, graph: Graph, seed: int) -> dict[str, np.ndarray]:
+def _own_arrays(module: ModuleType, graph: Graph, function: str, *seed: int) -> dict[str, np.ndarray]:
     with users_code(Path(str(module.__file__))):
-        return _chosen(graph, module.data(seed), "data(seed)")
+        return _chosen(graph, getattr(module, function)(*seed), f"{function}({'seed' if seed else ''})")
 
 
 def _archive(path: str, graph: Graph) -> dict[str, np.ndarray]:
@@ -97,22 +100,52 @@ def batches(
     graph: Graph, arrays: Mapping[str, np.ndarray], axis: str, size: int, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
     """Batches of examples in random order; inputs without the batch axis are the same in each."""
-    where = {
-        n: [a.name for a in v.axes].index(axis) for n, v in graph.inputs.items() if axis in [a.name for a in v.axes]
-    }
-    counts = {name: np.shape(arrays[name])[k] for name, k in where.items() if np.ndim(arrays[name]) > k}
+    where = _along(graph, axis)
     if not where:
         yield dict(arrays)
         return
+    order = rng.permutation(_count(arrays, where, axis))
+    for start in range(0, len(order), size):
+        yield _taken(arrays, where, order[start : start + size])
+
+
+def parted(
+    graph: Graph, arrays: Mapping[str, np.ndarray], axis: str, share: float, rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The arrays of the examples to learn from, and of a share of them, drawn at random, to measure on."""
+    where = _along(graph, axis)
+    if not where:
+        raise ArgumentError(
+            f"--held-out is a share of the examples, and no input has the axis {axis!r} that numbers them"
+        )
+    count = _count(arrays, where, axis)
+    held = round(share * count) if 0 < share < 1 else 0
+    if not 0 < held < count:
+        raise ArgumentError(
+            f"--held-out {share:g} of {count} examples is {held}: some must be held out, and some learnt"
+        )
+    order = rng.permutation(count)
+    return _taken(arrays, where, np.sort(order[held:])), _taken(arrays, where, np.sort(order[:held]))
+
+
+def _along(graph: Graph, axis: str) -> dict[str, int]:
+    """The inputs that vary from example to example, and which dimension of their arrays numbers these."""
+    names = {name: [a.name for a in node.axes] for name, node in graph.inputs.items()}
+    return {name: axes.index(axis) for name, axes in names.items() if axis in axes}
+
+
+def _count(arrays: Mapping[str, np.ndarray], where: Mapping[str, int], axis: str) -> int:
+    counts = {name: np.shape(arrays[name])[k] for name, k in where.items() if np.ndim(arrays[name]) > k}
     if len(set(counts.values())) != 1 or len(counts) < len(where):
         raise ArgumentError(f"the arrays do not agree on the number of examples: {counts}")
-    count = next(iter(counts.values()))
+    count: int = next(iter(counts.values()))
     if not count:
         raise ArgumentError(f"there are no examples to train on: axis {axis!r} has length 0")
-    order = rng.permutation(count)
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
-        yield {
-            name: np.ascontiguousarray(np.take(array, chosen, axis=where[name])) if name in where else array
-            for name, array in arrays.items()
-        }
+    return count
+
+
+def _taken(arrays: Mapping[str, np.ndarray], where: Mapping[str, int], examples: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        name: np.ascontiguousarray(np.take(array, examples, axis=where[name])) if name in where else array
+        for name, array in arrays.items()
+    }

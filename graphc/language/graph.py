@@ -244,14 +244,25 @@ class Graph:
                 )
         self.states[name] = Equation(node, value.node, known.initial)
 
-    def output(self, name: str, value: Value) -> None:
-        """Name a result of a call: an array of shape (lengths of the value's axes) + its event shape."""
+    def output(self, name: str, value: Value, over: Axis | Iterable[Axis] | None = None) -> None:
+        """Name a result of a call: an array of shape (lengths of the value's axes) + its event shape.
+
+        `over` gives the axes of the value in the order that the array shall have; by default that of `value.axes`.
+        """
         _check_name(name)
         if name in self.outputs:
             raise DefinitionError(f"output {name!r} is declared twice")
         value = as_value(value, self)
         self._own(value)
-        self.outputs[name] = value.node
+        axes = value.axes if over is None else self._over(over)
+        if set(axes) != set(value.axes):
+            raise AxisError(
+                f"output {name!r} varies over {_names(value.axes)}; over= takes all its axes, in any order, "
+                f"got {_names(axes)}"
+            )
+        self.outputs[name] = ordered = broadcast(value.node, axes, value.shape)
+        if ordered is not value.node:
+            self.remember(ordered)
 
     def update(self, target: Value | str, value: Value) -> None:
         """A call writes `value` into the array of a param or an input, in place, after everything has been read."""

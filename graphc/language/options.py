@@ -13,8 +13,9 @@ __all__ = ["check_options"]
 
 ELSEWHERE = {  # what other frameworks call it, and what it is here
     "learning_rate": "lr",
-    "alpha": "lr",
+    "alpha": "beta",
     "betas": "beta1=0.9, beta2=0.999",
+    "rho": "beta",
     "beta_1": "beta1",
     "beta_2": "beta2",
     "epsilon": "eps",

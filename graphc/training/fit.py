@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import re
@@ -23,6 +24,7 @@ from graphc.errors import ArgumentError, DivergenceError, listed, meant
 from graphc.files import Claim
 from graphc.integers import is_whole
 from graphc.language.graph import Graph, check_graph
+from graphc.training.best import Best, Record, Score, check_best, unknown_score
 from graphc.training.divergence import check_finite, finite_names
 from graphc.training.initialize import initialize
 
@@ -32,16 +34,19 @@ if TYPE_CHECKING:  # loaded when something is trained: it takes long, and few wh
 
 Batch = Mapping[str, Any]
 Batches = Sequence[Batch] | Callable[[int], Iterable[Batch]]
-Record = dict[str, float]
 ANEW = "to begin anew, remove the file or give another path (to gc.fit also: resume=False)"
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What training came to: every array (params and the optimiser's), and one record of numbers for each epoch."""
+    """What training came to: every array (params and the optimiser's), and one record of numbers for each epoch.
+
+    `best` are the arrays after the epoch that `best=` of `fit` says is the best; without it, after the last.
+    """
 
     state: dict[str, np.ndarray]
     history: list[Record]
+    best: dict[str, np.ndarray]
 
     def __repr__(self) -> str:
         """Not the arrays, which would fill a screen."""
@@ -57,6 +62,8 @@ def fit(
     state: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
     evaluate: Callable[[Mapping[str, np.ndarray]], Mapping[str, float]] | None = None,
+    best: Score | None = None,
+    patience: int | None = None,
     checkpoint: Path | str | None = None,
     resume: bool = True,
     settings: Mapping[str, object] | None = None,
@@ -71,6 +78,11 @@ def fit(
     random in it should follow from that number; then a run that is stopped and resumed is, bit for bit, one that was
     not. Training begins at `gc.initialize(step, seed)`, but for the params that `state` has. Each record of the history
     has `epoch`, the mean over the epoch's batches of every output that is a number, and what `evaluate(state)` returns.
+
+    `best` names the number of a record by which epochs are compared, the lower the better, or is a function of a record
+    (`lambda record: -record["accuracy"]`). The arrays after the best epoch are `.best` of the result, and with a
+    checkpoint `run.safetensors` in `run.best.safetensors`. With `patience` training ends when so many epochs have
+    passed since the best one.
 
     `checkpoint` names a safetensors file that is written before the first epoch and after each, whole or not at all;
     if it exists and `resume` is true, training goes on from there. Raises `ArgumentError` if it belongs to another
@@ -91,6 +103,7 @@ def fit(
             'gc.training_step(g, "loss", gc.optim.Adam()) makes it'
         )
     _check_given(step, batches, state or {}, epochs)
+    check_best(best, patience)
     if checkpoint is not None:
         checkpoint_files.check_ending(checkpoint)
     run = _compiled(step, target, memory, precision)
@@ -102,7 +115,10 @@ def fit(
         "seed": str(seed),
     }
     numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
+    if isinstance(best, str) and evaluate is None and best not in numbers:
+        raise unknown_score(best, dict.fromkeys(numbers))
     learned = [name for name, param in step.params.items() if param.trainable]
+    kept = None if best is None else Best(best, patience, checkpoint, owner)
     from rich.console import Console
 
     console = Console(quiet=quiet)
@@ -112,9 +128,15 @@ def fit(
             console.print(f"{checkpoint}: {len(history)} epochs are done already", highlight=False, soft_wrap=True)
         elif claim is not None:
             _write(claim, arrays, history, owner)
+        if kept is not None:
+            kept.resume(history, arrays)
         try:
             with _progress(console) as progress:
                 for epoch in range(len(history), epochs):
+                    if kept is not None and kept.given_up:
+                        said = f"epoch {kept.epoch + 1} was the best; {len(history) - 1 - kept.epoch} after it were not"
+                        console.print(said, highlight=False, soft_wrap=True)
+                        break
                     chosen = batches(epoch) if callable(batches) else batches
                     there = run.upload(arrays) if isinstance(run, CompiledCuda) else {}
                     title, finite = f"epoch {epoch + 1}/{epochs}", finite_names({n: arrays[n] for n in learned})
@@ -126,12 +148,14 @@ def fit(
                     history.append(record)
                     if claim is not None:
                         _write(claim, arrays, history, owner)
+                    if kept is not None:
+                        kept.add(record, arrays)
                     console.print(_line(record, epochs), highlight=False, soft_wrap=True)
         except (KeyboardInterrupt, DivergenceError):
             if claim is not None:
                 console.print(f"{checkpoint} holds {len(history)} epochs", highlight=False, soft_wrap=True)
             raise
-    return Fit(arrays, history)
+    return Fit(arrays, history, arrays if kept is None or kept.arrays is None else kept.arrays)
 
 
 def _measured(found: Any) -> Record:
@@ -155,12 +179,26 @@ def _check_given(step: Graph, batches: object, state: Mapping[str, object], epoc
         raise ArgumentError(f"epochs= is how often to go through the batches, a whole number, got {epochs!r}")
     if isinstance(batches, Mapping) or not (callable(batches) or isinstance(batches, Iterable)):
         raise ArgumentError("batches= is a list of dicts, or a function of the epoch that gives one: [{'x': …, …}]")
+    if callable(batches) and not _takes_epoch(batches):
+        raise ArgumentError(
+            "batches= is called with the epoch's number, which this function does not take: lambda epoch: …"
+        )
     known = {*step.params, *step.inputs, *step.axes}
     unknown = [name for name in state if name not in known]
     if unknown:
         raise ArgumentError(
             f"state= names what graph {step.name!r} has not: {listed(unknown)}{meant(unknown[0], known)}"
         )
+
+
+def _takes_epoch(batches: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(batches).bind(0)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that does not say
+        pass
+    return True
 
 
 def _progress(console: Console) -> Progress:
