@@ -246,7 +246,7 @@ def value_as_an_index() -> None:
     [1, 2, 3][x[0]]  # here
 
 
-@refused(DtypeError, "gc.embedding(table, x)", "gc.sum(gc.where(gc.index(t) == x, v, 0), over=t) the point of an axis")
+@refused(DtypeError, "gc.embedding(table, x)", "v[t.at(x)] the point of an axis")
 def value_as_a_subscript() -> None:
     g, _, x = network()
     x[g.input("k", (), dtype="int32")]  # here
