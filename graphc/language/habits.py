@@ -127,6 +127,11 @@ INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does no
         ("straight_through", "ste", "fake_quantize"),
         "x + gc.stop_gradient(gc.floor(x + 0.5) - x), or gc.custom_gradient",
     ),
+    "hypot": "gc.sqrt(x * x + y * y)",
+    **dict.fromkeys(("logcosh", "log_cosh"), "gc.abs(x) + gc.softplus(-2 * gc.abs(x)) - np.log(2)"),
+    **dict.fromkeys(
+        ("scatter", "scatter_add", "index_add"), "gc.outer(gc.one_hot(index, 5), v): v in one of five rows"
+    ),
     "isnan": "x != x",
     "isinf": "gc.abs(x) == np.inf",
     "isfinite": "gc.abs(x) < np.inf",
@@ -152,6 +157,10 @@ INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does no
     **dict.fromkeys(("l1_loss", "mae"), "gc.mean(gc.abs(x - y))"),
     **dict.fromkeys(("huber_loss", "smooth_l1_loss"), "gc.where(gc.abs(d) < 1, 0.5 * d**2, gc.abs(d) - 0.5)"),
     "gumbel_softmax": "gc.softmax(x - gc.log(-gc.log(u))), where u = gc.random(seed, (t, n), (3,))",
+    **dict.fromkeys(
+        ("multinomial", "categorical"),
+        "gc.argmax(x - gc.log(-gc.log(u))) of logits x, where u = gc.random(seed, (t, n), (3,))",
+    ),
     "bernoulli": "gc.random(seed, (t, n), (3,)) < p",
     **dict.fromkeys(("rand", "rand_like", "uniform"), "gc.random(seed, (t, n), (3,))"),
     **dict.fromkeys(("randn", "randn_like", "normal"), _NORMAL),

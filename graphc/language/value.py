@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from graphc.errors import AxisError, DefinitionError, DtypeError, GraphError, ProtocolError, ShapeError
+from graphc.errors import COMPLEX, AxisError, DefinitionError, DtypeError, GraphError, ProtocolError, ShapeError
 from graphc.integers import is_whole
 from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape, check_shape
 from graphc.language.habits import NO_ARRAY, Symbolic
@@ -343,10 +343,11 @@ def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:
         return item
     if isinstance(item, Node):
         return Value(graph, item)
-    if isinstance(item, np.ndarray | np.generic | int | float | bool | list | tuple):
+    if isinstance(item, np.ndarray | np.generic | int | float | complex | list | tuple):
         array = _computed(item)
         if array.dtype.kind not in "biuf":
-            raise DtypeError(f"a constant is made of numbers, got {item!r}")
+            instead = COMPLEX if array.dtype.kind == "c" else ""
+            raise DtypeError(f"a constant is made of numbers, got {item!r}{instead}")
         default = graph.dtype if graph is not None else "float32"
         own = {"b": "bool", "f": default}.get(array.dtype.kind, "int32")
         wanted = dtype or own
