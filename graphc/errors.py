@@ -140,6 +140,9 @@ def listed(names: Collection[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
+COMPLEX = "; a complex value is two, its real and its imaginary part: a product is a * c - b * d, a * d + b * c"
+
+
 def meant(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """The end of a message about an unknown name: the known name that it resembles most, if any."""
     by_letters = {other.lower(): other for other in known}

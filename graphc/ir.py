@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from graphc.errors import ArgumentError, AxisError, DtypeError, ShapeError, UnsupportedError, listed, meant
+from graphc.errors import COMPLEX, ArgumentError, AxisError, DtypeError, ShapeError, UnsupportedError, listed, meant
 from graphc.scalar import STORED, Scalar
 
 Shape = tuple[int, ...]
@@ -33,7 +33,8 @@ def check_dtype(dtype: Any) -> str:
     """The name of a dtype, given as that or as numpy's. Raise `DtypeError` if graphc does not have it."""
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in DTYPES:
-        raise DtypeError(f"dtype {name!r} is not one of {', '.join(DTYPES)}{meant(name, DTYPES)}")
+        instead = COMPLEX if name.startswith("complex") else meant(name, DTYPES)
+        raise DtypeError(f"dtype {name!r} is not one of {', '.join(DTYPES)}{instead}")
     return name
 
 

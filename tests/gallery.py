@@ -29,7 +29,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "With a memory": ("lstm", "peephole_lstm", "layer_norm_lstm", "projected_lstm", "slstm"),
     "Gated": ("gru", "mgu", "ugrnn"),
     "Without a product on the cycle": ("min_gru", "min_lstm", "rg_lru", "selective_ssm"),
-    "With a matrix for a memory": ("mlstm", "delta_net", "gla"),
+    "With a matrix for a memory": ("mlstm", "delta_net", "gla", "rwkv7"),
     "From differential equations": ("cornn", "lem"),
     "Made of other cells": ("stack", "bidirectional", "spatial_rnn"),
 }

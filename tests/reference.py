@@ -26,6 +26,7 @@ arrays do (`+ - * / // % ** @`, comparisons, `& | ~` on bools), slices of their 
 | `x[t.at(p)]` | x at the point that p, an int32 value, says |
 | `k[s]`, where `s = g.axis("s", t)` | k at another point of its own axis: each meets all, `gc.sum(q * k[s])` |
 | `v[0]`, `v[2:5]`, `A[:, None]`, `a, b = v` | parts of the event, as numpy's |
+| `v[[2, 0, 1]]`, `A[:, order]` | the elements at fixed positions, named by ints in a list or an array, or by bools |
 | `A.T`, `v.reshape(2, -1)`, `A @ v` | its transpose, its elements in another shape, a product |
 | `gc.index(t)`, `gc.length(t)` | the position, counted from 0, and the number of points: int32 |
 | `k ** 2`, `k // 2`, `k / 2` of an int32 | int32, int32, a float |

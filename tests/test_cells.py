@@ -144,6 +144,17 @@ def gla(p, x, s):
     return {"h": np.einsum("nhij,nhj->nhi", S, q).reshape(len(x), -1) / np.sqrt(H / 2), "S": S}
 
 
+def rwkv7(p, x, s):
+    r, k, v = (heads(p, letter, x) for letter in "rkv")
+    w, a = (sigmoid(x @ p[f"W_{c}"].T + p[f"b_{c}"]).reshape(len(x), 2, -1) for c in "wa")
+    removed = k * p["xi"].reshape(2, -1)
+    removed = removed / np.sqrt((removed * removed).sum(-1, keepdims=True) + 1e-12)
+    transition = np.exp(-w / np.sqrt(np.e))[..., None] * np.eye(H // 2)
+    transition = transition - np.einsum("nhi,nhj->nhij", removed, a * removed)
+    S = s["S"] @ transition + np.einsum("nhi,nhj->nhij", v, k * (1 + p["alpha"].reshape(2, -1) * (a - 1)))
+    return {"h": np.einsum("nhij,nhj->nhi", S, r).reshape(len(x), -1), "S": S}
+
+
 def rg_lru(p, x, s):
     r, i = (sigmoid(x @ p[f"W_{k}"].T + p[f"b_{k}"]) for k in "ri")
     keep = sigmoid(p["a"]) ** (8 * r)
@@ -192,6 +203,7 @@ CELLS: dict[str, tuple[Any, Step]] = {
     "projected_lstm": (functools.partial(gc.cells.projected_lstm, outputs=2), projected_lstm),
     "mlstm": (functools.partial(gc.cells.mlstm, heads=2), mlstm),
     "gla": (functools.partial(gc.cells.gla, heads=2), gla),
+    "rwkv7": (functools.partial(gc.cells.rwkv7, heads=2), rwkv7),
     "selective_ssm": (functools.partial(gc.cells.selective_ssm, states=3, rank=2), selective_ssm),
     "gated_delta_net": (functools.partial(gc.cells.delta_net, heads=2), delta_net),
     "delta_net": (
@@ -223,7 +235,7 @@ SHAPES = {
 def states_of(name: str) -> dict[str, tuple[int, ...]]:
     """The names of a cell's states and their shapes."""
     letters = {"jordan": "y", "lem": "hz", "cornn": "hz", "slstm": "hcnm", "mlstm": "Cnm", "min_lstm": "h"}
-    letters |= dict.fromkeys(("delta_net", "gated_delta_net", "gla", "selective_ssm"), "S")
+    letters |= dict.fromkeys(("delta_net", "gated_delta_net", "gla", "rwkv7", "selective_ssm"), "S")
     own = letters.get(name, "hc" if "lstm" in name else "h")
     return {k: SHAPES.get(f"{name} {k}", (2, 2, 2) if k == "S" else (H,)) for k in own}
 

@@ -21,7 +21,7 @@ from graphc.testing import Example, graphs, random_arrays
 
 CELLS = (
     *("cornn", "delta_net", "elman", "gla", "gru", "indrnn", "layer_norm_lstm", "lem", "lstm", "mgu"),
-    *("min_gru", "min_lstm", "mlstm", "peephole_lstm", "projected_lstm", "rg_lru", "selective_ssm", "slstm"),
+    *("min_gru", "min_lstm", "mlstm", "peephole_lstm", "projected_lstm", "rg_lru", "rwkv7", "selective_ssm", "slstm"),
 )
 
 

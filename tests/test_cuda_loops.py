@@ -10,7 +10,7 @@ from tests.cuda_emulated import arrays_of, check, compiled, recurrent
 
 CELLS = (
     "cornn", "delta_net", "elman", "gla", "gru", "indrnn", "jordan", "layer_norm_lstm", "lem", "lstm", "mgu", "min_gru",
-    "min_lstm", "mlstm", "peephole_lstm", "projected_lstm", "rg_lru",
+    "min_lstm", "mlstm", "peephole_lstm", "projected_lstm", "rg_lru", "rwkv7",
     "selective_ssm", "slstm", "ugrnn",
 )  # fmt: skip
 

@@ -136,7 +136,22 @@ def empty_event() -> None:
     g.param("W", (3, 0))  # here
 
 
-@refused(DtypeError, "'complex64' is not one of bool, int32, float16, bfloat16, float32, float64")
+@refused(DtypeError, "got 1j; a complex value is two, its real and its imaginary part")
+def complex_number() -> None:
+    _, _, _, x = graph()
+    gc.exp(1j * x)  # here
+
+
+@refused(DtypeError, "a constant is made of numbers", "a complex value is two")
+def complex_array() -> None:
+    _, _, _, x = graph()
+    np.fft.fft(np.eye(3)) @ x  # here
+
+
+@refused(
+    DtypeError,
+    "'complex64' is not one of bool, int32, float16, bfloat16, float32, float64; a complex value is two, its real",
+)
 def unknown_dtype() -> None:
     g, *_ = graph()
     g.param("W", (3,), dtype="complex64")  # here

@@ -106,6 +106,23 @@ def test_a_wrong_rule_is_wrong_where_values_are_large(scale: float) -> None:
         check_gradients(g)
 
 
+def test_a_surrogate_is_named() -> None:
+    @gc.custom_gradient
+    def spike(v: gc.Value) -> Any:
+        return gc.where(v > 0, 1.0, 0.0), lambda d: d / (1 + gc.abs(v)) ** 2
+
+    g = gc.Graph("spiking")
+    t = g.axis("t")
+    s = g.state("s", (3,), over=t)
+    s[t] = spike(g.param("W", (3, 2)) @ g.input("x", (2,), over=t) - s[t - 1])
+    line = g.locations[g.states["s"].body].line
+    g.output("loss", gc.sum(gc.sum(s), over=t))
+    with pytest.raises(
+        GradientError, match=rf"gc.custom_gradient \(.*test_gradient_check.py:{line}\): a surrogate is not"
+    ):
+        check_gradients(g)
+
+
 def test_a_derivative_that_is_no_number_is_wrong() -> None:
     @gc.custom_gradient
     def without(x: gc.Value) -> Any:

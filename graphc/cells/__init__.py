@@ -15,7 +15,7 @@ from graphc.cells.convert import from_torch, to_torch
 from graphc.cells.elman import Jordan, elman, indrnn, jordan
 from graphc.cells.gru import gru, mgu, ugrnn
 from graphc.cells.lstm import LSTM, layer_norm_lstm, lstm, peephole_lstm, projected_lstm
-from graphc.cells.matrix import GLA, MLSTM, DeltaNet, delta_net, gla, mlstm
+from graphc.cells.matrix import GLA, MLSTM, RWKV7, DeltaNet, delta_net, gla, mlstm, rwkv7
 from graphc.cells.minimal import min_gru, min_lstm, rg_lru
 from graphc.cells.oscillator import Oscillator, cornn, lem
 from graphc.cells.recurrence import Hidden, Options
@@ -28,6 +28,7 @@ __all__ = [
     "GLA",
     "LSTM",
     "MLSTM",
+    "RWKV7",
     "SLSTM",
     "Bidirectional",
     "DeltaNet",
@@ -57,6 +58,7 @@ __all__ = [
     "peephole_lstm",
     "projected_lstm",
     "rg_lru",
+    "rwkv7",
     "selective_ssm",
     "slstm",
     "spatial_rnn",

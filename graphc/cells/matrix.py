@@ -51,6 +51,14 @@ class DeltaNet(Named):
     S: State
 
 
+@dataclass(frozen=True, eq=False)
+class RWKV7(Named):
+    """The output h (units,), and the memory S (heads, d, d)."""
+
+    h: Value
+    S: State
+
+
 def mlstm(
     g: Graph,
     x: Value,
@@ -160,6 +168,46 @@ def gla(
     keep = exp(log_sigmoid(cell.of_x("alpha")) / temperature).reshape(heads, 1, d)
     S[over] = keep * S_before + einsum("hi,hj->hij", v, k)
     return GLA(einsum("hij,hj->hi", S, q / math.sqrt(d)).reshape(units), S)
+
+
+def rwkv7(
+    g: Graph,
+    x: Value,
+    units: int,
+    over: Axis,
+    name: str = "rwkv7",
+    heads: int = 1,
+    decay_bias: float = -3.0,
+    **options: Unpack[Options],
+) -> RWKV7:
+    """The generalised delta rule of RWKV-7: a memory that forgets each element of a key at a rate of its own, and takes
+    out what one key had written while another writes (Peng et al. 2025). Of each head:
+
+        r, k, v = W_k x
+        w = exp(−σ(W_w x + b_w) / √e)
+        a = σ(W_a x + b_a)
+        κ = ξ ⊙ k / |ξ ⊙ k|
+        S = S′ ⊙ (1 wᵀ) − S′ κ (a ⊙ κ)ᵀ + v (k ⊙ (1 + α ⊙ (a − 1)))ᵀ
+        h = S r
+
+    Params: `{name}_W_k` (units, inputs) for k in r k v w a, `{name}_b_w` and `{name}_b_a` (units,), `{name}_xi` and
+    `{name}_alpha` (units,), 1 at first. `b_w` begins at `decay_bias`, so that the memory lasts at first. The paper's
+    W_w and W_a are two small matrices each, with tanh between those of w; it reads x mixed with the x before, and
+    normalises h, adds a share of v and gates it.
+    """
+    cell = stateless(g, x, units, over, name, options)
+    d = _of_head(cell, heads)
+    ((S, S_before),) = cell.states(S=(heads, d, d))
+    r, k, v = (cell.W(letter) @ x for letter in "rkv")
+    keep = exp(sigmoid(cell.of_x("w", decay_bias)) * -math.exp(-0.5)).reshape(heads, 1, d)
+    rate = sigmoid(cell.of_x("a"))
+    removed = (cell.param("xi", units, init=1.0) * k).reshape(heads, d)
+    removed = removed / sqrt(total(removed * removed, dim=-1) + 1e-12)[:, None]
+    written = (k * (1 + cell.param("alpha", units, init=1.0) * (rate - 1))).reshape(heads, d)
+    answer = einsum("hij,hj->hi", S_before, removed)
+    change = einsum("hi,hj->hij", v.reshape(heads, d), written)
+    S[over] = keep * S_before - einsum("hi,hj->hij", answer, rate.reshape(heads, d) * removed) + change
+    return RWKV7(einsum("hij,hj->hi", S, r.reshape(heads, d)).reshape(units), S)
 
 
 def _of_head(cell: Recurrence, heads: int) -> int:

@@ -37,6 +37,10 @@ _ATTENTION = 'a second index of the axis: s = g.axis("s", t); gc.softmax(gc.sum(
 _NORMAL = "gc.sqrt(-2 * gc.log(1 - u)) * gc.cos(2 * np.pi * v), where u and v are gc.random(…) of different salts"
 _ELIMINATION = 'an elimination along an axis of its own: docs/guide.md, "Substeps of a solver"'
 _SERIES = "its series along an axis of its own: P[k] = P[k - 1] @ A / (gc.index(k) + 1), and gc.sum(P, over=k)"
+_RANK = (
+    "the rank of each element, how many are smaller: r = gc.sum(x[None] < x[:, None], dim=1); where none are equal, x "
+    "in order is gc.sum(gc.where(r[None] == np.arange(3)[:, None], x, 0), dim=1)"
+)
 INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does not have by that name
     **dict.fromkeys(("dot", "matmul", "mm", "bmm", "mv"), "x @ y"),
     **dict.fromkeys(("tensordot", "baddbmm", "addmm"), 'gc.einsum("ij,j->i", W, x)'),
@@ -55,9 +59,16 @@ INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does no
     **dict.fromkeys(("permute", "swapaxes", "t"), "x.T, or gc.transpose(x, 1, 0)"),
     **dict.fromkeys(("unsqueeze", "expand_dims"), "x[None]"),
     **dict.fromkeys(("ndim", "size", "numel"), "x.shape, the event's, and x.axes"),
-    "cumsum": "a state: s[t] = s[t - 1] + x",
+    "cumsum": "a state: s[t] = s[t - 1] + x; along the event np.tril(np.ones((3, 3))) @ x",
     "cumprod": "a state that begins with 1: p[t] = p[t - 1] * x",
     "logcumsumexp": "a state that begins with -np.inf: s[t] = gc.logaddexp(s[t - 1], x)",
+    **dict.fromkeys(
+        ("cummax", "maximum_accumulate"), "a state that begins with -np.inf: m[t] = gc.maximum(m[t - 1], x)"
+    ),
+    **dict.fromkeys(
+        ("topk", "top_k"), "a mask of the 2 largest: gc.where(gc.sum(x[None] > x[:, None], dim=1) < 2, x, 0)"
+    ),
+    **dict.fromkeys(("sort", "argsort"), _RANK),
     "delay": "x[t - 1]",
     "last": "x[t.last]",
     "first": "x[t.first]",
@@ -108,6 +119,19 @@ INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does no
     "tan": "gc.sin(x) / gc.cos(x)",
     "sinh": "(gc.exp(x) - gc.exp(-x)) / 2",
     "cosh": "(gc.exp(x) + gc.exp(-x)) / 2",
+    **dict.fromkeys(
+        ("fft", "rfft"), "products with the parts of a constant matrix: F = np.fft.fft(np.eye(3)), F.real @ x"
+    ),
+    "heaviside": "gc.where(x > 0, 1.0, 0.0)",
+    **dict.fromkeys(
+        ("straight_through", "ste", "fake_quantize"),
+        "x + gc.stop_gradient(gc.floor(x + 0.5) - x), or gc.custom_gradient",
+    ),
+    "hypot": "gc.sqrt(x * x + y * y)",
+    **dict.fromkeys(("logcosh", "log_cosh"), "gc.abs(x) + gc.softplus(-2 * gc.abs(x)) - np.log(2)"),
+    **dict.fromkeys(
+        ("scatter", "scatter_add", "index_add"), "gc.outer(gc.one_hot(index, 5), v): v in one of five rows"
+    ),
     "isnan": "x != x",
     "isinf": "gc.abs(x) == np.inf",
     "isfinite": "gc.abs(x) < np.inf",
@@ -133,6 +157,10 @@ INSTEAD = {  # of a method or a function of numpy or PyTorch that graphc does no
     **dict.fromkeys(("l1_loss", "mae"), "gc.mean(gc.abs(x - y))"),
     **dict.fromkeys(("huber_loss", "smooth_l1_loss"), "gc.where(gc.abs(d) < 1, 0.5 * d**2, gc.abs(d) - 0.5)"),
     "gumbel_softmax": "gc.softmax(x - gc.log(-gc.log(u))), where u = gc.random(seed, (t, n), (3,))",
+    **dict.fromkeys(
+        ("multinomial", "categorical"),
+        "gc.argmax(x - gc.log(-gc.log(u))) of logits x, where u = gc.random(seed, (t, n), (3,))",
+    ),
     "bernoulli": "gc.random(seed, (t, n), (3,)) < p",
     **dict.fromkeys(("rand", "rand_like", "uniform"), "gc.random(seed, (t, n), (3,))"),
     **dict.fromkeys(("randn", "randn_like", "normal"), _NORMAL),

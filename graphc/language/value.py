@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from graphc.errors import AxisError, DefinitionError, DtypeError, GraphError, ProtocolError, ShapeError
+from graphc.errors import COMPLEX, AxisError, DefinitionError, DtypeError, GraphError, ProtocolError, ShapeError
 from graphc.integers import is_whole
 from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape, check_shape
 from graphc.language.habits import NO_ARRAY, Symbolic
+from graphc.language.subscripts import index_event, split_key
 from graphc.ops import axis as axis_ops
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
@@ -249,7 +250,13 @@ class Value(Symbolic):
             value = value._delayed(points)
         for edge in edges:
             value = value._at(edge)
-        return index_event(value, events) if events else value
+        return Value(value.graph, index_event(value.node, events)) if events else value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise ProtocolError(
+            "a value has no elements to write to: gc.concat and gc.stack join parts, and gc.where(condition, a, b) "
+            "chooses among them; h[t] = … defines what g.state declares"
+        )
 
     def __iter__(self) -> Iterator[Value]:
         if not self.shape:
@@ -330,83 +337,17 @@ def _crossed(reset: Node, offsets: dict[Axis, int]) -> Node:
     return flag
 
 
-_NAMED_BY_A_VALUE = (
-    "; gc.embedding(table, x) is the row of a table that a value names, and "
-    "gc.sum(gc.where(gc.index(t) == x, v, 0), over=t) the point of an axis"
-)
-
-
-def split_key(key: Any) -> tuple[list[AxisPoint], list[AxisEdge], list[Any]]:
-    """The parts of a subscript: points of axes first, then ints and slices of the event."""
-    points: list[AxisPoint] = []
-    edges: list[AxisEdge] = []
-    events: list[Any] = []
-    for item in key if isinstance(key, tuple) else (key,):
-        if isinstance(item, Axis):
-            points.append(AxisPoint(item, 0))
-        elif isinstance(item, AxisPoint):
-            points.append(item)
-        elif isinstance(item, AxisEdge):
-            edges.append(item)
-        elif isinstance(item, slice) and not all(
-            k is None or isinstance(k, int | np.integer) for k in (item.start, item.stop, item.step)
-        ):
-            raise DtypeError(f"a slice is of the event and made of ints, x[0:8]; an axis has no slices, got {item!r}")
-        elif isinstance(item, int | np.integer | slice) or item is Ellipsis or item is None:
-            events.append(item)
-        else:
-            row = _NAMED_BY_A_VALUE if isinstance(item, Value) else ""
-            raise DtypeError(f"a subscript is a point of an axis (t - 1), an int or a slice, not {item!r}{row}")
-    return points, edges, events
-
-
-def _points_of(value: Value) -> str:
-    """How the axes of a value are subscripted, which its event's ints and slices do not see."""
-    return f"; a point of an axis is x[{value.axes[0].name}.at(0)]" if value.axes else ""
-
-
-def index_event(value: Value, keys: Sequence[Any]) -> Value:
-    """Basic numpy indexing of the event: ints, slices, one `...`, and None for a new dimension."""
-    used = sum(k is not None and k is not Ellipsis for k in keys)
-    if used > len(value.shape) or sum(k is Ellipsis for k in keys) > 1:
-        raise ShapeError(f"{used} subscripts on an event of shape {value.shape}{_points_of(value)}")
-    fill = [slice(None)] * (len(value.shape) - used)
-    position = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
-    keys = [*keys[:position], *fill, *keys[position + 1 :]]
-    node, dim, shape = value.node, 0, []
-    for key in keys:
-        if key is None:
-            shape.append(1)
-            continue
-        extent = node.shape[dim]
-        if isinstance(key, slice):
-            positions = range(*key.indices(extent))
-            if not len(positions):
-                raise ShapeError(f"slice {key} of dimension {dim} of an event of shape {value.shape} is empty")
-            node = event_ops.slice_(node, dim, positions.start, positions.step, len(positions))
-            shape.append(len(positions))
-        else:
-            if isinstance(key, bool | np.bool_):
-                raise ShapeError(f"{key} is no subscript; gc.where(condition, x, 0) chooses among values")
-            if not -extent <= key < extent:
-                raise ShapeError(
-                    f"index {key} is outside dimension {dim} of an event of shape {value.shape}{_points_of(value)}"
-                )
-            node = event_ops.slice_(node, dim, int(key) % extent, 1, 1)
-        dim += 1
-    return Value(value.graph, event_ops.reshape(node, tuple(shape)))
-
-
 def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:
     """A value, or a constant made of a number or an array; `dtype` is the constant's, by default its own kind's."""
     if isinstance(item, Value):
         return item
     if isinstance(item, Node):
         return Value(graph, item)
-    if isinstance(item, np.ndarray | np.generic | int | float | bool | list | tuple):
+    if isinstance(item, np.ndarray | np.generic | int | float | complex | list | tuple):
         array = _computed(item)
         if array.dtype.kind not in "biuf":
-            raise DtypeError(f"a constant is made of numbers, got {item!r}")
+            instead = COMPLEX if array.dtype.kind == "c" else ""
+            raise DtypeError(f"a constant is made of numbers, got {item!r}{instead}")
         default = graph.dtype if graph is not None else "float32"
         own = {"b": "bool", "f": default}.get(array.dtype.kind, "int32")
         wanted = dtype or own

@@ -15,12 +15,13 @@ import numpy as np
 
 from graphc.checks.causality import reachable
 from graphc.differentiation.grad import jvp, vjp
-from graphc.errors import DefinitionError
+from graphc.errors import DefinitionError, listed
 from graphc.interpreter import interpret
 from graphc.ir import FLOATING, FLOATS, Axis, Node, topological
 from graphc.language.graph import Graph
 from graphc.machine import check_memory
 from graphc.ops.composite import CROSS_ENTROPY
+from graphc.ops.gradient import CUSTOM_GRADIENT
 from graphc.ops.leaves import INPUT
 from graphc.ops.table import GATHER
 from graphc.training.initialize import initialize
@@ -63,7 +64,9 @@ def check_gradients(
 
     Returns the relative error found for each name. Raises `GradientError`, which names the element that is most
     wrong, if an error is above the tolerance; it says so where the output is so large, or so curved, that differences
-    measure nothing. Values at a kink (relu at 0) have no derivative to compare.
+    measure nothing. Values at a kink (relu at 0) have no derivative to compare. Differences see neither
+    `gc.stop_gradient` nor the rules of `gc.custom_gradient`; the error names the lines of these. Both modes take them
+    as they are, and have agreed by then.
     """
     double = replace(to_dtype(graph, "float64"), updates={})
     declared = {**double.inputs, **{name: p.node for name, p in double.params.items() if p.trainable}}
@@ -216,7 +219,18 @@ class _Check:
         subscript = f"[{', '.join(map(str, at))}]" if at else ""
         return (
             f"the derivative of {self.of!r} by {name}{subscript} is {values[0]:.10g}, but central differences measure "
-            f"{values[1]:.10g} (along a random direction: {found:.10g} and {measured:.10g})"
+            f"{values[1]:.10g} (along a random direction: {found:.10g} and {measured:.10g})" + self._told()
+        )
+
+    def _told(self) -> str:
+        """Where the graph says what a derivative is, as a spike's surrogate does."""
+        lines = {self.graph.locations.get(node) for node in reachable(self.graph) if node.op is CUSTOM_GRADIENT}
+        shown = sorted(f"{line.file}:{line.line}" for line in lines if line is not None)
+        return (
+            f"; differences do not see the rule of gc.custom_gradient ({listed(shown)}): a surrogate is not meant to "
+            "be what they measure, and forward and reverse mode agree on it"
+            if shown
+            else ""
         )
 
 
