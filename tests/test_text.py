@@ -476,6 +476,26 @@ def test_damaged_texts_do_no_worse_than_a_parse_error(data):
         parse(text[:at] + noise + text[at + length :])
 
 
+def test_the_longest_names_compile():
+    """LLVM tells local names of a thousand bytes apart, no longer ones: the text has as long ones as can be."""
+    long = "ä" * 199
+    g = gc.Graph("g" * 200)
+    t = g.axis(long + "t")
+    x, y, W = g.input(long + "x", (8,), over=t), g.input(long + "y", (8,), over=t), g.param(long + "W", (8, 8))
+    h = g.state(long + "h", (8,), over=t)
+    h[t] = gc.tanh(W @ h[t - 1] + x - y)
+    g.output("loss", gc.sum(gc.sum(h), over=t))
+    dg = gc.grad(g, "loss")
+    assert parse(str(dg)) == dg
+    arrays = {long + "x": np.ones((3, 8), "f"), long + "y": np.zeros((3, 8), "f"), long + "W": np.eye(8, dtype="f")}
+    found, expected = gc.compile(dg)(**arrays), gc.interpret(dg, **arrays)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5)
+    for keyword in ("axis", "input"):
+        with pytest.raises(ParseError):
+            parse(f"graph g float32\n{keyword} {'x' * 401}: float32[3]")
+
+
 def test_a_short_text_cannot_fill_the_memory():
     lines = (f'output o{k} = const({k}.5, shape=(8192, 8192), dtype="bfloat16")' for k in range(60))
     with pytest.raises(ParseError, match="constants of more than 268,435,456 elements"):

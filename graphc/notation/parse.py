@@ -18,7 +18,7 @@ from graphc.notation.expression import Scope, normal, read_expression, syntax
 from graphc.ops.leaves import CONST, INPUT, PARAM, STATE, leaf
 
 MAX_TEXT = 1 << 27  # characters
-_NAME = r"[^\W\d]\w*"
+_NAME = r"[^\W\d]\w{0,399}"  # twice what a user's may have: gradients and steps put words before and after
 _SHAPE = r" *(?:\d{1,10} *(?:, *\d{1,10} *)*(?:, *)?)?"
 _TYPE = rf"(?P<dtype>\w+)\[(?P<shape>{_SHAPE})\](?: over (?P<over>{_NAME}(?:, *{_NAME})*))?"
 _DECLARATION = re.compile(rf"(?P<keyword>axis|input|param|state|initial|output|update)\s+(?P<name>{_NAME})(?P<rest>.*)")
