@@ -27,6 +27,7 @@ FLOATS = ("float32", "float64")  # what floating values are computed in
 FLOATING = (*STORED, *FLOATS)  # what has a derivative
 DTYPES = ("bool", "int32", *FLOATING)  # in the order of promotion; those of STORED become float32 first
 MOST_POINTS = 2**31 - 1  # of an axis, whose positions are int32 values
+MOST_ELEMENTS = 2**48  # of an event: more bytes than any machine addresses
 
 
 def check_dtype(dtype: Any) -> str:
@@ -327,6 +328,8 @@ def make(op: Op, inputs: Iterable[Node] = (), **attrs: Any) -> Node:
         if attrs.keys() != set(op.attributes):
             raise _attribute_error(op, attrs)
         inferred = op.infer(inputs, attrs)
+        if math.prod(inferred.shape) > MOST_ELEMENTS:
+            raise ShapeError(f"an event of shape {inferred.shape} has more than {MOST_ELEMENTS:,} elements")
         node = Node()
         node.op, node.inputs, node.attrs = op, inputs, items
         node.axes, node.shape, node.dtype = inferred.axes, inferred.shape, inferred.dtype

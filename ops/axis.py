@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AxisError, DtypeError, ShapeError
-from graphc.ir import Axis, Node, Op, Point, Reads, Type, broadcast_shapes, make, merge_axes
+from graphc.ir import MOST_POINTS, Axis, Node, Op, Point, Reads, Type, broadcast_shapes, make, merge_axes
 from graphc.ops.elementwise import eq, logical_and, logical_not, lt, sub, where
 from graphc.ops.leaves import const, index, length
 from graphc.ops.reduction import measured_by, sum_to
@@ -33,11 +33,15 @@ def check_lengths(value: Node, axis: Axis) -> None:
 # shift(value, fill; offsets): the value at a neighbouring point, or the fill, here, where there is none.
 def _shift_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     (value, fill), offsets = inputs, attrs["offsets"]
+    if len(dict(offsets)) != len(offsets):
+        raise AxisError(f"a shift along an axis twice: {', '.join(axis.name for axis, _ in offsets)}")
     for axis, offset in offsets:
         if axis not in value.axes:
             raise AxisError(f"a shift along {axis.name!r} of a value that does not vary over it ({value.type})")
         if offset == 0:
             raise AxisError(f"a shift along {axis.name!r} by 0")
+        if abs(offset) > MOST_POINTS:
+            raise AxisError(f"a shift along {axis.name!r} by {offset}, more steps than any axis has")
         check_lengths(value, axis)
     if value.dtype != fill.dtype:
         raise DtypeError(f"a shift fills a value of dtype {value.dtype} with one of dtype {fill.dtype}")
@@ -128,8 +132,9 @@ def _at_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     check_lengths(value, axis)
     if value.dtype != fill.dtype or broadcast_shapes([value.shape, fill.shape], "at") != value.shape:
         raise ShapeError(f"a fill of type {fill.type} does not fit a value of type {value.type}")
-    if isinstance(position, int) and isinstance(axis.length, int) and not 0 <= position < axis.length:
-        raise AxisError(f"position {position} is outside axis {axis.name!r} of length {axis.length}")
+    longest = axis.length if isinstance(axis.length, int) else MOST_POINTS
+    if position not in ("first", "last") and not (isinstance(position, int) and 0 <= position < longest):
+        raise AxisError(f"position {position} is outside axis {axis.name!r}, whose points are 0 to {longest - 1}")
     rest = tuple(a for a in value.axes if a != axis)
     own = axis.length.axes if position == "last" and isinstance(axis.length, Node) else ()
     return Type(merge_axes(rest, own, fill.axes), value.shape, value.dtype)

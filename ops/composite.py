@@ -141,6 +141,8 @@ def _dropout_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     x, draw = inputs
     if x.dtype not in FLOATS or draw.dtype != x.dtype or draw.shape != x.shape or not set(draw.axes) <= set(x.axes):
         raise ShapeError(f"dropout of a value of type {x.type} by draws of type {draw.type}")
+    if not 0 <= attrs["rate"] < 1:
+        raise ShapeError(f"a dropout rate is at least 0 and below 1, got {attrs['rate']}")
     return x.type
 
 

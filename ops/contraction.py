@@ -39,6 +39,15 @@ def _infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     for letters, other in ((attrs["a"], attrs["b"]), (attrs["b"], attrs["a"])):
         if not set(letters) <= set(other + attrs["out"]):
             raise ShapeError(f"a product sums a dimension of one operand alone: {attrs['a']},{attrs['b']}")
+    letters, out = attrs["a"] + attrs["b"], attrs["out"]
+    if (
+        len(set(out)) != len(out)
+        or not set(out) <= set(letters)
+        or not all(c.isascii() and c.isalpha() for c in letters)
+    ):
+        raise ShapeError(
+            f"a product names dimensions by letters, those of its result once; got {letters!r} and {out!r}"
+        )
     if not set(over) <= set(left.axes) & set(right.axes):
         raise ShapeError("a product sums over an axis that one operand lacks")
     axes = tuple(x for x in merge_axes(left.axes, right.axes) if x not in over)

@@ -50,6 +50,8 @@ def broadcast(value: Node, axes: Sequence[Axis], shape: Shape) -> Node:
 # sum(value; dims, over) and max(value; dims, over): over event dimensions and over all existing points of axes.
 def _reduce_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     (value,), dims, over = inputs, attrs["dims"], attrs["over"]
+    if len(set(over)) != len(over) or len(set(dims)) != len(dims):
+        raise AxisError(f"a reduction over {', '.join([*(a.name for a in over), *map(str, dims)])}, one of them twice")
     for axis in over:
         if axis not in value.axes:
             raise AxisError(f"a reduction over axis {axis.name!r} of a value that does not vary over it ({value.type})")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DtypeError, ShapeError
-from graphc.ir import Node, Op, Shape, Type, make, rebuild, topological, widen
+from graphc.ir import MOST_POINTS, Node, Op, Shape, Type, make, rebuild, topological, widen
 from graphc.ops.contraction import CONTRACT, contract
 from graphc.ops.elementwise import ADD, ELEMENTWISE, add, where
 from graphc.ops.event import reshape
@@ -88,6 +88,8 @@ def _checked(attrs: Mapping[str, Any], rank: int) -> tuple[Frame, ...]:
     if not dims or sorted(set(dims)) != dims or not 0 <= dims[0] <= dims[-1] < rank:
         raise ShapeError(f"windows are along some dims of an event of rank {rank}, in order; got {tuple(dims)}")
     for f in found:
+        if max(map(abs, (f.size, f.count, f.stride, f.dilation, f.start, f.divisor))) > MOST_POINTS:
+            raise ShapeError(f"a window's places and steps are numbers up to {MOST_POINTS}; got {f}")
         if min(f.size, f.count, f.stride, f.divisor) < 1 or f.dilation == 0:
             raise ShapeError(f"a window has at least one place and one element, and moves by at least 1; got {f}")
     return found

@@ -224,6 +224,35 @@ def test_of_an_archive_only_the_inputs_are_unpacked(graphc: Run, cell: Path) -> 
     )
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, "locked", "unknown"])
+def test_a_damaged_archive_is_an_error_of_one_line(packing: int | str, graphc: Run, cell: Path) -> None:
+    """However its arrays are packed."""
+    array, file = io.BytesIO(), io.BytesIO()
+    np.save(array, np.ones((4, 8, 2), "f"))
+    with zipfile.ZipFile(file, "w", packing if isinstance(packing, int) else zipfile.ZIP_STORED) as archive:
+        archive.writestr("x.npy", array.getvalue())
+        archive.writestr("y.npy", array.getvalue())
+    data = bytearray(file.getvalue())
+    listed = data.find(b"PK\1\2")
+    if packing == "locked":
+        data[6] = data[listed + 8] = 1
+    elif packing == "unknown":
+        data[8] = data[listed + 10] = 99
+    else:
+        data[44:60] = b"\xff" * 16
+    (cell.parent / "data.npz").write_bytes(data)
+    said = graphc("train", cell.name, "--data", "data.npz", "--epochs", "1", cwd=cell.parent, status=1)
+    assert "data.npz is not an archive of plain arrays" in said
+
+
+def test_members_of_an_archive_that_are_no_arrays_do_not_count(graphc: Run, cell: Path) -> None:
+    with zipfile.ZipFile(cell.parent / "data.npz", "w") as archive:
+        archive.writestr("x", b"")
+        archive.writestr("\x1b[31m.npy", b"")
+    said = graphc("train", cell.name, "--data", "data.npz", "--epochs", "1", cwd=cell.parent, status=1)
+    assert "no array for input x, y; it has \\x1b[31m" in said
+
+
 def test_an_archive_in_either_format_trains_the_same(graphc: Run, cell: Path) -> None:
     """Two epochs of shuffled batches; a file that was read wrongly would give another loss."""
     rng = np.random.default_rng(0)

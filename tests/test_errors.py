@@ -44,6 +44,12 @@ def name_not_an_identifier() -> None:
     gc.Graph("2fast")  # here
 
 
+@refused(DefinitionError, "a name has at most 200 characters", "has 5000")
+def name_that_is_too_long() -> None:
+    g, *_ = graph()
+    g.input("x" * 5000, (3,))  # here
+
+
 @refused(DtypeError, "float32 or float64, got int32")
 def default_dtype() -> None:
     gc.Graph("g", dtype="int32")  # here

@@ -323,6 +323,15 @@ def test_the_command_exports_a_checkpoint(tmp_path: Path) -> None:
         ({"arch": "skylacke"}, "'skylacke' is not a recognized processor"),
         ({"triple": "aarch64-linux-gnu", "features": "neon"}, r"write '\+neon'"),
         ({"triple": "s390x-linux-gnu"}, "high byte first"),
+        ({"triple": "nvptx64-nvidia-cuda"}, "target='cuda'"),
+        ({"triple": "bpf"}, "no processor that a C function is made for"),
+        # What would be read as more than a name, by LLVM or by a C compiler.
+        ({"triple": 'x86_64-linux-gnu"\nmodule asm "nop'}, "no name of LLVM's"),
+        ({"triple": "x86_64-linux-gnu*/ int more; /*"}, "no name of LLVM's"),
+        ({"triple": "x86_64-linux-gnu\0"}, "no name of LLVM's"),
+        ({"triple": "x86_64-linux-gnu", "arch": 'x86-64" "y"="'}, "no name of LLVM's"),
+        ({"features": '+avx2" "y"="'}, "no name of LLVM's"),
+        ({"triple": b"x86_64"}, "no name of LLVM's"),
     ],
 )
 def test_processors_that_llvm_does_not_know_are_refused_before_it_sees_them(
@@ -344,11 +353,30 @@ def test_lengths_are_whole_numbers_by_name(lengths: object) -> None:
 def test_what_a_processor_cannot_address_is_refused() -> None:
     with pytest.raises(ArgumentError, match="addresses have 32 bits"):
         gc.export(listener(), {"t": 2**26, "n": 1}, triple="thumbv7em-none-eabihf", arch="cortex-m4")
+    with pytest.raises(ArgumentError, match="addresses have 16 bits"):
+        gc.export(listener(), {"t": 1000, "n": 1}, triple="msp430")
     with pytest.raises(ArgumentError, match="addresses have 64 bits"):
         gc.export(listener(), {"t": 2**40, "n": 2**20})
 
 
-@pytest.mark.parametrize("name", ["main", "int32_t", "_Bool", "__x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "main",
+        "int32_t",
+        "_Bool",
+        "__x",
+        "unix",
+        "NULL",
+        "INT32_MAX",
+        "errno",
+        "memcpy",
+        "tanhf",
+        "free",
+        "gamma",
+        "read",
+    ],
+)
 def test_names_that_c_keeps_for_itself_are_refused(name: str) -> None:
     with pytest.raises(ArgumentError, match="no name of a C function"):
         gc.export(listener(), {"t": 1, "n": 1}, name=name)
@@ -362,6 +390,26 @@ def test_arrays_may_have_names_that_c_or_the_header_keeps(tmp_path: Path) -> Non
     g.output("sum", sum(g.input(name, (), over=t) for name in names))
     main = '#include "names.h"\nint main(void) { return sizeof(struct names_arrays) == 8 * sizeof(void *) ? 0 : 1; }\n'
     built(tmp_path, gc.export(g, {"t": 1}), main)
+
+
+MACROS = ("linux", "unix", "INT32_MAX", "UINT_FAST8_MAX", "SIZE_MAX", "NULL", "EOF", "errno", "stdin", "I", "complex")
+MACROS += ("M_PI", "INFINITY", "RAND_MAX", "INT_MAX", "CHAR_BIT", "FLT_MAX", "SIGINT", "EDOM", "EXIT_FAILURE", "FP_NAN")
+HEADERS = ("assert", "complex", "errno", "fenv", "float", "inttypes", "limits", "locale", "math", "signal", "stdalign")
+HEADERS += ("stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "tgmath", "time", "wchar", "unistd")
+
+
+@needs_c
+@pytest.mark.parametrize("standard", ["c99", "gnu11"])
+def test_a_header_may_come_after_all_others(standard: str, tmp_path: Path) -> None:
+    """What those define as macros may be names of arrays."""
+    g = gc.Graph("after")
+    t = g.axis("t")
+    g.output("sum", sum(g.input(name, (), over=t) for name in MACROS))
+    gc.export(g, {"t": 1}).save(tmp_path)
+    main = "".join(f"#include <{name}.h>\n" for name in HEADERS) + '#include "after.h"\n'
+    (tmp_path / "main.c").write_text(main, encoding="utf-8")
+    flags = [f"-std={standard}", "-Wall", "-Werror", "-fsyntax-only"]
+    subprocess.run(["gcc", *flags, "main.c"], cwd=tmp_path, check=True, timeout=60)
 
 
 def test_the_block_is_a_multiple_of_what_it_is_aligned_to() -> None:

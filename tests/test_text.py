@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 import time
 
 import hypothesis.strategies as st
@@ -373,13 +374,13 @@ state h: float32[2] over t initial 0.0
         ("param v: float32[2] init zeross", "did you mean 'zeros'?"),
         ("param v: float32[2] init 'uniform (1, 2, 3)'", "write uniform(low, high)"),
         ("param v: float32[2] init orthogonal fixed", "an orthogonal param is a matrix"),
-        ('output y = slice(x, dim="a", start=0, step=1, count=1)', "cannot be applied"),
+        ('output y = slice(x, dim="a", start=0, step=1, count=1)', "a whole number for dim="),
         ('output y = cast(x, dtype="float17")', "dtype"),
         ("output y = reshape(x, shape=(-1, -2))", "length"),
         ("output y = reshape(x, shape=[2, 1])", "an attribute"),
         ('output y = x * cast(extent(axs=t), dtype="float32")', "extent takes no axs=; its attributes are axis"),
-        ('output y = x * cast(extent(axis=3), dtype="float32")', "the extent of an axis"),
-        ("output y = broadcast(x, axes=(t, 1), shape=(2,))", "is no value"),
+        ('output y = x * cast(extent(axis=3), dtype="float32")', "an axis for axis="),
+        ("output y = broadcast(x, axes=(t, 1), shape=(2,))", "a tuple of axes for axes="),
         (f"output y = slice(x, dim=0x{'f' * 4000}, start=0, step=1, count=1)", "too large"),
         (f"output y = 0x{'f' * 4000}", "too large"),
         (f"output y = x[t - 0x{'f' * 4000}]", "too large"),
@@ -423,6 +424,40 @@ def test_errors_name_the_line(line, expected):
 
 
 @pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("shift(x, 0.0, offsets=((t, 9223372036854775807),))", "whole number"),
+        ("shift(x, 0.0, offsets=((t, 2147483648),))", "more steps than any axis has"),
+        ("shift(x, 0.0, offsets=((t, 1), (t, 1)))", "twice"),
+        ("shift(x, 0.0, offsets=((t, ()),))", "pairs of an axis"),
+        ('at(x, 0.0, axis=t, position="x")', "position x"),
+        ("at(x, 0.0, axis=t, position=-5)", "position -5"),
+        ("sum(x, dims=(0, 0))", "twice"),
+        ("sum(x, over=(t, t))", "twice"),
+        ("sum(x, dims=(0.0,))", "whole numbers"),
+        ("reshape(x, shape=(3, True))", "whole numbers"),
+        ("slice(x, count=True, dim=0, start=0, step=1)", "a whole number"),
+        ('contract(x, x, a="k", b="k", out="kk")', "once"),
+        ('contract(x, x, a=",", b=",", out="")', "letters"),
+        ("hash(index(axis=t), 1, salt=-1)", "32 bits"),
+        ("dropout(x, x, rate=1)", "below 1"),
+        ("hash(index(axis=t), 1, salt=(1, 1))", "a whole number"),
+        ("place(x, dim=0, extent=9223372036854775807, start=0, step=1)", "whole number"),
+        ("broadcast(x, axes=(t,), shape=(20000000, 20000000, 3))", "more than 281,474,976,710,656 elements"),
+        (
+            "window(x, 7.0, counts=(3,), dilations=(2147483648,), dims=(0,), divisors=(1,), sizes=(3,), starts=(1,), "
+            "strides=(1,))",
+            "up to 2147483647",
+        ),
+    ],
+)
+def test_attributes_are_what_an_op_can_take(expression, expected):
+    """Others made wrong numbers, or addresses that no array has."""
+    with pytest.raises(ParseError, match=re.escape(expected)):
+        parse(f"graph g float32\naxis t\ninput x: float32[3] over t\noutput y = {expression}\n")
+
+
+@pytest.mark.parametrize(
     "text", ["", "# nothing", "graf g float32", "graph g int32", "graph 1 float32", "graph g float32 x"]
 )
 def test_a_text_begins_with_its_header(text):
@@ -439,6 +474,32 @@ def test_damaged_texts_do_no_worse_than_a_parse_error(data):
     noise = data.draw(st.text("tnhx01.-+*@[]()=,:\" \n#'", max_size=8))
     with contextlib.suppress(ParseError):
         parse(text[:at] + noise + text[at + length :])
+
+
+def test_the_longest_names_compile():
+    """LLVM tells local names of a thousand bytes apart, no longer ones: the text has as long ones as can be."""
+    long = "ä" * 199
+    g = gc.Graph("g" * 200)
+    t = g.axis(long + "t")
+    x, y, W = g.input(long + "x", (8,), over=t), g.input(long + "y", (8,), over=t), g.param(long + "W", (8, 8))
+    h = g.state(long + "h", (8,), over=t)
+    h[t] = gc.tanh(W @ h[t - 1] + x - y)
+    g.output("loss", gc.sum(gc.sum(h), over=t))
+    dg = gc.grad(g, "loss")
+    assert parse(str(dg)) == dg
+    arrays = {long + "x": np.ones((3, 8), "f"), long + "y": np.zeros((3, 8), "f"), long + "W": np.eye(8, dtype="f")}
+    found, expected = gc.compile(dg)(**arrays), gc.interpret(dg, **arrays)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5)
+    for keyword in ("axis", "input"):
+        with pytest.raises(ParseError):
+            parse(f"graph g float32\n{keyword} {'x' * 401}: float32[3]")
+
+
+def test_a_short_text_cannot_fill_the_memory():
+    lines = (f'output o{k} = const({k}.5, shape=(8192, 8192), dtype="bfloat16")' for k in range(60))
+    with pytest.raises(ParseError, match="constants of more than 268,435,456 elements"):
+        parse("graph g float32\n" + "\n".join(lines))
 
 
 DAMAGED = [str(build()) for build in GRAPHS]

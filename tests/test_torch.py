@@ -595,6 +595,17 @@ def test_transforms_of_pytorch_that_do_not_go_through_are_named() -> None:
     assert (called["last"] == 0).all()
 
 
+@pytest.mark.parametrize("held", [0, 16])
+def test_a_tensor_whose_memory_was_given_back_is_refused(held: int) -> None:
+    """Sharded and offloaded training leaves tensors their sizes and takes their memory."""
+    module, x = Module(network()), torch.randn(4, 3, 2)
+    x.untyped_storage().resize_(held)
+    with pytest.raises(UnsupportedError, match=f"take 96 bytes, but its storage holds {held}"):
+        module(x=x)
+    once = torch.randn(1, 3, 2)
+    assert torch.equal(module(x=once.expand(4, 3, 2))["last"], module(x=once.repeat(4, 1, 1))["last"])
+
+
 def test_functions_of_pytorch_do_not_take_values() -> None:
     x = network().value("x")
     for function in (torch.tanh, lambda v: torch.cat([v, v]), lambda v: torch.matmul(torch.ones(2), v)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import tempfile
 from collections.abc import Callable
 
@@ -17,6 +18,19 @@ from graphc.codegen.target import Target
 from graphc.errors import ArgumentError, UnsupportedError
 
 __all__ = ["machine_of", "pointer_bits", "target_named"]
+
+# LLVM's names. They stand in its language, and in a comment of a C header, as they are.
+_NAME = re.compile(r"[A-Za-z0-9_.+-]*")
+_NAMES = {"triple": _NAME, "arch": _NAME, "features": re.compile(r"[A-Za-z0-9_.,+-]*")}
+_NO_CPU = (
+    "nvptx",
+    "amdgcn",
+    "r600",
+    "spirv",
+    "dxil",
+    "bpf",
+    "xcore",
+)  # or none that runs functions as a C program does
 
 
 def machine_of(target: Target) -> llvm.TargetMachine:
@@ -33,6 +47,11 @@ def target_named(triple: str | None, arch: str = "", features: str = "") -> Targ
     `UnsupportedError` for a processor whose order of bytes is another."""
     if triple is None and not arch and not features:
         return Target.host()
+    for word, name in {"triple": triple or "", "arch": arch, "features": features}.items():
+        if not isinstance(name, str) or not _NAMES[word].fullmatch(name):
+            raise ArgumentError(
+                f"{word}={name!r} is no name of LLVM's, which are made of letters, digits, '_', '.', '-'"
+            )
     target = Target(Target.host().triple if triple is None else triple, arch, features)
     _check(target)
     return target
@@ -40,11 +59,16 @@ def target_named(triple: str | None, arch: str = "", features: str = "") -> Targ
 
 def pointer_bits(target: Target) -> int:
     """How many bits an address has."""
-    return 32 if "-p:32:32" in str(machine_of(target).target_data) else 64
+    stated = re.search(r"-p:(\d+):", str(machine_of(target).target_data))
+    return int(stated[1]) if stated else 64
 
 
 @functools.cache
 def _check(target: Target) -> None:
+    if target.architecture.startswith(_NO_CPU):
+        raise ArgumentError(
+            f"{target.triple} is no processor that a C function is made for; gc.emit(g, target='cuda') is for GPUs"
+        )
     wrong = [feature for feature in target.features.split(",") if feature and feature[0] not in "+-"]
     if wrong:
         raise ArgumentError(f"features={target.features!r} has no sign before {wrong[0]!r}; write '+{wrong[0]}'")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from graphc import checkpoint
 from graphc.command_line.user_file import users_code
 from graphc.datasets import japanese_vowels
+from graphc.datasets.names import printable
 from graphc.errors import ArgumentError, GraphError
 from graphc.language.graph import Graph
 from graphc.machine import check_memory
@@ -70,18 +70,21 @@ def _own_arrays(module: ModuleType, graph: Graph, function: str, *seed: int) -> 
 
 def _archive(path: str, graph: Graph) -> dict[str, np.ndarray]:
     """The arrays of an .npz file for the graph's inputs; it is never unpickled."""
-    try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as members:  # numpy takes anything else for a pickle
-            _check_names(graph, [name.removesuffix(".npy") for name in members.namelist()], path)
-            wanted = [members.getinfo(f"{name}.npy") for name in graph.inputs]
-            check_memory(sum(member.file_size for member in wanted), f"unpacking {path}")
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as members:  # numpy takes anything else for a pickle
+                names = [name.removesuffix(".npy") for name in members.namelist() if name.endswith(".npy")]
+                _check_names(graph, names, path)
+                wanted = [members.getinfo(f"{name}.npy") for name in graph.inputs]
+                check_memory(sum(member.file_size for member in wanted), f"unpacking {path}")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in graph.inputs}
-    except GraphError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, MemoryError) as error:
-        raise ArgumentError(f"{path} is not an archive of plain arrays: {error}") from None
+        except GraphError:
+            raise
+        except Exception as error:  # of a damaged file, each way of packing raises something else
+            reason = f"{type(error).__name__}: {printable(str(error))}"
+            raise ArgumentError(f"{path} is not an archive of plain arrays: {reason}") from None
 
 
 def _chosen(graph: Graph, arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
@@ -93,7 +96,9 @@ def _chosen(graph: Graph, arrays: Mapping[str, np.ndarray], source: str) -> dict
 def _check_names(graph: Graph, there: Collection[str], source: str) -> None:
     missing = [name for name in graph.inputs if name not in there]
     if missing:
-        raise ArgumentError(f"{source} has no array for input {', '.join(missing)}; it has {', '.join(there)}")
+        raise ArgumentError(
+            f"{source} has no array for input {', '.join(missing)}; it has {', '.join(map(printable, there)) or 'none'}"
+        )
 
 
 def batches(

@@ -7,7 +7,6 @@ params alone is made here, and lies in read-only data.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from graphc.codegen.passes.specialize import specialize
 from graphc.codegen.program import Buffer, Program
 from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify
+from graphc.compiling.c_names import identifier, is_function
 from graphc.compiling.compile import Compiled, compile
 from graphc.errors import ArgumentError
 from graphc.files import write_whole
@@ -38,20 +38,6 @@ _TYPES = {
     "float16": "uint16_t",
     "bfloat16": "uint16_t",
 }
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_RESERVED = re.compile(r"_[A-Z_]|u?int\d+_t$")
-_KEYWORDS = frozenset(  # of C, to C23, and of C++, to C++23: the header serves both
-    {"auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern"}
-    | {"float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed"}
-    | {"sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while"}
-    | {"alignas", "alignof", "bool", "constexpr", "false", "nullptr", "static_assert", "thread_local", "true", "typeof"}
-    | {"and", "asm", "bitand", "bitor", "catch", "class", "compl", "concept", "consteval", "constinit", "decltype"}
-    | {"delete", "explicit", "export", "friend", "mutable", "namespace", "new", "noexcept", "not", "operator", "or"}
-    | {"private", "protected", "public", "requires", "template", "this", "throw", "try", "typeid", "typename", "using"}
-    | {"virtual", "wchar_t", "xor", "and_eq", "not_eq", "or_eq", "xor_eq", "char8_t", "char16_t", "char32_t"}
-    | {"co_await", "co_return", "co_yield", "const_cast", "dynamic_cast", "reinterpret_cast", "static_cast"}
-    | {"typeof_unqual"}
-)
 _BLOCK = "workspace"
 
 
@@ -118,8 +104,11 @@ def export(
     """
     check_graph(graph)
     name = name or graph.name
-    if not _is_free(name) or name == "main":
-        raise ArgumentError(f"{name!r} is no name of a C function; give another: export(graph, ..., name='model')")
+    if not is_function(name):
+        raise ArgumentError(
+            f"{name!r} is no name of a C function, or one that C has already; give another: "
+            "export(graph, ..., name='model')"
+        )
     target = target_named(triple, arch, features)
     known = call_lengths(graph, lengths or {})
     made = compile(graph, threads=1, precision=precision)
@@ -185,20 +174,4 @@ def _field(graph: Graph, made: Compiled, buffer: Buffer, taken: set[str]) -> str
     after = ", which each call replaces with what the next one reads" if updated else ""
     note = f"{kind} {', '.join(names)}: {buffer.dtype}{shape}{after}"
     const = "" if updated or buffer.kind == "output" else "const "
-    return f"{const}{_TYPES[buffer.dtype]} *{_identifier(names[0], taken)}; /* {note} */"
-
-
-def _is_free(name: str) -> bool:
-    """Whether C leaves a name to its users: some that begin with underscores are its own, and types that
-    the header names."""
-    return bool(_IDENTIFIER.fullmatch(name)) and name not in _KEYWORDS and not _RESERVED.match(name)
-
-
-def _identifier(name: str, taken: set[str]) -> str:
-    """A name in C for a name of the user's. It is not taken, and is from now on."""
-    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    wanted = plain if _is_free(plain) else f"x{plain}" if plain.startswith("_") else f"_{plain}"
-    while wanted in taken:
-        wanted += "_"
-    taken.add(wanted)
-    return wanted
+    return f"{const}{_TYPES[buffer.dtype]} *{identifier(names[0], taken)}; /* {note} */"

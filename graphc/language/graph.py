@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     import networkx
     import numpy.typing as npt
 
+LONGEST_NAME = 200  # characters; LLVM would take two names of thousands for one
+
 
 @dataclass(frozen=True, slots=True)
 class Param:
@@ -426,3 +428,5 @@ def _check_name(name: str) -> None:
         raise DefinitionError(f"{name!r} is a keyword of Python, and calls take names as f({name}=…); use another name")
     if not isinstance(name, str) or not name.isidentifier():
         raise DefinitionError(f"{name!r} is not a name; use letters, digits and _, not starting with a digit")
+    if len(name) > LONGEST_NAME:
+        raise DefinitionError(f"a name has at most {LONGEST_NAME} characters; {name[:30]!r}… has {len(name)}")

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.errors import GraphError, ParseError, meant
-from graphc.ir import Axis, AxisEdge, AxisPoint, Node, Op, check_dtype, check_shape, make
-from graphc.notation.literals import read_constant, read_number
+from graphc.ir import Axis, AxisEdge, AxisPoint, Node, Op, check_dtype, check_shape, make, size
+from graphc.notation.attributes import check_attributes
+from graphc.notation.literals import MAX_DESCRIBED, read_constant, read_number
 from graphc.notation.text import DEFAULTS, implied_fill
 from graphc.ops import CONST, TABLE
 from graphc.ops.axis import at, shift
@@ -58,6 +59,7 @@ class Scope:
     values: dict[str, Node] = field(default_factory=dict)
     axes: dict[str, Axis] = field(default_factory=dict)
     initials: dict[Node, Node] = field(default_factory=dict)
+    described: int = 0  # elements of constants
 
 
 def read_expression(source: str, scope: Scope) -> Node:
@@ -154,11 +156,15 @@ class _Reader:
 
     def constant(self, tree: ast.Call, attributes: Mapping[str, Any]) -> Node:
         try:
-            return read_constant(tree.args[0], attributes, self.scope.dtype)
+            constant = read_constant(tree.args[0], attributes, self.scope.dtype)
         except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, GraphError):
                 raise
             raise self.error(tree, f"a constant ({error})") from None
+        self.scope.described += size(constant.shape)
+        if self.scope.described > MAX_DESCRIBED:
+            raise ParseError(f"a text with constants of more than {MAX_DESCRIBED:,} elements together")
+        return constant
 
     def attribute(self, tree: ast.expr, depth: int = 0) -> Any:
         match tree:
@@ -209,6 +215,7 @@ class _Reader:
 def build(op: Op, inputs: Sequence[Node], attributes: Mapping[str, Any] | None = None) -> Node:
     """The node, or a `ParseError` where the op cannot be applied like this."""
     attributes = attributes or {}
+    check_attributes(op, attributes)
     try:
         node = make(op, inputs, **attributes)
         check_dtype(node.dtype)

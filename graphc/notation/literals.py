@@ -25,6 +25,7 @@ from graphc.ops.leaves import array_of, const
 
 LONGEST_LIST = 4096  # elements that are written in decimal: more are read by programs only, and faster in bytes
 MAX_ELEMENTS = 1 << 26  # of one array that a text describes by its shape: a short text cannot fill the memory
+MAX_DESCRIBED = 1 << 28  # of all of them
 _SPECIAL = {"inf": math.inf, "nan": math.nan}
 
 

@@ -11,14 +11,14 @@ import re
 from collections.abc import Callable
 
 from graphc.errors import GraphError, Location, ParseError
-from graphc.ir import FLOATING, Axis, Node, Op, check_dtype, check_shape, dependencies
+from graphc.ir import FLOATING, MOST_POINTS, Axis, Node, Op, check_dtype, check_shape, dependencies
 from graphc.language.graph import Equation, Graph, Param
 from graphc.language.initialisers import initialiser
 from graphc.notation.expression import Scope, normal, read_expression, syntax
 from graphc.ops.leaves import CONST, INPUT, PARAM, STATE, leaf
 
 MAX_TEXT = 1 << 27  # characters
-_NAME = r"[^\W\d]\w*"
+_NAME = r"[^\W\d]\w{0,399}"  # twice what a user's may have: gradients and steps put words before and after
 _SHAPE = r" *(?:\d{1,10} *(?:, *\d{1,10} *)*(?:, *)?)?"
 _TYPE = rf"(?P<dtype>\w+)\[(?P<shape>{_SHAPE})\](?: over (?P<over>{_NAME}(?:, *{_NAME})*))?"
 _DECLARATION = re.compile(rf"(?P<keyword>axis|input|param|state|initial|output|update)\s+(?P<name>{_NAME})(?P<rest>.*)")
@@ -115,8 +115,8 @@ class _Parser:
             length = self.expression(rest)
             if length.dtype != "int32" or length.shape:
                 raise ParseError(f"expected the axis's length to be one int32 per example, found {length.type}")
-        if length == 0:
-            raise ParseError("expected a length of at least 1, found 0")
+        if isinstance(length, int) and not 1 <= length <= MOST_POINTS:
+            raise ParseError(f"expected a length of at least 1 and at most {MOST_POINTS:,}, found {length}")
         self.graph.axes[name] = self.scope.axes[key] = Axis(name, length, self.graph.dtype)
 
     def input(self, name: str, rest: str) -> None:

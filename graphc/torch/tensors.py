@@ -72,7 +72,7 @@ class Gpu:
         self, compiled: CompiledCuda, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]
     ) -> dict[str, torch.Tensor]:
         updated = compiled.runner.graph.updates
-        plain = _each(lambda tensor: tensor.detach().resolve_neg(), tensors)
+        plain = _each(_plain, tensors)
         given = {name: tensor if name in updated else tensor.contiguous() for name, tensor in plain.items()}
         found = compiled.run({**self.shown(given), **lengths}, stream=self.stream())
         return _apart({name: self.tensor(array) for name, array in found.items()})
@@ -109,9 +109,26 @@ def tensor_of(array: np.ndarray) -> torch.Tensor:
 
 def _array_of(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's memory as an array."""
+    _check_there(tensor)
     if tensor.dtype is torch.bfloat16:
         return np.asarray(tensor.view(torch.int16).numpy(force=True)).view(ml_dtypes.bfloat16)
     return np.asarray(tensor.numpy(force=True))  # without its history, and with signs that PyTorch has put off
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor without its history, and with signs that PyTorch has put off."""
+    _check_there(tensor)
+    return tensor.detach().resolve_neg()
+
+
+def _check_there(tensor: torch.Tensor) -> None:
+    """Raise `RuntimeError` for a tensor that is longer than its memory: of that, PyTorch may have taken some away."""
+    if tensor.layout is not torch.strided or not tensor.numel():
+        return
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    needed, held = (tensor.storage_offset() + reach + 1) * tensor.itemsize, tensor.untyped_storage().nbytes()
+    if needed > held:
+        raise RuntimeError(f"its elements take {needed} bytes, but its storage holds {held}")
 
 
 def _each(made_of: Callable[[torch.Tensor], A], tensors: Mapping[str, torch.Tensor]) -> dict[str, A]:
