@@ -31,9 +31,13 @@ MOST_POINTS = 2**31 - 1  # of an axis, whose positions are int32 values
 
 def check_dtype(dtype: Any) -> str:
     """The name of a dtype, given as that or as numpy's. Raise `DtypeError` if graphc does not have it."""
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    try:
+        name = dtype if isinstance(dtype, str) or dtype is None else np.dtype(dtype).name
+    except (TypeError, ValueError):
+        name = str(dtype)  # another library's, such as torch.float32
     if name not in DTYPES:
-        raise DtypeError(f"dtype {name!r} is not one of {', '.join(DTYPES)}{meant(name, DTYPES)}")
+        near = meant(str(name).rpartition(".")[2], DTYPES)
+        raise DtypeError(f"dtype {name!r} is not one of {', '.join(DTYPES)}{near}")
     return name
 
 

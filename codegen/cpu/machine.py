@@ -33,6 +33,9 @@ def target_named(triple: str | None, arch: str = "", features: str = "") -> Targ
     `UnsupportedError` for a processor whose order of bytes is another."""
     if triple is None and not arch and not features:
         return Target.host()
+    for option, name in (("triple", "" if triple is None else triple), ("arch", arch), ("features", features)):
+        if not isinstance(name, str):
+            raise ArgumentError(f"{option}= is a name of LLVM's, a text such as 'cortex-m4', got {name!r}")
     target = Target(Target.host().triple if triple is None else triple, arch, features)
     _check(target)
     return target

@@ -118,7 +118,7 @@ def export(
     """
     check_graph(graph)
     name = name or graph.name
-    if not _is_free(name) or name == "main":
+    if not isinstance(name, str) or not _is_free(name) or name == "main":
         raise ArgumentError(f"{name!r} is no name of a C function; give another: export(graph, ..., name='model')")
     target = target_named(triple, arch, features)
     known = call_lengths(graph, lengths or {})

@@ -74,6 +74,8 @@ def vjp(graph: Graph, of: str | Sequence[str], wrt: Wrt = None) -> Graph:
     The vector is a further input `cotangent_OF` of the output's type, one for each output; the results are `grad_NAME`.
     """
     verify(graph)
+    if not isinstance(of, str | Sequence):
+        raise DefinitionError(f"outputs are differentiated, of=['h', 'y'], got {of!r}")
     names = (of,) if isinstance(of, str) else tuple(of)
     for name in names:
         _output(graph, name)
@@ -128,10 +130,12 @@ def _output(graph: Graph, of: str) -> Node:
 def _targets(graph: Graph, wrt: Wrt) -> dict[str, Node]:
     if wrt is None:
         return {name: p.node for name, p in graph.params.items() if p.trainable}
+    if not isinstance(wrt, str | Value | Iterable):
+        raise DefinitionError(f"wrt= names params and inputs, wrt=['W', 'x'], got {wrt!r}")
     found = {}
     for item in (wrt,) if isinstance(wrt, str | Value) else wrt:
         name = item.name if isinstance(item, Value) else item
-        if name not in graph.params and name not in graph.inputs:
+        if not isinstance(name, str) or (name not in graph.params and name not in graph.inputs):
             known = ", ".join([*graph.params, *graph.inputs])
             raise DefinitionError(f"graph {graph.name!r} has no param or input {name!r}; it has {known}")
         node = graph.params[name].node if name in graph.params else graph.inputs[name]

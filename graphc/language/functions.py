@@ -129,13 +129,15 @@ def cast(x: Any, dtype: str) -> Value:
 # Reductions.
 
 
-def reduced_axes(over: Over) -> tuple[Axis, ...]:
+def reduced_axes(over: Over, option: str = "over") -> tuple[Axis, ...]:
+    """The axes that an option names; one alone needs no tuple."""
     if over is None:
         return ()
     axes = tuple(over) if isinstance(over, Iterable) and not isinstance(over, Value) else (over,)
     for axis in axes:
         if not isinstance(axis, Axis):
-            raise AxisError(f"over= takes axes, such as over=t; event dimensions are named by dim=. Got {axis!r}")
+            hint = "; event dimensions are named by dim=" if option == "over" else ""
+            raise AxisError(f"{option}= takes axes, such as {option}=t{hint}. Got {axis!r}")
     return axes
 
 
@@ -215,9 +217,9 @@ def mean(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) ->
     total = sum(value, over, dim, keepdims)
     number = float(np.prod([value.shape[d] for d in reduced_dims(value, dim, over)]))
     result = total / number if number != 1 else total
-    if over is None:
-        return result
     axes = reduced_axes(over)
+    if not axes:
+        return result
     points = reduction.count(reduction.of_each_length(value.node, axes), axes, value.dtype)
     return Value(result.graph, ew.div(result.node, points))
 
@@ -255,7 +257,7 @@ def _position(extreme: Callable[..., Value], x: Any, over: Axis | None, dim: int
         return maximum(_first(found, over=over), 0)  # over no points the first is negative
     if not value.shape:
         raise ShapeError("argmax and argmin of an event that is a number; over an axis, they take over=")
-    (d,) = reduced_dims(value, -1 if dim is None else dim, None)
+    d = event_dim(-1 if dim is None else dim, value.shape)
     extent = value.shape[d]
     positions = np.arange(extent).reshape(-1, *[1] * (len(value.shape) - 1 - d))
     return _first(where(_found(value, extreme(value, dim=d, keepdims=True)), positions, extent), dim=d)
@@ -380,7 +382,7 @@ def roll(x: Any, shift: int, dim: int = -1) -> Value:
     (value,) = alike(x)
     if not is_whole(shift):
         raise ShapeError(f"roll takes a whole number of places, fixed when the graph is built, got {shift!r}")
-    (d,) = reduced_dims(value, dim, None)
+    d = event_dim(dim, value.shape)
     extent = value.shape[d]
     if shift % extent == 0:
         return value
@@ -419,12 +421,14 @@ def _check_axis(axis: Any, function: str) -> None:
 
 def as_axis(x: Any, dim: int, axis: Axis) -> Value:
     """Dimension `dim` of the event as an axis, whose fixed length is the dimension's."""
+    _check_axis(axis, "as_axis")
     (value,) = promote(x)
     return Value(value.graph, axis_ops.as_axis(value.node, event_dim(dim, value.shape), axis))
 
 
 def as_dim(x: Any, axis: Axis, dim: int = 0) -> Value:
     """An axis of fixed length as a further dimension of the event, in place `dim`: the inverse of `as_axis`."""
+    _check_axis(axis, "as_dim")
     (value,) = promote(x)
     return Value(value.graph, axis_ops.as_dim(value.node, axis, event_dim(dim, value.shape, new=True)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -395,6 +396,17 @@ def index_event(value: Value, keys: Sequence[Any]) -> Value:
             node = event_ops.slice_(node, dim, int(key) % extent, 1, 1)
         dim += 1
     return Value(value.graph, event_ops.reshape(node, tuple(shape)))
+
+
+def check_value(item: Any, what: str) -> None:
+    """Check that a function of values was given one. `what` says, in the message, what it takes."""
+    if not isinstance(item, Value):
+        hint = ""
+        if is_dataclass(item):
+            hint = f"; of its states, {', '.join(f.name for f in fields(item))}, one is a value"
+        elif hasattr(item, "__array__"):
+            hint = '; an array is given with the call, in place of an input: g.input("x", …)'
+        raise DefinitionError(f"{what} a value of the graph, got {type(item).__name__}{hint}")
 
 
 def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:
