@@ -2,7 +2,7 @@
 
 Rules are a table from an op to functions of a node; each returns a simpler node, or None. They obey four laws: the
 result has the node's axes, shape and dtype; it is no larger; it holds for every value of the operands, infinities and
-NaN included, but for √ of -∞, which as a power is ∞; and it needs nothing but the node to decide.
+NaN included; and it needs nothing but the node to decide.
 """
 
 from __future__ import annotations
