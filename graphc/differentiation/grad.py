@@ -40,6 +40,8 @@ def grad(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     `wrt` gives these, by their names or as values; by default, every trainable param. Each `grad_NAME` has the shape of
     NAME's array, and its dtype, but float32 where that is float16 or bfloat16. The result is a graph like any other and
     can be differentiated again; where it has a `grad_NAME` already, the new derivative is called `grad_OF_NAME`.
+    Raises `ShapeError` if the output is no number, `DefinitionError` for a name that the graph lacks, and `DtypeError`
+    for integers.
     Source: Werbos 1990, "Backpropagation through time".
     """
     result, found = gradients(graph, of, wrt)
@@ -72,6 +74,7 @@ def vjp(graph: Graph, of: str | Sequence[str], wrt: Wrt = None) -> Graph:
     """The vector-Jacobian product: as `grad`, for an output of any shape, or for several.
 
     The vector is a further input `cotangent_OF` of the output's type, one for each output; the results are `grad_NAME`.
+    Raises what `grad` does, but for outputs that are no numbers.
     """
     verify(graph)
     if not isinstance(of, str | Sequence):
