@@ -32,9 +32,12 @@ MOST_ELEMENTS = 2**48  # of an event: more bytes than any machine addresses
 
 def check_dtype(dtype: Any) -> str:
     """The name of a dtype, given as that or as numpy's. Raise `DtypeError` if graphc does not have it."""
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    try:
+        name = dtype if isinstance(dtype, str) or dtype is None else np.dtype(dtype).name
+    except (TypeError, ValueError):
+        name = str(dtype)  # another library's, such as torch.float32
     if name not in DTYPES:
-        instead = COMPLEX if name.startswith("complex") else meant(name, DTYPES)
+        instead = COMPLEX if str(name).startswith("complex") else meant(str(name).rpartition(".")[2], DTYPES)
         raise DtypeError(f"dtype {name!r} is not one of {', '.join(DTYPES)}{instead}")
     return name
 

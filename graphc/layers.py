@@ -13,9 +13,9 @@ from graphc.errors import DefinitionError, ShapeError
 from graphc.language import functions, image_functions
 from graphc.language.functions import Over
 from graphc.language.geometry import Sizes, check_groups, each, spatial_rank
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, check_graph
 from graphc.language.habits import missing_in
-from graphc.language.value import Value
+from graphc.language.value import Value, check_value
 from graphc.ops import normalization
 from graphc.scalar import computed
 
@@ -42,6 +42,7 @@ def conv(
     Params: `{name}_W` (filters, channels / groups, *size), filled as `init` says, and `{name}_b` (filters,), 0 at
     first.
     """
+    _check(g, x, name)
     rank = spatial_rank(x.shape, f"layer {name!r}")
     sizes = each(size, rank, f"the size of layer {name!r}", 1)
     groups = check_groups(groups, x.shape[0], f"layer {name!r}")
@@ -69,12 +70,19 @@ def conv_transpose(
     Params: `{name}_W` (channels, filters / groups, *size), filled as `init` says, and `{name}_b` (filters,), 0 at
     first.
     """
+    _check(g, x, name)
     rank = spatial_rank(x.shape, f"layer {name!r}")
     sizes = each(size, rank, f"the size of layer {name!r}", 1)
+    (filters,) = each(filters, 1, f"filters= of layer {name!r}", 1)
     groups = check_groups(groups, filters, f"the output of layer {name!r}")
     W = g.param(f"{name}_W", (x.shape[0], filters // groups, *sizes), init=init, dtype=computed(x.dtype))
     y = image_functions.conv_transpose(x, W, stride, padding, dilation, groups, output_padding)
     return y + _bias(g, x, filters, rank, name) if bias else y
+
+
+def _check(g: Graph, x: Value, name: str) -> None:
+    check_graph(g)
+    check_value(x, f"layer {name!r} takes")
 
 
 def _bias(g: Graph, x: Value, filters: int, rank: int, name: str) -> Value:
@@ -103,6 +111,7 @@ def batch_norm(
     | "pytorch" | 1e-5 | 0.1 | of the sample (÷ (count - 1)) | mean 0, variance 1 |
     | "neon" | 1e-3 | 0.1 | of the population (÷ count) | mean 0, variance 0 |
     """
+    _check(g, x, name)
     if convention not in ("pytorch", "neon"):
         raise DefinitionError(f"layer {name!r}: a convention of batch_norm is 'pytorch' or 'neon', got {convention!r}")
     if not x.shape:

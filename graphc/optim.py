@@ -70,16 +70,33 @@ def _is_number(x: object) -> TypeGuard[float]:
     return isinstance(x, int | float | np.number) and not isinstance(x, bool) and math.isfinite(x)
 
 
-_AVERAGED = ("a number of at least 0 and below 1", lambda x: 0 <= x < 1)
-_SIZE = ("a number of at least 0", lambda x: x >= 0)
-_WITHIN: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+_Range = tuple[str, Callable[[float], bool]]
+_AVERAGED: _Range = ("a number of at least 0 and below 1", lambda x: 0 <= x < 1)
+_SIZE: _Range = ("a number of at least 0", lambda x: x >= 0)
+_ABOVE: _Range = ("a number above 0", lambda x: x > 0)
+_WITHIN: Mapping[str, _Range] = {
     "beta": _AVERAGED,
     "beta1": _AVERAGED,
     "beta2": _AVERAGED,
     "momentum": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
     "eps": _SIZE,
     "weight_decay": _SIZE,
+    "lr": _SIZE,
+    "final": _SIZE,
+    "warmup": _SIZE,
+    "rate": _ABOVE,
+    "factor": _ABOVE,
+    "steps": _SIZE,
+    "every": _ABOVE,
 }
+
+
+def _check_numbers(here: str, given: Mapping[str, object], **others: _Range) -> None:
+    """Check options that are numbers, or values of a graph, by what `_WITHIN` says of them, or `others`."""
+    for name, value in given.items():
+        what, within = others.get(name) or _WITHIN[name]
+        if not (isinstance(value, Value) or (_is_number(value) and within(value))):
+            raise DefinitionError(f"gc.optim.{here} takes as {name}= {what}, got {value!r}")
 
 
 class _Rule:
@@ -100,10 +117,8 @@ class _Rule:
             )
         if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
             raise DefinitionError(f"{here} takes as clip= a number above 0 or None, got {self.clip!r}")
-        for name, (what, within) in _WITHIN.items():
-            given = getattr(self, name, 0.0)
-            if not (isinstance(given, Value) or (_is_number(given) and within(given))):
-                raise DefinitionError(f"{here} takes as {name}= {what}, got {given!r}")
+        numbers = [x.name for x in fields(self) if x.name in _WITHIN and x.name != "lr"]  # type: ignore[arg-type]
+        _check_numbers(type(self).__name__, {name: getattr(self, name) for name in numbers})
 
 
 @dataclass(frozen=True)
@@ -212,21 +227,25 @@ def _weight(beta: float, step: Value) -> Value | float:
 
 def constant(lr: float) -> Schedule:
     """η = lr."""
+    _check_numbers("constant", {"lr": lr})
     return lambda step: lr + 0 * step
 
 
 def exponential_decay(lr: float, rate: float, steps: int) -> Schedule:
     """η = lr · rate^(k / steps)."""
+    _check_numbers("exponential_decay", {"lr": lr, "rate": rate, "steps": steps}, steps=_ABOVE)
     return lambda step: lr * rate ** (step / steps)
 
 
 def step_decay(lr: float, factor: float, every: int) -> Schedule:
     """η = lr · factor^⌊k / every⌋."""
+    _check_numbers("step_decay", {"lr": lr, "factor": factor, "every": every})
     return lambda step: lr * factor ** (step // every)
 
 
 def cosine(lr: float, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """Half a cosine from lr to `final` over `steps`, after a linear rise over `warmup` (Loshchilov & Hutter 2017)."""
+    _check_numbers("cosine", {"lr": lr, "steps": steps, "warmup": warmup, "final": final})
 
     def rate(step: Value) -> Value:
         progress = minimum(maximum((step - warmup) / max(steps - warmup, 1), 0.0), 1.0)
@@ -238,6 +257,9 @@ def cosine(lr: float, steps: int, warmup: int = 0, final: float = 0.0) -> Schedu
 
 def warmup(schedule: Rate, steps: int) -> Schedule:
     """A linear rise to a schedule's own value over `steps`."""
+    _check_numbers("warmup", {"steps": steps})
+    if not (isinstance(schedule, Value) or callable(schedule)):
+        _check_numbers("warmup", {"lr": schedule})
 
     def rate(step: Value) -> Value:
         return minimum((step + 1) / steps, 1.0) * rate_at(schedule, step)

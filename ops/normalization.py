@@ -34,6 +34,12 @@ def _check(x: Node, attrs: Mapping[str, Any]) -> None:
         raise ShapeError("normalisation over no dimension and no axis; name them by dim= and over=")
 
 
+def _epsilon(eps: object) -> float:
+    if isinstance(eps, bool) or not isinstance(eps, int | float | np.number):
+        raise DtypeError(f"eps= is a number, fixed when the graph is built; got {eps!r}")
+    return float(eps)
+
+
 def _infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     (x,) = inputs
     _check(x, attrs)
@@ -103,7 +109,7 @@ STANDARDIZE = Op(
 
 
 def standardize(x: Node, dims: Sequence[int], over: Sequence[Any], eps: float) -> Node:
-    return make(STANDARDIZE, (x,), dims=tuple(dims), over=tuple(over), eps=float(eps))
+    return make(STANDARDIZE, (x,), dims=tuple(dims), over=tuple(over), eps=_epsilon(eps))
 
 
 # batch_norm(x, mean, variance; dims, over, eps): standardize(x), in training; after it, x normalised by the other two.
@@ -137,7 +143,7 @@ BATCH_NORM = Op(
 
 
 def batch_norm(x: Node, mean: Node, variance: Node, dims: Sequence[int], over: Sequence[Any], eps: float) -> Node:
-    return make(BATCH_NORM, (x, mean, variance), dims=tuple(dims), over=tuple(over), eps=float(eps))
+    return make(BATCH_NORM, (x, mean, variance), dims=tuple(dims), over=tuple(over), eps=_epsilon(eps))
 
 
 def after_training(node: Node) -> Node:

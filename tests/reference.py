@@ -11,6 +11,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.compiling.compile import Compiled
+from graphc.compiling.cuda_compile import CompiledCuda
 
 TITLE = "# Every function"
 INTRODUCTION = """\
@@ -44,7 +45,14 @@ SECTIONS: tuple[tuple[str, tuple[str, ...] | ModuleType], ...] = (
     ("Cells", gc.cells),
     ("Layers with params of their own", gc.layers),
 )
-METHODS = {"What a graph does": gc.Graph, "What compiled code does": Compiled}
+METHODS = {
+    "What a graph does": gc.Graph,
+    "What compiled code does": Compiled,
+    "What code compiled for a GPU does beside": CompiledCuda,
+    "What an exported function does": gc.Exported,
+    "What a drawing does": gc.Drawing,
+}
+INSIDE = {"remember"}  # public for other modules' sake
 REST = "Functions of values"
 ERRORS = """\
 Each is a `gc.GraphError`, but for the last. A file that cannot be written is an `OSError`, as Python's own; one that
@@ -61,7 +69,8 @@ def page() -> str:
         told |= set(names) if module is gc else set()
         lines += ["", f"## {heading}", "", *_entries(module, [name for name in names if hasattr(module, name)])]
     for heading, whole in METHODS.items():
-        lines += ["", f"## {heading}", "", *_methods(whole)]
+        known = Compiled if whole is CompiledCuda else object
+        lines += ["", f"## {heading}", "", *_methods(whole, known)]
     functions = [n for n in gc.__all__ if n not in told and inspect.isfunction(getattr(gc, n))]
     lines += ["", f"## {REST}", "", *_entries(gc, sorted(functions))]
     lines += ["", "## Errors", "", ERRORS, "", *_errors()]
@@ -92,10 +101,18 @@ def _entries(module: ModuleType, names: list[str]) -> Iterator[str]:
         yield f"- `{prefix}.{name}{signature(thing)}`: {_sentence(thing)}"
 
 
-def _methods(whole: type) -> Iterator[str]:
+def _methods(whole: type, known: type) -> Iterator[str]:
+    """Of a class, its methods and properties; but for those of another class that take the same."""
     for name, thing in vars(whole).items():
-        if inspect.isfunction(thing) and not name.startswith("_") and inspect.getdoc(thing):
+        if name.startswith("_") or name in INSIDE or not inspect.getdoc(thing):
+            continue
+        other = getattr(known, name, None)
+        if other is not None and not (inspect.isfunction(thing) and signature(thing) != signature(other)):
+            continue
+        if inspect.isfunction(thing):
             yield f"- `.{name}{signature(thing)}`: {_sentence(thing)}"
+        elif isinstance(thing, property):
+            yield f"- `.{name}`: {_sentence(thing)}"
 
 
 def signature(thing: Any) -> str:

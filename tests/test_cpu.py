@@ -18,6 +18,7 @@ import graphc as gc
 from graphc.codegen.cpu.jit import Loaded, emit, load
 from graphc.codegen.interpret_program import allocate, interpret
 from graphc.codegen.lengths import buffer_shape
+from graphc.codegen.llvm.math import ULP_BOUNDS
 from graphc.codegen.program import (
     Accumulate,
     Buffer,
@@ -47,7 +48,7 @@ if X86:
     TARGETS["sse2"] = Target(HOST.triple, "x86-64")
     if HOST.has("avx2"):
         TARGETS["avx2"] = Target(HOST.triple, "x86-64-v3")
-ELEMENTARY = ("exp", "expm1", "log", "log1p", "softplus", "tanh", "sigmoid", "sin", "cos", "erf", "pow")
+ELEMENTARY = sorted({fn for fn, _ in ULP_BOUNDS})
 
 n, u, k, t, c = (Index(name) for name in "nuktc")
 N, U, K, T = (Size(name) for name in "NUKT")

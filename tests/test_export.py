@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,31 @@ def test_objects_ask_for_nothing_but_their_arrays(graph: gc.Graph, processor: st
     assert asked.stdout == ""
     brought = subprocess.run(["nm", "--extern-only", code], capture_output=True, text=True, check=True, timeout=60)
     assert [line.split()[-1] for line in brought.stdout.splitlines()] == [exported.name]
+
+
+@needs_nm
+@pytest.mark.parametrize(
+    ("function", "dtype", "processor", "asks"),
+    [
+        (gc.sin, "float32", "Cortex-M4", True),  # in doubles, which it lacks
+        (lambda x: gc.abs(x) ** 1.7, "float32", "Cortex-M4", True),
+        (gc.tanh, "float64", "Cortex-M4", True),
+        *((f, "float32", "Cortex-M4", False) for f in (gc.tanh, gc.exp, gc.log, gc.sqrt, gc.erf, gc.softmax, gc.floor)),
+        *((f, dtype, "Arm 64", False) for f in (gc.sin, gc.exp, gc.sqrt) for dtype in ("float32", "float64")),
+    ],
+)
+def test_what_a_processor_lacks_is_asked_of_the_c_compiler(
+    function: Callable[..., gc.Value], dtype: str, processor: str, asks: bool, tmp_path: Path
+) -> None:
+    g = gc.Graph("one", dtype=dtype)
+    g.output("y", function(g.input("x", (70,))))
+    triple, arch, features = PROCESSORS[processor]
+    _, code = gc.export(g, triple=triple, arch=arch, features=features).save(tmp_path)
+    command = ["nm", "--undefined-only", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    asked = {word for word in found if word != "U"}
+    assert bool(asked) == asks
+    assert all(name.startswith("__aeabi_") or name == "sqrt" for name in asked), asked
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,10 @@ def test_both_are_copied_as_ever() -> None:
         (
             gc.cells.elman,
             {"activation": "relu"},
-            "an activation of cell 'mine' is a function, such as gc.tanh; got 'relu'",
+            "cell 'mine' takes as activation= a function of values, .*; got 'relu'",
         ),
-        (gc.cells.jordan, {"output_activation": 0}, "is a function, such as gc.tanh; got 0"),
-        (gc.cells.indrnn, {"activation": None}, "is a function, such as gc.tanh; got None"),
+        (gc.cells.jordan, {"output_activation": 0}, "takes as output_activation= a function of values, .*; got 0"),
+        (gc.cells.indrnn, {"activation": None}, "takes as activation= a function of values, .*; got None"),
         (gc.cells.gla, {"temperature": 0}, "the temperature of cell 'mine' is a number above 0, got 0"),
     ],
 )

@@ -131,6 +131,7 @@ SCHEDULES: dict[str, tuple[Any, Callable[[int], float]]] = {
         lambda k: 0.2 * (k + 1) / 2 if k < 2 else 0.02 + 0.09 * (1 + np.cos(np.pi * min((k - 2) / 8, 1))),
     ),
     "warmup": (gc.optim.warmup(0.4, 5), lambda k: 0.4 * min((k + 1) / 5, 1)),
+    "no warmup": (gc.optim.warmup(0.4, 0), lambda k: 0.4),
 }
 
 
@@ -364,6 +365,10 @@ def test_what_is_measured_may_be_numbers_of_numpy(tmp_path: Path) -> None:
         ({"best": lambda record: "low"}, "best= is a function that returns a number"),
         ({"best": "loss", "patience": 0}, "patience= is a number of epochs"),
         ({"patience": 3}, "say by best='loss'"),
+        ({"batches": lambda epoch: None}, "batches\\(epoch\\) gives the dicts of an epoch, but returned NoneType"),
+        ({"evaluate": 0.9}, "evaluate= is a function of the state"),
+        ({"state": [1, 2]}, "state= is a dict by name"),
+        ({"settings": "large"}, "settings= is a dict by name"),
     ],
 )
 def test_what_fit_cannot_use_is_refused(given: dict[str, Any], says: str) -> None:
@@ -426,6 +431,21 @@ def test_rates_and_bounds_that_are_no_such_numbers_are_refused(name: str, value:
     for rule in taking:
         with pytest.raises(DefinitionError, match=rf"gc\.optim\.{rule.__name__} .* {name}=.* got {value!r}"):
             rule(**{"lr": 0.1, name: value})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "says"),
+    [
+        (lambda: gc.optim.exponential_decay(0.1, 0.9, 0), "exponential_decay takes as steps= a number above 0, got 0"),
+        (lambda: gc.optim.step_decay(0.1, 0.5, every=0), "step_decay takes as every= a number above 0, got 0"),
+        (lambda: gc.optim.cosine(0.1, 10, warmup=-1), "cosine takes as warmup= a number of at least 0, got -1"),
+        (lambda: gc.optim.constant(-1.0), "constant takes as lr= a number of at least 0, got -1.0"),
+        (lambda: gc.optim.warmup("fast", 3), "warmup takes as lr= a number of at least 0, got 'fast'"),
+    ],
+)
+def test_schedules_that_give_no_rate_are_refused(schedule: Callable[[], Any], says: str) -> None:
+    with pytest.raises(DefinitionError, match=says):
+        schedule()
 
 
 def test_what_is_not_trained_may_be_infinite() -> None:

@@ -3,8 +3,8 @@
 In: a Program without sizes, its constants, where its temporaries lie, and a target. Out: the text of an LLVM module
 that exports `void name(const struct *arrays)`. The struct has a pointer to each array of the caller's, in the order of
 `fields`, and a last one to a block of memory for temporaries, if there are any. Constants are read-only data. Nothing
-is allocated, and no function outside the module is called, unless the processor has no floating-point unit: then those
-of the C compiler that stand for its instructions are.
+is allocated, and no function outside the module is called, but those of the C compiler and its <math.h> that stand for
+instructions which the processor lacks: for arithmetic of doubles, say, in which sin, cos and pow of float32 compute.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def target_named(triple: str | None, arch: str = "", features: str = "") -> Targ
     `UnsupportedError` for a processor whose order of bytes is another."""
     if triple is None and not arch and not features:
         return Target.host()
-    for word, name in {"triple": triple or "", "arch": arch, "features": features}.items():
+    for word, name in {"triple": "" if triple is None else triple, "arch": arch, "features": features}.items():
         if not isinstance(name, str) or not _NAMES[word].fullmatch(name):
             raise ArgumentError(
                 f"{word}={name!r} is no name of LLVM's, which are made of letters, digits, '_', '.', '-'"

@@ -12,7 +12,7 @@ all steps and examples, are such sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from graphc.codegen.cuda.gemm.fma_product import fma_blocking
@@ -23,23 +23,8 @@ from graphc.codegen.cuda.isa.mma import Fragments
 from graphc.codegen.cuda.kernel.search import search_of
 from graphc.codegen.cuda.points_unit import NOMINAL_AXIS, counted_points, lanes_of, large_factors, lies_along_points
 from graphc.codegen.lengths import evaluate, points_of
-from graphc.codegen.program import (
-    Accumulate,
-    Buffer,
-    Const,
-    Dim,
-    Index,
-    Kernel,
-    Let,
-    Load,
-    Loop,
-    Program,
-    Reduce,
-    Ref,
-    Scalar,
-    Statement,
-    Store,
-)
+from graphc.codegen.passes.subtotals import subtotals
+from graphc.codegen.program import Buffer, Const, Dim, Index, Kernel, Let, Loop, Program, Reduce, Scalar, Statement
 from graphc.scalar import call, guarded, index, replaced, walk
 
 __all__ = ["in_parts", "split_reductions"]
@@ -92,9 +77,9 @@ def in_parts(program: Program, wanted: Callable[[Kernel], int], sizes: Mapping[s
             if split is None:
                 yield statement
                 continue
-            made = [_buffer(statement, split, total) for total in split.reduce.sums]
-            yield from (_parts(statement, split, made), _whole(statement, split, made))
-            buffers.extend(made)
+            between, both = subtotals(statement, split.reduce, _part(split), split.number, "partials")
+            yield from both
+            buffers.extend(between)
 
     body = tuple(parts(program.body))
     return replace(program, buffers=(*program.buffers, *buffers), body=body)
@@ -144,13 +129,8 @@ def _split(kernel: Kernel, wanted: Callable[[Kernel], int], sizes: Mapping[str, 
     return _Split(reduce, dim, 1 << (parts.bit_length() - 1)) if parts >= 2 else None
 
 
-def _buffer(kernel: Kernel, split: _Split, total: Accumulate) -> Buffer:
-    dims = (split.number, *kernel.dims)
-    return Buffer(f"{kernel.name}.{total.name}", total.value.dtype, tuple(dim.extent for dim in dims), "temp")
-
-
-def _parts(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
-    """The kernel that adds up each part."""
+def _part(split: _Split) -> Reduce:
+    """The reduction over one part."""
 
     def moved(scalar: Scalar) -> Scalar:
         return replaced(scalar, lambda part: split.place if part == Index(split.dim.index) else None)
@@ -160,28 +140,9 @@ def _parts(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
     if not split.is_even:
         exists = call("lt", split.place, split.dim.extent)
         when = exists if when is None else call("and", exists, guarded(when, exists))
-    inner = Reduce(
+    return Reduce(
         tuple(split.inside if dim == split.dim else dim for dim in reduce.dims),
         tuple(replace(total, value=moved(total.value)) for total in reduce.sums),
         tuple(Let(let.name, moved(let.value)) for let in reduce.body),
         when,
     )
-    dims = (split.number, *kernel.dims)
-    at = tuple(Index(dim.index) for dim in dims)
-    stores = tuple(
-        Store(buffer.name, at, Ref(total.name, buffer.dtype))
-        for buffer, total in zip(buffers, reduce.sums, strict=True)
-    )
-    before = kernel.body[: kernel.body.index(reduce)]
-    return Kernel(f"{kernel.name}.partials", dims, (*before, inner), stores)
-
-
-def _whole(kernel: Kernel, split: _Split, buffers: Sequence[Buffer]) -> Kernel:
-    """The kernel, adding up the parts instead of the terms."""
-    at = tuple(Index(dim.index) for dim in (split.number, *kernel.dims))
-    sums = tuple(
-        replace(total, value=Load(buffer.name, at, buffer.dtype))
-        for buffer, total in zip(buffers, split.reduce.sums, strict=True)
-    )
-    new = Reduce((split.number,), sums)
-    return replace(kernel, body=tuple(new if step is split.reduce else step for step in kernel.body))

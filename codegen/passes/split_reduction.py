@@ -10,23 +10,11 @@ that the result is the same for any number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.codegen.lengths import known_length
-from graphc.codegen.program import (
-    Accumulate,
-    Buffer,
-    Kernel,
-    Let,
-    Load,
-    Program,
-    Reduce,
-    Ref,
-    Statement,
-    Store,
-    indices_of,
-)
+from graphc.codegen.passes.subtotals import subtotals
+from graphc.codegen.program import Buffer, Kernel, Program, Reduce, Statement
 
 __all__ = ["split_reduction"]
 
@@ -43,9 +31,11 @@ def split_reduction(program: Program) -> Program:
         if reduce is None or not isinstance(statement, Kernel):
             body.append(statement)
             continue
-        made = [_buffer(statement, reduce, total) for total in reduce.sums]
-        body += [_subtotals(statement, reduce, made), _totals(statement, reduce, made)]
-        buffers += made
+        first, *others = reduce.dims
+        part = replace(reduce, dims=tuple(others))
+        between, both = subtotals(statement, reduce, part, first, "subtotals")
+        body += both
+        buffers += between
     return replace(program, buffers=(*program.buffers, *buffers), body=tuple(body))
 
 
@@ -57,31 +47,3 @@ def _divisible(kernel: Kernel) -> Reduce | None:
     (reduce,) = kernel.reduces
     inside = known_length(reduce.dims[1:]) if len(reduce.dims) > 1 else None
     return reduce if inside is not None and inside * results >= _MUCH else None
-
-
-def _buffer(kernel: Kernel, reduce: Reduce, total: Accumulate) -> Buffer:
-    extents = tuple(dim.extent for dim in (reduce.dims[0], *kernel.dims))
-    return Buffer(f"{kernel.name}.{total.name}", total.value.dtype, extents, "temp")
-
-
-def _subtotals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Kernel:
-    """The kernel that stores the reduction over all dims but the first, for each point of the first."""
-    first, *others = reduce.dims
-    dims = (first, *kernel.dims)
-    at = indices_of(dims)
-    before = kernel.body[: kernel.body.index(reduce)]
-    sums = zip(buffers, reduce.sums, strict=True)
-    stores = tuple(Store(buffer.name, at, Ref(total.name, total.value.dtype)) for buffer, total in sums)
-    return Kernel(f"{kernel.name}.subtotals", dims, (*before, replace(reduce, dims=tuple(others))), stores)
-
-
-def _totals(kernel: Kernel, reduce: Reduce, buffers: Sequence[Buffer]) -> Kernel:
-    """The kernel, adding up subtotals instead."""
-    first = reduce.dims[0]
-    at = indices_of((first, *kernel.dims))
-    sums = tuple(
-        replace(total, value=Load(buffer.name, at, buffer.dtype))
-        for buffer, total in zip(buffers, reduce.sums, strict=True)
-    )
-    body: tuple[Let | Reduce, ...] = tuple(Reduce((first,), sums) if s is reduce else s for s in kernel.body)
-    return replace(kernel, body=body)

@@ -3,8 +3,8 @@
 Functions that Python calls: `run`, which makes a call; `work`, a worker's life; `stop`, which ends the workers.
 Programs call `doze` and `wake` at their barriers (`graphc.codegen.cpu.barrier`). Sleeping is Linux's futex.
 
-    run(team, job):    alone, unless the job is for several threads, none of its calls are to be made alone now,
-                       and the team is free and has as many
+    run(team, job):    alone, if the job is for one thread, if its calls are to be made alone for a while, or if the
+                       team is busy or too small; else
                        pending = workers; jobs += 1; wake who sleeps
                        share 0; await pending = 0; the team is free
                        slept too often at barriers? then the next calls alone: 2, next time 4, up to 256
@@ -244,11 +244,27 @@ define internal void @share(ptr %team, ptr %job, i64 %index) {{
 
 
 def _run(sign: str) -> str:
-    """Runs a job. It does so on this thread if the job is for one, if the team is busy, or if calls are to be made
-    alone for a while."""
+    """Runs a job: claims the team, begins the call, takes part in it, awaits the others; or all on this thread."""
     return f"""\
 define void @run(ptr %team, ptr %job) {{
 entry:
+{_claimed()}
+{_begun(sign)}
+{_finished()}
+alone:
+{_of_job(function="ptr", args="ptr", sizes="ptr")}
+  %at.alone = {_JOB["alone"]}
+  %row = load ptr, ptr %at.alone
+  call void %function(ptr %args, ptr %sizes, ptr %row, ptr null)
+  ret void
+}}
+"""
+
+
+def _claimed() -> str:
+    """Of `run`: go on at `start` with the team, or at `alone` if the job is for one thread, if calls are to be made
+    alone for a while, if the team is busy, or if it is too small."""
+    return f"""\
 {_of_job(threads="i64")}
   %one = icmp eq i64 %threads, 1
   %none = icmp eq ptr %team, null
@@ -278,7 +294,12 @@ fits:
   br i1 %too.many, label %small, label %start
 small:
   store atomic i32 0, ptr %busy release, align 4
-  br label %alone
+  br label %alone"""
+
+
+def _begun(sign: str) -> str:
+    """Of `run`: tell the workers, wake those who sleep, and run this thread's share."""
+    return f"""\
 start:
   %team.threads = {_FIELD["threads"]}
   store i64 %threads, ptr %team.threads
@@ -297,14 +318,19 @@ start:
   %idle = {_FIELD["idle"]}
   %asleep = load atomic i32, ptr %idle seq_cst, align 4
   %some = icmp ne i32 %asleep, 0
-  br i1 %some, label %call.wake, label %work
-call.wake:
+  br i1 %some, label %wake.workers, label %work
+wake.workers:
   call void @wake(ptr %jobs)
   br label %work
 work:
   call void @share(ptr %team, ptr %job, i64 0)
   %waiting = {_FIELD["waiting"]}
-  br label %finish
+  br label %finish"""
+
+
+def _finished() -> str:
+    """Of `run`: wait for the workers, free the team, and decide how many of the next calls are made alone."""
+    return f"""\
 finish:
   %left = load atomic i32, ptr %pending acquire, align 4
   %done = icmp eq i32 %left, 0
@@ -324,15 +350,7 @@ over:
   %alone.calls = select i1 %setback, i64 %more.calls, i64 0
   store atomic i64 %alone.calls, ptr %patience monotonic, align 8
   store atomic i64 %alone.calls, ptr %patience.last monotonic, align 8
-  ret void
-alone:
-{_of_job(function="ptr", args="ptr", sizes="ptr")}
-  %at.alone = {_JOB["alone"]}
-  %row = load ptr, ptr %at.alone
-  call void %function(ptr %args, ptr %sizes, ptr %row, ptr null)
-  ret void
-}}
-"""
+  ret void"""
 
 
 def _leave(leave: str) -> str:
@@ -359,7 +377,7 @@ entry:
   %team.job = {_FIELD["job"]}
   br label %next
 next:
-  %seen = phi i32 [ 0, %entry ], [ %following, %answer ], [ %following, %last ]
+  %seen = phi i32 [ 0, %entry ], [ %following, %answer ], [ %following, %last ], [ %following, %wake.caller ]
   call void @await(ptr %jobs, ptr %idle, i32 %seen)
   %following = add i32 %seen, 1
   %stop = load atomic i32, ptr %at.stop acquire, align 4
@@ -369,23 +387,21 @@ begin:
   %job = load ptr, ptr %team.job
 {_of_job(threads="i64")}
   %mine = icmp slt i64 %index, %threads
-  br i1 %mine, label %work, label %answer.enter
+  br i1 %mine, label %work, label %answer
 work:
   call void @leave(ptr %team)
   call void @share(ptr %team, ptr %job, i64 %index)
-  br label %answer.enter
-answer.enter:
+  br label %answer
+answer:
   %before = atomicrmw sub ptr %pending, i32 1 seq_cst
   %finished = icmp eq i32 %before, 1
-  br i1 %finished, label %answer, label %last
-answer:
+  br i1 %finished, label %last, label %next
+last:
   %asleep = load atomic i32, ptr %waiting seq_cst, align 4
   %some = icmp ne i32 %asleep, 0
-  br i1 %some, label %call.wake, label %next
-call.wake:
+  br i1 %some, label %wake.caller, label %next
+wake.caller:
   call void @wake(ptr %pending)
-  br label %last
-last:
   br label %next
 end:
   ret void

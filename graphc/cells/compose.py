@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from graphc.cells.recurrence import Initial, Named
 from graphc.errors import DefinitionError
+from graphc.integers import is_whole
 from graphc.ir import Axis
 from graphc.language import functions, randomness
 from graphc.language.graph import Graph
-from graphc.language.value import Value
+from graphc.language.value import Value, check_value
 
 
 class States(Protocol):
@@ -39,6 +40,11 @@ def _checked(made: States, cell: Cell) -> States:
     return made
 
 
+def _check_cell(cell: object) -> None:
+    if not callable(cell):
+        raise DefinitionError(f"cell= is a function that adds a cell to a graph, such as gc.cells.gru, got {cell!r}")
+
+
 def _check_reverse(cell: Cell) -> None:
     takes = inspect.signature(cell).parameters
     if "reverse" not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
@@ -46,6 +52,13 @@ def _check_reverse(cell: Cell) -> None:
             f"a cell of both directions takes reverse=, which {_called(cell)} does not: where it is true, the cell "
             "reads h[t + 1] in place of h[t - 1]"
         )
+
+
+def _check_initial(initial: object, count: int, what: str) -> None:
+    if initial is None or (isinstance(initial, Sequence) and not isinstance(initial, str) and len(initial) == count):
+        return
+    found = f"{len(initial)} items" if isinstance(initial, Sequence) else repr(initial)
+    raise DefinitionError(f"initial= {what}; got {found}")
 
 
 def _called(cell: Cell) -> str:
@@ -78,9 +91,11 @@ def bidirectional(
     where a new sequence begins; the backward cell restarts where the sequence before it ended. Further options go to
     both cells.
     """
-    if initial is not None and len(initial) != 2:
-        raise DefinitionError(f"initial= of both directions is a pair (forward, backward), got {len(initial)} items")
+    _check_initial(initial, 2, "of both directions is a pair (forward, backward)")
+    _check_cell(cell)
     _check_reverse(cell)
+    if restart is not None:
+        check_value(restart, f"cell {name!r} takes as restart=")
     directions = []
     for k, direction in enumerate(("forward", "backward")):
         own = dict(options)
@@ -124,10 +139,10 @@ def stack(
     + the layer. For layers in both directions, `cell=functools.partial(bidirectional, cell=lstm)`. Further options go
     to every cell.
     """
-    if layers < 1:
-        raise DefinitionError(f"a stack has at least one layer, got {layers}")
-    if initial is not None and len(initial) != layers:
-        raise DefinitionError(f"initial= of a stack has one item a layer, got {len(initial)} for {layers} layers")
+    if not is_whole(layers) or layers < 1:
+        raise DefinitionError(f"a stack has at least one layer, a whole number of them, got {layers!r}")
+    _check_initial(initial, layers, f"of a stack has one item a layer, {layers}")
+    _check_cell(cell)
     made: list[States] = []
     for k in range(layers):
         own = dict(options) if initial is None else {**options, "initial": initial[k]}

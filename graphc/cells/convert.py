@@ -73,6 +73,8 @@ def to_torch(
     not show it.
     """
     prefix, gates = _checked(cell, name, update)
+    if not isinstance(params, Mapping):
+        raise DefinitionError(f"params by name were expected, not a {type(params).__name__}")
     parts: dict[str, Arrays] = {}
     for key, value in params.items():
         match = re.fullmatch(prefix + _OURS, key)
@@ -91,7 +93,7 @@ _OURS = r"(_(?P<layer>\d+))?(_(?P<direction>forward|backward))?_(?P<param>[WUbcP
 
 
 def _checked(cell: str, name: str | None, update: str) -> tuple[str, str]:
-    if cell not in GATES:
+    if not isinstance(cell, str) or cell not in GATES:
         raise DefinitionError(f"PyTorch has the cells {', '.join(GATES)}, not {cell!r}")
     if update not in ("old", "new"):
         raise DefinitionError(f'the update gate of a GRU lets through the "new" or the "old", got {update!r}')

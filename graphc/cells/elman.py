@@ -61,10 +61,11 @@ def jordan(
     """
     cell = Recurrence(g, x, units, over, name, **options)
     outputs = units if outputs is None else outputs
+    cell.check_count("outputs", outputs)
     ((y, y_before),) = cell.states(y=outputs)
     h = cell.activated(activation, cell.affine("h", y_before))
     V = cell.param("W_y", outputs, units, init=cell.W_init)
-    y[over] = cell.activated(output_activation, cell.biased(V @ h, "b_y"))
+    y[over] = cell.activated(output_activation, cell.biased(V @ h, "b_y"), "output_activation")
     return Jordan(h, y)
 
 
@@ -85,5 +86,6 @@ def indrnn(
         raise ShapeError(f"cell {name!r} has no matrix on its state, so no U_init; {name}_u_h is drawn from U(0, 1)")
     cell = Recurrence(g, x, units, over, name, **options)
     ((h, h_before),) = cell.states(h=units)
-    h[over] = cell.activated(activation, cell.of_x("h") + cell.param("u_h", units, init="uniform(0, 1)") * h_before)
+    own = cell.param("u_h", units, init="uniform(0, 1)") * h_before
+    h[over] = cell.activated(activation, cell.of_x("h") + own)
     return Hidden(h)

@@ -99,6 +99,7 @@ def projected_lstm(
     h has event (outputs,) and c (units,); `{name}_U_k` is (units, outputs), `{name}_P` (outputs, units).
     """
     cell = Recurrence(g, x, units, over, name, **options)
+    cell.check_count("outputs", outputs)
     (h, h_before), (c, c_before) = cell.states(h=outputs, c=units)
     forget = sigmoid(cell.affine("f", h_before, bias=forget_bias))
     write = sigmoid(cell.affine("i", h_before))

@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Unpack
 
+import numpy as np
+
 from graphc.cells.minimal import stateless
 from graphc.cells.recurrence import Named, Options, Recurrence
 from graphc.errors import DefinitionError, ShapeError
@@ -163,7 +165,7 @@ def gla(
     d = _of_head(cell, heads)
     ((S, S_before),) = cell.states(S=(heads, d, d))
     q, k, v = ((cell.W(letter) @ x).reshape(heads, d) for letter in "qkv")
-    if not temperature > 0:
+    if not isinstance(temperature, int | float | np.number) or not temperature > 0:
         raise DefinitionError(f"the temperature of cell {name!r} is a number above 0, got {temperature!r}")
     keep = exp(log_sigmoid(cell.of_x("alpha")) / temperature).reshape(heads, 1, d)
     S[over] = keep * S_before + einsum("hi,hj->hij", v, k)

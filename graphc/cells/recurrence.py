@@ -7,16 +7,17 @@ cell's function read like its equations.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn, Self, TypedDict
 
 import numpy as np
 
 from graphc.errors import AxisError, DefinitionError, DtypeError, ProtocolError, ShapeError
+from graphc.integers import is_whole
 from graphc.ir import FLOATS, Axis, merge_axes
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, check_graph
 from graphc.language.options import check_options
-from graphc.language.value import State, Value, as_value
+from graphc.language.value import State, Value, as_value, check_value
 from graphc.scalar import computed
 
 Activation = Callable[[Value], Value]
@@ -93,18 +94,18 @@ class Recurrence:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        check_graph(self.graph)
         if not isinstance(self.over, Axis):
             raise AxisError(f"cell {self.name!r} runs over one axis of the graph, got over={self.over!r}")
-        if not isinstance(self.x, Value):
-            states = ", ".join(f.name for f in fields(self.x)) if is_dataclass(self.x) else ""
-            hint = f"; of its states, {states}, one is a value" if states else ""
-            raise DefinitionError(f"cell {self.name!r} reads a value of the graph, got {type(self.x).__name__}{hint}")
+        check_value(self.x, f"cell {self.name!r} reads")
+        if self.restart is not None:
+            check_value(self.restart, f"cell {self.name!r} takes as restart=")
         if len(self.x.shape) != 1:
             hint = "; write x.reshape(-1)" if self.x.shape else "; write x.reshape(1)"
             raise ShapeError(f"cell {self.name!r} reads a vector at a step, got events of shape {self.x.shape}{hint}")
         if self.dtype not in FLOATS:
             raise DtypeError(f"cell {self.name!r} reads floating-point numbers, got {self.x.dtype}; see gc.embedding")
-        if isinstance(self.units, bool) or int(self.units) != self.units or self.units < 1:
+        if not is_whole(self.units) or self.units < 1:
             raise ShapeError(f"cell {self.name!r} has at least one unit, got {self.units!r}")
         for option in ("reverse", "bias"):
             given = getattr(self, option)
@@ -115,6 +116,11 @@ class Recurrence:
     def dtype(self) -> str:
         """The dtype of the states and the params."""
         return computed(self.x.dtype)
+
+    def check_count(self, option: str, number: object) -> None:
+        """Check an option that counts elements of a state."""
+        if not is_whole(number) or number < 1:
+            raise ShapeError(f"cell {self.name!r} takes as {option}= a whole number of at least 1, got {number!r}")
 
     def states(self, **shapes: int | tuple[int, ...]) -> list[tuple[State, Value]]:
         """For each state, given its letter and its length or shape: the state to define, and its value at the step
@@ -135,11 +141,12 @@ class Recurrence:
         ]
         return [(s, s[step]) for s in states]
 
-    def activated(self, activation: Activation, value: Value) -> Value:
-        """An activation of the caller's choice, of a value."""
+    def activated(self, activation: Activation, value: Value, option: str = "activation") -> Value:
+        """f(value), with the user's f."""
         if not callable(activation):
             raise DefinitionError(
-                f"an activation of cell {self.name!r} is a function, such as gc.tanh; got {activation!r}"
+                f"cell {self.name!r} takes as {option}= a function of values, gc.tanh or, for none, lambda x: x; "
+                f"got {activation!r}"
             )
         return activation(value)
 

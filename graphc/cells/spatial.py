@@ -10,9 +10,9 @@ from graphc.cells.elman import elman
 from graphc.errors import DefinitionError
 from graphc.ir import Axis
 from graphc.language.geometry import Sizes
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, check_graph
 from graphc.language.image_blocks import blocks, grid, image
-from graphc.language.value import Value
+from graphc.language.value import Value, check_value
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,8 @@ def spatial_rnn(
     `{name}_vertical_backward` (up), `{name}_horizontal_forward` and `{name}_horizontal_backward`; `cell` is any cell
     (the lecture's is `elman`, the papers' `gru`) and takes the further options.
     """
+    check_graph(g)
+    check_value(x, f"layer {name!r} takes")
     if axes is None:
         free = [f"{name}_{letter}" for letter in "ij"]
         if any(a in g.axes for a in free):

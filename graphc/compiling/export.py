@@ -104,7 +104,7 @@ def export(
     """
     check_graph(graph)
     name = name or graph.name
-    if not is_function(name):
+    if not isinstance(name, str) or not is_function(name):
         raise ArgumentError(
             f"{name!r} is no name of a C function, or one that C has already; give another: "
             "export(graph, ..., name='model')"

@@ -40,6 +40,8 @@ def grad(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     `wrt` gives these, by their names or as values; by default, every trainable param. Each `grad_NAME` has the shape of
     NAME's array, and its dtype, but float32 where that is float16 or bfloat16. The result is a graph like any other and
     can be differentiated again; where it has a `grad_NAME` already, the new derivative is called `grad_OF_NAME`.
+    Raises `ShapeError` if the output is no number, `DefinitionError` for a name that the graph lacks, and `DtypeError`
+    for integers.
     Source: Werbos 1990, "Backpropagation through time".
     """
     result, found = gradients(graph, of, wrt)
@@ -72,8 +74,11 @@ def vjp(graph: Graph, of: str | Sequence[str], wrt: Wrt = None) -> Graph:
     """The vector-Jacobian product: as `grad`, for an output of any shape, or for several.
 
     The vector is a further input `cotangent_OF` of the output's type, one for each output; the results are `grad_NAME`.
+    Raises what `grad` does, but for outputs that are no numbers.
     """
     verify(graph)
+    if not isinstance(of, str | Sequence):
+        raise DefinitionError(f"outputs are differentiated, of=['h', 'y'], got {of!r}")
     names = (of,) if isinstance(of, str) else tuple(of)
     for name in names:
         _output(graph, name)
@@ -128,10 +133,12 @@ def _output(graph: Graph, of: str) -> Node:
 def _targets(graph: Graph, wrt: Wrt) -> dict[str, Node]:
     if wrt is None:
         return {name: p.node for name, p in graph.params.items() if p.trainable}
+    if not isinstance(wrt, str | Value | Iterable):
+        raise DefinitionError(f"wrt= names params and inputs, wrt=['W', 'x'], got {wrt!r}")
     found = {}
     for item in (wrt,) if isinstance(wrt, str | Value) else wrt:
         name = item.name if isinstance(item, Value) else item
-        if name not in graph.params and name not in graph.inputs:
+        if not isinstance(name, str) or (name not in graph.params and name not in graph.inputs):
             known = ", ".join([*graph.params, *graph.inputs])
             raise DefinitionError(f"graph {graph.name!r} has no param or input {name!r}; it has {known}")
         node = graph.params[name].node if name in graph.params else graph.inputs[name]

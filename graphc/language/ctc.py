@@ -11,9 +11,9 @@ import numpy as np
 from graphc.errors import AxisError, DtypeError, ShapeError
 from graphc.ir import Axis
 from graphc.language.functions import concat, embedding, roll, stack, where
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, check_graph
 from graphc.language.probabilities import log_softmax, logaddexp, logsumexp
-from graphc.language.value import Value
+from graphc.language.value import Value, check_value
 
 
 def ctc_loss(
@@ -30,6 +30,11 @@ def ctc_loss(
     `logits` have an event (classes,) at each step along `over`, of which `blank` says nothing; `labels` are an int32
     event (L,) without that axis, and count up to `label_lengths`. Of fewer steps than labels need, it is infinite.
     """
+    check_graph(g)
+    for item, what in ((logits, "logits"), (labels, "labels")):
+        check_value(item, f"ctc_loss takes as {what}")
+    if not isinstance(over, Axis):
+        raise AxisError(f"ctc_loss goes along an axis, over=t, got {over!r}")
     if len(logits.shape) != 1 or len(labels.shape) != 1:
         raise ShapeError(
             f"ctc_loss takes logits of event (classes,) and labels of event (L,), got {logits.shape} and {labels.shape}"

@@ -18,7 +18,7 @@ from graphc.ops.reduction import sum_
 
 
 def outer(a: Any, b: Any) -> Value:
-    """The outer product of two vectors."""
+    """The outer product of two vectors: (m,) and (n,) give (m, n)."""
     return einsum("i,j->ij", a, b)
 
 

@@ -78,7 +78,7 @@ def where(condition: Any, then: Any, otherwise: Any) -> Value:
 
 
 def clip(x: Any, low: Any, high: Any) -> Value:
-    """The nearest value between `low` and `high`."""
+    """The nearest value between `low` and `high`. At a bound itself half of the gradient passes."""
     return minimum(maximum(x, low), high)
 
 
@@ -129,13 +129,15 @@ def cast(x: Any, dtype: str) -> Value:
 # Reductions.
 
 
-def reduced_axes(over: Over) -> tuple[Axis, ...]:
+def reduced_axes(over: Over, option: str = "over") -> tuple[Axis, ...]:
+    """The axes that an option names; one alone needs no tuple."""
     if over is None:
         return ()
     axes = tuple(over) if isinstance(over, Iterable) and not isinstance(over, Value) else (over,)
     for axis in axes:
         if not isinstance(axis, Axis):
-            raise AxisError(f"over= takes axes, such as over=t; event dimensions are named by dim=. Got {axis!r}")
+            hint = "; event dimensions are named by dim=" if option == "over" else ""
+            raise AxisError(f"{option}= takes axes, such as {option}=t{hint}. Got {axis!r}")
     return axes
 
 
@@ -215,9 +217,9 @@ def mean(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) ->
     total = sum(value, over, dim, keepdims)
     number = float(np.prod([value.shape[d] for d in reduced_dims(value, dim, over)]))
     result = total / number if number != 1 else total
-    if over is None:
-        return result
     axes = reduced_axes(over)
+    if not axes:
+        return result
     points = reduction.count(reduction.of_each_length(value.node, axes), axes, value.dtype)
     return Value(result.graph, ew.div(result.node, points))
 
@@ -255,7 +257,7 @@ def _position(extreme: Callable[..., Value], x: Any, over: Axis | None, dim: int
         return maximum(_first(found, over=over), 0)  # over no points the first is negative
     if not value.shape:
         raise ShapeError("argmax and argmin of an event that is a number; over an axis, they take over=")
-    (d,) = reduced_dims(value, -1 if dim is None else dim, None)
+    d = event_dim(-1 if dim is None else dim, value.shape)
     extent = value.shape[d]
     positions = np.arange(extent).reshape(-1, *[1] * (len(value.shape) - 1 - d))
     return _first(where(_found(value, extreme(value, dim=d, keepdims=True)), positions, extent), dim=d)
@@ -294,7 +296,11 @@ def prod(x: Any, dim: Dims = None) -> Value:
 
 
 def one_hot(label: Any, classes: int, dtype: str = "") -> Value:
-    """1 at the label's position of a new last event dimension, 0 elsewhere."""
+    """1 at the label's position of a new last event dimension, 0 elsewhere.
+
+    An int32 label of event (…) gives (…, classes), of `dtype`, by default the graph's; where the label is no class, it
+    gives zeros.
+    """
     value = as_value(label, None)
     if value.dtype != "int32":
         raise DtypeError(f"the label of one_hot is an int32 value, got {value.dtype}")
@@ -305,7 +311,11 @@ def one_hot(label: Any, classes: int, dtype: str = "") -> Value:
 
 
 def embedding(table_: Any, index: Any) -> Value:
-    """Row `index` of a table with event (rows, …), for every element of the int32 index."""
+    """Row `index` of a table with event (rows, …), for every element of the int32 index.
+
+    A table (rows, d…) and an index (i…) give an event (i…, d…), over the axes of both. A call refuses an input that
+    names other rows, by `ArgumentError`; where the index is computed, it is the nearest row.
+    """
     rows, which = as_value(table_, None), as_value(index, None)
     return Value(home(rows, which), table.gather(rows.node, which.node))
 
@@ -315,7 +325,7 @@ def embedding(table_: Any, index: Any) -> Value:
 
 @by_dim
 def concat(values: Sequence[Any], dim: int = -1) -> Value:
-    """The events joined along a dimension."""
+    """The events joined along a dimension. Their other dimensions are equal; axes broadcast."""
     parts = _listed(concat, values)
     return Value(parts[0].graph, event_ops.concat([p.node for p in parts], event_dim(dim, parts[0].shape)))
 
@@ -341,7 +351,11 @@ def _listed(function: Callable[..., Value], values: Sequence[Any]) -> list[Value
 
 @by_dim
 def split(x: Any, parts: int | Sequence[int], dim: int = -1) -> tuple[Value, ...]:
-    """The event cut along a dimension into equal parts, or into parts of the given lengths."""
+    """The event cut along a dimension into equal parts, or into parts of the given lengths.
+
+    `split(x, 4)` makes four parts, `split(x, (3, 5))` two, of 3 and 5 elements. Raises `ShapeError` if they do not make
+    up the dimension.
+    """
     (value,) = alike(x)
     at = event_dim(dim, value.shape)
     lengths = _part_lengths(parts, value.shape[at])
@@ -380,7 +394,7 @@ def roll(x: Any, shift: int, dim: int = -1) -> Value:
     (value,) = alike(x)
     if not is_whole(shift):
         raise ShapeError(f"roll takes a whole number of places, fixed when the graph is built, got {shift!r}")
-    (d,) = reduced_dims(value, dim, None)
+    d = event_dim(dim, value.shape)
     extent = value.shape[d]
     if shift % extent == 0:
         return value
@@ -418,13 +432,18 @@ def _check_axis(axis: Any, function: str) -> None:
 
 
 def as_axis(x: Any, dim: int, axis: Axis) -> Value:
-    """Dimension `dim` of the event as an axis, whose fixed length is the dimension's."""
+    """Dimension `dim` of the event as an axis, whose fixed length is the dimension's. Raises `ShapeError` if it is not.
+
+    With `i = g.axis("i", 4)`, an event (4, 3) over n becomes, by `as_axis(x, 0, i)`, an event (3,) over i and n.
+    """
+    _check_axis(axis, "as_axis")
     (value,) = promote(x)
     return Value(value.graph, axis_ops.as_axis(value.node, event_dim(dim, value.shape), axis))
 
 
 def as_dim(x: Any, axis: Axis, dim: int = 0) -> Value:
     """An axis of fixed length as a further dimension of the event, in place `dim`: the inverse of `as_axis`."""
+    _check_axis(axis, "as_dim")
     (value,) = promote(x)
     return Value(value.graph, axis_ops.as_dim(value.node, axis, event_dim(dim, value.shape, new=True)))
 

@@ -363,7 +363,7 @@ class Graph:
     def _over(self, over: Axis | Iterable[Axis]) -> tuple[Axis, ...]:
         if isinstance(over, str):
             raise AxisError(f"over= takes axes, not their names: {over} = g.axis({over!r}), over={over}; got {over!r}")
-        axes = (over,) if isinstance(over, Axis) else tuple(over)
+        axes = tuple(over) if isinstance(over, Iterable) and not isinstance(over, Value) else (over,)
         for axis in axes:
             if not isinstance(axis, Axis):
                 hint = f": {axis} = g.axis({axis!r})" if isinstance(axis, str) else ""

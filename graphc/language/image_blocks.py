@@ -84,7 +84,7 @@ def _pair(axes: Any, what: str) -> tuple[Axis, Axis]:
 
 
 def _check_order(order: str) -> None:
-    if order not in BLOCK_ORDERS:
+    if not isinstance(order, str) or order not in BLOCK_ORDERS:
         raise ShapeError(f"the order of a block is one of {', '.join(BLOCK_ORDERS)}, got {order!r}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,22 +10,21 @@ import numpy as np
 from graphc.errors import DtypeError, ShapeError
 from graphc.integers import is_whole
 from graphc.ir import Axis, Node, check_shape
+from graphc.language.functions import Over, reduced_axes
 from graphc.language.value import Positions, Value, as_value, home, promote
 from graphc.ops import composite, leaves
 from graphc.ops import elementwise as ew
 from graphc.ops.random import hash_
 
 
-def random(
-    seed: Any, axes: Axis | Iterable[Axis] = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = ""
-) -> Value:
+def random(seed: Any, axes: Over = (), shape: tuple[int, ...] = (), salt: int = 0, dtype: str = "") -> Value:
     """Uniform numbers in [0, 1), independent at every point of the axes and every element of the event: multiples of
     2⁻²⁴, by default of the graph's dtype.
 
     They are a function of `seed` (an int or an int32 value) and `salt` alone: the same for the interpreter, for
     compiled code and for an unrolled graph. Draws within one graph are told apart by their salts.
     """
-    key, axes = as_value(seed, None, dtype="int32"), (axes,) if isinstance(axes, Axis) else tuple(axes)
+    key, axes = as_value(seed, None, dtype="int32"), reduced_axes(axes, "axes")
     if not is_whole(salt) or not 0 <= salt < 1 << 32:
         raise DtypeError(f"a salt is a whole number from 0 to 2³² - 1, fixed when the graph is built; got {salt!r}")
     node = random_bits(key.node, axes, check_shape(shape), int(salt))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -335,6 +336,17 @@ def _crossed(reset: Node, offsets: dict[Axis, int]) -> Node:
                 step = -k if offset < 0 else k
                 flag = ew.logical_or(flag, axis_ops.shift(reset, {axis: step}, const(False, "bool")))
     return flag
+
+
+def check_value(item: Any, what: str) -> None:
+    """Check that a function of values was given one. `what` says, in the message, what it takes."""
+    if not isinstance(item, Value):
+        hint = ""
+        if is_dataclass(item):
+            hint = f"; of its states, {', '.join(f.name for f in fields(item))}, one is a value"
+        elif hasattr(item, "__array__"):
+            hint = '; an array is given with the call, in place of an input: g.input("x", …)'
+        raise DefinitionError(f"{what} a value of the graph, got {type(item).__name__}{hint}")
 
 
 def as_value(item: Any, graph: Home, dtype: str | None = None) -> Value:

@@ -27,6 +27,7 @@ from graphc.codegen.team.measure import this_core
 from graphc.codegen.uses import loaded, stored
 from graphc.differentiation.jacobian import Entry, Jacobian, jacobian
 from graphc.errors import ArgumentError, Location
+from graphc.integers import is_whole
 from graphc.ir import Axis, Node, size
 from graphc.language.graph import Graph
 from graphc.ops.axis import SHIFT
@@ -233,11 +234,16 @@ class _Explainer:
 
 def _sizes(program: Program, cycles: Sequence[Component], lengths: Mapping[str, int]) -> dict[str, int]:
     """The lengths that the estimates are made for."""
+    if not isinstance(lengths, Mapping):
+        raise ArgumentError(f"lengths are given by the names of axes, {{'t': 128}}, not as {lengths!r}")
     wrong = [name for name in lengths if name not in program.sizes]
     if wrong:
         known = ", ".join(program.sizes) or "none"
         raise ArgumentError(f"no length of axis {wrong[0]!r} comes with the data; the axes whose does are: {known}")
     walked = {axis.name for part in cycles for axis, _ in _walks(part)}
+    for name, length in lengths.items():
+        if not is_whole(length) or length < 0:
+            raise ArgumentError(f"the length of axis {name!r} is a whole number, got {length!r}")
     return {name: int(lengths.get(name, STEPS if name in walked else POINTS)) for name in program.sizes}
 
 

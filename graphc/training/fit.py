@@ -102,7 +102,7 @@ def fit(
             f"graph {step.name!r} updates no param, so it learns nothing; fit takes a training step, as "
             'gc.training_step(g, "loss", gc.optim.Adam()) makes it'
         )
-    _check_given(step, batches, state or {}, epochs)
+    _check_given(step, batches, epochs, {"state": state, "settings": settings}, evaluate)
     check_best(best, patience)
     if checkpoint is not None:
         checkpoint_files.check_ending(checkpoint)
@@ -174,7 +174,9 @@ def _compiled(step: Graph, target: str, memory: str | int | None, precision: Pre
     return compile(step, target=target, memory=memory, precision=precision)  # type: ignore[call-overload,no-any-return]
 
 
-def _check_given(step: Graph, batches: object, state: Mapping[str, object], epochs: object) -> None:
+def _check_given(
+    step: Graph, batches: object, epochs: object, named: Mapping[str, Mapping[str, object] | None], evaluate: object
+) -> None:
     if not is_whole(epochs) or epochs < 0:
         raise ArgumentError(f"epochs= is how often to go through the batches, a whole number, got {epochs!r}")
     if isinstance(batches, Mapping) or not (callable(batches) or isinstance(batches, Iterable)):
@@ -183,8 +185,13 @@ def _check_given(step: Graph, batches: object, state: Mapping[str, object], epoc
         raise ArgumentError(
             "batches= is called with the epoch's number, which this function does not take: lambda epoch: …"
         )
+    for option, things in named.items():
+        if things is not None and not isinstance(things, Mapping):
+            raise ArgumentError(f"{option}= is a dict by name, {{'W': …}}, got {things!r}")
+    if evaluate is not None and not callable(evaluate):
+        raise ArgumentError(f"evaluate= is a function of the state that gives numbers by name, got {evaluate!r}")
     known = {*step.params, *step.inputs, *step.axes}
-    unknown = [name for name in state if name not in known]
+    unknown = [str(name) for name in named["state"] or {} if name not in known]
     if unknown:
         raise ArgumentError(
             f"state= names what graph {step.name!r} has not: {listed(unknown)}{meant(unknown[0], known)}"
@@ -219,6 +226,8 @@ def _epoch(
 ) -> Record:
     totals = dict.fromkeys(numbers, 0.0)
     count = 0
+    if not isinstance(batches, Iterable):
+        raise ArgumentError(f"batches(epoch) gives the dicts of an epoch, but returned {type(batches).__name__}")
     known = len(batches) if isinstance(batches, Sized) else None
     task = progress.add_task(title, total=known)
     for batch in batches:

@@ -270,7 +270,7 @@ RULES: Mapping[str, Rule] = {
 
 def _axis(graph: Graph, over: Axis | str) -> Axis:
     name = over.name if isinstance(over, Axis) else over
-    axis = graph.axes.get(name)
+    axis = graph.axes.get(name) if isinstance(name, str) else None
     if axis is None or (isinstance(over, Axis) and over != axis):
         raise AxisError(f"graph {graph.name!r} has no axis {name!r}; it has {', '.join(graph.axes) or 'none'}")
     for other in graph.axes.values():

@@ -155,7 +155,7 @@ ARCHS = {
 
 def arch_named(name: str) -> Arch:
     """The architecture of that name. Raises `UnsupportedError` for one that no code is made for."""
-    if name not in ARCHS:
+    if not isinstance(name, str) or name not in ARCHS:
         raise UnsupportedError(f"no code is made for arch {name!r}; known are {', '.join(ARCHS)}")
     return ARCHS[name]
 
