@@ -39,8 +39,8 @@ def _infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     for letters, other in ((attrs["a"], attrs["b"]), (attrs["b"], attrs["a"])):
         if not set(letters) <= set(other + attrs["out"]):
             raise ShapeError(f"a product sums a dimension of one operand alone: {attrs['a']},{attrs['b']}")
-    if not set(over) <= set(left.axes) & set(right.axes):
-        raise ShapeError("a product sums over an axis that one operand lacks")
+    if not set(over) <= set(left.axes) & set(right.axes) or len(set(over)) < len(over):
+        raise ShapeError("a product sums over an axis that one operand lacks, or over one twice")
     axes = tuple(x for x in merge_axes(left.axes, right.axes) if x not in over)
     return Type(axes, tuple(extents[letter] for letter in attrs["out"]), left.dtype)
 

@@ -25,6 +25,8 @@ ROUNDS = 20
 def _infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     if any(i.dtype != "int32" for i in inputs):
         raise DtypeError(f"a random number's key and counter are int32, got {', '.join(i.dtype for i in inputs)}")
+    if not 0 <= attrs["salt"] < 1 << 32:
+        raise DtypeError(f"a salt is from 0 to 2³² - 1, got {attrs['salt']}")
     return Type(merge_axes(*(i.axes for i in inputs)), broadcast_shapes([i.shape for i in inputs], "hash"), "int32")
 
 

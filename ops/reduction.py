@@ -53,8 +53,10 @@ def _reduce_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     for axis in over:
         if axis not in value.axes:
             raise AxisError(f"a reduction over axis {axis.name!r} of a value that does not vary over it ({value.type})")
-    if any(not 0 <= d < len(value.shape) for d in dims):
+    if any(not 0 <= d < len(value.shape) for d in dims) or len(set(dims)) < len(dims):
         raise ShapeError(f"a reduction over event dimensions {dims} of an event of shape {value.shape}")
+    if len(set(over)) < len(over):
+        raise AxisError(f"a reduction over axes {', '.join(a.name for a in over)}, one of them twice")
     if value.dtype == "bool":
         raise DtypeError("a sum or maximum of bools; cast them to int32 first")
     shape = tuple(s for d, s in enumerate(value.shape) if d not in dims)

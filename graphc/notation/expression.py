@@ -22,6 +22,7 @@ from graphc.ops.contraction import matmul
 from graphc.ops.take import along
 
 LONGEST_INT = 64  # bits of a whole number: Python refuses to print one of thousands of digits
+FRACTIONS = {"eps", "rate"}  # attributes that need not be whole numbers
 MAX_DEPTH = 100
 BINARY: Mapping[type[ast.operator], str] = {
     ast.Add: "add",
@@ -209,6 +210,9 @@ class _Reader:
 def build(op: Op, inputs: Sequence[Node], attributes: Mapping[str, Any] | None = None) -> Node:
     """The node, or a `ParseError` where the op cannot be applied like this."""
     attributes = attributes or {}
+    for name, value in attributes.items():
+        if name not in FRACTIONS and not _is_whole(value):  # 1, 1.0 and True are equal, but only 1 is a dimension
+            raise ParseError(f"{op.name} takes whole numbers for {name}=, got {value!r}")
     try:
         node = make(op, inputs, **attributes)
         check_dtype(node.dtype)
@@ -221,6 +225,11 @@ def build(op: Op, inputs: Sequence[Node], attributes: Mapping[str, Any] | None =
     if not sound:
         raise ParseError(f"{op.name} with these attributes is no value: {_given(inputs, attributes)}")
     return node
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether there is no other number in an attribute."""
+    return all(map(_is_whole, value)) if isinstance(value, tuple) else not isinstance(value, bool | float)
 
 
 def _given(inputs: Sequence[Node], attributes: Mapping[str, Any]) -> str:
