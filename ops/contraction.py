@@ -48,8 +48,8 @@ def _infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
         raise ShapeError(
             f"a product names dimensions by letters, those of its result once; got {letters!r} and {out!r}"
         )
-    if not set(over) <= set(left.axes) & set(right.axes):
-        raise ShapeError("a product sums over an axis that one operand lacks")
+    if not set(over) <= set(left.axes) & set(right.axes) or len(set(over)) < len(over):
+        raise ShapeError("a product sums over an axis that one operand lacks, or over one twice")
     axes = tuple(x for x in merge_axes(left.axes, right.axes) if x not in over)
     return Type(axes, tuple(extents[letter] for letter in attrs["out"]), left.dtype)
 

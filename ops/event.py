@@ -118,6 +118,8 @@ def transpose(value: Node, perm: tuple[int, ...]) -> Node:
 def _slice_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     (value,), dim, start, step, count = inputs, attrs["dim"], attrs["start"], attrs["step"], attrs["count"]
     last = start + step * (count - 1)
+    if step == 0:
+        raise ShapeError(f"slice {start}:{last}:0 of dimension {dim} does not move")
     if not 0 <= dim < len(value.shape) or not (0 <= start < value.shape[dim] and 0 <= last < value.shape[dim]):
         raise ShapeError(f"slice {start}:{last}:{step} of dimension {dim} is outside an event of shape {value.shape}")
     return Type(value.axes, (*value.shape[:dim], count, *value.shape[dim + 1 :]), value.dtype)
@@ -164,7 +166,7 @@ def slice_(value: Node, dim: int, start: int, step: int, count: int) -> Node:
 def _place_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     (value,), dim = inputs, attrs["dim"]
     last = attrs["start"] + attrs["step"] * (value.shape[dim] - 1)
-    if not (0 <= attrs["start"] < attrs["extent"] and 0 <= last < attrs["extent"]):
+    if attrs["step"] == 0 or not (0 <= attrs["start"] < attrs["extent"] and 0 <= last < attrs["extent"]):
         raise ShapeError(f"place of an event {value.shape} outside {attrs['extent']} elements of dimension {dim}")
     return Type(value.axes, (*value.shape[:dim], attrs["extent"], *value.shape[dim + 1 :]), value.dtype)
 

@@ -28,8 +28,8 @@ def _check(x: Node, attrs: Mapping[str, Any]) -> None:
         raise DtypeError(f"a floating value is normalised, got {x.dtype}")
     if list(dims) != sorted(set(dims)) or not all(0 <= d < len(x.shape) for d in dims):
         raise ShapeError(f"normalisation over dimensions {dims} of an event of shape {x.shape}")
-    if not set(attrs["over"]) <= set(x.axes):
-        raise AxisError(f"normalisation over an axis that the value does not vary over: {x.type}")
+    if not set(attrs["over"]) <= set(x.axes) or len(set(attrs["over"])) < len(attrs["over"]):
+        raise AxisError(f"normalisation over an axis that the value does not vary over, or over one twice: {x.type}")
     if not dims and not attrs["over"]:
         raise ShapeError("normalisation over no dimension and no axis; name them by dim= and over=")
 

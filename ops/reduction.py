@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.errors import AxisError, DtypeError, ShapeError
 from graphc.ir import Axis, Node, Op, Point, Reads, Shape, Type, broadcast_shapes, make, ragged_within
-from graphc.ops.elementwise import cast, div, eq, mul
+from graphc.ops.elementwise import cast, div, eq, maximum, mul, where
 from graphc.ops.event import reshape
 from graphc.ops.leaves import const, length
 from graphc.ops.site import Event, Site
@@ -129,11 +129,15 @@ def _sum_gradient(node: Node, d: Node) -> Sequence[Node]:
 
 
 def _max_gradient(node: Node, d: Node) -> Sequence[Node]:
-    """The adjoint goes to the largest elements, in equal parts."""
+    """The adjoint goes to the largest elements, in equal parts. Where there is no element there is one part, which goes
+    nowhere: forward mode divides by that number, too."""
     (value,) = node.inputs
     winners = cast(eq(value, _spread_back(value, node, node)), d.dtype)
-    count = make(SUM, (winners,), dims=node["dims"], over=node["over"])
-    return (mul(winners, _spread_back(value, node, div(d, count))),)
+    parts = make(SUM, (winners,), dims=node["dims"], over=node["over"])
+    if any(not isinstance(axis.length, int) for axis in node["over"]):
+        least = const(lowest(node.dtype).value, node.dtype)
+        parts = where(eq(node, least), maximum(parts, const(1, d.dtype)), parts)
+    return (mul(winners, _spread_back(value, node, div(d, parts))),)
 
 
 SUM = Op(

@@ -28,9 +28,13 @@ def _gather_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
 
 def _gather_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
     table, index = arrays
-    if (index < 0).any() or (index >= len(table)).any():
-        raise ArgumentError(f"an index is outside a table of {len(table)} rows: found {index.min()} to {index.max()}")
+    _check(index, len(table))
     return table[index]
+
+
+def _check(index: np.ndarray, rows: int) -> None:
+    if (index < 0).any() or (index >= rows).any():
+        raise ArgumentError(f"an index is outside a table of {rows} rows: found {index.min()} to {index.max()}")
 
 
 def _gather_gradient(node: Node, d: Node) -> Sequence[Node | None]:
@@ -76,6 +80,7 @@ def _scatter_reads(node: Node, point: Point, domain: Any) -> Reads:
 def _scatter_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
     table = np.zeros(node.shape, node.dtype)
     for values, index in zip(arrays[::2], arrays[1::2], strict=True):
+        _check(index, node["rows"])
         np.add.at(table, index, values)
     return table
 

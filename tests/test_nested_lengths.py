@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.errors import ArgumentError
 from graphc.testing import check_gradients
 
 RUNS = {"interpreted": gc.interpret, "compiled": lambda graph, **arrays: gc.compile(graph)(**arrays)}
@@ -93,3 +94,16 @@ def test_unrolled(lengths: dict[str, int]) -> None:
     found = gc.compile(gc.grad(gc.unroll(g, **lengths), "loss"))(**given)
     for name, array in gc.interpret(gc.grad(g, "loss"), **given).items():
         np.testing.assert_allclose(found[name], array, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_length_in_the_padding_of_lengths_is_any_that_fits(run: str) -> None:
+    order = ("s", "w", "n")
+    g, given = network(order), arrays(network(order), order)
+    padding = np.arange(3)[:, None] >= SENTENCES
+    given["words"] = np.where(padding, 4, WORDS).astype(np.int32)
+    for name, array in expected(given, order).items():
+        np.testing.assert_allclose(RUNS[run](g, **given)[name], array, atol=1e-12, err_msg=name)
+    given["words"][padding] = -1
+    with pytest.raises(ArgumentError, match=r"words holds lengths from -1 to 4, .* its padding is a length, too"):
+        RUNS[run](g, **given)

@@ -239,3 +239,29 @@ def test_a_float_beyond_all_integers_is_the_last_one(run: str, dtype: str) -> No
     g = gc.Graph("cast", dtype=dtype)
     g.output("whole", gc.cast(g.input("x", (len(at),)), "int32"))
     np.testing.assert_array_equal(RUNS[run](g, x=np.array(at, dtype))["whole"], expected)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_both_modes_agree_where_an_example_has_no_points(run: str) -> None:
+    """What a reduction or a read of none gives is a number, or is made one; so are its derivatives, of any mode."""
+    g = gc.Graph("none", dtype="float64")
+    n = g.axis("n")
+    t = g.axis("t", g.input("lengths", (), over=n, dtype="int32"))
+    x = g.input("x", (2,), over=(t, n))
+    made = [reduce(x, over=t) for reduce in (gc.sum, gc.max, gc.min, gc.logsumexp)]
+    made += [gc.sum(gc.softmax(x, over=t) * x, over=t), x[t.first], x[t.last], x[t.at(1)]]
+    g.output("y", gc.sum(sum(gc.tanh(value) ** 2 for value in made)))
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(3, 3, 2)), "lengths": np.array([3, 0, 1], np.int32)}
+    direction, weights = rng.normal(size=(3, 3, 2)), rng.normal(size=3)
+    reverse = gc.vjp(g, "y", wrt=["x"])
+    gradient = RUNS[run](reverse, **arrays, cotangent_y=weights)["grad_x"]
+    moved = RUNS[run](gc.jvp(g, "y", wrt=["x"]), **arrays, tangent_x=direction)["tangent_y"]
+    np.testing.assert_allclose(weights @ moved, np.vdot(gradient, direction))
+    product = gc.jvp(gc.select(reverse, "grad_x"), "grad_x", wrt=["x"])
+    ahead, behind = (
+        RUNS[run](reverse, **{**arrays, "x": arrays["x"] + s * direction}, cotangent_y=weights)["grad_x"]
+        for s in (1e-6, -1e-6)
+    )
+    found = RUNS[run](product, **arrays, cotangent_y=weights, tangent_x=direction)["tangent_grad_x"]
+    np.testing.assert_allclose(found, (ahead - behind) / 2e-6, atol=1e-7)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 import graphc as gc
+from graphc import testing
 from graphc.differentiation.grad import grad
 from graphc.errors import GraphError, ParseError
 from graphc.ir import Node, make, topological
@@ -378,6 +379,16 @@ state h: float32[2] over t initial 0.0
         ('output y = cast(x, dtype="float17")', "dtype"),
         ("output y = reshape(x, shape=(-1, -2))", "length"),
         ("output y = reshape(x, shape=[2, 1])", "an attribute"),
+        ("output y = sum(x, dims=(-0.0,))", "expected a tuple of whole numbers for dims=, found (-0.0,)"),
+        ("output y = sum(x, dims=(False,))", "expected a tuple of whole numbers for dims="),
+        ("output y = slice(x, dim=0, start=0, step=-0.0, count=1)", "expected a whole number for step="),
+        ("output y = sum(x, dims=(0, 0))", "dims= names something twice: (0, 0)"),
+        ("output y = sum(x, over=(t, t))", "over= names something twice"),
+        ('output y = contract(x, x, a="i", b="i", out="i", over=(t, t))', "over= names something twice"),
+        ("output y = standardize(x, dims=(0,), over=(t, t), eps=0.1)", "over= names something twice"),
+        ("output y = slice(x, dim=0, start=0, step=0, count=1)", "does not move"),
+        ("output y = place(x, dim=0, start=0, step=0, extent=2)", "place of an event"),
+        ('output y = x * cast(hash(1, 1, salt=-1), dtype="float32")', "a salt has 32 bits"),
         ('output y = x * cast(extent(axs=t), dtype="float32")', "extent takes no axs=; its attributes are axis"),
         ('output y = x * cast(extent(axis=3), dtype="float32")', "an axis for axis="),
         ("output y = broadcast(x, axes=(t, 1), shape=(2,))", "a tuple of axes for axes="),
@@ -503,6 +514,18 @@ def test_a_short_text_cannot_fill_the_memory():
 
 
 DAMAGED = [str(build()) for build in GRAPHS]
+
+
+@settings(max_examples=60)
+@given(testing.graphs(most_states=1), st.booleans(), st.data())
+def test_a_text_with_another_number_is_refused_or_runs(example, differentiate, data):
+    """Attributes come from a text as they stand there: what no function would pass an op is refused by the op."""
+    text = str(gc.grad(example.graph, "loss") if differentiate else example.graph)
+    number = data.draw(st.sampled_from([m.span() for m in re.finditer(r"(?<=[=( ])-?[0-9]+(?=[,) ])", text)]))
+    other = data.draw(st.sampled_from(["0", "1", "-1", "2", "7", "-0.0", "1.0", "True"]))
+    with contextlib.suppress(GraphError), np.errstate(all="ignore"):
+        g = parse(text[: number[0]] + other + text[number[1] :])
+        gc.interpret(g, **testing.random_arrays(g, 0, t=2, j=2, n=1))
 
 
 def test_errors_of_a_parsed_graph_point_to_its_text():

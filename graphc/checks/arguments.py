@@ -249,7 +249,9 @@ def _sizes(
 def _check_lengths(axis: Axis, lengths: Node, arrays: Mapping[str, np.ndarray], sizes: Mapping[Axis, int]) -> None:
     array = arrays[str(lengths["name"])]
     if array.size and (array.min() < 0 or array.max() > sizes[axis]):
+        padded = any(isinstance(outer.length, Node) for outer in lengths.axes)
         raise ArgumentError(
             f"{lengths['name']} holds lengths from {array.min()} to {array.max()}, "
             f"but axis {axis.name!r} of the arrays has {sizes[axis]} points"
+            + ("; what lies in its padding is a length, too: let it be 0" if padded else "")
         )
