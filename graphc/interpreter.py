@@ -31,7 +31,7 @@ def interpret(graph: Graph, /, *unnamed: Any, **arrays: Any) -> dict[str, np.nda
     verify(graph)
     check_by_name(graph, unnamed)
     arguments = check_arguments(graph, arrays)
-    check_updated(graph.updates, arrays, arguments.arrays)
+    check_updated(graph.updates, arrays, arguments)
     return run(graph, arguments)
 
 

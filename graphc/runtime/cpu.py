@@ -151,7 +151,7 @@ class Runner:
     def _sound(self, given: Mapping[str, Any]) -> tuple[Arguments, Layout]:
         """The checked arrays of a call, and their layout."""
         arguments, layout = self._checked(given)
-        check_updated(self.graph.updates, given, arguments.arrays)
+        check_updated(self.graph.updates, given, arguments)
         check_indices(self.checks, arguments)
         return arguments, layout
 
@@ -235,9 +235,11 @@ class Runner:
         arrays: dict[str, np.ndarray] = {}
         for place in layout.places:
             if place.made is None:
-                array = arguments.arrays[place.name]
-                array = array if _plain(array) else np.require(array, requirements=["C", "A"])
-                pointers[place.index] = array.ctypes.data
+                array, address = arguments.arrays[place.name], arguments.addresses[place.name]
+                if not _plain(array):
+                    array = np.require(array, requirements=["C", "A"])
+                    address = array.ctypes.data
+                pointers[place.index] = address
             elif place.name in into:
                 array = into[place.name]
                 pointers[place.index] = array.ctypes.data
@@ -280,7 +282,7 @@ class Runner:
                 )
             if array.ctypes.data % ALIGNMENT == 0:
                 usable[buffer] = array
-        read = [(a.ctypes.data, a.nbytes, name) for name, a in arguments.arrays.items() if a.flags.c_contiguous]
+        read = [(arguments.addresses[n], a.nbytes, n) for n, a in arguments.arrays.items() if a.flags.c_contiguous]
         check_apart([(a.ctypes.data, a.nbytes, name) for name, a in into.items()], read)
         return usable
 

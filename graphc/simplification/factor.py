@@ -6,7 +6,8 @@ where a varies neither over the axes nor over the dimensions that are summed. Th
 Σ γ d and Σ γ d y, and those of its own scale and shift are Σ d y and Σ d: so factored, they are the same two sums.
 
 A sum of no terms is 0, whatever a is: it may be 1 / 0, as where a mean is written x / length. So the product is chosen
-only where there are terms.
+only where there are terms. (Where a is 0 or infinite, terms of both signs may come to an infinity so, and one by one to
+NaN.)
 """
 
 from __future__ import annotations
