@@ -17,9 +17,10 @@ from tests.test_jax import network, normal
 jax = pytest.importorskip("jax")
 call = pytest.importorskip("graphc.jax.call")
 custom_call = pytest.importorskip("graphc.jax.custom_call")
+ffi = pytest.importorskip("graphc.jax.ffi_structures")
 places = pytest.importorskip("graphc.jax.places")
 STREAM, ERROR = 4711, 13
-NUMBERS = {name: number for number, name in custom_call._DTYPES.items()}
+NUMBERS = {name: number for number, name in ffi.DTYPES.items()}
 
 
 class Xla:
@@ -28,9 +29,9 @@ class Xla:
     def __init__(self) -> None:
         self.device = EmulatedDevice()
         self.said: list[str] = []
-        kinds = dict(custom_call._Api._fields_)
+        kinds = dict(ffi.Api._fields_)
         error, stream = kinds["error"](self._error), kinds["stream"](self._stream)
-        self.api = custom_call._Api(error=error, stream=stream)
+        self.api = ffi.Api(error=error, stream=stream)
         self.kept: list[Any] = [error, stream]
 
     def _error(self, given: Any) -> int:
@@ -42,35 +43,35 @@ class Xla:
         return None
 
     def call(self, body: Any, given: list[DeviceArray], results: list[DeviceArray]) -> int | None:
-        number = ctypes.c_int64(custom_call.CustomCall(body)._number)
-        scalar = ctypes.pointer(custom_call._Scalar(5, ctypes.pointer(number)))
-        attributes = custom_call._Attributes(count=1, each=ctypes.pointer(scalar))
-        frame = custom_call._Frame(
+        number = ctypes.c_int64(custom_call.CustomCall(body).number)
+        scalar = ctypes.pointer(ffi.Scalar(5, ctypes.pointer(number)))
+        attributes = ffi.Attributes(count=1, each=ctypes.pointer(scalar))
+        frame = ffi.Frame(
             api=ctypes.pointer(self.api),
-            stage=custom_call._EXECUTE,
+            stage=ffi.EXECUTE,
             arguments=self._buffers(given),
             results=self._buffers(results),
             attributes=attributes,
         )
-        return custom_call.on_gpu(ctypes.byref(frame))
+        return custom_call.handlers()["CUDA"](ctypes.byref(frame))
 
     def _buffers(self, arrays: list[DeviceArray]) -> Any:
         made = []
         for array in arrays:
             dims = (ctypes.c_int64 * len(array.shape))(*array.shape)
             data = array.address if np.prod(array.shape) else None
-            buffer = custom_call._Buffer(
+            buffer = ffi.Buffer(
                 dtype=NUMBERS[array.dtype.name], data=data, rank=len(array.shape), dims=ctypes.cast(dims, _INTS)
             )
             made.append(ctypes.pointer(buffer))
             self.kept += [dims, buffer]
-        each = (ctypes.POINTER(custom_call._Buffer) * len(made))(*made)
+        each = (ctypes.POINTER(ffi.Buffer) * len(made))(*made)
         self.kept.append(each)
-        return custom_call._Buffers(count=len(made), each=ctypes.cast(each, _BUFFERS))
+        return ffi.Buffers(count=len(made), each=ctypes.cast(each, _BUFFERS))
 
 
 _INTS = ctypes.POINTER(ctypes.c_int64)
-_BUFFERS = ctypes.POINTER(ctypes.POINTER(custom_call._Buffer))
+_BUFFERS = ctypes.POINTER(ctypes.POINTER(ffi.Buffer))
 
 
 def run(xla: Xla, g: gc.Graph, arrays: dict[str, np.ndarray], like: dict[str, np.ndarray]) -> Any:
@@ -108,6 +109,21 @@ def test_errors_go_through_xla() -> None:
     assert run(xla, g, arrays, like) == ERROR
     assert "ArgumentError" in xla.said[0]
     assert "length holds lengths from 1 to 9" in xla.said[0]
+
+
+def interrupted(*_: Any) -> Any:
+    raise KeyboardInterrupt("by the user")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("inside", [True, False], ids=["in the body", "beside it"])
+def test_an_interrupt_is_an_error(inside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it comes: ctypes lets no exception through, and says nothing of what it returns instead."""
+    if not inside:
+        monkeypatch.setattr(custom_call, "_handled", interrupted)
+    xla = Xla()
+    assert xla.call(interrupted, [], []) == ERROR
+    assert xla.said == ["KeyboardInterrupt: by the user" if inside else "KeyboardInterrupt: graphc was interrupted"]
 
 
 def test_gradients_on_a_gpu() -> None:

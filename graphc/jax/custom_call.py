@@ -2,8 +2,7 @@
 
 In: functions that read and write memory. Out: calls of them among JAX's operations. XLA's foreign function interface
 hands a handler the addresses of its own buffers, so nothing is copied. There is one handler for each platform; an
-attribute of a call is the number of its function. The structures are those of `xla/ffi/api/c_api.h`, which JAX ships;
-XLA keeps their order and adds at their ends.
+attribute of a call is the number of its function.
 """
 
 from __future__ import annotations
@@ -11,20 +10,20 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
-from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from ctypes import CFUNCTYPE, POINTER, c_int64, c_void_p
 from dataclasses import dataclass
 from typing import Any, cast
 
 import jax
 import numpy as np
 
-__all__ = ["CustomCall", "Memory"]
+from graphc.codegen.cpu.jit import native
+from graphc.codegen.target import Target
+from graphc.jax import ffi_structures as ffi
+
+__all__ = ["CustomCall", "Memory", "handlers"]
 
 _TARGET = "graphc"  # what XLA calls the handlers
-_EXECUTE, _METADATA = 3, 1  # a stage, and an extension
-_INVALID_ARGUMENT, _INTERNAL = 3, 13  # codes of errors
-_FIRST = 0, 1  # the version whose structures these are; later ones only append to them
-_DTYPES = {1: "bool", 4: "int32", 10: "float16", 11: "float32", 12: "float64", 16: "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,93 +33,6 @@ class Memory:
     address: int
     shape: tuple[int, ...]
     dtype: str
-
-
-class _Extension(ctypes.Structure):
-    _fields_ = (("size", c_size_t), ("type", c_int), ("next", c_void_p))
-
-
-class _Version(ctypes.Structure):
-    _fields_ = (("size", c_size_t), ("extension", c_void_p), ("major", c_int), ("minor", c_int))
-
-
-class _Metadata(ctypes.Structure):
-    _fields_ = (("size", c_size_t), ("version", _Version), ("traits", ctypes.c_uint32))
-
-
-class _MetadataExtension(ctypes.Structure):
-    _fields_ = (("base", _Extension), ("metadata", POINTER(_Metadata)))
-
-
-class _Error(ctypes.Structure):
-    _fields_ = (("size", c_size_t), ("extension", c_void_p), ("message", c_char_p), ("code", c_int))
-
-
-class _Stream(ctypes.Structure):
-    _fields_ = (("size", c_size_t), ("extension", c_void_p), ("context", c_void_p), ("stream", c_void_p))
-
-
-class _Api(ctypes.Structure):
-    _fields_ = (
-        ("size", c_size_t),
-        ("extension", c_void_p),
-        ("version", _Version),
-        ("internal", c_void_p),
-        ("error", CFUNCTYPE(c_void_p, POINTER(_Error))),
-        ("error_message", c_void_p),
-        ("destroy_error", c_void_p),
-        ("register", c_void_p),
-        ("stream", CFUNCTYPE(c_void_p, POINTER(_Stream))),
-    )
-
-
-class _Buffer(ctypes.Structure):
-    _fields_ = (
-        ("size", c_size_t),
-        ("extension", c_void_p),
-        ("dtype", c_int),
-        ("data", c_void_p),
-        ("rank", c_int64),
-        ("dims", POINTER(c_int64)),
-    )
-
-
-class _Buffers(ctypes.Structure):
-    _fields_ = (
-        ("size", c_size_t),
-        ("extension", c_void_p),
-        ("count", c_int64),
-        ("types", c_void_p),
-        ("each", POINTER(POINTER(_Buffer))),
-    )
-
-
-class _Scalar(ctypes.Structure):
-    _fields_ = (("dtype", c_int), ("value", POINTER(c_int64)))
-
-
-class _Attributes(ctypes.Structure):
-    _fields_ = (
-        ("size", c_size_t),
-        ("extension", c_void_p),
-        ("count", c_int64),
-        ("types", c_void_p),
-        ("names", c_void_p),
-        ("each", POINTER(POINTER(_Scalar))),
-    )
-
-
-class _Frame(ctypes.Structure):
-    _fields_ = (
-        ("size", c_size_t),
-        ("extension", POINTER(_Extension)),
-        ("api", POINTER(_Api)),
-        ("context", c_void_p),
-        ("stage", c_int),
-        ("arguments", _Buffers),
-        ("results", _Buffers),
-        ("attributes", _Attributes),
-    )
 
 
 Body = Callable[[Sequence[Memory], Sequence[Memory], int | None], None]
@@ -134,61 +46,103 @@ class CustomCall:
 
     def __init__(self, body: Body) -> None:
         _register()
-        self._number = len(_bodies)
+        self.number = len(_bodies)
         _bodies.append(body)
 
     def __call__(self, arguments: Sequence[jax.Array], results: Sequence[jax.ShapeDtypeStruct]) -> Sequence[jax.Array]:
         """Arrays like `results`, as an operation of JAX; under `vmap` one call for each element."""
         call = jax.ffi.ffi_call(_TARGET, tuple(results), vmap_method="sequential")
-        return cast(Sequence[jax.Array], call(*arguments, function=np.int64(self._number)))
+        return cast(Sequence[jax.Array], call(*arguments, function=np.int64(self.number)))
 
 
 @functools.cache
 def _register() -> None:
-    """Tell XLA of the handlers."""
-    for platform, handler in (("cpu", on_host), ("CUDA", on_gpu)):
+    for platform, handler in handlers().items():
         jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(handler), platform=platform)
 
 
-@CFUNCTYPE(c_void_p, POINTER(_Frame))
-def on_host(given: Any) -> int | None:
-    """What XLA calls where it computes on the host: to learn the version of the interface, then for each call. Gives an
-    error, or nothing."""
-    return _handled(given.contents, lambda frame: None)
+@functools.cache
+def handlers() -> dict[str, Any]:
+    """What XLA calls, by platform: to learn the version of the interface, then for each call. Gives an error, or
+    nothing."""
+    return {"cpu": _handler(lambda frame: None), "CUDA": _handler(_stream)}
 
 
-@CFUNCTYPE(c_void_p, POINTER(_Frame))
-def on_gpu(given: Any) -> int | None:
-    """The same where it computes on a GPU."""
-    return _handled(given.contents, _stream)
+# Python may be interrupted before a function's first statement, and behind its last; what ctypes returns then is
+# whatever lies there. So XLA calls native code, and that calls Python, which says last of all what came of it. If it
+# has not, the call has failed.
+_NATIVE = """
+@interrupted = private constant [44 x i8] c"KeyboardInterrupt: graphc was interrupted\\00\\00\\00"
+
+define ptr @handler(ptr %frame) {{
+  %outcome = alloca i64
+  store i64 -1, ptr %outcome
+  call void inttoptr (i64 {called} to ptr)(ptr %frame, ptr %outcome)
+  %said = load i64, ptr %outcome
+  %ended = icmp ne i64 %said, -1
+  %error = inttoptr i64 %said to ptr
+  br i1 %ended, label %end, label %failed
+failed:
+  %api.place = getelementptr i8, ptr %frame, i64 {api}
+  %api = load ptr, ptr %api.place
+  %create.place = getelementptr i8, ptr %api, i64 {create}
+  %create = load ptr, ptr %create.place
+  %what = alloca {{ i64, ptr, ptr, i32 }}
+  store {{ i64, ptr, ptr, i32 }} {{ i64 {size}, ptr null, ptr @interrupted, i32 {code} }}, ptr %what
+  %made = call ptr %create(ptr %what)
+  ret ptr %made
+end:
+  ret ptr %error
+}}
+"""
 
 
-def _handled(frame: _Frame, stream: Callable[[_Frame], int | None]) -> int | None:
-    if frame.extension and frame.extension.contents.type == _METADATA:
-        asked = ctypes.cast(frame.extension, POINTER(_MetadataExtension)).contents.metadata.contents.version
+def _handler(stream: Callable[[ffi.Frame], int | None]) -> Any:
+    @CFUNCTYPE(None, POINTER(ffi.Frame), POINTER(c_int64))
+    def called(frame: Any, outcome: Any) -> None:
+        outcome[0] = _handled(frame.contents, stream)
+
+    text = _NATIVE.format(
+        called=ctypes.cast(called, c_void_p).value,
+        api=ffi.Frame.api.offset,
+        create=ffi.Api.error.offset,
+        size=ctypes.sizeof(ffi.Error),
+        code=ffi.CANCELLED,
+    )
+    code = native(text, Target.host(), "handler")
+    handler = CFUNCTYPE(c_void_p, POINTER(ffi.Frame))(code["handler"])
+    handler.kept = called, code  # type: ignore[attr-defined]
+    return handler
+
+
+def _handled(frame: ffi.Frame, stream: Callable[[ffi.Frame], int | None]) -> int:
+    """What came of it: the address of an error, or 0."""
+    if frame.extension and frame.extension.contents.type == ffi.METADATA:
+        asked = ctypes.cast(frame.extension, POINTER(ffi.MetadataExtension)).contents.metadata.contents.version
         own = frame.api.contents.version if frame.api else asked
-        asked.major, asked.minor = (own.major, own.minor) if own.minor else _FIRST
-        return None
-    if frame.stage != _EXECUTE:
-        return None
+        asked.major, asked.minor = (own.major, own.minor) if own.minor else ffi.FIRST_VERSION
+        return 0
+    if frame.stage != ffi.EXECUTE:
+        return 0
     try:
         body = _bodies[frame.attributes.each[0].contents.value[0]]
         body(_memory(frame.arguments), _memory(frame.results), stream(frame))
     except BaseException as error:  # it goes to whoever waits for the result, through XLA
-        code = _INVALID_ARGUMENT if isinstance(error, ValueError) else _INTERNAL
-        made = _Error(ctypes.sizeof(_Error), None, f"{type(error).__name__}: {error}".encode(), code)
+        codes = {KeyboardInterrupt: ffi.CANCELLED, ValueError: ffi.INVALID_ARGUMENT, BaseException: ffi.INTERNAL}
+        code = next(code for kind, code in codes.items() if isinstance(error, kind))
+        made = ffi.Error(ctypes.sizeof(ffi.Error), None, f"{type(error).__name__}: {error}".encode(), code)
         return int(frame.api.contents.error(ctypes.byref(made)))
-    return None
+    return 0
 
 
-def _stream(frame: _Frame) -> int:
+def _stream(frame: ffi.Frame) -> int:
     """The handle of the stream that a call is to work on."""
-    asked = _Stream(ctypes.sizeof(_Stream), None, frame.context, None)
+    asked = ffi.Stream(ctypes.sizeof(ffi.Stream), None, frame.context, None)
     if frame.api.contents.stream(ctypes.byref(asked)):
         raise RuntimeError("XLA has no stream for the call")
     return int(asked.stream or 0)
 
 
-def _memory(buffers: _Buffers) -> list[Memory]:
+def _memory(buffers: ffi.Buffers) -> list[Memory]:
     found = (buffers.each[k].contents for k in range(buffers.count))
-    return [Memory(b.data or 0, tuple(b.dims[: b.rank]), _DTYPES[b.dtype]) for b in found]
+    return [Memory(b.data or 0, tuple(b.dims[: b.rank]), ffi.DTYPES[b.dtype]) for b in found]
