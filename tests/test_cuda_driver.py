@@ -350,7 +350,7 @@ def test_what_is_updated_shares_memory_with_nothing_that_is_read() -> None:
     f(x=whole, total=row)
     for start in (0, 12, 8):
         row.__cuda_array_interface__["data"] = (whole.__cuda_array_interface__["data"][0] + start, False)
-        with pytest.raises(ArgumentError, match="total is updated in place, but shares memory with x"):
+        with pytest.raises(ArgumentError, match="total is written to, but shares memory with x"):
             f(x=whole, total=row)
 
 

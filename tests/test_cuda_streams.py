@@ -337,7 +337,7 @@ def test_arrays_of_others_that_results_do_not_fit_in(f: CompiledCuda) -> None:
     for array in wrong:
         with pytest.raises(ArgumentError, match="twice is written to, so it must be a writeable array on the GPU of"):
             f.run(given, stream=A, into={"twice": array})
-    with pytest.raises(ArgumentError, match="twice is updated in place, but shares memory with x"):
+    with pytest.raises(ArgumentError, match="twice is written to, but shares memory with x"):
         f.run(given, stream=A, into={"twice": x})
     with pytest.raises(ArgumentError, match="has no output 'thrice'; did you mean 'twice'"):
         f.run(given, stream=A, into={"thrice": x})

@@ -258,7 +258,7 @@ def test_what_is_read_does_not_lie_in_what_is_updated() -> None:
     weights = {"W": np.ones((4, 4), np.float32)}
     for first in (0, 1, 2):
         for call in (f, f.bind, lambda **given: gc.interpret(g, **given)):
-            with pytest.raises(ArgumentError, match="h is updated in place, but shares memory with x; copy one"):
+            with pytest.raises(ArgumentError, match="h is written to, but shares memory with x; copy one"):
                 call(x=shared[:3], h=shared[first : first + 3], **weights)
     f(x=shared[:2], h=shared[2:4], **weights)
     f(x=shared[::2], h=shared[:3], **weights)  # one that has gaps is copied
@@ -463,12 +463,13 @@ def test_results_in_the_caller_s_arrays(offset: int) -> None:
         raw = np.zeros(48 + 64 + 64, np.uint8)
         start = -raw.ctypes.data % 64 + offset
         results[name] = raw[start : start + 48].view(np.float32).reshape(4, 3)
-    found = f.run({"x": given}, into=results)
+    assert not f.run({"x": given}, into=results)
     for name, array in f(x=given).items():
         np.testing.assert_array_equal(results[name], array)
-        assert found[name] is results[name]
-    y = np.empty((4, 3), np.float32)
-    np.testing.assert_array_equal(f.run({"x": given}, into={"y": y})["same"], 2 * given)
+    others = f.run({"x": given}, into={"y": results["y"]})
+    assert list(others) == ["same", "x_again"]
+    results["y"][...] = 0
+    np.testing.assert_array_equal(others["same"], 2 * given)  # not in the caller's array
 
 
 @pytest.mark.parametrize(
@@ -491,5 +492,9 @@ def test_arrays_that_results_do_not_fit_in_are_refused(y: Any, said: str) -> Non
         gc.compile(g).run({"x": given}, into={"y": y})
     with pytest.raises(ArgumentError, match="has no output 'z'"):
         gc.compile(g).run({"x": given}, into={"z": given.copy()})
-    with pytest.raises(ArgumentError, match="shares memory with x"):
+    with pytest.raises(ArgumentError, match="y is written to, but shares memory with x"):
         gc.compile(g).run({"x": given}, into={"y": given})
+    with pytest.raises(ArgumentError, match="run takes into= as a dict of arrays by name"):
+        gc.compile(g).run({"x": given}, into=given)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="run takes arrays= as a dict of arrays by name"):
+        gc.compile(g).run([given])  # type: ignore[arg-type]

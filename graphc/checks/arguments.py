@@ -67,9 +67,14 @@ def check_by_name(graph: Graph, given: Sequence[object]) -> None:
         raise ArgumentError(f"arrays are given by name, f({names}){unpacked}")
 
 
-def no_output(graph: Graph, name: str) -> ArgumentError:
-    """The error for an array that is to take an output that there is not."""
-    return ArgumentError(f"graph {graph.name!r} has no output {name!r}{meant(name, graph.outputs)}")
+def check_run(graph: Graph, arrays: object, into: object) -> None:
+    """Check that `run` was given dicts, and for `into` the names of outputs."""
+    for option, given in {"arrays": arrays, "into": {} if into is None else into}.items():
+        if not isinstance(given, Mapping):
+            raise ArgumentError(f"run takes {option}= as a dict of arrays by name, {{'x': …}}, got {given!r}")
+    for name in into if isinstance(into, Mapping) else ():
+        if name not in graph.outputs:
+            raise ArgumentError(f"graph {graph.name!r} has no output {name!r}{meant(str(name), graph.outputs)}")
 
 
 def check_calls(graph: Graph, calls: object) -> None:
@@ -137,10 +142,10 @@ def check_updated(updates: Mapping[str, Node], given: Mapping[str, Any], argumen
     check_apart(spans, read)
 
 
-def check_apart(updated: Sequence[Span], read: Sequence[Span] = ()) -> None:
-    """Check that what is updated overlaps with nothing: with nothing else that is, and with nothing that is read."""
-    changed = {name for _, _, name in updated}
-    spans = sorted(span for span in (*updated, *read) if span[1])
+def check_apart(written: Sequence[Span], read: Sequence[Span] = ()) -> None:
+    """Check that what is written to overlaps with nothing: with nothing else that is, and with nothing that is read."""
+    changed = {name for _, _, name in written}
+    spans = sorted(span for span in (*written, *read) if span[1])
     for k, (first, size, name) in enumerate(spans, start=1):
         while k < len(spans) and spans[k][0] < first + size:
             _check_shared(name, spans[k][2], changed)
@@ -149,10 +154,10 @@ def check_apart(updated: Sequence[Span], read: Sequence[Span] = ()) -> None:
 
 def _check_shared(one: str, other: str, changed: Container[str]) -> None:
     if one in changed and other in changed:
-        raise ArgumentError(f"{one} and {other} are both updated in place, but share memory; copy one of them")
+        raise ArgumentError(f"{one} and {other} are both written to, but share memory; copy one of them")
     for name, beside in ((one, other), (other, one)):
         if name in changed:
-            raise ArgumentError(f"{name} is updated in place, but shares memory with {beside}; copy one of them")
+            raise ArgumentError(f"{name} is written to, but shares memory with {beside}; copy one of them")
 
 
 def _names_message(graph: Graph, missing: list[str], extra: list[str], declared: Mapping[str, Node]) -> str:

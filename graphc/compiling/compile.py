@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from graphc.checks.arguments import call_lengths, check_by_name, check_calls
+from graphc.checks.arguments import call_lengths, check_by_name, check_calls, check_run
 from graphc.checks.index_checks import index_checks
 from graphc.codegen.cpu.jit import Loaded
 from graphc.codegen.cpu.jit import load as load_program
@@ -81,11 +81,12 @@ class Compiled:
 
     def run(self, arrays: Mapping[str, Any], *, into: Mapping[str, np.ndarray] | None = None) -> Results:
         """Run it with a dict of arrays. `into` are arrays of the caller's for outputs, by name: of their shapes and
-        dtypes, contiguous, and apart from what the call reads. Into one that begins at a multiple of 64 bytes nothing
-        is copied.
+        dtypes, contiguous, and apart from what the call reads. What is returned has the others. Compiled code writes to
+        arrays that begin at a multiple of 64 bytes; to others results are copied.
 
         Raises `ArgumentError` if the arrays do not fit the graph; nothing has been computed then.
         """
+        check_run(self.stages.graph, arrays, into)
         return self._runner(with_fixed(self.fixed, arrays), into)
 
     def bind(self, /, *unnamed: Any, **arrays: Any) -> BoundCall:

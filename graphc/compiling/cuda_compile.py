@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.checks.arguments import call_lengths, check_by_name, check_calls
+from graphc.checks.arguments import call_lengths, check_by_name, check_calls, check_run
 from graphc.checks.index_checks import index_checks
 from graphc.codegen.cpu.jit import load
 from graphc.codegen.cuda.driver.dlpack import DeviceArray
@@ -86,6 +86,7 @@ class CompiledCuda:
 
         Raises what a call does, and `ArgumentError` for what is not a stream.
         """
+        check_run(self.runner.graph, arrays, into)
         return self.runner(with_fixed(self.fixed, arrays), stream=stream, into=into)
 
     def bind(self, /, *unnamed: Any, **arrays: Any) -> BoundCudaCall:

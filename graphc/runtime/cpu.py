@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.checks.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated, no_output
+from graphc.checks.arguments import Arguments, check_apart, check_arguments, check_bound, check_updated
 from graphc.checks.index_checks import IndexCheck, check_indices
 from graphc.codegen.cpu.jit import Loaded
 from graphc.codegen.lengths import buffer_shape
@@ -116,15 +116,17 @@ class Runner:
         self._pool: list[np.ndarray] = []
 
     def __call__(self, given: Mapping[str, Any], into: Mapping[str, np.ndarray] | None = None) -> Results:
-        """Run it. `into` are arrays for results, by output."""
+        """Run it. `into` are arrays for results, by output; what is returned has the others."""
         arguments, layout = self._sound(given)
         call = self._bound(arguments, layout, into=self._usable(into, arguments, layout) if into else {})
         call()
         self._pool = [call.workspace]  # kept for the next call; a call at the same time on another thread takes its own
-        for name, array in (into or {}).items():
+        if not into:
+            return call.results
+        for name, array in into.items():
             if call.results[name] is not array:
                 array[...] = call.results[name]
-        return Results({**call.results, **into}) if into else call.results
+        return Results({name: array for name, array in call.results.items() if name not in into})
 
     def bind(self, given: Mapping[str, Any]) -> BoundCall:
         """A call that reads these arrays where they lie: none may need a copy."""
@@ -268,10 +270,9 @@ class Runner:
         """The arrays that the code can write results to, by buffer. Raises `ArgumentError` for arrays that are not as
         the results are."""
         made = {place.name: place.made for place in layout.places if place.made is not None}
+        rest = {buffer for name, buffer in self.lowered.outputs.items() if name not in into}
         usable = {}
         for name, array in into.items():
-            if name not in self.lowered.outputs:
-                raise no_output(self.graph, name)
             buffer = self.lowered.outputs[name]
             fits = isinstance(array, np.ndarray) and (array.shape, array.dtype) == made[buffer]
             if not fits or not array.flags.carray:
@@ -280,7 +281,7 @@ class Runner:
                     f"{name} is written to, so it must be a numpy array of {dtype} and shape {shape}, contiguous, "
                     f'aligned and writeable; make one: {name} = np.empty({shape}, "{dtype}")'
                 )
-            if array.ctypes.data % ALIGNMENT == 0:
+            if array.ctypes.data % ALIGNMENT == 0 and buffer not in rest:
                 usable[buffer] = array
         read = [(arguments.addresses[n], a.nbytes, n) for n, a in arguments.arrays.items() if a.flags.c_contiguous]
         check_apart([(a.ctypes.data, a.nbytes, name) for name, a in into.items()], read)
