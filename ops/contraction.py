@@ -40,14 +40,9 @@ def _infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
         if not set(letters) <= set(other + attrs["out"]):
             raise ShapeError(f"a product sums a dimension of one operand alone: {attrs['a']},{attrs['b']}")
     letters, out = attrs["a"] + attrs["b"], attrs["out"]
-    if (
-        len(set(out)) != len(out)
-        or not set(out) <= set(letters)
-        or not all(c.isascii() and c.isalpha() for c in letters)
-    ):
-        raise ShapeError(
-            f"a product names dimensions by letters, those of its result once; got {letters!r} and {out!r}"
-        )
+    plain = not letters or (letters.isascii() and letters.isalpha())
+    if not plain or not set(out) <= set(letters) or len(set(out)) < len(out):
+        raise ShapeError(f"a product names dimensions by letters, those of its result once; got {letters!r}, {out!r}")
     if not set(over) <= set(left.axes) & set(right.axes) or len(set(over)) < len(over):
         raise ShapeError("a product sums over an axis that one operand lacks, or over one twice")
     axes = tuple(x for x in merge_axes(left.axes, right.axes) if x not in over)

@@ -20,8 +20,8 @@ from graphc.scalar import Scalar, lowest
 # broadcast(value; axes, shape): the same element wherever the value does not vary.
 def _broadcast_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     (value,), axes, shape = inputs, attrs["axes"], attrs["shape"]
-    if not set(value.axes) <= set(axes):
-        raise AxisError(f"broadcast of a value over {value.axes} to fewer axes {axes}")
+    if not set(value.axes) <= set(axes) or len(set(axes)) < len(axes):
+        raise AxisError(f"broadcast of a value over {value.axes} to fewer axes, or to one twice: {axes}")
     if broadcast_shapes([value.shape, shape], "broadcast") != shape:
         raise ShapeError(f"an event of shape {value.shape} does not broadcast to {shape}")
     return Type(axes, shape, value.dtype)
@@ -50,7 +50,7 @@ def broadcast(value: Node, axes: Sequence[Axis], shape: Shape) -> Node:
 # sum(value; dims, over) and max(value; dims, over): over event dimensions and over all existing points of axes.
 def _reduce_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     (value,), dims, over = inputs, attrs["dims"], attrs["over"]
-    if len(set(over)) != len(over) or len(set(dims)) != len(dims):
+    if len(set(over)) < len(over) or len(set(dims)) < len(dims):
         raise AxisError(f"a reduction over {', '.join([*(a.name for a in over), *map(str, dims)])}, one of them twice")
     for axis in over:
         if axis not in value.axes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, DtypeError, ShapeError
+from graphc.errors import ArgumentError, AxisError, DtypeError, ShapeError
 from graphc.ir import Node, Op, Point, Reads, Type, make, merge_axes
 from graphc.ops.reduction import broadcast, over_delays, reduced_points
 from graphc.ops.site import Event, Site
@@ -66,6 +66,8 @@ def _scatter_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
         raise ShapeError(f"scatter of an event {values.shape} by an index of shape {index.shape}")
     if index.dtype != "int32" or values.dtype == "bool":
         raise DtypeError(f"scatter adds numbers to rows named by int32 values, got {values.dtype} and {index.dtype}")
+    if len(set(attrs["over"])) < len(attrs["over"]):
+        raise AxisError(f"scatter over an axis twice: {', '.join(axis.name for axis in attrs['over'])}")
     axes = tuple(a for a in merge_axes(values.axes, index.axes) if a not in attrs["over"])
     return Type(axes, (attrs["rows"], *values.shape[rank:]), values.dtype)
 

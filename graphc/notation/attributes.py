@@ -18,7 +18,6 @@ _WHOLES = {"dims", "shape", "perm", "sizes", "counts", "strides", "dilations", "
 _NUMBER = {"rate", "eps"}
 _AXIS, _AXES = {"axis"}, {"over", "axes"}
 _TEXT = {"a", "b", "out", "name", "dtype"}
-_DISTINCT = {"dims", "perm", "over", "axes"}
 
 
 def check_attributes(op: Op, attributes: Mapping[str, Any]) -> None:
@@ -27,8 +26,6 @@ def check_attributes(op: Op, attributes: Mapping[str, Any]) -> None:
         expected = _expected(name, value)
         if expected:
             raise ParseError(f"expected {expected} for {name}=, found {value!r}")
-        if name in _DISTINCT and len(set(value)) != len(value):
-            raise ParseError(f"{name}= names something twice: {value!r}")
 
 
 def _expected(name: str, value: Any) -> str:
