@@ -48,7 +48,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...] | ModuleType], ...] = (
 METHODS = {
     "What a graph does": gc.Graph,
     "What compiled code does": Compiled,
-    "What code compiled for a GPU does beside": CompiledCuda,
+    "What code compiled for a GPU does besides": CompiledCuda,
     "What an exported function does": gc.Exported,
     "What a drawing does": gc.Drawing,
 }

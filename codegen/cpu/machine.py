@@ -22,15 +22,7 @@ __all__ = ["machine_of", "pointer_bits", "target_named"]
 # LLVM's names. They stand in its language, and in a comment of a C header, as they are.
 _NAME = re.compile(r"[A-Za-z0-9_.+-]*")
 _NAMES = {"triple": _NAME, "arch": _NAME, "features": re.compile(r"[A-Za-z0-9_.,+-]*")}
-_NO_CPU = (
-    "nvptx",
-    "amdgcn",
-    "r600",
-    "spirv",
-    "dxil",
-    "bpf",
-    "xcore",
-)  # or none that runs functions as a C program does
+_NO_CPU = ("nvptx", "amdgcn", "r600", "spirv", "dxil", "bpf", "xcore")  # or none that runs C's functions as C does
 
 
 def machine_of(target: Target) -> llvm.TargetMachine:
