@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, DtypeError
+from graphc.errors import DtypeError
 from graphc.ir import Node, Op, Type, broadcast_shapes, make, merge_axes
 from graphc.ops.site import Site
 from graphc.scalar import Const, Scalar, call
@@ -26,7 +26,7 @@ def _infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     if any(i.dtype != "int32" for i in inputs):
         raise DtypeError(f"a random number's key and counter are int32, got {', '.join(i.dtype for i in inputs)}")
     if not 0 <= attrs["salt"] < 2**32:
-        raise ArgumentError(f"a salt has 32 bits, got {attrs['salt']}")
+        raise DtypeError(f"a salt is a whole number from 0 to 2³² - 1, got {attrs['salt']}")
     return Type(merge_axes(*(i.axes for i in inputs)), broadcast_shapes([i.shape for i in inputs], "hash"), "int32")
 
 

@@ -291,7 +291,7 @@ def test_training_ends_when_what_is_held_out_gets_no_better(graphc: Run, cell: P
     )
     text = CELL.replace("    return g", f"    {kept}\n    return g")
     cell.write_text(f"import numpy as np\n{text}\n{own}", encoding="utf-8")
-    options = "train cell.py --epochs 50 -o run.safetensors --patience 4 --weight-decay 0.1".split()
+    options = ("train", "cell.py", "--epochs", "50", "-o", "run.safetensors", "--patience", "4", "--weight-decay", ".1")
     printed = graphc(*options, cwd=cell.parent)
     assert "epoch 6/50" not in printed
     assert "held_out_kept 1\n" in printed

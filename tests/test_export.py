@@ -420,6 +420,7 @@ def test_arrays_may_have_names_that_c_or_the_header_keeps(tmp_path: Path) -> Non
 
 MACROS = ("linux", "unix", "INT32_MAX", "UINT_FAST8_MAX", "SIZE_MAX", "NULL", "EOF", "errno", "stdin", "I", "complex")
 MACROS += ("M_PI", "INFINITY", "RAND_MAX", "INT_MAX", "CHAR_BIT", "FLT_MAX", "SIGINT", "EDOM", "EXIT_FAILURE", "FP_NAN")
+MACROS += ("M_SQRT2", "M_PI_2", "EIO", "ENOENT", "SIGKILL", "WEOF", "PRIu64", "SCNxPTR")
 HEADERS = ("assert", "complex", "errno", "fenv", "float", "inttypes", "limits", "locale", "math", "signal", "stdalign")
 HEADERS += ("stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "tgmath", "time", "wchar", "unistd")
 

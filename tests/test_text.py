@@ -448,7 +448,7 @@ def test_errors_name_the_line(line, expected):
         ("slice(x, count=True, dim=0, start=0, step=1)", "a whole number"),
         ('contract(x, x, a="k", b="k", out="kk")', "once"),
         ('contract(x, x, a=",", b=",", out="")', "letters"),
-        ("hash(index(axis=t), 1, salt=-1)", "32 bits"),
+        ("hash(index(axis=t), 1, salt=-1)", "from 0 to 2³² - 1, got -1"),
         ("dropout(x, x, rate=1)", "below 1"),
         ("hash(index(axis=t), 1, salt=(1, 1))", "a whole number"),
         ("place(x, dim=0, extent=9223372036854775807, start=0, step=1)", "whole number"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DtypeError, ShapeError
+from graphc.errors import DtypeError
 from graphc.integers import is_whole
 from graphc.ir import Axis, Node, check_shape
 from graphc.language.functions import Over, reduced_axes
@@ -51,8 +51,6 @@ def dropout(x: Any, rate: float, seed: Any, salt: int = 0) -> Value:
     """
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.integer | np.floating):
         raise DtypeError(f"a dropout rate is a number, fixed when the graph is built; got {rate!r}")
-    if not 0 <= rate < 1:
-        raise ShapeError(f"a dropout rate is at least 0 and below 1, got {rate}")
     (value,) = promote(x, floating=True)
     draw = random(seed, value.axes, value.shape, salt, value.dtype)
     return Value(home(value, draw), composite.dropout(value.node, draw.node, rate))
