@@ -16,6 +16,7 @@ from graphc.integers import is_whole
 
 Record = dict[str, float]
 Score = str | Callable[[Record], float]
+ANEW = "to begin anew, remove the file or give another path (to gc.fit also: resume=False)"
 
 
 class Best:
@@ -57,7 +58,7 @@ class Best:
             if metadata != self._metadata():
                 raise ArgumentError(
                     f"epoch {self.epoch + 1} was the best, and {self.path} does not hold it: training was begun "
-                    "without best=, or with another; resume without best=, or begin anew, with resume=False"
+                    f"without best= (graphc train: --patience), or with another; resume so; {ANEW}"
                 )
             self.arrays = found
 

@@ -24,7 +24,7 @@ from graphc.errors import ArgumentError, DivergenceError, listed, meant
 from graphc.files import Claim
 from graphc.integers import is_whole
 from graphc.language.graph import Graph, check_graph
-from graphc.training.best import Best, Record, Score, check_best, unknown_score
+from graphc.training.best import ANEW, Best, Record, Score, check_best, unknown_score
 from graphc.training.divergence import check_finite, finite_names
 from graphc.training.initialize import initialize
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:  # loaded when something is trained: it takes long, and few wh
 
 Batch = Mapping[str, Any]
 Batches = Sequence[Batch] | Callable[[int], Iterable[Batch]]
-ANEW = "to begin anew, remove the file or give another path (to gc.fit also: resume=False)"
 
 
 @dataclass(frozen=True, slots=True)
