@@ -130,7 +130,7 @@ def _sum_gradient(node: Node, d: Node) -> Sequence[Node]:
 
 def _max_gradient(node: Node, d: Node) -> Sequence[Node]:
     """The adjoint goes to the largest elements, in equal parts. Where there is no element there is one part, which goes
-    nowhere: forward mode divides by that number, too."""
+    nowhere: forward mode divides by that number, too. (No element is NaN's equal, so the gradient of a NaN is NaN.)"""
     (value,) = node.inputs
     winners = cast(eq(value, _spread_back(value, node, node)), d.dtype)
     parts = make(SUM, (winners,), dims=node["dims"], over=node["over"])

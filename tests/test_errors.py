@@ -433,6 +433,12 @@ def dimension_that_is_an_axis() -> None:
     gc.sum(x, dim=t)  # here
 
 
+@refused(ShapeError, "dim= names a dimension of an event of shape (3,) twice, got (0, -1)")
+def dimension_twice() -> None:
+    *_, x = graph()
+    gc.mean(x, dim=(0, -1))  # here
+
+
 @refused(ShapeError, "dim=1 is outside an event of shape (3,)")
 def reduction_of_a_missing_dimension() -> None:
     _, _, _, x = graph()

@@ -149,7 +149,10 @@ def reduced_dims(value: Value, dim: Dims, over: Over) -> tuple[int, ...]:
     for d in dims:
         if not is_whole(d):
             raise ShapeError(f"dim= takes event dimensions, such as dim=0; axes are named by over=. Got {d!r}")
-    return tuple(sorted({event_dim(d, value.shape) for d in dims}))
+    named = {event_dim(d, value.shape) for d in dims}
+    if len(named) < len(dims):
+        raise ShapeError(f"dim= names a dimension of an event of shape {value.shape} twice, got {dims!r}")
+    return tuple(sorted(named))
 
 
 def event_dim(dim: Any, shape: Shape, *, new: bool = False) -> int:
