@@ -161,12 +161,12 @@ def gla(
     Params: `{name}_W_k` (units, inputs) for k in q k v alpha, `{name}_b_alpha` (units,). The paper's W_α is a product
     of two matrices of rank 16.
     """
+    if not isinstance(temperature, int | float | np.number) or not temperature > 0:
+        raise DefinitionError(f"the temperature of cell {name!r} is a number above 0, got {temperature!r}")
     cell = stateless(g, x, units, over, name, options)
     d = _of_head(cell, heads)
     ((S, S_before),) = cell.states(S=(heads, d, d))
     q, k, v = ((cell.W(letter) @ x).reshape(heads, d) for letter in "qkv")
-    if not isinstance(temperature, int | float | np.number) or not temperature > 0:
-        raise DefinitionError(f"the temperature of cell {name!r} is a number above 0, got {temperature!r}")
     keep = exp(log_sigmoid(cell.of_x("alpha")) / temperature).reshape(heads, 1, d)
     S[over] = keep * S_before + einsum("hi,hj->hij", v, k)
     return GLA(einsum("hij,hj->hi", S, q / math.sqrt(d)).reshape(units), S)

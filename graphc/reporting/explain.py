@@ -243,7 +243,7 @@ def _sizes(program: Program, cycles: Sequence[Component], lengths: Mapping[str, 
     walked = {axis.name for part in cycles for axis, _ in _walks(part)}
     for name, length in lengths.items():
         if not is_whole(length) or length < 0:
-            raise ArgumentError(f"the length of axis {name!r} is a whole number, got {length!r}")
+            raise ArgumentError(f"the length of axis {name!r} is a whole number of at least 0, got {length!r}")
     return {name: int(lengths.get(name, STEPS if name in walked else POINTS)) for name in program.sizes}
 
 
