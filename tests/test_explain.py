@@ -178,6 +178,9 @@ def test_estimates_follow_the_lengths() -> None:
     assert steps(n=256) > steps(n=16)
     with pytest.raises(gc.GraphError, match=re.escape("'q'") + ".*t, n"):
         steps(q=3)
+    for length in (-1, 2.5, 10**30):
+        with pytest.raises(gc.GraphError, match="the length of axis 't' is a whole number from 0 to"):
+            gc.explain(network("elman"), {"t": length})  # type: ignore[dict-item]
 
 
 def test_a_sum_of_random_numbers_is_explained_at_once() -> None:
