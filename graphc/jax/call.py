@@ -19,6 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from graphc.ir import FLOATING, Node
 from graphc.jax.custom_call import CustomCall
+from graphc.jax.meshes import varying, varying_alike, whole
 from graphc.jax.places import Code, Settings
 from graphc.language.graph import Graph
 from graphc.recent import Recent
@@ -51,12 +52,14 @@ class Differentiable:
     def __init__(self, graph: Graph, settings: Settings) -> None:
         self.graph, self.settings = graph, settings
         self._passes: dict[tuple[str, ...], _Passes] = {}
-        self._call = jax.custom_vjp(_Call(graph, settings), nondiff_argnums=(0,))
-        self._call.defvjp(self._forward, self._backward, symbolic_zeros=True)
+        call = jax.custom_vjp(_Call(graph, settings), nondiff_argnums=(0,))
+        call.defvjp(self._forward, self._backward, symbolic_zeros=True)
+        self._call = jax.jit(call, static_argnums=0)  # outside of it `shard_map` takes no symbolic zeros
 
     def __call__(self, lengths: Lengths, arrays: Arrays) -> Arrays:
         """The outputs. `arrays` may be more than the graph declares."""
-        return cast(Arrays, self._call(lengths, {name: arrays[name] for name in declared(self.graph)}))
+        taken = varying_alike({name: whole(arrays[name]) for name in declared(self.graph)})
+        return cast(Arrays, self._call(lengths, taken))
 
     def passes(self, wrt: tuple[str, ...]) -> _Passes:
         """The two passes for gradients by these names."""
@@ -73,7 +76,7 @@ class Differentiable:
 
     def _backward(self, lengths: Lengths, kept: _Kept, cotangents: Cotangents) -> tuple[Grads]:
         passes = self.passes(kept.wrt)
-        given = {**kept.arrays, **passes.materialized(cotangents)}
+        given = varying_alike({**kept.arrays, **passes.materialized(cotangents)})
         grads, _ = passes.backward(lengths, {name: given[name] for name in passes.read}, kept.residuals)
         return (self._grads(grads, kept),)
 
@@ -85,6 +88,7 @@ class Differentiable:
 
     def _grads(self, grads: Arrays, kept: _Kept) -> Grads:
         """Gradients by the names of what they are for, in their dtypes; None where none was asked for."""
+        grads = varying_alike({**kept.arrays, **grads})
         found = {name: grads[f"grad_{name}"].astype(kept.arrays[name].dtype) for name in kept.wrt}
         return {name: found.get(name) for name in declared(self.graph)}
 
@@ -166,7 +170,7 @@ class _Call:
     """A graph as an operation of JAX."""
 
     def __init__(self, graph: Graph, settings: Settings) -> None:
-        self.graph, self.declared = graph, declared(graph)
+        self.graph, self.declared, self.__name__ = graph, declared(graph), graph.name
         self._code = Code(graph, tuple(self.declared), settings)
         self._calls: dict[Lengths, CustomCall] = {}
 
@@ -178,8 +182,9 @@ class _Call:
             self._calls[own] = CustomCall(partial(self._code.run, dict(own)))
         outputs = self.graph.outputs.values()
         like = [jax.ShapeDtypeStruct(_shape(node, dict(lengths)), np.dtype(node.dtype)) for node in outputs]
-        found = self._calls[own]([arrays[name] for name in self.declared], like)
-        return dict(zip(self.graph.outputs, found, strict=True))
+        given = varying_alike({name: arrays[name] for name in self.declared})
+        found = self._calls[own](list(given.values()), like)
+        return {name: varying(array, given) for name, array in zip(self.graph.outputs, found, strict=True)}
 
 
 def _shape(node: Node, lengths: Mapping[str, int]) -> tuple[int, ...]:
