@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -168,6 +170,45 @@ def test_numbers_of_other_sizes_and_lengths_that_no_array_shows() -> None:
     assert Function(only)(k=3, b=np.zeros(0, bool))["at"].shape == (0,)
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_numbers_of_python_inside_of_jit(wide: bool, request: pytest.FixtureRequest) -> None:
+    """Traced they have no dtype of their own, so they are as good as outside of it."""
+    if wide:
+        request.getfixturevalue("doubles")
+    g = gc.Graph("numbers")
+    g.output("y", g.input("a", ()) * 2 + gc.cast(g.input("k", (), dtype="int32"), "float32"))
+    f = Function(g)
+    for a in (1.5, 3):
+        assert f(a=a, k=2)["y"] == jax.jit(f)(a=a, k=2)["y"] == 2 * a + 2
+    assert jax.jit(jax.grad(lambda a: f(a=a, k=2)["y"]))(1.5) == 2
+    with pytest.raises(ArgumentError, match=r"k is an array of float\d\d, expected int32"):
+        jax.jit(f)(a=1.5, k=2.5)
+    with pytest.raises(ArgumentError, match=r"a is an array of (float64|float16), expected float32"):
+        jax.jit(f)(a=jnp.zeros((), "float64" if wide else "float16"), k=2)
+
+
+def test_lengths_as_numbers_of_jax() -> None:
+    g = gc.Graph("made")
+    g.output("twice", 2 * gc.index(g.axis("t")))
+    f = Function(g)
+    assert f(t=jnp.int32(3))["twice"].tolist() == jax.jit(f, static_argnames="t")(t=3)["twice"].tolist() == [0, 2, 4]
+    with pytest.raises(ArgumentError, match=r"axis 't' is not known while JAX compiles.*static_argnames='t'"):
+        jax.jit(f)(t=3)
+    with pytest.raises(ArgumentError, match="unknown: x"):
+        jax.jit(lambda x: f(t=3, x=x))(3)
+
+
+def test_copies_and_pickles() -> None:
+    """Of a function that has been called, with its options."""
+    g = network()
+    f, given = Function(g, threads=1, precision="bf16"), {"x": normal(5, 3, 2), **gc.initialize(g)}
+    expected = jax.grad(lambda x: f(**{**given, "x": x})["loss"])(given["x"])
+    for other in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
+        assert (repr(other), other._settings) == (repr(f), f._settings)
+        found = jax.grad(lambda x, other=other: other(**{**given, "x": x})["loss"])(given["x"])
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_calls_on_several_threads_at_once() -> None:
     g = network()
     params, x = gc.initialize(g), normal(50, 8, 2)
@@ -193,6 +234,7 @@ def test_equal_graphs_share_their_code() -> None:
         ({"x": jnp.zeros((5, 2))}, r"x has shape \(5, 2\), expected \(t, n, 2\)"),
         ({"x": jnp.zeros((5, 3, 2), jnp.int32)}, "x is an array of int32, expected float32"),
         ({"x": np.zeros((5, 3, 2))}, "x is an array of float64, expected float32"),
+        ({"x": jax.random.key(0)}, r"x holds key<fry>, expected float32; of a key make numbers: jax.random.normal"),
         ({"y": jnp.zeros((5, 3, 2))}, r"missing: x .*; unknown: y"),
         ({"x": jnp.zeros((5, 3, 2)), "t": 6}, "axis 't' is 5 long, not 6"),
     ],
