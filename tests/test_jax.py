@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -223,6 +225,45 @@ def test_calls_on_several_threads_at_once() -> None:
 def test_equal_graphs_share_their_code() -> None:
     assert Function(network())._call is Function(network())._call
     assert Function(network())._call is not Function(network(), threads=1)._call
+
+
+KEPT = """
+import pickle, sys
+import jax, jax.numpy as jnp
+import graphc as gc
+from graphc.jax import Function
+from jax.experimental.serialize_executable import deserialize_and_load, serialize
+
+
+def times(factor):
+    g = gc.Graph("times")
+    g.output("y", g.input("x", (), over=g.axis("n")) * factor)
+    return jax.jit(lambda x: Function(g)(x=x)["y"]).lower(jnp.ones(3)).compile()
+
+
+if sys.argv[1] == "keep":
+    with open("kept", "wb") as file:
+        pickle.dump(serialize(times(2)), file)
+else:
+    assert times(5)(jnp.ones(3)).tolist() == [5, 5, 5]
+    with open("kept", "rb") as file:
+        kept = deserialize_and_load(*pickle.load(file))
+    try:
+        jax.block_until_ready(kept(jnp.ones(3)))
+    except Exception as error:
+        assert "with a graph that this one does not know yet" in str(error), error
+    else:
+        raise AssertionError("of which graph?")
+    times(2)
+    assert kept(jnp.ones(3)).tolist() == [2, 2, 2]
+"""
+
+
+def test_what_jax_compiled_calls_the_same_graph_in_another_process(tmp_path: Path) -> None:
+    for what in ("keep", "call"):
+        command = [sys.executable, "-c", KEPT, what]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 # What does not fit is said while JAX traces, if it is known then.

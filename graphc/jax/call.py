@@ -179,7 +179,7 @@ class _Call:
         own = tuple((name, length) for name, length in lengths if name in axes)
         if own not in self._calls:
             self._code.prepare()
-            self._calls[own] = CustomCall(partial(self._code.run, dict(own)))
+            self._calls[own] = CustomCall(partial(self._code.run, dict(own)), f"{self._code}\n{own}")
         outputs = self.graph.outputs.values()
         like = [jax.ShapeDtypeStruct(_shape(node, dict(lengths)), np.dtype(node.dtype)) for node in outputs]
         given = varying_alike({name: arrays[name] for name in self.declared})

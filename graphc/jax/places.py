@@ -42,6 +42,9 @@ class Code:
     def __init__(self, graph: Graph, names: Sequence[str], settings: Settings) -> None:
         self.graph, self.names, self.settings = graph, tuple(names), settings
 
+    def __str__(self) -> str:
+        return f"{self.graph}\n{self.names}\n{self.settings}"
+
     @cached_property
     def _host(self) -> Compiled:
         return compile(self.graph, threads=self.settings.threads, precision=self.settings.precision)
