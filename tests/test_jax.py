@@ -304,6 +304,13 @@ def test_lengths_are_checked_once_they_are_known() -> None:
     assert Function(made)(length=jnp.array([1, 2]), t=2)["first"].shape == (2,)
 
 
+def test_shapes_are_numbers() -> None:
+    g = network()
+    x = jax.ShapeDtypeStruct(jax.export.symbolic_shape("a, 3, 2"), jnp.float32)
+    with pytest.raises(ArgumentError, match=r"x has shape \(a, 3, 2\); trace with numbers"):
+        jax.eval_shape(lambda x: Function(g)(x=x, **gc.initialize(g)), x)
+
+
 def test_doubles_need_jax_to_have_them() -> None:
     g = network("float64")
     with pytest.raises(UnsupportedError, match="x of graph 'net' is float64, which JAX has only after"):
@@ -325,12 +332,36 @@ def test_options_are_checked_before_xla_calls_anything() -> None:
             Function(network(), **options)(x=normal(5, 3, 2), **gc.initialize(network()))
 
 
-def test_the_guide_s_model_trains() -> None:
+def blocks_of_the_guide() -> list[str]:
     guide = (Path(__file__).parent.parent / "docs/guide.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```py\n(.*?)```\n", guide, re.DOTALL)
+    return re.findall(r"```py\n(.*?)```\n", guide, re.DOTALL)
+
+
+def test_the_guide_s_model_trains() -> None:
+    blocks = blocks_of_the_guide()
     graph = next(b for b in blocks if 'gc.Graph("leaky")' in b)
     graph = graph[graph.index("g = ") : graph.index("class ")]
     model = next(b for b in blocks if "import jax" in b).replace("for _ in", "first, _ = step(params, words)\nfor _ in")
     names: dict[str, Any] = {"gc": gc}
     exec(compile(graph + model, "guide.py", "exec"), names)
     assert names["value"] < 0.95 * names["first"]
+
+
+def test_the_guide_s_step_keeps_statistics_apart() -> None:
+    g = gc.Graph("statistics")
+    n = g.axis("n")
+    x, calls = g.input("x", (4,), over=n), g.param("calls", (), init=0, dtype="int32", trainable=False)
+    g.update(calls, calls + 1)
+    h = gc.layers.batch_norm(g, gc.relu(g.param("W", (8, 4)) @ x), over=n)
+    said = (g.param("V", (1, 8)) @ gc.dropout(h, 0.1, calls))[0]
+    g.output("loss", gc.mean((said - g.input("y", (), over=n)) ** 2, over=n))
+    names: dict[str, Any] = {"gc": gc, "jax": jax, "graphc": gc, "g": g}
+    exec(next(block for block in blocks_of_the_guide() if "kept = " in block), names)
+    moved, kept, x = names["moved"], names["kept"], normal(32, 4)
+    losses = []
+    for _ in range(60):
+        value, moved, kept = names["step"](moved, kept, {"x": x, "y": x.sum(axis=1)})
+        losses.append(value)
+    assert set(kept) == {"calls", "norm_mean", "norm_var"}
+    assert kept["calls"] == 60
+    assert losses[-1] < 0.2 * losses[0]

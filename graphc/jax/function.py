@@ -32,9 +32,9 @@ class Function:
     """`graphc.jax.Function(g)(x=x, **params)["h"]`: the outputs of a graph by name, as arrays that JAX differentiates.
 
     Inputs and params are given by name, as arrays of the declared dtypes and shapes; `gc.initialize(g, seed)` makes
-    params, as a dict that JAX's transforms and Optax's optimisers take as it is. The length of an axis that no array
-    shows is given by name, too, as a number. Nothing is changed in place: what the graph updates, such as statistics of
-    a batch or the state of `gc.step`, is a result by its own name.
+    params, as a dict that JAX's transforms and Optax's optimisers take as it is, but for those that are not trainable.
+    The length of an axis that no array shows is given by name, too, as a number. Nothing is changed in place: what the
+    graph updates, such as statistics of a batch or the state of `gc.step`, is a result by its own name.
 
     It works inside `jax.jit`, as one operation of it, on the CPU or on the first GPU. Reverse mode goes through it to
     any order (`jax.grad`, `jax.vjp`, `jax.jacrev`), forward mode does not; `jax.vmap` calls it once for each element.
@@ -118,6 +118,8 @@ def _as_declared(name: str, value: Any, node: Node) -> Any:
         raise ArgumentError(
             f"{name} holds {value.dtype}, expected {node.dtype}; of a key make numbers: jax.random.{number}"
         )
+    if not all(isinstance(length, int) for length in value.shape):
+        raise ArgumentError(f"{name} has shape {value.shape}; trace with numbers, each length that occurs anew")
     dtype = jnp.dtype(node.dtype)
     whole = dtype == jnp.int32 and jnp.issubdtype(value.dtype, jnp.integer)
     return value.astype(dtype) if whole or (value.weak_type and jnp.result_type(value, dtype) == dtype) else value
