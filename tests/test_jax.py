@@ -304,6 +304,24 @@ def test_lengths_are_checked_once_they_are_known() -> None:
     assert Function(made)(length=jnp.array([1, 2]), t=2)["first"].shape == (2,)
 
 
+@pytest.mark.parametrize("reads", ["a table", "a table and residuals", "classes"])
+def test_indices_are_checked_where_only_gradients_are_read(reads: str) -> None:
+    """XLA computes of a forward pass only what a backward pass reads: of these tables and classes, nothing."""
+    g = gc.Graph("reads")
+    t = g.axis("t")
+    E, word = g.param("E", (5, 2)), g.input("word", (), over=t, dtype="int32")
+    if reads == "classes":
+        g.output("read", gc.cross_entropy(E[:, 0], word))
+    else:
+        read = gc.embedding(E, word)
+        g.output("read", gc.cells.elman(g, read, 2, over=t).h if "residuals" in reads else read)
+    params = gc.initialize(g)
+    grad = jax.jit(jax.grad(lambda params, word: Function(g)(**params, word=word)["read"].sum()))
+    assert grad(params, jnp.array([1, 4]))["E"].shape == (5, 2)
+    with pytest.raises(Exception, match="word names rows or classes 0 to 4, but holds values from 1 to 9"):
+        jax.block_until_ready(grad(params, jnp.array([1, 9])))
+
+
 def test_shapes_are_numbers() -> None:
     g = network()
     x = jax.ShapeDtypeStruct(jax.export.symbolic_shape("a, 3, 2"), jnp.float32)

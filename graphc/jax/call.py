@@ -7,6 +7,7 @@ gradients of gradients go through them, to any order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from graphc.checks.index_checks import index_checks
 from graphc.ir import FLOATING, Node
 from graphc.jax.custom_call import CustomCall
 from graphc.jax.meshes import varying, varying_alike, whole
@@ -102,13 +104,16 @@ class _Passes:
         first, second = _Call(made.forward, whole.settings), _Call(made.backward, whole.settings)
         self._made, self._settings = made, whole.settings
         self.read = {*second.declared, *declared(made.derivative)}.difference(made.residuals)
+        awaited = () if made.residuals else _awaited(whole.graph)
 
         def forward(lengths: Lengths, arrays: Arrays, _: Arrays) -> tuple[Arrays, Arrays]:
             found = first(lengths, arrays)
-            return {name: found[name] for name in whole.graph.outputs}, {name: found[name] for name in made.residuals}
+            kept = (*made.residuals, *awaited)
+            return {name: found[name] for name in whole.graph.outputs}, {name: found[name] for name in kept}
 
         def backward(lengths: Lengths, arrays: Arrays, residuals: Arrays) -> tuple[Arrays, Arrays]:
-            return second(lengths, {**arrays, **residuals}), {}
+            before = {name: residuals[name] for name in awaited}
+            return second.after(before, lengths, {**residuals, **arrays}), {}
 
         self.forward = _by_derivative(forward, lambda: whole)
         self.backward = _by_derivative(backward, lambda: self.derivative)
@@ -136,6 +141,14 @@ class _Kept:
     wrt: tuple[str, ...]
     arrays: Arrays
     residuals: Arrays
+
+
+def _awaited(graph: Graph) -> tuple[str, ...]:
+    """The output that a backward pass is to wait for, if the forward pass checks indices: XLA leaves out a call of
+    which nothing is read, and with it the check."""
+    if not index_checks(graph):
+        return ()
+    return (min(graph.outputs, key=lambda name: (len(graph.outputs[name].axes), math.prod(graph.outputs[name].shape))),)
 
 
 def _by_derivative(
@@ -175,6 +188,10 @@ class _Call:
         self._calls: dict[Lengths, CustomCall] = {}
 
     def __call__(self, lengths: Lengths, arrays: Arrays) -> Arrays:
+        return self.after({}, lengths, arrays)
+
+    def after(self, before: Arrays, lengths: Lengths, arrays: Arrays) -> Arrays:
+        """The outputs, computed once there are the arrays that come before."""
         axes = self.graph.axes.keys() - self.declared.keys()
         own = tuple((name, length) for name, length in lengths if name in axes)
         if own not in self._calls:
@@ -182,7 +199,8 @@ class _Call:
             self._calls[own] = CustomCall(partial(self._code.run, dict(own)), f"{self._code}\n{own}")
         outputs = self.graph.outputs.values()
         like = [jax.ShapeDtypeStruct(_shape(node, dict(lengths)), np.dtype(node.dtype)) for node in outputs]
-        given = varying_alike({name: arrays[name] for name in self.declared})
+        awaited = {f"{name} before": array for name, array in before.items()}
+        given = varying_alike({**{name: arrays[name] for name in self.declared}, **awaited})
         found = self._calls[own](list(given.values()), like)
         return {name: varying(array, given) for name, array in zip(self.graph.outputs, found, strict=True)}
 
