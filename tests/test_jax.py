@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,6 +172,45 @@ def test_numbers_of_other_sizes_and_lengths_that_no_array_shows() -> None:
     assert Function(only)(k=3, b=np.zeros(0, bool))["at"].shape == (0,)
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_numbers_of_python_inside_of_jit(wide: bool, request: pytest.FixtureRequest) -> None:
+    """Traced they have no dtype of their own, so they are as good as outside of it."""
+    if wide:
+        request.getfixturevalue("doubles")
+    g = gc.Graph("numbers")
+    g.output("y", g.input("a", ()) * 2 + gc.cast(g.input("k", (), dtype="int32"), "float32"))
+    f = Function(g)
+    for a in (1.5, 3):
+        assert f(a=a, k=2)["y"] == jax.jit(f)(a=a, k=2)["y"] == 2 * a + 2
+    assert jax.jit(jax.grad(lambda a: f(a=a, k=2)["y"]))(1.5) == 2
+    with pytest.raises(ArgumentError, match=r"k is an array of float\d\d, expected int32"):
+        jax.jit(f)(a=1.5, k=2.5)
+    with pytest.raises(ArgumentError, match=r"a is an array of (float64|float16), expected float32"):
+        jax.jit(f)(a=jnp.zeros((), "float64" if wide else "float16"), k=2)
+
+
+def test_lengths_as_numbers_of_jax() -> None:
+    g = gc.Graph("made")
+    g.output("twice", 2 * gc.index(g.axis("t")))
+    f = Function(g)
+    assert f(t=jnp.int32(3))["twice"].tolist() == jax.jit(f, static_argnames="t")(t=3)["twice"].tolist() == [0, 2, 4]
+    with pytest.raises(ArgumentError, match=r"axis 't' is not known while JAX compiles.*static_argnames='t'"):
+        jax.jit(f)(t=3)
+    with pytest.raises(ArgumentError, match="unknown: x"):
+        jax.jit(lambda x: f(t=3, x=x))(3)
+
+
+def test_copies_and_pickles() -> None:
+    """Of a function that has been called, with its options."""
+    g = network()
+    f, given = Function(g, threads=1, precision="bf16"), {"x": normal(5, 3, 2), **gc.initialize(g)}
+    expected = jax.grad(lambda x: f(**{**given, "x": x})["loss"])(given["x"])
+    for other in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
+        assert (repr(other), other._settings) == (repr(f), f._settings)
+        found = jax.grad(lambda x, other=other: other(**{**given, "x": x})["loss"])(given["x"])
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_calls_on_several_threads_at_once() -> None:
     g = network()
     params, x = gc.initialize(g), normal(50, 8, 2)
@@ -184,6 +227,45 @@ def test_equal_graphs_share_their_code() -> None:
     assert Function(network())._call is not Function(network(), threads=1)._call
 
 
+KEPT = """
+import pickle, sys
+import jax, jax.numpy as jnp
+import graphc as gc
+from graphc.jax import Function
+from jax.experimental.serialize_executable import deserialize_and_load, serialize
+
+
+def times(factor):
+    g = gc.Graph("times")
+    g.output("y", g.input("x", (), over=g.axis("n")) * factor)
+    return jax.jit(lambda x: Function(g)(x=x)["y"]).lower(jnp.ones(3)).compile()
+
+
+if sys.argv[1] == "keep":
+    with open("kept", "wb") as file:
+        pickle.dump(serialize(times(2)), file)
+else:
+    assert times(5)(jnp.ones(3)).tolist() == [5, 5, 5]
+    with open("kept", "rb") as file:
+        kept = deserialize_and_load(*pickle.load(file))
+    try:
+        jax.block_until_ready(kept(jnp.ones(3)))
+    except Exception as error:
+        assert "with a graph that this one does not know yet" in str(error), error
+    else:
+        raise AssertionError("of which graph?")
+    times(2)
+    assert kept(jnp.ones(3)).tolist() == [2, 2, 2]
+"""
+
+
+def test_what_jax_compiled_calls_the_same_graph_in_another_process(tmp_path: Path) -> None:
+    for what in ("keep", "call"):
+        command = [sys.executable, "-c", KEPT, what]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
 # What does not fit is said while JAX traces, if it is known then.
 
 
@@ -193,6 +275,7 @@ def test_equal_graphs_share_their_code() -> None:
         ({"x": jnp.zeros((5, 2))}, r"x has shape \(5, 2\), expected \(t, n, 2\)"),
         ({"x": jnp.zeros((5, 3, 2), jnp.int32)}, "x is an array of int32, expected float32"),
         ({"x": np.zeros((5, 3, 2))}, "x is an array of float64, expected float32"),
+        ({"x": jax.random.key(0)}, r"x holds key<fry>, expected float32; of a key make numbers: jax.random.normal"),
         ({"y": jnp.zeros((5, 3, 2))}, r"missing: x .*; unknown: y"),
         ({"x": jnp.zeros((5, 3, 2)), "t": 6}, "axis 't' is 5 long, not 6"),
     ],
@@ -221,6 +304,31 @@ def test_lengths_are_checked_once_they_are_known() -> None:
     assert Function(made)(length=jnp.array([1, 2]), t=2)["first"].shape == (2,)
 
 
+@pytest.mark.parametrize("reads", ["a table", "a table and residuals", "classes"])
+def test_indices_are_checked_where_only_gradients_are_read(reads: str) -> None:
+    """XLA computes of a forward pass only what a backward pass reads: of these tables and classes, nothing."""
+    g = gc.Graph("reads")
+    t = g.axis("t")
+    E, word = g.param("E", (5, 2)), g.input("word", (), over=t, dtype="int32")
+    if reads == "classes":
+        g.output("read", gc.cross_entropy(E[:, 0], word))
+    else:
+        read = gc.embedding(E, word)
+        g.output("read", gc.cells.elman(g, read, 2, over=t).h if "residuals" in reads else read)
+    params = gc.initialize(g)
+    grad = jax.jit(jax.grad(lambda params, word: Function(g)(**params, word=word)["read"].sum()))
+    assert grad(params, jnp.array([1, 4]))["E"].shape == (5, 2)
+    with pytest.raises(Exception, match="word names rows or classes 0 to 4, but holds values from 1 to 9"):
+        jax.block_until_ready(grad(params, jnp.array([1, 9])))
+
+
+def test_shapes_are_numbers() -> None:
+    g = network()
+    x = jax.ShapeDtypeStruct(jax.export.symbolic_shape("a, 3, 2"), jnp.float32)
+    with pytest.raises(ArgumentError, match=r"x has shape \(a, 3, 2\); trace with numbers"):
+        jax.eval_shape(lambda x: Function(g)(x=x, **gc.initialize(g)), x)
+
+
 def test_doubles_need_jax_to_have_them() -> None:
     g = network("float64")
     with pytest.raises(UnsupportedError, match="x of graph 'net' is float64, which JAX has only after"):
@@ -242,12 +350,36 @@ def test_options_are_checked_before_xla_calls_anything() -> None:
             Function(network(), **options)(x=normal(5, 3, 2), **gc.initialize(network()))
 
 
-def test_the_guide_s_model_trains() -> None:
+def blocks_of_the_guide() -> list[str]:
     guide = (Path(__file__).parent.parent / "docs/guide.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```py\n(.*?)```\n", guide, re.DOTALL)
+    return re.findall(r"```py\n(.*?)```\n", guide, re.DOTALL)
+
+
+def test_the_guide_s_model_trains() -> None:
+    blocks = blocks_of_the_guide()
     graph = next(b for b in blocks if 'gc.Graph("leaky")' in b)
     graph = graph[graph.index("g = ") : graph.index("class ")]
     model = next(b for b in blocks if "import jax" in b).replace("for _ in", "first, _ = step(params, words)\nfor _ in")
     names: dict[str, Any] = {"gc": gc}
     exec(compile(graph + model, "guide.py", "exec"), names)
     assert names["value"] < 0.95 * names["first"]
+
+
+def test_the_guide_s_step_keeps_statistics_apart() -> None:
+    g = gc.Graph("statistics")
+    n = g.axis("n")
+    x, calls = g.input("x", (4,), over=n), g.param("calls", (), init=0, dtype="int32", trainable=False)
+    g.update(calls, calls + 1)
+    h = gc.layers.batch_norm(g, gc.relu(g.param("W", (8, 4)) @ x), over=n)
+    said = (g.param("V", (1, 8)) @ gc.dropout(h, 0.1, calls))[0]
+    g.output("loss", gc.mean((said - g.input("y", (), over=n)) ** 2, over=n))
+    names: dict[str, Any] = {"gc": gc, "jax": jax, "graphc": gc, "g": g}
+    exec(next(block for block in blocks_of_the_guide() if "kept = " in block), names)
+    moved, kept, x = names["moved"], names["kept"], normal(32, 4)
+    losses = []
+    for _ in range(60):
+        value, moved, kept = names["step"](moved, kept, {"x": x, "y": x.sum(axis=1)})
+        losses.append(value)
+    assert set(kept) == {"calls", "norm_mean", "norm_var"}
+    assert kept["calls"] == 60
+    assert losses[-1] < 0.2 * losses[0]

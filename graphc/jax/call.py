@@ -7,6 +7,7 @@ gradients of gradients go through them, to any order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from graphc.checks.index_checks import index_checks
 from graphc.ir import FLOATING, Node
 from graphc.jax.custom_call import CustomCall
+from graphc.jax.meshes import varying, varying_alike, whole
 from graphc.jax.places import Code, Settings
 from graphc.language.graph import Graph
 from graphc.recent import Recent
@@ -51,12 +54,14 @@ class Differentiable:
     def __init__(self, graph: Graph, settings: Settings) -> None:
         self.graph, self.settings = graph, settings
         self._passes: dict[tuple[str, ...], _Passes] = {}
-        self._call = jax.custom_vjp(_Call(graph, settings), nondiff_argnums=(0,))
-        self._call.defvjp(self._forward, self._backward, symbolic_zeros=True)
+        call = jax.custom_vjp(_Call(graph, settings), nondiff_argnums=(0,))
+        call.defvjp(self._forward, self._backward, symbolic_zeros=True)
+        self._call = jax.jit(call, static_argnums=0)  # outside of it `shard_map` takes no symbolic zeros
 
     def __call__(self, lengths: Lengths, arrays: Arrays) -> Arrays:
         """The outputs. `arrays` may be more than the graph declares."""
-        return cast(Arrays, self._call(lengths, {name: arrays[name] for name in declared(self.graph)}))
+        taken = varying_alike({name: whole(arrays[name]) for name in declared(self.graph)})
+        return cast(Arrays, self._call(lengths, taken))
 
     def passes(self, wrt: tuple[str, ...]) -> _Passes:
         """The two passes for gradients by these names."""
@@ -73,7 +78,7 @@ class Differentiable:
 
     def _backward(self, lengths: Lengths, kept: _Kept, cotangents: Cotangents) -> tuple[Grads]:
         passes = self.passes(kept.wrt)
-        given = {**kept.arrays, **passes.materialized(cotangents)}
+        given = varying_alike({**kept.arrays, **passes.materialized(cotangents)})
         grads, _ = passes.backward(lengths, {name: given[name] for name in passes.read}, kept.residuals)
         return (self._grads(grads, kept),)
 
@@ -85,6 +90,7 @@ class Differentiable:
 
     def _grads(self, grads: Arrays, kept: _Kept) -> Grads:
         """Gradients by the names of what they are for, in their dtypes; None where none was asked for."""
+        grads = varying_alike({**kept.arrays, **grads})
         found = {name: grads[f"grad_{name}"].astype(kept.arrays[name].dtype) for name in kept.wrt}
         return {name: found.get(name) for name in declared(self.graph)}
 
@@ -98,13 +104,16 @@ class _Passes:
         first, second = _Call(made.forward, whole.settings), _Call(made.backward, whole.settings)
         self._made, self._settings = made, whole.settings
         self.read = {*second.declared, *declared(made.derivative)}.difference(made.residuals)
+        awaited = () if made.residuals else _awaited(whole.graph)
 
         def forward(lengths: Lengths, arrays: Arrays, _: Arrays) -> tuple[Arrays, Arrays]:
             found = first(lengths, arrays)
-            return {name: found[name] for name in whole.graph.outputs}, {name: found[name] for name in made.residuals}
+            kept = (*made.residuals, *awaited)
+            return {name: found[name] for name in whole.graph.outputs}, {name: found[name] for name in kept}
 
         def backward(lengths: Lengths, arrays: Arrays, residuals: Arrays) -> tuple[Arrays, Arrays]:
-            return second(lengths, {**arrays, **residuals}), {}
+            before = {name: residuals[name] for name in awaited}
+            return second.after(before, lengths, {**residuals, **arrays}), {}
 
         self.forward = _by_derivative(forward, lambda: whole)
         self.backward = _by_derivative(backward, lambda: self.derivative)
@@ -132,6 +141,14 @@ class _Kept:
     wrt: tuple[str, ...]
     arrays: Arrays
     residuals: Arrays
+
+
+def _awaited(graph: Graph) -> tuple[str, ...]:
+    """The output that a backward pass is to wait for, if the forward pass checks indices: XLA leaves out a call of
+    which nothing is read, and with it the check."""
+    if not index_checks(graph):
+        return ()
+    return (min(graph.outputs, key=lambda name: (len(graph.outputs[name].axes), math.prod(graph.outputs[name].shape))),)
 
 
 def _by_derivative(
@@ -166,20 +183,26 @@ class _Call:
     """A graph as an operation of JAX."""
 
     def __init__(self, graph: Graph, settings: Settings) -> None:
-        self.graph, self.declared = graph, declared(graph)
+        self.graph, self.declared, self.__name__ = graph, declared(graph), graph.name
         self._code = Code(graph, tuple(self.declared), settings)
         self._calls: dict[Lengths, CustomCall] = {}
 
     def __call__(self, lengths: Lengths, arrays: Arrays) -> Arrays:
+        return self.after({}, lengths, arrays)
+
+    def after(self, before: Arrays, lengths: Lengths, arrays: Arrays) -> Arrays:
+        """The outputs, computed once there are the arrays that come before."""
         axes = self.graph.axes.keys() - self.declared.keys()
         own = tuple((name, length) for name, length in lengths if name in axes)
         if own not in self._calls:
             self._code.prepare()
-            self._calls[own] = CustomCall(partial(self._code.run, dict(own)))
+            self._calls[own] = CustomCall(partial(self._code.run, dict(own)), f"{self._code}\n{own}")
         outputs = self.graph.outputs.values()
         like = [jax.ShapeDtypeStruct(_shape(node, dict(lengths)), np.dtype(node.dtype)) for node in outputs]
-        found = self._calls[own]([arrays[name] for name in self.declared], like)
-        return dict(zip(self.graph.outputs, found, strict=True))
+        awaited = {f"{name} before": array for name, array in before.items()}
+        given = varying_alike({**{name: arrays[name] for name in self.declared}, **awaited})
+        found = self._calls[own](list(given.values()), like)
+        return {name: varying(array, given) for name, array in zip(self.graph.outputs, found, strict=True)}
 
 
 def _shape(node: Node, lengths: Mapping[str, int]) -> tuple[int, ...]:

@@ -2,13 +2,14 @@
 
 In: functions that read and write memory. Out: calls of them among JAX's operations. XLA's foreign function interface
 hands a handler the addresses of its own buffers, so nothing is copied. There is one handler for each platform; an
-attribute of a call is the number of its function.
+attribute of a call is the number of its function, which is the same in every process: JAX may keep what it compiled.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from ctypes import CFUNCTYPE, POINTER, c_int64, c_void_p
 from dataclasses import dataclass
@@ -37,17 +38,19 @@ class Memory:
 
 Body = Callable[[Sequence[Memory], Sequence[Memory], int | None], None]
 
-_bodies: list[Body] = []  # by number; what JAX has compiled may call them as long as the process lives
+_bodies: dict[int, Body] = {}  # by number; what JAX has compiled may call them as long as the process lives
 
 
 class CustomCall:
     """A function that XLA calls: `body(arguments, results, stream)` reads memory and fills other, on the host, or on
-    the GPU as work on a stream of the driver's. It runs on any thread, and several calls may run at the same time."""
+    the GPU as work on a stream of the driver's. It runs on any thread, and several calls may run at the same time.
+    `text` says all that it computes."""
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, text: str) -> None:
         _register()
-        self.number = len(_bodies)
-        _bodies.append(body)
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        self.number = int.from_bytes(digest, "little", signed=True)
+        _bodies[self.number] = body
 
     def __call__(self, arguments: Sequence[jax.Array], results: Sequence[jax.ShapeDtypeStruct]) -> Sequence[jax.Array]:
         """Arrays like `results`, as an operation of JAX; under `vmap` one call for each element."""
@@ -125,7 +128,7 @@ def _handled(frame: ffi.Frame, stream: Callable[[ffi.Frame], int | None]) -> int
     if frame.stage != ffi.EXECUTE:
         return 0
     try:
-        body = _bodies[frame.attributes.each[0].contents.value[0]]
+        body = _body(frame.attributes.each[0].contents.value[0])
         body(_memory(frame.arguments), _memory(frame.results), stream(frame))
     except BaseException as error:  # it goes to whoever waits for the result, through XLA
         codes = {KeyboardInterrupt: ffi.CANCELLED, ValueError: ffi.INVALID_ARGUMENT, BaseException: ffi.INTERNAL}
@@ -133,6 +136,15 @@ def _handled(frame: ffi.Frame, stream: Callable[[ffi.Frame], int | None]) -> int
         made = ffi.Error(ctypes.sizeof(ffi.Error), None, f"{type(error).__name__}: {error}".encode(), code)
         return int(frame.api.contents.error(ctypes.byref(made)))
     return 0
+
+
+def _body(number: int) -> Body:
+    if number not in _bodies:
+        raise RuntimeError(
+            "JAX compiled this in another process, with a graph that this one does not know yet; trace the same "
+            "function here first, as jax.jit(f).lower(…) does"
+        )
+    return _bodies[number]
 
 
 def _stream(frame: ffi.Frame) -> int:

@@ -32,9 +32,9 @@ class Function:
     """`graphc.jax.Function(g)(x=x, **params)["h"]`: the outputs of a graph by name, as arrays that JAX differentiates.
 
     Inputs and params are given by name, as arrays of the declared dtypes and shapes; `gc.initialize(g, seed)` makes
-    params, as a dict that JAX's transforms and Optax's optimisers take as it is. The length of an axis that no array
-    shows is given by name, too, as a number. Nothing is changed in place: what the graph updates, such as statistics of
-    a batch or the state of `gc.step`, is a result by its own name.
+    params, as a dict that JAX's transforms and Optax's optimisers take as it is, but for those that are not trainable.
+    The length of an axis that no array shows is given by name, too, as a number. Nothing is changed in place: what the
+    graph updates, such as statistics of a batch or the state of `gc.step`, is a result by its own name.
 
     It works inside `jax.jit`, as one operation of it, on the CPU or on the first GPU. Reverse mode goes through it to
     any order (`jax.grad`, `jax.vjp`, `jax.jacrev`), forward mode does not; `jax.vmap` calls it once for each element.
@@ -49,14 +49,19 @@ class Function:
         verify(graph)
         self._graph = graph.copy()
         self._pure, self._names = _without_updates(self._graph)
-        self._call = differentiable(self._pure, Settings(threads, precision))
+        self._settings = Settings(threads, precision)
+        self._call = differentiable(self._pure, self._settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Function, (self._graph, self._settings.threads, self._settings.precision)
 
     def __call__(self, /, *unnamed: Any, **given: Any) -> dict[str, jax.Array]:
         """The outputs by name."""
         check_by_name(self._graph, unnamed)
         nodes = declared(self._graph)
         self._check_dtypes(nodes)
-        given = {name: _as_declared(value, nodes.get(name)) for name, value in given.items()}
+        given |= {name: _as_declared(name, given[name], node) for name, node in nodes.items() if name in given}
+        given |= {name: _as_length(name, given[name]) for name in self._graph.axes if name in given}
         checked = check_arguments(self._graph, {name: _stand_in(value) for name, value in given.items()})
         self._check_shown(given)
         lengths = tuple((axis.name, length) for axis, length in checked.sizes.items())
@@ -103,11 +108,31 @@ def _is_traced(value: Any) -> bool:
     return isinstance(value, jax.Array)  # tracers are, too
 
 
-def _as_declared(value: Any, node: Node | None) -> Any:
-    """JAX's whole numbers of other sizes as int32, where that is declared."""
-    if node is not None and node.dtype == "int32" and _is_traced(value) and jnp.issubdtype(value.dtype, jnp.integer):
-        return value.astype(jnp.int32)
-    return value
+def _as_declared(name: str, value: Any, node: Node) -> Any:
+    """JAX's whole numbers of other sizes as int32, where that is declared, and those of Python that it traces (weak
+    types) in the declared dtype, where it would compute in that."""
+    if not _is_traced(value):
+        return value
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        number = "randint(key, (), 0, 2**31 - 1)" if node.dtype == "int32" else "normal(key, shape)"
+        raise ArgumentError(
+            f"{name} holds {value.dtype}, expected {node.dtype}; of a key make numbers: jax.random.{number}"
+        )
+    if not all(isinstance(length, int) for length in value.shape):
+        raise ArgumentError(f"{name} has shape {value.shape}; trace with numbers, each length that occurs anew")
+    dtype = jnp.dtype(node.dtype)
+    whole = dtype == jnp.int32 and jnp.issubdtype(value.dtype, jnp.integer)
+    return value.astype(dtype) if whole or (value.weak_type and jnp.result_type(value, dtype) == dtype) else value
+
+
+def _as_length(name: str, value: Any) -> Any:
+    """A number of JAX's as one of Python's."""
+    if isinstance(value, jax.core.Tracer):
+        raise ArgumentError(
+            f"the length of axis {name!r} is not known while JAX compiles, which it does for shapes; pass a number, as "
+            f"an argument of jax.jit(…, static_argnames={name!r}) is one"
+        )
+    return value.item() if _is_traced(value) and value.ndim == 0 else value
 
 
 def _stand_in(value: Any) -> Any:

@@ -42,6 +42,9 @@ class Code:
     def __init__(self, graph: Graph, names: Sequence[str], settings: Settings) -> None:
         self.graph, self.names, self.settings = graph, tuple(names), settings
 
+    def __str__(self) -> str:
+        return f"{self.graph}\n{self.names}\n{self.settings}"
+
     @cached_property
     def _host(self) -> Compiled:
         return compile(self.graph, threads=self.settings.threads, precision=self.settings.precision)
@@ -58,7 +61,8 @@ class Code:
     def run(
         self, lengths: Mapping[str, int], given: Sequence[Memory], results: Sequence[Memory], stream: int | None
     ) -> None:
-        """Fill the results, on the host or on a stream of the GPU."""
+        """Fill the results, on the host or on a stream of the GPU. What else is given is only waited for."""
+        given = given[: len(self.names)]
         if stream is None:
             arrays = dict(zip(self.names, map(_array, given), strict=True))
             into = dict(zip(self.graph.outputs, map(_array, results), strict=True))
