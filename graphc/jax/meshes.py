@@ -14,8 +14,6 @@ import jax
 
 __all__ = ["varying", "varying_alike", "whole"]
 
-_OLDER = not hasattr(jax.lax, "pvary") and not hasattr(jax.lax, "pcast")  # no such types
-
 
 def varying_alike(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The arrays, each said to vary along all axes that any of them does."""
@@ -34,15 +32,15 @@ def varying(array: jax.Array, others: Mapping[str, jax.Array]) -> jax.Array:
 
 
 def _axes(array: jax.Array) -> frozenset[Any]:
-    said = array.aval
+    said = getattr(array, "aval", None)  # numpy's arrays, which older versions pass on as they are, have none
     if hasattr(said, "manual_axis_type"):
         return cast(frozenset[Any], said.manual_axis_type.varying)
-    return frozenset() if _OLDER else cast(frozenset[Any], said.vma)
+    return cast(frozenset[Any], getattr(said, "vma", frozenset()))
 
 
 def whole(array: jax.Array) -> jax.Array:
     """The array, gathered where its type says that it is cut: a mesh with explicit axes."""
-    said = getattr(array.aval, "sharding", None)
+    said = getattr(getattr(array, "aval", None), "sharding", None)
     if said is None or not any(said.spec):
         return array
     everywhere = jax.sharding.NamedSharding(said.mesh, jax.sharding.PartitionSpec())
