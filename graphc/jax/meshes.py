@@ -32,7 +32,7 @@ def varying(array: jax.Array, others: Mapping[str, jax.Array]) -> jax.Array:
 
 
 def _axes(array: jax.Array) -> frozenset[Any]:
-    said = getattr(array, "aval", None)  # numpy's arrays, which older versions pass on as they are, have none
+    said: Any = getattr(array, "aval", None)  # older versions pass on arrays of numpy, which have none
     if hasattr(said, "manual_axis_type"):
         return cast(frozenset[Any], said.manual_axis_type.varying)
     return cast(frozenset[Any], getattr(said, "vma", frozenset()))
