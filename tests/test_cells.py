@@ -541,3 +541,10 @@ def test_mistakes_are_refused_where_the_cell_is_made() -> None:
     gc.cells.lstm(g, x, H, over=t, name="taken")
     with pytest.raises(GraphError, match="taken"):
         gc.cells.lstm(g, x, H, over=t, name="taken")
+
+
+@pytest.mark.parametrize(("kind", "state"), [(gc.cells.jordan, "y"), (gc.cells.projected_lstm, "h")])
+def test_by_default_there_are_as_many_outputs_as_units(kind: Any, state: str) -> None:
+    g = gc.Graph("g")
+    t = g.axis("t")
+    assert getattr(kind(g, g.input("x", (2,), over=t), 3, over=t), state).shape == (3,)

@@ -90,15 +90,17 @@ def projected_lstm(
     units: int,
     over: Axis,
     name: str = "projected_lstm",
-    outputs: int = 1,
+    outputs: int | None = None,
     forget_bias: float = 1.0,
     **options: Unpack[Options],
 ) -> LSTM:
     """An LSTM whose output is a projection, h = P (o ⊙ tanh c) (Sak et al. 2014; PyTorch's proj_size).
 
-    h has event (outputs,) and c (units,); `{name}_U_k` is (units, outputs), `{name}_P` (outputs, units).
+    h has event (outputs,) and c (units,); `{name}_U_k` is (units, outputs), `{name}_P` (outputs, units). By default as
+    many outputs as units.
     """
     cell = Recurrence(g, x, units, over, name, **options)
+    outputs = units if outputs is None else outputs
     cell.check_count("outputs", outputs)
     (h, h_before), (c, c_before) = cell.states(h=outputs, c=units)
     forget = sigmoid(cell.affine("f", h_before, bias=forget_bias))
