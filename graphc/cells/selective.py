@@ -8,8 +8,6 @@ from typing import Unpack
 
 from graphc.cells.minimal import stateless
 from graphc.cells.recurrence import Named, Options
-from graphc.errors import ShapeError
-from graphc.integers import is_whole
 from graphc.ir import Axis
 from graphc.language.functions import exp, silu, softplus
 from graphc.language.graph import Graph
@@ -48,9 +46,8 @@ def selective_ssm(
     """
     cell = stateless(g, x, units, over, name, options)
     rank = -(-units // 16) if rank is None else rank
-    for option, size in (("states", states), ("rank", rank)):
-        if not is_whole(size) or size < 1:
-            raise ShapeError(f"cell {name!r} takes as {option}= a whole number of at least 1, got {size!r}")
+    cell.check_count("states", states)
+    cell.check_count("rank", rank)
     ((S, S_before),) = cell.states(S=(units, states))
     u = silu(cell.of_x("u"))
     B, C = (cell.param(f"W_{k}", states, units, init=cell.W_init) @ u for k in "BC")
