@@ -24,6 +24,7 @@ from graphc.compiling.emit import emit
 from graphc.compiling.export import Exported, export
 from graphc.differentiation.grad import grad, jvp, vjp
 from graphc.differentiation.gradient import gradient
+from graphc.differentiation.rtrl import rtrl
 from graphc.drawing.draw import Drawing, draw
 from graphc.errors import GraphError, MissingAttributeError
 from graphc.interpreter import interpret
@@ -191,6 +192,7 @@ __all__ = [
     "relu",
     "rms_norm",
     "roll",
+    "rtrl",
     "save",
     "select",
     "sigmoid",

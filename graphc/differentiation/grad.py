@@ -47,14 +47,14 @@ def grad(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     result, found = gradients(graph, of, wrt)
     for name, node in found.items():
         free = f"grad_{name}" if f"grad_{name}" not in result.outputs else f"grad_{of}_{name}"
-        _add_output(result, free, node)
+        add_output(result, free, node)
     return simplify(result)
 
 
 def gradients(graph: Graph, of: str, wrt: Wrt = None) -> tuple[Graph, dict[str, Node]]:
     """A copy of the graph with the adjoint equations, and the derivatives of output `of` by name."""
     verify(graph)
-    loss = _output(graph, of)
+    loss = output_of(graph, of)
     if loss.shape or loss.axes:
         event, axes = "gc.sum(x)" if loss.shape else "x", ", ".join(axis.name for axis in loss.axes)
         axes = f"({axes})" if len(loss.axes) > 1 else axes
@@ -63,7 +63,7 @@ def gradients(graph: Graph, of: str, wrt: Wrt = None) -> tuple[Graph, dict[str, 
             f"grad differentiates a number, but output {of!r} is {loss.type}; reduce it, as by {number}, or use gc.vjp",
             graph.locations.get(loss),
         )
-    targets = _targets(graph, wrt)
+    targets = differentiated(graph, wrt)
     result = distribute(graph).copy()
     loss = result.outputs[of]
     adjoints = adjoint(result, {loss: const(1, computed(loss.dtype))}, list(targets.values()))
@@ -81,8 +81,8 @@ def vjp(graph: Graph, of: str | Sequence[str], wrt: Wrt = None) -> Graph:
         raise DefinitionError(f"outputs are differentiated, of=['h', 'y'], got {of!r}")
     names = (of,) if isinstance(of, str) else tuple(of)
     for name in names:
-        _output(graph, name)
-    targets = _targets(graph, wrt)
+        output_of(graph, name)
+    targets = differentiated(graph, wrt)
     result = distribute(graph).copy()
     seeds: dict[Node, Node] = {}
     for name in names:
@@ -91,7 +91,7 @@ def vjp(graph: Graph, of: str | Sequence[str], wrt: Wrt = None) -> Graph:
         seeds[output] = add(seeds[output], seed) if output in seeds else seed  # a value may have two names
     adjoints = adjoint(result, seeds, list(targets.values()))
     for name, target in targets.items():
-        _add_output(result, f"grad_{name}", broadcast(adjoints[target], target.axes, target.shape))
+        add_output(result, f"grad_{name}", broadcast(adjoints[target], target.axes, target.shape))
     return simplify(result)
 
 
@@ -102,24 +102,36 @@ def jvp(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     like OF's. By default every trainable param moves.
     """
     verify(graph)
-    output = _output(graph, of)
-    targets = _targets(graph, wrt)
+    output = output_of(graph, of)
+    targets = differentiated(graph, wrt)
     result = distribute(graph).copy()
     output = result.outputs[of]
-    dummy = leaf(INPUT, _free(result, "cotangent"), output.axes, output.shape, computed(output.dtype))
-    adjoints = adjoint(result, {output: dummy}, list(targets.values()))
-    seeds: dict[Node, Node] = {}
-    for name, target in targets.items():
-        velocity = result.input(f"tangent_{name}", target.shape, over=target.axes, dtype=computed(target.dtype))
-        reached = adjoints[target]
-        seed = sum_to(velocity.node, reached)
-        seeds[reached] = add(seeds[reached], seed) if reached in seeds else seed  # terms of a sum have one adjoint
-    tangent = adjoint(result, seeds, [dummy])[dummy]
-    _add_output(result, f"tangent_{of}", broadcast(tangent, output.axes, output.shape))
+    velocities = {
+        target: result.input(f"tangent_{name}", target.shape, over=target.axes, dtype=computed(target.dtype)).node
+        for name, target in targets.items()
+    }
+    (tangent,) = tangents(result, [output], velocities)
+    add_output(result, f"tangent_{of}", broadcast(tangent, output.axes, output.shape))
     return simplify(result)
 
 
-def _output(graph: Graph, of: str) -> Node:
+def tangents(graph: Graph, of: Sequence[Node], velocities: Mapping[Node, Node]) -> list[Node]:
+    """How values change when others move, each with its velocity. New states are added to `graph`."""
+    dummies = {
+        node: leaf(INPUT, free_name(graph, f"cotangent{k}"), node.axes, node.shape, computed(node.dtype))
+        for k, node in enumerate(of)
+    }
+    adjoints = adjoint(graph, dummies, list(velocities))
+    seeds: dict[Node, Node] = {}
+    for target, velocity in velocities.items():
+        reached = adjoints[target]
+        seed = sum_to(velocity, reached)
+        seeds[reached] = add(seeds[reached], seed) if reached in seeds else seed  # terms of a sum have one adjoint
+    found = adjoint(graph, seeds, list(dummies.values()))
+    return [found[dummies[node]] for node in of]
+
+
+def output_of(graph: Graph, of: str) -> Node:
     if not isinstance(of, str):
         raise DefinitionError(f"one output is differentiated, by its name; got {of!r}. Of several, gc.vjp takes a list")
     if of not in graph.outputs:
@@ -130,7 +142,7 @@ def _output(graph: Graph, of: str) -> Node:
     return node
 
 
-def _targets(graph: Graph, wrt: Wrt) -> dict[str, Node]:
+def differentiated(graph: Graph, wrt: Wrt) -> dict[str, Node]:
     if wrt is None:
         return {name: p.node for name, p in graph.params.items() if p.trainable}
     if not isinstance(wrt, str | Value | Iterable):
@@ -150,14 +162,14 @@ def _targets(graph: Graph, wrt: Wrt) -> dict[str, Node]:
     return found
 
 
-def _add_output(graph: Graph, name: str, node: Node) -> None:
+def add_output(graph: Graph, name: str, node: Node) -> None:
     if name in graph.outputs:
         raise DefinitionError(f"graph {graph.name!r} already has an output {name!r}; rename it before differentiating")
     graph.outputs[name] = node
 
 
-def _free(graph: Graph, name: str) -> str:
-    taken = {*graph.inputs, *graph.params, *graph.states}
+def free_name(graph: Graph, name: str) -> str:
+    taken = {*graph.inputs, *graph.params, *graph.states, *graph.axes}
     if name not in taken:
         return name
     return next(f"{name}{k}" for k in range(2, len(taken) + 3) if f"{name}{k}" not in taken)
@@ -169,7 +181,7 @@ def adjoint(graph: Graph, seeds: Mapping[Node, Node], targets: Sequence[Node]) -
     states = [n for n in active if n.op is STATE]
     bar: dict[Node, Node] = {}
     for state in states:
-        name = _free(graph, f"adjoint_{state['name']}")
+        name = free_name(graph, f"adjoint_{state['name']}")
         bar[state] = leaf(STATE, name, state.axes, state.shape, computed(state.dtype))
         graph.states[name] = Equation(bar[state], None, const(0, bar[state].dtype))
     contributions: dict[Node, list[Node]] = {node: [] for node in active}

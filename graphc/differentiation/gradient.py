@@ -50,13 +50,13 @@ def gradient(function: Callable[..., Value], /, *at: Value) -> Value | tuple[Val
     result = as_value(function(*(Value(graph, node) for node in arguments)), graph)
     if result.shape or result.dtype not in FLOATING:
         raise ShapeError(f"gc.gradient differentiates a number, but the function gives {result.node.type}; sum it")
-    found = _adjoints(at[0].owner, result.node, arguments)
+    found = adjoints_of(at[0].owner, result.node, arguments)
     replaced = substitute(found, dict(zip(arguments, (value.node for value in at), strict=True)))
     made = tuple(Value(graph, node) for node in replaced)
     return made if len(made) > 1 else made[0]
 
 
-def _adjoints(graph: Graph | None, of: Node, arguments: Sequence[Node]) -> list[Node]:
+def adjoints_of(graph: Graph | None, of: Node, arguments: Sequence[Node]) -> list[Node]:
     """The derivatives of a node by leaves, along all that lies between."""
     active = set(arguments)
     for node in topological([of]):

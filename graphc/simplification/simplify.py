@@ -20,6 +20,7 @@ from graphc.ops.elementwise import (
     CAST,
     DIV,
     ELEMENTWISE,
+    EQ,
     MUL,
     NEG,
     POW,
@@ -31,8 +32,8 @@ from graphc.ops.elementwise import (
     sub,
 )
 from graphc.ops.event import CONCAT, PLACE, RESHAPE, SLICE, TRANSPOSE, concat_starts, reshape, slice_, transpose
-from graphc.ops.leaves import CONST, array_of, const, is_const
-from graphc.ops.reduction import BROADCAST, SUM, broadcast, sum_
+from graphc.ops.leaves import CONST, INDEX, array_of, const, is_const, length
+from graphc.ops.reduction import BROADCAST, SUM, broadcast, measured_by, sum_
 from graphc.ops.take import TAKE, second_index
 from graphc.simplification.rewrite import rewrite
 
@@ -216,6 +217,22 @@ def _sum_of_sum(node: Node) -> Node | None:
     return None
 
 
+def _sum_of_one_point(node: Node) -> Node | None:
+    """Σₜ where(t = k, x, 0) = x at point k"""
+    (x,) = node.inputs
+    if x.op is not WHERE or not is_const(x.inputs[2], 0) or x.inputs[0].op is not EQ:
+        return None
+    value, (here, position) = x.inputs[1], x.inputs[0].inputs
+    if here.op is not INDEX or here["axis"] not in node["over"] or measured_by(x.axes, (here["axis"],)):
+        return None
+    axis = here["axis"]
+    last = sub(length(axis, x.axes), const(1, "int32"))
+    if position is not last and (position.op is not CONST or int(array_of(position)) < 0):
+        return None
+    point = at(broadcast(value, x.axes, x.shape), axis, "last" if position is last else int(array_of(position)))
+    return sum_(point, node["dims"], [a for a in node["over"] if a != axis])
+
+
 def _product_of_transposed(node: Node) -> Node | None:
     """A transposed operand of a product is the operand, with its dimensions named in another order"""
     a, b = node.inputs
@@ -266,7 +283,7 @@ RULES: dict[str, tuple[Simplification, ...]] = {
     TRANSPOSE.name: (_transpose_of_transpose,),
     SLICE.name: (_slice_of_parts,),
     BROADCAST.name: (_broadcast_of_broadcast,),
-    SUM.name: (_sum_of_sum,),
+    SUM.name: (_sum_of_sum, _sum_of_one_point),
     CONTRACT.name: (_product_of_transposed,),
     AT.name: (_point_of_stack,),
     TAKE.name: (_take_at_constant,),

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from graphc.differentiation.grad import Wrt, gradients, zeros
-from graphc.errors import DefinitionError, listed
+from graphc.errors import DefinitionError, ShapeError, listed
+from graphc.ir import Node, Type
 from graphc.language.functions import cast, minimum, sqrt, sum
 from graphc.language.graph import Graph, check_graph
 from graphc.language.value import Value
@@ -17,8 +18,11 @@ from graphc.simplification.simplify import simplify
 STEP = "step"  # the param that counts the steps; `step_OF` where the graph has a name like that already
 
 
-def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Wrt = None) -> Graph:
+def training_step(graph: Graph, of: str | Mapping[str, str], optimizer: Optimizer, wrt: Wrt = None) -> Graph:
     """The graph with updates that move its params down the gradient of output `of`, a number.
+
+    Where outputs hold the gradient already, as those of `gc.rtrl`, `of` names them by param: `{"W": "grad_W"}`. They
+    are outputs no more, but what the optimiser takes for the gradient.
 
     `wrt` gives the params that move, as `gc.grad` takes them; by default every trainable one. What the optimiser
     remembers becomes further params, such as `momentum_W`, at first 0; param `step` counts the steps. A param of
@@ -28,21 +32,16 @@ def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Wrt = None) 
     check_graph(graph)
     _check_optimizer(optimizer)
     _check_rate(optimizer.lr, graph)
-    result, found = gradients(graph, of, wrt)
-    if all(node is zeros(node) for node in found.values()):
-        names = f": {listed(found)} do not reach it" if found else f"; graph {graph.name!r} has none"
-        location = graph.locations.get(graph.outputs[of])
-        raise DefinitionError(f"output {of!r} depends on no param that training moves{names}", location)
+    result, found = _given(graph, of, wrt) if isinstance(of, Mapping) else _derived(graph, of, wrt)
     for name in found:
-        if name not in graph.params:
-            raise DefinitionError(f"training moves params, and {name!r} is an input of graph {graph.name!r}")
         if name in graph.updates:
-            raise DefinitionError(f"param {name!r} has an update of its own; name the params to train by wrt=")
+            raise DefinitionError(f"param {name!r} has an update of its own; name the others as those to train")
     values = {name: Value(result, node) for name, node in found.items()}
     if optimizer.clip is not None:
         values = clipped(values, optimizer.clip)
     taken = {*result.inputs, *result.params, *result.states}
-    counter = result.param(STEP if STEP not in taken else f"{STEP}_{of}", (), init="zeros", dtype="int32")
+    own = of if isinstance(of, str) else next(iter(of))
+    counter = result.param(STEP if STEP not in taken else f"{STEP}_{own}", (), init="zeros", dtype="int32")
     rate = rate_at(optimizer.lr, cast(counter, graph.dtype))
     for name, gradient in values.items():
         param = Value(result, result.params[name].node)
@@ -58,6 +57,44 @@ def training_step(graph: Graph, of: str, optimizer: Optimizer, wrt: Wrt = None) 
             result.update(slots[slot], value)
     result.update(counter, counter + 1)
     return replace(simplify(result), name=f"{graph.name}_step")
+
+
+def _derived(graph: Graph, of: str, wrt: Wrt) -> tuple[Graph, dict[str, Node]]:
+    """A copy of the graph, and the derivatives of its output `of` by params."""
+    result, found = gradients(graph, of, wrt)
+    if all(node is zeros(node) for node in found.values()):
+        names = f": {listed(found)} do not reach it" if found else f"; graph {graph.name!r} has none"
+        location = graph.locations.get(graph.outputs[of])
+        raise DefinitionError(f"output {of!r} depends on no param that training moves{names}", location)
+    for name in found:
+        if name not in graph.params:
+            raise DefinitionError(f"training moves params, and {name!r} is an input of graph {graph.name!r}")
+    return result, found
+
+
+def _given(graph: Graph, of: Mapping[str, str], wrt: Wrt) -> tuple[Graph, dict[str, Node]]:
+    """A copy of the graph without the outputs that are gradients, and these by param."""
+    if wrt is not None:
+        raise DefinitionError("wrt= names what to differentiate by; gradients that are given name their params")
+    if not of:
+        raise DefinitionError('expected gradients by param, such as {"W": "grad_W"}, got none')
+    found = {}
+    for name, output in of.items():
+        if name not in graph.params:
+            raise DefinitionError(f"graph {graph.name!r} has no param {name!r}; it has {listed(graph.params)}")
+        if output not in graph.outputs:
+            raise DefinitionError(f"graph {graph.name!r} has no output {output!r}; it has {listed(graph.outputs)}")
+        node, param = graph.outputs[output], graph.params[name].node
+        expected = Type((), param.shape, computed(param.dtype))
+        if node.type != expected:
+            over = "; reduce it over its axes, or step the graph" if node.axes else ""
+            raise ShapeError(
+                f"the gradient of param {name!r} is {expected}, but output {output!r} is {node.type}{over}",
+                graph.locations.get(node),
+            )
+        found[name] = node
+    rest = {name: node for name, node in graph.outputs.items() if name not in of.values()}
+    return replace(graph.copy(), outputs=rest), found
 
 
 def clipped(gradients: Mapping[str, Value], norm: float) -> dict[str, Value]:
