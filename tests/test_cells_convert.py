@@ -250,6 +250,8 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
     "keras: biases of ours": (lambda: CELLS.to_keras(network(CELLS.lstm), "lstm", "a", bias=False), ["unknown: b_f"]),
     "reset": (lambda: CELLS.from_keras(FOUR, "gru", reset="none"), ["got reset='none'"]),
     "update": (lambda: CELLS.to_onnx(network(CELLS.gru), "gru", "a", update="both"), ["got 'both'"]),
+    "bias": (lambda: CELLS.from_keras(FOUR, "gru", None, "old", "before"), ["got bias='before'"]),
+    "a name that is none": (lambda: CELLS.to_keras(network(CELLS.gru), "gru", 3), ["got name=3"]),
     # numbers and shapes of arrays
     "torch: one bias": (
         lambda: CELLS.from_torch({"weight_ih_l0": FOUR[0].T, "weight_hh_l0": FOUR[1].T, "bias_ih_l0": FOUR[2]}, "lstm"),

@@ -46,13 +46,15 @@ class Framework:
         """What the user asked for, checked."""
         if not isinstance(cell, str) or cell not in self.gates:
             raise DefinitionError(f"{self.name} has the cells {', '.join(self.gates)}, not {cell!r}")
+        if not isinstance(bias, bool | np.bool_):
+            raise DefinitionError(f"a cell is made with bias=True or bias=False, got bias={bias!r}")
         if reset not in (None, *RESETS):
             raise DefinitionError(f'a GRU resets "before" or "after" the product, got reset={reset!r}')
         return Form(cell, bias, reset or self.resets[0])
 
     def read(self, parts: Mapping[Place, Arrays], form: Form, name: str | None, update: str) -> Arrays:
         """The library's arrays to our params. Biases that a cell has and the layer has not are 0."""
-        _check_update(update)
+        _check_options(name, update)
         params: Arrays = {}
         sizes: dict[int | None, Sizes] = {}
         for place, own in parts.items():
@@ -72,7 +74,7 @@ class Framework:
 
     def write(self, params: Mapping[str, Any], form: Form, name: str | None, update: str) -> dict[Place, Arrays]:
         """Our params to the library's arrays."""
-        _check_update(update)
+        _check_options(name, update)
         name = name or form.cell
         found = by_place(params, name)
         self._check_layers(found, name)
@@ -139,7 +141,9 @@ class Framework:
             )
 
 
-def _check_update(update: str) -> None:
+def _check_options(name: str | None, update: str) -> None:
+    if not isinstance(name, str | None):
+        raise DefinitionError(f"the name of a cell is a text, got name={name!r}")
     if update not in ("old", "new"):
         raise DefinitionError(f'the update gate of a GRU lets through the "new" or the "old", got {update!r}')
 

@@ -50,5 +50,5 @@ def described(shapes: Shapes) -> str:
 
 
 def _dimensions(shape: str) -> list[tuple[int, str]]:
-    """ "4H, I" as [(4, "H"), (1, "I")]."""
+    """Factors and letters: of "4H, I", [(4, "H"), (1, "I")]."""
     return [(int(factor or 1), letter) for factor, letter in re.findall(r"(?=\S)(\d*)([A-Z]?),?", shape)]
