@@ -19,7 +19,7 @@ from tests.reference import page
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/guide.md", "docs/journey.md")
-CONVERSIONS = {"from_torch", "to_torch"}
+CONVERSIONS = {name for name in gc.cells.__all__ if name.startswith(("from_", "to_"))}
 MODULES = {  # that have examples in docstrings, by their names below `graphc.`
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("graphc.")
     for folder in ("graphc", "ops", "codegen")

@@ -163,7 +163,7 @@ def test_rows_move_at_once_only_where_they_do_not_meet(name: str) -> None:
 
 
 def test_an_approximation_is_a_stopped_gradient() -> None:
-    """Without what units see of each other influences are traces, as large as the params (e-prop, Bellec et al. 2020)."""
+    """Without what units see of each other influences are traces, as large as params (e-prop, Bellec et al. 2020)."""
 
     def cell(g: gc.Graph, x: gc.Value, t: gc.Value) -> gc.Value:
         h = g.state("h", (4,), over=x.axes)

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
+import graphc as gc
 from benchmarks.peers.peer import Call, Calls, Peer
 from benchmarks.problems import Arrays, Sequence
 
@@ -75,26 +76,11 @@ class OnnxRuntime(Peer):
         )
 
 
-def _lstm(p: Arrays) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """ONNX's gates are i o f c, its peepholes i o f; of its two biases the second is 0."""
-    W, U, b = (np.concatenate([p[f"{letter}_{k}"] for k in "iofg"]) for letter in "WUb")
-    arrays = {"W": W, "R": U, "B": np.concatenate([b, np.zeros_like(b)])}
-    if "p_i" in p:
-        arrays["P"] = np.concatenate([p[f"p_{k}"] for k in "iof"])
-    return arrays, {}
-
-
-def _gru(p: Arrays) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """ONNX's gates are z r h; the second bias is inside of the reset."""
-    W, U, b = (np.concatenate([p[f"{letter}_{k}"] for k in "zrn"]) for letter in "WUb")
-    second = np.concatenate([np.zeros_like(p["b_z"]), np.zeros_like(p["b_r"]), p["c_n"]])
-    return {"W": W, "R": U, "B": np.concatenate([b, second])}, {"linear_before_reset": 1}
-
-
-NODES: dict[str, tuple[str, Callable[[Arrays], tuple[dict[str, np.ndarray], dict[str, Any]]]]] = {
-    "LSTM": ("LSTM", _lstm),
-    "peephole LSTM": ("LSTM", _lstm),
-    "GRU": ("GRU", _gru),
+# For each cell that is a node: its operator, its name in gc.cells, and attributes.
+NODES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "LSTM": ("LSTM", "lstm", {}),
+    "peephole LSTM": ("LSTM", "peephole_lstm", {}),
+    "GRU": ("GRU", "gru", {"linear_before_reset": 1}),
 }
 
 
@@ -108,9 +94,8 @@ def _after(states: Arrays) -> Arrays:
 
 def model(problem: Sequence, states: bool) -> onnx.ModelProto:
     """One node from x to h at every step; or, with `states`, from x and h, c to h_after, c_after."""
-    op, convert = NODES[problem.cell]
-    arrays, attributes = convert(problem.params)
-    initializers = {name: a[None] for name, a in arrays.items()}  # the dimension of directions
+    op, cell, attributes = NODES[problem.cell]
+    initializers = gc.cells.to_onnx(problem.named, cell, name="cell", reset="after")
     own = _states(problem) if states else ()
     inputs = ["x", "W", "R", "B", "", *([*own] if own else [""] * problem.kind.states)]
     if "P" in initializers:

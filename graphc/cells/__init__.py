@@ -11,7 +11,7 @@ import sys
 from typing import NoReturn
 
 from graphc.cells.compose import Bidirectional, Stack, bidirectional, stack
-from graphc.cells.convert import from_torch, to_torch
+from graphc.cells.convert import from_flax, from_keras, from_onnx, from_torch, to_flax, to_keras, to_onnx, to_torch
 from graphc.cells.elman import Jordan, elman, indrnn, jordan
 from graphc.cells.gru import gru, mgu, ugrnn
 from graphc.cells.lstm import LSTM, layer_norm_lstm, lstm, peephole_lstm, projected_lstm
@@ -43,6 +43,9 @@ __all__ = [
     "cornn",
     "delta_net",
     "elman",
+    "from_flax",
+    "from_keras",
+    "from_onnx",
     "from_torch",
     "gla",
     "gru",
@@ -63,6 +66,9 @@ __all__ = [
     "slstm",
     "spatial_rnn",
     "stack",
+    "to_flax",
+    "to_keras",
+    "to_onnx",
     "to_torch",
     "ugrnn",
 ]
