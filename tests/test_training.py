@@ -278,6 +278,31 @@ def test_a_checkpoint_of_another_graph_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() != before
 
 
+HASH = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("begun", "now", "says"),
+    [
+        ({"size": 8}, {"size": 9}, "size=8, not 9; give that size"),
+        ({"size": 8}, {}, "size=8; give that"),
+        ({}, {"size": 8}, "no size; leave it out"),
+        ({"held_out": HASH}, {}, "with held_out; give what it had"),
+        ({"held_out": HASH}, {"held_out": HASH[::-1]}, "other held_out; give what it had"),
+        ({}, {"held_out": HASH}, "no held_out; leave it out"),
+    ],
+)
+def test_settings_are_those_that_a_run_was_begun_with(
+    begun: dict[str, object], now: dict[str, object], says: str, tmp_path: Path
+) -> None:
+    step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
+    path = tmp_path / "run.safetensors"
+    gc.fit(step, batches, settings=begun, checkpoint=path, quiet=True)
+    with pytest.raises(ArgumentError, match=says):
+        gc.fit(step, batches, epochs=2, settings=now, checkpoint=path, quiet=True)
+    gc.fit(step, batches, epochs=2, settings=begun, checkpoint=path, quiet=True)
+
+
 def test_a_run_that_breaks_off_resumes_at_the_last_whole_epoch(tmp_path: Path) -> None:
     step = gc.training_step(regression("float32"), "loss", gc.optim.Momentum(0.05))
     path = tmp_path / "new" / "run.safetensors"

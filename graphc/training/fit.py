@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # loaded when something is trained: it takes long, and few wh
     from rich.console import Console
     from rich.progress import Progress
 
+PROGRESS = ("epoch", "history")  # what a checkpoint says of how far it is; all else, of what it belongs to
+
 Batch = Mapping[str, Any]
 Batches = Sequence[Batch] | Callable[[int], Iterable[Batch]]
 
@@ -280,15 +282,21 @@ def _resumed(
             f"checkpoint {path} was made by another training step: other equations, or another optimiser, "
             f"learning rate or clip; {ANEW}"
         )
-    for name, value in owner.items():
-        begun = metadata.get(name)
-        if begun != value:
-            hashes = re.fullmatch("[0-9a-f]{64}", value) is not None  # which nobody can read
-            difference = (
-                f"other {name}; give what it had" if hashes else f"{name}={begun}, not {value}; give that {name}"
-            )
-            raise ArgumentError(f"checkpoint {path} was begun with {difference}; {ANEW}")
+    for name in dict.fromkeys((*owner, *metadata)):
+        begun, now = metadata.get(name), owner.get(name)
+        if begun != now and name not in PROGRESS:
+            raise ArgumentError(f"checkpoint {path} was begun with {_difference(name, begun, now)}; {ANEW}")
     return arrays, _history(path, metadata)
+
+
+def _difference(name: str, begun: str | None, now: str | None) -> str:
+    """How a setting differs, and what to do about it; values that are hashes nobody can read."""
+    readable = not any(re.fullmatch("[0-9a-f]{64}", value) for value in (begun, now) if value is not None)
+    if begun is None:
+        return f"no {name}; leave it out"
+    if now is None:
+        return f"{name}={begun}; give that" if readable else f"{name}; give what it had"
+    return f"{name}={begun}, not {now}; give that {name}" if readable else f"other {name}; give what it had"
 
 
 def _history(path: Path, metadata: Mapping[str, str]) -> list[Record]:
