@@ -16,6 +16,7 @@ from graphc.codegen.cuda.isa.mma import fragments
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.module import ALIGNMENT, Module, module
 from graphc.codegen.cuda.units import Unit, units
+from graphc.codegen.disk_cache import code
 from graphc.codegen.program import Program
 from graphc.codegen.target import Precision
 
@@ -76,6 +77,10 @@ class CudaCode:
 
 
 def _ptx(llvm_ir: str, arch: Arch) -> str:
+    return code(("ptx", arch.name, arch.ptx, llvm_ir), lambda: _compiled(llvm_ir, arch).encode()).decode()
+
+
+def _compiled(llvm_ir: str, arch: Arch) -> str:
     machine = _machine(arch)
     parsed = llvm.parse_assembly(llvm_ir)
     parsed.data_layout = str(machine.target_data)
