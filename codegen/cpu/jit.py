@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 
@@ -18,6 +19,7 @@ from graphc.codegen.disk_cache import code
 from graphc.codegen.parallel.partition import Partition, partition
 from graphc.codegen.program import Program
 from graphc.codegen.target import Target
+from graphc.errors import no_ptx
 
 __all__ = ["Emitted", "Loaded", "emit", "load", "native"]
 
@@ -34,6 +36,9 @@ class Emitted:
     def __repr__(self) -> str:
         """Not the code, which would fill a screen."""
         return f"<code for {' '.join(filter(None, (self.target.triple, self.target.cpu)))}>"
+
+    if not TYPE_CHECKING:  # else every attribute would have a type
+        __getattr__ = no_ptx
 
     @functools.cached_property
     def assembly(self) -> str:

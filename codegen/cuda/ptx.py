@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 
@@ -19,6 +20,7 @@ from graphc.codegen.cuda.units import Unit, units
 from graphc.codegen.disk_cache import code
 from graphc.codegen.program import Program
 from graphc.codegen.target import Precision
+from graphc.errors import no_object
 
 __all__ = ["ALIGNMENT", "CudaCode", "emit"]
 
@@ -36,6 +38,9 @@ class CudaCode:
     def __repr__(self) -> str:
         """Not the code, which would fill a screen."""
         return f"<code for {self.arch.name}: {self.program.name}>"
+
+    if not TYPE_CHECKING:  # else every attribute would have a type
+        __getattr__ = no_object
 
     @functools.cached_property
     def llvm_ir(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from graphc.codegen.program import Program
 from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.compiling.cuda_compile import CompiledCuda
-from graphc.errors import GraphError, listed, no_copy
+from graphc.errors import GraphError, listed, no_copy, no_ptx
 from graphc.integers import is_whole
 from graphc.language.graph import Graph
 from graphc.language.habits import by_known_names
@@ -117,6 +117,9 @@ class Compiled:
         return Compiled(frozen, self.threads, None, {**self.fixed, **fixed})
 
     __reduce__ = no_copy
+
+    if not TYPE_CHECKING:  # else every attribute would have a type
+        __getattr__ = no_ptx
 
     def memory(self, /, **lengths: int) -> MemoryUse:
         """The bytes that a call takes when axes have these lengths: `f.memory(t=128, n=32).peak`.
