@@ -1,1 +1,1 @@
-"""Back ends: the loop IR (`program`), its interpreter and verifier, and the code made from it."""
+"""Back ends: the loop IR (`program`), its interpreter and verifier, the code made from it, and its `disk_cache`."""

@@ -127,6 +127,25 @@ class UnsupportedError(GraphError):
     """Something that graphc does not do yet."""
 
 
+def no_ptx(self: object, name: str) -> NoReturn:
+    """The `__getattr__` of code for a CPU."""
+    if name == "ptx":
+        raise MissingAttributeError(
+            "code for a CPU has no .ptx: its forms are .llvm_ir, .assembly and .object; "
+            'gc.emit(g, target="cuda").ptx is that of a GPU'
+        )
+    raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def no_object(self: object, name: str) -> NoReturn:
+    """The `__getattr__` of code for a GPU."""
+    if name in ("assembly", "object"):
+        raise MissingAttributeError(
+            f"code for a GPU has no .{name}: its forms are .llvm_ir and .ptx; gc.emit(g).{name} is that of a CPU"
+        )
+    raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
 def no_copy(self: object) -> NoReturn:
     """The `__reduce__` of what holds machine code: neither copied nor pickled."""
     raise UnsupportedError(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from graphc.codegen.disk_cache import VARIABLE
 from graphc.codegen.parallel.core import TYPICAL
+
+os.environ[VARIABLE] = ""  # code is made in every run, not taken from one before
 
 # The same examples in every run, so that a failure is a change's own; and no clock, as a slow machine is no failure.
 settings.register_profile(

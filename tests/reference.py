@@ -31,6 +31,7 @@ arrays do (`+ - * / // % ** @`, comparisons, `& | ~` on bools), slices of their 
 | `A.T`, `v.reshape(2, -1)`, `A @ v` | its transpose, its elements in another shape, a product |
 | `gc.index(t)`, `gc.length(t)` | the position, counted from 0, and the number of points: int32 |
 | `k ** 2`, `k // 2`, `k / 2` of an int32 | int32, int32, a float |
+| `2 ** k`, `k ** -1` of an int32 | a float, as k may be negative |
 | `1 - flag` of a bool | int32 |
 
 `t` itself is no number: compare `gc.index(t)`. `x.shape`, `x.dtype` and `x.axes` are known while the graph is built."""

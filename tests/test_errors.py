@@ -585,11 +585,33 @@ def cycle_without_a_delay() -> None:
     gc.verify(g)
 
 
-@refused(CausalityError, "point against each other", " at t-1", " at t+2", "a[t + 1]")
+@refused(
+    CausalityError,
+    "point against each other",
+    " at t-1",
+    " at t+2",
+    "one way along t: a[t - 2] in place of a[t + 2], or a[t + 1] in place of a[t - 1].",
+)
 def delays_against_each_other() -> None:
     g, t, n, x = graph()
     a = g.state("a", (3,), over=(t, n))  # here
     a[t] = gc.tanh(a[t - 1] + a[t + 2]) + x
+    g.output("a", a)
+    gc.verify(g)
+
+
+@refused(
+    CausalityError,
+    " at i-1, j+1",
+    " at i+1, j-1",
+    "one way along i: b[i - 1] in place of b[i + 1], or a[i + 1] in place of a[i - 1].",
+)
+def delays_of_two_axes_against_each_other() -> None:
+    g, _, _, _ = graph()
+    i, j = g.axis("i"), g.axis("j")
+    a, b = (g.state(name, (), over=(i, j)) for name in "ab")  # here
+    a[i, j] = b[i + 1, j - 1] + 1
+    b[i, j] = gc.tanh(a[i - 1, j + 1])
     g.output("a", a)
     gc.verify(g)
 

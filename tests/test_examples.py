@@ -163,6 +163,28 @@ def bidirectional(a: SimpleNamespace) -> Results:
     return {"p": softmax(o), "loss": cross_entropy(o, a.y).mean()}
 
 
+def recurrent_block(a: SimpleNamespace, size: int = 2) -> Results:
+    """Block by block: each is the pixels of its place, in the order of channels, rows and columns."""
+    I = J = a.image.shape[-1] // size
+
+    def sweep(name: str, read: np.ndarray, di: int, dj: int) -> np.ndarray:
+        W, U, b = (getattr(a, f"{letter}_{name}") for letter in "WUb")
+        made = np.zeros((I + 2, J + 2, N, len(b)))  # with a border of zeros
+        for i in range(I)[:: di or 1]:
+            for j in range(J)[:: dj or 1]:
+                made[i + 1, j + 1] = np.tanh(read[i, j] @ W.T + made[i + 1 - di, j + 1 - dj] @ U.T + b)
+        return made[1:-1, 1:-1]
+
+    def block(i: int, j: int) -> np.ndarray:
+        return a.image[:, :, i * size : (i + 1) * size, j * size : (j + 1) * size].reshape(N, -1)
+
+    p = np.array([[block(i, j) for j in range(J)] for i in range(I)])
+    vertical = np.concatenate([sweep("down", p, 1, 0), sweep("up", p, -1, 0)], -1)
+    horizontal = np.concatenate([sweep("right", vertical, 0, 1), sweep("left", vertical, 0, -1)], -1)
+    o = (horizontal @ a.V.T + a.c).transpose(2, 0, 1, 3)
+    return {"features": horizontal.transpose(2, 3, 0, 1), "p": softmax(o), "loss": cross_entropy(o, a.y).mean()}
+
+
 def bptt(a: SimpleNamespace) -> Results:
     return {"loss": elman(a)["loss"]}
 
@@ -184,6 +206,7 @@ REFERENCES: dict[tuple[str, str], Callable[[SimpleNamespace], Results]] = {
     ("lstm", "graph"): lstm,
     ("gru", "graph"): gru,
     ("bidirectional", "graph"): bidirectional,
+    ("recurrent_block", "graph"): recurrent_block,
 }
 FILES = sorted(
     path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith("reseg")
@@ -202,7 +225,8 @@ def build(monkeypatch: pytest.MonkeyPatch, file: str, function: str) -> gc.Graph
 def arrays_for(file: str, g: gc.Graph) -> dict[str, np.ndarray]:
     """The example's data, and random params: biases too."""
     rng = np.random.default_rng(7)
-    data = {k: a.astype(g.inputs[k].dtype) for k, a in load(file).data(seed=1, T=T, N=N).items() if k in g.inputs}
+    steps = {"T": T} if "t" in g.axes else {}
+    data = {k: a.astype(g.inputs[k].dtype) for k, a in load(file).data(seed=1, N=N, **steps).items() if k in g.inputs}
     return {**data, **{k: rng.normal(size=p.node.shape) * 0.7 for k, p in g.params.items()}}
 
 
@@ -239,7 +263,7 @@ def test_each_example_shows_one_graph_and_unrolls(monkeypatch: pytest.MonkeyPatc
     assert "loss" in g.outputs
     assert "examples" in str(next(iter(g.locations.values())))
     if file != "training_problem":  # its lengths come with the data
-        flat = gc.unroll(g, t=T)
+        flat = gc.unroll(g, **({"t": T} if "t" in g.axes else {"i": 4, "j": 4}))
         arrays, other = arrays_for(file, g), arrays_for(file, g)
         same(gc.interpret(flat, **arrays), gc.interpret(g, **other))
         same(arrays, other)

@@ -193,6 +193,20 @@ def misspelt_function() -> None:
     gc.sigmod(0.0)  # here
 
 
+@refused(MissingAttributeError, "code for a CPU has no .ptx", 'gc.emit(g, target="cuda").ptx')
+def code_of_a_gpu() -> None:
+    g, _, x = network()
+    g.output("y", gc.tanh(x))
+    gc.compile(g).ptx  # noqa: B018 # here
+
+
+@refused(MissingAttributeError, "code for a GPU has no .object", "gc.emit(g).object")
+def code_of_a_cpu() -> None:
+    g, _, x = network()
+    g.output("y", gc.tanh(x))
+    gc.emit(g, target="cuda").object  # noqa: B018 # here
+
+
 @refused(MissingAttributeError, "'graphc' has no attribute 'matmul'", "x @ y")
 def function_of_numpy() -> None:
     gc.matmul  # noqa: B018 # here

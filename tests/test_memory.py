@@ -12,6 +12,7 @@ import pytest
 
 import graphc as gc
 from graphc import machine
+from graphc.codegen.disk_cache import VARIABLE
 from graphc.errors import ArgumentError, AxisError
 
 
@@ -57,7 +58,7 @@ def test_predicted_memory_is_what_the_machine_gives() -> None:
     path = [str(p) for p in sys.path if p] + ["tests"]
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
-        env={"PYTHONPATH": ":".join(path), "PATH": ""},
+        env={"PYTHONPATH": ":".join(path), "PATH": "", VARIABLE: ""},
         capture_output=True,
         text=True,
         check=True,

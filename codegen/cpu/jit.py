@@ -9,14 +9,17 @@ from __future__ import annotations
 import ctypes
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 
 from graphc.codegen.cpu.machine import machine_of
 from graphc.codegen.cpu.module import llvm_ir, shared_name
+from graphc.codegen.disk_cache import code
 from graphc.codegen.parallel.partition import Partition, partition
 from graphc.codegen.program import Program
 from graphc.codegen.target import Target
+from graphc.errors import no_ptx
 
 __all__ = ["Emitted", "Loaded", "emit", "load", "native"]
 
@@ -33,6 +36,9 @@ class Emitted:
     def __repr__(self) -> str:
         """Not the code, which would fill a screen."""
         return f"<code for {' '.join(filter(None, (self.target.triple, self.target.cpu)))}>"
+
+    if not TYPE_CHECKING:  # else every attribute would have a type
+        __getattr__ = no_ptx
 
     @functools.cached_property
     def assembly(self) -> str:
@@ -56,15 +62,23 @@ class Emitted:
 class Loaded:
     """A program in this process. Calling it runs it on one thread; Python's lock is released meanwhile.
 
-    `shared_address` is that of the function that runs one thread's share (`graphc.codegen.cpu.module`).
+    `shared_address` is that of the function that runs one thread's share (`graphc.codegen.cpu.module`); `partition`
+    says how threads may share it out. Where an earlier process has made the code, `emitted` is made on request.
     """
 
-    def __init__(self, program: Program, emitted: Emitted) -> None:
-        self.emitted = emitted
-        self._code = _link(emitted.object, emitted.target, program.name, shared_name(program))
+    def __init__(self, program: Program, target: Target) -> None:
+        self._program, self._target = program, target
+        self.partition = partition(program, target)
+        made = code(("object", str(program), repr(target)), lambda: self.emitted.object)
+        self._code = _link(made, target, program.name, shared_name(program))
         self.shared_address: int = self._code[shared_name(program)]
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
         self._function = signature(self._code[program.name])
+
+    @functools.cached_property
+    def emitted(self) -> Emitted:
+        """The code as text, and as an object file."""
+        return Emitted(llvm_ir(self._program, self._target, self.partition), self._target, self.partition)
 
     def __call__(self, args: ctypes.Array[ctypes.c_void_p], sizes: ctypes.Array[ctypes.c_int64]) -> None:
         """Run the program. `args` has the address of each of its buffers, in order, `sizes` has each size. Nothing is
@@ -80,7 +94,7 @@ def emit(program: Program, target: Target) -> Emitted:
 
 def load(program: Program, target: Target | None = None) -> Loaded:
     """Compile for this machine; a `target` may ask for fewer features than it has."""
-    return Loaded(program, emit(program, target or Target.host()))
+    return Loaded(program, target or Target.host())
 
 
 def native(text: str, target: Target, *functions: str, optimized: bool = False) -> llvm.ResourceTracker:
@@ -93,11 +107,11 @@ def native(text: str, target: Target, *functions: str, optimized: bool = False) 
     return _link(bytes(machine.emit_object(module)), target, *functions)
 
 
-def _link(code: bytes, target: Target, *functions: str) -> llvm.ResourceTracker:
+def _link(made: bytes, target: Target, *functions: str) -> llvm.ResourceTracker:
     # JITLink, not MCJIT: that one maps each section by itself, wherever the process has room, and code may come to lie
     # more than 2 GiB from the constants that it reads relative to itself.
     linker = llvm.create_lljit_compiler(machine_of(target), use_jit_link=True)
-    library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+    library = llvm.JITLibraryBuilder().add_object_img(made).add_current_process()
     for name in functions:
         library.export_symbol(name)
     return library.link(linker, "code")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 
@@ -16,8 +17,10 @@ from graphc.codegen.cuda.isa.mma import fragments
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.module import ALIGNMENT, Module, module
 from graphc.codegen.cuda.units import Unit, units
+from graphc.codegen.disk_cache import code
 from graphc.codegen.program import Program
 from graphc.codegen.target import Precision
+from graphc.errors import no_object
 
 __all__ = ["ALIGNMENT", "CudaCode", "emit"]
 
@@ -35,6 +38,9 @@ class CudaCode:
     def __repr__(self) -> str:
         """Not the code, which would fill a screen."""
         return f"<code for {self.arch.name}: {self.program.name}>"
+
+    if not TYPE_CHECKING:  # else every attribute would have a type
+        __getattr__ = no_object
 
     @functools.cached_property
     def llvm_ir(self) -> str:
@@ -76,6 +82,10 @@ class CudaCode:
 
 
 def _ptx(llvm_ir: str, arch: Arch) -> str:
+    return code(("ptx", arch.name, arch.ptx, llvm_ir), lambda: _compiled(llvm_ir, arch).encode()).decode()
+
+
+def _compiled(llvm_ir: str, arch: Arch) -> str:
     machine = _machine(arch)
     parsed = llvm.parse_assembly(llvm_ir)
     parsed.data_layout = str(machine.target_data)

@@ -193,7 +193,8 @@ def _opposed(edges: Sequence[Edge]) -> list[tuple[Node, Node]]:
             if step != 0:
                 marked.setdefault((axis, step is None or step > 0), edge)
     walk: list[tuple[Node, Node]] = []
-    chosen = list(marked.values())[:2]
+    both = [axis for axis, ahead in marked if ahead and (axis, False) in marked]
+    chosen = [marked[both[0], False], marked[both[0], True]] if both else list(marked.values())[:2]
     for edge, following in zip(chosen, chosen[1:] + chosen[:1], strict=True):
         path = networkx.shortest_path(network, edge.operand, following.node)
         walk += [(edge.node, edge.operand), *itertools.pairwise(path)]
@@ -220,6 +221,11 @@ def _advice(cycle: Sequence[Edge]) -> str:
                 f"8 steps made[{t}] = made[{t} - 1] + gc.outer(gc.one_hot(gc.index({t}), 8), {h}[{t}]), and read "
                 f'made[{t} - 1]: docs/guide.md, "Steps that name earlier ones".'
             )
+    for along in {axis: None for edge in cycle for axis, _ in edge.delay}:
+        behind, ahead = (next((e for e in cycle if sign * (e.along(along) or 0) > 0), None) for sign in (-1, 1))
+        if behind is not None and ahead is not None:
+            either = f"{_turned(ahead, along)}, or {_turned(behind, along)}"
+            return f"Let all of the cycle read one way along {along.name}: {either}."
     state = next((e.node for e in cycle if e.node.op is STATE), None)
     if state is None or not state.axes:
         return "Let the cycle pass a state that is read at an earlier point, as in h[t - 1]."
@@ -228,3 +234,11 @@ def _advice(cycle: Sequence[Edge]) -> str:
         f"Read state {state['name']} at an earlier point: {state['name']}[{axis} - 1] in place of {state['name']}"
         f"[{axis}], or at a later one everywhere: {state['name']}[{axis} + 1]."
     )
+
+
+def _turned(edge: Edge, axis: Axis) -> str:
+    """A read along the axis the other way round, in place of what it is."""
+    name = edge.operand["name"] if edge.operand.op is STATE else "…"
+    step = edge.along(axis) or 0
+    there, back = (f"{name}[{axis.name} {'-' if k < 0 else '+'} {abs(k)}]" for k in (step, -step))
+    return f"{back} in place of {there}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from graphc.codegen.program import Program
 from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify as verify_program
 from graphc.compiling.cuda_compile import CompiledCuda
-from graphc.errors import GraphError, listed, no_copy
+from graphc.errors import GraphError, listed, no_copy, no_ptx
 from graphc.integers import is_whole
 from graphc.language.graph import Graph
 from graphc.language.habits import by_known_names
@@ -56,7 +56,7 @@ class Compiled:
         self.limit = limit
         self.fixed = dict(fixed or {})
         self._chunked = () if limit is None else in_chunks(made)
-        self._emitted = load(self._chunked[0].program if self._chunked else made.program).emitted
+        self._loaded = load(self.program)
         self._runner = Runner(made.graph, made.lowered, self._code, index_checks(made.graph), threads)
 
     def __repr__(self) -> str:
@@ -118,6 +118,9 @@ class Compiled:
 
     __reduce__ = no_copy
 
+    if not TYPE_CHECKING:  # else every attribute would have a type
+        __getattr__ = no_ptx
+
     def memory(self, /, **lengths: int) -> MemoryUse:
         """The bytes that a call takes when axes have these lengths: `f.memory(t=128, n=32).peak`.
 
@@ -148,17 +151,17 @@ class Compiled:
     @property
     def llvm_ir(self) -> str:
         """The LLVM IR, before LLVM's own passes."""
-        return self._emitted.llvm_ir
+        return self._loaded.emitted.llvm_ir
 
     @property
     def assembly(self) -> str:
         """The assembly of this machine."""
-        return self._emitted.assembly
+        return self._loaded.emitted.assembly
 
     @property
     def object(self) -> bytes:
         """A relocatable object file."""
-        return self._emitted.object
+        return self._loaded.emitted.object
 
 
 @overload
@@ -197,7 +200,8 @@ def compile(
     `target` is "cpu", or "cuda" for an NVIDIA GPU: the first one, or the `device` given. On the CPU a call runs on as
     many threads as pay for its sizes, at most `threads` (None: one for each core that the process may use); its results
     are the same to the last bit for any number. One compilation serves every length of the axes, and its time does not
-    depend on them.
+    depend on them. Code that an earlier process has made is read from the user's own files
+    (`graphc.codegen.disk_cache`).
 
     Python threads may call the function at the same time, unless it updates arrays that they share: each call has
     memory and results of its own, and runs without Python's lock. After a fork the child may call it, too, with threads

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from graphc.codegen.passes import prologue
 from graphc.codegen.program import Program
 from graphc.codegen.target import Precision
 from graphc.codegen.verify_program import verify
-from graphc.errors import no_copy
+from graphc.errors import no_copy, no_object
 from graphc.pipeline.cuda_code import CudaVersions, arranged
 from graphc.pipeline.stages import Stages
 from graphc.reporting.cuda_profile import CudaProfile, profile_cuda
@@ -116,6 +116,9 @@ class CompiledCuda:
         return CompiledCuda(frozen, self._device, self.precision, None, {**self.fixed, **fixed})
 
     __reduce__ = no_copy
+
+    if not TYPE_CHECKING:  # else every attribute would have a type
+        __getattr__ = no_object
 
     def upload(self, arrays: Mapping[str, np.ndarray], *, stream: object = None) -> dict[str, DeviceArray]:
         """Copies of arrays on the GPU, to be given to calls; copied on the device's own stream, or the one given."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphc.checks.arguments import call_lengths
 from graphc.codegen.cpu.c_function import ALIGNMENT, built_in, c_function, fields
@@ -25,7 +25,7 @@ from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify
 from graphc.compiling.c_names import identifier, is_function
 from graphc.compiling.compile import Compiled, compile
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, no_ptx
 from graphc.files import write_whole
 from graphc.language.graph import Graph, check_graph
 
@@ -57,6 +57,9 @@ class Exported:
     def __repr__(self) -> str:
         """Not the code, which would fill a screen."""
         return f"<C function {self.name}: {self.constants} bytes of constants, {self.workspace} of workspace>"
+
+    if not TYPE_CHECKING:  # else every attribute would have a type
+        __getattr__ = no_ptx
 
     @property
     def object(self) -> bytes:

@@ -59,7 +59,7 @@ class Code:
         """How a call is shared out among at most so many threads."""
         usable = threads if SUPPORTED else 1
         core = this_core() if usable > 1 else TYPICAL
-        return shares(self.program, self.loaded.emitted.partition, self.sizes, usable, core, self.concurrent)
+        return shares(self.program, self.loaded.partition, self.sizes, usable, core, self.concurrent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Runner:
         outputs = sum(buffer_bytes(b, sizes) for b in program.buffers if b.kind == "output")
         check_memory(placed.size + outputs, "the call")
         counts = (ctypes.c_int64 * max(len(program.sizes), 1))(*(sizes[s] for s in program.sizes))
-        alone = together.alone(program, code.loaded.emitted.partition, sizes)
+        alone = together.alone(program, code.loaded.partition, sizes)
         known = {**self._constants, **placed.offsets}
         addresses = np.array([known.get(b.name, 0) for b in program.buffers], np.int64)
         in_workspace = np.array([b.kind == "temp" for b in program.buffers], np.int64)
