@@ -22,13 +22,11 @@ from typing import TypeVar
 
 from graphc.codegen.access import Access, coefficient
 from graphc.codegen.program import (
-    Accumulate,
     Buffer,
     Const,
     Dim,
     Index,
     Kernel,
-    Let,
     Load,
     Loop,
     Program,
@@ -38,6 +36,7 @@ from graphc.codegen.program import (
     Statement,
     Store,
     indices_of,
+    map_reduce,
     map_reduces,
 )
 from graphc.codegen.tiling.vectorize import vector_index
@@ -238,8 +237,4 @@ def _reading(reduce: Reduce, turns: Mapping[Load, _Turn]) -> Reduce:
         inside = replaced_inside(part, rule)
         return replace(inside, buffer=turn.copy, at=turn.at(inside.at))
 
-    return replace(
-        reduce,
-        body=tuple(Let(let.name, replaced(let.value, rule)) for let in reduce.body),
-        sums=tuple(Accumulate(s.name, s.op, replaced(s.value, rule)) for s in reduce.sums),
-    )
+    return map_reduce(reduce, lambda scalar: replaced(scalar, rule))

@@ -28,6 +28,7 @@ from graphc.codegen.program import (
     Ref,
     Statement,
     Store,
+    indices_of,
     kernels,
 )
 from graphc.codegen.tiling.instructions import instructions
@@ -79,7 +80,7 @@ def _apart(
     buffers = {
         total.name: Buffer(f"{kernel.name}.{total.name}", total.value.dtype, extents, "temp") for total in totals
     }
-    at = tuple(Index(dim.index) for dim in kernel.dims)
+    at = indices_of(kernel.dims)
     stores = tuple(Store(buffers[t.name].name, at, Ref(t.name, t.value.dtype)) for t in totals)
     sums = Kernel(f"{kernel.name}.sums", kernel.dims, used_steps(kernel.body, stores), stores)
     loaded = [

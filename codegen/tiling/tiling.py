@@ -28,10 +28,12 @@ import math
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
+from graphc.codegen.lengths import known_length
 from graphc.codegen.program import Const, Kernel, Program, Reduce, Scalar
 from graphc.codegen.target import Target
 from graphc.codegen.tiling.tile import MOST_VECTORS, Step, best_tile, row_sizes
 from graphc.codegen.tiling.vectorize import loads_of, reduce_loads, tiled_reductions, values_of, vector_index
+from graphc.scalar import index
 
 __all__ = ["Tiling", "cycles", "length", "tiling_of"]
 
@@ -144,7 +146,7 @@ def _streamed(
     """The tiling of long sums of which no two points read the same, such as Σ a[t, u, v] · b[t, u, v] over t. Alone,
     a strip of columns would go through all of memory, and take a few cache lines of every page; so many rows go through
     it together, a few terms at a time. Where columns are many, a strip of them takes enough of each page."""
-    dims = [dim for dim in kernel.dims if dim.index != vector and dim.extent != Const(1, "index")]
+    dims = [dim for dim in kernel.dims if dim.index != vector and dim.extent != index(1)]
     plain = len(reduces) == len(kernel.reduces)
     if not dims or not plain or any(store.accumulate for store in kernel.stores):
         return None
@@ -252,10 +254,8 @@ def _dtypes(kernel: Kernel, access: Access) -> set[str]:
 
 def length(reduce: Reduce) -> float:
     """How many points a reduction has; infinitely many if that is not known."""
-    points = 1.0
-    for dim in reduce.dims:
-        points *= dim.extent.value if isinstance(dim.extent, Const) else math.inf
-    return points
+    known = known_length(reduce.dims)
+    return math.inf if known is None else known
 
 
 def _lengths(extent: Scalar) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ class Compiled:
         self.limit = limit
         self.fixed = dict(fixed or {})
         self._chunked = () if limit is None else in_chunks(made)
-        self._emitted = load(self._chunked[0].program if self._chunked else made.program).emitted
+        self._emitted = load(self.program).emitted
         self._runner = Runner(made.graph, made.lowered, self._code, index_checks(made.graph), threads)
 
     def __repr__(self) -> str:

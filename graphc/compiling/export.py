@@ -20,7 +20,7 @@ from graphc.codegen.lengths import buffer_shape
 from graphc.codegen.memory.arena import arena, buffer_bytes
 from graphc.codegen.parallel.partition import partition
 from graphc.codegen.passes.specialize import specialize
-from graphc.codegen.program import Buffer, Program
+from graphc.codegen.program import Buffer
 from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify
 from graphc.compiling.c_names import identifier, is_function
@@ -122,7 +122,7 @@ def export(
     _check_addresses(workspace + sum(buffer_bytes(b, {}) for b in program.buffers if b.kind != "temp"), target)
     emitted = Emitted(c_function(program, constants, placed.offsets, name, target), target, partition(program, target))
     used = sum(buffer_bytes(b, {}) for b in built_in(program, constants))
-    header = "\n".join(_header(graph, made, program, fields(program, constants), known, name, workspace, target))
+    header = "\n".join(_header(graph, made, fields(program, constants), known, name, workspace, target))
     return Exported(name, header, workspace, used, emitted)
 
 
@@ -138,7 +138,6 @@ def _check_addresses(needed: int, target: Target) -> None:
 def _header(
     graph: Graph,
     made: Compiled,
-    program: Program,
     given: tuple[Buffer, ...],
     lengths: Mapping[str, int],
     name: str,
