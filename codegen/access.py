@@ -26,7 +26,7 @@ from graphc.codegen.program import (
     Store,
 )
 from graphc.codegen.uses import terms
-from graphc.scalar import call, index, map_loads
+from graphc.scalar import call, index, map_loads, replaced
 
 __all__ = ["MEMORY", "Access", "coefficient", "offset", "substitute"]
 
@@ -291,17 +291,13 @@ def coefficient(scalar: Scalar, name: str, access: Access, aligned: int = 1) -> 
 
 def substitute(scalar: Scalar, values: dict[str, Scalar], access: Access) -> Scalar:
     """An index expression with scalars in the place of indices, by name."""
-    scalar = access.resolve(scalar)
-    if access.dependence(scalar).isdisjoint(values):
-        return scalar
-    match scalar:
-        case Index(name):
-            return values[name]
-        case Call(fn, args, "index") if fn != "cast":
-            return call(fn, *(substitute(a, values, access) for a in args))
-        case Call(fn, args, dtype):
-            return Call(fn, tuple(substitute(a, values, access) for a in args), dtype)
-        case Load(buffer, at, dtype, when):
-            condition = None if when is None else substitute(when, values, access)
-            return Load(buffer, tuple(substitute(a, values, access) for a in at), dtype, condition)
-    return scalar
+
+    def rule(part: Scalar) -> Scalar | None:
+        resolved = access.resolve(part)
+        if access.dependence(resolved).isdisjoint(values):
+            return resolved
+        if isinstance(resolved, Index):
+            return values[resolved.name]
+        return None if resolved is part else replaced(resolved, rule)
+
+    return replaced(scalar, rule)

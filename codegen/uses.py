@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.program import Call, Kernel, Let, Load, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
-from graphc.scalar import walk
+from graphc.scalar import replaced, walk
 
 __all__ = [
     "Touch",
@@ -22,6 +22,7 @@ __all__ = [
     "touched",
     "touches",
     "used_steps",
+    "written_out",
 ]
 
 
@@ -116,6 +117,15 @@ def terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
 
     count(scalar)
     yield from found(scalar)
+
+
+def written_out(scalar: Scalar, lets: Mapping[str, Scalar]) -> Scalar:
+    """A scalar with what names stand for in their place; results of reductions stay names."""
+
+    def rule(part: Scalar) -> Scalar | None:
+        return replaced(lets[part.name], rule) if isinstance(part, Ref) and part.name in lets else None
+
+    return replaced(scalar, rule)
 
 
 def used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:

@@ -34,7 +34,7 @@ from graphc.codegen.program import (
     map_kernels,
     map_reduce,
 )
-from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps
+from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps, written_out
 from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk, zero
 
 NUMBERS = ("float32", "float64", "int32")
@@ -129,12 +129,8 @@ def _without_picks(kernel: Kernel, along: dict[str, int], made: Split) -> Kernel
 def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim], made: Split) -> Scalar | None:
     """A load from a buffer that holds what lies at one place along the axis, in the place of a load from there; None if
     that place is not known beforehand."""
-
-    def definition(scalar: Scalar) -> Scalar | None:
-        return replaced(lets[scalar.name], definition) if isinstance(scalar, Ref) and scalar.name in lets else None
-
-    at = tuple(replaced(s, definition) for s in load.at)
-    when = None if load.when is None else replaced(load.when, definition)
+    at = tuple(written_out(s, lets) for s in load.at)
+    when = None if load.when is None else written_out(load.when, lets)
     parts = [part for scalar in (*at, when) for part in walk(scalar)]
     used = dict.fromkeys(part.name for part in parts if isinstance(part, Index))
     known = all(name in dims and name != made.axis for name in used)
