@@ -93,7 +93,8 @@ def chunk(program: Program, axis: str) -> Chunked:
     check_params(found, runs, {b.name for b in program.buffers if b.kind == "param"})
     halos = halos_of(runs, axis)
     writer = _Writer(axis, extent, made.buffers, found.along, halos)
-    writer.names |= {k.name for s in found.order for k in (s.first if s.piecewise else kernels((s.statement,)))}
+    writer.names |= {kernel.name for s in found.order for kernel in s.item.first}
+    writer.names |= {k.name for s in found.order if not s.item.piecewise for k in kernels((s.item.statement,))}
     body = _body(found, runs, writer)
     sizes = (*program.sizes, writer.steps.name, writer.count.name)
     touched = loaded(body) | stored(body)
@@ -104,14 +105,14 @@ def chunk(program: Program, axis: str) -> Chunked:
 
 def _body(found: Sweeps, runs: Sequence[Run], writer: _Writer) -> list[Statement]:
     """The loop of each sweep, behind what runs once before it; in the end what runs once after all sweeps."""
-    once = [s for s in found.order if not s.piecewise]
+    once = [s for s in found.order if not s.item.piecewise]
     body: list[Statement] = []
     for sweep, run in enumerate(runs):
-        body += [s.statement for s in once if s.sweep == sweep]
-        body += [kernel for s in found.order if s.sweep == sweep for kernel in s.first]
+        body += [s.item.statement for s in once if s.sweep == sweep]
+        body += [kernel for s in found.order if s.sweep == sweep for kernel in s.item.first]
         homes = {buffer for buffer in found.along if found.home(buffer) == sweep}
         body.append(writer.sweep(run, homes, found.descending[sweep]))
-    return body + [s.statement for s in once if s.sweep == len(runs)]
+    return body + [s.item.statement for s in once if s.sweep == len(runs)]
 
 
 class _Writer:

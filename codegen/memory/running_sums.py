@@ -1,7 +1,7 @@
 """Every sum over an axis as a running sum, so that the points along the axis can come in pieces.
 
-In: a Program and an axis. Out: its top-level statements in the same order, each of one of two kinds. A `Piecewise` one
-can run for a part of the axis at a time; a plain statement runs once. A kernel that reduces over the axis becomes a
+In: a Program and an axis. Out: its top-level statements in the same order, each of one of two kinds. A `piecewise` one
+can run for a part of the axis at a time; any other runs once. A kernel that reduces over the axis becomes a
 piecewise one that adds what a part contributes to memory, and one that goes on from there. A load from one place along
 the axis, as of a state's last step, becomes such a sum too, over the one point where it lies:
 
@@ -41,11 +41,12 @@ NUMBERS = ("float32", "float64", "int32")
 
 
 @dataclass(frozen=True, slots=True)
-class Piecewise:
-    """A statement that can run for a part of the axis at a time; `first` are kernels that must run before its first
-    part."""
+class Item:
+    """A statement. A `piecewise` one can run for a part of the axis at a time; `first` are kernels that must run before
+    its first part."""
 
     statement: Statement
+    piecewise: bool
     first: tuple[Kernel, ...] = ()
 
 
@@ -56,7 +57,7 @@ class Split:
     axis: str
     extent: Scalar
     buffers: dict[str, Buffer]
-    body: list[Piecewise | Statement] = field(default_factory=list)
+    body: list[Item] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
 
 
@@ -69,14 +70,12 @@ def split(program: Program, axis: str, extent: Scalar) -> Split:
         (statement,) = map_kernels((statement,), lambda kernel: _without_picks(kernel, along, made))
         if isinstance(statement, Kernel):
             _split_kernel(statement, made)
-        elif is_piecewise(statement, axis):
-            made.body.append(Piecewise(statement))
         else:
-            made.body.append(statement)
+            made.body.append(Item(statement, _is_piecewise(statement, axis)))
     return made
 
 
-def is_piecewise(statement: Statement, axis: str) -> bool:
+def _is_piecewise(statement: Statement, axis: str) -> bool:
     """Whether a statement steps along the axis, or does the same at each point of it, independently of the others."""
     if isinstance(statement, Loop) and statement.index == axis:
         return True
@@ -157,7 +156,7 @@ def _split_kernel(kernel: Kernel, made: Split) -> None:
     """Append a kernel: first its reductions over the axis that need no other such reduction, then what needs them."""
     over = [reduce for reduce in kernel.reduces if _is_over(reduce, made.axis)]
     if not over:
-        made.body.append(Piecewise(kernel) if is_piecewise(kernel, made.axis) else kernel)
+        made.body.append(Item(kernel, _is_piecewise(kernel, made.axis)))
         return
     waiting: set[str] = set()  # names that need a reduction over the axis
     ready: list[Reduce] = []
@@ -220,7 +219,7 @@ def _own_home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
     return Load(name, indices_of(kernel.dims), total.value.dtype)
 
 
-def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], made: Split) -> Piecewise:
+def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], made: Split) -> Item:
     """The kernel that adds what one part of the axis contributes, after one that stores what the sums begin with."""
     begin, go_on = [], []
     body = [step for step in kernel.body if step in ready or not _is_over(step, made.axis)]
@@ -231,7 +230,7 @@ def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], ma
         go_on.append(Store(home.buffer, home.at, more))
     staged = [_staged(step, kernel, made) for step in body]
     first = Kernel(fresh(f"{kernel.name}.begin", made.names), kernel.dims, (), tuple(begin))
-    return Piecewise(Kernel(kernel.name, kernel.dims, used_steps(staged, go_on), tuple(go_on)), (first,))
+    return Item(Kernel(kernel.name, kernel.dims, used_steps(staged, go_on), tuple(go_on)), True, (first,))
 
 
 def _staged(step: Let | Reduce, kernel: Kernel, made: Split) -> Let | Reduce:
@@ -271,5 +270,5 @@ def _copy(load: Load, place: int, made: Split) -> Load:
         if offset:
             inside = call("and", call("le", index(0), moved), call("lt", moved, extents[place]))
             value = call("select", inside, replace(value, when=inside), zero(load.dtype))  # type: ignore[arg-type]
-        made.body.append(Piecewise(Kernel(name, dims, (), (Store(name, at, value),))))
+        made.body.append(Item(Kernel(name, dims, (), (Store(name, at, value),)), True))
     return Load(name, (*load.at[:place], Index(made.axis), *load.at[place + 1 :]), load.dtype, load.when)
