@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.program import Call, Kernel, Let, Load, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
-from graphc.scalar import replaced, walk
+from graphc.codegen.program import Buffer, Kernel, Let, Reduce, Statement, Store, kernels, scalars
+from graphc.scalar import Call, Load, Ref, Scalar, replaced, walk
 
 __all__ = [
     "Touch",
@@ -21,6 +21,7 @@ __all__ = [
     "terms",
     "touched",
     "touches",
+    "used",
     "used_steps",
     "written_out",
 ]
@@ -64,6 +65,12 @@ def loaded(body: Iterable[Statement]) -> set[str]:
 def touched(body: Iterable[Statement]) -> list[str]:
     """The buffers that statements load or store to, in the order in which they appear."""
     return list(dict.fromkeys(touch.buffer for kernel in kernels(body) for touch in touches(kernel)))
+
+
+def used(buffers: Iterable[Buffer], body: Iterable[Statement]) -> tuple[Buffer, ...]:
+    """The buffers without the temporaries that no statement touches."""
+    names = set(touched(body))
+    return tuple(buffer for buffer in buffers if buffer.kind != "temp" or buffer.name in names)
 
 
 def stored(body: Iterable[Statement]) -> set[str]:

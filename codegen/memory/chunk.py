@@ -58,8 +58,9 @@ from graphc.codegen.program import (
     kernels,
     map_kernel,
     map_reduces,
+    numbered,
 )
-from graphc.codegen.uses import loaded, stored
+from graphc.codegen.uses import used
 from graphc.errors import InternalError
 from graphc.scalar import Index, Load, Scalar, Size, call, computed, index, offset_from, replaced, zero
 
@@ -97,8 +98,7 @@ def chunk(program: Program, axis: str) -> Chunked:
     writer.names |= {k.name for s in found.order if not s.item.piecewise for k in kernels((s.item.statement,))}
     body = _body(found, runs, writer)
     sizes = (*program.sizes, writer.steps.name, writer.count.name)
-    touched = loaded(body) | stored(body)
-    buffers = tuple(b for b in writer.all_buffers() if b.kind != "temp" or b.name in touched)
+    buffers = used(writer.all_buffers(), body)
     least = max((k for halo in halos.values() for k in halo), default=1)
     return Chunked(rings(Program(program.name, sizes, buffers, tuple(body))), axis, max(1, least))
 
@@ -173,10 +173,9 @@ class _Writer:
     def _copied(self, name: str, side: Side) -> tuple[tuple[Dim, ...], tuple[Scalar, ...]]:
         """The dims of a kernel that copies between a chunk and a checkpoint, and its subscripts of the checkpoint."""
         checkpoint = self._checkpoint(name, side)
-        _, *extents = checkpoint.dims
         if checkpoint.has_ring:
             raise InternalError(f"a checkpoint of {self.buffers[name]}, of which not all is kept")
-        dims = tuple(Dim(f"d{k}", e) for k, e in enumerate(extents) if not isinstance(e, Ring))
+        dims = numbered(checkpoint.extents[1:])
         return dims, indices_of(dims)
 
     def _at(self, name: str, step: Scalar, rest: tuple[Scalar, ...]) -> tuple[Scalar, ...]:

@@ -35,7 +35,7 @@ from graphc.codegen.program import (
     map_reduce,
 )
 from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps, written_out
-from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk, zero
+from graphc.scalar import Index, Load, Ref, Scalar, call, index, offset_from, replaced, walk, zero
 
 NUMBERS = ("float32", "float64", "int32")
 
@@ -57,14 +57,13 @@ class Split:
     axis: str
     extent: Scalar
     buffers: dict[str, Buffer]
+    names: set[str]  # that are taken
     body: list[Item] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
 
 
 def split(program: Program, axis: str, extent: Scalar) -> Split:
     """The program's statements, with running sums in the place of sums over the axis."""
-    made = Split(axis, extent, {b.name: b for b in program.buffers})
-    made.names |= set(made.buffers) | {kernel.name for kernel in kernels(program.body)}
+    made = Split(axis, extent, dict(program.declared), program.names)
     along = _varying(program, axis)
     for statement in program.body:
         (statement,) = map_kernels((statement,), lambda kernel: _without_picks(kernel, along, made))
@@ -259,7 +258,7 @@ def _copy(load: Load, place: int, made: Split) -> Load:
     offset = offset_from(load.at[place], made.axis)
     assert offset is not None
     name = f"{load.buffer}.part" + (f"{offset:+}" if offset else "")
-    extents = [extent for extent in source.dims if isinstance(extent, Const | Size | Call)]
+    extents = source.extents
     dims = tuple(Dim(made.axis if k == place else f"d{k}", extent) for k, extent in enumerate(extents))
     at = indices_of(dims)
     if name not in made.buffers:

@@ -24,7 +24,6 @@ from graphc.codegen.access import Access, coefficient
 from graphc.codegen.program import (
     Buffer,
     Const,
-    Dim,
     Index,
     Kernel,
     Load,
@@ -38,6 +37,7 @@ from graphc.codegen.program import (
     indices_of,
     map_reduce,
     map_reduces,
+    numbered,
 )
 from graphc.codegen.tiling.vectorize import vector_index
 from graphc.codegen.uses import stored
@@ -145,8 +145,7 @@ def _spaced(rows: tuple[Scalar | Ring, ...]) -> tuple[Scalar | Ring, ...]:
 
 def _copy(turn: _Turn, source: Buffer, time: int) -> Kernel:
     """The kernel that fills a copy for the `time`-th time. It stores in the copy's order."""
-    extents = [extent for extent in source.dims if not isinstance(extent, Ring)]
-    dims = tuple(Dim(f"d{axis}", extent) for axis, extent in enumerate(extents))
+    dims = numbered(source.extents)
     at = indices_of(dims)
     name = f"pack.{turn.copy}" + (f".{time}" if time > 1 else "")
     store = Store(turn.copy, turn.at(at), Load(source.name, at, computed(source.dtype)))

@@ -19,18 +19,18 @@ from graphc.codegen.program import (
     Buffer,
     Call,
     Const,
-    Dim,
     Index,
     Kernel,
     Load,
     Program,
-    Ring,
     Scalar,
     Statement,
     Store,
+    indices_of,
     kernels,
     map_kernel,
     map_kernels,
+    numbered,
 )
 from graphc.codegen.uses import stored
 from graphc.scalar import call, conjunction, conjuncts, holds, index, replaced, replaced_inside
@@ -194,9 +194,9 @@ def _fills(buffer: Buffer, border: Border) -> Iterator[Kernel]:
     """Kernels that fill the border: for each dim its two sides, along the inside of the dims before it and all of those
     after it."""
     wide = _widened(buffer, border)
-    inside: list[tuple[int, Scalar | Ring]] = []  # where the dims so far begin, and how far they go
-    for k, (dim, before, after) in enumerate(zip(buffer.dims, border.before, border.after, strict=True)):
-        outside: list[tuple[int, Scalar | Ring]] = [(0, d) for d in wide.dims[k + 1 :]]
+    inside: list[tuple[int, Scalar]] = []  # where the dims so far begin, and how far they go
+    for k, (dim, before, after) in enumerate(zip(buffer.extents, border.before, border.after, strict=True)):
+        outside: list[tuple[int, Scalar]] = [(0, d) for d in wide.extents[k + 1 :]]
         if before:
             yield _fill(f"border.{buffer.name}.before{k}", [*inside, (0, index(before)), *outside], wide, border)
         if after and isinstance(dim, Const):
@@ -205,9 +205,9 @@ def _fills(buffer: Buffer, border: Border) -> Iterator[Kernel]:
         inside.append((before, dim))
 
 
-def _fill(name: str, region: list[tuple[int, Scalar | Ring]], buffer: Buffer, border: Border) -> Kernel:
-    dims = tuple(Dim(f"d{k}", extent) for k, (_, extent) in enumerate(region) if not isinstance(extent, Ring))
-    at = tuple(call("add", Index(f"d{k}"), index(first)) for k, (first, _) in enumerate(region))
+def _fill(name: str, region: list[tuple[int, Scalar]], buffer: Buffer, border: Border) -> Kernel:
+    dims = numbered(extent for _, extent in region)
+    at = tuple(call("add", own, index(first)) for own, (first, _) in zip(indices_of(dims), region, strict=True))
     return Kernel(name, dims, (), (Store(buffer.name, at, border.fill),))
 
 

@@ -21,14 +21,11 @@ from graphc.codegen.access import Access
 from graphc.codegen.program import (
     Buffer,
     Const,
-    Dim,
     Index,
     Kernel,
     Load,
     Program,
     Reduce,
-    Ring,
-    Scalar,
     Store,
     fresh,
     indices_of,
@@ -36,6 +33,7 @@ from graphc.codegen.program import (
     map_kernels,
     map_reduce,
     nested_kernels,
+    numbered,
 )
 from graphc.codegen.tiling.vectorize import vector_index
 from graphc.codegen.uses import loaded
@@ -54,7 +52,7 @@ def round_operands(program: Program) -> Program:
     )
     if not versions:
         return program
-    taken = {*program.declared, *(kernel.name for kernel in kernels(program.body))}
+    taken = program.names
     copies = {version: fresh(f"{version[0]}.rounded", taken) for version in versions}
     body = map_kernels(program.body, lambda kernel: _reading(kernel, products.get(kernel.name, {}), copies))
     unread = {name for name, _ in versions if program.buffer(name).kind == "temp"} - loaded(body)
@@ -146,6 +144,6 @@ def _stores(kernel: Kernel, copies: Mapping[Version, str], unread: set[str]) -> 
 
 def _rounding(buffer: Buffer, copy: str) -> Kernel:
     """The kernel that rounds what the caller gives."""
-    dims = tuple(Dim(f"d{axis}", extent) for axis, extent in enumerate(buffer.dims) if not isinstance(extent, Ring))
-    at: tuple[Scalar, ...] = indices_of(dims)
+    dims = numbered(buffer.extents)
+    at = indices_of(dims)
     return Kernel(f"round.{copy}", dims, (), (Store(copy, at, Load(buffer.name, at, "float32")),))

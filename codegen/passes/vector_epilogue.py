@@ -29,7 +29,6 @@ from graphc.codegen.program import (
     Statement,
     Store,
     indices_of,
-    kernels,
 )
 from graphc.codegen.tiling.instructions import instructions
 from graphc.codegen.tiling.vectorize import vector_index
@@ -45,7 +44,7 @@ _TYPICAL = 16  # points of a dim whose length comes with the data, to decide by
 
 def vector_epilogues(program: Program) -> Program:
     """The program with two kernels in the place of each for which this pays, in loops too."""
-    taken = {kernel.name for kernel in kernels(program.body)} | {buffer.name for buffer in program.buffers}
+    taken = program.names
     buffers: list[Buffer] = []
 
     def parts(statements: tuple[Statement, ...], in_loop: bool) -> Iterator[Statement]:
