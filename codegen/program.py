@@ -112,9 +112,18 @@ class Dim:
     index: str
     extent: Scalar
 
+    @property
+    def length(self) -> int | None:
+        """How many points it has; None if that comes with the data."""
+        return int(self.extent.value) if isinstance(self.extent, Const) else None
+
     def is_shorter(self, length: int) -> bool:
         """Whether it is known to have fewer points than that."""
-        return isinstance(self.extent, Const) and self.extent.value < length
+        return self.length is not None and self.length < length
+
+    def is_multiple(self, of: int) -> bool:
+        """Whether it is known to have a multiple of so many points."""
+        return self.length is not None and self.length % of == 0
 
     def __str__(self) -> str:
         return f"{self.index} < {self.extent}"

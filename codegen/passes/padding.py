@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
+from graphc.codegen.lengths import known_lengths, reach
 from graphc.codegen.program import (
     Buffer,
     Call,
     Const,
-    Index,
     Kernel,
     Load,
     Program,
@@ -97,9 +97,8 @@ def pad(program: Program) -> Program:
 def _guarded(kernel: Kernel, program: Program) -> Iterator[Guarded]:
     """The guarded loads that a kernel's products read."""
     access = Access(kernel, program)
-    extents = {dim.index: dim.extent for dim in kernel.dims}
     for reduce in kernel.reduces:
-        inside = extents | {dim.index: dim.extent for dim in reduce.dims}
+        inside = known_lengths((*kernel.dims, *reduce.dims))
         for total in reduce.sums:
             for part in access.terms(total.value):
                 match part:
@@ -110,7 +109,7 @@ def _guarded(kernel: Kernel, program: Program) -> Iterator[Guarded]:
                                 yield found
 
 
-def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar]) -> Guarded | None:
+def _guarded_load(scalar: Scalar, access: Access, lengths: Mapping[str, int]) -> Guarded | None:
     match scalar:
         case Call("select", (condition, then, Const() as fill)):
             load = access.resolve(then)
@@ -126,7 +125,7 @@ def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar])
                 dim = _bounds_check(part, load, sizes)
                 checked |= set() if dim is None else {dim}
                 rest += [part] if dim is None else []
-            spans = {dim: _span(load.at[dim], extents) for dim in checked}
+            spans = {dim: reach(load.at[dim], lengths) for dim in checked}
             if not checked or None in spans.values():
                 return None
             before, after = [0] * len(sizes), [0] * len(sizes)
@@ -148,26 +147,6 @@ def _bounds_check(condition: Scalar, load: Load, sizes: list[int | None]) -> int
             call("lt", subscript, index(size)),
         ):
             return dim
-    return None
-
-
-def _span(scalar: Scalar, extents: Mapping[str, Scalar]) -> tuple[int, int] | None:
-    """The least and the largest value of a subscript; None if that is not known."""
-    match scalar:
-        case Const(value):
-            return int(value), int(value)
-        case Index(name):
-            extent = extents.get(name)
-            return (0, int(extent.value) - 1) if isinstance(extent, Const) else None
-        case Call("add", (a, b)):
-            one, two = _span(a, extents), _span(b, extents)
-            return (one[0] + two[0], one[1] + two[1]) if one and two else None
-        case Call("mul" | "floordiv" as fn, (a, Const(value))):
-            one = _span(a, extents)
-            if one is None:
-                return None
-            ends = [end * int(value) if fn == "mul" else end // int(value) for end in one]
-            return min(ends), max(ends)
     return None
 
 
