@@ -155,7 +155,7 @@ class _KernelEmitter:
     def _columns(self, dim: Dim, widths: tuple[int, ...], single_row: bool = False) -> None:
         """Strips of the vector dimension, as wide as tiles; then what is left, as a part of a vector."""
         nest, tiling = self.nest, self.tiling
-        for start, stop, vectors, partial in strips(nest, *self._part(dim), dim.extent, tiling.lanes, widths):
+        for start, stop, vectors, partial in strips(nest, dim, *self._part(dim), tiling.lanes, widths):
             lanes, width = Lanes(dim.index, tiling.lanes), tiling.lanes * vectors
             if tiling.strips > 1 and not partial and not single_row:
                 with (

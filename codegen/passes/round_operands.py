@@ -20,7 +20,6 @@ from dataclasses import replace
 from graphc.codegen.access import Access
 from graphc.codegen.program import (
     Buffer,
-    Const,
     Index,
     Kernel,
     Load,
@@ -113,7 +112,7 @@ def _is_product(factors: tuple[Load, Load], reduce: Reduce, points: set[str], ac
     if any(points <= access.dependence(load) or inner.index not in access.dependence(load) for load in factors):
         return False
     if any(load.at[-1] == Index(inner.index) for load in factors):
-        return isinstance(inner.extent, Const) and inner.extent.value % 2 == 0
+        return inner.is_multiple(2)
     return not any(inner.index in access.dependence(load.at[-1]) for load in factors)
 
 
