@@ -111,41 +111,31 @@ def _guarded(kernel: Kernel, program: Program) -> Iterator[Guarded]:
 
 def _guarded_load(scalar: Scalar, access: Access, lengths: Mapping[str, int]) -> Guarded | None:
     match scalar:
-        case Call("select", (condition, then, Const() as fill)):
+        case Call("select", (condition, then, Const() as fill)) as choice:
             load = access.resolve(then)
             if not isinstance(load, Load) or load.when != condition:
                 return None
             buffer = access.buffers[load.buffer]
-            bordered = buffer.kind == "temp" and holds(buffer.dtype, fill.value)
-            if not bordered or buffer.has_ring:
+            if buffer.kind != "temp" or buffer.has_ring or not holds(buffer.dtype, fill.value):
                 return None
-            sizes = [int(dim.value) if isinstance(dim, Const) else None for dim in buffer.dims]
-            rest, checked = [], set()
-            for part in conjuncts(condition, access.resolve):
-                dim = _bounds_check(part, load, sizes)
-                checked |= set() if dim is None else {dim}
-                rest += [part] if dim is None else []
-            spans = {dim: reach(load.at[dim], lengths) for dim in checked}
-            if not checked or None in spans.values():
-                return None
-            before, after = [0] * len(sizes), [0] * len(sizes)
-            for dim, span in spans.items():
-                size = sizes[dim]
-                assert span is not None
-                assert size is not None
-                before[dim], after[dim] = max(0, -span[0]), max(0, span[1] - size + 1)
-            border = Border(tuple(before), tuple(after), fill)
-            return Guarded(scalar, load, border, conjunction(rest)) if isinstance(scalar, Call) else None
+            parts = [(part, _bounds_check(part, load, buffer)) for part in conjuncts(condition, access.resolve)]
+            checked = {dim for _, dim in parts if dim is not None}
+            before, after = [0] * len(buffer.dims), [0] * len(buffer.dims)
+            for dim in checked:
+                ends, size = reach(load.at[dim], lengths), buffer.dims[dim]
+                if ends is None or not isinstance(size, Const):
+                    return None
+                before[dim], after[dim] = max(0, -ends[0]), max(0, ends[1] - int(size.value) + 1)
+            rest = conjunction(part for part, dim in parts if dim is None)
+            return Guarded(choice, load, Border(tuple(before), tuple(after), fill), rest) if checked else None
     return None
 
 
-def _bounds_check(condition: Scalar, load: Load, sizes: list[int | None]) -> int | None:
-    """The dim of a load whose subscript a condition bounds from below or from above; None if it bounds none."""
-    for dim, (subscript, size) in enumerate(zip(load.at, sizes, strict=True)):
-        if size is not None and condition in (
-            call("le", index(0), subscript),
-            call("lt", subscript, index(size)),
-        ):
+def _bounds_check(condition: Scalar, load: Load, buffer: Buffer) -> int | None:
+    """The dim of a load, of known length, whose subscript a condition bounds from below or from above; None if it
+    bounds none."""
+    for dim, (subscript, size) in enumerate(zip(load.at, buffer.dims, strict=True)):
+        if isinstance(size, Const) and condition in (call("le", index(0), subscript), call("lt", subscript, size)):
             return dim
     return None
 

@@ -109,6 +109,7 @@ def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> 
 
 
 def values_of(kernel: Kernel) -> Iterator[Scalar]:
+    """All that a kernel names, adds up or stores; not where, nor under which conditions."""
     for step in kernel.body:
         if isinstance(step, Let):
             yield step.value
