@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from graphc.codegen import halves
 from graphc.codegen.access import MEMORY
 from graphc.codegen.cpu.nest import Cell, Lanes, Nest, lane_offsets
 from graphc.codegen.cpu.values import Result, Values
@@ -199,7 +200,7 @@ def add_group(values: Values, accumulator: Accumulator, group: Sequence[Scalar],
     bfloat16 and the machine has it."""
     target, lanes = values.functions.target, lane_count(accumulator.type)
     paired = len(group) == 2 and target.has_dot and lanes == target.lanes(4)
-    factors = values.access.factors(group) if paired else None
+    factors = halves.factors(group, values.access) if paired else None
     words = [word for factor in factors or () if (word := values.pair(factor, cell)) is not None]
     if len(words) != 2:
         for term in group:

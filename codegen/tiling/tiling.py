@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from graphc.codegen import halves
 from graphc.codegen.access import Access
 from graphc.codegen.lengths import known_length
 from graphc.codegen.program import Kernel, Program, Reduce
@@ -223,9 +224,9 @@ def _step(
 ) -> Step:
     """What a step of the kernel's reductions asks of a tile. Where the length of a dimension is not known, typical ones
     are planned for."""
-    groups = [[g for total in r.sums for g in access.groups(access.terms(total.value))] for r in reduces]
+    groups = [[g for total in r.sums for g in halves.groups(access.terms(total.value), access)] for r in reduces]
     if target.has_dot:  # one instruction, and one load of each operand, for two products of pairs
-        groups = [[g[:1] if access.factors(g) else g for g in every] for every in groups]
+        groups = [[g[:1] if halves.factors(g, access) else g for g in every] for every in groups]
     taken = [[term for group in every for term in group] for every in groups]
     return Step(
         max(len(reduce.sums) for reduce in reduces),

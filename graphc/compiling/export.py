@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from graphc.checks.arguments import call_lengths
-from graphc.codegen.cpu.c_function import ALIGNMENT, built_in, c_function, fields
+from graphc.codegen.cpu.c_function import built_in, c_function, fields
 from graphc.codegen.cpu.jit import Emitted
 from graphc.codegen.cpu.machine import pointer_bits, target_named
 from graphc.codegen.lengths import buffer_shape
-from graphc.codegen.memory.arena import arena, buffer_bytes
+from graphc.codegen.memory.arena import ALIGNMENT, arena, buffer_bytes
 from graphc.codegen.parallel.partition import partition
 from graphc.codegen.passes.specialize import specialize
 from graphc.codegen.program import Buffer
