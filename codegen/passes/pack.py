@@ -39,7 +39,7 @@ from graphc.codegen.program import (
     map_reduces,
     numbered,
 )
-from graphc.codegen.tiling.vectorize import vector_index
+from graphc.codegen.tiling.vectorize import loads_of, vector_index
 from graphc.codegen.uses import stored
 from graphc.scalar import call, computed, index, replaced, replaced_inside
 
@@ -158,15 +158,19 @@ def _turn_kernel(kernel: Kernel, around: tuple[Loop, ...], program: Program) -> 
     if vector is None:
         return kernel, set()
     access = Access(kernel, program)
-    turns: dict[Load, _Turn] = {}
     wanted: set[_Wanted] = set()
-    for reduce, load in {(r, load) for r in kernel.reduces for scalar in r.values for load in access.loads(scalar)}:
-        depth = _depth(load, kernel, around, access)
-        turn = None if depth is None else _panels(load, reduce, kernel, access) or _turn(load, reduce, vector, access)
-        if turn is not None and depth is not None:
-            turns[load] = turn
-            wanted.add(_Wanted(turn, depth))
-    return map_reduces(kernel, lambda reduce: _reading(reduce, turns)), wanted
+
+    def turned(reduce: Reduce) -> Reduce:
+        turns: dict[Load, _Turn] = {}  # another reduction may go through the same buffer in another order
+        for load in dict.fromkeys(loads_of(reduce.values, access)):
+            depth = _depth(load, kernel, around, access)
+            turn = _panels(load, reduce, kernel, access) or _turn(load, reduce, vector, access)
+            if turn is not None and depth is not None:
+                turns[load] = turn
+                wanted.add(_Wanted(turn, depth))
+        return _reading(reduce, turns)
+
+    return map_reduces(kernel, turned), wanted
 
 
 def _depth(load: Load, kernel: Kernel, around: tuple[Loop, ...], access: Access) -> int | None:
