@@ -85,7 +85,7 @@ def tiling_of(kernel: Kernel, program: Program, target: Target) -> Tiling:
     vector = vector_index(kernel, program, access)
     if vector is None or lanes == 1:
         return Tiling(None, lanes)
-    columns = _length(kernel, vector)
+    columns = _points(kernel, vector)
     if columns is not None:
         lanes = min(lanes, 1 << (columns - 1).bit_length())
     tiled, row = tiled_reductions(kernel, vector, access)
@@ -99,7 +99,7 @@ def tiling_of(kernel: Kernel, program: Program, target: Target) -> Tiling:
     tiling = Tiling(vector, lanes, tile.vectors, row, tile.rows, tile.by_vector, widths, block=block)
     depth, longest = min(_depth(reduce, tiling, access) for reduce in tiled), max(map(length, tiled))
     if row is not None:
-        tall = _length(kernel, row)
+        tall = _points(kernel, row)
         wide = 1 if tall is not None else _wide(columns, tiled, tiling, target)
         tiling = replace(tiling, heights=_cover(tall, 1, row_sizes(tile.rows)), wide=wide)
         if longest > depth:
@@ -111,7 +111,7 @@ def _wide(columns: int | None, reduces: list[Reduce], tiling: Tiling, target: Ta
     """The vectors of a tile of a single row: as many as hide the latencies, or as there are."""
     sums = max(len(reduce.sums) for reduce in reduces)
     chains = min(_CHAINS, target.vector_registers * 3 // 4)
-    return max(1, min(MOST_VECTORS, chains // sums, max(_lengths(columns)) // tiling.lanes))
+    return max(1, min(MOST_VECTORS, chains // sums, max(_planned(columns)) // tiling.lanes))
 
 
 def _in_pieces(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, access: Access) -> Tiling:
@@ -120,7 +120,7 @@ def _in_pieces(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, access: Ac
     assert tiling.vector is not None
     width = tiling.vectors * tiling.lanes
     waiting = sum(len(reduce.sums) for reduce in reduces) * tiling.block * width * _BYTES["float32"]
-    columns = _length(kernel, tiling.vector)
+    columns = _points(kernel, tiling.vector)
     most = _MOST_STRIPS if columns is None else -(-columns // width)
     strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
     return replace(tiling, strips=strips, inside=_inside(kernel, reduces, tiling, waiting * strips, access))
@@ -163,7 +163,7 @@ def _streamed(
     ]
     if not far or min(map(length, reduces)) <= _ONE_PIECE * _FEW_TERMS:
         return None
-    columns, width = _length(kernel, vector), vectors * lanes
+    columns, width = _points(kernel, vector), vectors * lanes
     if columns is None or columns * _BYTES["float32"] >= _LONG_RUN:
         return None
     strips = -(-columns // width)
@@ -238,8 +238,8 @@ def _step(
                 for load in reduce_loads(reduce, access, values)
             )
         ),
-        (1,) if row is None else _lengths(_length(kernel, row)),
-        tuple(-(-columns // lanes) for columns in _lengths(_length(kernel, vector))),
+        (1,) if row is None else _planned(_points(kernel, row)),
+        tuple(-(-columns // lanes) for columns in _planned(_points(kernel, vector))),
         any(reduce.when is not None for reduce in reduces),
         target.vector_registers,
         target.vector_bits // 8,
@@ -259,11 +259,11 @@ def length(reduce: Reduce) -> float:
     return math.inf if known is None else known
 
 
-def _lengths(known: int | None) -> tuple[int, ...]:
+def _planned(known: int | None) -> tuple[int, ...]:
     """The lengths to plan for: the known one, or typical ones."""
     return _TYPICAL_LENGTHS if known is None else (max(1, known),)
 
 
-def _length(kernel: Kernel, name: str) -> int | None:
+def _points(kernel: Kernel, name: str) -> int | None:
     """How many points a dim of a kernel has; None if that comes with the data."""
     return next(dim.length for dim in kernel.dims if dim.index == name)
