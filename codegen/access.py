@@ -8,8 +8,7 @@ so that they agree.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 
 from graphc.codegen.program import (
     Buffer,
@@ -26,7 +25,7 @@ from graphc.codegen.program import (
     Store,
 )
 from graphc.codegen.uses import terms
-from graphc.scalar import call, index, map_loads
+from graphc.scalar import call, index, replaced
 
 __all__ = ["MEMORY", "Access", "coefficient", "offset", "substitute"]
 
@@ -53,8 +52,8 @@ class Access:
             self._lane_steps = {k: step for k, step in whole._lane_steps.items() if k[0] in self._dependence}
 
     @functools.cached_property
-    def _has_pairs(self) -> bool:
-        """Whether anything may lie in pairs of bfloat16."""
+    def has_bfloat16(self) -> bool:
+        """Whether any buffer of the program has this dtype."""
         return any(buffer.dtype == "bfloat16" for buffer in self.buffers.values())
 
     def resolve(self, scalar: Scalar) -> Scalar:
@@ -104,73 +103,6 @@ class Access:
             case Call("mul", (a, b)):
                 (left, _), (right, _) = self.loaded(a), self.loaded(b)
                 return None if left is None or right is None else (left, right)
-        return None
-
-    def half(self, scalar: Scalar) -> tuple[Scalar, int] | None:
-        """For a scalar that loads one of two neighbours in bfloat16, or chooses between such loads: what loads the
-        first of the two, and which it is itself, 0 or 1. None if it is something else, or hides which it is."""
-        halves: set[int | None] = set()
-
-        def first(load: Load) -> Load:
-            found = self._first(load)
-            halves.add(None if found is None else found[1])
-            return load if found is None else found[0]
-
-        made = map_loads(self.resolve(scalar), first)
-        half = halves.pop() if len(halves) == 1 else None
-        return None if half is None else (made, half)
-
-    def _first(self, load: Load) -> tuple[Load, int] | None:
-        declared, at = self.buffers[load.buffer], load.at
-        if declared.dtype != "bfloat16" or not at:
-            return None
-        extent, last = declared.dims[-1], self.resolve(at[-1])
-        if not isinstance(extent, Const) or extent.value % 2:
-            return None
-        match last:
-            case Const(place):
-                return replace(load, at=(*at[:-1], index(int(place) // 2 * 2))), int(place) % 2
-            case Call("mul", (Const(2), _)):
-                return replace(load, at=(*at[:-1], last)), 0
-            case Call("add", (Call("mul", (Const(2), _)) as first, Const(1))):
-                return replace(load, at=(*at[:-1], first)), 1
-        return None
-
-    def whole(self, first: Scalar, second: Scalar) -> Scalar | None:
-        """What loads the first halves, if two scalars load the first and the second halves of the same pairs."""
-        low, high = self.half(first), self.half(second)
-        return None if low is None or high is None or (low[0], 1) != high or low[1] else low[0]
-
-    def groups(self, terms: Iterable[Scalar]) -> list[list[Scalar]]:
-        """The terms of a sum, in groups of those that load halves of the same pairs."""
-        terms = list(terms)
-        if len(terms) < 2 or not self._has_pairs:
-            return [[term] for term in terms]
-        groups: list[list[Scalar]] = []
-        before: frozenset[Load] = frozenset()
-        for term in terms:
-            pairs = frozenset(found[0] for load in self.loads(term) if (found := self._first(load)) is not None)
-            if pairs and pairs == before:
-                groups[-1].append(term)
-            else:
-                groups.append([term])
-            before = pairs
-        return groups
-
-    def factors(self, group: Sequence[Scalar]) -> tuple[Scalar, Scalar] | None:
-        """Of two terms that multiply pairs half by half: what loads the first halves of either factor."""
-        match group:
-            case [Call("mul", (a, b), "float32"), Call("mul", (c, d), "float32")]:
-                left, right = self.whole(a, c), self.whole(b, d)
-                return None if left is None or right is None else (left, right)
-        return None
-
-    def stored_pair(self, stores: Sequence[Store]) -> tuple[Scalar, ...] | None:
-        """Where the first half of a pair lies, if two stores fill its first half and its second."""
-        match stores:
-            case [Store(_, at, accumulate=False), Store(_, accumulate=False)]:
-                places = (Load(store.buffer, store.at, "float32") for store in stores)
-                return at if self.whole(*places) is not None else None
         return None
 
     def stored(self, store: Store) -> Scalar:
@@ -291,17 +223,13 @@ def coefficient(scalar: Scalar, name: str, access: Access, aligned: int = 1) -> 
 
 def substitute(scalar: Scalar, values: dict[str, Scalar], access: Access) -> Scalar:
     """An index expression with scalars in the place of indices, by name."""
-    scalar = access.resolve(scalar)
-    if access.dependence(scalar).isdisjoint(values):
-        return scalar
-    match scalar:
-        case Index(name):
-            return values[name]
-        case Call(fn, args, "index") if fn != "cast":
-            return call(fn, *(substitute(a, values, access) for a in args))
-        case Call(fn, args, dtype):
-            return Call(fn, tuple(substitute(a, values, access) for a in args), dtype)
-        case Load(buffer, at, dtype, when):
-            condition = None if when is None else substitute(when, values, access)
-            return Load(buffer, tuple(substitute(a, values, access) for a in at), dtype, condition)
-    return scalar
+
+    def rule(part: Scalar) -> Scalar | None:
+        resolved = access.resolve(part)
+        if access.dependence(resolved).isdisjoint(values):
+            return resolved
+        if isinstance(resolved, Index):
+            return values[resolved.name]
+        return None if resolved is part else replaced(resolved, rule)
+
+    return replaced(scalar, rule)

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, lowest, zero
+from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, lowest, walk, zero
 
 __all__ = [
     "Accumulate",
@@ -59,6 +59,7 @@ __all__ = [
     "map_reduce",
     "map_reduces",
     "nested_kernels",
+    "numbered",
     "scalars",
 ]
 
@@ -90,6 +91,16 @@ class Buffer:
         """Whether not all of its elements are kept."""
         return any(isinstance(dim, Ring) for dim in self.dims)
 
+    @property
+    def extents(self) -> tuple[Scalar, ...]:
+        """The lengths of its dims, but for rings."""
+        return tuple(dim for dim in self.dims if not isinstance(dim, Ring))
+
+    @property
+    def sizes(self) -> set[str]:
+        """The names of the sizes that its own size depends on."""
+        return {part.name for extent in self.extents for part in walk(extent) if isinstance(part, Size)}
+
     def __str__(self) -> str:
         return f"{self.kind} {self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]"
 
@@ -101,9 +112,18 @@ class Dim:
     index: str
     extent: Scalar
 
+    @property
+    def length(self) -> int | None:
+        """How many points it has; None if that comes with the data."""
+        return int(self.extent.value) if isinstance(self.extent, Const) else None
+
     def is_shorter(self, length: int) -> bool:
         """Whether it is known to have fewer points than that."""
-        return isinstance(self.extent, Const) and self.extent.value < length
+        return self.length is not None and self.length < length
+
+    def is_multiple(self, of: int) -> bool:
+        """Whether it is known to have a multiple of so many points."""
+        return self.length is not None and self.length % of == 0
 
     def __str__(self) -> str:
         return f"{self.index} < {self.extent}"
@@ -206,6 +226,11 @@ class Program:
         """The buffer of that name."""
         return self.declared[name]
 
+    @property
+    def names(self) -> set[str]:
+        """Those of its buffers and kernels."""
+        return {*self.declared, *(kernel.name for kernel in kernels(self.body))}
+
     def __str__(self) -> str:
         lines = [f"program {self.name}({', '.join('#' + s for s in self.sizes)})"]
         lines += [f"  {buffer}" for buffer in self.buffers]
@@ -245,6 +270,11 @@ def map_kernels(statements: Iterable[Statement], rule: Callable[[Kernel], Kernel
 def indices_of(dims: Iterable[Dim]) -> tuple[Index, ...]:
     """The indices of dims, as the subscripts of an array that has them."""
     return tuple(Index(dim.index) for dim in dims)
+
+
+def numbered(extents: Iterable[Scalar]) -> tuple[Dim, ...]:
+    """Dims d0, d1 and so on, of these lengths."""
+    return tuple(Dim(f"d{k}", extent) for k, extent in enumerate(extents))
 
 
 def fresh(wanted: str, taken: set[str]) -> str:

@@ -75,11 +75,16 @@ class Target:
         return self.architecture in ("x86_64", "amd64")
 
     @property
+    def is_arm64(self) -> bool:
+        """Whether it is a 64-bit Arm."""
+        return self.architecture.startswith(("aarch64", "arm64"))
+
+    @property
     def vector_bits(self) -> int:
         """Bits of a vector register; 0 where there are none, and all code is scalar."""
         if self.is_x86:
             return 512 if self.has("avx512f") else 256 if self.has("avx2") else 128
-        if self.architecture.startswith(("aarch64", "arm64")):
+        if self.is_arm64:
             return 128
         vectors = {"riscv": "v", "wasm": "simd128", "arm": "neon", "thumb": "neon"}
         feature = next((f for prefix, f in vectors.items() if self.architecture.startswith(prefix)), None)
@@ -88,7 +93,7 @@ class Target:
     @property
     def vector_registers(self) -> int:
         """How many vector registers there are."""
-        wide = self.has("avx512f") if self.is_x86 else self.architecture.startswith(("aarch64", "arm64", "riscv"))
+        wide = self.has("avx512f") if self.is_x86 else self.is_arm64 or self.architecture.startswith("riscv")
         return 32 if wide else 16
 
     @property
@@ -96,14 +101,14 @@ class Target:
         """Whether a fused multiply-add is one instruction; elsewhere it would be a call into libm."""
         if self.is_x86:
             return self.has("fma")
-        return self.architecture.startswith(("aarch64", "arm64", "nvptx"))
+        return self.is_arm64 or self.architecture.startswith("nvptx")
 
     @property
     def has_floor(self) -> bool:
         """Whether rounding down is one instruction."""
         if self.is_x86:
             return self.vector_bits > 128 or self.has("sse4.1")
-        return self.architecture.startswith(("aarch64", "arm64", "nvptx", "wasm"))
+        return self.is_arm64 or self.architecture.startswith(("nvptx", "wasm"))
 
     @property
     def has_half(self) -> bool:
@@ -111,7 +116,7 @@ class Target:
         call."""
         if self.is_x86:
             return self.has("f16c")
-        return self.architecture.startswith(("aarch64", "arm64", "nvptx"))
+        return self.is_arm64 or self.architecture.startswith("nvptx")
 
     @property
     def has_dot(self) -> bool:

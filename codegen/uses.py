@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.program import Call, Kernel, Let, Load, Reduce, Ref, Scalar, Statement, Store, kernels, scalars
-from graphc.scalar import walk
+from graphc.codegen.program import Buffer, Kernel, Let, Reduce, Statement, Store, kernels, scalars
+from graphc.scalar import Call, Load, Ref, Scalar, replaced, walk
 
 __all__ = [
     "Touch",
@@ -21,7 +21,9 @@ __all__ = [
     "terms",
     "touched",
     "touches",
+    "used",
     "used_steps",
+    "written_out",
 ]
 
 
@@ -63,6 +65,12 @@ def loaded(body: Iterable[Statement]) -> set[str]:
 def touched(body: Iterable[Statement]) -> list[str]:
     """The buffers that statements load or store to, in the order in which they appear."""
     return list(dict.fromkeys(touch.buffer for kernel in kernels(body) for touch in touches(kernel)))
+
+
+def used(buffers: Iterable[Buffer], body: Iterable[Statement]) -> tuple[Buffer, ...]:
+    """The buffers without the temporaries that no statement touches."""
+    names = set(touched(body))
+    return tuple(buffer for buffer in buffers if buffer.kind != "temp" or buffer.name in names)
 
 
 def stored(body: Iterable[Statement]) -> set[str]:
@@ -116,6 +124,15 @@ def terms(scalar: Scalar, lets: Mapping[str, Scalar]) -> Iterator[Scalar]:
 
     count(scalar)
     yield from found(scalar)
+
+
+def written_out(scalar: Scalar, lets: Mapping[str, Scalar]) -> Scalar:
+    """A scalar with what names stand for in their place; results of reductions stay names."""
+
+    def rule(part: Scalar) -> Scalar | None:
+        return replaced(lets[part.name], rule) if isinstance(part, Ref) and part.name in lets else None
+
+    return replaced(scalar, rule)
 
 
 def used_steps(body: Sequence[Let | Reduce], stores: Sequence[Store]) -> tuple[Let | Reduce, ...]:

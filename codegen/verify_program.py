@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+from graphc.codegen.lengths import known_lengths, reach
 from graphc.codegen.program import (
     Buffer,
     Dim,
@@ -109,7 +110,7 @@ class _Scope:
     loops: frozenset[str]
     indices: frozenset[str] = frozenset()
     names: Mapping[str, str] | None = None
-    extents: Mapping[str, int] = field(default_factory=dict)  # of indices of which they are known
+    lengths: Mapping[str, int] = field(default_factory=dict)  # of indices of which they are known
     is_guarded: bool = False  # by the condition of a reduction
 
 
@@ -151,14 +152,12 @@ def _kernel(kernel: Kernel, outer: _Scope) -> None:
 
 def _enter(dims: tuple[Dim, ...], outer: _Scope) -> _Scope:
     """The scope with the dims' indices. An extent sees none of them: the domain is a box."""
-    indices, extents = set(outer.indices), dict(outer.extents)
+    indices = set(outer.indices)
     for dim in dims:
         _extent(dim.extent, outer)
         _require(dim.index not in indices | outer.loops, f"index {dim.index} is in scope already")
         indices.add(dim.index)
-        if isinstance(dim.extent, Const):
-            extents[dim.index] = int(dim.extent.value)
-    return replace(outer, indices=frozenset(indices), extents=extents)
+    return replace(outer, indices=frozenset(indices), lengths={**outer.lengths, **known_lengths(dims)})
 
 
 def _define(name: str, dtype: str, names: dict[str, str], taken: set[str]) -> None:
@@ -209,33 +208,10 @@ def _element(name: str, at: tuple[Scalar, ...], dtype: str, scope: _Scope) -> Bu
 def _inside(at: tuple[Scalar, ...], buffer: Buffer, scope: _Scope) -> None:
     """Check that subscripts lie inside the buffer, as far as that can be told without the lengths of a call."""
     for subscript, dim in zip(at, buffer.dims, strict=True):
-        reach = _reach(subscript, scope.extents) if isinstance(dim, Const) else None
-        if reach is not None and isinstance(dim, Const):
-            low, high = reach
+        if isinstance(dim, Const) and (ends := reach(subscript, scope.lengths)) is not None:
+            low, high = ends
             if low < 0 or high >= dim.value:
                 raise ProgramError(f"{subscript}, from {low} to {high}, leaves {buffer}")
-
-
-def _reach(scalar: Scalar, extents: Mapping[str, int]) -> tuple[int, int] | None:
-    """The least and the greatest value of a sum of indices, each once and times a constant; None of anything else, or
-    where an index has no point."""
-    match scalar:
-        case Const(value):
-            return int(value), int(value)
-        case Index(name) if extents.get(name, 0) > 0:
-            return 0, extents[name] - 1
-        case Call("mul", (a, Const(value))) | Call("mul", (Const(value), a)):
-            factor, reach = int(value), _reach(a, extents)
-            return reach and (min(factor * reach[0], factor * reach[1]), max(factor * reach[0], factor * reach[1]))
-        case Call("add" | "sub" as fn, (a, b)):
-            names = [{part.name for part in walk(x) if isinstance(part, Index)} for x in (a, b)]
-            first, second = _reach(a, extents), _reach(b, extents)
-            if first is None or second is None or names[0] & names[1]:
-                return None
-            if fn == "sub":
-                second = -second[1], -second[0]
-            return first[0] + second[0], first[1] + second[1]
-    return None
 
 
 def _index(scalar: Scalar, scope: _Scope) -> None:

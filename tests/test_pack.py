@@ -9,8 +9,21 @@ from hypothesis import strategies as st
 from graphc.codegen.access import Access
 from graphc.codegen.interpret_program import allocate, interpret
 from graphc.codegen.passes.pack import pack
-from graphc.codegen.program import Accumulate, Buffer, Dim, Kernel, Loop, Program, Reduce, Statement, Store, kernels
-from graphc.codegen.tiling.vectorize import vector_index
+from graphc.codegen.program import (
+    Accumulate,
+    Buffer,
+    Dim,
+    Kernel,
+    Kind,
+    Loop,
+    Program,
+    Reduce,
+    Statement,
+    Store,
+    indices_of,
+    kernels,
+)
+from graphc.codegen.tiling.vectorize import loads_of, vector_index
 from graphc.codegen.verify_program import verify
 from graphc.scalar import Const, Index, Load, Ref, Scalar, Size, call, index
 
@@ -196,3 +209,26 @@ def test_panels_side_by_side_lie_in_different_sets_of_a_cache(rows: int, taps: i
         lines *= int(extent.value)
     assert taps * rows <= lines <= taps * (rows + 3)
     assert len({panel * lines % 64 for panel in range(16)}) == 16
+
+
+def test_each_reduction_reads_a_copy_in_its_own_order() -> None:
+    w = Load("W", (u, k, n), F32)
+
+    def total(name: str, *order: str) -> Reduce:
+        value = call("mul", w, Load(name, (k, n), F32))
+        return Reduce(tuple(Dim(index, N if index == "n" else K) for index in order), (Accumulate(name, "sum", value),))
+
+    def buffer(name: str, *dims: Scalar, kind: Kind = "input") -> Buffer:
+        return Buffer(name, F32, dims, kind)
+
+    stores = tuple(Store(f"{name} stored", (t, u), Ref(name, F32)) for name in ("a", "b"))
+    sums = Kernel("sums", (Dim("t", T), Dim("u", U)), (total("a", "k", "n"), total("b", "n", "k")), stores)
+    outputs = [buffer(store.buffer, T, U, kind="output") for store in stores]
+    buffers = (buffer("W", U, K, N), buffer("a", K, N), buffer("b", K, N), *outputs)
+    packed = pack(Program("p", ("T", "N", "K", "U"), buffers, (sums,)))
+    verify(packed)
+    (*copies, after) = kernels(packed.body)
+    assert len(copies) == 2
+    for reduce in after.reduces:
+        read = [load.at for load in loads_of(reduce.values, Access(after, packed)) if load.buffer not in ("a", "b")]
+        assert read == [(*indices_of(reduce.dims), u)]

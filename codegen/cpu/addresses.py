@@ -19,7 +19,7 @@ from graphc.codegen.cpu.nest import Cell, Nest, known, lane_offsets
 from graphc.codegen.llvm.builder import Value, i64, quoted
 from graphc.codegen.llvm.functions import STORAGE, constant
 from graphc.codegen.program import Call, Const, Load, Scalar
-from graphc.scalar import holds
+from graphc.scalar import holds, index
 
 __all__ = ["Addresses"]
 
@@ -179,7 +179,7 @@ class Addresses:
                 continue
             if self.access.dependence(stride).isdisjoint(self.nest.moving):
                 moving[name] = stride
-        return substitute(offset, {name: Const(0, "index") for name in moving}, self.access), moving
+        return substitute(offset, {name: index(0) for name in moving}, self.access), moving
 
     def _choose(self, condition: Scalar, a: Address, b: Address, cell: Cell) -> Address:
         dependence = a.dependence | b.dependence | self.access.dependence(condition)

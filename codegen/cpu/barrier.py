@@ -49,7 +49,7 @@ def pause(target: Target) -> tuple[str, str]:
     none."""
     if target.is_x86:
         return "declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"
-    if target.architecture.startswith(("aarch64", "arm64")):
+    if target.is_arm64:
         return "declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"
     return "", ""
 

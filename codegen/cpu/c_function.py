@@ -16,14 +16,13 @@ import numpy as np
 
 from graphc.codegen.cpu.module import attributes_of, llvm_ir
 from graphc.codegen.llvm.builder import Function, Value, i64, quoted
+from graphc.codegen.memory.arena import ALIGNMENT
 from graphc.codegen.parallel.partition import partition
 from graphc.codegen.program import Buffer, Program
 from graphc.codegen.target import Target
-from graphc.codegen.uses import loaded, stored
+from graphc.codegen.uses import touched
 
-__all__ = ["ALIGNMENT", "built_in", "c_function", "fields"]
-
-ALIGNMENT = 64  # of constants and of the block for temporaries
+__all__ = ["built_in", "c_function", "fields"]
 
 _STRUCT = Value("%arrays", "ptr")
 
@@ -39,7 +38,7 @@ def built_in(program: Program, constants: Mapping[str, np.ndarray]) -> tuple[Buf
 
 
 def _touched(program: Program) -> Iterator[Buffer]:
-    names = loaded(program.body) | stored(program.body)
+    names = set(touched(program.body))
     return (buffer for buffer in program.buffers if buffer.name in names)
 
 

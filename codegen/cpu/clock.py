@@ -16,7 +16,7 @@ NOW = "llvm.readcyclecounter"
 
 def has_clock(target: Target) -> bool:
     """Whether the processor has a clock that any program may read."""
-    return target.is_x86 or target.architecture.startswith(("aarch64", "arm64"))
+    return target.is_x86 or target.is_arm64
 
 
 def clock(attributes: str) -> tuple[str, str]:

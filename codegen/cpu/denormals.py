@@ -30,7 +30,7 @@ def flushed(f: Function, target: Target) -> Iterator[None]:
         f.run("llvm.x86.sse.ldmxcsr", inside)
         yield
         f.run("llvm.x86.sse.ldmxcsr", before)
-    elif target.architecture.startswith(("aarch64", "arm64")):
+    elif target.is_arm64:
         mode = f.call("i64", "llvm.aarch64.get.fpcr")
         f.run("llvm.aarch64.set.fpcr", f.binary("or", mode, i64(_ARM)))
         yield

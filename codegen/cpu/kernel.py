@@ -12,6 +12,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from graphc.codegen import halves
 from graphc.codegen.access import Access
 from graphc.codegen.cpu.nest import Lanes, Nest
 from graphc.codegen.cpu.reduce import horizontal, strips, tail_mask
@@ -155,7 +156,7 @@ class _KernelEmitter:
     def _columns(self, dim: Dim, widths: tuple[int, ...], single_row: bool = False) -> None:
         """Strips of the vector dimension, as wide as tiles; then what is left, as a part of a vector."""
         nest, tiling = self.nest, self.tiling
-        for start, stop, vectors, partial in strips(nest, *self._part(dim), dim.extent, tiling.lanes, widths):
+        for start, stop, vectors, partial in strips(nest, dim, *self._part(dim), tiling.lanes, widths):
             lanes, width = Lanes(dim.index, tiling.lanes), tiling.lanes * vectors
             if tiling.strips > 1 and not partial and not single_row:
                 with (
@@ -213,7 +214,7 @@ class _KernelEmitter:
     def _stores(self) -> None:
         """Compute all that the cell stores, then store it, as a store may overwrite what another's value reads."""
         values, access, stores = self.values, self.values.access, self.kernel.stores
-        if access.stored_pair(stores):
+        if halves.are_stored(stores, access):
             self._put(stores[0], self._pair(*stores), PAIR)
             return
         computed = [values.value(access.stored(store)) for store in stores]
@@ -223,7 +224,7 @@ class _KernelEmitter:
     def _pair(self, low: Store, high: Store) -> Value:
         """What two stores put side by side, as words: as it lies in memory, or rounded."""
         values, access = self.values, self.values.access
-        first = access.whole(low.value, high.value)
+        first = halves.whole(low.value, high.value, access)
         word = None if first is None else values.pair(first, (0, 0))
         if word is not None:
             return word

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from graphc.codegen import halves
 from graphc.codegen.access import MEMORY
 from graphc.codegen.cpu.nest import Cell, Lanes, Nest, lane_offsets
 from graphc.codegen.cpu.values import Result, Values
 from graphc.codegen.llvm.builder import Value, i64, lane_count, vector_type
 from graphc.codegen.llvm.functions import REGISTER, constant
-from graphc.codegen.program import Accumulate, Call, Const, Dim, Reduce, Scalar
+from graphc.codegen.program import Accumulate, Call, Dim, Reduce, Scalar
 from graphc.codegen.tiling.vectorize import horizontal_index
 from graphc.scalar import conjuncts
 
@@ -56,16 +57,16 @@ def horizontal(values: Values, reduce: Reduce, count: int) -> None:
     """Compute a reduction for one point, its own dimension in `count` lanes."""
     f, nest, own = values.function, values.nest, horizontal_index(reduce)
     chains = _MOST_CHAINS if count > 1 else 1
-    if isinstance(own.extent, Const):
-        count = min(count, 1 << max(0, int(own.extent.value) - 1).bit_length())
-        chains = max(1, min(chains, int(own.extent.value) // count))
+    if own.length is not None:
+        count = min(count, 1 << max(0, own.length - 1).bit_length())
+        chains = max(1, min(chains, own.length // count))
     accumulators: Accumulators = {
         (total.name, (0, j)): start(values, total, count) for total in reduce.sums for j in range(chains)
     }
     others = tuple(dim for dim in reduce.dims if dim is not own)
     with nest.running(Lanes(own.index, count)), points(values, reduce, others, {}):
         for first, last, vectors, partial in strips(
-            nest, i64(0), values.value(own.extent), own.extent, count, tuple(dict.fromkeys((chains, 1)))
+            nest, own, i64(0), values.value(own.extent), count, tuple(dict.fromkeys((chains, 1)))
         ):
             with nest.loop(own.index, first, last, count * vectors):
                 _strip(values, reduce, accumulators, own, vectors, partial)
@@ -92,16 +93,15 @@ def _strip(values: Values, reduce: Reduce, accumulators: Accumulators, own: Dim,
 
 
 def strips(
-    nest: Nest, begin: Value, end: Value, extent: Scalar, lanes: int, widths: tuple[int, ...]
+    nest: Nest, dim: Dim, begin: Value, end: Value, lanes: int, widths: tuple[int, ...]
 ) -> Iterator[tuple[Value, Value, int, bool]]:
-    """Cover a part of an extent that begins at a whole vector with strips of so many vectors, then one in part: start,
+    """Cover a part of a dim that begins at a whole vector with strips of so many vectors, then one in part: start,
     end, the vectors of a step, and whether it is the part. Strips that are known to be empty are left out."""
     done = begin
     for first, last, size in nest.steps(begin, end, tuple(lanes * width for width in widths)):
         yield first, last, size // lanes, False
         done = last
-    even = isinstance(extent, Const) and int(extent.value) % lanes == 0
-    if lanes > 1 and done != end and not even:
+    if lanes > 1 and done != end and not dim.is_multiple(lanes):
         yield done, end, 1, True
 
 
@@ -200,7 +200,7 @@ def add_group(values: Values, accumulator: Accumulator, group: Sequence[Scalar],
     bfloat16 and the machine has it."""
     target, lanes = values.functions.target, lane_count(accumulator.type)
     paired = len(group) == 2 and target.has_dot and lanes == target.lanes(4)
-    factors = values.access.factors(group) if paired else None
+    factors = halves.factors(group, values.access) if paired else None
     words = [word for factor in factors or () if (word := values.pair(factor, cell)) is not None]
     if len(words) != 2:
         for term in group:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from graphc.codegen import halves
 from graphc.codegen.cpu.nest import Cell, Nest
 from graphc.codegen.cpu.reduce import (
     Accumulator,
@@ -172,7 +173,7 @@ def _tile(
                 accumulators[total.name, same] = start(values, total, lane_count(result.type))
             accumulators[total.name, (i, j)] = accumulators[total.name, same]
     distinct = {a.variable: (cell, a) for (_, cell), a in reversed(accumulators.items())}
-    every = {total.name: values.access.groups(terms(values, total)) for total in reduce.sums}
+    every = {total.name: halves.groups(terms(values, total), values.access) for total in reduce.sums}
 
     def order(item: tuple[Cell, Accumulator]) -> tuple[int, ...]:
         (row, vector), accumulator = item

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from graphc.codegen import halves
 from graphc.codegen.access import Access
 from graphc.codegen.cpu.addresses import Addresses
 from graphc.codegen.cpu.nest import Cell, Nest
@@ -155,7 +156,7 @@ class Values:
 
     def _half(self, scalar: Scalar, cell: Cell) -> Value | None:
         """What a scalar loads, if that is a half of a pair in each lane."""
-        half = self.access.half(scalar)
+        half = halves.half(scalar, self.access)
         if half is None or self.addresses.step(half[0], size=2) != 2:
             return None
         pair = self.pair(half[0], cell)

@@ -21,6 +21,7 @@ import struct
 from collections.abc import Callable, Iterable
 from math import inf, nan
 
+from graphc.codegen.llvm.builder import mangled, vector_type
 from graphc.codegen.llvm.polynomials import POLYNOMIALS
 from graphc.codegen.llvm.vector_expressions import (
     Vector,
@@ -84,8 +85,7 @@ _ERF_TAIL = {"float": (2.5, 4.0), "double": (3.5, 6.0)}  # the middle of the fit
 
 def intrinsic_name(fn: str, dtype: str, width: int) -> str:
     """The symbol of a function, without the @: exp.v16f32, or exp.f32 for a scalar."""
-    suffix = {"float32": "f32", "float64": "f64"}[dtype]
-    return f"{fn}.{suffix}" if width == 1 else f"{fn}.v{width}{suffix}"
+    return f"{fn}.{mangled(vector_type(_ELEMENTS[dtype], width))}"
 
 
 def definitions(requests: Iterable[tuple[str, str, int]], fused: bool = True, approximate: bool = False) -> str:

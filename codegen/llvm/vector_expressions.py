@@ -11,6 +11,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from graphc.codegen.llvm.builder import mangled, vector_type
+
 __all__ = ["Body", "Vector", "copysign", "fma", "function", "polynomial", "select", "two_product", "two_sum"]
 
 _FLOATS = {"float": "i32", "double": "i64"}
@@ -36,8 +38,7 @@ class Body:
     def call(self, name: str, *arguments: Vector) -> Vector:
         """An intrinsic whose arguments and result have one type."""
         first = arguments[0]
-        suffix = {"float": "f32", "double": "f64"}[first.element]
-        symbol = f"@llvm.{name}.{suffix if first.width == 1 else f'v{first.width}{suffix}'}"
+        symbol = f"@llvm.{name}.{mangled(first.type)}"
         self.declarations.add(f"declare {first.type} {symbol}({', '.join([first.type] * len(arguments))})")
         return self.emit(first.element, first.width, f"call {first.type} {symbol}({', '.join(map(str, arguments))})")
 
@@ -57,7 +58,7 @@ class Vector:
     @property
     def type(self) -> str:
         """The LLVM type."""
-        return self.element if self.width == 1 else f"<{self.width} x {self.element}>"
+        return vector_type(self.element, self.width)
 
     def constant(self, value: float) -> Vector:
         """A number of this vector's type in every lane."""
@@ -171,8 +172,7 @@ class Vector:
         return select(self < bound, self.constant(bound), self)
 
     def _convert(self, op: str, element: str) -> Vector:
-        result = Vector(self.body, "", element, self.width)
-        return self.body.emit(element, self.width, f"{op} {self} to {result.type}")
+        return self.body.emit(element, self.width, f"{op} {self} to {vector_type(element, self.width)}")
 
     def bits(self) -> Vector:
         """The float's bit pattern as an integer."""

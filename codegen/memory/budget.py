@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 from graphc.codegen.memory.arena import MemoryUse, buffer_bytes, memory_use, readable
 from graphc.codegen.memory.chunk import Chunked
-from graphc.codegen.program import Buffer, Program, Ring
+from graphc.codegen.program import Buffer, Program
 from graphc.errors import ArgumentError, GraphError
-from graphc.scalar import Size, walk
 
 CACHE = 8 << 20  # bytes of a chunk's values, for a chunk to be called short
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -89,8 +88,7 @@ def _of_a_chunk(choice: Choice) -> int:
 
 
 def _mentions(buffer: Buffer, size: str) -> bool:
-    scalars = [dim for dim in buffer.dims if not isinstance(dim, Ring)]
-    return any(isinstance(p, Size) and p.name.endswith(size) for scalar in scalars for p in walk(scalar))
+    return any(name.endswith(size) for name in buffer.sizes)
 
 
 def _complaint(least: Choice, whole: Choice, chunked: Sequence[Chunked], limit: int) -> str:

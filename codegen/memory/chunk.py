@@ -58,8 +58,9 @@ from graphc.codegen.program import (
     kernels,
     map_kernel,
     map_reduces,
+    numbered,
 )
-from graphc.codegen.uses import loaded, stored
+from graphc.codegen.uses import used
 from graphc.errors import InternalError
 from graphc.scalar import Index, Load, Scalar, Size, call, computed, index, offset_from, replaced, zero
 
@@ -93,25 +94,25 @@ def chunk(program: Program, axis: str) -> Chunked:
     check_params(found, runs, {b.name for b in program.buffers if b.kind == "param"})
     halos = halos_of(runs, axis)
     writer = _Writer(axis, extent, made.buffers, found.along, halos)
-    writer.names |= {k.name for s in found.order for k in (s.first if s.piecewise else kernels((s.statement,)))}
+    writer.names |= {kernel.name for s in found.order for kernel in s.item.first}
+    writer.names |= {k.name for s in found.order if not s.item.piecewise for k in kernels((s.item.statement,))}
     body = _body(found, runs, writer)
     sizes = (*program.sizes, writer.steps.name, writer.count.name)
-    touched = loaded(body) | stored(body)
-    buffers = tuple(b for b in writer.all_buffers() if b.kind != "temp" or b.name in touched)
+    buffers = used(writer.all_buffers(), body)
     least = max((k for halo in halos.values() for k in halo), default=1)
     return Chunked(rings(Program(program.name, sizes, buffers, tuple(body))), axis, max(1, least))
 
 
 def _body(found: Sweeps, runs: Sequence[Run], writer: _Writer) -> list[Statement]:
     """The loop of each sweep, behind what runs once before it; in the end what runs once after all sweeps."""
-    once = [s for s in found.order if not s.piecewise]
+    once = [s for s in found.order if not s.item.piecewise]
     body: list[Statement] = []
     for sweep, run in enumerate(runs):
-        body += [s.statement for s in once if s.sweep == sweep]
-        body += [kernel for s in found.order if s.sweep == sweep for kernel in s.first]
+        body += [s.item.statement for s in once if s.sweep == sweep]
+        body += [kernel for s in found.order if s.sweep == sweep for kernel in s.item.first]
         homes = {buffer for buffer in found.along if found.home(buffer) == sweep}
         body.append(writer.sweep(run, homes, found.descending[sweep]))
-    return body + [s.statement for s in once if s.sweep == len(runs)]
+    return body + [s.item.statement for s in once if s.sweep == len(runs)]
 
 
 class _Writer:
@@ -172,10 +173,9 @@ class _Writer:
     def _copied(self, name: str, side: Side) -> tuple[tuple[Dim, ...], tuple[Scalar, ...]]:
         """The dims of a kernel that copies between a chunk and a checkpoint, and its subscripts of the checkpoint."""
         checkpoint = self._checkpoint(name, side)
-        _, *extents = checkpoint.dims
         if checkpoint.has_ring:
             raise InternalError(f"a checkpoint of {self.buffers[name]}, of which not all is kept")
-        dims = tuple(Dim(f"d{k}", e) for k, e in enumerate(extents) if not isinstance(e, Ring))
+        dims = numbered(checkpoint.extents[1:])
         return dims, indices_of(dims)
 
     def _at(self, name: str, step: Scalar, rest: tuple[Scalar, ...]) -> tuple[Scalar, ...]:

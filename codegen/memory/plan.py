@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.codegen.program import Buffer, Loop, Program, Ring, Statement, nested_kernels
-from graphc.codegen.uses import Touch, loaded, stored, touches, used_steps
+from graphc.codegen.uses import Touch, loaded, touches, used, used_steps
 from graphc.scalar import Index, offset_from
 
 
@@ -25,15 +25,11 @@ def plan(program: Program) -> Program:
 def _without_unread(program: Program) -> Program:
     """Drop stores to temporaries that nothing loads, what was computed for them alone, and empty kernels."""
     while True:
-        read = loaded(program.body)
-        keep = read | {b.name for b in program.buffers if b.kind != "temp"}
+        keep = loaded(program.body) | {b.name for b in program.buffers if b.kind != "temp"}
         body = tuple(s for s in (with_stores(s, keep) for s in program.body) if s is not None)
         if body == program.body:
-            break
+            return replace(program, buffers=used(program.buffers, body))
         program = replace(program, body=body)
-    touched = read | stored(program.body)
-    buffers = tuple(b for b in program.buffers if b.kind != "temp" or b.name in touched)
-    return replace(program, buffers=buffers)
 
 
 def with_stores(statement: Statement, keep: set[str]) -> Statement | None:

@@ -55,7 +55,7 @@ def _run(found: Sweeps, axis: str, sweep: int, saved: set[str]) -> Run:
     neighbours: set[tuple[str, Side]] = set()
     statements: list[Statement] = []
     for scheduled in reversed(found.order):
-        if not scheduled.piecewise or scheduled.sweep > sweep:
+        if not scheduled.item.piecewise or scheduled.sweep > sweep:
             continue
         keep = set(needed) if scheduled.sweep < sweep else needed | (scheduled.stores - set(found.along))
         statement = _reduced(scheduled, keep, found, axis)
@@ -74,7 +74,7 @@ def _run(found: Sweeps, axis: str, sweep: int, saved: set[str]) -> Run:
 def _reduced(scheduled: Scheduled, keep: set[str], found: Sweeps, axis: str) -> Statement | None:
     """The statement, reduced to what makes the buffers to keep, and what its own later steps need for that."""
     while True:
-        statement = with_stores(scheduled.statement, keep)
+        statement = with_stores(scheduled.item.statement, keep)
         if statement is None:
             return None
         more = {b for b in reads_along(statement, axis) if b in scheduled.stores and b in found.along} - keep

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.program import Loop, Program, Ring, Statement
+from graphc.codegen.program import Loop, Program, Statement
 from graphc.codegen.uses import loaded, stored
-from graphc.scalar import Scalar, Size, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +23,8 @@ class _Placed:
 
 def reorder(program: Program) -> Program:
     """The program with its statements in the order that needs the least memory."""
-    large = {b.name for b in program.buffers if b.kind == "temp" and _grows(b.dims)}
+    large = {b.name for b in program.buffers if b.kind == "temp" and b.sizes}
     return replace(program, body=_ordered(program.body, large))
-
-
-def _grows(dims: tuple[Scalar | Ring, ...]) -> bool:
-    return any(isinstance(p, Size) for d in dims if not isinstance(d, Ring) for p in walk(d))
 
 
 def _ordered(body: tuple[Statement, ...], large: set[str]) -> tuple[Statement, ...]:

@@ -1,7 +1,7 @@
 """Every sum over an axis as a running sum, so that the points along the axis can come in pieces.
 
-In: a Program and an axis. Out: its top-level statements in the same order, each of one of two kinds. A `Piecewise` one
-can run for a part of the axis at a time; a plain statement runs once. A kernel that reduces over the axis becomes a
+In: a Program and an axis. Out: its top-level statements in the same order, each of one of two kinds. A `piecewise` one
+can run for a part of the axis at a time; any other runs once. A kernel that reduces over the axis becomes a
 piecewise one that adds what a part contributes to memory, and one that goes on from there. A load from one place along
 the axis, as of a state's last step, becomes such a sum too, over the one point where it lies:
 
@@ -34,18 +34,19 @@ from graphc.codegen.program import (
     map_kernels,
     map_reduce,
 )
-from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps
-from graphc.scalar import Call, Const, Index, Load, Ref, Scalar, Size, call, index, offset_from, replaced, walk, zero
+from graphc.codegen.uses import loads, reduce_references, references, stored, used_steps, written_out
+from graphc.scalar import Index, Load, Ref, Scalar, call, index, offset_from, replaced, walk, zero
 
 NUMBERS = ("float32", "float64", "int32")
 
 
 @dataclass(frozen=True, slots=True)
-class Piecewise:
-    """A statement that can run for a part of the axis at a time; `first` are kernels that must run before its first
-    part."""
+class Item:
+    """A statement. A `piecewise` one can run for a part of the axis at a time; `first` are kernels that must run before
+    its first part."""
 
     statement: Statement
+    piecewise: bool
     first: tuple[Kernel, ...] = ()
 
 
@@ -56,27 +57,24 @@ class Split:
     axis: str
     extent: Scalar
     buffers: dict[str, Buffer]
-    body: list[Piecewise | Statement] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
+    names: set[str]  # that are taken
+    body: list[Item] = field(default_factory=list)
 
 
 def split(program: Program, axis: str, extent: Scalar) -> Split:
     """The program's statements, with running sums in the place of sums over the axis."""
-    made = Split(axis, extent, {b.name: b for b in program.buffers})
-    made.names |= set(made.buffers) | {kernel.name for kernel in kernels(program.body)}
+    made = Split(axis, extent, dict(program.declared), program.names)
     along = _varying(program, axis)
     for statement in program.body:
         (statement,) = map_kernels((statement,), lambda kernel: _without_picks(kernel, along, made))
         if isinstance(statement, Kernel):
             _split_kernel(statement, made)
-        elif is_piecewise(statement, axis):
-            made.body.append(Piecewise(statement))
         else:
-            made.body.append(statement)
+            made.body.append(Item(statement, _is_piecewise(statement, axis)))
     return made
 
 
-def is_piecewise(statement: Statement, axis: str) -> bool:
+def _is_piecewise(statement: Statement, axis: str) -> bool:
     """Whether a statement steps along the axis, or does the same at each point of it, independently of the others."""
     if isinstance(statement, Loop) and statement.index == axis:
         return True
@@ -129,12 +127,8 @@ def _without_picks(kernel: Kernel, along: dict[str, int], made: Split) -> Kernel
 def _picked(load: Load, dim: int, lets: dict[str, Scalar], dims: dict[str, Dim], made: Split) -> Scalar | None:
     """A load from a buffer that holds what lies at one place along the axis, in the place of a load from there; None if
     that place is not known beforehand."""
-
-    def definition(scalar: Scalar) -> Scalar | None:
-        return replaced(lets[scalar.name], definition) if isinstance(scalar, Ref) and scalar.name in lets else None
-
-    at = tuple(replaced(s, definition) for s in load.at)
-    when = None if load.when is None else replaced(load.when, definition)
+    at = tuple(written_out(s, lets) for s in load.at)
+    when = None if load.when is None else written_out(load.when, lets)
     parts = [part for scalar in (*at, when) for part in walk(scalar)]
     used = dict.fromkeys(part.name for part in parts if isinstance(part, Index))
     known = all(name in dims and name != made.axis for name in used)
@@ -161,7 +155,7 @@ def _split_kernel(kernel: Kernel, made: Split) -> None:
     """Append a kernel: first its reductions over the axis that need no other such reduction, then what needs them."""
     over = [reduce for reduce in kernel.reduces if _is_over(reduce, made.axis)]
     if not over:
-        made.body.append(Piecewise(kernel) if is_piecewise(kernel, made.axis) else kernel)
+        made.body.append(Item(kernel, _is_piecewise(kernel, made.axis)))
         return
     waiting: set[str] = set()  # names that need a reduction over the axis
     ready: list[Reduce] = []
@@ -224,7 +218,7 @@ def _own_home(total: Accumulate, kernel: Kernel, made: Split) -> Load:
     return Load(name, indices_of(kernel.dims), total.value.dtype)
 
 
-def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], made: Split) -> Piecewise:
+def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], made: Split) -> Item:
     """The kernel that adds what one part of the axis contributes, after one that stores what the sums begin with."""
     begin, go_on = [], []
     body = [step for step in kernel.body if step in ready or not _is_over(step, made.axis)]
@@ -235,7 +229,7 @@ def _running(kernel: Kernel, ready: Sequence[Reduce], homes: dict[str, Load], ma
         go_on.append(Store(home.buffer, home.at, more))
     staged = [_staged(step, kernel, made) for step in body]
     first = Kernel(fresh(f"{kernel.name}.begin", made.names), kernel.dims, (), tuple(begin))
-    return Piecewise(Kernel(kernel.name, kernel.dims, used_steps(staged, go_on), tuple(go_on)), (first,))
+    return Item(Kernel(kernel.name, kernel.dims, used_steps(staged, go_on), tuple(go_on)), True, (first,))
 
 
 def _staged(step: Let | Reduce, kernel: Kernel, made: Split) -> Let | Reduce:
@@ -264,7 +258,7 @@ def _copy(load: Load, place: int, made: Split) -> Load:
     offset = offset_from(load.at[place], made.axis)
     assert offset is not None
     name = f"{load.buffer}.part" + (f"{offset:+}" if offset else "")
-    extents = [extent for extent in source.dims if isinstance(extent, Const | Size | Call)]
+    extents = source.extents
     dims = tuple(Dim(made.axis if k == place else f"d{k}", extent) for k, extent in enumerate(extents))
     at = indices_of(dims)
     if name not in made.buffers:
@@ -275,5 +269,5 @@ def _copy(load: Load, place: int, made: Split) -> Load:
         if offset:
             inside = call("and", call("le", index(0), moved), call("lt", moved, extents[place]))
             value = call("select", inside, replace(value, when=inside), zero(load.dtype))  # type: ignore[arg-type]
-        made.body.append(Piecewise(Kernel(name, dims, (), (Store(name, at, value),))))
+        made.body.append(Item(Kernel(name, dims, (), (Store(name, at, value),)), True))
     return Load(name, (*load.at[:place], Index(made.axis), *load.at[place + 1 :]), load.dtype, load.when)

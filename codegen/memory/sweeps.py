@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from graphc.codegen.memory.running_sums import Piecewise, Split
-from graphc.codegen.program import Kernel, Loop, Statement, kernels
+from graphc.codegen.memory.running_sums import Item, Split
+from graphc.codegen.program import Loop, Statement, kernels
 from graphc.codegen.uses import loads, stored
 from graphc.scalar import Index, offset_from
 
@@ -24,28 +24,13 @@ Reach = tuple[int, int]  # the lowest and the highest offset along the axis
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A statement and its sweep. One that runs once stands before the sweep. `reads` are the buffers that it loads,
-    each with how far from its own point along the axis; None: anywhere."""
+    """An item and its sweep. One that runs once stands before the sweep. `reads` are the buffers that it loads, each
+    with how far from its own point along the axis; None: anywhere."""
 
-    item: Piecewise | Statement
+    item: Item
     sweep: int
     reads: Mapping[str, Reach | None]
     stores: frozenset[str]
-
-    @property
-    def statement(self) -> Statement:
-        """The statement itself."""
-        return self.item.statement if isinstance(self.item, Piecewise) else self.item
-
-    @property
-    def piecewise(self) -> bool:
-        """Whether it runs part by part."""
-        return isinstance(self.item, Piecewise)
-
-    @property
-    def first(self) -> tuple[Kernel, ...]:
-        """The kernels that must run before its first part."""
-        return self.item.first if isinstance(self.item, Piecewise) else ()
 
 
 @dataclass(frozen=True)
@@ -77,10 +62,10 @@ def sweeps(split: Split) -> Sweeps:
     available: dict[str, _Available] = {}
     order: list[Scheduled] = []
     for item in split.body:
-        statement = item.statement if isinstance(item, Piecewise) else item
+        statement = item.statement
         stores = frozenset(stored((statement,)))
         reads = reads_along(statement, split.axis)
-        if isinstance(item, Piecewise):
+        if item.piecewise:
             wanted = statement.reverse if isinstance(statement, Loop) and statement.index == split.axis else None
             sweep = _earliest({b: r for b, r in reads.items() if b not in stores}, available, wanted, directions)
         else:
@@ -139,9 +124,9 @@ def reads_along(statement: Statement, axis: str) -> dict[str, Reach | None]:
     return reads
 
 
-def _when(item: Piecewise | Statement, buffer: str, axis: str) -> When:
+def _when(item: Item, buffer: str, axis: str) -> When:
     """When a statement has made a buffer: in parts, if each point of the axis stores its own part."""
-    if not isinstance(item, Piecewise):
+    if not item.piecewise:
         return "before"
     stores = [s for kernel in kernels((item.statement,)) for s in kernel.stores if s.buffer == buffer]
     return "in parts" if all(Index(axis) in store.at for store in stores) else "after"
@@ -154,13 +139,13 @@ def _along(split: Split) -> dict[str, int]:
         b.name: set(range(len(b.dims))) for b in split.buffers.values() if b.kind == "temp" and b.dims
     }
     for item in split.body:
-        for kernel in kernels((item.statement if isinstance(item, Piecewise) else item,)):
+        for kernel in kernels((item.statement,)):
             for load in loads(kernel):
                 if load.buffer in places:
                     fits = {k for k, s in enumerate(load.at) if offset_from(s, split.axis) is not None}
-                    places[load.buffer] &= fits if isinstance(item, Piecewise) else set()
+                    places[load.buffer] &= fits if item.piecewise else set()
             for store in kernel.stores:
                 if store.buffer in places:
                     fits = {k for k, s in enumerate(store.at) if s == Index(split.axis)}
-                    places[store.buffer] &= fits if isinstance(item, Piecewise) else set()
+                    places[store.buffer] &= fits if item.piecewise else set()
     return {name: min(found) for name, found in places.items() if found and len(found) == 1}

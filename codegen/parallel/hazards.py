@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from graphc.codegen.program import Buffer, Kernel, Load, Loop, Ring, Scalar, Statement
-from graphc.codegen.uses import loads
+from graphc.codegen.program import Buffer, Kernel, Load, Loop, Ring, Statement
+from graphc.codegen.uses import Touch, loads
 from graphc.scalar import offset_from
 
 __all__ = ["Access", "barriers"]
@@ -24,13 +24,10 @@ Owner = TypeVar("Owner")
 
 
 @dataclass(frozen=True, slots=True)
-class Access(Generic[Owner]):
+class Access(Touch, Generic[Owner]):
     """A load or store since the last barrier. `owner` says how its kernel is shared out. `age` counts, for each loop,
     the steps since the access; None: any number of them."""
 
-    buffer: str
-    at: tuple[Scalar, ...]
-    store: bool
     owner: Owner
     age: tuple[tuple[str, int | None], ...] = ()
 

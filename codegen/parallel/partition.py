@@ -27,7 +27,6 @@ from graphc.codegen.parallel.row import Row
 from graphc.codegen.parallel.wavefront import Wavefront, wavefronts
 from graphc.codegen.program import (
     Buffer,
-    Const,
     Index,
     Kernel,
     Loop,
@@ -103,13 +102,13 @@ def _cuts(kernel: Kernel, tiling: Tiling) -> Iterator[Cut]:
     accumulating = [store for store in kernel.stores if store.accumulate]
     for dim in kernel.dims:
         grain = 1  # where the length comes with the data, as of a batch, anywhere: kernels agree on that
-        if dim.index == tiling.vector and isinstance(dim.extent, Const):
+        if dim.index == tiling.vector and dim.length is not None:
             grain = tiling.lanes * tiling.widths[0]
-        elif dim.index == tiling.row and isinstance(dim.extent, Const):
+        elif dim.index == tiling.row and dim.length is not None:
             grain = tiling.heights[0]
         if any(isinstance(part, Index) for part in walk(dim.extent)):
             continue
-        if isinstance(dim.extent, Const) and dim.extent.value <= grain:
+        if dim.length is not None and dim.length <= grain:
             continue
         if all(Index(dim.index) in store.at for store in accumulating):
             yield Cut(dim.index, dim.extent, grain)

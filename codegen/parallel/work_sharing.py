@@ -34,19 +34,23 @@ _WORTH = 0.95  # of the time one after another: a wavefront that takes longer is
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
-    """How a call runs: what was chosen for each top-level statement (None: one thread) and for each wavefront (None:
-    its statements run one after another); and the table. `cycles` is the estimate.
-
-    `time_slots` are the statements in the order in which they run; those that run beside each other share a slot.
-    """
+class _Way:
+    """A way to run a call: what was chosen for each top-level statement (None: one thread) and for each wavefront
+    (None: its statements run one after another). `cycles` is the estimate."""
 
     threads: int
     chosen: tuple[Strategy | None, ...]
     waves: tuple[Rounds | None, ...]
+    cycles: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shares(_Way):
+    """How a call runs, with the table that says so. `time_slots` are the statements in the order in which they run;
+    those that run beside each other share a slot."""
+
     table: Table
     time_slots: tuple[tuple[int, ...], ...]
-    cycles: float
 
     def alone(self, program: Program, partition: Partition, sizes: Mapping[str, int]) -> Table:
         """The table of one thread that runs the statements in the same order."""
@@ -71,17 +75,7 @@ def shares(
     best = min(ways, key=lambda way: way.cycles)
     rows = table(program, partition, sizes, best.threads, best.chosen, best.waves)
     slots = _time_slots(program, partition, best.waves)
-    return Shares(best.threads, best.chosen, best.waves, rows, slots, best.cycles)
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """A way to run a call, as in `Shares`."""
-
-    threads: int
-    chosen: tuple[Strategy | None, ...]
-    waves: tuple[Rounds | None, ...]
-    cycles: float
+    return Shares(best.threads, best.chosen, best.waves, best.cycles, rows, slots)
 
 
 def _way(estimator: Estimator, threads: int, concurrent: bool) -> _Way:

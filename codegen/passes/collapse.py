@@ -76,14 +76,8 @@ def _longer_rows(kernel: Kernel, vector: str | None) -> Kernel:
 
 def _is_row(kernel: Kernel, dim: Dim) -> bool:
     """Whether a kernel's reductions load something that is the same for all points of a dim."""
-    every = {
-        part
-        for reduce in kernel.reduces
-        for scalar in _reduce_scalars(reduce)
-        for part in walk(scalar)
-        if isinstance(part, Load)
-    }
-    return any(Index(dim.index) not in set(walk(load)) for load in every)
+    parts = (part for reduce in kernel.reduces for scalar in _reduce_scalars(reduce) for part in walk(scalar))
+    return any(isinstance(part, Load) and Index(dim.index) not in walk(part) for part in parts)
 
 
 def _reduce(reduce: Reduce, buffers: Mapping[str, Buffer]) -> Reduce:
@@ -147,24 +141,19 @@ def _reduce_scalars(reduce: Reduce) -> Iterator[Scalar]:
 # One dim in the place of two.
 
 
-def _one(dims: tuple[Dim, ...], first: Dim, second: Dim) -> tuple[Dim, ...]:
+def _joined(dims: tuple[Dim, ...], first: Dim, second: Dim) -> tuple[tuple[Dim, ...], dict[str, Scalar]]:
+    """The dims with one in the place of the two, and what the indices of the two are made of."""
     k = dims.index(first)
     both = Dim(f"{first.index}.{second.index}", call("mul", first.extent, second.extent))
-    return (*dims[:k], both, *dims[k + 2 :])
-
-
-def _places(first: Dim, second: Dim) -> dict[str, Scalar]:
-    both = Index(f"{first.index}.{second.index}")
-    return {first.index: call("floordiv", both, second.extent), second.index: call("mod", both, second.extent)}
+    digits = (call(fn, Index(both.index), second.extent) for fn in ("floordiv", "mod"))
+    return (*dims[:k], both, *dims[k + 2 :]), dict(zip((first.index, second.index), digits, strict=True))
 
 
 def _collapsed(kernel: Kernel, first: Dim, second: Dim) -> Kernel:
-    places = _places(first, second)
-    moved = map_kernel(kernel, lambda scalar: with_indices(scalar, places))
-    return replace(moved, dims=_one(kernel.dims, first, second))
+    dims, places = _joined(kernel.dims, first, second)
+    return replace(map_kernel(kernel, lambda scalar: with_indices(scalar, places)), dims=dims)
 
 
 def _collapsed_reduce(reduce: Reduce, first: Dim, second: Dim) -> Reduce:
-    places = _places(first, second)
-    moved = map_reduce(reduce, lambda scalar: with_indices(scalar, places))
-    return replace(moved, dims=_one(reduce.dims, first, second))
+    dims, places = _joined(reduce.dims, first, second)
+    return replace(map_reduce(reduce, lambda scalar: with_indices(scalar, places)), dims=dims)

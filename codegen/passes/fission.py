@@ -74,7 +74,8 @@ def _named(kernel: Kernel, parts: Sequence[Kernel], taken: set[str]) -> Sequence
 
 def _turned(kernel: Kernel, program: Program) -> list[Kernel]:
     """The kernel, or two parts of it: its sums along rows and its other sums, if neither part needs the other."""
-    if sum(len(reduce.sums) for reduce in kernel.reduces) < 2 or len(groups := _independent(kernel)) < 2:
+    groups = _independent(kernel)
+    if len(groups) < 2:
         return [kernel]
     found: dict[bool, list[Store]] = {}
     for stores in groups:
@@ -87,8 +88,6 @@ def _turned(kernel: Kernel, program: Program) -> list[Kernel]:
 
 def _smaller(kernel: Kernel, program: Program) -> list[Kernel]:
     """The kernel, or parts of it that take fewer cycles."""
-    if sum(len(reduce.sums) for reduce in kernel.reduces) < 2:
-        return [kernel]
     groups = _independent(kernel)
     if len(groups) < 2:
         return [kernel]
@@ -103,7 +102,10 @@ def _smaller(kernel: Kernel, program: Program) -> list[Kernel]:
 
 
 def _independent(kernel: Kernel) -> list[tuple[Store, ...]]:
-    """The kernel's stores in groups. No group computes anything, or touches any memory, that another group needs."""
+    """The kernel's stores in groups. No group computes a sum, or touches any memory, that another group needs. With
+    fewer than two sums all are one group."""
+    if sum(len(reduce.sums) for reduce in kernel.reduces) < 2:
+        return [kernel.stores]
     needs: dict[Store, set[str]] = {}
     for store in kernel.stores:
         alone = _restricted(kernel, (store,))

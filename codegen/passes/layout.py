@@ -28,10 +28,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from graphc.codegen.access import Access
-from graphc.codegen.lengths import length_of
+from graphc.codegen.lengths import known_lengths, length_of
 from graphc.codegen.program import (
     Buffer,
-    Const,
     Index,
     Kernel,
     Load,
@@ -83,10 +82,10 @@ def _wishes(kernel: Kernel, program: Program) -> Iterator[tuple[str, int]]:
     if not places:
         return
     temps = {b.name for b in program.buffers if b.kind == "temp" and not b.has_ring}
-    extents = _extents(kernel)
+    lengths = _lengths(kernel)
     for touch in touches:
-        alone = [(s.name, k) for k, s in enumerate(touch.at) if isinstance(s, Index) and s.name in extents]
-        good = [(extents[name], k) for name, k in alone if extents[name] >= LONG and name not in places]
+        alone = [(s.name, k) for k, s in enumerate(touch.at) if isinstance(s, Index) and s.name in lengths]
+        good = [(lengths[name], k) for name, k in alone if lengths[name] >= LONG and name not in places]
         if touch.buffer in temps and good:
             yield touch.buffer, max(good)[1]
 
@@ -129,10 +128,9 @@ def _touches(kernel: Kernel, access: Access) -> list[_WindowTouch]:
     return found + [_WindowTouch(store.buffer, store.at, True, frozenset()) for store in kernel.stores]
 
 
-def _extents(kernel: Kernel) -> dict[str, int]:
+def _lengths(kernel: Kernel) -> dict[str, int]:
     """The known lengths of a kernel's dims and of its reductions'."""
-    dims = [*kernel.dims, *(dim for reduce in kernel.reduces for dim in reduce.dims)]
-    return {dim.index: int(dim.extent.value) for dim in dims if isinstance(dim.extent, Const)}
+    return known_lengths([*kernel.dims, *(dim for reduce in kernel.reduces for dim in reduce.dims)])
 
 
 def _work(kernel: Kernel) -> int:
@@ -177,11 +175,11 @@ def _ordered(kernel: Kernel, last: Mapping[str, int], windows: Windows) -> Kerne
         rank = {name: k for k, name in enumerate(names)}
     elif windows.places and kernel.stores:
         lies = [{p.name for p in walk(s) if isinstance(p, Index)} for s in kernel.stores[0].at]
-        extents = _extents(kernel)
+        lengths = _lengths(kernel)
         rank = {
             dim.index: max((k for k, names in enumerate(lies) if dim.index in names), default=-1)
             for dim in kernel.dims
-            if dim.index not in windows.places and extents.get(dim.index, 0) >= LONG
+            if dim.index not in windows.places and lengths.get(dim.index, 0) >= LONG
         }
     dims = tuple(sorted(kernel.dims, key=lambda dim: rank.get(dim.index, -1)))
     return map_reduces(replace(kernel, dims=dims), lambda reduce: _inside(reduce, windows))

@@ -21,18 +21,17 @@ from graphc.codegen.passes.split import cuts
 from graphc.codegen.program import (
     Buffer,
     Const,
-    Dim,
     Index,
     Kernel,
     Load,
     Program,
-    Ring,
     Scalar,
     Statement,
     Store,
     indices_of,
     kernels,
     map_kernel,
+    numbered,
 )
 from graphc.codegen.uses import loads, store_counts
 from graphc.scalar import replaced, with_indices
@@ -133,7 +132,7 @@ def _larger(extents: Sequence[Scalar], source: Buffer) -> bool:
     """Whether there are, or may be, more elements of these extents than the source has."""
     if source.has_ring:
         return True
-    ours, theirs = _count(extents), _count([dim for dim in source.dims if not isinstance(dim, Ring)])
+    ours, theirs = _count(extents), _count(source.extents)
     return ours[1] != theirs[1] or ours[0] > theirs[0]
 
 
@@ -156,7 +155,7 @@ def _buffer(view: _View, copies: Mapping[_View, Buffer]) -> Buffer:
 
 
 def _copy(view: _View, buffer: Buffer) -> Kernel:
-    dims = tuple(Dim(f"d{k}", extent) for k, extent in enumerate(view.extents))
+    dims = numbered(view.extents)
     store = Store(buffer.name, indices_of(dims), Load(view.source, view.at, view.dtype))
     return Kernel(f"materialize.{buffer.name}", dims, (), (store,))
 

@@ -22,13 +22,10 @@ from typing import TypeVar
 
 from graphc.codegen.access import Access, coefficient
 from graphc.codegen.program import (
-    Accumulate,
     Buffer,
     Const,
-    Dim,
     Index,
     Kernel,
-    Let,
     Load,
     Loop,
     Program,
@@ -38,9 +35,11 @@ from graphc.codegen.program import (
     Statement,
     Store,
     indices_of,
+    map_reduce,
     map_reduces,
+    numbered,
 )
-from graphc.codegen.tiling.vectorize import vector_index
+from graphc.codegen.tiling.vectorize import loads_of, vector_index
 from graphc.codegen.uses import stored
 from graphc.scalar import call, computed, index, replaced, replaced_inside
 
@@ -146,8 +145,7 @@ def _spaced(rows: tuple[Scalar | Ring, ...]) -> tuple[Scalar | Ring, ...]:
 
 def _copy(turn: _Turn, source: Buffer, time: int) -> Kernel:
     """The kernel that fills a copy for the `time`-th time. It stores in the copy's order."""
-    extents = [extent for extent in source.dims if not isinstance(extent, Ring)]
-    dims = tuple(Dim(f"d{axis}", extent) for axis, extent in enumerate(extents))
+    dims = numbered(source.extents)
     at = indices_of(dims)
     name = f"pack.{turn.copy}" + (f".{time}" if time > 1 else "")
     store = Store(turn.copy, turn.at(at), Load(source.name, at, computed(source.dtype)))
@@ -160,15 +158,19 @@ def _turn_kernel(kernel: Kernel, around: tuple[Loop, ...], program: Program) -> 
     if vector is None:
         return kernel, set()
     access = Access(kernel, program)
-    turns: dict[Load, _Turn] = {}
     wanted: set[_Wanted] = set()
-    for reduce, load in {(r, load) for r in kernel.reduces for scalar in r.values for load in access.loads(scalar)}:
-        depth = _depth(load, kernel, around, access)
-        turn = None if depth is None else _panels(load, reduce, kernel, access) or _turn(load, reduce, vector, access)
-        if turn is not None and depth is not None:
-            turns[load] = turn
-            wanted.add(_Wanted(turn, depth))
-    return map_reduces(kernel, lambda reduce: _reading(reduce, turns)), wanted
+
+    def turned(reduce: Reduce) -> Reduce:
+        turns: dict[Load, _Turn] = {}  # another reduction may go through the same buffer in another order
+        for load in dict.fromkeys(loads_of(reduce.values, access)):
+            depth = _depth(load, kernel, around, access)
+            turn = _panels(load, reduce, kernel, access) or _turn(load, reduce, vector, access)
+            if turn is not None and depth is not None:
+                turns[load] = turn
+                wanted.add(_Wanted(turn, depth))
+        return _reading(reduce, turns)
+
+    return map_reduces(kernel, turned), wanted
 
 
 def _depth(load: Load, kernel: Kernel, around: tuple[Loop, ...], access: Access) -> int | None:
@@ -238,8 +240,4 @@ def _reading(reduce: Reduce, turns: Mapping[Load, _Turn]) -> Reduce:
         inside = replaced_inside(part, rule)
         return replace(inside, buffer=turn.copy, at=turn.at(inside.at))
 
-    return replace(
-        reduce,
-        body=tuple(Let(let.name, replaced(let.value, rule)) for let in reduce.body),
-        sums=tuple(Accumulate(s.name, s.op, replaced(s.value, rule)) for s in reduce.sums),
-    )
+    return map_reduce(reduce, lambda scalar: replaced(scalar, rule))

@@ -15,22 +15,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
+from graphc.codegen.lengths import known_lengths, reach
 from graphc.codegen.program import (
     Buffer,
     Call,
     Const,
-    Dim,
-    Index,
     Kernel,
     Load,
     Program,
-    Ring,
     Scalar,
     Statement,
     Store,
+    indices_of,
     kernels,
     map_kernel,
     map_kernels,
+    numbered,
 )
 from graphc.codegen.uses import stored
 from graphc.scalar import call, conjunction, conjuncts, holds, index, replaced, replaced_inside
@@ -97,9 +97,8 @@ def pad(program: Program) -> Program:
 def _guarded(kernel: Kernel, program: Program) -> Iterator[Guarded]:
     """The guarded loads that a kernel's products read."""
     access = Access(kernel, program)
-    extents = {dim.index: dim.extent for dim in kernel.dims}
     for reduce in kernel.reduces:
-        inside = extents | {dim.index: dim.extent for dim in reduce.dims}
+        inside = known_lengths((*kernel.dims, *reduce.dims))
         for total in reduce.sums:
             for part in access.terms(total.value):
                 match part:
@@ -110,64 +109,34 @@ def _guarded(kernel: Kernel, program: Program) -> Iterator[Guarded]:
                                 yield found
 
 
-def _guarded_load(scalar: Scalar, access: Access, extents: Mapping[str, Scalar]) -> Guarded | None:
+def _guarded_load(scalar: Scalar, access: Access, lengths: Mapping[str, int]) -> Guarded | None:
     match scalar:
-        case Call("select", (condition, then, Const() as fill)):
+        case Call("select", (condition, then, Const() as fill)) as choice:
             load = access.resolve(then)
             if not isinstance(load, Load) or load.when != condition:
                 return None
             buffer = access.buffers[load.buffer]
-            bordered = buffer.kind == "temp" and holds(buffer.dtype, fill.value)
-            if not bordered or buffer.has_ring:
+            if buffer.kind != "temp" or buffer.has_ring or not holds(buffer.dtype, fill.value):
                 return None
-            sizes = [int(dim.value) if isinstance(dim, Const) else None for dim in buffer.dims]
-            rest, checked = [], set()
-            for part in conjuncts(condition, access.resolve):
-                dim = _bounds_check(part, load, sizes)
-                checked |= set() if dim is None else {dim}
-                rest += [part] if dim is None else []
-            spans = {dim: _span(load.at[dim], extents) for dim in checked}
-            if not checked or None in spans.values():
-                return None
-            before, after = [0] * len(sizes), [0] * len(sizes)
-            for dim, span in spans.items():
-                size = sizes[dim]
-                assert span is not None
-                assert size is not None
-                before[dim], after[dim] = max(0, -span[0]), max(0, span[1] - size + 1)
-            border = Border(tuple(before), tuple(after), fill)
-            return Guarded(scalar, load, border, conjunction(rest)) if isinstance(scalar, Call) else None
+            parts = [(part, _bounds_check(part, load, buffer)) for part in conjuncts(condition, access.resolve)]
+            checked = {dim for _, dim in parts if dim is not None}
+            before, after = [0] * len(buffer.dims), [0] * len(buffer.dims)
+            for dim in checked:
+                ends, size = reach(load.at[dim], lengths), buffer.dims[dim]
+                if ends is None or not isinstance(size, Const):
+                    return None
+                before[dim], after[dim] = max(0, -ends[0]), max(0, ends[1] - int(size.value) + 1)
+            rest = conjunction(part for part, dim in parts if dim is None)
+            return Guarded(choice, load, Border(tuple(before), tuple(after), fill), rest) if checked else None
     return None
 
 
-def _bounds_check(condition: Scalar, load: Load, sizes: list[int | None]) -> int | None:
-    """The dim of a load whose subscript a condition bounds from below or from above; None if it bounds none."""
-    for dim, (subscript, size) in enumerate(zip(load.at, sizes, strict=True)):
-        if size is not None and condition in (
-            call("le", index(0), subscript),
-            call("lt", subscript, index(size)),
-        ):
+def _bounds_check(condition: Scalar, load: Load, buffer: Buffer) -> int | None:
+    """The dim of a load, of known length, whose subscript a condition bounds from below or from above; None if it
+    bounds none."""
+    for dim, (subscript, size) in enumerate(zip(load.at, buffer.dims, strict=True)):
+        if isinstance(size, Const) and condition in (call("le", index(0), subscript), call("lt", subscript, size)):
             return dim
-    return None
-
-
-def _span(scalar: Scalar, extents: Mapping[str, Scalar]) -> tuple[int, int] | None:
-    """The least and the largest value of a subscript; None if that is not known."""
-    match scalar:
-        case Const(value):
-            return int(value), int(value)
-        case Index(name):
-            extent = extents.get(name)
-            return (0, int(extent.value) - 1) if isinstance(extent, Const) else None
-        case Call("add", (a, b)):
-            one, two = _span(a, extents), _span(b, extents)
-            return (one[0] + two[0], one[1] + two[1]) if one and two else None
-        case Call("mul" | "floordiv" as fn, (a, Const(value))):
-            one = _span(a, extents)
-            if one is None:
-                return None
-            ends = [end * int(value) if fn == "mul" else end // int(value) for end in one]
-            return min(ends), max(ends)
     return None
 
 
@@ -194,9 +163,9 @@ def _fills(buffer: Buffer, border: Border) -> Iterator[Kernel]:
     """Kernels that fill the border: for each dim its two sides, along the inside of the dims before it and all of those
     after it."""
     wide = _widened(buffer, border)
-    inside: list[tuple[int, Scalar | Ring]] = []  # where the dims so far begin, and how far they go
-    for k, (dim, before, after) in enumerate(zip(buffer.dims, border.before, border.after, strict=True)):
-        outside: list[tuple[int, Scalar | Ring]] = [(0, d) for d in wide.dims[k + 1 :]]
+    inside: list[tuple[int, Scalar]] = []  # where the dims so far begin, and how far they go
+    for k, (dim, before, after) in enumerate(zip(buffer.extents, border.before, border.after, strict=True)):
+        outside: list[tuple[int, Scalar]] = [(0, d) for d in wide.extents[k + 1 :]]
         if before:
             yield _fill(f"border.{buffer.name}.before{k}", [*inside, (0, index(before)), *outside], wide, border)
         if after and isinstance(dim, Const):
@@ -205,9 +174,9 @@ def _fills(buffer: Buffer, border: Border) -> Iterator[Kernel]:
         inside.append((before, dim))
 
 
-def _fill(name: str, region: list[tuple[int, Scalar | Ring]], buffer: Buffer, border: Border) -> Kernel:
-    dims = tuple(Dim(f"d{k}", extent) for k, (_, extent) in enumerate(region) if not isinstance(extent, Ring))
-    at = tuple(call("add", Index(f"d{k}"), index(first)) for k, (first, _) in enumerate(region))
+def _fill(name: str, region: list[tuple[int, Scalar]], buffer: Buffer, border: Border) -> Kernel:
+    dims = numbered(extent for _, extent in region)
+    at = tuple(call("add", own, index(first)) for own, (first, _) in zip(indices_of(dims), region, strict=True))
     return Kernel(name, dims, (), (Store(buffer.name, at, border.fill),))
 
 

@@ -25,7 +25,6 @@ from graphc.codegen.access import Access
 from graphc.codegen.passes.pack import PANEL
 from graphc.codegen.program import (
     Buffer,
-    Const,
     Dim,
     Index,
     Kernel,
@@ -94,15 +93,11 @@ def _takes_pairs(reduce: Reduce, chosen: Set[str], access: Access) -> bool:
     inner = reduce.dims[-1]
     if reduce.when is not None and inner.index in access.dependence(reduce.when):
         return False
-    return _is_even(inner.extent) or all(
+    return inner.is_multiple(2) or all(
         factors is not None and all(f.buffer in chosen and inner.index in access.dependence(f) for f in factors)
         for total in reduce.sums
         for factors in map(access.multiplied, access.terms(total.value))
     )
-
-
-def _is_even(extent: Scalar | Ring) -> bool:
-    return isinstance(extent, Const) and extent.value % 2 == 0
 
 
 def _is_operand(load: Load, reduce: Reduce, vector: str, access: Access) -> bool:
@@ -143,7 +138,7 @@ def _kernel(kernel: Kernel, chosen: Set[str], program: Program) -> Kernel:
     (store,) = kernel.stores
     row = next(dim for dim in kernel.dims if Index(dim.index) == store.at[_ROW])
     first, second = (_half(store.value, row.index, half, chosen, ()) for half in (0, 1))
-    if not _is_even(row.extent):
+    if not row.is_multiple(2):
         there = call("lt", _place(Index(row.index), 1), row.extent)
         second = call("select", there, guarded(second, there), zero(second.dtype))
     stores = tuple(Store(store.buffer, (*store.at, index(half)), value) for half, value in enumerate((first, second)))

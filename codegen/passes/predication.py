@@ -21,12 +21,12 @@ from graphc.codegen.program import (
     Load,
     Program,
     Reduce,
-    Ref,
     Scalar,
     map_kernels,
     map_reduces,
 )
 from graphc.codegen.tiling.vectorize import vector_index
+from graphc.codegen.uses import written_out
 from graphc.scalar import replaced
 
 __all__ = ["predicate"]
@@ -58,7 +58,8 @@ def _guarded(reduce: Reduce, access: Access, vector: str | None) -> Reduce:
         if choice is not None
     ]
     body = tuple(Let(let.name, _assuming(let.value, condition)) for let in reduce.body)
-    return Reduce(reduce.dims, tuple(sums), body, _without_names(condition, access))
+    when = written_out(condition, access.lets)  # it is tested before names are computed
+    return Reduce(reduce.dims, tuple(sums), body, when)
 
 
 def _choice(total: Accumulate, access: Access) -> tuple[Scalar, Scalar] | None:
@@ -81,8 +82,3 @@ def _assuming(scalar: Scalar, condition: Scalar) -> Scalar:
         return None
 
     return replaced(scalar, rule)
-
-
-def _without_names(scalar: Scalar, access: Access) -> Scalar:
-    """A condition without names: it is tested before they are computed."""
-    return replaced(scalar, lambda p: _without_names(access.lets[p.name], access) if isinstance(p, Ref) else None)

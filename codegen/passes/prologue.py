@@ -8,11 +8,11 @@ second is the rest, and reads the results of the first as inputs. One after the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from graphc.codegen.program import Buffer, Kind, Loop, Program, Scalar, Statement, scalars
-from graphc.codegen.uses import loaded, stored
+from graphc.codegen.uses import loaded, stored, touched, used
 from graphc.scalar import Size, walk
 
 __all__ = ["split"]
@@ -35,27 +35,16 @@ def split(program: Program, fixed: frozenset[str]) -> tuple[Program, Program]:
         else:
             rest.append(statement)
     results = stored(first) & loaded(rest)
-    return _prologue(program, tuple(first), results), _remainder(program, tuple(rest), results)
+    here = set(touched(first))
+    made_first = _of_kind("output", results, (b for b in program.buffers if b.name in here))
+    read_later = _of_kind("input", results, used(program.buffers, rest))
+    prologue = Program(f"{program.name}_prologue", (), made_first, tuple(first))
+    return prologue, replace(program, buffers=read_later, body=tuple(rest))
 
 
-def _prologue(program: Program, body: tuple[Statement, ...], results: set[str]) -> Program:
-    touched = loaded(body) | stored(body)
-    buffers = tuple(_of_kind(b, "output") if b.name in results else b for b in program.buffers if b.name in touched)
-    return Program(f"{program.name}_prologue", (), buffers, body)
-
-
-def _remainder(program: Program, body: tuple[Statement, ...], results: set[str]) -> Program:
-    touched = loaded(body) | stored(body)
-    buffers = tuple(
-        _of_kind(b, "input") if b.name in results else b
-        for b in program.buffers
-        if b.kind != "temp" or b.name in touched
-    )
-    return replace(program, buffers=buffers, body=body)
-
-
-def _of_kind(buffer: Buffer, kind: Kind) -> Buffer:
-    return replace(buffer, kind=kind)
+def _of_kind(kind: Kind, names: set[str], buffers: Iterable[Buffer]) -> tuple[Buffer, ...]:
+    """The buffers, those of these names of another kind."""
+    return tuple(replace(buffer, kind=kind) if buffer.name in names else buffer for buffer in buffers)
 
 
 def _measured(statement: Statement) -> bool:

@@ -20,15 +20,11 @@ from dataclasses import replace
 from graphc.codegen.access import Access
 from graphc.codegen.program import (
     Buffer,
-    Const,
-    Dim,
     Index,
     Kernel,
     Load,
     Program,
     Reduce,
-    Ring,
-    Scalar,
     Store,
     fresh,
     indices_of,
@@ -36,6 +32,7 @@ from graphc.codegen.program import (
     map_kernels,
     map_reduce,
     nested_kernels,
+    numbered,
 )
 from graphc.codegen.tiling.vectorize import vector_index
 from graphc.codegen.uses import loaded
@@ -54,7 +51,7 @@ def round_operands(program: Program) -> Program:
     )
     if not versions:
         return program
-    taken = {*program.declared, *(kernel.name for kernel in kernels(program.body))}
+    taken = program.names
     copies = {version: fresh(f"{version[0]}.rounded", taken) for version in versions}
     body = map_kernels(program.body, lambda kernel: _reading(kernel, products.get(kernel.name, {}), copies))
     unread = {name for name, _ in versions if program.buffer(name).kind == "temp"} - loaded(body)
@@ -115,7 +112,7 @@ def _is_product(factors: tuple[Load, Load], reduce: Reduce, points: set[str], ac
     if any(points <= access.dependence(load) or inner.index not in access.dependence(load) for load in factors):
         return False
     if any(load.at[-1] == Index(inner.index) for load in factors):
-        return isinstance(inner.extent, Const) and inner.extent.value % 2 == 0
+        return inner.is_multiple(2)
     return not any(inner.index in access.dependence(load.at[-1]) for load in factors)
 
 
@@ -146,6 +143,6 @@ def _stores(kernel: Kernel, copies: Mapping[Version, str], unread: set[str]) -> 
 
 def _rounding(buffer: Buffer, copy: str) -> Kernel:
     """The kernel that rounds what the caller gives."""
-    dims = tuple(Dim(f"d{axis}", extent) for axis, extent in enumerate(buffer.dims) if not isinstance(extent, Ring))
-    at: tuple[Scalar, ...] = indices_of(dims)
+    dims = numbered(buffer.extents)
+    at = indices_of(dims)
     return Kernel(f"round.{copy}", dims, (), (Store(copy, at, Load(buffer.name, at, "float32")),))

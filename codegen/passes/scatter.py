@@ -34,7 +34,6 @@ from graphc.codegen.program import (
     Store,
     fresh,
     indices_of,
-    kernels,
     scalars,
 )
 from graphc.codegen.uses import used_steps
@@ -67,7 +66,7 @@ class _Scattering:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.buffers: list[Buffer] = []
-        self.taken = {kernel.name for kernel in kernels(program.body)} | {buffer.name for buffer in program.buffers}
+        self.taken = program.names
 
     def statements(self, body: tuple[Statement, ...]) -> Iterator[Statement]:
         for statement in body:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from graphc.codegen.access import Access
+from graphc.codegen.lengths import length_of
 from graphc.codegen.program import (
     Call,
     Const,
@@ -75,9 +76,7 @@ class _Parts:
 
     @property
     def extent(self) -> int:
-        first = self.dims[0].extent
-        assert isinstance(first, Const)
-        return self.places[0] * int(first.value)
+        return self.places[0] * length_of(self.dims[:1])
 
 
 def _parts(dims: Sequence[Dim], reduces: Sequence[Reduce], access: Access) -> dict[str, _Parts]:
@@ -85,10 +84,9 @@ def _parts(dims: Sequence[Dim], reduces: Sequence[Reduce], access: Access) -> di
     subscripts = {s for r in reduces for total in r.sums for load in access.loads(total.value) for s in load.at}
     found: dict[str, _Parts] = {}
     for dim in dims:
-        if isinstance(dim.extent, Const):
-            extent = int(dim.extent.value)
-            apart = {cut for s in subscripts for cut in cuts(s, Index(dim.index)) if cut < extent}
-            places = sorted({1, extent} | apart)
+        if dim.length is not None:
+            apart = {cut for s in subscripts for cut in cuts(s, Index(dim.index)) if cut < dim.length}
+            places = sorted({1, dim.length} | apart)
             if len(places) > 2 and all(b % a == 0 for a, b in pairwise(places)):
                 digits = [Dim(f"{dim.index}.{k}", index(b // a)) for k, (a, b) in enumerate(pairwise(places))]
                 found[dim.index] = _Parts(tuple(places[-2::-1]), tuple(digits[::-1]))

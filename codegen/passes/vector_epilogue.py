@@ -25,10 +25,11 @@ from graphc.codegen.program import (
     Load,
     Loop,
     Program,
+    Reduce,
     Ref,
     Statement,
     Store,
-    kernels,
+    indices_of,
 )
 from graphc.codegen.tiling.instructions import instructions
 from graphc.codegen.tiling.vectorize import vector_index
@@ -44,7 +45,7 @@ _TYPICAL = 16  # points of a dim whose length comes with the data, to decide by
 
 def vector_epilogues(program: Program) -> Program:
     """The program with two kernels in the place of each for which this pays, in loops too."""
-    taken = {kernel.name for kernel in kernels(program.body)} | {buffer.name for buffer in program.buffers}
+    taken = program.names
     buffers: list[Buffer] = []
 
     def parts(statements: tuple[Statement, ...], in_loop: bool) -> Iterator[Statement]:
@@ -74,33 +75,35 @@ def _apart(
         return None  # memory has no lengths that change from step to step
     if vector_index(kernel, program) is not None:
         return None
-    totals = [total for reduce in kernel.reduces for total in reduce.sums]
-    extents = tuple(dim.extent for dim in kernel.dims)
-    buffers = {
-        total.name: Buffer(f"{kernel.name}.{total.name}", total.value.dtype, extents, "temp") for total in totals
-    }
-    at = tuple(Index(dim.index) for dim in kernel.dims)
-    stores = tuple(Store(buffers[t.name].name, at, Ref(t.name, t.value.dtype)) for t in totals)
-    sums = Kernel(f"{kernel.name}.sums", kernel.dims, used_steps(kernel.body, stores), stores)
-    loaded = [
-        part
-        for step in kernel.body
-        for part in (
-            (step,)
-            if isinstance(step, Let)
-            else tuple(Let(t.name, Load(buffers[t.name].name, at, t.value.dtype)) for t in step.sums)
-        )
-    ]
-    rest = replace(kernel, body=used_steps(loaded, kernel.stores))
+    sums, rest, buffers = _parted(kernel)
     saved = _instructions(rest) - _instructions(sums)
     if saved < _WORTH or (in_loop and saved * length_of(kernel.dims, unknown=_TYPICAL) < _WORTH_A_STEP):
         return None
-    with_buffers = replace(program, buffers=(*program.buffers, *buffers.values()))
-    names = {sums.name, *(buffer.name for buffer in buffers.values())}
+    with_buffers = replace(program, buffers=(*program.buffers, *buffers))
+    names = {sums.name, *(buffer.name for buffer in buffers)}
     if names & taken or vector_index(rest, with_buffers, whole=kernel) is None:
         return None
     taken |= names
-    return sums, rest, list(buffers.values())
+    return sums, rest, buffers
+
+
+def _parted(kernel: Kernel) -> tuple[Kernel, Kernel, list[Buffer]]:
+    """A kernel that stores the sums, one that loads them for the rest, and the buffers between."""
+    at, extents = indices_of(kernel.dims), tuple(dim.extent for dim in kernel.dims)
+    buffers: list[Buffer] = []
+    stores: list[Store] = []
+    body: list[Let | Reduce] = []
+    for step in kernel.body:
+        if isinstance(step, Let):
+            body.append(step)
+            continue
+        for total in step.sums:
+            buffer = Buffer(f"{kernel.name}.{total.name}", total.value.dtype, extents, "temp")
+            buffers.append(buffer)
+            stores.append(Store(buffer.name, at, Ref(total.name, buffer.dtype)))
+            body.append(Let(total.name, Load(buffer.name, at, buffer.dtype)))
+    sums = Kernel(f"{kernel.name}.sums", kernel.dims, used_steps(kernel.body, stores), tuple(stores))
+    return sums, replace(kernel, body=used_steps(body, kernel.stores)), buffers
 
 
 def _instructions(kernel: Kernel) -> float:

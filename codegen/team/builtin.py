@@ -49,8 +49,10 @@ class _Definition(ctypes.Structure):
 def builtin(job: Job, result: object, error: type[Exception], message: str, kept: object) -> Callable[[], Any]:
     """A function that runs a job and gives `result`. It raises `error(message)` if it is called while it runs. `kept`
     lives as long as it."""
-    call, code = _Call(ctypes.addressof(job), result, error, message.encode(), 0), _native()
-    made: Callable[[], Any] = _new()(code.definition, ctypes.addressof(call), (call, code, job, kept))
+    call = _Call(ctypes.addressof(job), result, error, message.encode(), 0)
+    definition, code = _definition()
+    owner = (call, definition, code, job, kept)
+    made: Callable[[], Any] = _new()(ctypes.addressof(definition), ctypes.addressof(call), owner)
     return made
 
 
@@ -61,19 +63,12 @@ def _new() -> Any:
     return new(("PyCFunction_NewEx", ctypes.pythonapi))
 
 
-class _Native:
-    """The function's code, compiled once for the process."""
-
-    def __init__(self) -> None:
-        machine = Target.host()
-        self._code: llvm.ResourceTracker = native(_text(machine), machine, "call")
-        self._definition = _Definition(b"call", self._code["call"], _NO_ARGUMENTS, None)
-        self.definition = ctypes.addressof(self._definition)
-
-
 @functools.cache
-def _native() -> _Native:
-    return _Native()
+def _definition() -> tuple[_Definition, llvm.ResourceTracker]:
+    """What Python knows of the function, and its code, compiled once for the process."""
+    machine = Target.host()
+    code = native(_text(machine), machine, "call")
+    return _Definition(b"call", code["call"], _NO_ARGUMENTS, None), code
 
 
 def _text(target: Target) -> str:

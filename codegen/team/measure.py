@@ -97,15 +97,15 @@ def _meeting(meet: int) -> float:
     for times in (_FEW, _MANY):
         sizes, patience = (ctypes.c_int64 * 1)(times), (ctypes.c_int64 * 2)()
         job = Job(
-            meet,
-            ctypes.addressof(args),
-            ctypes.addressof(sizes),
-            rows.ctypes.data,
-            rows.ctypes.data,
-            rows.itemsize,
-            len(rows),
-            2**62,
-            ctypes.addressof(patience),
+            function=meet,
+            args=ctypes.addressof(args),
+            sizes=ctypes.addressof(sizes),
+            alone=rows.ctypes.data,
+            shares=rows.ctypes.data,
+            stride=rows.itemsize,
+            threads=len(rows),
+            tolerance=2**62,
+            patience=ctypes.addressof(patience),
         )
         found[times] = _fastest(functools.partial(runner(), team.address, ctypes.addressof(job)))
     return (found[_MANY] - found[_FEW]) / (_MANY - _FEW)

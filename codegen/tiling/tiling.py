@@ -27,11 +27,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from graphc.codegen import halves
 from graphc.codegen.access import Access
-from graphc.codegen.program import Const, Kernel, Program, Reduce, Scalar
+from graphc.codegen.lengths import known_length
+from graphc.codegen.program import Kernel, Program, Reduce
 from graphc.codegen.target import Target
 from graphc.codegen.tiling.tile import MOST_VECTORS, Step, best_tile, row_sizes
 from graphc.codegen.tiling.vectorize import loads_of, reduce_loads, tiled_reductions, values_of, vector_index
+from graphc.scalar import index
 
 __all__ = ["Tiling", "cycles", "length", "tiling_of"]
 
@@ -82,9 +85,9 @@ def tiling_of(kernel: Kernel, program: Program, target: Target) -> Tiling:
     vector = vector_index(kernel, program, access)
     if vector is None or lanes == 1:
         return Tiling(None, lanes)
-    extent = _extent(kernel, vector)
-    if isinstance(extent, Const):
-        lanes = min(lanes, 1 << (int(extent.value) - 1).bit_length())
+    columns = _points(kernel, vector)
+    if columns is not None:
+        lanes = min(lanes, 1 << (columns - 1).bit_length())
     tiled, row = tiled_reductions(kernel, vector, access)
     if not tiled:
         return Tiling(vector, lanes)
@@ -92,23 +95,23 @@ def tiling_of(kernel: Kernel, program: Program, target: Target) -> Tiling:
     streamed = None if row is not None else _streamed(kernel, tiled, vector, lanes, tile.vectors, access)
     if streamed is not None:
         return streamed
-    widths, block = _cover(extent, lanes, (tile.vectors, 1)), tile.rows * -(-_BLOCK // tile.rows)
+    widths, block = _cover(columns, lanes, (tile.vectors, 1)), tile.rows * -(-_BLOCK // tile.rows)
     tiling = Tiling(vector, lanes, tile.vectors, row, tile.rows, tile.by_vector, widths, block=block)
     depth, longest = min(_depth(reduce, tiling, access) for reduce in tiled), max(map(length, tiled))
     if row is not None:
-        tall = _extent(kernel, row)
-        wide = 1 if isinstance(tall, Const) else _wide(extent, tiled, tiling, target)
+        tall = _points(kernel, row)
+        wide = 1 if tall is not None else _wide(columns, tiled, tiling, target)
         tiling = replace(tiling, heights=_cover(tall, 1, row_sizes(tile.rows)), wide=wide)
         if longest > depth:
             tiling = _in_pieces(kernel, tiled, tiling, access)
     return replace(tiling, depth=int(longest) if longest <= _ONE_PIECE * depth else depth)
 
 
-def _wide(extent: Scalar, reduces: list[Reduce], tiling: Tiling, target: Target) -> int:
+def _wide(columns: int | None, reduces: list[Reduce], tiling: Tiling, target: Target) -> int:
     """The vectors of a tile of a single row: as many as hide the latencies, or as there are."""
     sums = max(len(reduce.sums) for reduce in reduces)
     chains = min(_CHAINS, target.vector_registers * 3 // 4)
-    return max(1, min(MOST_VECTORS, chains // sums, max(_lengths(extent)) // tiling.lanes))
+    return max(1, min(MOST_VECTORS, chains // sums, max(_planned(columns)) // tiling.lanes))
 
 
 def _in_pieces(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, access: Access) -> Tiling:
@@ -117,8 +120,8 @@ def _in_pieces(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, access: Ac
     assert tiling.vector is not None
     width = tiling.vectors * tiling.lanes
     waiting = sum(len(reduce.sums) for reduce in reduces) * tiling.block * width * _BYTES["float32"]
-    extent = _extent(kernel, tiling.vector)
-    most = -(-int(extent.value) // width) if isinstance(extent, Const) else _MOST_STRIPS
+    columns = _points(kernel, tiling.vector)
+    most = _MOST_STRIPS if columns is None else -(-columns // width)
     strips = max(1, min(_MOST_STRIPS, most, _WAITING // waiting))
     return replace(tiling, strips=strips, inside=_inside(kernel, reduces, tiling, waiting * strips, access))
 
@@ -132,8 +135,8 @@ def _inside(kernel: Kernel, reduces: list[Reduce], tiling: Tiling, waiting: int,
     for dim in reversed(kernel.dims):
         if dim.index in (tiling.vector, tiling.row) or all(dim.index in access.dependence(load) for load in every):
             continue
-        if isinstance(dim.extent, Const) and waiting * dim.extent.value <= _MOST_WAITING:
-            waiting *= int(dim.extent.value)
+        if dim.length is not None and waiting * dim.length <= _MOST_WAITING:
+            waiting *= dim.length
             found.append(dim.index)
     return tuple(reversed(found))
 
@@ -144,7 +147,7 @@ def _streamed(
     """The tiling of long sums of which no two points read the same, such as Σ a[t, u, v] · b[t, u, v] over t. Alone,
     a strip of columns would go through all of memory, and take a few cache lines of every page; so many rows go through
     it together, a few terms at a time. Where columns are many, a strip of them takes enough of each page."""
-    dims = [dim for dim in kernel.dims if dim.index != vector and dim.extent != Const(1, "index")]
+    dims = [dim for dim in kernel.dims if dim.index != vector and dim.extent != index(1)]
     plain = len(reduces) == len(kernel.reduces)
     if not dims or not plain or any(store.accumulate for store in kernel.stores):
         return None
@@ -160,14 +163,14 @@ def _streamed(
     ]
     if not far or min(map(length, reduces)) <= _ONE_PIECE * _FEW_TERMS:
         return None
-    columns, width = _extent(kernel, vector), vectors * lanes
-    if not isinstance(columns, Const) or int(columns.value) * _BYTES["float32"] >= _LONG_RUN:
+    columns, width = _points(kernel, vector), vectors * lanes
+    if columns is None or columns * _BYTES["float32"] >= _LONG_RUN:
         return None
-    strips = -(-int(columns.value) // width)
+    strips = -(-columns // width)
     waiting = sum(len(reduce.sums) for reduce in reduces) * strips * width * _BYTES["float32"]
     block = max(1, _STREAMED // waiting)
-    if isinstance(row.extent, Const):
-        block = min(block, int(row.extent.value))
+    if row.length is not None:
+        block = min(block, row.length)
     widths = _cover(columns, lanes, (vectors, 1))
     return Tiling(vector, lanes, vectors, row.index, 1, True, widths, block=block, depth=_FEW_TERMS, strips=strips)
 
@@ -187,11 +190,11 @@ def _depth(reduce: Reduce, tiling: Tiling, access: Access) -> int:
     return max(_SHALLOWEST, 1 << round(math.log2(_FIRST_LEVEL / max(1, touched))))
 
 
-def _cover(extent: Scalar, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes that are needed to cover an extent, if it is cut anywhere between steps of the largest size."""
-    if not isinstance(extent, Const):
+def _cover(points: int | None, unit: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes that are needed to cover so many points, if they are cut anywhere between steps of the largest size."""
+    if points is None:
         return tuple(dict.fromkeys(sizes))
-    needed, left = [], int(extent.value) // unit
+    needed, left = [], points // unit
     for size in dict.fromkeys(sizes):
         if left >= size:
             needed.append(size)
@@ -221,9 +224,9 @@ def _step(
 ) -> Step:
     """What a step of the kernel's reductions asks of a tile. Where the length of a dimension is not known, typical ones
     are planned for."""
-    groups = [[g for total in r.sums for g in access.groups(access.terms(total.value))] for r in reduces]
+    groups = [[g for total in r.sums for g in halves.groups(access.terms(total.value), access)] for r in reduces]
     if target.has_dot:  # one instruction, and one load of each operand, for two products of pairs
-        groups = [[g[:1] if access.factors(g) else g for g in every] for every in groups]
+        groups = [[g[:1] if halves.factors(g, access) else g for g in every] for every in groups]
     taken = [[term for group in every for term in group] for every in groups]
     return Step(
         max(len(reduce.sums) for reduce in reduces),
@@ -235,8 +238,8 @@ def _step(
                 for load in reduce_loads(reduce, access, values)
             )
         ),
-        (1,) if row is None else _lengths(_extent(kernel, row)),
-        tuple(-(-length // lanes) for length in _lengths(_extent(kernel, vector))),
+        (1,) if row is None else _planned(_points(kernel, row)),
+        tuple(-(-columns // lanes) for columns in _planned(_points(kernel, vector))),
         any(reduce.when is not None for reduce in reduces),
         target.vector_registers,
         target.vector_bits // 8,
@@ -252,16 +255,15 @@ def _dtypes(kernel: Kernel, access: Access) -> set[str]:
 
 def length(reduce: Reduce) -> float:
     """How many points a reduction has; infinitely many if that is not known."""
-    points = 1.0
-    for dim in reduce.dims:
-        points *= dim.extent.value if isinstance(dim.extent, Const) else math.inf
-    return points
+    known = known_length(reduce.dims)
+    return math.inf if known is None else known
 
 
-def _lengths(extent: Scalar) -> tuple[int, ...]:
+def _planned(known: int | None) -> tuple[int, ...]:
     """The lengths to plan for: the known one, or typical ones."""
-    return (max(1, int(extent.value)),) if isinstance(extent, Const) else _TYPICAL_LENGTHS
+    return _TYPICAL_LENGTHS if known is None else (max(1, known),)
 
 
-def _extent(kernel: Kernel, name: str) -> Scalar:
-    return next(dim.extent for dim in kernel.dims if dim.index == name)
+def _points(kernel: Kernel, name: str) -> int | None:
+    """How many points a dim of a kernel has; None if that comes with the data."""
+    return next(dim.length for dim in kernel.dims if dim.index == name)

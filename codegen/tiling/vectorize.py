@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from graphc.codegen.access import Access
-from graphc.codegen.program import Const, Dim, Kernel, Let, Load, Program, Reduce, Ref, Scalar, nested_kernels
+from graphc.codegen.program import Dim, Kernel, Let, Load, Program, Reduce, Ref, Scalar, nested_kernels
+from graphc.scalar import index
 
 __all__ = ["horizontal_index", "loads_of", "reduce_loads", "tiled_reductions", "values_of", "vector_index"]
 
@@ -39,7 +40,7 @@ def vector_index(
     turned = [_strided(reduce, access, last_index) for reduce in varying]
     if not varying or not all(turned):
         return last_index
-    around = {dim.index for dim in kernel.dims if dim.extent != Const(1, "index")}
+    around = {dim.index for dim in kernel.dims if dim.extent != index(1)}
     loops = next((loops for other, loops in nested_kernels(program.body) if other == (whole or kernel)), ())
     around |= {loop.index for loop in loops}
     once = all(any(around <= access.dependence(load) for load in strided) for strided in turned)
@@ -96,7 +97,7 @@ def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> 
     conditions = [r.when for r in reduces if r.when is not None]
     best, shared_most = None, (0, 0)
     for dim in kernel.dims:
-        if dim.index == vector or dim.extent == Const(1, "index"):
+        if dim.index == vector or dim.extent == index(1):
             continue
         if any(dim.index in access.dependence(when) for when in conditions):
             continue
@@ -108,6 +109,7 @@ def _row(kernel: Kernel, reduces: list[Reduce], vector: str, access: Access) -> 
 
 
 def values_of(kernel: Kernel) -> Iterator[Scalar]:
+    """All that a kernel names, adds up or stores; not where, nor under which conditions."""
     for step in kernel.body:
         if isinstance(step, Let):
             yield step.value

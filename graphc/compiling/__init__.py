@@ -1,1 +1,2 @@
-"""What a user compiles: `compile` for the CPU, `cuda_compile` for a GPU, and `export` for programs in C."""
+"""What a user compiles: `compile` for the CPU, `cuda_compile` for a GPU, `emit` for any machine, and `export` for
+programs in C, with names that C allows (`c_names`)."""

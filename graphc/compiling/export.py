@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphc.checks.arguments import call_lengths
-from graphc.codegen.cpu.c_function import ALIGNMENT, built_in, c_function, fields
+from graphc.codegen.cpu.c_function import built_in, c_function, fields
 from graphc.codegen.cpu.jit import Emitted
 from graphc.codegen.cpu.machine import pointer_bits, target_named
 from graphc.codegen.lengths import buffer_shape
-from graphc.codegen.memory.arena import arena, buffer_bytes
+from graphc.codegen.memory.arena import ALIGNMENT, arena, buffer_bytes
 from graphc.codegen.parallel.partition import partition
 from graphc.codegen.passes.specialize import specialize
-from graphc.codegen.program import Buffer, Program
+from graphc.codegen.program import Buffer
 from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify
 from graphc.compiling.c_names import identifier, is_function
@@ -125,7 +125,7 @@ def export(
     _check_addresses(workspace + sum(buffer_bytes(b, {}) for b in program.buffers if b.kind != "temp"), target)
     emitted = Emitted(c_function(program, constants, placed.offsets, name, target), target, partition(program, target))
     used = sum(buffer_bytes(b, {}) for b in built_in(program, constants))
-    header = "\n".join(_header(graph, made, program, fields(program, constants), known, name, workspace, target))
+    header = "\n".join(_header(graph, made, fields(program, constants), known, name, workspace, target))
     return Exported(name, header, workspace, used, emitted)
 
 
@@ -141,7 +141,6 @@ def _check_addresses(needed: int, target: Target) -> None:
 def _header(
     graph: Graph,
     made: Compiled,
-    program: Program,
     given: tuple[Buffer, ...],
     lengths: Mapping[str, int],
     name: str,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from graphc.codegen import halves
 from graphc.codegen.access import Access
 from graphc.codegen.program import Kernel, Let, Loop, Program, Reduce, Ring, Scalar, Statement, Store, kernels
 from graphc.codegen.uses import loads, store_counts, stored, terms
@@ -69,7 +70,7 @@ class LoopSummary:
 
     def _products(self, reduce: Reduce, access: Access) -> Products:
         lets = {let.name: let.value for let in reduce.body}
-        groups = [group for total in reduce.sums for group in access.groups(terms(total.value, lets))]
+        groups = [group for total in reduce.sums for group in halves.groups(terms(total.value, lets), access)]
         added, together = [group[0] for group in groups], max(map(len, groups))
         count = sum(isinstance(term, Call) and term.fn == "mul" for term in added)
         read = [dict.fromkeys(self.source(load.buffer) for load in _loads(term, lets)) for term in added]
@@ -110,7 +111,7 @@ def _copies(program: Program) -> Iterator[tuple[str, str]]:
                 if whole and stores[copy] == 1 and program.buffer(copy).kind == "temp":
                     yield copy, source
             case Kernel(body=(), stores=(Store(copy, _, Load(source)), _) as both):
-                if Access(kernel, program).stored_pair(both) and stores[copy] == 2:
+                if halves.are_stored(both, Access(kernel, program)) and stores[copy] == 2:
                     yield copy, source
 
 

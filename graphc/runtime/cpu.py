@@ -249,20 +249,20 @@ class Runner:
                 array, pointers[place.index] = _aligned(*place.made)
             arrays[place.name] = array
         results = {name: arrays[buffer] for name, buffer in self.lowered.outputs.items()}
+        shares = layout.shares
+        rounds = sum(made.rounds for made in shares.waves if made)
         job = Job(
-            code.loaded.shared_address,
-            pointers.ctypes.data,
-            ctypes.addressof(layout.counts),
-            layout.alone.ctypes.data,
-            layout.shares.table.ctypes.data,
-            layout.shares.table.strides[0],
-            layout.shares.threads,
-            _FEWEST_SLEEPS
-            + int(layout.shares.cycles / _CYCLES_A_SLEEP)
-            + sum(made.rounds for made in layout.shares.waves if made),
-            ctypes.addressof(layout.patience),
+            function=code.loaded.shared_address,
+            args=pointers.ctypes.data,
+            sizes=ctypes.addressof(layout.counts),
+            alone=layout.alone.ctypes.data,
+            shares=shares.table.ctypes.data,
+            stride=shares.table.strides[0],
+            threads=shares.threads,
+            tolerance=_FEWEST_SLEEPS + int(shares.cycles / _CYCLES_A_SLEEP) + rounds,
+            patience=ctypes.addressof(layout.patience),
         )
-        team.start(layout.shares.threads)
+        team.start(shares.threads)
         kept = pointers, layout, arrays, self.lowered.constants, written
         return BoundCall(job, Results(results), workspace, kept)
 
