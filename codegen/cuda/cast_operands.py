@@ -144,7 +144,7 @@ def _elements(kernel: Kernel, factors: Factors, program: Program) -> tuple[Load,
 
 
 def _may_be_copied(buffer: Buffer) -> bool:
-    return buffer.dtype == "float32" and not any(isinstance(dim, Ring) for dim in buffer.dims)
+    return buffer.dtype == "float32" and not buffer.has_ring
 
 
 # How copies lie.

@@ -20,7 +20,7 @@ from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
 from graphc.codegen.cuda.loops.versions import RESERVED, Version
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.llvm.functions import STORAGE
-from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement
+from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Scalar, Statement
 from graphc.codegen.uses import stored
 from graphc.scalar import walk
 
@@ -225,9 +225,9 @@ def _repeated(body: tuple[Statement, ...], times: int, sizes: Mapping[str, int])
 def _work(
     kernel: Kernel, lanes: int, epilogue: bool, made: set[str], program: Program, sizes: Mapping[str, int]
 ) -> Work:
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    inside = [value for reduce in reduces for value in reduce.values]
-    extents = {d.index: evaluate(d.extent, sizes) for d in (*kernel.dims, *(d for r in reduces for d in r.dims))}
+    inside = [value for reduce in kernel.reduces for value in reduce.values]
+    dims = (*kernel.dims, *(dim for reduce in kernel.reduces for dim in reduce.dims))
+    extents = {dim.index: evaluate(dim.extent, sizes) for dim in dims}
     read: dict[bool, dict[tuple[str, tuple[Scalar, ...]], int]] = {True: {}, False: {}}  # by whether it is made here
     for part in (part for value in inside for part in walk(value) if isinstance(part, Load)):
         size = _count(part, extents) * STORAGE[program.buffer(part.buffer).dtype][1]
@@ -236,7 +236,7 @@ def _work(
     return Work(
         kernel.name,
         points_of(kernel.dims, sizes),
-        max((points_of(reduce.dims, sizes) for reduce in reduces), default=1),
+        max((points_of(reduce.dims, sizes) for reduce in kernel.reduces), default=1),
         max(1, sum(isinstance(part, Call) and part.fn == "mul" for value in inside for part in walk(value))),
         lanes,
         sum(read[False].values()),

@@ -22,7 +22,7 @@ from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import Unit
 from graphc.codegen.lengths import evaluate, points_of, step_name
-from graphc.codegen.program import Program, Reduce, kernels
+from graphc.codegen.program import Program, kernels
 from graphc.codegen.uses import loaded, stored
 from graphc.errors import ArgumentError
 
@@ -211,8 +211,8 @@ def _touched(unit: Unit) -> tuple[frozenset[str], frozenset[str]]:
 def _check_points(program: Program, sizes: Mapping[str, int]) -> None:
     """Threads number points, and terms of reductions, in 32 bits."""
     for kernel in kernels(program.body):
-        counts = [kernel.dims, *(step.dims for step in kernel.body if isinstance(step, Reduce))]
-        if any(points_of(dims, sizes) > _MOST_POINTS for dims in counts):
+        counted = (kernel.dims, *(reduce.dims for reduce in kernel.reduces))
+        if any(points_of(dims, sizes) > _MOST_POINTS for dims in counted):
             raise ArgumentError(
                 f"kernel {kernel.name} has more than {_MOST_POINTS} points; call it with shorter arrays"
             )

@@ -21,7 +21,7 @@ from graphc.codegen.cuda.kernel.points import owned_dims
 from graphc.codegen.cuda.kernel.search import Search, search_of
 from graphc.codegen.cuda.loops.versions import NOMINAL
 from graphc.codegen.lengths import points_of
-from graphc.codegen.program import Const, Index, Kernel, Loop, Program, Reduce, Statement
+from graphc.codegen.program import Const, Index, Kernel, Loop, Program, Statement
 from graphc.codegen.uses import touched
 from graphc.scalar import index
 
@@ -87,7 +87,7 @@ def lanes_of(kernel: Kernel, program: Program, alone: bool) -> int:
     the kernel has a launch of its own."""
     sizes = dict.fromkeys(program.sizes, NOMINAL)
     own, sequential = owned_dims(kernel)
-    terms = sum(points_of(step.dims, sizes) for step in kernel.body if isinstance(step, Reduce))
+    terms = sum(points_of(reduce.dims, sizes) for reduce in kernel.reduces)
     points = points_of(own, sizes)
     if sequential or terms < _LONG or points >= _MANY:
         return 1
@@ -102,17 +102,17 @@ def _has_runs(kernel: Kernel, program: Program) -> bool:
     sizes = dict.fromkeys(program.sizes, NOMINAL)
     if points_of(kernel.dims, sizes) < _RUN * _MANY or any(store.accumulate for store in kernel.stores):
         return False
-    last, reduces = kernel.dims[-1], [step for step in kernel.body if isinstance(step, Reduce)]
-    terms = sum(points_of(step.dims, sizes) for step in reduces)
+    last = kernel.dims[-1]
+    terms = sum(points_of(reduce.dims, sizes) for reduce in kernel.reduces)
     whole = isinstance(last.extent, Const) and int(last.extent.value) % _RUN == 0
-    known = all(isinstance(dim.extent, Const) for step in reduces for dim in step.dims)
+    known = all(isinstance(dim.extent, Const) for reduce in kernel.reduces for dim in reduce.dims)
     return whole and known and terms < _LONG and all(store.at[-1:] == (Index(last.index),) for store in kernel.stores)
 
 
 def lies_along_points(kernel: Kernel, program: Program) -> bool:
     """Whether neighbouring points read neighbouring memory in everything that a kernel's one reduction loads."""
     access = Access(kernel, program)
-    reduces = [step for step in kernel.body if isinstance(step, Reduce) and step.dims]
+    reduces = [reduce for reduce in kernel.reduces if reduce.dims]
     if len(reduces) != 1 or not kernel.dims:
         return False
     point, terms = kernel.dims[-1].index, {dim.index for dim in reduces[0].dims}

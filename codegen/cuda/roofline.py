@@ -21,7 +21,7 @@ from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import Unit
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.memory.arena import buffer_bytes
-from graphc.codegen.program import Kernel, Program, Reduce, Statement
+from graphc.codegen.program import Kernel, Program, Statement
 from graphc.codegen.uses import loaded, stored
 
 __all__ = ["LAUNCH", "Count", "count"]
@@ -78,7 +78,7 @@ def _points(unit: PointsUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count
 def _operations(kernel: Kernel, sizes: Mapping[str, int]) -> int:
     """Two for each multiply-add of the kernel's products, one for each point besides."""
     points = points_of(kernel.dims, sizes)
-    terms = sum(len(r.sums) * points_of(r.dims, sizes) for r in kernel.body if isinstance(r, Reduce))
+    terms = sum(len(reduce.sums) * points_of(reduce.dims, sizes) for reduce in kernel.reduces)
     return points * (2 * terms + 1)
 
 

@@ -51,9 +51,10 @@ def search_of(kernel: Kernel, program: Program, sizes: Mapping[str, int]) -> Sea
     """How to compute a kernel by a search; None if it is not one such sum, or a warp's lanes would have several
     rows."""
     access = Access(kernel, program)
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     choice = next(segment_sums(kernel, access), None)
-    if choice is None or len(reduces) > 1 or len(choice.reduce.sums) > 1 or any(s.accumulate for s in kernel.stores):
+    if choice is None or len(kernel.reduces) > 1 or len(choice.reduce.sums) > 1:
+        return None
+    if any(store.accumulate for store in kernel.stores):
         return None
     column = kernel.dims[-1]
     asked = [choice.chosen, *(dim.extent for dim in choice.reduce.dims)]

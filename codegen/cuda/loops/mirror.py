@@ -34,7 +34,6 @@ from graphc.codegen.program import (
     Load,
     Loop,
     Program,
-    Reduce,
     Scalar,
     Size,
     Store,
@@ -258,7 +257,7 @@ def _is_known(scalar: Scalar, loop: Loop) -> bool:
     inside = {loop.index}
     for kernel in kernels((loop,)):
         inside |= {dim.index for dim in kernel.dims}
-        inside |= {dim.index for step in kernel.body if isinstance(step, Reduce) for dim in step.dims}
+        inside |= {dim.index for reduce in kernel.reduces for dim in reduce.dims}
     parts = list(walk(scalar))
     known = all(isinstance(part, Const | Size | Call | Index) for part in parts)
     return known and not any(isinstance(part, Index) and part.name in inside for part in parts)

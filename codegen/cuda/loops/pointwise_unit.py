@@ -19,7 +19,7 @@ from graphc.codegen.cuda.loops.linear import Linear, linear
 from graphc.codegen.cuda.loops.prefetch import Prefetch, prefetches
 from graphc.codegen.cuda.loops.slices import Slicing
 from graphc.codegen.lengths import evaluate
-from graphc.codegen.program import Call, Kernel, Loop, Program, Reduce, Statement, kernels, scalars
+from graphc.codegen.program import Call, Kernel, Loop, Program, Statement, kernels, scalars
 from graphc.codegen.uses import loads, stored, touched
 from graphc.scalar import walk
 
@@ -131,5 +131,5 @@ def _are_overwritten(
 
 def _is_pointwise(kernel: Kernel, slicings: int) -> bool:
     """Whether a kernel is sliced along all of its dims, and computes each point by itself."""
-    alone = not any(isinstance(step, Reduce) for step in kernel.body)
-    return alone and len(kernel.dims) == slicings and not any(store.accumulate for store in kernel.stores)
+    alone = not kernel.reduces and not any(store.accumulate for store in kernel.stores)
+    return alone and len(kernel.dims) == slicings

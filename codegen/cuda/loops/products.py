@@ -67,10 +67,10 @@ def product_of(kernel: Kernel, made: set[str], program: Program) -> Product | No
     if any(store.accumulate for store in kernel.stores):
         return None
     parts: list[Part] = []
-    dtypes = {total.value.dtype for step in kernel.body if isinstance(step, Reduce) for total in step.sums}
+    dtypes = {total.value.dtype for reduce in kernel.reduces for total in reduce.sums}
     if len(dtypes) != 1:
         return None
-    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+    for reduce in kernel.reduces:
         part = _part(reduce, kernel, made, access, sum(len(p.sums) for p in parts))
         if part is None:
             return None

@@ -17,7 +17,7 @@ from graphc.codegen.cuda.kernel.points import owned_dims
 from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.cuda.loops.slices import Slicing
 from graphc.codegen.parallel.hazards import Access, barriers
-from graphc.codegen.program import Buffer, Dim, Index, Kernel, Load, Loop, Program, Reduce, Ring, Scalar, kernels
+from graphc.codegen.program import Buffer, Dim, Index, Kernel, Load, Loop, Program, Ring, Scalar, kernels
 
 __all__ = ["ThreadMapping", "cells_of", "map_threads", "needs_barriers"]
 
@@ -54,7 +54,7 @@ def _epilogues(loop: Loop, name: str, products: Mapping[str, Product], sliced: t
         for kernel in inside.values()
         if kernel.name not in products
         and not owned_dims(kernel)[1]
-        and not any(isinstance(step, Reduce) for step in kernel.body)
+        and not kernel.reduces
         and _shape(kernel, sliced) == _shape(inside[name], sliced)
     }
 
