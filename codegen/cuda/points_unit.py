@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from graphc.codegen.access import Access, coefficient
 from graphc.codegen.cuda.gemm.blocks import Blocking
@@ -60,8 +61,8 @@ class PointsUnit:
     fragments: Fragments | None = None
     search: Search | None = None
     around: tuple[Loop, ...] = ()
-    threads: int = THREADS
     run: int = 1
+    threads: ClassVar[int] = THREADS
 
     @property
     def statement(self) -> Statement:
@@ -153,5 +154,5 @@ def _blocked(
         return None
     counted = counted_points(factors, sizes)
     if fragments is not None and factors.dtype == "float32":
-        return factors, mma_blocking(factors, fragments, counted, THREADS, arch)
+        return factors, mma_blocking(factors, fragments, counted, arch)
     return factors, fma_blocking(factors, counted.left, counted.right)

@@ -56,7 +56,7 @@ def split_reductions(program: Program, arch: Arch, fragments: Fragments | None) 
         if search is not None:
             return min(_PARTS, arch.sms // max(1, -(-search.warps(kernel, sizes) * WARP // THREADS)))
         if factors is not None and fragments is not None and factors.dtype == "float32":
-            return mma_parts(factors, fragments, counted_points(factors, sizes), THREADS, arch)
+            return mma_parts(factors, fragments, counted_points(factors, sizes), arch)
         if factors is not None:
             counted = counted_points(factors, sizes)
             tiles = fma_blocking(factors, counted.left, counted.right).tiles(counted.left, counted.right)

@@ -29,7 +29,6 @@ from graphc.codegen.cuda.loops.mirror_fill import fill
 from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
 from graphc.codegen.cuda.loops.mma_tile import MmaTile
 from graphc.codegen.cuda.loops.prefetch import FirstCell, Prefetch, PrefetchRegisters, prefetches
-from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.cuda.loops.thread_mapping import cells_of
 from graphc.codegen.cuda.loops.tile import Tile
 from graphc.codegen.cuda.loops.versions import Version
@@ -114,9 +113,8 @@ class LoopEmitter:
     def _load_operands(self) -> None:
         """Load the stationary operands of products onto the chip, before the first step."""
         for kernel in kernels((self.unit.loop,)):
-            if kernel.name in self.version.tiles:
-                product, geometry = self.version.tiles[kernel.name]
-                tile = self._tile(kernel, product, geometry)
+            if kernel.name in self.version.products:
+                tile = self._tile(kernel)
                 scalars = self._scalars(kernel, {})
                 tile.load(scalars)
                 self.elementary |= scalars.functions.elementary
@@ -131,9 +129,7 @@ class LoopEmitter:
         unit, version = self.unit, self.version
         if not version.mirrors:
             return ()
-        tiles = {name: tile for name, (_, tile) in version.tiles.items()}
-        products = {name: product for name, (product, _) in version.tiles.items()}
-        cells = cells_of(unit.loop, products, tiles, unit.epilogues, unit.slicings)
+        cells = cells_of(unit.loop, version.products, version.geometries, unit.epilogues, unit.slicings)
         waits = {exchange.before for exchange in version.exchanges} if version.exchanges else unit.barriers
         return prefetches(unit.loop, cells, waits, self.program)
 
@@ -230,8 +226,9 @@ class LoopEmitter:
             most = f.binary("add nsw", most, f.binary("mul nsw", lines, i64(of_line)))
         return f.offset(after_counters(f, counters_value(), self.sms), "i8", f.binary("mul nsw", self.group, most))
 
-    def _tile(self, kernel: Kernel, product: Product, geometry: Geometry | MmaGeometry) -> Tile | MmaTile:
+    def _tile(self, kernel: Kernel) -> Tile | MmaTile:
         f, where, fragments = self.function, self._place_of(kernel), self.version.fragments
+        product, geometry = self.version.products[kernel.name], self.version.geometries[kernel.name]
         if isinstance(geometry, MmaGeometry) and fragments is not None:
             return MmaTile(f, kernel, product, geometry, fragments, where)
         assert isinstance(geometry, Geometry)
@@ -255,8 +252,7 @@ class LoopEmitter:
             return Scalars(self.function, access, self.target, {**steps_around(self.unit.around), **indices})
         near: set[Load] = set()
         if kernel is not None and kernel.name in self.tiles:
-            product, _ = self.version.tiles[kernel.name]
-            near = near_loads(kernel, product, self.version.mirrors, self.program)
+            near = near_loads(kernel, self.version.products[kernel.name], self.version.mirrors, self.program)
         alone = bool(self.version.exchanges)
         later = self.later[-1] if self.later else None
         return Scalars(self.function, access, self.target, indices, later, self.mirrors, near, alone)

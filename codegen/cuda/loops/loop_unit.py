@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from graphc.codegen.cuda.isa.arch import THREADS
 from graphc.codegen.cuda.isa.device import GLOBAL
@@ -46,7 +47,7 @@ class LoopUnit:
     epilogues: Mapping[str, str]
     versions: tuple[Version, ...]
     around: tuple[Loop, ...] = ()
-    threads: int = THREADS
+    threads: ClassVar[int] = THREADS
 
     @property
     def statement(self) -> Statement:

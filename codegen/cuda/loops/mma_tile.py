@@ -32,7 +32,7 @@ from graphc.scalar import walk
 __all__ = ["MmaTile"]
 
 
-class MmaTile(StationaryProduct):
+class MmaTile(StationaryProduct[MmaGeometry]):
     """The warps of a CTA share the units, sixteen at a time, and the terms."""
 
     def __init__(
@@ -45,7 +45,6 @@ class MmaTile(StationaryProduct):
         place: Place,
     ) -> None:
         super().__init__(function, kernel, product, geometry, place)
-        self.geometry = geometry
         self.fragments = fragments
         self.major = function.binary("lshr", place.lane, i64(2))  # g
         self.minor = function.binary("and", place.lane, i64(3))  # t

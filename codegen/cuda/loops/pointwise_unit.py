@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from graphc.codegen.cuda.isa.arch import Arch
 from graphc.codegen.cuda.loops.linear import Linear, linear
@@ -50,7 +51,7 @@ class PointwiseUnit:
     linear: Linear | None
     together: int
     around: tuple[Loop, ...] = ()
-    threads: int = _THREADS
+    threads: ClassVar[int] = _THREADS
 
     @property
     def statement(self) -> Statement:

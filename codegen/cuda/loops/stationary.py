@@ -1,6 +1,6 @@
 """What all products with stationary operands have in common: the mapping of units and rows to CTAs.
 
-In: a kernel, its `Product`, the mapping of its units. Out: code that computes the indices of units, rows and terms from
+In: a kernel, its `Product` and geometry. Out: code that computes the indices of units, rows and terms from
 their numbers; and the interface through which a loop (`graphc.codegen.cuda.loops.loop`) has the operands loaded, the
 product computed, and the epilogues computed by the same threads. A cell is a point of the product: a unit and a row.
 """
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Generic, TypeVar
 
 from graphc.codegen.cuda.isa.device import DeviceFunction
 from graphc.codegen.cuda.isa.place import Place, digits
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
+from graphc.codegen.cuda.loops.mma_geometry import AnyGeometry
 from graphc.codegen.cuda.loops.prefetch import FirstCell, PrefetchRegisters
 from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.lengths import length_of
@@ -24,17 +25,10 @@ from graphc.codegen.program import Dim, Kernel
 __all__ = ["StationaryProduct"]
 
 
-class UnitMapping(Protocol):
-    """How units are mapped to CTAs: the `units` of a group, `per_cta` of them to each of its CTAs."""
-
-    @property
-    def units(self) -> int: ...
-
-    @property
-    def per_cta(self) -> int: ...
+G = TypeVar("G", bound=AnyGeometry)
 
 
-class StationaryProduct(ABC):
+class StationaryProduct(ABC, Generic[G]):
     """The code of one kernel's product in one version of its loop. `deferred`: where a thread's only cell leaves its
     stores to global memory, if they may wait."""
 
@@ -43,14 +37,14 @@ class StationaryProduct(ABC):
         function: DeviceFunction,
         kernel: Kernel,
         product: Product,
-        mapping: UnitMapping,
+        geometry: G,
         place: Place,
         deferred: DeferredStores | None = None,
     ) -> None:
         self.function = function
         self.kernel = kernel
         self.product = product
-        self.mapping = mapping
+        self.geometry = geometry
         self.place = place
         self.deferred = deferred
         self.has_one_cell = False  # whether the code being emitted is for threads with no more than one cell
@@ -98,11 +92,11 @@ class StationaryProduct(ABC):
     def number(self, local: Value) -> Value:
         """The number in the group of a unit, given its number in the CTA."""
         f = self.function
-        return f.binary("add nsw", f.binary("mul nsw", self.place.cta, i64(self.mapping.per_cta)), local)
+        return f.binary("add nsw", f.binary("mul nsw", self.place.cta, i64(self.geometry.per_cta)), local)
 
     def unit(self, local: Value) -> dict[str, Value]:
         """The indices of one of the CTA's units; past the end, those of the last."""
-        number = self.function.intrinsic("smin", self.number(local), i64(self.mapping.units - 1))
+        number = self.function.intrinsic("smin", self.number(local), i64(self.geometry.units - 1))
         return {**self.named(self.product.apart, number), **self.fixed()}
 
     def named(self, dims: tuple[Dim, ...], number: Value) -> dict[str, Value]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass
-from typing import Protocol
 
 from graphc.codegen.cuda.kernel.points import owned_dims
+from graphc.codegen.cuda.loops.mma_geometry import AnyGeometry
 from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.cuda.loops.slices import Slicing
 from graphc.codegen.parallel.hazards import Access, barriers
@@ -70,15 +70,10 @@ def _shape(kernel: Kernel, sliced: tuple[Slicing, ...]) -> Shape:
     return tuple((dim.extent, dim.index in along) for dim in kernel.dims)
 
 
-class _Tiled(Protocol):
-    @property
-    def cell(self) -> tuple[object, ...]: ...
-
-
 def cells_of(
     loop: Loop,
     products: Mapping[str, Product],
-    tiles: Mapping[str, _Tiled],
+    geometries: Mapping[str, AnyGeometry],
     epilogues: Mapping[str, str],
     sliced: tuple[Slicing, ...],
 ) -> dict[str, Hashable]:
@@ -86,8 +81,8 @@ def cells_of(
     with equal descriptions are mapped in the same way."""
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
     cells: dict[str, Hashable] = {
-        name: (*tile.cell, _positions(inside[name], products[name]), _shape(inside[name], sliced))
-        for name, tile in tiles.items()
+        name: (*own.cell, _positions(inside[name], products[name]), _shape(inside[name], sliced))
+        for name, own in geometries.items()
     }
     return cells | {name: cells[product] for name, product in epilogues.items()}
 

@@ -28,7 +28,7 @@ from graphc.codegen.program import Kernel, Ref
 __all__ = ["Tile"]
 
 
-class Tile(StationaryProduct):
+class Tile(StationaryProduct[Geometry]):
     """The lanes of a warp share the terms of a tile's sums."""
 
     def __init__(
@@ -41,7 +41,6 @@ class Tile(StationaryProduct):
         deferred: DeferredStores | None = None,
     ) -> None:
         super().__init__(function, kernel, product, geometry, place, deferred)
-        self.geometry = geometry
         self._registers: dict[tuple[int, int, int, int], Value] = {}  # by unit, part, term and chunk
 
     # Terms and their places.
