@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from graphc.codegen.llvm.builder import Block, Function, Value
+from graphc.codegen.llvm.functions import Functions
+from graphc.codegen.target import Target
 
 __all__ = ["CLUSTER", "DYNAMIC", "GLOBAL", "SHARED", "DeviceFunction", "i32"]
 
@@ -27,14 +29,17 @@ def i32(value: int) -> Value:
 
 
 class DeviceFunction(Function):
-    """One kernel of a module. `buffers`: the parameters that are addresses of buffers, by the buffers' names."""
+    """One kernel of a module. `buffers`: the parameters that are addresses of buffers, by the buffers' names.
+    `functions` emits the functions of the scalar language."""
 
     counted = True
     bfloats = True
 
-    def __init__(self, name: str, parameters: Sequence[str], buffers: Mapping[str, Value]) -> None:
+    def __init__(self, name: str, parameters: Sequence[str], buffers: Mapping[str, Value], target: Target) -> None:
         super().__init__(name, parameters, "ptx_kernel", halves=True)
+        self.name = name
         self.buffers = buffers
+        self.functions = Functions(self, target)
 
     def offset(self, pointer: Value, element: str, index: Value) -> Value:
         """The address `index` elements further on, in the same address space."""

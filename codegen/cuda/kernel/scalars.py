@@ -13,26 +13,24 @@ from typing import TYPE_CHECKING
 
 from graphc.codegen.access import Access
 from graphc.codegen.cuda.isa.device import GLOBAL, DeviceFunction
-from graphc.codegen.llvm.builder import Value, i64, quoted
-from graphc.codegen.llvm.functions import STORAGE, Functions, constant
+from graphc.codegen.cuda.kernel.parameters import size_value
+from graphc.codegen.llvm.builder import Value, i64
+from graphc.codegen.llvm.functions import STORAGE, constant
 from graphc.codegen.llvm.memory import read, write
 from graphc.codegen.program import Call, Const, Index, Kernel, Load, Ref, Scalar, Size
-from graphc.codegen.target import Target
 from graphc.codegen.uses import loads
 from graphc.scalar import index, walk
 
 if TYPE_CHECKING:
     from graphc.codegen.cuda.loops.mirror import Mirrored
 
-__all__ = ["NOWHERE", "NOWHERE_BYTES", "Scalars", "size_value"]
+__all__ = ["NOWHERE", "NOWHERE_BYTES", "NO_KERNEL", "Scalars"]
 
 NOWHERE = "graphc_nowhere"  # global memory, read by loads whose conditions are false
 NOWHERE_BYTES = 1 << 14
 
 
-def size_value(name: str) -> Value:
-    """The parameter that holds a size."""
-    return Value(quoted("%", f"size.{name}"), "i64")
+NO_KERNEL = Kernel("", (), (), ())  # for scalars that belong to none, such as lengths
 
 
 class Scalars:
@@ -47,7 +45,6 @@ class Scalars:
         self,
         function: DeviceFunction,
         access: Access,
-        target: Target,
         indices: Mapping[str, Value],
         later: tuple[str, Value] | None = None,
         mirrors: Mapping[str, Mirrored] | None = None,
@@ -55,7 +52,7 @@ class Scalars:
         alone: bool = False,
     ) -> None:
         self.function = function
-        self.functions = Functions(function, target)
+        self.functions = function.functions
         self.access = access
         self.later = later
         self.mirrors = mirrors or {}

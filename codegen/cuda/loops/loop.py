@@ -16,14 +16,15 @@ from graphc.codegen.access import Access
 from graphc.codegen.cuda.isa.arch import Arch
 from graphc.codegen.cuda.isa.device import DeviceFunction
 from graphc.codegen.cuda.isa.place import Part, Place, place
+from graphc.codegen.cuda.kernel.parameters import counters_value, parts_value, steps_around
 from graphc.codegen.cuda.kernel.points import compute_points
-from graphc.codegen.cuda.kernel.scalars import Scalars
+from graphc.codegen.cuda.kernel.scalars import NO_KERNEL, Scalars
 from graphc.codegen.cuda.loops.all_gather import AllGather, ClusterAllGather, MemoryAllGather
 from graphc.codegen.cuda.loops.barriers import Kind, after_counters, barrier, counter_of
 from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
 from graphc.codegen.cuda.loops.exchanges import BARRIER_BYTES, WORD_BYTES, Exchange
 from graphc.codegen.cuda.loops.geometry import Geometry
-from graphc.codegen.cuda.loops.loop_unit import LoopUnit, counters_value, parts_value, steps_around
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.loops.mirror import Mirrored, near_loads
 from graphc.codegen.cuda.loops.mirror_fill import fill
 from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
@@ -48,8 +49,7 @@ class LoopEmitter:
         self.unit = unit
         self.version = version
         self.program = program
-        self.target, self.sms = arch.target, arch.sms
-        self.elementary: set[tuple[str, str, int]] = set()
+        self.sms = arch.sms
         self.tiles: dict[str, Tile | MmaTile] = {}
         self.mirrors: dict[str, Mirrored] = {}
         self.gathers: dict[Exchange, AllGather] = {}
@@ -117,7 +117,6 @@ class LoopEmitter:
                 tile = self._tile(kernel)
                 scalars = self._scalars(kernel, {})
                 tile.load(scalars)
-                self.elementary |= scalars.functions.elementary
                 self.tiles[kernel.name] = tile
                 self.first_cells[kernel.name] = tile.first_cell(scalars)
 
@@ -247,15 +246,15 @@ class LoopEmitter:
         return parts
 
     def _scalars(self, kernel: Kernel | None, indices: Mapping[str, Value]) -> Scalars:
-        access = Access(kernel or Kernel("", (), (), ()), self.program)
+        access = Access(kernel or NO_KERNEL, self.program)
         if self.unit.loop.index not in indices:  # before the first step
-            return Scalars(self.function, access, self.target, {**steps_around(self.unit.around), **indices})
+            return Scalars(self.function, access, {**steps_around(self.unit.around), **indices})
         near: set[Load] = set()
         if kernel is not None and kernel.name in self.tiles:
             near = near_loads(kernel, self.version.products[kernel.name], self.version.mirrors, self.program)
         alone = bool(self.version.exchanges)
         later = self.later[-1] if self.later else None
-        return Scalars(self.function, access, self.target, indices, later, self.mirrors, near, alone)
+        return Scalars(self.function, access, indices, later, self.mirrors, near, alone)
 
     def _statement(self, statement: Statement, indices: Mapping[str, Value]) -> None:
         if isinstance(statement, Kernel):
@@ -294,7 +293,6 @@ class LoopEmitter:
             self.tiles[self.unit.epilogues[kernel.name]].epilogue(scalars, kernel, self.prefetched)
         else:
             compute_points(scalars, kernel, self.unit.lanes[kernel.name], self._place_of(kernel))
-        self.elementary |= scalars.functions.elementary
         if self._send(kernel, scalars):
             self._store_deferred(indices)
 
