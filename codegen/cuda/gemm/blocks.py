@@ -21,7 +21,7 @@ from functools import partial
 
 from graphc.codegen.cuda.gemm.factors import Factor, Factors
 from graphc.codegen.cuda.gemm.tile_loader import Odometers, Run, Side, TileLoader
-from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.isa.place import Place, digits, named
 from graphc.codegen.cuda.kernel.points import end_point
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.llvm.builder import Value, i64
@@ -113,8 +113,7 @@ class BlockedProduct(ABC):
         return self.f.binary("udiv", self.f.binary("add nsw", points, i64(size - 1)), i64(size))
 
     def _indices(self, dims: Sequence[Dim], number: Value) -> dict[str, Value]:
-        found = digits(self.f, number, [self.lengths[dim.index] for dim in dims])
-        return dict(zip((dim.index for dim in dims), found, strict=True))
+        return named(dims, digits(self.f, number, [self.lengths[dim.index] for dim in dims]))
 
     # Sums.
 

@@ -17,7 +17,7 @@ from functools import partial
 from graphc.codegen.cuda.gemm.factors import Factor
 from graphc.codegen.cuda.isa.device import i32
 from graphc.codegen.cuda.isa.odometer import Odometer
-from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.isa.place import Place, digits, named
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.lengths import length_of
 from graphc.codegen.llvm.builder import Value, i64
@@ -161,7 +161,7 @@ class TileLoader:
         found = digits(f, at, lengths)
         if run > 1:
             found[-1] = f.binary("mul nsw", found[-1], i64(run))
-        return {**side.both, **dict(zip((dim.index for dim in side.dims), found, strict=True))}
+        return {**side.both, **named(side.dims, found)}
 
     def _in_runs(self, lengths: Sequence[Value]) -> list[Value]:
         """The lengths, with the last one counted in runs."""
@@ -226,7 +226,7 @@ class TileLoader:
             indices[0] = f.select(inside, indices[0], i64(0))
         if indices and self.factor.along == "terms":
             indices[-1] = f.binary("mul nsw", indices[-1], i64(self.factor.run))
-        return dict(zip((dim.index for dim in self.reduce.dims), indices, strict=True))
+        return named(self.reduce.dims, indices)
 
     def _element(self, k: int, when: Value | None) -> Value:
         """The element k places further on in the run."""

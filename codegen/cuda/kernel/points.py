@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from graphc.codegen.access import MEMORY
 from graphc.codegen.cuda.isa.arch import WARP
 from graphc.codegen.cuda.isa.device import SHARED
-from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.isa.place import Place, digits, named
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import REGISTER, STORAGE, constant
@@ -44,7 +44,7 @@ def compute_points(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None
     with s.counting(first, s.product(lengths), step, "point") as number, ExitStack() as stack:
         found = digits(f, number, lengths)
         indices = [i if a == i64(0) else f.binary("add nsw", a, i) for a, i in zip(starts, found, strict=True)]
-        stack.enter_context(s.scope(dict(zip((d.index for d in own), indices, strict=True))))
+        stack.enter_context(s.scope(named(own, indices)))
         for dim, start, length in zip(sequential, *_ranges(s, sequential, place), strict=True):
             stop = length if start == i64(0) else f.binary("add nsw", start, length)
             index = stack.enter_context(s.counting(start, stop, i64(1), dim.index))
@@ -63,7 +63,7 @@ def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
     with s.counting(first, s.product(lengths), step, "run") as number:
         found = digits(f, number, lengths)
         start = f.binary("mul nsw", found.pop(), i64(run))
-        with s.scope({dim.index: index for dim, index in zip(kernel.dims, found, strict=False)}):
+        with s.scope(named(kernel.dims[:-1], found)):
             points = [{last.index: f.binary("add nsw", start, i64(k))} for k in range(run)]
             for point in points:
                 with s.scope(point):

@@ -18,14 +18,14 @@ from graphc.codegen.access import Access
 from graphc.codegen.cuda.isa.arch import WARP
 from graphc.codegen.cuda.isa.device import i32
 from graphc.codegen.cuda.isa.odometer import Odometer
-from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.isa.place import Place, digits, named
 from graphc.codegen.cuda.kernel.points import end_point
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import REGISTER, constant
 from graphc.codegen.passes.segment_sum import SegmentSum, segment_sums
-from graphc.codegen.program import Const, Dim, Index, Kernel, Program, Reduce, Ref
+from graphc.codegen.program import Const, Dim, Index, Kernel, Program, Ref
 from graphc.scalar import call
 
 __all__ = ["Search", "compute_search", "search_of"]
@@ -78,7 +78,7 @@ def compute_search(s: Scalars, kernel: Kernel, search: Search, place: Place) -> 
         *found, block = digits(f, number, lengths)
         begin = f.binary("add nsw", f.binary("mul nsw", block, i64(width)), place.lane)
         own = [f.binary("add nsw", begin, i64(WARP * k)) for k in range(search.places)]
-        with s.scope(dict(zip((dim.index for dim in outer), found, strict=True))):
+        with s.scope(named(outer, found)):
             sums = _sums(s, search, own, columns, place)
             for column, total in zip(own, sums, strict=True):
                 with f.when(f.compare("icmp slt", column, columns)), s.scope({search.column.index: column}):
@@ -119,7 +119,8 @@ def _belonging(s: Scalars, choice: SegmentSum, place: Place) -> Iterator[None]:
             lane = f.intrinsic("cttz", now, Value("true", "i1"))
             rest = f.binary("and", now, f.binary("sub", now, i32(1)))
             f.put(rest, left)
-            with _at(s, reduce, digits(f, f.binary("add nsw", number, f.wide(lane)), lengths)):
+            at = digits(f, f.binary("add nsw", number, f.wide(lane)), lengths)
+            with s.scope(named(reduce.dims, at)):
                 yield
             enough(f.compare("icmp eq", rest, i32(0)))
         odometer.advance()
@@ -128,17 +129,10 @@ def _belonging(s: Scalars, choice: SegmentSum, place: Place) -> Iterator[None]:
 def _belongs(s: Scalars, choice: SegmentSum, term: Sequence[Value], inside: Value) -> Value:
     """Whether a term meets the reduction's condition and belongs to this row."""
     f, when = s.function, choice.reduce.when
-    with _at(s, choice.reduce, term):
+    with s.scope(named(choice.reduce.dims, term)):
         if when is not None:
             with s.guarded(inside):
                 counts = s.value(when)
             inside = f.binary("and", inside, counts)
         with s.guarded(inside):
             return f.binary("and", inside, s.value(call("eq", choice.chosen, Index(choice.row.index))))
-
-
-@contextmanager
-def _at(s: Scalars, reduce: Reduce, term: Sequence[Value]) -> Iterator[None]:
-    """A scope in which the indices of a reduction are those of a term."""
-    with s.scope(dict(zip((dim.index for dim in reduce.dims), term, strict=True))):
-        yield

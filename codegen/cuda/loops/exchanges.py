@@ -11,7 +11,7 @@ sent. This holds if no kernel reads the parts of a step after the kernel that st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
@@ -129,17 +129,6 @@ def _is_read_in_time(
     program: Program,
 ) -> bool:
     """Whether no kernel reads the step before after the kernel that stores this step."""
-    ages = (
-        (name, mirror.age(at))
-        for name, product in products.items()
-        for at in _subscripts(mirror, inside[name], product, program)
-    )
-    return all(age != 1 or order.index(name) <= order.index(mirror.stored_by) for name, age in ages)
-
-
-def _subscripts(mirror: Mirror, kernel: Kernel, product: Product, program: Program) -> Iterator[tuple[Scalar, ...]]:
-    """The subscripts at which a product reads a mirrored buffer."""
-    access = Access(kernel, program)
-    for part in product.parts:
-        for term in part.terms:
-            yield from (load.at for load in access.loads(term.other) if load.buffer == mirror.buffer.name)
+    late = [name for name in products if order.index(name) > order.index(mirror.stored_by)]
+    loads = (load for name in late for load in products[name].other_loads(Access(inside[name], program)))
+    return not any(load.buffer == mirror.buffer.name and mirror.age(load.at) == 1 for load in loads)

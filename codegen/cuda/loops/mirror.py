@@ -13,7 +13,7 @@ the mirror is filled from memory before the first step (`graphc.codegen.cuda.loo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
@@ -137,15 +137,15 @@ def mirrors(
     if not all(isinstance(statement, Kernel) for statement in loop.body):
         return ()
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
-    read = [(name, *load) for name, p in products.items() for load in _others(inside[name], p, program)]
+    read = [(name, load) for name, p in products.items() for load in p.other_loads(Access(inside[name], program))]
     mapped = {**{name: name for name in products}, **epilogues}
     rounded = _rounded(inside, products, program) if rounding is not None else frozenset()
     found = []
     others = stored(kernel for kernel in kernels(program.body) if kernel.name not in inside)
-    for name in dict.fromkeys(buffer for _, buffer, _ in read):
+    for name in dict.fromkeys(load.buffer for _, load in read):
         dtype = rounding if rounding is not None and name in rounded else program.buffer(name).dtype
         mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings, dtype)
-        if mirror is not None and any(mirror.holds(at, kernel) for kernel, buffer, at in read if buffer == name):
+        if mirror is not None and any(mirror.holds(load.at, kernel) for kernel, load in read if load.buffer == name):
             back = any(mirror.age(x.at) == 1 for k in inside.values() for x in loads(k) if x.buffer == name)
             goes_on = mirror.start != index(0)  # this loop has stored the end of the chunk before
             exists = loop.reverse or mirror.ahead > 0 or goes_on  # the buffer may have the step before the first
@@ -155,23 +155,14 @@ def mirrors(
     return tuple(found)
 
 
-def _others(kernel: Kernel, product: Product, program: Program) -> Iterator[tuple[str, tuple[Scalar, ...]]]:
-    """The buffers and subscripts of the operands of a product that are not stationary."""
-    access = Access(kernel, program)
-    for term in (term for part in product.parts for term in part.terms):
-        yield from ((load.buffer, load.at) for load in access.loads(term.other))
-
-
 def near_loads(kernel: Kernel, product: Product, found: Sequence[Mirror], program: Program) -> set[Load]:
     """The loads of a product that read mirrors. Their subscripts depend on the terms, so nothing else of the product's
     kernel makes the same loads."""
-    access, inside = Access(kernel, program), {dim.index for part in product.parts for dim in part.dims}
+    inside = {dim.index for part in product.parts for dim in part.dims}
     by_name = {mirror.buffer.name: mirror for mirror in found}
     return {
         load
-        for part in product.parts
-        for term in part.terms
-        for load in access.loads(term.other)
+        for load in product.other_loads(Access(kernel, program))
         if load.buffer in by_name
         and by_name[load.buffer].holds(load.at, kernel.name)
         and any(isinstance(x, Index) and x.name in inside for at in load.at for x in walk(at))
@@ -185,7 +176,7 @@ def _rounded(inside: Mapping[str, Kernel], products: Mapping[str, Product], prog
     for name, product in products.items():
         access = Access(inside[name], program)
         rounds = product.sums[0].value.dtype == "float32"
-        for term in (term for part in product.parts for term in part.terms):
+        for term in product.terms:
             bare = rounds and access.loaded(term.other)[0] is not None
             (plain if bare else other).update(load.buffer for load in access.loads(term.other))
     return frozenset(plain - other)

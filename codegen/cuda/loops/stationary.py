@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 from graphc.codegen.cuda.isa.device import DeviceFunction
-from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.isa.place import Place, digits, named
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
 from graphc.codegen.cuda.loops.mma_geometry import AnyGeometry
@@ -101,8 +101,7 @@ class StationaryProduct(ABC, Generic[G]):
 
     def named(self, dims: tuple[Dim, ...], number: Value) -> dict[str, Value]:
         """The indices of a point of dims of known length, given its number."""
-        lengths = [i64(length_of((dim,))) for dim in dims]
-        return dict(zip((d.index for d in dims), digits(self.function, number, lengths), strict=True))
+        return named(dims, digits(self.function, number, [i64(length_of((dim,))) for dim in dims]))
 
     def row_lengths(self, s: Scalars) -> list[Value]:
         """The lengths of this group's parts of the rows' dims."""
