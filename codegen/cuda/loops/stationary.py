@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from graphc.codegen.cuda.isa.device import DeviceFunction
@@ -22,10 +23,18 @@ from graphc.codegen.lengths import length_of
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.program import Dim, Kernel
 
-__all__ = ["StationaryProduct"]
+__all__ = ["Rows", "StationaryProduct"]
 
 
 G = TypeVar("G", bound=AnyGeometry)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a group: the lengths of its parts of the rows' dims, and the number of all rows."""
+
+    lengths: list[Value]
+    count: Value
 
 
 class StationaryProduct(ABC, Generic[G]):
@@ -103,18 +112,18 @@ class StationaryProduct(ABC, Generic[G]):
         """The indices of a point of dims of known length, given its number."""
         return named(dims, digits(self.function, number, [i64(length_of((dim,))) for dim in dims]))
 
-    def row_lengths(self, s: Scalars) -> list[Value]:
-        """The lengths of this group's parts of the rows' dims."""
+    def rows(self, s: Scalars) -> Rows:
+        """The rows of this group."""
         f, lengths = self.function, []
         for dim in self.product.rows:
             part = self.place.parts.get(dim.index)
             lengths.append(s.value(dim.extent) if part is None else f.binary("sub nsw", part[1], part[0]))
-        return lengths
+        return Rows(lengths, s.product(lengths))
 
-    def row(self, number: Value, lengths: list[Value]) -> dict[str, Value]:
-        """The indices of a row of this group, given its number and the lengths of the rows' dims."""
+    def row(self, number: Value, rows: Rows) -> dict[str, Value]:
+        """The indices of a row of this group, given its number."""
         found = {}
-        for dim, index in zip(self.product.rows, digits(self.function, number, lengths), strict=True):
+        for dim, index in zip(self.product.rows, digits(self.function, number, rows.lengths), strict=True):
             part = self.place.parts.get(dim.index)
             found[dim.index] = index if part is None else self.function.binary("add nsw", part[0], index)
         return found
