@@ -94,7 +94,7 @@ class BlockedProduct(ABC):
         """All tiles of this CTA, one after another."""
         f, b, x = self.f, self.block, self.factors
         down, across = self._tiles(self.rows, b.height), self._tiles(self.columns, b.width)
-        total = self.s.product([self._count(x.both), down, across])
+        total = self.f.product([self._count(x.both), down, across])
         with self.s.counting(self.place.cta, total, self.place.ctas, "tile") as number:
             both, i, j = digits(f, number, [self._count(x.both), down, across])
             self.both = self._indices(x.both, both)
@@ -107,7 +107,7 @@ class BlockedProduct(ABC):
             f.sync_cta()  # before the memory is used again
 
     def _count(self, dims: Sequence[Dim]) -> Value:
-        return self.s.product([self.lengths[dim.index] for dim in dims])
+        return self.f.product([self.lengths[dim.index] for dim in dims])
 
     def _tiles(self, points: Value, size: int) -> Value:
         return self.f.binary("udiv", self.f.binary("add nsw", points, i64(size - 1)), i64(size))

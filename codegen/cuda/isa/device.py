@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from graphc.codegen.llvm.builder import Block, Function, Value
+from graphc.codegen.llvm.builder import Block, Function, Value, i64
 from graphc.codegen.llvm.functions import Functions
 from graphc.codegen.target import Target
 
@@ -46,6 +46,16 @@ class DeviceFunction(Function):
         if index.text == "0":
             return pointer
         return self.emit(pointer.type, f"getelementptr {element}, {pointer}, {index}")
+
+    def product(self, factors: Sequence[Value]) -> Value:
+        """The product of lengths."""
+        total = i64(1)
+        for factor in factors:
+            if total.text.isdigit() and factor.text.isdigit():
+                total = i64(int(total.text) * int(factor.text))
+            else:
+                total = factor if total == i64(1) else self.binary("mul nsw", total, factor)
+        return total
 
     def dynamic(self, offset: int) -> Value:
         """The address at a byte offset of the shared memory whose size comes with the launch."""

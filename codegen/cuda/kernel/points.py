@@ -41,7 +41,7 @@ def compute_points(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None
     own, sequential = owned_dims(kernel)
     starts, lengths = _ranges(s, own, place)
     first, step = place.grid_stride(f, lanes)
-    with s.counting(first, s.product(lengths), step, "point") as number, ExitStack() as stack:
+    with s.counting(first, f.product(lengths), step, "point") as number, ExitStack() as stack:
         found = digits(f, number, lengths)
         indices = [i if a == i64(0) else f.binary("add nsw", a, i) for a, i in zip(starts, found, strict=True)]
         stack.enter_context(s.scope(named(own, indices)))
@@ -60,7 +60,7 @@ def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
     lengths = [s.value(dim.extent) for dim in kernel.dims]
     lengths[-1] = i64(int(lengths[-1].text) // run)
     first, step = place.grid_stride(f, 1)
-    with s.counting(first, s.product(lengths), step, "run") as number:
+    with s.counting(first, f.product(lengths), step, "run") as number:
         found = digits(f, number, lengths)
         start = f.binary("mul nsw", found.pop(), i64(run))
         with s.scope(named(kernel.dims[:-1], found)):
@@ -143,7 +143,7 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
                     _branch(s, reduce, stack)
                     pending = False
         else:
-            number = stack.enter_context(s.counting(place.among(lanes), s.product(lengths), i64(lanes), "term"))
+            number = stack.enter_context(s.counting(place.among(lanes), f.product(lengths), i64(lanes), "term"))
             for dim, index in zip(reduce.dims, digits(f, number, lengths), strict=True):
                 s.bind(Index(dim.index), index)
             pending = reduce.when is not None

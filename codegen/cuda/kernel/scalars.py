@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from graphc.codegen.access import Access
 from graphc.codegen.cuda.isa.device import GLOBAL, DeviceFunction
 from graphc.codegen.cuda.kernel.parameters import size_value
-from graphc.codegen.llvm.builder import Value, i64
+from graphc.codegen.llvm.builder import Value
 from graphc.codegen.llvm.functions import STORAGE, constant
 from graphc.codegen.llvm.memory import read, write
 from graphc.codegen.program import Call, Const, Index, Kernel, Load, Ref, Scalar, Size
@@ -22,7 +22,7 @@ from graphc.codegen.uses import loads
 from graphc.scalar import index, walk
 
 if TYPE_CHECKING:
-    from graphc.codegen.cuda.loops.mirror import Mirrored
+    from graphc.codegen.cuda.loops.mirrored import Mirrored
 
 __all__ = ["NOWHERE", "NOWHERE_BYTES", "NO_KERNEL", "Scalars"]
 
@@ -218,13 +218,3 @@ class Scalars:
         label = "".join(c for c in name if c.isascii() and c.isalnum()) or "i"
         with self.function.loop(start, stop, step, label, unroll=True) as (index, _), self.scope({}):
             yield index
-
-    def product(self, factors: list[Value]) -> Value:
-        """The product of lengths."""
-        total = i64(1)
-        for factor in factors:
-            if total.text.isdigit() and factor.text.isdigit():
-                total = i64(int(total.text) * int(factor.text))
-            else:
-                total = factor if total == i64(1) else self.function.binary("mul nsw", total, factor)
-        return total

@@ -74,7 +74,7 @@ def compute_search(s: Scalars, kernel: Kernel, search: Search, place: Place) -> 
     above = f.binary("add nsw", columns, i64(width - 1))
     lengths = [*(s.value(dim.extent) for dim in outer), f.binary("sdiv", above, i64(width))]
     first, step = place.grid_stride(f, WARP)
-    with s.counting(first, s.product(lengths), step, "point") as number:
+    with s.counting(first, f.product(lengths), step, "point") as number:
         *found, block = digits(f, number, lengths)
         begin = f.binary("add nsw", f.binary("mul nsw", block, i64(width)), place.lane)
         own = [f.binary("add nsw", begin, i64(WARP * k)) for k in range(search.places)]
@@ -109,7 +109,7 @@ def _belonging(s: Scalars, choice: SegmentSum, place: Place) -> Iterator[None]:
     f, reduce = s.function, choice.reduce
     lengths = [s.value(dim.extent) for dim in reduce.dims]
     odometer = Odometer(f, lengths, place.lane, WARP)
-    with s.counting(i64(0), s.product(lengths), i64(WARP), "term") as number:
+    with s.counting(i64(0), f.product(lengths), i64(WARP), "term") as number:
         own = next(odometer.read())
         found = f.ballot(_belongs(s, choice, own, odometer.inside(own)))
         left = f.variable("i32")

@@ -25,8 +25,8 @@ from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
 from graphc.codegen.cuda.loops.exchanges import BARRIER_BYTES, WORD_BYTES, Exchange
 from graphc.codegen.cuda.loops.geometry import Geometry
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
-from graphc.codegen.cuda.loops.mirror import Mirrored, near_loads
-from graphc.codegen.cuda.loops.mirror_fill import fill
+from graphc.codegen.cuda.loops.mirror import near_loads
+from graphc.codegen.cuda.loops.mirrored import Mirrored
 from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
 from graphc.codegen.cuda.loops.mma_tile import MmaTile
 from graphc.codegen.cuda.loops.prefetch import FirstCell, Prefetch, PrefetchRegisters, prefetches
@@ -187,9 +187,9 @@ class LoopEmitter:
             laid = []
             for mirror in together:
                 mirrored = Mirrored(f, mirror, self.parts, self.version.ctas, base, len(together))
-                mirrored.clear(self.place.thread, self.place.threads)
+                mirrored.clear(self.place)
                 if mirror.filled:
-                    fill(self._scalars(None, {}), mirrored, self.place)
+                    mirrored.fill(self._scalars(None, {}), self.place)
                 base = f.offset(base, "i8", mirrored.step_bytes)
                 laid.append(mirrored)
                 made[mirror.buffer.name] = mirrored

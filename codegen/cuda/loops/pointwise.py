@@ -67,7 +67,7 @@ class _Steps(ABC):
         f, unit = self.function, self.unit
         around = Scalars(f, Access(NO_KERNEL, self.program), steps_around(unit.around))
         lengths = [around.value(slicing.extent) for slicing in unit.slicings]
-        points, extent = around.product(lengths), around.value(unit.loop.extent)
+        points, extent = f.product(lengths), around.value(unit.loop.extent)
         self.last = f.binary("sub nsw", extent, i64(1))
         here = place(f, unit.threads, f.wide(f.register("ctaid.x")), f.wide(f.register("nctaid.x")))
         number = f.binary("add nsw", f.binary("mul nsw", here.cta, i64(unit.threads)), here.thread)

@@ -118,7 +118,7 @@ class StationaryProduct(ABC, Generic[G]):
         for dim in self.product.rows:
             part = self.place.parts.get(dim.index)
             lengths.append(s.value(dim.extent) if part is None else f.binary("sub nsw", part[1], part[0]))
-        return Rows(lengths, s.product(lengths))
+        return Rows(lengths, f.product(lengths))
 
     def row(self, number: Value, rows: Rows) -> dict[str, Value]:
         """The indices of a row of this group, given its number."""
