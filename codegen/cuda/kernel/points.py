@@ -19,7 +19,7 @@ from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import REGISTER, STORAGE, constant
 from graphc.codegen.llvm.memory import read, write
-from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref, Scalar
+from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref
 from graphc.codegen.uses import loaded, stored
 
 __all__ = ["PARTIALS", "compute_points", "compute_runs", "end_point", "owned_dims"]
@@ -49,7 +49,8 @@ def compute_points(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None
             stop = length if start == i64(0) else f.binary("add nsw", start, length)
             index = stack.enter_context(s.counting(start, stop, i64(1), dim.index))
             s.bind(Index(dim.index), index)
-        _point(s, kernel, lanes, place)
+        _steps(s, kernel, lanes, place)
+        end_point(s, kernel, lanes, place)
 
 
 def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
@@ -93,11 +94,6 @@ def _ranges(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value],
     return starts, lengths
 
 
-def _point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
-    _steps(s, kernel, lanes, place)
-    end_point(s, kernel, lanes, place)
-
-
 def _steps(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
     for step in kernel.body:
         if isinstance(step, Reduce):
@@ -112,13 +108,11 @@ def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
     s.load_known(kernel)
     s.fetch_ahead(kernel)
     values = s.stored(kernel)
-    if lanes == 1:
-        for store, value in zip(kernel.stores, values, strict=True):
-            s.store(store.buffer, store.at, value, store.accumulate)
-        return
-    if loaded((kernel,)) & stored((kernel,)):  # the other lanes may still load
-        f.sync_warp() if lanes == WARP else f.sync_cta()
-    with f.when(f.compare("icmp eq", place.among(lanes), i64(0))), s.scope({}):
+    with ExitStack() as stack:
+        if lanes > 1:
+            if loaded((kernel,)) & stored((kernel,)):  # the other lanes may still load
+                f.sync_warp() if lanes == WARP else f.sync_cta()
+            _branch(s, f.compare("icmp eq", place.among(lanes), i64(0)), stack)
         for store, value in zip(kernel.stores, values, strict=True):
             s.store(store.buffer, store.at, value, store.accumulate)
 
@@ -132,28 +126,8 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
     totals = [(total, f.variable(REGISTER[total.value.dtype])) for total in reduce.sums]
     for total, variable in totals:
         f.put(constant(total.identity.value, total.value.dtype), variable)
-    lengths = [s.value(dim.extent) for dim in reduce.dims]
     with ExitStack() as stack:
-        if lanes == 1:
-            pending = reduce.when is not None
-            for k, (dim, length) in enumerate(zip(reduce.dims, lengths, strict=True)):
-                index = stack.enter_context(s.counting(i64(0), length, i64(1), dim.index))
-                s.bind(Index(dim.index), index)
-                if pending and not _varies(s, reduce.when, reduce.dims[k + 1 :]) and k + 1 < len(reduce.dims):
-                    _branch(s, reduce, stack)
-                    pending = False
-        else:
-            number = stack.enter_context(s.counting(place.among(lanes), f.product(lengths), i64(lanes), "term"))
-            for dim, index in zip(reduce.dims, digits(f, number, lengths), strict=True):
-                s.bind(Index(dim.index), index)
-            pending = reduce.when is not None
-        counts = None
-        if pending and reduce.when is not None:
-            if MEMORY in s.access.dependence(reduce.when):
-                _branch(s, reduce, stack)
-            else:  # most terms count, and a branch would keep the loads of several terms from overlapping
-                counts = s.value(reduce.when)
-                stack.enter_context(s.guarded(counts))
+        counts = _each_term(s, reduce, lanes, place, stack)
         for let in reduce.body:
             s.value(Ref(let.name, let.value.dtype))
         for total, variable in totals:
@@ -165,15 +139,37 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
         s.bind(Ref(total.name, total.value.dtype), result)
 
 
-def _branch(s: Scalars, reduce: Reduce, stack: ExitStack) -> None:
-    """A branch: what follows is computed only for terms that meet the reduction's condition."""
-    assert reduce.when is not None
-    stack.enter_context(s.function.when(s.value(reduce.when)))
+def _each_term(s: Scalars, reduce: Reduce, lanes: int, place: Place, stack: ExitStack) -> Value | None:
+    """Open a loop over the terms that are this lane's, with a branch for those that meet the reduction's condition, as
+    far out as the condition is known. Where there is no branch, gives whether a term counts; else None."""
+    f, when = s.function, reduce.when
+    lengths = [s.value(dim.extent) for dim in reduce.dims]
+    if lanes > 1:
+        number = stack.enter_context(s.counting(place.among(lanes), f.product(lengths), i64(lanes), "term"))
+        for dim, index in zip(reduce.dims, digits(f, number, lengths), strict=True):
+            s.bind(Index(dim.index), index)
+    else:
+        for k, (dim, length) in enumerate(zip(reduce.dims, lengths, strict=True), 1):
+            index = stack.enter_context(s.counting(i64(0), length, i64(1), dim.index))
+            s.bind(Index(dim.index), index)
+            inner = {dim.index for dim in reduce.dims[k:]}
+            if inner and when is not None and inner.isdisjoint(s.access.dependence(when)):
+                _branch(s, s.value(when), stack)
+                when = None
+    if when is None:
+        return None
+    if MEMORY in s.access.dependence(when):
+        _branch(s, s.value(when), stack)
+        return None
+    counts = s.value(when)  # most terms count, and a branch would keep the loads of several terms from overlapping
+    stack.enter_context(s.guarded(counts))
+    return counts
+
+
+def _branch(s: Scalars, when: Value, stack: ExitStack) -> None:
+    """A branch: what follows is computed only where a condition holds."""
+    stack.enter_context(s.function.when(when))
     stack.enter_context(s.scope({}))
-
-
-def _varies(s: Scalars, scalar: Scalar | None, dims: Sequence[Dim]) -> bool:
-    return scalar is not None and any(dim.index in s.access.dependence(scalar) for dim in dims)
 
 
 def _include(s: Scalars, total: Accumulate, variable: Value, counts: Value | None) -> None:
