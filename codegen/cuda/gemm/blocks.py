@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -131,14 +130,14 @@ class BlockedProduct(ABC):
             more = f.compare("icmp slt", following, self.terms)
             number = f.binary("lshr", following, i64(b.depth.bit_length() - 1))
             stage = f.binary("and", number, i64(1))
-            with f.when(more), self.s.scope({}):
+            with self.s.when(more):
                 for loader in loaders.values():
                     loader.fetch()
                 for odometer in odometers.values():
                     odometer.advance()
-            with f.when(f.compare("icmp sge", first, i64(0))), self.s.scope({}):
+            with self.s.when(f.compare("icmp sge", first, i64(0))):
                 self.add_block(f.binary("xor", stage, i64(1)))
-            with f.when(more), self.s.scope({}):
+            with self.s.when(more):
                 for (is_left, operand), loader in loaders.items():
                     self._put_block(is_left, operand, loader, stage)
             f.sync_cta()
@@ -194,10 +193,7 @@ class BlockedProduct(ABC):
         """Store what was fetched of a factor to shared memory."""
         f = self.f
         for run in loader.runs:
-            with ExitStack() as stack:
-                if run.exists is not None:
-                    stack.enter_context(f.when(run.exists))
-                    stack.enter_context(self.s.scope({}))
+            with self.s.when(run.exists):
                 values = [f.get(variable, loader.type) for variable in run.values]
                 counts = None if run.counts is None else f.get(run.counts, "i1")
                 self.put(is_left, operand, stage, run, values, counts)
@@ -253,10 +249,8 @@ class BlockedProduct(ABC):
         start, step = f.binary("udiv", self.place.thread, i64(minor)), i64(self.place.threads // minor)
         with f.loop(start, i64(b.height), step, "row", unroll=False) as (high, _), s.scope({}):
             down = self._cell(high, row, x.left)
-            with (
-                f.when(f.binary("and", across.exists, down.exists)),
-                s.scope({**self.both, **across.indices, **down.indices}),
-            ):
+            indices = {**self.both, **across.indices, **down.indices}
+            with s.when(f.binary("and", across.exists, down.exists), indices):
                 for k in range(run):
                     moved = {d.index: f.binary("add nsw", s.value(Index(d.index)), i64(k)) for d in x.right[-1:] if k}
                     with s.scope(moved):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -191,10 +190,7 @@ class TileLoader:
         size = STORAGE[s.access.buffers[load.buffer].dtype][1] * self.factor.run
         for run, _ in self._moved_runs():
             counts = exists if run.counts is None else f.binary("and", exists, f.get(run.counts, "i1"))
-            with ExitStack() as stack:
-                if run.exists is not None:
-                    stack.enter_context(f.when(run.exists))
-                    stack.enter_context(s.scope({}))
+            with s.when(run.exists):
                 count = f.select(counts, i32(size), i32(0))
                 f.copy_async(address(run), s.pointer(load.buffer, load.at), size, count)
             yield

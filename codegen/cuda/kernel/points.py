@@ -108,11 +108,9 @@ def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
     s.load_known(kernel)
     s.fetch_ahead(kernel)
     values = s.stored(kernel)
-    with ExitStack() as stack:
-        if lanes > 1:
-            if loaded((kernel,)) & stored((kernel,)):  # the other lanes may still load
-                f.sync_warp() if lanes == WARP else f.sync_cta()
-            _branch(s, f.compare("icmp eq", place.among(lanes), i64(0)), stack)
+    if lanes > 1 and loaded((kernel,)) & stored((kernel,)):  # the other lanes may still load
+        f.sync_warp() if lanes == WARP else f.sync_cta()
+    with s.when(None if lanes == 1 else f.compare("icmp eq", place.among(lanes), i64(0))):
         for store, value in zip(kernel.stores, values, strict=True):
             s.store(store.buffer, store.at, value, store.accumulate)
 
@@ -154,22 +152,16 @@ def _each_term(s: Scalars, reduce: Reduce, lanes: int, place: Place, stack: Exit
             s.bind(Index(dim.index), index)
             inner = {dim.index for dim in reduce.dims[k:]}
             if inner and when is not None and inner.isdisjoint(s.access.dependence(when)):
-                _branch(s, s.value(when), stack)
+                stack.enter_context(s.when(s.value(when)))
                 when = None
     if when is None:
         return None
     if MEMORY in s.access.dependence(when):
-        _branch(s, s.value(when), stack)
+        stack.enter_context(s.when(s.value(when)))
         return None
     counts = s.value(when)  # most terms count, and a branch would keep the loads of several terms from overlapping
     stack.enter_context(s.guarded(counts))
     return counts
-
-
-def _branch(s: Scalars, when: Value, stack: ExitStack) -> None:
-    """A branch: what follows is computed only where a condition holds."""
-    stack.enter_context(s.function.when(when))
-    stack.enter_context(s.scope({}))
 
 
 def _include(s: Scalars, total: Accumulate, variable: Value, counts: Value | None) -> None:

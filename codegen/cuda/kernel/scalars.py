@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from graphc.codegen.access import Access
@@ -68,6 +68,12 @@ class Scalars:
         self._scopes.append({Index(name): value for name, value in indices.items()})
         yield
         self._scopes.pop()
+
+    @contextmanager
+    def when(self, condition: Value | None, indices: Mapping[str, Value] | None = None) -> Iterator[None]:
+        """if (condition), in a scope of its own. None: always."""
+        with nullcontext() if condition is None else self.function.when(condition), self.scope(indices or {}):
+            yield
 
     @contextmanager
     def guarded(self, condition: Value) -> Iterator[None]:

@@ -81,7 +81,7 @@ def compute_search(s: Scalars, kernel: Kernel, search: Search, place: Place) -> 
         with s.scope(named(outer, found)):
             sums = _sums(s, search, own, columns, place)
             for column, total in zip(own, sums, strict=True):
-                with f.when(f.compare("icmp slt", column, columns)), s.scope({search.column.index: column}):
+                with s.when(f.compare("icmp slt", column, columns), {search.column.index: column}):
                     s.bind(Ref(search.choice.total.name, search.choice.total.value.dtype), total)
                     end_point(s, kernel, 1, place)
 

@@ -209,7 +209,7 @@ class MmaTile(StationaryProduct[MmaGeometry]):
         few = f.compare("icmp sle", rows.count, i64(COLUMNS))
         for wide, is_it in ((many.wide, f.binary("xor", few, Value("true", "i1"))), (1, few)):
             self.geometry = replace(many, wide=wide)
-            with f.when(is_it), s.scope({}):
+            with s.when(is_it):
                 yield
         self.geometry = many
 

@@ -111,7 +111,7 @@ class _Steps(ABC):
             for x in self._of(kernel):
                 if x.wait is None and x.made_by is None:
                     self.function.put(scalars.value(x.load), self.variables[x])
-            with self.function.when(self.function.compare("icmp eq", start, i64(0))), scalars.scope({}):
+            with scalars.when(self.function.compare("icmp eq", start, i64(0))):
                 for x in self._of(kernel):
                     if x.before and x.made_by is not None:
                         self.function.put(scalars.value(x.load), self.variables[x])
@@ -197,7 +197,7 @@ class PointwiseLoop(_Steps):
             if self.unit.linear is None or self._moves(store):
                 scalars.store(store.buffer, store.at, value, store.accumulate)
                 continue
-            with self.function.when(self.is_last_part), scalars.scope({}):  # the last steps are to stay
+            with scalars.when(self.is_last_part):  # the last steps are to stay
                 scalars.store(store.buffer, store.at, value, store.accumulate)
         self.keep(kernel, dict(enumerate(values)))
 

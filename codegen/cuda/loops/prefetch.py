@@ -209,7 +209,7 @@ class PrefetchRegisters:
         variables = [f.variable(self.types[x]) for x in own]
         for x, variable in zip(own, variables, strict=True):
             f.put(f.get(self.variables[x], self.types[x]), variable)
-        with f.when(f.binary("xor", is_first, Value("true", "i1"))), s.scope({}):
+        with s.when(f.binary("xor", is_first, Value("true", "i1"))):
             if kernel.name in self.ahead_of_wait:
                 s.fetch_ahead(kernel)
             for x, variable in zip(own, variables, strict=True):

@@ -129,7 +129,7 @@ class Tile(StationaryProduct[Geometry]):
         for rows, is_it in ((several.rows, self.function.binary("xor", alone, Value("true", "i1"))), (1, alone)):
             self.geometry = replace(several, rows=rows)
             self.has_one_cell = rows == 1 and several.home == "registers"
-            with self.function.when(is_it), s.scope({}):
+            with s.when(is_it):
                 yield
         self.geometry, self.has_one_cell = several, False
 
@@ -281,10 +281,8 @@ class Tile(StationaryProduct[Geometry]):
         """A branch for the first of the lanes that have a cell's sums, with the indices of its point in a kernel over
         the same points."""
         exists, local, number = self._cell_of(first, row, rows)
-        with self.function.when(exists):
-            indices = {**self.unit(local), **self.row(number, rows)}
-            with s.scope(self.renamed(kernel, indices)):
-                yield
+        with s.when(exists), s.scope(self.renamed(kernel, {**self.unit(local), **self.row(number, rows)})):
+            yield
 
     def _cell_of(self, first: Value, row: Value, rows: Rows) -> tuple[Value, Value, Value]:
         """This lane's cell of the tile that begins at a unit and a row: whether it exists and is this lane's to
