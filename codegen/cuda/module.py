@@ -139,8 +139,8 @@ def _points(unit: PointsUnit, program: Program, arch: Arch, aligned: bool) -> De
         compute_points(scalars, unit.kernel, unit.lanes, where)
     else:
         factors, block = unit.product
-        if isinstance(block, MmaBlocking) and unit.fragments is not None:
-            MmaProduct(scalars, unit.kernel, factors, block, unit.fragments, where).compute()
+        if isinstance(block, MmaBlocking):
+            MmaProduct(scalars, unit.kernel, factors, block, where).compute()
         else:
             FmaProduct(scalars, unit.kernel, factors, block, where).compute()
     return f

@@ -71,7 +71,7 @@ def _pointwise(unit: PointwiseUnit, code: CudaCode, sizes: Mapping[str, int]) ->
 def _points(unit: PointsUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
     flops = _operations(unit.kernel, sizes) if unit.search is None else _searching(unit.kernel, unit.search, sizes)
     touched = _touched(unit.kernel, code.program, sizes)
-    rate = code.arch.flops * code.arch.sms * (TENSOR if unit.fragments is not None else 1)
+    rate = code.arch.flops * code.arch.sms * (TENSOR if unit.on_tensor_cores else 1)
     return Count(LAUNCH + max(flops / rate, touched / code.arch.memory), flops, touched)
 
 

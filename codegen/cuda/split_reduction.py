@@ -15,13 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from graphc.codegen.cuda.gemm.fma_product import fma_blocking
-from graphc.codegen.cuda.gemm.mma_blocking import mma_parts
+from graphc.codegen.cuda.gemm.large_product import MOST_PARTS, large_product
 from graphc.codegen.cuda.host_loop import is_host_loop
 from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
 from graphc.codegen.cuda.isa.mma import Fragments
 from graphc.codegen.cuda.kernel.search import search_of
-from graphc.codegen.cuda.points_unit import NOMINAL_AXIS, counted_points, lanes_of, large_factors, lies_along_points
+from graphc.codegen.cuda.points_unit import NOMINAL_AXIS, lanes_of, lies_along_points
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.passes.subtotals import subtotals
 from graphc.codegen.program import (
@@ -42,7 +41,6 @@ from graphc.scalar import call, guarded, index, replaced, walk
 __all__ = ["in_parts", "split_reductions"]
 
 _FEWEST = 64  # terms of a part
-_PARTS = 16  # of a sum, at most, where the memory of the parts is not weighed
 _LONG = 16  # terms for each result of a part: with fewer, storing the parts costs more than it saves
 _CTAS_AN_SM = 8  # that fill it
 
@@ -52,18 +50,14 @@ def split_reductions(program: Program, arch: Arch, fragments: Fragments | None) 
     sizes = dict.fromkeys(program.sizes, NOMINAL_AXIS)
 
     def wanted(kernel: Kernel) -> int:
-        factors, search = large_factors(kernel, program, fragments, sizes), search_of(kernel, program, sizes)
+        product, search = large_product(kernel, program, fragments, sizes), search_of(kernel, program, sizes)
         if search is not None:
-            return min(_PARTS, arch.sms // max(1, -(-search.warps(kernel, sizes) * WARP // THREADS)))
-        if factors is not None and fragments is not None and factors.dtype == "float32":
-            return mma_parts(factors, fragments, counted_points(factors, sizes), arch)
-        if factors is not None:
-            counted = counted_points(factors, sizes)
-            tiles = fma_blocking(factors, counted.left, counted.right).tiles(counted.left, counted.right)
-            return min(_PARTS, arch.sms // (tiles * counted.both))
+            return min(MOST_PARTS, arch.sms // max(1, -(-search.warps(kernel, sizes) * WARP // THREADS)))
+        if product is not None:
+            return product.parts(arch)
         points = points_of(kernel.dims, sizes)
         if lies_along_points(kernel, program):
-            return arch.sms * _CTAS_AN_SM * THREADS // points if points >= WARP else _PARTS
+            return arch.sms * _CTAS_AN_SM * THREADS // points if points >= WARP else MOST_PARTS
         if 2 * points * lanes_of(kernel, program, alone=True) > arch.sms * _CTAS_AN_SM * THREADS:
             return 1
         terms = sum(points_of(reduce.dims, sizes) for reduce in kernel.reduces)

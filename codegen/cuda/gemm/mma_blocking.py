@@ -41,12 +41,13 @@ _TILE = 1500  # cycles before the first block and after the last, when nothing o
 _BLOCK = 100  # cycles of a barrier, and of what is computed for each block anew
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MmaBlocking(Blocking):
-    """A blocking for the tensor cores: `across` warps lie side by side along the right points, the others along the
-    left ones."""
+    """A blocking for the tensor cores, for which elements are rounded as `fragments` say. `across` warps lie side by
+    side along the right points, the others along the left ones."""
 
-    across: int = 1
+    across: int
+    fragments: Fragments
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def mma_blocking(factors: Factors, fragments: Fragments, points: Points, arch: A
     """The cheapest tile."""
     return min(
         _tiles(factors, fragments, arch.shared - _RESERVED),
-        key=lambda tile: _cycles(tile, factors, fragments, points, arch),
+        key=lambda tile: _cycles(tile, factors, points, arch),
     )
 
 
@@ -106,7 +107,7 @@ def mma_parts(factors: Factors, fragments: Fragments, points: Points, arch: Arch
 
     def cycles(parts: int) -> float:
         part = Points(points.left, points.right, points.both * parts, -(-points.terms // parts))
-        whole = min(_cycles(tile, factors, fragments, part, arch) for tile in tiles)
+        whole = min(_cycles(tile, factors, part, arch) for tile in tiles)
         return whole if parts == 1 else whole + parts * passing + _LAUNCH
 
     return min((1 << k for k in range(_MOST_PARTS.bit_length())), key=cycles)
@@ -145,7 +146,19 @@ def _tiles(factors: Factors, fragments: Fragments, shared: int) -> Iterator[MmaB
                 smallest = False
                 two = copied and added + operands + places <= _REGISTERS_SHARED and 2 * needed <= shared
                 resident = 2 if two else 1
-                yield MmaBlocking(height, width, depth, tall, wide, stage, needed, stages, resident, across)
+                yield MmaBlocking(
+                    height,
+                    width,
+                    depth,
+                    tall,
+                    wide,
+                    stage,
+                    needed,
+                    stages,
+                    resident,
+                    across=across,
+                    fragments=fragments,
+                )
 
 
 def _places(factors: Sequence[Factor], points: int, depth: int) -> int:
@@ -153,8 +166,9 @@ def _places(factors: Sequence[Factor], points: int, depth: int) -> int:
     return sum(_PLACES[factor.along] * -(-points * depth // (factor.run * THREADS)) for factor in factors)
 
 
-def _cycles(tile: MmaBlocking, factors: Factors, fragments: Fragments, points: Points, arch: Arch) -> float:
+def _cycles(tile: MmaBlocking, factors: Factors, points: Points, arch: Arch) -> float:
     """The cycles of an SM that computes the most tiles."""
+    fragments = tile.fragments
     cached = arch.l2 / (arch.sms * arch.clock * 1e9)  # bytes in a cycle
     elements = (len(factors.lefts) * tile.height + len(factors.rights) * tile.width) * tile.depth
     made = len(factors.terms) * tile.height * tile.width * tile.depth

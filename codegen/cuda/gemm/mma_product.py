@@ -1,6 +1,6 @@
 """Blocked products on the tensor cores: each warp computes some fragments of the tile, with their sums in registers.
 
-In: the factors of a product, its `MmaBlocking`, and how elements are rounded. Out: code, appended to a device
+In: the factors of a product and its `MmaBlocking`. Out: code, appended to a device
 function. Factors are rounded once, as they are loaded, and lie in shared memory as they do in memory: with neighbouring
 terms side by side, or neighbouring points. `ldmatrix` reads either as fragments. Neighbouring points of 4 bytes (tf32)
 are the exception: their elements are read one by one.
@@ -15,7 +15,7 @@ from graphc.codegen.cuda.gemm.factors import Factor, Factors
 from graphc.codegen.cuda.gemm.mma_blocking import Lines, MmaBlocking, bytes_of, is_copied, lines_of
 from graphc.codegen.cuda.gemm.tile_loader import Run
 from graphc.codegen.cuda.isa.device import i32
-from graphc.codegen.cuda.isa.mma import COLUMNS, ROWS, Fragments
+from graphc.codegen.cuda.isa.mma import COLUMNS, ROWS
 from graphc.codegen.cuda.isa.place import Place
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.llvm.builder import Value, i64
@@ -28,11 +28,9 @@ __all__ = ["MmaProduct"]
 class MmaProduct(BlockedProduct):
     """Warps share the tile; each adds up its fragments of it."""
 
-    def __init__(
-        self, s: Scalars, kernel: Kernel, factors: Factors, block: MmaBlocking, fragments: Fragments, place: Place
-    ) -> None:
+    def __init__(self, s: Scalars, kernel: Kernel, factors: Factors, block: MmaBlocking, place: Place) -> None:
         super().__init__(s, kernel, factors, block, place)
-        self.fragments = fragments
+        self.fragments = fragments = block.fragments
         self.across = block.across
         self.lines: dict[tuple[bool, int], Lines] = {}
         self._starts: dict[tuple[bool, int], int] = {}
