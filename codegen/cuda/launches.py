@@ -184,18 +184,20 @@ def _pointwise(
     unit: PointwiseUnit, given: tuple[str | int, ...], sizes: Mapping[str, int], arch: Arch
 ) -> Launch | None:
     """The launch of a pointwise loop; None if it has no points. If its steps are in parts, it loads their totals."""
-    loads, stores = _touched(unit)
     points, parts = unit.points(sizes), unit.parts(sizes, arch)
+    if not points:
+        return None
+    loads, stores = _touched(unit)
     launch = Launch(
         unit.symbol, -(-points * parts // unit.threads), unit.threads, 1, 0, False, given, loads, stores, urgent=True
     )
-    if not points or unit.linear is None:
-        return launch if points else None
-    arguments = (*given, parts, TOTALS)
+    if unit.linear is None:
+        return launch
+    launch = replace(launch, arguments=(*given, parts, TOTALS))
     if parts == 1:
-        return replace(launch, arguments=arguments)
+        return launch
     totals = totals_bytes(len(unit.linear.states), points, parts - 1)
-    return replace(launch, arguments=arguments, loads=loads | {TOTALS}, totals=totals)
+    return replace(launch, loads=loads | {TOTALS}, totals=totals)
 
 
 def _totals(unit: PointwiseUnit, launch: Launch) -> Launch:

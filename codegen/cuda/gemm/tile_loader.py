@@ -8,10 +8,8 @@ tile; the indices of the terms move on from block to block.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from graphc.codegen.cuda.gemm.factors import Factor
 from graphc.codegen.cuda.isa.device import i32
@@ -211,8 +209,7 @@ class TileLoader:
                 load = self.factor.load
                 exists = None if load is None or load.when is None else s.value(load.when)
                 if run.counts is not None:
-                    conditions = [condition for condition in (inside, when, exists) if condition is not None]
-                    f.put(functools.reduce(partial(f.binary, "and"), conditions), run.counts)
+                    f.put(f.every(asked for asked in (inside, when, exists) if asked is not None), run.counts)
                 yield run, when
 
     def _term(self, found: Sequence[Value], inside: Value | None) -> dict[str, Value]:

@@ -7,7 +7,8 @@ LLVM neither duplicates nor moves them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from graphc.codegen.llvm.builder import Block, Function, Value, i64
@@ -56,6 +57,10 @@ class DeviceFunction(Function):
             else:
                 total = factor if total == i64(1) else self.binary("mul nsw", total, factor)
         return total
+
+    def every(self, conditions: Iterable[Value]) -> Value:
+        """Whether all of these conditions, at least one, hold."""
+        return functools.reduce(lambda a, b: self.binary("and", a, b), conditions)
 
     def dynamic(self, offset: int) -> Value:
         """The address at a byte offset of the shared memory whose size comes with the launch."""

@@ -8,12 +8,12 @@ thread computes all points that may add to the same element, in order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 from graphc.codegen.access import MEMORY
 from graphc.codegen.cuda.isa.arch import WARP
-from graphc.codegen.cuda.isa.device import SHARED
+from graphc.codegen.cuda.isa.device import SHARED, DeviceFunction
 from graphc.codegen.cuda.isa.place import Place, digits, named
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.llvm.builder import Value, i64
@@ -22,7 +22,7 @@ from graphc.codegen.llvm.memory import read, write
 from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref
 from graphc.codegen.uses import loaded, stored
 
-__all__ = ["PARTIALS", "compute_points", "compute_runs", "end_point", "owned_dims"]
+__all__ = ["PARTIALS", "compute_points", "compute_runs", "end_point", "group_part", "moved", "owned_dims"]
 
 PARTIALS = "graphc_partials"  # shared memory: one word for each warp
 
@@ -39,13 +39,12 @@ def compute_points(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None
     """All points of a kernel that are this thread's. `lanes` threads share a point: 1, `WARP`, or the CTA's."""
     f = s.function
     own, sequential = owned_dims(kernel)
-    starts, lengths = _ranges(s, own, place)
+    starts, lengths = group_part(s, own, place)
     first, step = place.grid_stride(f, lanes)
     with s.counting(first, f.product(lengths), step, "point") as number, ExitStack() as stack:
         found = digits(f, number, lengths)
-        indices = [i if a == i64(0) else f.binary("add nsw", a, i) for a, i in zip(starts, found, strict=True)]
-        stack.enter_context(s.scope(named(own, indices)))
-        for dim, start, length in zip(sequential, *_ranges(s, sequential, place), strict=True):
+        stack.enter_context(s.scope(named(own, moved(f, starts, found))))
+        for dim, start, length in zip(sequential, *group_part(s, sequential, place), strict=True):
             stop = length if start == i64(0) else f.binary("add nsw", start, length)
             index = stack.enter_context(s.counting(start, stop, i64(1), dim.index))
             s.bind(Index(dim.index), index)
@@ -80,7 +79,7 @@ def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
                         s.store(store.buffer, store.at, made[number_of], accumulate=False)
 
 
-def _ranges(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value], list[Value]]:
+def group_part(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value], list[Value]]:
     """The start and the length of this group's part of each dim."""
     starts, lengths = [], []
     for dim in dims:
@@ -92,6 +91,11 @@ def _ranges(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value],
             starts.append(i64(0))
             lengths.append(s.value(dim.extent))
     return starts, lengths
+
+
+def moved(f: DeviceFunction, starts: Iterable[Value], indices: Iterable[Value]) -> list[Value]:
+    """Indices that were counted from these starts, in the whole dims."""
+    return [i if a == i64(0) else f.binary("add nsw", a, i) for a, i in zip(starts, indices, strict=True)]
 
 
 def _steps(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:

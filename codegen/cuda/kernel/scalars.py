@@ -6,7 +6,6 @@ moves what does not depend on a loop out of it.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
@@ -146,9 +145,7 @@ class Scalars:
     def _exists(self, load: Load) -> Value | None:
         """The condition under which memory is accessed; None: always."""
         conditions = self._guards if load.when is None else [*self._guards, self.value(load.when)]
-        if not conditions:
-            return None
-        return functools.reduce(lambda a, b: self.function.binary("and", a, b), conditions)
+        return self.function.every(conditions) if conditions else None
 
     def _last(self, load: Load) -> Scalar | None:
         """The last subscript of a load, if the load's condition does not depend on it and its dim is short."""

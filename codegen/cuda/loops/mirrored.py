@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from graphc.codegen.cuda.isa.device import DeviceFunction, i32
 from graphc.codegen.cuda.isa.place import Part, Place, digits
+from graphc.codegen.cuda.kernel.points import moved
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.cuda.loops.mirror import STEPS, Mirror
 from graphc.codegen.llvm.builder import Value, i64
@@ -83,12 +84,9 @@ class Mirrored:
     def _at(self, place: Value, number: Value) -> list[Value]:
         """The subscripts in the buffer of an element, given that along the loop and the element's number in its
         step."""
-        f = self.function
-        found = dict(zip(self.lengths, digits(f, number, list(self.lengths.values())), strict=True))
-        moved = {
-            k: own if self.starts[k] == i64(0) else f.binary("add nsw", self.starts[k], own) for k, own in found.items()
-        }
-        return [moved.get(k, place) for k in range(len(self.mirror.buffer.dims))]
+        found = digits(self.function, number, list(self.lengths.values()))
+        at = dict(zip(self.lengths, moved(self.function, self.starts.values(), found), strict=True))
+        return [at.get(k, place) for k in range(len(self.mirror.buffer.dims))]
 
     # In a step.
 

@@ -350,7 +350,9 @@ class MmaTile(StationaryProduct[MmaGeometry]):
         row in the pass."""
         f, g = self.function, self.geometry
         local, row = f.binary("urem", cell, i64(g.padded)), f.binary("udiv", cell, i64(g.padded))
-        exists = f.compare("icmp slt", self.number(local), i64(g.units))
-        exists = f.binary("and", exists, f.compare("icmp slt", f.binary("add nsw", first, row), rows.count))
-        exists = f.binary("and", exists, f.compare("icmp slt", local, i64(g.per_cta)))
-        return exists, local, row
+        conditions = [
+            f.compare("icmp slt", self.number(local), i64(g.units)),
+            f.compare("icmp slt", f.binary("add nsw", first, row), rows.count),
+            f.compare("icmp slt", local, i64(g.per_cta)),
+        ]
+        return f.every(conditions), local, row

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from graphc.codegen.cuda.isa.device import DeviceFunction
 from graphc.codegen.cuda.isa.place import Place, digits, named
+from graphc.codegen.cuda.kernel.points import group_part, moved
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
 from graphc.codegen.cuda.loops.mma_geometry import AnyGeometry
@@ -31,8 +32,9 @@ G = TypeVar("G", bound=AnyGeometry)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a group: the lengths of its parts of the rows' dims, and the number of all rows."""
+    """The rows of a group: the starts and the lengths of its parts of the rows' dims, and the number of all rows."""
 
+    starts: list[Value]
     lengths: list[Value]
     count: Value
 
@@ -114,16 +116,10 @@ class StationaryProduct(ABC, Generic[G]):
 
     def rows(self, s: Scalars) -> Rows:
         """The rows of this group."""
-        f, lengths = self.function, []
-        for dim in self.product.rows:
-            part = self.place.parts.get(dim.index)
-            lengths.append(s.value(dim.extent) if part is None else f.binary("sub nsw", part[1], part[0]))
-        return Rows(lengths, f.product(lengths))
+        starts, lengths = group_part(s, self.product.rows, self.place)
+        return Rows(starts, lengths, self.function.product(lengths))
 
     def row(self, number: Value, rows: Rows) -> dict[str, Value]:
         """The indices of a row of this group, given its number."""
-        found = {}
-        for dim, index in zip(self.product.rows, digits(self.function, number, rows.lengths), strict=True):
-            part = self.place.parts.get(dim.index)
-            found[dim.index] = index if part is None else self.function.binary("add nsw", part[0], index)
-        return found
+        found = digits(self.function, number, rows.lengths)
+        return named(self.product.rows, moved(self.function, rows.starts, found))

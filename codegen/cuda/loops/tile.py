@@ -299,7 +299,4 @@ class Tile(StationaryProduct[Geometry]):
             f.compare("icmp slt", self.number(local), i64(g.units)),
             f.compare("icmp slt", number, rows.count),
         ]
-        exists = conditions[0]
-        for condition in conditions[1:]:
-            exists = f.binary("and", exists, condition)
-        return exists, local, number
+        return f.every(conditions), local, number
