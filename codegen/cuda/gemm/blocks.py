@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from graphc.codegen.cuda.gemm.factors import Factor, Factors
 from graphc.codegen.cuda.gemm.tile_loader import Odometers, Run, Side, TileLoader
@@ -27,7 +28,7 @@ from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import STORAGE
 from graphc.codegen.program import Const, Dim, Index, Kernel, Ref
 
-__all__ = ["BlockedProduct", "Blocking", "line"]
+__all__ = ["BlockedProduct", "Blocking", "Operand", "line"]
 
 _LINE_PAD = 8  # words after each row of sums, so that pairs of neighbours in four rows lie in different banks
 
@@ -62,6 +63,13 @@ class Blocking:
 def line(width: int) -> int:
     """The distance of two rows of sums in shared memory, in sums, for tiles of a width."""
     return width + _LINE_PAD
+
+
+class Operand(NamedTuple):
+    """Which factor: whether it is a left one, and its number among those of its side."""
+
+    is_left: bool
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +146,11 @@ class BlockedProduct(ABC):
             with self.s.when(f.compare("icmp sge", first, i64(0))):
                 self.add_block(f.binary("xor", stage, i64(1)))
             with self.s.when(more):
-                for (is_left, operand), loader in loaders.items():
-                    self._put_block(is_left, operand, loader, stage)
+                for operand, loader in loaders.items():
+                    self._put_block(operand, loader, stage)
             f.sync_cta()
 
-    def _stream(self, loaders: Mapping[tuple[bool, int], TileLoader], odometers: Odometers) -> None:
+    def _stream(self, loaders: Mapping[Operand, TileLoader], odometers: Odometers) -> None:
         """Block after block: wait for its copies, then add its products. Meanwhile begin the copies of a later block
         into the stage of the block before. Their addresses are computed between the products of the tensor cores."""
         f, b = self.f, self.block
@@ -168,35 +176,35 @@ class BlockedProduct(ABC):
         f.sync_cta()
 
     def _copies(
-        self, loaders: Mapping[tuple[bool, int], TileLoader], odometers: Odometers, stage: Value, exists: Value
+        self, loaders: Mapping[Operand, TileLoader], odometers: Odometers, stage: Value, exists: Value
     ) -> Iterator[None]:
         """Begin to copy a block, or zeros if it does not exist. Each step of the iterator copies one run."""
-        for (is_left, operand), loader in loaders.items():
-            yield from loader.copies(partial(self.address, is_left, operand, stage), exists)
+        for operand, loader in loaders.items():
+            yield from loader.copies(partial(self.address, operand, stage), exists)
         for odometer in odometers.values():
             odometer.advance()
 
-    def _loaders(self, row: Value, column: Value, odometers: Odometers) -> dict[tuple[bool, int], TileLoader]:
-        """This thread's loader of each factor, by side (whether it is the left one) and number."""
+    def _loaders(self, row: Value, column: Value, odometers: Odometers) -> dict[Operand, TileLoader]:
+        """This thread's loader of each factor."""
         b, x = self.block, self.factors
         left = Side(x.left, self.rows, row, b.height, self.both)
         right = Side(x.right, self.columns, column, b.width, self.both)
         return {
-            (is_left, operand): TileLoader(
+            Operand(is_left, number): TileLoader(
                 self.s, factor, x.reduce, side, b.depth, self.place, odometers, self.rounded(factor)
             )
             for is_left, side, factors in ((True, left, x.lefts), (False, right, x.rights))
-            for operand, factor in enumerate(factors)
+            for number, factor in enumerate(factors)
         }
 
-    def _put_block(self, is_left: bool, operand: int, loader: TileLoader, stage: Value) -> None:
+    def _put_block(self, operand: Operand, loader: TileLoader, stage: Value) -> None:
         """Store what was fetched of a factor to shared memory."""
         f = self.f
         for run in loader.runs:
             with self.s.when(run.exists):
                 values = [f.get(variable, loader.type) for variable in run.values]
                 counts = None if run.counts is None else f.get(run.counts, "i1")
-                self.put(is_left, operand, stage, run, values, counts)
+                self.put(operand, stage, run, values, counts)
 
     def rounded(self, factor: Factor) -> str | None:
         """The type to which a factor's elements are rounded as they are fetched; None: they are not."""
@@ -208,7 +216,7 @@ class BlockedProduct(ABC):
         return False
 
     @abstractmethod
-    def address(self, is_left: bool, operand: int, stage: Value, run: Run) -> Value:
+    def address(self, operand: Operand, stage: Value, run: Run) -> Value:
         """The address of a run in a stage."""
 
     @abstractmethod
@@ -216,9 +224,7 @@ class BlockedProduct(ABC):
         """Begin a tile: set all sums to 0."""
 
     @abstractmethod
-    def put(
-        self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
-    ) -> None:
+    def put(self, operand: Operand, stage: Value, run: Run, values: Sequence[Value], counts: Value | None) -> None:
         """Store a run of a factor's elements where `add_block` reads it in this stage; zeros, unless `counts`."""
 
     @abstractmethod
