@@ -87,7 +87,7 @@ def check_loops(code: CudaCode) -> None:
     assert loops
     for unit in loops:
         for version in unit.versions:
-            filled = any(isinstance(tile, MmaGeometry) and tile.spilled for _, tile in version.tiles.values())
+            filled = any(isinstance(g, MmaGeometry) and g.spilled for g in version.geometries.values())
             most = _BEFORE_THE_LOOP if filled else 0
             assert used[code.function(unit.symbol_of(version))].spills <= most, unit.symbol_of(version)
 

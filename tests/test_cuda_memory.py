@@ -22,7 +22,7 @@ from graphc.codegen.program import Index, Loop
 from graphc.command_line.user_file import load_graph
 from graphc.compiling.cuda_compile import CompiledCuda
 from graphc.errors import ArgumentError, GraphError, UnsupportedError
-from graphc.runtime.cuda import Chosen
+from graphc.runtime.cuda_layout import Chosen
 from graphc.scalar import call, index
 from graphc.testing.gradient_check import random_arrays
 from tests.cuda_emulated import EmulatedDevice, arrays_of, compiled, loops_of, recurrent, ways

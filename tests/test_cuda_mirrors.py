@@ -96,7 +96,7 @@ def test_sums_without_a_place_are_made_by_multiply_adds() -> None:
     g.output("last", states[-1])
     f = gc.compile(g, target="cuda", device=EmulatedDevice("sm_120", cluster=1), precision="bf16")
     (unit,) = (unit for unit in f.code.units if isinstance(unit, LoopUnit))
-    homes = {type(tile) for _, tile in unit.versions[-1].tiles.values()}
+    homes = {type(geometry) for geometry in unit.versions[-1].geometries.values()}
     assert homes == {Geometry, MmaGeometry}
     arrays = arrays_of(g, t=3, n=2)
     expected = gc.interpret(g, **arrays)["last"]

@@ -18,9 +18,7 @@ from tests.cuda_emulated import arrays_of, check, compiled, loops_of, recurrent
 def found(f: CompiledCuda, unit: LoopUnit) -> tuple[Prefetch, ...]:
     """Of the loop on single CTAs, which have barriers."""
     version = unit.versions[0]
-    products = {name: product for name, (product, _) in version.tiles.items()}
-    tiles = {name: tile for name, (_, tile) in version.tiles.items()}
-    cells = cells_of(unit.loop, products, tiles, unit.epilogues, unit.slicings)
+    cells = cells_of(unit.loop, version.products, version.geometries, unit.epilogues, unit.slicings)
     return prefetches(unit.loop, cells, unit.barriers, f.program)
 
 

@@ -33,7 +33,7 @@ def test_heads_are_slices_of_their_own() -> None:
     loops = loops_of(f)
     assert [len(unit.slicings) for unit in loops] == [2, 2]
     assert all(version.fixed.count(3) == 1 for unit in loops for version in unit.versions)
-    assert all(version.tiles and version.in_registers for unit in loops for version in unit.versions)
+    assert all(version.products and version.in_registers for unit in loops for version in unit.versions)
 
 
 def test_a_dense_cell_falls_apart_along_the_batch_alone() -> None:

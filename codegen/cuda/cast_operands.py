@@ -78,25 +78,22 @@ def cast_operands(program: Program, fragments: Fragments | None) -> Program:
     """The program with rounded copies of the operands of large products on the tensor cores."""
     if fragments is None or fragments.dtype is None:
         return program
-    return _cast(program, fragments.dtype, dict.fromkeys(program.sizes, NOMINAL_AXIS))
-
-
-def _cast(program: Program, dtype: str, sizes: Mapping[str, int]) -> Program:
-    """`sizes` are the lengths to count with."""
-    products = list(_products(program, sizes))
-    while True:
+    products = list(_products(program, dict.fromkeys(program.sizes, NOMINAL_AXIS)))
+    while products:
         places = _places(products, program)
         whole = [product for product in products if all(version in places for version in product.versions)]
         if len(whole) == len(products):
-            return _rewritten(program, products, places, dtype) if products else program
+            return _rewritten(program, products, places, fragments.dtype)
         products = whole
+    return program
 
 
 # Which products.
 
 
 def _products(program: Program, sizes: Mapping[str, int]) -> Iterator[_Product]:
-    """Large products at the top of the program whose factors are all elements of buffers."""
+    """Large products at the top of the program whose factors are all elements of buffers. `sizes` are the lengths to
+    count with."""
     stores = dict.fromkeys(program.declared, 0)
     for position, statement in enumerate(program.body):
         factors = factors_of(statement, program) if isinstance(statement, Kernel) else None
@@ -144,7 +141,7 @@ def _elements(kernel: Kernel, factors: Factors, program: Program) -> tuple[Load,
 
 
 def _may_be_copied(buffer: Buffer) -> bool:
-    return buffer.dtype == "float32" and not any(isinstance(dim, Ring) for dim in buffer.dims)
+    return buffer.dtype == "float32" and not buffer.has_ring
 
 
 # How copies lie.

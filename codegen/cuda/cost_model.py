@@ -13,14 +13,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from graphc.codegen.cuda.isa.arch import WARP, Arch
+from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
 from graphc.codegen.cuda.loops.geometry import Geometry
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
-from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
+from graphc.codegen.cuda.loops.mma_geometry import AnyGeometry, MmaGeometry
 from graphc.codegen.cuda.loops.versions import RESERVED, Version
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.llvm.functions import STORAGE
-from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Reduce, Scalar, Statement
+from graphc.codegen.program import Call, Index, Kernel, Load, Loop, Program, Scalar, Statement
 from graphc.codegen.uses import stored
 from graphc.scalar import walk
 
@@ -139,7 +139,7 @@ def _estimated(
     version: Version, parts: tuple[int, ...], step: Step, unit: LoopUnit, lengths: list[int], arch: Arch
 ) -> Grouping:
     groups = math.prod(parts)
-    compute = sum(times * _kernel_seconds(w, version, groups, unit.threads, arch) for times, w in step.works)
+    compute = sum(times * _kernel_seconds(w, version, groups, arch) for times, w in step.works)
     exchange = _exchange_seconds(version, parts, step, unit, lengths, arch)
     waiting = exchange + sum(times * _latency(w, version) for times, w in step.works)
     seconds = compute + exchange
@@ -162,17 +162,17 @@ def _exchange_seconds(
     return sum(arch.grid_exchange + count * arch.word for count in words)
 
 
-def _kernel_seconds(work: Work, version: Version, groups: int, threads: int, arch: Arch) -> float:
+def _kernel_seconds(work: Work, version: Version, groups: int, arch: Arch) -> float:
     """The seconds of one kernel in one step, in one group."""
     ctas = version.ctas
     points = -(-work.points // groups)
-    passes = -(-points * work.lanes // (ctas * threads))
+    passes = -(-points * work.lanes // (ctas * THREADS))
     compute = passes * (-(-work.terms * work.products // work.lanes)) * _BESIDE * _CYCLES / (arch.clock * 1e9)
-    tile = version.tiles.get(work.kernel)
-    turns = -(-points // (ctas * threads))
-    if tile is not None and tile[1].home != "memory":
-        more = (turns - 1) * _TURN + _tile_seconds(tile[1], compute, points, threads, arch)
-        if isinstance(tile[1], MmaGeometry) and not version.mirrors:  # every CTA loads what all have made
+    geometry = version.geometries.get(work.kernel)
+    turns = -(-points // (ctas * THREADS))
+    if geometry is not None and geometry.home != "memory":
+        more = (turns - 1) * _TURN + _product_seconds(geometry, compute, points, arch)
+        if isinstance(geometry, MmaGeometry) and not version.mirrors:  # every CTA loads what all have made
             more += ctas * work.made / arch.l2
         return _latency(work, version) + more
     fetched = min(work.stationary, 4 * work.terms * work.products * -(-points // ctas))
@@ -183,21 +183,22 @@ def _latency(work: Work, version: Version) -> float:
     """How long a kernel takes that has nothing to compute."""
     if work.epilogue:
         return _EPILOGUE
-    near = version.mirrors and work.kernel in version.tiles
+    near = version.mirrors and work.kernel in version.geometries
     return _NEAR if near else LATENCY
 
 
-def _tile_seconds(tile: Geometry | MmaGeometry, compute: float, points: int, threads: int, arch: Arch) -> float:
+def _product_seconds(geometry: AnyGeometry, compute: float, points: int, arch: Arch) -> float:
     """A product whose operands are on the chip: shared memory is read anew for every tile of rows."""
-    rows = -(-points // tile.units)
-    at_once = tile.rows if isinstance(tile, MmaGeometry) else tile.rows * max(1, threads // WARP // tile.across)
+    rows, at_once = -(-points // geometry.units), geometry.rows
+    if isinstance(geometry, Geometry):
+        at_once *= max(1, THREADS // WARP // geometry.across)
     passes = -(-rows // at_once)
-    if isinstance(tile, MmaGeometry):
-        compute = compute / TENSOR + passes * (2 * arch.cta_barrier + tile.chain * _CHAINED)
-    if tile.home == "registers":
+    if isinstance(geometry, MmaGeometry):
+        compute = compute / TENSOR + passes * (2 * arch.cta_barrier + geometry.chain * _CHAINED)
+    if geometry.home == "registers":
         return compute
-    width = _SHARED_WIDTH if isinstance(tile, MmaGeometry) else _SHARED_WIDTH // 2
-    return max(compute, passes * tile.bytes / (width * arch.clock * 1e9))
+    width = _SHARED_WIDTH if isinstance(geometry, MmaGeometry) else _SHARED_WIDTH // 2
+    return max(compute, passes * geometry.bytes / (width * arch.clock * 1e9))
 
 
 # Counting.
@@ -225,9 +226,9 @@ def _repeated(body: tuple[Statement, ...], times: int, sizes: Mapping[str, int])
 def _work(
     kernel: Kernel, lanes: int, epilogue: bool, made: set[str], program: Program, sizes: Mapping[str, int]
 ) -> Work:
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    inside = [value for reduce in reduces for value in reduce.values]
-    extents = {d.index: evaluate(d.extent, sizes) for d in (*kernel.dims, *(d for r in reduces for d in r.dims))}
+    inside = [value for reduce in kernel.reduces for value in reduce.values]
+    dims = (*kernel.dims, *(dim for reduce in kernel.reduces for dim in reduce.dims))
+    extents = {dim.index: evaluate(dim.extent, sizes) for dim in dims}
     read: dict[bool, dict[tuple[str, tuple[Scalar, ...]], int]] = {True: {}, False: {}}  # by whether it is made here
     for part in (part for value in inside for part in walk(value) if isinstance(part, Load)):
         size = _count(part, extents) * STORAGE[program.buffer(part.buffer).dtype][1]
@@ -236,7 +237,7 @@ def _work(
     return Work(
         kernel.name,
         points_of(kernel.dims, sizes),
-        max((points_of(reduce.dims, sizes) for reduce in reduces), default=1),
+        max((points_of(reduce.dims, sizes) for reduce in kernel.reduces), default=1),
         max(1, sum(isinstance(part, Call) and part.fn == "mul" for value in inside for part in walk(value))),
         lanes,
         sum(read[False].values()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from graphc.codegen.lengths import evaluate, step_name
-from graphc.codegen.program import Index, Loop, Reduce, Scalar, Statement
+from graphc.codegen.program import Index, Loop, Scalar, Statement
 from graphc.scalar import walk
 
 __all__ = ["extents", "is_host_loop", "steps"]
@@ -29,10 +29,8 @@ def extents(statement: Statement) -> Iterator[Scalar]:
         for inner in statement.body:
             yield from extents(inner)
         return
-    yield from (dim.extent for dim in statement.dims)
-    for step in statement.body:
-        if isinstance(step, Reduce):
-            yield from (dim.extent for dim in step.dims)
+    for dims in (statement.dims, *(reduce.dims for reduce in statement.reduces)):
+        yield from (dim.extent for dim in dims)
 
 
 def steps(loop: Loop, sizes: Mapping[str, int]) -> Iterator[Mapping[str, int]]:

@@ -22,7 +22,7 @@ from graphc.codegen.cuda.points_unit import PointsUnit
 from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import Unit
 from graphc.codegen.lengths import evaluate, points_of, step_name
-from graphc.codegen.program import Program, Reduce, kernels
+from graphc.codegen.program import Program, kernels
 from graphc.codegen.uses import loaded, stored
 from graphc.errors import ArgumentError
 
@@ -184,18 +184,20 @@ def _pointwise(
     unit: PointwiseUnit, given: tuple[str | int, ...], sizes: Mapping[str, int], arch: Arch
 ) -> Launch | None:
     """The launch of a pointwise loop; None if it has no points. If its steps are in parts, it loads their totals."""
-    loads, stores = _touched(unit)
     points, parts = unit.points(sizes), unit.parts(sizes, arch)
+    if not points:
+        return None
+    loads, stores = _touched(unit)
     launch = Launch(
         unit.symbol, -(-points * parts // unit.threads), unit.threads, 1, 0, False, given, loads, stores, urgent=True
     )
-    if not points or unit.linear is None:
-        return launch if points else None
-    arguments = (*given, parts, TOTALS)
+    if unit.linear is None:
+        return launch
+    launch = replace(launch, arguments=(*given, parts, TOTALS))
     if parts == 1:
-        return replace(launch, arguments=arguments)
+        return launch
     totals = totals_bytes(len(unit.linear.states), points, parts - 1)
-    return replace(launch, arguments=arguments, loads=loads | {TOTALS}, totals=totals)
+    return replace(launch, loads=loads | {TOTALS}, totals=totals)
 
 
 def _totals(unit: PointwiseUnit, launch: Launch) -> Launch:
@@ -211,8 +213,8 @@ def _touched(unit: Unit) -> tuple[frozenset[str], frozenset[str]]:
 def _check_points(program: Program, sizes: Mapping[str, int]) -> None:
     """Threads number points, and terms of reductions, in 32 bits."""
     for kernel in kernels(program.body):
-        counts = [kernel.dims, *(step.dims for step in kernel.body if isinstance(step, Reduce))]
-        if any(points_of(dims, sizes) > _MOST_POINTS for dims in counts):
+        counted = (kernel.dims, *(reduce.dims for reduce in kernel.reduces))
+        if any(points_of(dims, sizes) > _MOST_POINTS for dims in counted):
             raise ArgumentError(
                 f"kernel {kernel.name} has more than {_MOST_POINTS} points; call it with shorter arrays"
             )

@@ -20,12 +20,13 @@ from graphc.codegen.cuda.gemm.mma_product import MmaProduct
 from graphc.codegen.cuda.isa.arch import TRIPLE, Arch
 from graphc.codegen.cuda.isa.device import DYNAMIC, GLOBAL, DeviceFunction
 from graphc.codegen.cuda.isa.place import place
+from graphc.codegen.cuda.kernel.parameters import counters_value, parts_value, scan_values, size_value, steps_around
 from graphc.codegen.cuda.kernel.points import PARTIALS, compute_points, compute_runs
-from graphc.codegen.cuda.kernel.scalars import NOWHERE, NOWHERE_BYTES, Scalars, size_value
+from graphc.codegen.cuda.kernel.scalars import NOWHERE, NOWHERE_BYTES, Scalars
 from graphc.codegen.cuda.kernel.search import compute_search
 from graphc.codegen.cuda.loops.loop import LoopEmitter
-from graphc.codegen.cuda.loops.loop_unit import LoopUnit, counters_value, parts_value, steps_around
-from graphc.codegen.cuda.loops.pointwise import PartTotals, PointwiseLoop, scan_values
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.pointwise import PartTotals, PointwiseLoop
 from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
 from graphc.codegen.cuda.loops.versions import Version
 from graphc.codegen.cuda.points_unit import PointsUnit
@@ -75,8 +76,13 @@ class Module:
 
 def module(program: Program, units: tuple[Unit, ...], arch: Arch, aligned: bool) -> Module:
     """The module of these units. `aligned`: a call's arguments begin at multiples of `ALIGNMENT`."""
-    pieces, shared = _distinct(piece for unit in units for piece in _pieces(unit, program, arch, aligned))
+    made = ((f, unit) for unit in units for f in _functions(unit, program, arch, aligned))
+    pieces, shared = _distinct(_piece(f, _attributes(unit)) for f, unit in made)
     return Module({piece.name: piece for piece in pieces}, shared)
+
+
+def _piece(f: DeviceFunction, attributes: str) -> Piece:
+    return Piece(f.name, f.text(attributes), frozenset(f.declarations), frozenset(f.functions.elementary))
 
 
 def _distinct(pieces: Iterable[Piece]) -> tuple[list[Piece], dict[str, str]]:
@@ -108,23 +114,21 @@ def _text(pieces: Sequence[Piece]) -> str:
     )
 
 
-def _pieces(unit: Unit, program: Program, arch: Arch, aligned: bool) -> Iterator[Piece]:
+def _functions(unit: Unit, program: Program, arch: Arch, aligned: bool) -> Iterator[DeviceFunction]:
     if isinstance(unit, PointsUnit):
-        yield _points_piece(unit, program, arch, aligned)
-        return
-    if isinstance(unit, PointwiseUnit):
-        yield from _pointwise_pieces(unit, program, arch)
-        return
-    for version in unit.versions:
-        yield _loop_piece(unit, version, program, arch)
+        yield _points(unit, program, arch, aligned)
+    elif isinstance(unit, PointwiseUnit):
+        yield from _pointwise(unit, program, arch)
+    else:
+        yield from (_loop(unit, version, program, arch) for version in unit.versions)
 
 
-def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool) -> Piece:
+def _points(unit: PointsUnit, program: Program, arch: Arch, aligned: bool) -> DeviceFunction:
     # No point needs what another stores, so loaded memory may be taken as constant. Alignment is promised to products
     # alone: elsewhere LLVM would load three neighbouring elements as four.
     aligned = aligned and unit.product is not None
-    f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned), _addresses(unit))
-    scalars = Scalars(f, Access(unit.kernel, program), arch.target, steps_around(unit.around))
+    f = DeviceFunction(unit.symbol, _parameters(unit, program, "noalias ", aligned), _addresses(unit), arch.target)
+    scalars = Scalars(f, Access(unit.kernel, program), steps_around(unit.around))
     cta, ctas = f.wide(f.register("ctaid.x")), f.wide(f.register("nctaid.x"))
     where = place(f, unit.threads, cta, ctas)
     if unit.search is not None:
@@ -135,15 +139,14 @@ def _points_piece(unit: PointsUnit, program: Program, arch: Arch, aligned: bool)
         compute_points(scalars, unit.kernel, unit.lanes, where)
     else:
         factors, block = unit.product
-        if isinstance(block, MmaBlocking) and unit.fragments is not None:
-            MmaProduct(scalars, unit.kernel, factors, block, unit.fragments, where).compute()
+        if isinstance(block, MmaBlocking):
+            MmaProduct(scalars, unit.kernel, factors, block, where).compute()
         else:
             FmaProduct(scalars, unit.kernel, factors, block, where).compute()
-    elementary = frozenset(scalars.functions.elementary)
-    return Piece(unit.symbol, f.text(_attributes(unit)), frozenset(f.declarations), elementary)
+    return f
 
 
-def _pointwise_pieces(unit: PointwiseUnit, program: Program, arch: Arch) -> Iterator[Piece]:
+def _pointwise(unit: PointwiseUnit, program: Program, arch: Arch) -> Iterator[DeviceFunction]:
     # No thread needs what another stores.
     parameters = _parameters(unit, program, "noalias ", aligned=False)
     writers: dict[str, type[PointwiseLoop | PartTotals]] = {unit.symbol: PointwiseLoop}
@@ -151,23 +154,20 @@ def _pointwise_pieces(unit: PointwiseUnit, program: Program, arch: Arch) -> Iter
         parameters += map(str, scan_values())
         writers[unit.totals_symbol] = PartTotals
     for symbol, writer in writers.items():
-        f = DeviceFunction(symbol, parameters, _addresses(unit))
-        loop = writer(f, unit, program, arch)
-        loop.emit()
-        yield Piece(symbol, f.text(_attributes(unit)), frozenset(f.declarations), frozenset(loop.elementary))
+        f = DeviceFunction(symbol, parameters, _addresses(unit), arch.target)
+        writer(f, unit, program).emit()
+        yield f
 
 
-def _loop_piece(unit: LoopUnit, version: Version, program: Program, arch: Arch) -> Piece:
+def _loop(unit: LoopUnit, version: Version, program: Program, arch: Arch) -> DeviceFunction:
     # Other threads change what the loop stores between two barriers, so nothing is promised of it.
     parameters = _parameters(unit, program, "", aligned=False)
     parameters += [str(parts_value(k)) for k in range(len(unit.slicings))]
     if version.kind == "grid":
         parameters.append(str(counters_value()))
-    f = DeviceFunction(unit.symbol_of(version), parameters, _addresses(unit))
-    emitter = LoopEmitter(f, unit, version, program, arch)
-    emitter.emit()
-    symbol = unit.symbol_of(version)
-    return Piece(symbol, f.text(_attributes(unit)), frozenset(f.declarations), frozenset(emitter.elementary))
+    f = DeviceFunction(unit.symbol_of(version), parameters, _addresses(unit), arch.target)
+    LoopEmitter(f, unit, version, program, arch).emit()
+    return f
 
 
 def _parameters(unit: Unit, program: Program, of_stored: str, aligned: bool) -> list[str]:

@@ -7,37 +7,26 @@ nominal ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from graphc.codegen.access import Access, coefficient
 from graphc.codegen.cuda.gemm.blocks import Blocking
-from graphc.codegen.cuda.gemm.factors import Factors, factors_of
-from graphc.codegen.cuda.gemm.fma_product import SIDE, fma_blocking
-from graphc.codegen.cuda.gemm.mma_blocking import Points, mma_blocking
+from graphc.codegen.cuda.gemm.factors import Factors
+from graphc.codegen.cuda.gemm.large_product import large_product
+from graphc.codegen.cuda.gemm.mma_blocking import MmaBlocking
 from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
 from graphc.codegen.cuda.isa.mma import Fragments
 from graphc.codegen.cuda.kernel.points import owned_dims
 from graphc.codegen.cuda.kernel.search import Search, search_of
 from graphc.codegen.cuda.loops.versions import NOMINAL
 from graphc.codegen.lengths import points_of
-from graphc.codegen.program import Const, Index, Kernel, Loop, Program, Reduce, Statement
+from graphc.codegen.program import Const, Index, Kernel, Loop, Program, Statement
 from graphc.codegen.uses import touched
 from graphc.scalar import index
 
-__all__ = [
-    "NOMINAL_AXIS",
-    "PointsUnit",
-    "counted_points",
-    "lanes_of",
-    "large_factors",
-    "lies_along_points",
-    "points_unit",
-]
+__all__ = ["NOMINAL_AXIS", "PointsUnit", "lanes_of", "lies_along_points", "points_unit"]
 
-_SHORT = 4  # terms: with fewer, tiles in shared memory do not pay
-_THIN = 3  # points on one side: with fewer, not even tensor cores pay
-_LARGE = 1 << 30  # multiply-adds: with so many, tensor cores pay although a side is short
 _LONG = 16  # terms: from so many on, the lanes of a warp share a reduction
 _MANY = 1 << 17  # points: enough for the whole chip, one thread each
 _FEW = 2048  # points: so few that each may have a CTA of its own
@@ -57,11 +46,15 @@ class PointsUnit:
     buffers: tuple[str, ...]
     lanes: int
     product: tuple[Factors, Blocking] | None = None
-    fragments: Fragments | None = None
     search: Search | None = None
     around: tuple[Loop, ...] = ()
-    threads: int = THREADS
     run: int = 1
+    threads: ClassVar[int] = THREADS
+
+    @property
+    def on_tensor_cores(self) -> bool:
+        """Whether it is a product on the tensor cores."""
+        return self.product is not None and isinstance(self.product[1], MmaBlocking)
 
     @property
     def statement(self) -> Statement:
@@ -72,13 +65,11 @@ class PointsUnit:
 def points_unit(symbol: str, kernel: Kernel, program: Program, arch: Arch, fragments: Fragments | None) -> PointsUnit:
     """The unit of a kernel outside of persistent loops."""
     alone = lanes_of(kernel, program, alone=True)
-    product = _blocked(kernel, program, arch, fragments)
-    rounded = product is not None and product[0].dtype == "float32"
+    large = large_product(kernel, program, fragments, dict.fromkeys(program.sizes, NOMINAL_AXIS))
+    product = None if large is None else (large.factors, large.blocking(arch))
     search = search_of(kernel, program, dict.fromkeys(program.sizes, NOMINAL))
     run = _RUN if alone == 1 and not product and not search and _has_runs(kernel, program) else 1
-    return PointsUnit(
-        symbol, kernel, tuple(touched((kernel,))), alone, product, fragments if rounded else None, search, run=run
-    )
+    return PointsUnit(symbol, kernel, tuple(touched((kernel,))), alone, product, search, run=run)
 
 
 def lanes_of(kernel: Kernel, program: Program, alone: bool) -> int:
@@ -87,7 +78,7 @@ def lanes_of(kernel: Kernel, program: Program, alone: bool) -> int:
     the kernel has a launch of its own."""
     sizes = dict.fromkeys(program.sizes, NOMINAL)
     own, sequential = owned_dims(kernel)
-    terms = sum(points_of(step.dims, sizes) for step in kernel.body if isinstance(step, Reduce))
+    terms = sum(points_of(reduce.dims, sizes) for reduce in kernel.reduces)
     points = points_of(own, sizes)
     if sequential or terms < _LONG or points >= _MANY:
         return 1
@@ -102,17 +93,17 @@ def _has_runs(kernel: Kernel, program: Program) -> bool:
     sizes = dict.fromkeys(program.sizes, NOMINAL)
     if points_of(kernel.dims, sizes) < _RUN * _MANY or any(store.accumulate for store in kernel.stores):
         return False
-    last, reduces = kernel.dims[-1], [step for step in kernel.body if isinstance(step, Reduce)]
-    terms = sum(points_of(step.dims, sizes) for step in reduces)
+    last = kernel.dims[-1]
+    terms = sum(points_of(reduce.dims, sizes) for reduce in kernel.reduces)
     whole = isinstance(last.extent, Const) and int(last.extent.value) % _RUN == 0
-    known = all(isinstance(dim.extent, Const) for step in reduces for dim in step.dims)
+    known = all(isinstance(dim.extent, Const) for reduce in kernel.reduces for dim in reduce.dims)
     return whole and known and terms < _LONG and all(store.at[-1:] == (Index(last.index),) for store in kernel.stores)
 
 
 def lies_along_points(kernel: Kernel, program: Program) -> bool:
     """Whether neighbouring points read neighbouring memory in everything that a kernel's one reduction loads."""
     access = Access(kernel, program)
-    reduces = [step for step in kernel.body if isinstance(step, Reduce) and step.dims]
+    reduces = [reduce for reduce in kernel.reduces if reduce.dims]
     if len(reduces) != 1 or not kernel.dims:
         return False
     point, terms = kernel.dims[-1].index, {dim.index for dim in reduces[0].dims}
@@ -120,38 +111,3 @@ def lies_along_points(kernel: Kernel, program: Program) -> bool:
     varying = [load for load in found if not terms.isdisjoint(access.dependence(load))]
     offsets = [access.offset(load.buffer, load.at) for load in varying]
     return bool(offsets) and all(coefficient(offset, point, access) == index(1) for offset in offsets)
-
-
-def large_factors(
-    kernel: Kernel, program: Program, fragments: Fragments | None, sizes: Mapping[str, int]
-) -> Factors | None:
-    """The factors of a kernel that is to be computed in tiles; None if it is not. It is a product large enough to fill
-    tiles, or so large that the tensor cores are faster although their tiles stay partly empty."""
-    factors = factors_of(kernel, program)
-    if factors is None:
-        return None
-    counted = counted_points(factors, sizes)
-    small = min(counted.left, counted.right)
-    work = len(factors.terms) * counted.left * counted.right * counted.both * counted.terms
-    fast = fragments is not None and factors.dtype == "float32" and small >= _THIN and work >= _LARGE
-    return factors if counted.terms >= _SHORT and (small >= SIDE or fast) else None
-
-
-def counted_points(factors: Factors, sizes: Mapping[str, int]) -> Points:
-    """How many points and terms a product has with these sizes."""
-    sides = (factors.left, factors.right, factors.both, factors.reduce.dims)
-    return Points(*(points_of(dims, sizes) for dims in sides))
-
-
-def _blocked(
-    kernel: Kernel, program: Program, arch: Arch, fragments: Fragments | None
-) -> tuple[Factors, Blocking] | None:
-    """How to compute a kernel in tiles, if it is a product that fills them."""
-    sizes = dict.fromkeys(program.sizes, NOMINAL_AXIS)
-    factors = large_factors(kernel, program, fragments, sizes)
-    if factors is None:
-        return None
-    counted = counted_points(factors, sizes)
-    if fragments is not None and factors.dtype == "float32":
-        return factors, mma_blocking(factors, fragments, counted, THREADS, arch)
-    return factors, fma_blocking(factors, counted.left, counted.right)

@@ -21,7 +21,7 @@ from graphc.codegen.cuda.ptx import CudaCode
 from graphc.codegen.cuda.units import Unit
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.memory.arena import buffer_bytes
-from graphc.codegen.program import Kernel, Program, Reduce, Statement
+from graphc.codegen.program import Kernel, Program, Statement
 from graphc.codegen.uses import loaded, stored
 
 __all__ = ["LAUNCH", "Count", "count"]
@@ -71,14 +71,14 @@ def _pointwise(unit: PointwiseUnit, code: CudaCode, sizes: Mapping[str, int]) ->
 def _points(unit: PointsUnit, code: CudaCode, sizes: Mapping[str, int]) -> Count:
     flops = _operations(unit.kernel, sizes) if unit.search is None else _searching(unit.kernel, unit.search, sizes)
     touched = _touched(unit.kernel, code.program, sizes)
-    rate = code.arch.flops * code.arch.sms * (TENSOR if unit.fragments is not None else 1)
+    rate = code.arch.flops * code.arch.sms * (TENSOR if unit.on_tensor_cores else 1)
     return Count(LAUNCH + max(flops / rate, touched / code.arch.memory), flops, touched)
 
 
 def _operations(kernel: Kernel, sizes: Mapping[str, int]) -> int:
     """Two for each multiply-add of the kernel's products, one for each point besides."""
     points = points_of(kernel.dims, sizes)
-    terms = sum(len(r.sums) * points_of(r.dims, sizes) for r in kernel.body if isinstance(r, Reduce))
+    terms = sum(len(reduce.sums) * points_of(reduce.dims, sizes) for reduce in kernel.reduces)
     return points * (2 * terms + 1)
 
 

@@ -15,22 +15,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from graphc.codegen.cuda.gemm.fma_product import fma_blocking
-from graphc.codegen.cuda.gemm.mma_blocking import mma_parts
+from graphc.codegen.cuda.gemm.large_product import MOST_PARTS, large_product
 from graphc.codegen.cuda.host_loop import is_host_loop
 from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
 from graphc.codegen.cuda.isa.mma import Fragments
 from graphc.codegen.cuda.kernel.search import search_of
-from graphc.codegen.cuda.points_unit import NOMINAL_AXIS, counted_points, lanes_of, large_factors, lies_along_points
+from graphc.codegen.cuda.points_unit import NOMINAL_AXIS, lanes_of, lies_along_points
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.passes.subtotals import subtotals
-from graphc.codegen.program import Buffer, Const, Dim, Index, Kernel, Let, Loop, Program, Reduce, Scalar, Statement
+from graphc.codegen.program import (
+    Buffer,
+    Const,
+    Dim,
+    Index,
+    Kernel,
+    Loop,
+    Program,
+    Reduce,
+    Scalar,
+    Statement,
+    map_reduce,
+)
 from graphc.scalar import call, guarded, index, replaced, walk
 
 __all__ = ["in_parts", "split_reductions"]
 
 _FEWEST = 64  # terms of a part
-_PARTS = 16  # of a sum, at most, where the memory of the parts is not weighed
 _LONG = 16  # terms for each result of a part: with fewer, storing the parts costs more than it saves
 _CTAS_AN_SM = 8  # that fill it
 
@@ -40,23 +50,18 @@ def split_reductions(program: Program, arch: Arch, fragments: Fragments | None) 
     sizes = dict.fromkeys(program.sizes, NOMINAL_AXIS)
 
     def wanted(kernel: Kernel) -> int:
-        factors, search = large_factors(kernel, program, fragments, sizes), search_of(kernel, program, sizes)
+        product, search = large_product(kernel, program, fragments, sizes), search_of(kernel, program, sizes)
         if search is not None:
-            return min(_PARTS, arch.sms // max(1, -(-search.warps(kernel, sizes) * WARP // THREADS)))
-        if factors is not None and fragments is not None and factors.dtype == "float32":
-            return mma_parts(factors, fragments, counted_points(factors, sizes), THREADS, arch)
-        if factors is not None:
-            counted = counted_points(factors, sizes)
-            tiles = fma_blocking(factors, counted.left, counted.right).tiles(counted.left, counted.right)
-            return min(_PARTS, arch.sms // (tiles * counted.both))
+            return min(MOST_PARTS, arch.sms // max(1, -(-search.warps(kernel, sizes) * WARP // THREADS)))
+        if product is not None:
+            return product.parts(arch)
         points = points_of(kernel.dims, sizes)
         if lies_along_points(kernel, program):
-            return arch.sms * _CTAS_AN_SM * THREADS // points if points >= WARP else _PARTS
+            return arch.sms * _CTAS_AN_SM * THREADS // points if points >= WARP else MOST_PARTS
         if 2 * points * lanes_of(kernel, program, alone=True) > arch.sms * _CTAS_AN_SM * THREADS:
             return 1
-        reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-        terms = sum(points_of(step.dims, sizes) for step in reduces)
-        stored = points * max(1, sum(len(step.sums) for step in reduces))  # by each part
+        terms = sum(points_of(reduce.dims, sizes) for reduce in kernel.reduces)
+        stored = points * max(1, sum(len(reduce.sums) for reduce in kernel.reduces))  # by each part
         return min(arch.sms * _CTAS_AN_SM // points, terms // (_LONG * stored))
 
     return in_parts(program, wanted, sizes)
@@ -118,12 +123,11 @@ class _Split:
 
 def _split(kernel: Kernel, wanted: Callable[[Kernel], int], sizes: Mapping[str, int]) -> _Split | None:
     """How to split the one reduction of a kernel; None if it is not to be split or too short."""
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    if len(reduces) != 1 or any(store.accumulate for store in kernel.stores) or not reduces[0].dims:
+    if len(kernel.reduces) != 1 or any(store.accumulate for store in kernel.stores):
         return None
-    if any(isinstance(part, Index) for dim in kernel.dims for part in walk(dim.extent)):
+    (reduce,) = kernel.reduces
+    if not reduce.dims or any(isinstance(part, Index) for dim in kernel.dims for part in walk(dim.extent)):
         return None  # the parts lie in a buffer, and the dims of a buffer must not depend on a loop's index
-    (reduce,) = reduces
     dim = max(reduce.dims, key=lambda d: evaluate(d.extent, sizes))
     parts = min(wanted(kernel), evaluate(dim.extent, sizes), points_of(reduce.dims, sizes) // _FEWEST)
     return _Split(reduce, dim, 1 << (parts.bit_length() - 1)) if parts >= 2 else None
@@ -135,14 +139,9 @@ def _part(split: _Split) -> Reduce:
     def moved(scalar: Scalar) -> Scalar:
         return replaced(scalar, lambda part: split.place if part == Index(split.dim.index) else None)
 
-    reduce = split.reduce
-    when = None if reduce.when is None else moved(reduce.when)
-    if not split.is_even:
-        exists = call("lt", split.place, split.dim.extent)
-        when = exists if when is None else call("and", exists, guarded(when, exists))
-    return Reduce(
-        tuple(split.inside if dim == split.dim else dim for dim in reduce.dims),
-        tuple(replace(total, value=moved(total.value)) for total in reduce.sums),
-        tuple(Let(let.name, moved(let.value)) for let in reduce.body),
-        when,
-    )
+    dims = tuple(split.inside if dim == split.dim else dim for dim in split.reduce.dims)
+    part = map_reduce(replace(split.reduce, dims=dims), moved)
+    if split.is_even:
+        return part
+    exists = call("lt", split.place, split.dim.extent)
+    return replace(part, when=exists if part.when is None else call("and", exists, guarded(part.when, exists)))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from graphc.codegen.cuda.host_loop import is_host_loop
-from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
+from graphc.codegen.cuda.isa.arch import WARP, Arch
 from graphc.codegen.cuda.isa.mma import Fragments
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
 from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit, pointwise_unit
@@ -72,7 +72,7 @@ def _unit(
     products = stationary_products(statement, sliced, program)
     lanes = {k.name: WARP if k.name in products else lanes_of(k, program, alone=False) for k in kernels((statement,))}
     mapping = map_threads(statement, products, lanes, sliced, program)
-    made = versions(statement, sliced, products, mapping, lanes, program, THREADS, arch, fragments)
+    made = versions(statement, sliced, products, mapping, lanes, program, arch, fragments)
     return LoopUnit(symbol, statement, buffers, sliced, mapping.barriers, lanes, mapping.epilogues, made, around)
 
 

@@ -30,7 +30,7 @@ from graphc.codegen.passes.split import split
 from graphc.codegen.program import Program
 from graphc.codegen.target import Precision
 from graphc.codegen.verify_program import verify
-from graphc.runtime.cuda import Chosen, LoadedCode
+from graphc.runtime.cuda_layout import Chosen, LoadedCode
 
 __all__ = ["CudaVersions", "arranged", "code_within", "cuda_code"]
 

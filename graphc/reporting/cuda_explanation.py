@@ -190,7 +190,7 @@ def _way(way: Grouping) -> str:
     version = way.version
     groups = "1 group" if way.groups == 1 else f"{way.groups} groups"
     size = "1 CTA" if version.ctas == 1 else f"{version.ctas} CTAs"
-    off_chip = "" if version.on_chip or not version.tiles else ", operands do not fit on the chip"
+    off_chip = "" if version.on_chip or not version.products else ", operands do not fit on the chip"
     times = f"about {1e6 * way.step:.2f} µs a step, at least {1e6 * way.waiting:.2f} of it waiting"
     times += f"; {1e3 * way.seconds:.3g} ms"
     where = _WORDS[version.kind] + (_THROUGH[version.kind] if version.mirrors else "")
@@ -199,10 +199,10 @@ def _way(way: Grouping) -> str:
 
 
 def _operands(way: Grouping) -> Iterator[str]:
-    for name, (product, geometry) in way.version.tiles.items():
+    for name, geometry in way.version.geometries.items():
         size = readable(geometry.bytes)
         tall = geometry.tall * (ROWS if isinstance(geometry, MmaGeometry) else 1)
-        tile = f"tiles of {tall} × {geometry.rows}, {len(product.sums)} sums each"
+        tile = f"tiles of {tall} × {geometry.rows}, {len(way.version.products[name].sums)} sums each"
         yield f"{name}: {size} of operands a CTA {_HOMES[geometry.home]}; {tile}"
 
 

@@ -26,16 +26,15 @@ from graphc.codegen.cuda.driver.dlpack import UNKNOWN_STREAM, DeviceArray, Forei
 from graphc.codegen.cuda.driver.driver import Device, Order, Prepared
 from graphc.codegen.cuda.driver.streams import PER_THREAD, stream_handle
 from graphc.codegen.cuda.isa.arch import Arch
-from graphc.codegen.cuda.launches import COUNTERS, TOTALS, Launch, Launched, exchange_bytes, launched, launches
-from graphc.codegen.cuda.ordering import order
-from graphc.codegen.cuda.ptx import ALIGNMENT, CudaCode
-from graphc.codegen.memory.arena import Arena, arena, buffer_bytes, buffer_shape
-from graphc.codegen.program import Buffer, Program
+from graphc.codegen.cuda.launches import COUNTERS, TOTALS, Launched, exchange_bytes, launched
+from graphc.codegen.cuda.ptx import ALIGNMENT
+from graphc.codegen.program import Buffer
 from graphc.errors import ArgumentError, UnsupportedError
 from graphc.ir import Node
 from graphc.language.graph import Graph
 from graphc.recent import Recent
 from graphc.runtime.cuda_bound import BoundCudaCall, Memory
+from graphc.runtime.cuda_layout import Chosen, Layout, layout_of
 from graphc.runtime.results import DeviceResults, Results
 from graphc.scheduling.lower import Lowered
 
@@ -54,66 +53,6 @@ class _Given:
     def sizes(self) -> dict[str, int]:
         """The lengths of the axes."""
         return {axis.name: extent for axis, extent in self.arguments.sizes.items()}
-
-
-class LoadedCode:
-    """Code on a device. Each part of it is compiled and loaded when it is first needed."""
-
-    def __init__(self, planned: Program, code: CudaCode, device: Device) -> None:
-        """`planned` is the program that it was made of."""
-        self.planned = planned
-        self.code = code
-        self._device = device
-        self._modules: dict[tuple[bool, str], Any] = {}
-
-    def begin(self) -> None:
-        """Load something that every call needs, or else that one may need, so that errors show early."""
-        for function in list(self.code.always or self.code.module.pieces)[:1]:
-            self.module(True, function)
-
-    def code_for(self, aligned: bool) -> CudaCode:
-        """The code for arguments that begin at multiples of `ALIGNMENT`, or else for those that begin at any
-        element."""
-        return self.code if aligned else self.code.unaligned
-
-    def module(self, aligned: bool, function: str) -> Any:
-        """The module with a function of that code, loaded."""
-        if (aligned, function) not in self._modules:
-            code = self.code_for(aligned)
-            functions = code.together(function)
-            made = self._device.load(code.ptx_of(functions))
-            self._modules |= {(aligned, name): made for name in functions}
-        return self._modules[aligned, function]
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """What a call runs: code, and its sizes: the axes' lengths, and those of chunks if it has them."""
-
-    loaded: LoadedCode
-    sizes: Mapping[str, int]
-
-    @property
-    def code(self) -> CudaCode:
-        return self.loaded.code
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What depends on the lengths of a call only: what it runs, its launches, where its temporaries lie, the shapes and
-    bytes of all buffers, and the bytes of barriers' counters and exchanged words, and of what parts come to."""
-
-    chosen: Chosen
-    launches: tuple[Launch, ...]
-    arena: Arena
-    shapes: Mapping[str, tuple[int, ...]]
-    bytes: Mapping[str, int]
-    exchange_bytes: int
-
-    @property
-    def totals_bytes(self) -> int:
-        """The bytes for what the parts of linear recurrences come to, in one launch after another."""
-        return max((launch.totals for launch in self.launches), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +108,6 @@ class CudaRunner:
         self._layouts: Recent[Layout] = Recent(_MOST_LAYOUTS)
         self._launchers: Recent[Callable[[int], None]] = Recent(_MOST_LAUNCHERS)
         self._lock = threading.Lock()
-        self._arch = arch
         stream = device.stream
         self._cleared(COUNTERS, exchange_bytes((), arch), stream)
         for name, array in lowered.constants.items():
@@ -188,7 +126,7 @@ class CudaRunner:
         queue = _Queue(self.device.stream, False) if stream is None else _Queue(stream_handle(stream), True)
         with self._lock:
             taken = self._taken(given, queue)
-            layout = self._layout(taken.sizes) if chosen is None else self._laid(taken.sizes, chosen)
+            layout = self._layout(taken.sizes, chosen)
             targets = self._targets(into, taken, layout, queue) if into else {}
             try:
                 return self._run(taken, layout, queue, targets)
@@ -215,7 +153,7 @@ class CudaRunner:
         copies |= {name: DeviceArray.copy_of(copies[name], self.device, stream) for name in there}
         with self._lock:
             taken = self._taken({**given, **copies}, _Queue(stream, False))
-            layout = self._layout(taken.sizes) if groupings is None else self._laid(taken.sizes, groupings)
+            layout = self._layout(taken.sizes, groupings)
             fixed = self._fixed(taken, layout, stream)
 
         def timed() -> Callable[[], list[float]]:
@@ -235,18 +173,13 @@ class CudaRunner:
             self._order(there, queue)
             return {**given, **{name: self._stand_in(name, array, queue) for name, array in there.items()}}
 
-    def _layout(self, sizes: Mapping[str, int]) -> Layout:
-        """The layout of a call, made once for its lengths; the cost model takes longer than a short sequence."""
-        key = tuple(sizes[name] for name in self.graph.axes)
-        return self._layouts.get_or_make(key, lambda: self._laid(sizes, None))
-
-    def _laid(self, lengths: Mapping[str, int], groupings: Mapping[str, Grouping] | None) -> Layout:
-        chosen = self.choose(lengths)
-        program, sizes = chosen.code.program, chosen.sizes
-        made = launches(chosen.code, sizes, groupings)
-        shapes = {b.name: buffer_shape(b, sizes) for b in program.buffers}
-        bytes_ = {b.name: buffer_bytes(b, sizes) for b in program.buffers}
-        return Layout(chosen, made, arena(program, sizes), shapes, bytes_, exchange_bytes(made, self._arch))
+    def _layout(self, lengths: Mapping[str, int], groupings: Mapping[str, Grouping] | None = None) -> Layout:
+        """The layout of a call, made once for its lengths; the cost model takes longer than a short sequence. With
+        `groupings`, which replace the model's, it is made anew."""
+        if groupings is not None:
+            return layout_of(self.choose(lengths), groupings)
+        key = tuple(lengths[name] for name in self.graph.axes)
+        return self._layouts.get_or_make(key, lambda: layout_of(self.choose(lengths)))
 
     def __del__(self) -> None:
         """Free the memory, after the last call."""
@@ -400,13 +333,13 @@ class CudaRunner:
             results = Results(outputs)
         owners = [array.owner for array in given.there.values()]
         memory = Memory(hosts, back, [*own.values(), workspace, counters, totals], owners)
-        made = _prepared(layout, _is_aligned(given), addresses)
-        return _Fixed(made, _order(layout, addresses), memory, results)
+        made = layout.prepared(_is_aligned(given), addresses)
+        return _Fixed(made, layout.order(addresses), memory, results)
 
     def _launcher(self, layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> Callable[[int], None]:
         """The launcher of a call; calls with the same arrays share one."""
-        made = _prepared(layout, aligned, addresses)
-        return self._launchers.get_or_make(made, lambda: self.device.launcher(made, _order(layout, addresses)))
+        made = layout.prepared(aligned, addresses)
+        return self._launchers.get_or_make(made, lambda: self.device.launcher(made, layout.order(addresses)))
 
     def _leave(self, arrays: Iterable[object], queue: _Queue) -> None:
         """End a call whose outputs stay on the GPU: with a mark on the caller's stream, or by waiting on the device's
@@ -461,31 +394,3 @@ class CudaRunner:
 def _is_aligned(given: _Given) -> bool:
     """Whether all arrays that lie on the GPU begin at multiples of `ALIGNMENT`."""
     return all(array.address % ALIGNMENT == 0 for array in given.there.values())
-
-
-def _prepared(layout: Layout, aligned: bool, addresses: Mapping[str, int]) -> tuple[Prepared, ...]:
-    loaded = layout.chosen.loaded
-    code = loaded.code_for(aligned)
-
-    def one(launch: Launch) -> Prepared:
-        values = tuple(addresses[a] if isinstance(a, str) else a for a in launch.arguments)
-        function = code.function(launch.symbol)
-        return Prepared(
-            loaded.module(aligned, function),
-            function,
-            launch.grid,
-            launch.block,
-            launch.cluster,
-            launch.shared,
-            launch.cooperative,
-            values,
-            launch.urgent,
-        )
-
-    return tuple(map(one, layout.launches))
-
-
-def _order(layout: Layout, addresses: Mapping[str, int]) -> Order:
-    return lambda: order(
-        layout.launches, addresses, {**layout.bytes, COUNTERS: layout.exchange_bytes, TOTALS: layout.totals_bytes}
-    )

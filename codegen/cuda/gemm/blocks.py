@@ -15,20 +15,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from graphc.codegen.cuda.gemm.factors import Factor, Factors
 from graphc.codegen.cuda.gemm.tile_loader import Odometers, Run, Side, TileLoader
-from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.isa.place import Place, digits, named
 from graphc.codegen.cuda.kernel.points import end_point
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import STORAGE
 from graphc.codegen.program import Const, Dim, Index, Kernel, Ref
 
-__all__ = ["BlockedProduct", "Blocking", "line"]
+__all__ = ["BlockedProduct", "Blocking", "Operand", "line"]
 
 _LINE_PAD = 8  # words after each row of sums, so that pairs of neighbours in four rows lie in different banks
 
@@ -65,6 +65,13 @@ def line(width: int) -> int:
     return width + _LINE_PAD
 
 
+class Operand(NamedTuple):
+    """Which factor: whether it is a left one, and its number among those of its side."""
+
+    is_left: bool
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Point:
     """A left or right point of a tile, and whether it exists."""
@@ -94,7 +101,7 @@ class BlockedProduct(ABC):
         """All tiles of this CTA, one after another."""
         f, b, x = self.f, self.block, self.factors
         down, across = self._tiles(self.rows, b.height), self._tiles(self.columns, b.width)
-        total = self.s.product([self._count(x.both), down, across])
+        total = self.f.product([self._count(x.both), down, across])
         with self.s.counting(self.place.cta, total, self.place.ctas, "tile") as number:
             both, i, j = digits(f, number, [self._count(x.both), down, across])
             self.both = self._indices(x.both, both)
@@ -107,14 +114,13 @@ class BlockedProduct(ABC):
             f.sync_cta()  # before the memory is used again
 
     def _count(self, dims: Sequence[Dim]) -> Value:
-        return self.s.product([self.lengths[dim.index] for dim in dims])
+        return self.f.product([self.lengths[dim.index] for dim in dims])
 
     def _tiles(self, points: Value, size: int) -> Value:
         return self.f.binary("udiv", self.f.binary("add nsw", points, i64(size - 1)), i64(size))
 
     def _indices(self, dims: Sequence[Dim], number: Value) -> dict[str, Value]:
-        found = digits(self.f, number, [self.lengths[dim.index] for dim in dims])
-        return dict(zip((dim.index for dim in dims), found, strict=True))
+        return named(dims, digits(self.f, number, [self.lengths[dim.index] for dim in dims]))
 
     # Sums.
 
@@ -132,19 +138,19 @@ class BlockedProduct(ABC):
             more = f.compare("icmp slt", following, self.terms)
             number = f.binary("lshr", following, i64(b.depth.bit_length() - 1))
             stage = f.binary("and", number, i64(1))
-            with f.when(more), self.s.scope({}):
+            with self.s.when(more):
                 for loader in loaders.values():
                     loader.fetch()
                 for odometer in odometers.values():
                     odometer.advance()
-            with f.when(f.compare("icmp sge", first, i64(0))), self.s.scope({}):
+            with self.s.when(f.compare("icmp sge", first, i64(0))):
                 self.add_block(f.binary("xor", stage, i64(1)))
-            with f.when(more), self.s.scope({}):
-                for (is_left, operand), loader in loaders.items():
-                    self._put_block(is_left, operand, loader, stage)
+            with self.s.when(more):
+                for operand, loader in loaders.items():
+                    self._put_block(operand, loader, stage)
             f.sync_cta()
 
-    def _stream(self, loaders: Mapping[tuple[bool, int], TileLoader], odometers: Odometers) -> None:
+    def _stream(self, loaders: Mapping[Operand, TileLoader], odometers: Odometers) -> None:
         """Block after block: wait for its copies, then add its products. Meanwhile begin the copies of a later block
         into the stage of the block before. Their addresses are computed between the products of the tensor cores."""
         f, b = self.f, self.block
@@ -170,38 +176,35 @@ class BlockedProduct(ABC):
         f.sync_cta()
 
     def _copies(
-        self, loaders: Mapping[tuple[bool, int], TileLoader], odometers: Odometers, stage: Value, exists: Value
+        self, loaders: Mapping[Operand, TileLoader], odometers: Odometers, stage: Value, exists: Value
     ) -> Iterator[None]:
         """Begin to copy a block, or zeros if it does not exist. Each step of the iterator copies one run."""
-        for (is_left, operand), loader in loaders.items():
-            yield from loader.copies(partial(self.address, is_left, operand, stage), exists)
+        for operand, loader in loaders.items():
+            yield from loader.copies(partial(self.address, operand, stage), exists)
         for odometer in odometers.values():
             odometer.advance()
 
-    def _loaders(self, row: Value, column: Value, odometers: Odometers) -> dict[tuple[bool, int], TileLoader]:
-        """This thread's loader of each factor, by side (whether it is the left one) and number."""
+    def _loaders(self, row: Value, column: Value, odometers: Odometers) -> dict[Operand, TileLoader]:
+        """This thread's loader of each factor."""
         b, x = self.block, self.factors
         left = Side(x.left, self.rows, row, b.height, self.both)
         right = Side(x.right, self.columns, column, b.width, self.both)
         return {
-            (is_left, operand): TileLoader(
+            Operand(is_left, number): TileLoader(
                 self.s, factor, x.reduce, side, b.depth, self.place, odometers, self.rounded(factor)
             )
             for is_left, side, factors in ((True, left, x.lefts), (False, right, x.rights))
-            for operand, factor in enumerate(factors)
+            for number, factor in enumerate(factors)
         }
 
-    def _put_block(self, is_left: bool, operand: int, loader: TileLoader, stage: Value) -> None:
+    def _put_block(self, operand: Operand, loader: TileLoader, stage: Value) -> None:
         """Store what was fetched of a factor to shared memory."""
         f = self.f
         for run in loader.runs:
-            with ExitStack() as stack:
-                if run.exists is not None:
-                    stack.enter_context(f.when(run.exists))
-                    stack.enter_context(self.s.scope({}))
+            with self.s.when(run.exists):
                 values = [f.get(variable, loader.type) for variable in run.values]
                 counts = None if run.counts is None else f.get(run.counts, "i1")
-                self.put(is_left, operand, stage, run, values, counts)
+                self.put(operand, stage, run, values, counts)
 
     def rounded(self, factor: Factor) -> str | None:
         """The type to which a factor's elements are rounded as they are fetched; None: they are not."""
@@ -213,7 +216,7 @@ class BlockedProduct(ABC):
         return False
 
     @abstractmethod
-    def address(self, is_left: bool, operand: int, stage: Value, run: Run) -> Value:
+    def address(self, operand: Operand, stage: Value, run: Run) -> Value:
         """The address of a run in a stage."""
 
     @abstractmethod
@@ -221,9 +224,7 @@ class BlockedProduct(ABC):
         """Begin a tile: set all sums to 0."""
 
     @abstractmethod
-    def put(
-        self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
-    ) -> None:
+    def put(self, operand: Operand, stage: Value, run: Run, values: Sequence[Value], counts: Value | None) -> None:
         """Store a run of a factor's elements where `add_block` reads it in this stage; zeros, unless `counts`."""
 
     @abstractmethod
@@ -254,10 +255,8 @@ class BlockedProduct(ABC):
         start, step = f.binary("udiv", self.place.thread, i64(minor)), i64(self.place.threads // minor)
         with f.loop(start, i64(b.height), step, "row", unroll=False) as (high, _), s.scope({}):
             down = self._cell(high, row, x.left)
-            with (
-                f.when(f.binary("and", across.exists, down.exists)),
-                s.scope({**self.both, **across.indices, **down.indices}),
-            ):
+            indices = {**self.both, **across.indices, **down.indices}
+            with s.when(f.binary("and", across.exists, down.exists), indices):
                 for k in range(run):
                     moved = {d.index: f.binary("add nsw", s.value(Index(d.index)), i64(k)) for d in x.right[-1:] if k}
                     with s.scope(moved):

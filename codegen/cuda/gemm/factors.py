@@ -67,10 +67,9 @@ class Factors:
 
 def factors_of(kernel: Kernel, program: Program) -> Factors | None:
     """The factors of a kernel's one reduction; None if it is not a sum of products of such factors."""
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
-    if len(reduces) != 1 or any(store.accumulate for store in kernel.stores):
+    if len(kernel.reduces) != 1 or any(store.accumulate for store in kernel.stores):
         return None
-    (reduce,) = reduces
+    (reduce,) = kernel.reduces
     access = Access(kernel, program)
     pairs = list(_pairs(reduce, access))
     if not pairs or None in pairs:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.codegen.cuda.gemm.blocks import BlockedProduct, Blocking, line
+from graphc.codegen.cuda.gemm.blocks import BlockedProduct, Blocking, Operand, line
 from graphc.codegen.cuda.gemm.factors import Factors
 from graphc.codegen.cuda.gemm.tile_loader import Run
 from graphc.codegen.cuda.isa.place import Place
@@ -66,26 +66,27 @@ class FmaProduct(BlockedProduct):
         for variable in self.sums.values():
             f.put(constant(0, x.dtype), variable)
 
-    def address(self, is_left: bool, operand: int, stage: Value, run: Run) -> Value:
-        return self._address(is_left, operand, stage, run.term, run.point)
+    def address(self, operand: Operand, stage: Value, run: Run) -> Value:
+        return self._address(operand, stage, run.term, run.point)
 
-    def put(
-        self, is_left: bool, operand: int, stage: Value, run: Run, values: Sequence[Value], counts: Value | None
-    ) -> None:
+    def put(self, operand: Operand, stage: Value, run: Run, values: Sequence[Value], counts: Value | None) -> None:
         f = self.f
         zero = constant(0, self.factors.dtype)
-        row = (self.block.height if is_left else self.block.width) + _PAD
-        step = row if (self.factors.lefts if is_left else self.factors.rights)[operand].along == "terms" else 1
-        first = self.address(is_left, operand, stage, run)
+        factors = self.factors.lefts if operand.is_left else self.factors.rights
+        step = self._row(operand) if factors[operand.number].along == "terms" else 1
+        first = self.address(operand, stage, run)
         for k, value in enumerate(values):
             stored = value if counts is None else f.select(counts, value, zero)
             f.put(stored, f.offset(first, self.element, i64(k * step)))
 
-    def _address(self, is_left: bool, operand: int, stage: Value, term: Value, point: Value) -> Value:
-        f, b = self.f, self.block
-        row = (b.height if is_left else b.width) + _PAD
-        start = b.depth * row * operand
-        if not is_left:
+    def _row(self, operand: Operand) -> int:
+        """The distance of two terms of a factor, in elements."""
+        return (self.block.height if operand.is_left else self.block.width) + _PAD
+
+    def _address(self, operand: Operand, stage: Value, term: Value, point: Value) -> Value:
+        f, b, row = self.f, self.block, self._row(operand)
+        start = b.depth * row * operand.number
+        if not operand.is_left:
             start += b.depth * (b.height + _PAD) * len(self.factors.lefts)
         index = f.binary("add nsw", f.binary("mul nsw", term, i64(row)), point)
         block = f.offset(self.memory, "i8", f.binary("mul nsw", stage, i64(b.stage)))
@@ -100,8 +101,8 @@ class FmaProduct(BlockedProduct):
         f, b, x = self.f, self.block, self.factors
         top = f.binary("mul nsw", self.down, i64(b.tall))
         left = f.binary("mul nsw", self.across, i64(b.wide))
-        rows = [[self._loaded(True, o, stage, k, top, i) for i in range(b.tall)] for o in range(len(x.lefts))]
-        columns = [[self._loaded(False, o, stage, k, left, j) for j in range(b.wide)] for o in range(len(x.rights))]
+        rows = [self._loaded(Operand(True, n), stage, k, top, b.tall) for n in range(len(x.lefts))]
+        columns = [self._loaded(Operand(False, n), stage, k, left, b.wide) for n in range(len(x.rights))]
         for total, l, r in x.terms:
             for i in range(b.tall):
                 for j in range(b.wide):
@@ -109,9 +110,10 @@ class FmaProduct(BlockedProduct):
                     before = f.get(variable, REGISTER[x.dtype])
                     f.put(self.s.functions.multiply_add(rows[l][i], columns[r][j], before), variable)
 
-    def _loaded(self, is_left: bool, operand: int, stage: Value, term: Value, first: Value, k: int) -> Value:
-        point = self._address(is_left, operand, stage, term, first)
-        return self.f.get(self.f.offset(point, self.element, i64(k)), self.element)
+    def _loaded(self, operand: Operand, stage: Value, term: Value, first: Value, count: int) -> list[Value]:
+        """The elements of neighbouring points."""
+        start = self._address(operand, stage, term, first)
+        return [self.f.get(self.f.offset(start, self.element, i64(k)), self.element) for k in range(count)]
 
     def spread(self) -> None:
         f, b, x = self.f, self.block, self.factors

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.cuda.gemm.blocks import Blocking, line
 from graphc.codegen.cuda.gemm.factors import Factor, Factors
-from graphc.codegen.cuda.isa.arch import WARP, Arch
+from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
 from graphc.codegen.cuda.isa.mma import COLUMNS, ROWS, Fragments
 
 __all__ = ["Lines", "MmaBlocking", "Points", "bytes_of", "is_copied", "lines_of", "mma_blocking", "mma_parts"]
@@ -41,12 +41,13 @@ _TILE = 1500  # cycles before the first block and after the last, when nothing o
 _BLOCK = 100  # cycles of a barrier, and of what is computed for each block anew
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MmaBlocking(Blocking):
-    """A blocking for the tensor cores: `across` warps lie side by side along the right points, the others along the
-    left ones."""
+    """A blocking for the tensor cores, for which elements are rounded as `fragments` say. `across` warps lie side by
+    side along the right points, the others along the left ones."""
 
-    across: int = 1
+    across: int
+    fragments: Fragments
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +90,24 @@ class Points:
     terms: int
 
 
-def mma_blocking(factors: Factors, fragments: Fragments, points: Points, threads: int, arch: Arch) -> MmaBlocking:
-    """The cheapest tile for CTAs of so many threads."""
+def mma_blocking(factors: Factors, fragments: Fragments, points: Points, arch: Arch) -> MmaBlocking:
+    """The cheapest tile."""
     return min(
-        _tiles(factors, fragments, threads, arch.shared - _RESERVED),
-        key=lambda tile: _cycles(tile, factors, fragments, points, threads, arch),
+        _tiles(factors, fragments, arch.shared - _RESERVED),
+        key=lambda tile: _cycles(tile, factors, points, arch),
     )
 
 
-def mma_parts(factors: Factors, fragments: Fragments, points: Points, threads: int, arch: Arch) -> int:
+def mma_parts(factors: Factors, fragments: Fragments, points: Points, arch: Arch) -> int:
     """Into how many parts a product's sums should be split (split-K), so that all SMs have large tiles: the number that
     takes the fewest cycles, with those for adding up the parts."""
-    tiles = list(_tiles(factors, fragments, threads, arch.shared - _RESERVED))
+    tiles = list(_tiles(factors, fragments, arch.shared - _RESERVED))
     results = len(factors.reduce.sums) * points.left * points.right * points.both
     passing = 8 * results * arch.clock * 1e9 / arch.memory  # cycles to store and load one part of all sums
 
     def cycles(parts: int) -> float:
         part = Points(points.left, points.right, points.both * parts, -(-points.terms // parts))
-        whole = min(_cycles(tile, factors, fragments, part, threads, arch) for tile in tiles)
+        whole = min(_cycles(tile, factors, part, arch) for tile in tiles)
         return whole if parts == 1 else whole + parts * passing + _LAUNCH
 
     return min((1 << k for k in range(_MOST_PARTS.bit_length())), key=cycles)
@@ -119,9 +120,9 @@ def is_copied(factors: Factors, fragments: Fragments) -> bool:
     return stored and all(factor.placed and factor.run > 1 for factor in every)
 
 
-def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) -> Iterator[MmaBlocking]:
+def _tiles(factors: Factors, fragments: Fragments, shared: int) -> Iterator[MmaBlocking]:
     """All tiles that fit. If none fits the registers, the smallest one."""
-    warps, sums = threads // WARP, len(factors.reduce.sums)
+    warps, sums = THREADS // WARP, len(factors.reduce.sums)
     counts = len(factors.lefts), len(factors.rights)
     at_once = (1, 1) if counts == (len(factors.terms),) * 2 else counts  # of factors whose fragments are needed
     copied = is_copied(factors, fragments)
@@ -129,12 +130,12 @@ def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) ->
     for depth, tall, wide, across in itertools.product(reversed(_DEPTHS), (1, 2, 4), (1, 2, 4, 8), (1, 2, 4, 8)):
         height, width = ROWS * tall * warps // across, COLUMNS * wide * across
         stage = bytes_of(factors.lefts, height, depth, fragments) + bytes_of(factors.rights, width, depth, fragments)
-        if max(height, width) > threads:  # loading and storing a line takes a thread for each point
+        if max(height, width) > THREADS:  # loading and storing a line takes a thread for each point
             continue
         added = 4 * sums * tall * wide
         operands = 4 * at_once[0] * tall + 2 * at_once[1] * wide
-        fetched = 0 if copied else (counts[0] * height + counts[1] * width) * depth // threads
-        places = _places(factors.lefts, height, depth, threads) + _places(factors.rights, width, depth, threads)
+        fetched = 0 if copied else (counts[0] * height + counts[1] * width) * depth // THREADS
+        places = _places(factors.lefts, height, depth) + _places(factors.rights, width, depth)
         places += 0 if factors.reduce.when is None else _CONDITIONS
         every = added + operands + fetched + places
         most = _REGISTERS_COPIED if copied else _REGISTERS_FETCHED
@@ -145,22 +146,33 @@ def _tiles(factors: Factors, fragments: Fragments, threads: int, shared: int) ->
                 smallest = False
                 two = copied and added + operands + places <= _REGISTERS_SHARED and 2 * needed <= shared
                 resident = 2 if two else 1
-                yield MmaBlocking(height, width, depth, tall, wide, stage, needed, stages, resident, across)
+                yield MmaBlocking(
+                    height,
+                    width,
+                    depth,
+                    tall,
+                    wide,
+                    stage,
+                    needed,
+                    stages,
+                    resident,
+                    across=across,
+                    fragments=fragments,
+                )
 
 
-def _places(factors: Sequence[Factor], points: int, depth: int, threads: int) -> int:
+def _places(factors: Sequence[Factor], points: int, depth: int) -> int:
     """Registers for the addresses of the runs that each thread loads."""
-    return sum(_PLACES[factor.along] * -(-points * depth // (factor.run * threads)) for factor in factors)
+    return sum(_PLACES[factor.along] * -(-points * depth // (factor.run * THREADS)) for factor in factors)
 
 
-def _cycles(
-    tile: MmaBlocking, factors: Factors, fragments: Fragments, points: Points, threads: int, arch: Arch
-) -> float:
+def _cycles(tile: MmaBlocking, factors: Factors, points: Points, arch: Arch) -> float:
     """The cycles of an SM that computes the most tiles."""
+    fragments = tile.fragments
     cached = arch.l2 / (arch.sms * arch.clock * 1e9)  # bytes in a cycle
     elements = (len(factors.lefts) * tile.height + len(factors.rights) * tile.width) * tile.depth
     made = len(factors.terms) * tile.height * tile.width * tile.depth
-    read = 4 * (4 * len(factors.lefts) * tile.tall + 2 * len(factors.rights) * tile.wide) * threads
+    read = 4 * (4 * len(factors.lefts) * tile.tall + 2 * len(factors.rights) * tile.wide) * THREADS
     stored = elements * 4 // fragments.packed
     shared = (stored + read * tile.depth // fragments.depth) / _BANKS
     size = 2 if is_copied(factors, fragments) else 4

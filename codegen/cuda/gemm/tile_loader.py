@@ -8,16 +8,13 @@ tile; the indices of the terms move on from block to block.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
 from graphc.codegen.cuda.gemm.factors import Factor
 from graphc.codegen.cuda.isa.device import i32
 from graphc.codegen.cuda.isa.odometer import Odometer
-from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.isa.place import Place, digits, named
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.lengths import length_of
 from graphc.codegen.llvm.builder import Value, i64
@@ -161,7 +158,7 @@ class TileLoader:
         found = digits(f, at, lengths)
         if run > 1:
             found[-1] = f.binary("mul nsw", found[-1], i64(run))
-        return {**side.both, **dict(zip((dim.index for dim in side.dims), found, strict=True))}
+        return {**side.both, **named(side.dims, found)}
 
     def _in_runs(self, lengths: Sequence[Value]) -> list[Value]:
         """The lengths, with the last one counted in runs."""
@@ -191,10 +188,7 @@ class TileLoader:
         size = STORAGE[s.access.buffers[load.buffer].dtype][1] * self.factor.run
         for run, _ in self._moved_runs():
             counts = exists if run.counts is None else f.binary("and", exists, f.get(run.counts, "i1"))
-            with ExitStack() as stack:
-                if run.exists is not None:
-                    stack.enter_context(f.when(run.exists))
-                    stack.enter_context(s.scope({}))
+            with s.when(run.exists):
                 count = f.select(counts, i32(size), i32(0))
                 f.copy_async(address(run), s.pointer(load.buffer, load.at), size, count)
             yield
@@ -215,8 +209,7 @@ class TileLoader:
                 load = self.factor.load
                 exists = None if load is None or load.when is None else s.value(load.when)
                 if run.counts is not None:
-                    conditions = [condition for condition in (inside, when, exists) if condition is not None]
-                    f.put(functools.reduce(partial(f.binary, "and"), conditions), run.counts)
+                    f.put(f.every(asked for asked in (inside, when, exists) if asked is not None), run.counts)
                 yield run, when
 
     def _term(self, found: Sequence[Value], inside: Value | None) -> dict[str, Value]:
@@ -226,7 +219,7 @@ class TileLoader:
             indices[0] = f.select(inside, indices[0], i64(0))
         if indices and self.factor.along == "terms":
             indices[-1] = f.binary("mul nsw", indices[-1], i64(self.factor.run))
-        return dict(zip((dim.index for dim in self.reduce.dims), indices, strict=True))
+        return named(self.reduce.dims, indices)
 
     def _element(self, k: int, when: Value | None) -> Value:
         """The element k places further on in the run."""

@@ -7,10 +7,13 @@ LLVM neither duplicates nor moves them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from graphc.codegen.llvm.builder import Block, Function, Value
+from graphc.codegen.llvm.builder import Block, Function, Value, i64
+from graphc.codegen.llvm.functions import Functions
+from graphc.codegen.target import Target
 
 __all__ = ["CLUSTER", "DYNAMIC", "GLOBAL", "SHARED", "DeviceFunction", "i32"]
 
@@ -27,20 +30,37 @@ def i32(value: int) -> Value:
 
 
 class DeviceFunction(Function):
-    """One kernel of a module. `buffers`: the parameters that are addresses of buffers, by the buffers' names."""
+    """One kernel of a module. `buffers`: the parameters that are addresses of buffers, by the buffers' names.
+    `functions` emits the functions of the scalar language."""
 
     counted = True
     bfloats = True
 
-    def __init__(self, name: str, parameters: Sequence[str], buffers: Mapping[str, Value]) -> None:
+    def __init__(self, name: str, parameters: Sequence[str], buffers: Mapping[str, Value], target: Target) -> None:
         super().__init__(name, parameters, "ptx_kernel", halves=True)
+        self.name = name
         self.buffers = buffers
+        self.functions = Functions(self, target)
 
     def offset(self, pointer: Value, element: str, index: Value) -> Value:
         """The address `index` elements further on, in the same address space."""
         if index.text == "0":
             return pointer
         return self.emit(pointer.type, f"getelementptr {element}, {pointer}, {index}")
+
+    def product(self, factors: Sequence[Value]) -> Value:
+        """The product of lengths."""
+        total = i64(1)
+        for factor in factors:
+            if total.text.isdigit() and factor.text.isdigit():
+                total = i64(int(total.text) * int(factor.text))
+            else:
+                total = factor if total == i64(1) else self.binary("mul nsw", total, factor)
+        return total
+
+    def every(self, conditions: Iterable[Value]) -> Value:
+        """Whether all of these conditions, at least one, hold."""
+        return functools.reduce(lambda a, b: self.binary("and", a, b), conditions)
 
     def dynamic(self, offset: int) -> Value:
         """The address at a byte offset of the shared memory whose size comes with the launch."""

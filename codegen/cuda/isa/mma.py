@@ -74,8 +74,7 @@ class Fragments:
         self, f: DeviceFunction, left: Sequence[Value], right: Sequence[Value], sums: Sequence[Value]
     ) -> list[Value]:
         """sums + left · right. All lanes of the warp take part."""
-        kind = {"bf16": "bf16", "f16": "f16", "tf32": "tf32"}[self.precision]
-        name = f"mma.sync.aligned.m16n8k{self.depth}.row.col.f32.{kind}.{kind}.f32"
+        name = f"mma.sync.aligned.m16n8k{self.depth}.row.col.f32.{self.precision}.{self.precision}.f32"
         text = f"{name} {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
         type = "{ float, float, float, float }"
         given = ", ".join(map(str, (*left, *right, *sums)))

@@ -7,14 +7,15 @@ lanes of a warp have neighbouring points.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.codegen.cuda.isa.arch import WARP
 from graphc.codegen.cuda.isa.device import DeviceFunction
 from graphc.codegen.llvm.builder import Value, i64
+from graphc.codegen.program import Dim
 
-__all__ = ["Part", "Place", "digits", "place"]
+__all__ = ["Part", "Place", "digits", "named", "place"]
 
 # The first point of a dim that is this group's, and the end.
 Part = tuple[Value, Value]
@@ -59,6 +60,11 @@ def place(f: DeviceFunction, threads: int, cta: Value, ctas: Value, parts: Mappi
     thread = f.register("tid.x")
     warp, lane = f.binary("lshr", thread, Value("5", "i32")), f.binary("and", thread, Value("31", "i32"))
     return Place(threads, f.wide(thread), f.wide(warp), f.wide(lane), cta, ctas, parts or {})
+
+
+def named(dims: Iterable[Dim], values: Iterable[Value]) -> dict[str, Value]:
+    """The indices of dims, by name, given their values in order."""
+    return {dim.index: value for dim, value in zip(dims, values, strict=True)}
 
 
 def digits(f: DeviceFunction, number: Value, lengths: Sequence[Value]) -> list[Value]:

@@ -8,21 +8,21 @@ thread computes all points that may add to the same element, in order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 from graphc.codegen.access import MEMORY
 from graphc.codegen.cuda.isa.arch import WARP
-from graphc.codegen.cuda.isa.device import SHARED
-from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.isa.device import SHARED, DeviceFunction
+from graphc.codegen.cuda.isa.place import Place, digits, named
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import REGISTER, STORAGE, constant
 from graphc.codegen.llvm.memory import read, write
-from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref, Scalar
+from graphc.codegen.program import Accumulate, Call, Dim, Index, Kernel, Reduce, Ref
 from graphc.codegen.uses import loaded, stored
 
-__all__ = ["PARTIALS", "compute_points", "compute_runs", "end_point", "owned_dims"]
+__all__ = ["PARTIALS", "compute_points", "compute_runs", "end_point", "group_part", "moved", "owned_dims"]
 
 PARTIALS = "graphc_partials"  # shared memory: one word for each warp
 
@@ -39,17 +39,17 @@ def compute_points(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None
     """All points of a kernel that are this thread's. `lanes` threads share a point: 1, `WARP`, or the CTA's."""
     f = s.function
     own, sequential = owned_dims(kernel)
-    starts, lengths = _ranges(s, own, place)
+    starts, lengths = group_part(s, own, place)
     first, step = place.grid_stride(f, lanes)
-    with s.counting(first, s.product(lengths), step, "point") as number, ExitStack() as stack:
+    with s.counting(first, f.product(lengths), step, "point") as number, ExitStack() as stack:
         found = digits(f, number, lengths)
-        indices = [i if a == i64(0) else f.binary("add nsw", a, i) for a, i in zip(starts, found, strict=True)]
-        stack.enter_context(s.scope(dict(zip((d.index for d in own), indices, strict=True))))
-        for dim, start, length in zip(sequential, *_ranges(s, sequential, place), strict=True):
+        stack.enter_context(s.scope(named(own, moved(f, starts, found))))
+        for dim, start, length in zip(sequential, *group_part(s, sequential, place), strict=True):
             stop = length if start == i64(0) else f.binary("add nsw", start, length)
             index = stack.enter_context(s.counting(start, stop, i64(1), dim.index))
             s.bind(Index(dim.index), index)
-        _point(s, kernel, lanes, place)
+        _steps(s, kernel, lanes, place)
+        end_point(s, kernel, lanes, place)
 
 
 def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
@@ -60,10 +60,10 @@ def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
     lengths = [s.value(dim.extent) for dim in kernel.dims]
     lengths[-1] = i64(int(lengths[-1].text) // run)
     first, step = place.grid_stride(f, 1)
-    with s.counting(first, s.product(lengths), step, "run") as number:
+    with s.counting(first, f.product(lengths), step, "run") as number:
         found = digits(f, number, lengths)
         start = f.binary("mul nsw", found.pop(), i64(run))
-        with s.scope({dim.index: index for dim, index in zip(kernel.dims, found, strict=False)}):
+        with s.scope(named(kernel.dims[:-1], found)):
             points = [{last.index: f.binary("add nsw", start, i64(k))} for k in range(run)]
             for point in points:
                 with s.scope(point):
@@ -79,7 +79,7 @@ def compute_runs(s: Scalars, kernel: Kernel, run: int, place: Place) -> None:
                         s.store(store.buffer, store.at, made[number_of], accumulate=False)
 
 
-def _ranges(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value], list[Value]]:
+def group_part(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value], list[Value]]:
     """The start and the length of this group's part of each dim."""
     starts, lengths = [], []
     for dim in dims:
@@ -93,9 +93,9 @@ def _ranges(s: Scalars, dims: Sequence[Dim], place: Place) -> tuple[list[Value],
     return starts, lengths
 
 
-def _point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
-    _steps(s, kernel, lanes, place)
-    end_point(s, kernel, lanes, place)
+def moved(f: DeviceFunction, starts: Iterable[Value], indices: Iterable[Value]) -> list[Value]:
+    """Indices that were counted from these starts, in the whole dims."""
+    return [i if a == i64(0) else f.binary("add nsw", a, i) for a, i in zip(starts, indices, strict=True)]
 
 
 def _steps(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
@@ -112,13 +112,9 @@ def end_point(s: Scalars, kernel: Kernel, lanes: int, place: Place) -> None:
     s.load_known(kernel)
     s.fetch_ahead(kernel)
     values = s.stored(kernel)
-    if lanes == 1:
-        for store, value in zip(kernel.stores, values, strict=True):
-            s.store(store.buffer, store.at, value, store.accumulate)
-        return
-    if loaded((kernel,)) & stored((kernel,)):  # the other lanes may still load
+    if lanes > 1 and loaded((kernel,)) & stored((kernel,)):  # the other lanes may still load
         f.sync_warp() if lanes == WARP else f.sync_cta()
-    with f.when(f.compare("icmp eq", place.among(lanes), i64(0))), s.scope({}):
+    with s.when(None if lanes == 1 else f.compare("icmp eq", place.among(lanes), i64(0))):
         for store, value in zip(kernel.stores, values, strict=True):
             s.store(store.buffer, store.at, value, store.accumulate)
 
@@ -132,28 +128,8 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
     totals = [(total, f.variable(REGISTER[total.value.dtype])) for total in reduce.sums]
     for total, variable in totals:
         f.put(constant(total.identity.value, total.value.dtype), variable)
-    lengths = [s.value(dim.extent) for dim in reduce.dims]
     with ExitStack() as stack:
-        if lanes == 1:
-            pending = reduce.when is not None
-            for k, (dim, length) in enumerate(zip(reduce.dims, lengths, strict=True)):
-                index = stack.enter_context(s.counting(i64(0), length, i64(1), dim.index))
-                s.bind(Index(dim.index), index)
-                if pending and not _varies(s, reduce.when, reduce.dims[k + 1 :]) and k + 1 < len(reduce.dims):
-                    _branch(s, reduce, stack)
-                    pending = False
-        else:
-            number = stack.enter_context(s.counting(place.among(lanes), s.product(lengths), i64(lanes), "term"))
-            for dim, index in zip(reduce.dims, digits(f, number, lengths), strict=True):
-                s.bind(Index(dim.index), index)
-            pending = reduce.when is not None
-        counts = None
-        if pending and reduce.when is not None:
-            if MEMORY in s.access.dependence(reduce.when):
-                _branch(s, reduce, stack)
-            else:  # most terms count, and a branch would keep the loads of several terms from overlapping
-                counts = s.value(reduce.when)
-                stack.enter_context(s.guarded(counts))
+        counts = _each_term(s, reduce, lanes, place, stack)
         for let in reduce.body:
             s.value(Ref(let.name, let.value.dtype))
         for total, variable in totals:
@@ -165,15 +141,31 @@ def _reduce(s: Scalars, reduce: Reduce, lanes: int, place: Place) -> None:
         s.bind(Ref(total.name, total.value.dtype), result)
 
 
-def _branch(s: Scalars, reduce: Reduce, stack: ExitStack) -> None:
-    """A branch: what follows is computed only for terms that meet the reduction's condition."""
-    assert reduce.when is not None
-    stack.enter_context(s.function.when(s.value(reduce.when)))
-    stack.enter_context(s.scope({}))
-
-
-def _varies(s: Scalars, scalar: Scalar | None, dims: Sequence[Dim]) -> bool:
-    return scalar is not None and any(dim.index in s.access.dependence(scalar) for dim in dims)
+def _each_term(s: Scalars, reduce: Reduce, lanes: int, place: Place, stack: ExitStack) -> Value | None:
+    """Open a loop over the terms that are this lane's, with a branch for those that meet the reduction's condition, as
+    far out as the condition is known. Where there is no branch, gives whether a term counts; else None."""
+    f, when = s.function, reduce.when
+    lengths = [s.value(dim.extent) for dim in reduce.dims]
+    if lanes > 1:
+        number = stack.enter_context(s.counting(place.among(lanes), f.product(lengths), i64(lanes), "term"))
+        for dim, index in zip(reduce.dims, digits(f, number, lengths), strict=True):
+            s.bind(Index(dim.index), index)
+    else:
+        for k, (dim, length) in enumerate(zip(reduce.dims, lengths, strict=True), 1):
+            index = stack.enter_context(s.counting(i64(0), length, i64(1), dim.index))
+            s.bind(Index(dim.index), index)
+            inner = {dim.index for dim in reduce.dims[k:]}
+            if inner and when is not None and inner.isdisjoint(s.access.dependence(when)):
+                stack.enter_context(s.when(s.value(when)))
+                when = None
+    if when is None:
+        return None
+    if MEMORY in s.access.dependence(when):
+        stack.enter_context(s.when(s.value(when)))
+        return None
+    counts = s.value(when)  # most terms count, and a branch would keep the loads of several terms from overlapping
+    stack.enter_context(s.guarded(counts))
+    return counts
 
 
 def _include(s: Scalars, total: Accumulate, variable: Value, counts: Value | None) -> None:

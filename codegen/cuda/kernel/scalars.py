@@ -6,33 +6,30 @@ moves what does not depend on a loop out of it.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from graphc.codegen.access import Access
 from graphc.codegen.cuda.isa.device import GLOBAL, DeviceFunction
-from graphc.codegen.llvm.builder import Value, i64, quoted
-from graphc.codegen.llvm.functions import STORAGE, Functions, constant
+from graphc.codegen.cuda.kernel.parameters import size_value
+from graphc.codegen.llvm.builder import Value
+from graphc.codegen.llvm.functions import STORAGE, constant
 from graphc.codegen.llvm.memory import read, write
 from graphc.codegen.program import Call, Const, Index, Kernel, Load, Ref, Scalar, Size
-from graphc.codegen.target import Target
 from graphc.codegen.uses import loads
 from graphc.scalar import index, walk
 
 if TYPE_CHECKING:
-    from graphc.codegen.cuda.loops.mirror import Mirrored
+    from graphc.codegen.cuda.loops.mirrored import Mirrored
 
-__all__ = ["NOWHERE", "NOWHERE_BYTES", "Scalars", "size_value"]
+__all__ = ["NOWHERE", "NOWHERE_BYTES", "NO_KERNEL", "Scalars"]
 
 NOWHERE = "graphc_nowhere"  # global memory, read by loads whose conditions are false
 NOWHERE_BYTES = 1 << 14
 
 
-def size_value(name: str) -> Value:
-    """The parameter that holds a size."""
-    return Value(quoted("%", f"size.{name}"), "i64")
+NO_KERNEL = Kernel("", (), (), ())  # for scalars that belong to none, such as lengths
 
 
 class Scalars:
@@ -47,7 +44,6 @@ class Scalars:
         self,
         function: DeviceFunction,
         access: Access,
-        target: Target,
         indices: Mapping[str, Value],
         later: tuple[str, Value] | None = None,
         mirrors: Mapping[str, Mirrored] | None = None,
@@ -55,7 +51,7 @@ class Scalars:
         alone: bool = False,
     ) -> None:
         self.function = function
-        self.functions = Functions(function, target)
+        self.functions = function.functions
         self.access = access
         self.later = later
         self.mirrors = mirrors or {}
@@ -71,6 +67,12 @@ class Scalars:
         self._scopes.append({Index(name): value for name, value in indices.items()})
         yield
         self._scopes.pop()
+
+    @contextmanager
+    def when(self, condition: Value | None, indices: Mapping[str, Value] | None = None) -> Iterator[None]:
+        """if (condition), in a scope of its own. None: always."""
+        with nullcontext() if condition is None else self.function.when(condition), self.scope(indices or {}):
+            yield
 
     @contextmanager
     def guarded(self, condition: Value) -> Iterator[None]:
@@ -143,9 +145,7 @@ class Scalars:
     def _exists(self, load: Load) -> Value | None:
         """The condition under which memory is accessed; None: always."""
         conditions = self._guards if load.when is None else [*self._guards, self.value(load.when)]
-        if not conditions:
-            return None
-        return functools.reduce(lambda a, b: self.function.binary("and", a, b), conditions)
+        return self.function.every(conditions) if conditions else None
 
     def _last(self, load: Load) -> Scalar | None:
         """The last subscript of a load, if the load's condition does not depend on it and its dim is short."""
@@ -221,13 +221,3 @@ class Scalars:
         label = "".join(c for c in name if c.isascii() and c.isalnum()) or "i"
         with self.function.loop(start, stop, step, label, unroll=True) as (index, _), self.scope({}):
             yield index
-
-    def product(self, factors: list[Value]) -> Value:
-        """The product of lengths."""
-        total = i64(1)
-        for factor in factors:
-            if total.text.isdigit() and factor.text.isdigit():
-                total = i64(int(total.text) * int(factor.text))
-            else:
-                total = factor if total == i64(1) else self.function.binary("mul nsw", total, factor)
-        return total

@@ -18,14 +18,14 @@ from graphc.codegen.access import Access
 from graphc.codegen.cuda.isa.arch import WARP
 from graphc.codegen.cuda.isa.device import i32
 from graphc.codegen.cuda.isa.odometer import Odometer
-from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.isa.place import Place, digits, named
 from graphc.codegen.cuda.kernel.points import end_point
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import REGISTER, constant
 from graphc.codegen.passes.segment_sum import SegmentSum, segment_sums
-from graphc.codegen.program import Const, Dim, Index, Kernel, Program, Reduce, Ref
+from graphc.codegen.program import Const, Dim, Index, Kernel, Program, Ref
 from graphc.scalar import call
 
 __all__ = ["Search", "compute_search", "search_of"]
@@ -51,9 +51,10 @@ def search_of(kernel: Kernel, program: Program, sizes: Mapping[str, int]) -> Sea
     """How to compute a kernel by a search; None if it is not one such sum, or a warp's lanes would have several
     rows."""
     access = Access(kernel, program)
-    reduces = [step for step in kernel.body if isinstance(step, Reduce)]
     choice = next(segment_sums(kernel, access), None)
-    if choice is None or len(reduces) > 1 or len(choice.reduce.sums) > 1 or any(s.accumulate for s in kernel.stores):
+    if choice is None or len(kernel.reduces) > 1 or len(choice.reduce.sums) > 1:
+        return None
+    if any(store.accumulate for store in kernel.stores):
         return None
     column = kernel.dims[-1]
     asked = [choice.chosen, *(dim.extent for dim in choice.reduce.dims)]
@@ -73,14 +74,14 @@ def compute_search(s: Scalars, kernel: Kernel, search: Search, place: Place) -> 
     above = f.binary("add nsw", columns, i64(width - 1))
     lengths = [*(s.value(dim.extent) for dim in outer), f.binary("sdiv", above, i64(width))]
     first, step = place.grid_stride(f, WARP)
-    with s.counting(first, s.product(lengths), step, "point") as number:
+    with s.counting(first, f.product(lengths), step, "point") as number:
         *found, block = digits(f, number, lengths)
         begin = f.binary("add nsw", f.binary("mul nsw", block, i64(width)), place.lane)
         own = [f.binary("add nsw", begin, i64(WARP * k)) for k in range(search.places)]
-        with s.scope(dict(zip((dim.index for dim in outer), found, strict=True))):
+        with s.scope(named(outer, found)):
             sums = _sums(s, search, own, columns, place)
             for column, total in zip(own, sums, strict=True):
-                with f.when(f.compare("icmp slt", column, columns)), s.scope({search.column.index: column}):
+                with s.when(f.compare("icmp slt", column, columns), {search.column.index: column}):
                     s.bind(Ref(search.choice.total.name, search.choice.total.value.dtype), total)
                     end_point(s, kernel, 1, place)
 
@@ -108,7 +109,7 @@ def _belonging(s: Scalars, choice: SegmentSum, place: Place) -> Iterator[None]:
     f, reduce = s.function, choice.reduce
     lengths = [s.value(dim.extent) for dim in reduce.dims]
     odometer = Odometer(f, lengths, place.lane, WARP)
-    with s.counting(i64(0), s.product(lengths), i64(WARP), "term") as number:
+    with s.counting(i64(0), f.product(lengths), i64(WARP), "term") as number:
         own = next(odometer.read())
         found = f.ballot(_belongs(s, choice, own, odometer.inside(own)))
         left = f.variable("i32")
@@ -118,7 +119,8 @@ def _belonging(s: Scalars, choice: SegmentSum, place: Place) -> Iterator[None]:
             lane = f.intrinsic("cttz", now, Value("true", "i1"))
             rest = f.binary("and", now, f.binary("sub", now, i32(1)))
             f.put(rest, left)
-            with _at(s, reduce, digits(f, f.binary("add nsw", number, f.wide(lane)), lengths)):
+            at = digits(f, f.binary("add nsw", number, f.wide(lane)), lengths)
+            with s.scope(named(reduce.dims, at)):
                 yield
             enough(f.compare("icmp eq", rest, i32(0)))
         odometer.advance()
@@ -127,17 +129,10 @@ def _belonging(s: Scalars, choice: SegmentSum, place: Place) -> Iterator[None]:
 def _belongs(s: Scalars, choice: SegmentSum, term: Sequence[Value], inside: Value) -> Value:
     """Whether a term meets the reduction's condition and belongs to this row."""
     f, when = s.function, choice.reduce.when
-    with _at(s, choice.reduce, term):
+    with s.scope(named(choice.reduce.dims, term)):
         if when is not None:
             with s.guarded(inside):
                 counts = s.value(when)
             inside = f.binary("and", inside, counts)
         with s.guarded(inside):
             return f.binary("and", inside, s.value(call("eq", choice.chosen, Index(choice.row.index))))
-
-
-@contextmanager
-def _at(s: Scalars, reduce: Reduce, term: Sequence[Value]) -> Iterator[None]:
-    """A scope in which the indices of a reduction are those of a term."""
-    with s.scope(dict(zip((dim.index for dim in reduce.dims), term, strict=True))):
-        yield

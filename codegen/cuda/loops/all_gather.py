@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from graphc.codegen.cuda.isa.device import DeviceFunction, i32
 from graphc.codegen.cuda.isa.place import Place, digits
 from graphc.codegen.cuda.loops.exchanges import REGISTER, WORD, WORD_BYTES, Exchange
-from graphc.codegen.cuda.loops.mirror import Mirrored
+from graphc.codegen.cuda.loops.mirrored import Mirrored
 from graphc.codegen.llvm.builder import Value, i64
 
 __all__ = ["AllGather", "ClusterAllGather", "MemoryAllGather"]

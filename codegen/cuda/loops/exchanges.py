@@ -11,13 +11,12 @@ sent. This holds if no kernel reads the parts of a step after the kernel that st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
-from graphc.codegen.cuda.loops.geometry import Geometry
 from graphc.codegen.cuda.loops.mirror import Mirror, near_loads
-from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
+from graphc.codegen.cuda.loops.mma_geometry import AnyGeometry
 from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.cuda.loops.slices import Slicing
 from graphc.codegen.cuda.loops.thread_mapping import ThreadMapping, cells_of, needs_barriers
@@ -83,18 +82,18 @@ def exchanges(
     loop: Loop,
     mirrors: Sequence[Mirror],
     products: Mapping[str, Product],
-    tiles: Mapping[str, Geometry | MmaGeometry],
+    geometries: Mapping[str, AnyGeometry],
     mapping: ThreadMapping,
     lanes: Mapping[str, int],
     sliced: tuple[Slicing, ...],
     program: Program,
 ) -> tuple[Exchange, ...]:
-    """The exchanges of a step; none if the group needs barriers. `tiles`: how products are computed, by kernel.
+    """The exchanges of a step; none if the group needs barriers. `geometries`: how products are computed, by kernel.
     `sliced`: the loop's slicings."""
     order = [kernel.name for kernel in kernels((loop,))]
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
     near = {name: near_loads(inside[name], product, mirrors, program) for name, product in products.items()}
-    cells = cells_of(loop, products, tiles, mapping.epilogues, sliced)
+    cells = cells_of(loop, products, geometries, mapping.epilogues, sliced)
     if not mapping.barriers or needs_barriers(loop, lanes, cells, sliced, program, near):
         return ()
     if not all(_is_read_in_time(mirror, order, inside, products, program) for mirror in mirrors):
@@ -104,12 +103,12 @@ def exchanges(
         before, wraps = _next(order, order.index(mirror.stored_by), mapping.barriers)
         key = (before, wraps, mirror.product, mirror.start, mirror.ahead, mirror.dtype)
         together.setdefault(key, []).append(mirror)
-    ctas, found = max(-(-tile.units // tile.per_cta) for tile in tiles.values()), []
+    ctas, found = max(-(-g.units // g.per_cta) for g in geometries.values()), []
     for (before, wraps, product, *_), members in together.items():
         size = STORAGE[members[0].dtype][1]
-        if not product or tiles[product].per_cta * size % REGISTER:
+        if not product or geometries[product].per_cta * size % REGISTER:
             return ()
-        run = tiles[product].per_cta * size
+        run = geometries[product].per_cta * size
         after = max((mirror.stored_by for mirror in members), key=order.index)
         padded = tuple(replace(mirror, least=ctas * run) for mirror in members)
         found.append(Exchange(padded, after, before, wraps, ctas, run))
@@ -130,17 +129,6 @@ def _is_read_in_time(
     program: Program,
 ) -> bool:
     """Whether no kernel reads the step before after the kernel that stores this step."""
-    ages = (
-        (name, mirror.age(at))
-        for name, product in products.items()
-        for at in _subscripts(mirror, inside[name], product, program)
-    )
-    return all(age != 1 or order.index(name) <= order.index(mirror.stored_by) for name, age in ages)
-
-
-def _subscripts(mirror: Mirror, kernel: Kernel, product: Product, program: Program) -> Iterator[tuple[Scalar, ...]]:
-    """The subscripts at which a product reads a mirrored buffer."""
-    access = Access(kernel, program)
-    for part in product.parts:
-        for term in part.terms:
-            yield from (load.at for load in access.loads(term.other) if load.buffer == mirror.buffer.name)
+    late = [name for name in products if order.index(name) > order.index(mirror.stored_by)]
+    loads = (load for name in late for load in products[name].other_loads(Access(inside[name], program)))
+    return not any(load.buffer == mirror.buffer.name and mirror.age(load.at) == 1 for load in loads)

@@ -16,20 +16,20 @@ from graphc.codegen.access import Access
 from graphc.codegen.cuda.isa.arch import Arch
 from graphc.codegen.cuda.isa.device import DeviceFunction
 from graphc.codegen.cuda.isa.place import Part, Place, place
+from graphc.codegen.cuda.kernel.parameters import counters_value, parts_value, steps_around
 from graphc.codegen.cuda.kernel.points import compute_points
-from graphc.codegen.cuda.kernel.scalars import Scalars
+from graphc.codegen.cuda.kernel.scalars import NO_KERNEL, Scalars
 from graphc.codegen.cuda.loops.all_gather import AllGather, ClusterAllGather, MemoryAllGather
 from graphc.codegen.cuda.loops.barriers import Kind, after_counters, barrier, counter_of
 from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
 from graphc.codegen.cuda.loops.exchanges import BARRIER_BYTES, WORD_BYTES, Exchange
 from graphc.codegen.cuda.loops.geometry import Geometry
-from graphc.codegen.cuda.loops.loop_unit import LoopUnit, counters_value, parts_value, steps_around
-from graphc.codegen.cuda.loops.mirror import Mirrored, near_loads
-from graphc.codegen.cuda.loops.mirror_fill import fill
+from graphc.codegen.cuda.loops.loop_unit import LoopUnit
+from graphc.codegen.cuda.loops.mirror import near_loads
+from graphc.codegen.cuda.loops.mirrored import Mirrored
 from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry
 from graphc.codegen.cuda.loops.mma_tile import MmaTile
 from graphc.codegen.cuda.loops.prefetch import FirstCell, Prefetch, PrefetchRegisters, prefetches
-from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.cuda.loops.thread_mapping import cells_of
 from graphc.codegen.cuda.loops.tile import Tile
 from graphc.codegen.cuda.loops.versions import Version
@@ -49,8 +49,7 @@ class LoopEmitter:
         self.unit = unit
         self.version = version
         self.program = program
-        self.target, self.sms = arch.target, arch.sms
-        self.elementary: set[tuple[str, str, int]] = set()
+        self.sms = arch.sms
         self.tiles: dict[str, Tile | MmaTile] = {}
         self.mirrors: dict[str, Mirrored] = {}
         self.gathers: dict[Exchange, AllGather] = {}
@@ -114,12 +113,10 @@ class LoopEmitter:
     def _load_operands(self) -> None:
         """Load the stationary operands of products onto the chip, before the first step."""
         for kernel in kernels((self.unit.loop,)):
-            if kernel.name in self.version.tiles:
-                product, geometry = self.version.tiles[kernel.name]
-                tile = self._tile(kernel, product, geometry)
+            if kernel.name in self.version.products:
+                tile = self._tile(kernel)
                 scalars = self._scalars(kernel, {})
                 tile.load(scalars)
-                self.elementary |= scalars.functions.elementary
                 self.tiles[kernel.name] = tile
                 self.first_cells[kernel.name] = tile.first_cell(scalars)
 
@@ -131,9 +128,7 @@ class LoopEmitter:
         unit, version = self.unit, self.version
         if not version.mirrors:
             return ()
-        tiles = {name: tile for name, (_, tile) in version.tiles.items()}
-        products = {name: product for name, (product, _) in version.tiles.items()}
-        cells = cells_of(unit.loop, products, tiles, unit.epilogues, unit.slicings)
+        cells = cells_of(unit.loop, version.products, version.geometries, unit.epilogues, unit.slicings)
         waits = {exchange.before for exchange in version.exchanges} if version.exchanges else unit.barriers
         return prefetches(unit.loop, cells, waits, self.program)
 
@@ -192,9 +187,9 @@ class LoopEmitter:
             laid = []
             for mirror in together:
                 mirrored = Mirrored(f, mirror, self.parts, self.version.ctas, base, len(together))
-                mirrored.clear(self.place.thread, self.place.threads)
+                mirrored.clear(self.place)
                 if mirror.filled:
-                    fill(self._scalars(None, {}), mirrored, self.place)
+                    mirrored.fill(self._scalars(None, {}), self.place)
                 base = f.offset(base, "i8", mirrored.step_bytes)
                 laid.append(mirrored)
                 made[mirror.buffer.name] = mirrored
@@ -230,8 +225,9 @@ class LoopEmitter:
             most = f.binary("add nsw", most, f.binary("mul nsw", lines, i64(of_line)))
         return f.offset(after_counters(f, counters_value(), self.sms), "i8", f.binary("mul nsw", self.group, most))
 
-    def _tile(self, kernel: Kernel, product: Product, geometry: Geometry | MmaGeometry) -> Tile | MmaTile:
+    def _tile(self, kernel: Kernel) -> Tile | MmaTile:
         f, where, fragments = self.function, self._place_of(kernel), self.version.fragments
+        product, geometry = self.version.products[kernel.name], self.version.geometries[kernel.name]
         if isinstance(geometry, MmaGeometry) and fragments is not None:
             return MmaTile(f, kernel, product, geometry, fragments, where)
         assert isinstance(geometry, Geometry)
@@ -250,16 +246,15 @@ class LoopEmitter:
         return parts
 
     def _scalars(self, kernel: Kernel | None, indices: Mapping[str, Value]) -> Scalars:
-        access = Access(kernel or Kernel("", (), (), ()), self.program)
+        access = Access(kernel or NO_KERNEL, self.program)
         if self.unit.loop.index not in indices:  # before the first step
-            return Scalars(self.function, access, self.target, {**steps_around(self.unit.around), **indices})
+            return Scalars(self.function, access, {**steps_around(self.unit.around), **indices})
         near: set[Load] = set()
         if kernel is not None and kernel.name in self.tiles:
-            product, _ = self.version.tiles[kernel.name]
-            near = near_loads(kernel, product, self.version.mirrors, self.program)
+            near = near_loads(kernel, self.version.products[kernel.name], self.version.mirrors, self.program)
         alone = bool(self.version.exchanges)
         later = self.later[-1] if self.later else None
-        return Scalars(self.function, access, self.target, indices, later, self.mirrors, near, alone)
+        return Scalars(self.function, access, indices, later, self.mirrors, near, alone)
 
     def _statement(self, statement: Statement, indices: Mapping[str, Value]) -> None:
         if isinstance(statement, Kernel):
@@ -298,7 +293,6 @@ class LoopEmitter:
             self.tiles[self.unit.epilogues[kernel.name]].epilogue(scalars, kernel, self.prefetched)
         else:
             compute_points(scalars, kernel, self.unit.lanes[kernel.name], self._place_of(kernel))
-        self.elementary |= scalars.functions.elementary
         if self._send(kernel, scalars):
             self._store_deferred(indices)
 

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from graphc.codegen.cuda.isa.arch import THREADS
-from graphc.codegen.cuda.isa.device import GLOBAL
 from graphc.codegen.cuda.loops.slices import Slicing
 from graphc.codegen.cuda.loops.versions import Version
-from graphc.codegen.llvm.builder import Value, quoted
 from graphc.codegen.program import Loop, Statement
 
-__all__ = ["LoopUnit", "counters_value", "parts_value", "steps_around"]
-
-
-def parts_value(slicing: int) -> Value:
-    """The parameter that says into how many parts the dims of a slicing are cut."""
-    return Value(f"%parts.{slicing}", "i64")
-
-
-def counters_value() -> Value:
-    """The parameter that holds the counters of the grid's barriers."""
-    return Value("%counters", GLOBAL)
-
-
-def steps_around(around: tuple[Loop, ...]) -> dict[str, Value]:
-    """The parameters that hold the current steps of the host loops around a unit, by the loops' indices."""
-    return {loop.index: Value(quoted("%", f"step.{loop.index}"), "i64") for loop in around}
+__all__ = ["LoopUnit"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +30,7 @@ class LoopUnit:
     epilogues: Mapping[str, str]
     versions: tuple[Version, ...]
     around: tuple[Loop, ...] = ()
-    threads: int = THREADS
+    threads: ClassVar[int] = THREADS
 
     @property
     def statement(self) -> Statement:

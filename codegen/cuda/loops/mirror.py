@@ -3,28 +3,23 @@
 In: a loop, its products, its slicings. Out: its `Mirror`s: buffers that the loop stores step by step and that a product
 reads a step later, or in the same step. Products read the mirror in their own CTA instead of global memory. Its
 elements are rounded if products do nothing but round them. How the parts of other CTAs get there is a matter of
-`graphc.codegen.cuda.loops.exchanges`.
+`graphc.codegen.cuda.loops.exchanges`; the code of a mirror is in `graphc.codegen.cuda.loops.mirrored`.
 
 A mirror has slots for two steps, an even and an odd one. A slot consists of lines; a line is what one point of the
 batch needs, and lines begin in different banks. If the first step reads what was stored before the loop, as in a chunk,
-the mirror is filled from memory before the first step (`graphc.codegen.cuda.loops.mirror_fill`).
+the mirror is filled from memory before the first step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.access import Access
-from graphc.codegen.cuda.isa.device import DeviceFunction, i32
-from graphc.codegen.cuda.isa.place import Part, digits
 from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.cuda.loops.slices import Slicing
-from graphc.codegen.lengths import evaluate
-from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import STORAGE
-from graphc.codegen.llvm.memory import write
 from graphc.codegen.program import (
     Buffer,
     Call,
@@ -34,7 +29,6 @@ from graphc.codegen.program import (
     Load,
     Loop,
     Program,
-    Reduce,
     Scalar,
     Size,
     Store,
@@ -43,9 +37,9 @@ from graphc.codegen.program import (
 from graphc.codegen.uses import loads, stored
 from graphc.scalar import FLOATS, STORED, call, index, offset_from, walk
 
-__all__ = ["Mirror", "Mirrored", "in_steps", "mirrors", "near_loads"]
+__all__ = ["STEPS", "Mirror", "in_steps", "mirrors", "near_loads"]
 
-_STEPS = 2  # slots of a mirror
+STEPS = 2  # slots of a mirror
 _LINE = 16  # bytes: a line is an odd multiple of it, so that eight neighbouring lines begin in different banks
 
 
@@ -102,6 +96,12 @@ class Mirror:
         """The subscript along the loop at which a step stores."""
         return call("add", self.start, call("add", Index(self.loop.index), index(self.ahead)))
 
+    def extent(self, k: int) -> int:
+        """The length of one of the buffer's dims, which is known."""
+        extent = self.buffer.dims[k]
+        assert isinstance(extent, Const)
+        return int(extent.value)
+
     @property
     def rows(self) -> tuple[int, ...]:
         """The dims by which lines are numbered."""
@@ -110,19 +110,19 @@ class Mirror:
     @property
     def line_bytes(self) -> int:
         """The distance of two lines, in bytes."""
-        used = max(self.least, math.prod(_extent(self.buffer, k) for k in self.line) * STORAGE[self.dtype][1])
+        used = max(self.least, math.prod(self.extent(k) for k in self.line) * STORAGE[self.dtype][1])
         return _LINE * (-(-used // _LINE) | 1)
 
     def most_rows(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
         """The lines of a step in a CTA, at most, if slicings of these lengths are cut into so many parts."""
         return math.prod(
-            -(-lengths[self.sliced[k]] // parts[self.sliced[k]]) if k in self.sliced else _extent(self.buffer, k)
+            -(-lengths[self.sliced[k]] // parts[self.sliced[k]]) if k in self.sliced else self.extent(k)
             for k in self.rows
         )
 
     def bytes(self, lengths: Sequence[int], parts: Sequence[int]) -> int:
         """The bytes of the mirror in the shared memory of a CTA, at most, with slicings as in `most_rows`."""
-        return _STEPS * self.most_rows(lengths, parts) * self.line_bytes
+        return STEPS * self.most_rows(lengths, parts) * self.line_bytes
 
 
 def mirrors(
@@ -138,15 +138,15 @@ def mirrors(
     if not all(isinstance(statement, Kernel) for statement in loop.body):
         return ()
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
-    read = [(name, *load) for name, p in products.items() for load in _others(inside[name], p, program)]
+    read = [(name, load) for name, p in products.items() for load in p.other_loads(Access(inside[name], program))]
     mapped = {**{name: name for name in products}, **epilogues}
     rounded = _rounded(inside, products, program) if rounding is not None else frozenset()
     found = []
     others = stored(kernel for kernel in kernels(program.body) if kernel.name not in inside)
-    for name in dict.fromkeys(buffer for _, buffer, _ in read):
+    for name in dict.fromkeys(load.buffer for _, load in read):
         dtype = rounding if rounding is not None and name in rounded else program.buffer(name).dtype
         mirror = _mirror(program.buffer(name), loop, list(inside.values()), slicings, dtype)
-        if mirror is not None and any(mirror.holds(at, kernel) for kernel, buffer, at in read if buffer == name):
+        if mirror is not None and any(mirror.holds(load.at, kernel) for kernel, load in read if load.buffer == name):
             back = any(mirror.age(x.at) == 1 for k in inside.values() for x in loads(k) if x.buffer == name)
             goes_on = mirror.start != index(0)  # this loop has stored the end of the chunk before
             exists = loop.reverse or mirror.ahead > 0 or goes_on  # the buffer may have the step before the first
@@ -156,23 +156,14 @@ def mirrors(
     return tuple(found)
 
 
-def _others(kernel: Kernel, product: Product, program: Program) -> Iterator[tuple[str, tuple[Scalar, ...]]]:
-    """The buffers and subscripts of the operands of a product that are not stationary."""
-    access = Access(kernel, program)
-    for term in (term for part in product.parts for term in part.terms):
-        yield from ((load.buffer, load.at) for load in access.loads(term.other))
-
-
 def near_loads(kernel: Kernel, product: Product, found: Sequence[Mirror], program: Program) -> set[Load]:
     """The loads of a product that read mirrors. Their subscripts depend on the terms, so nothing else of the product's
     kernel makes the same loads."""
-    access, inside = Access(kernel, program), {dim.index for part in product.parts for dim in part.dims}
+    inside = {dim.index for part in product.parts for dim in part.dims}
     by_name = {mirror.buffer.name: mirror for mirror in found}
     return {
         load
-        for part in product.parts
-        for term in part.terms
-        for load in access.loads(term.other)
+        for load in product.other_loads(Access(kernel, program))
         if load.buffer in by_name
         and by_name[load.buffer].holds(load.at, kernel.name)
         and any(isinstance(x, Index) and x.name in inside for at in load.at for x in walk(at))
@@ -186,7 +177,7 @@ def _rounded(inside: Mapping[str, Kernel], products: Mapping[str, Product], prog
     for name, product in products.items():
         access = Access(inside[name], program)
         rounds = product.sums[0].value.dtype == "float32"
-        for term in (term for part in product.parts for term in part.terms):
+        for term in product.terms:
             bare = rounds and access.loaded(term.other)[0] is not None
             (plain if bare else other).update(load.buffer for load in access.loads(term.other))
     return frozenset(plain - other)
@@ -258,7 +249,7 @@ def _is_known(scalar: Scalar, loop: Loop) -> bool:
     inside = {loop.index}
     for kernel in kernels((loop,)):
         inside |= {dim.index for dim in kernel.dims}
-        inside |= {dim.index for step in kernel.body if isinstance(step, Reduce) for dim in step.dims}
+        inside |= {dim.index for reduce in kernel.reduces for dim in reduce.dims}
     parts = list(walk(scalar))
     known = all(isinstance(part, Const | Size | Call | Index) for part in parts)
     return known and not any(isinstance(part, Index) and part.name in inside for part in parts)
@@ -272,94 +263,3 @@ def _sliced(kernel: Kernel, store: Store, slicings: Sequence[Slicing]) -> dict[i
         for number, slicing in enumerate(slicings)
         if subscript == Index(slicing.dims[kernel.name])
     }
-
-
-def _extent(buffer: Buffer, dim: int) -> int:
-    extent = buffer.dims[dim]
-    assert isinstance(extent, Const)
-    return evaluate(extent, {})
-
-
-class Mirrored:
-    """The code of one mirror, in the device function of a group of `ctas` CTAs. `parts`: the group's part of each
-    slicing. `base`: where the mirror begins in shared memory. `together`: how many mirrors lie side by side in a slot.
-    """
-
-    def __init__(
-        self, f: DeviceFunction, mirror: Mirror, parts: Sequence[Part], ctas: int, base: Value, together: int = 1
-    ) -> None:
-        self.function, self.mirror, self.ctas, self.base = f, mirror, ctas, base
-        self.starts: dict[int, Value] = {}
-        self.lengths: dict[int, Value] = {}
-        for k in (*mirror.rows, *mirror.line):
-            self.starts[k], self.lengths[k] = i64(0), i64(0)
-            if k in mirror.sliced:
-                first, end = parts[mirror.sliced[k]]
-                self.starts[k], self.lengths[k] = first, f.binary("sub nsw", end, first)
-            else:
-                self.lengths[k] = i64(_extent(mirror.buffer, k))
-        self.lines = self._product([self.lengths[k] for k in mirror.rows])  # of a step
-        self.step_bytes = self._product([self.lines, i64(mirror.line_bytes)])
-        self.from_step_to_step = self._product([self.step_bytes, i64(together)])
-
-    def _product(self, factors: Sequence[Value]) -> Value:
-        total = i64(1)
-        for factor in factors:
-            total = factor if total == i64(1) else self.function.binary("mul nsw", total, factor)
-        return total
-
-    @property
-    def count(self) -> Value:
-        """The number of elements of a step."""
-        return self._product([self.lines, *(self.lengths[k] for k in self.mirror.line)])
-
-    def clear(self, thread: Value, threads: int) -> None:
-        """Fill it with zeros. Loads whose conditions are false, as in the first step, read elements that nothing has
-        stored."""
-        f = self.function
-        words = f.binary("lshr", self.step_bytes, i64(2))
-        for step in range(_STEPS):
-            start = f.offset(self.base, "i8", f.binary("mul nsw", self.from_step_to_step, i64(step)))
-            with f.loop(thread, words, i64(threads), "clear", unroll=False) as (number, _):
-                f.put(i32(0), f.offset(start, "i32", number))
-
-    def at(self, place: Value, number: Value) -> list[Value]:
-        """The subscripts in the buffer of an element, given that along the loop and the element's number in its
-        step."""
-        f = self.function
-        found = dict(zip(self.lengths, digits(f, number, list(self.lengths.values())), strict=True))
-        moved = {
-            k: own if self.starts[k] == i64(0) else f.binary("add nsw", self.starts[k], own) for k, own in found.items()
-        }
-        return [moved.get(k, place) for k in range(len(self.mirror.buffer.dims))]
-
-    def slot(self, place: Value) -> Value:
-        """The address in the CTA's own shared memory where a step's slot begins, given the subscript along the loop."""
-        f = self.function
-        step = f.binary("and", place, i64(_STEPS - 1))
-        return f.offset(self.base, "i8", f.binary("mul nsw", step, self.from_step_to_step))
-
-    def pointer(self, at: Sequence[Value]) -> Value:
-        """The address of an element in the CTA's own shared memory, given its subscripts in the buffer."""
-        f, mirror = self.function, self.mirror
-        line = f.binary("mul nsw", self._number(at, mirror.rows), i64(mirror.line_bytes))
-        start = f.offset(self.slot(at[mirror.place]), "i8", line)
-        return f.offset(start, STORAGE[mirror.dtype][0], self._number(at, mirror.line))
-
-    def _number(self, at: Sequence[Value], dims: Sequence[int]) -> Value:
-        """The row-major number of a point among the group's points of some dims."""
-        f, number = self.function, i64(0)
-        for k in dims:
-            own = at[k] if self.starts[k] == i64(0) else f.binary("sub nsw", at[k], self.starts[k])
-            number = own if number == i64(0) else f.binary("mul nsw", number, self.lengths[k])
-            number = number if number is own else f.binary("add nsw", number, own)
-        return number
-
-    def push(self, at: Sequence[Value], value: Value, alone: bool) -> None:
-        """Store an element in the CTA's own mirror if `alone`, else in the mirrors of all CTAs of the cluster."""
-        f, pointer, dtype = self.function, self.pointer(at), self.mirror.dtype
-        if alone or self.ctas == 1:
-            write(f, value, pointer, dtype, None)
-            return
-        for rank in range(self.ctas):
-            write(f, value, f.in_cluster(pointer, i32(rank)), dtype, None)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from graphc.codegen.cuda.isa.arch import WARP
 from graphc.codegen.cuda.isa.mma import COLUMNS, ROWS, Fragments
-from graphc.codegen.cuda.loops.geometry import Home
+from graphc.codegen.cuda.loops.geometry import Geometry, Home
 from graphc.codegen.cuda.loops.products import Part, Product
 from graphc.codegen.lengths import length_of
 
-__all__ = ["FRAGMENT", "MmaGeometry", "chunks_of_warp", "mma_geometry"]
+__all__ = ["FRAGMENT", "AnyGeometry", "MmaGeometry", "chunks_of_warp", "mma_geometry"]
 
 FRAGMENT = 4  # registers of a thread
 _SPILLED = 14  # fragments of a warp that may spill to shared memory while the others are in registers
@@ -87,6 +87,9 @@ class MmaGeometry:
     def line(self) -> int:
         """The distance of two rows of sums in shared memory, in words; chosen so that a warp stores to all banks."""
         return self.padded + _SKEW
+
+
+AnyGeometry = Geometry | MmaGeometry
 
 
 def chunks_of_warp(part: Part, depth: int, splits: int) -> int:

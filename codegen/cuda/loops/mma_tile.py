@@ -22,7 +22,7 @@ from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.cuda.loops.mma_geometry import FRAGMENT, MmaGeometry, chunks_of_warp
 from graphc.codegen.cuda.loops.prefetch import FirstCell, PrefetchRegisters
 from graphc.codegen.cuda.loops.products import Part, Product, Term
-from graphc.codegen.cuda.loops.stationary import StationaryProduct
+from graphc.codegen.cuda.loops.stationary import Rows, StationaryProduct
 from graphc.codegen.lengths import length_of
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import constant
@@ -32,7 +32,7 @@ from graphc.scalar import walk
 __all__ = ["MmaTile"]
 
 
-class MmaTile(StationaryProduct):
+class MmaTile(StationaryProduct[MmaGeometry]):
     """The warps of a CTA share the units, sixteen at a time, and the terms."""
 
     def __init__(
@@ -45,7 +45,6 @@ class MmaTile(StationaryProduct):
         place: Place,
     ) -> None:
         super().__init__(function, kernel, product, geometry, place)
-        self.geometry = geometry
         self.fragments = fragments
         self.major = function.binary("lshr", place.lane, i64(2))  # g
         self.minor = function.binary("and", place.lane, i64(3))  # t
@@ -178,16 +177,15 @@ class MmaTile(StationaryProduct):
     def compute(self, s: Scalars, prefetched: PrefetchRegisters, synced: bool) -> None:
         """As in the base class. The shared memory of the sums is used again by the next pass, and in the next step; so
         a CTA that is not synchronised in between is synchronised here."""
-        f, lengths = self.function, self.row_lengths(s)
-        count = s.product(lengths)
-        for _ in self._each_width(s, count):
-            with s.counting(i64(0), count, i64(self.geometry.rows), "pass") as first:
-                sums = self._sums(s, first, count, lengths)
+        f, rows = self.function, self.rows(s)
+        for _ in self._each_width(s, rows):
+            with s.counting(i64(0), rows.count, i64(self.geometry.rows), "pass") as first:
+                sums = self._sums(s, first, rows)
                 with f.when(f.compare("icmp ne", first, i64(0))):
                     f.sync_cta()
-                self._put(sums, first, count)
+                self._put(sums, first, rows)
                 f.sync_cta()
-                with self._cells(s, self.kernel, first, count, lengths) as (local, row, is_first):
+                with self._cells(s, self.kernel, first, rows) as (local, row, is_first):
                     for k, total in enumerate(self.product.sums):
                         s.bind(Ref(total.name, "float32"), self._whole(k, local, row))
                     self.end(s, self.kernel, prefetched, is_first)
@@ -195,51 +193,48 @@ class MmaTile(StationaryProduct):
             f.sync_cta()
 
     def epilogue(self, s: Scalars, kernel: Kernel, prefetched: PrefetchRegisters) -> None:
-        lengths = self.row_lengths(s)
-        count = s.product(lengths)
+        rows = self.rows(s)
         with (
-            s.counting(i64(0), count, i64(self.geometry.rows), "pass") as first,
-            self._cells(s, kernel, first, count, lengths) as (_, _, is_first),
+            s.counting(i64(0), rows.count, i64(self.geometry.rows), "pass") as first,
+            self._cells(s, kernel, first, rows) as (_, _, is_first),
         ):
             self.end(s, kernel, prefetched, is_first)
 
-    def _each_width(self, s: Scalars, count: Value) -> Iterator[None]:
+    def _each_width(self, s: Scalars, rows: Rows) -> Iterator[None]:
         """Emit the code twice: with passes of many rows, and with passes of eight, for a group that has no more."""
         f, many = self.function, self.geometry
         if many.wide == 1:
             yield
             return
-        few = f.compare("icmp sle", count, i64(COLUMNS))
+        few = f.compare("icmp sle", rows.count, i64(COLUMNS))
         for wide, is_it in ((many.wide, f.binary("xor", few, Value("true", "i1"))), (1, few)):
             self.geometry = replace(many, wide=wide)
-            with f.when(is_it), s.scope({}):
+            with s.when(is_it):
                 yield
         self.geometry = many
 
     def first_cell(self, s: Scalars) -> FirstCell:
-        f, lengths = self.function, self.row_lengths(s)
-        exists, local, row = self._cell_of(self.place.thread, i64(0), s.product(lengths))
+        f, rows = self.function, self.rows(s)
+        exists, local, row = self._cell_of(self.place.thread, i64(0), rows)
         exists = f.binary("and", exists, f.compare("icmp slt", row, i64(self.geometry.rows)))
-        return FirstCell(exists, {**self.unit(local), **self.row(row, lengths)})
+        return FirstCell(exists, {**self.unit(local), **self.row(row, rows)})
 
-    def _sums(
-        self, s: Scalars, first: Value, count: Value, lengths: list[Value]
-    ) -> dict[tuple[int, int, int], list[Value]]:
+    def _sums(self, s: Scalars, first: Value, rows: Rows) -> dict[tuple[int, int, int], list[Value]]:
         """The variables of this lane's sums, by tile, number of the sum, and eight rows."""
         f, g = self.function, self.geometry
         keys = [(i, k, j) for i in range(g.tall) for k in range(len(self.product.sums)) for j in range(g.wide)]
         sums = {key: [f.variable("float") for _ in range(4)] for key in keys}
         for variable in (v for variables in sums.values() for v in variables):
             f.put(constant(0.0, "float32"), variable)
-        last = f.binary("sub nsw", count, i64(1))
-        rows = []
+        last = f.binary("sub nsw", rows.count, i64(1))
+        of_pass = []
         for j in range(g.wide):
             number = f.binary("add nsw", first, f.binary("add nsw", self.major, i64(COLUMNS * j)))
-            rows.append(self.row(f.intrinsic("smin", number, last), lengths))
+            of_pass.append(self.row(f.intrinsic("smin", number, last), rows))
         for p, part in enumerate(self.product.parts):
             with self._each_chunk(s, part) as chunks:
                 for chunk in chunks:
-                    self._add(s, p, part, chunk, rows, sums)
+                    self._add(s, p, part, chunk, of_pass, sums)
         return sums
 
     @contextmanager
@@ -314,12 +309,12 @@ class MmaTile(StationaryProduct):
         index = f.binary("add nsw", line, f.binary("mul nsw", row, i64(g.line)))
         return f.offset(base, "float", f.binary("add nsw", index, unit))
 
-    def _put(self, sums: dict[tuple[int, int, int], list[Value]], first: Value, count: Value) -> None:
+    def _put(self, sums: dict[tuple[int, int, int], list[Value]], first: Value, rows: Rows) -> None:
         """Store the sums of a pass to shared memory, except those of eight rows of which none exists."""
         f = self.function
         column = f.binary("mul nsw", self.minor, i64(2))
         for j in range(self.geometry.wide):
-            with f.when(f.compare("icmp slt", f.binary("add nsw", first, i64(COLUMNS * j)), count)):
+            with f.when(f.compare("icmp slt", f.binary("add nsw", first, i64(COLUMNS * j)), rows.count)):
                 for (i, total, eight), variables in sums.items():
                     for k, variable in enumerate(variables if eight == j else []):
                         half = f.binary("add nsw", self.major, i64(8 * (k // 2)))
@@ -336,28 +331,28 @@ class MmaTile(StationaryProduct):
         return value
 
     @contextmanager
-    def _cells(
-        self, s: Scalars, kernel: Kernel, first: Value, count: Value, lengths: list[Value]
-    ) -> Iterator[tuple[Value, Value, Value]]:
+    def _cells(self, s: Scalars, kernel: Kernel, first: Value, rows: Rows) -> Iterator[tuple[Value, Value, Value]]:
         """A loop over this thread's cells of a pass; neighbouring threads have neighbouring units. Yields the unit and
         the row of a cell, and whether it is this thread's first, with the indices of the cell's point in a kernel over
         the same points."""
         f, g = self.function, self.geometry
         cells, threads = i64(g.padded * g.rows), i64(self.place.threads)
         with f.loop(self.place.thread, cells, threads, "cell", unroll=False) as (cell, _), s.scope({}):
-            exists, local, row = self._cell_of(cell, first, count)
+            exists, local, row = self._cell_of(cell, first, rows)
             with f.when(exists):
                 is_first = f.compare("icmp eq", f.binary("add nsw", cell, first), self.place.thread)
-                indices = {**self.unit(local), **self.row(f.binary("add nsw", first, row), lengths)}
+                indices = {**self.unit(local), **self.row(f.binary("add nsw", first, row), rows)}
                 with s.scope(self.renamed(kernel, indices)):
                     yield local, row, is_first
 
-    def _cell_of(self, cell: Value, first: Value, count: Value) -> tuple[Value, Value, Value]:
+    def _cell_of(self, cell: Value, first: Value, rows: Rows) -> tuple[Value, Value, Value]:
         """A cell of the pass that begins at row `first`, by its number: whether it exists, its unit in the CTA, and its
         row in the pass."""
         f, g = self.function, self.geometry
         local, row = f.binary("urem", cell, i64(g.padded)), f.binary("udiv", cell, i64(g.padded))
-        exists = f.compare("icmp slt", self.number(local), i64(g.units))
-        exists = f.binary("and", exists, f.compare("icmp slt", f.binary("add nsw", first, row), count))
-        exists = f.binary("and", exists, f.compare("icmp slt", local, i64(g.per_cta)))
-        return exists, local, row
+        conditions = [
+            f.compare("icmp slt", self.number(local), i64(g.units)),
+            f.compare("icmp slt", f.binary("add nsw", first, row), rows.count),
+            f.compare("icmp slt", local, i64(g.per_cta)),
+        ]
+        return f.every(conditions), local, row

@@ -17,12 +17,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from graphc.codegen.access import Access
-from graphc.codegen.cuda.isa.arch import Arch
-from graphc.codegen.cuda.isa.device import GLOBAL, DeviceFunction
+from graphc.codegen.cuda.isa.device import DeviceFunction
 from graphc.codegen.cuda.isa.place import digits, place
-from graphc.codegen.cuda.kernel.scalars import Scalars
+from graphc.codegen.cuda.kernel.parameters import scan_values, steps_around
+from graphc.codegen.cuda.kernel.scalars import NO_KERNEL, Scalars
 from graphc.codegen.cuda.loops.linear import Coefficient
-from graphc.codegen.cuda.loops.loop_unit import steps_around
 from graphc.codegen.cuda.loops.pointwise_unit import PointwiseUnit
 from graphc.codegen.cuda.loops.prefetch import Prefetch
 from graphc.codegen.cuda.loops.scan import NOTHING, Totals, is_nothing
@@ -30,14 +29,9 @@ from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import REGISTER
 from graphc.codegen.program import Kernel, Program, Ring, Store, kernels
 
-__all__ = ["PartTotals", "PointwiseLoop", "scan_values"]
+__all__ = ["PartTotals", "PointwiseLoop"]
 
 _LATER = 2  # blocks of steps: so much later is what is brought to the second-level cache
-
-
-def scan_values() -> tuple[Value, Value]:
-    """The parameters of a linear recurrence: into how many parts its steps are cut, and where their totals lie."""
-    return Value("%parts", "i64"), Value("%totals", GLOBAL)
 
 
 class _Steps(ABC):
@@ -46,12 +40,11 @@ class _Steps(ABC):
 
     all_parts: bool
 
-    def __init__(self, function: DeviceFunction, unit: PointwiseUnit, program: Program, arch: Arch) -> None:
-        self.function, self.unit, self.program, self.target = function, unit, program, arch.target
+    def __init__(self, function: DeviceFunction, unit: PointwiseUnit, program: Program) -> None:
+        self.function, self.unit, self.program = function, unit, program
         self.kernels = list(kernels((unit.loop,)))
         self.types = {x: REGISTER.get(program.buffer(x.load.buffer).dtype, "float") for x in unit.prefetches}
         self.variables = {x: function.variable(self.types[x]) for x in unit.prefetches if x.wait is None}
-        self.elementary: set[tuple[str, str, int]] = set()
         self.point: dict[str, dict[str, Value]] = {}  # by kernel: the indices of this thread's point
         self.part = self.last = i64(0)  # the number of this thread's part, and of the last step of all
         self.is_last_part = Value("true", "i1")
@@ -72,9 +65,9 @@ class _Steps(ABC):
     def emit(self) -> None:
         """Append the code."""
         f, unit = self.function, self.unit
-        around = Scalars(f, Access(Kernel("", (), (), ()), self.program), self.target, steps_around(unit.around))
+        around = Scalars(f, Access(NO_KERNEL, self.program), steps_around(unit.around))
         lengths = [around.value(slicing.extent) for slicing in unit.slicings]
-        points, extent = around.product(lengths), around.value(unit.loop.extent)
+        points, extent = f.product(lengths), around.value(unit.loop.extent)
         self.last = f.binary("sub nsw", extent, i64(1))
         here = place(f, unit.threads, f.wide(f.register("ctaid.x")), f.wide(f.register("nctaid.x")))
         number = f.binary("add nsw", f.binary("mul nsw", here.cta, i64(unit.threads)), here.thread)
@@ -118,7 +111,7 @@ class _Steps(ABC):
             for x in self._of(kernel):
                 if x.wait is None and x.made_by is None:
                     self.function.put(scalars.value(x.load), self.variables[x])
-            with self.function.when(self.function.compare("icmp eq", start, i64(0))), scalars.scope({}):
+            with scalars.when(self.function.compare("icmp eq", start, i64(0))):
                 for x in self._of(kernel):
                     if x.before and x.made_by is not None:
                         self.function.put(scalars.value(x.load), self.variables[x])
@@ -138,7 +131,6 @@ class _Steps(ABC):
                     if x.wait is None:
                         scalars.bind(x.load, self.function.get(self.variables[x], self.types[x]))
                 self.step(kernel, scalars)
-                self.elementary |= scalars.functions.elementary
 
     def _bring(self, steps: Sequence[Sequence[tuple[Kernel, Scalars]]], last: Value) -> None:
         """Bring the operands of later steps to the second-level cache, if there are so many more. `last`: the number of
@@ -168,7 +160,7 @@ class _Steps(ABC):
         later = loop.index, self._index(ahead)
         indices: Mapping[str, Value] = {**self.point[kernel.name], loop.index: self._index(count)}
         access = Access(kernel, self.program)
-        return Scalars(self.function, access, self.target, {**steps_around(self.unit.around), **indices}, later)
+        return Scalars(self.function, access, {**steps_around(self.unit.around), **indices}, later)
 
     def _index(self, count: Value) -> Value:
         """The loop's index in the step with this number."""
@@ -205,7 +197,7 @@ class PointwiseLoop(_Steps):
             if self.unit.linear is None or self._moves(store):
                 scalars.store(store.buffer, store.at, value, store.accumulate)
                 continue
-            with self.function.when(self.is_last_part), scalars.scope({}):  # the last steps are to stay
+            with scalars.when(self.is_last_part):  # the last steps are to stay
                 scalars.store(store.buffer, store.at, value, store.accumulate)
         self.keep(kernel, dict(enumerate(values)))
 
@@ -227,8 +219,8 @@ class PartTotals(_Steps):
 
     all_parts = False
 
-    def __init__(self, function: DeviceFunction, unit: PointwiseUnit, program: Program, arch: Arch) -> None:
-        super().__init__(function, unit, program, arch)
+    def __init__(self, function: DeviceFunction, unit: PointwiseUnit, program: Program) -> None:
+        super().__init__(function, unit, program)
         assert unit.linear is not None
         self.linear = unit.linear
         states = range(len(unit.linear.states))

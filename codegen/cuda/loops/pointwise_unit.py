@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from graphc.codegen.cuda.isa.arch import Arch
 from graphc.codegen.cuda.loops.linear import Linear, linear
 from graphc.codegen.cuda.loops.prefetch import Prefetch, prefetches
 from graphc.codegen.cuda.loops.slices import Slicing
 from graphc.codegen.lengths import evaluate
-from graphc.codegen.program import Call, Kernel, Loop, Program, Reduce, Statement, kernels, scalars
+from graphc.codegen.program import Call, Kernel, Loop, Program, Statement, kernels, scalars
 from graphc.codegen.uses import loads, stored, touched
 from graphc.scalar import walk
 
@@ -50,7 +51,7 @@ class PointwiseUnit:
     linear: Linear | None
     together: int
     around: tuple[Loop, ...] = ()
-    threads: int = _THREADS
+    threads: ClassVar[int] = _THREADS
 
     @property
     def statement(self) -> Statement:
@@ -131,5 +132,5 @@ def _are_overwritten(
 
 def _is_pointwise(kernel: Kernel, slicings: int) -> bool:
     """Whether a kernel is sliced along all of its dims, and computes each point by itself."""
-    alone = not any(isinstance(step, Reduce) for step in kernel.body)
-    return alone and len(kernel.dims) == slicings and not any(store.accumulate for store in kernel.stores)
+    alone = not kernel.reduces and not any(store.accumulate for store in kernel.stores)
+    return alone and len(kernel.dims) == slicings

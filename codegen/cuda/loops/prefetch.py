@@ -24,7 +24,7 @@ from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.cuda.loops.mirror import in_steps
 from graphc.codegen.llvm.builder import Value
 from graphc.codegen.llvm.functions import REGISTER, STORAGE
-from graphc.codegen.program import Index, Kernel, Load, Loop, Program, Reduce, Ring, Scalar
+from graphc.codegen.program import Index, Kernel, Load, Loop, Program, Ring, Scalar
 from graphc.codegen.uses import loads
 
 __all__ = ["FirstCell", "Prefetch", "PrefetchRegisters", "prefetches"]
@@ -147,7 +147,7 @@ def _of_subscripts(kernel: Kernel, load: Load, program: Program) -> frozenset[st
     """What the address and the condition of a load depend on; None if it is more than the point and indices of
     loops."""
     access = Access(kernel, program)
-    terms = {dim.index for step in kernel.body if isinstance(step, Reduce) for dim in step.dims}
+    terms = {dim.index for reduce in kernel.reduces for dim in reduce.dims}
     parts = load.at if load.when is None else (*load.at, load.when)
     dependence = frozenset().union(*map(access.dependence, parts))
     return dependence if dependence.isdisjoint(terms | {MEMORY, *access.sums}) else None
@@ -209,7 +209,7 @@ class PrefetchRegisters:
         variables = [f.variable(self.types[x]) for x in own]
         for x, variable in zip(own, variables, strict=True):
             f.put(f.get(self.variables[x], self.types[x]), variable)
-        with f.when(f.binary("xor", is_first, Value("true", "i1"))), s.scope({}):
+        with s.when(f.binary("xor", is_first, Value("true", "i1"))):
             if kernel.name in self.ahead_of_wait:
                 s.fetch_ahead(kernel)
             for x, variable in zip(own, variables, strict=True):

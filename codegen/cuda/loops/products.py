@@ -11,11 +11,12 @@ with are the product's `units`, the others its `rows`: with the batch as rows, W
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphc.codegen.access import MEMORY, Access
 from graphc.codegen.lengths import length_of
-from graphc.codegen.program import Accumulate, Call, Const, Dim, Kernel, Program, Reduce, Scalar
+from graphc.codegen.program import Accumulate, Call, Const, Dim, Kernel, Load, Program, Reduce, Scalar
 
 __all__ = ["Part", "Product", "Term", "product_of"]
 
@@ -59,6 +60,15 @@ class Product:
         """All sums, in the order of their numbers."""
         return tuple(total for part in self.parts for total in part.sums)
 
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms of all parts."""
+        return tuple(term for part in self.parts for term in part.terms)
+
+    def other_loads(self, access: Access) -> Iterator[Load]:
+        """Every load that computing the operands that are not stationary makes. `access`: of the product's kernel."""
+        return (load for term in self.terms for load in access.loads(term.other))
+
 
 def product_of(kernel: Kernel, made: set[str], program: Program) -> Product | None:
     """The products of a kernel; None if its reductions are not such sums. `made`: the buffers that the loop stores
@@ -67,10 +77,10 @@ def product_of(kernel: Kernel, made: set[str], program: Program) -> Product | No
     if any(store.accumulate for store in kernel.stores):
         return None
     parts: list[Part] = []
-    dtypes = {total.value.dtype for step in kernel.body if isinstance(step, Reduce) for total in step.sums}
+    dtypes = {total.value.dtype for reduce in kernel.reduces for total in reduce.sums}
     if len(dtypes) != 1:
         return None
-    for reduce in (step for step in kernel.body if isinstance(step, Reduce)):
+    for reduce in kernel.reduces:
         part = _part(reduce, kernel, made, access, sum(len(p.sums) for p in parts))
         if part is None:
             return None

@@ -1,6 +1,6 @@
 """What all products with stationary operands have in common: the mapping of units and rows to CTAs.
 
-In: a kernel, its `Product`, the mapping of its units. Out: code that computes the indices of units, rows and terms from
+In: a kernel, its `Product` and geometry. Out: code that computes the indices of units, rows and terms from
 their numbers; and the interface through which a loop (`graphc.codegen.cuda.loops.loop`) has the operands loaded, the
 product computed, and the epilogues computed by the same threads. A cell is a point of the product: a unit and a row.
 """
@@ -9,32 +9,37 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from graphc.codegen.cuda.isa.device import DeviceFunction
-from graphc.codegen.cuda.isa.place import Place, digits
+from graphc.codegen.cuda.isa.place import Place, digits, named
+from graphc.codegen.cuda.kernel.points import group_part, moved
 from graphc.codegen.cuda.kernel.scalars import Scalars
 from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
+from graphc.codegen.cuda.loops.mma_geometry import AnyGeometry
 from graphc.codegen.cuda.loops.prefetch import FirstCell, PrefetchRegisters
 from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.lengths import length_of
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.program import Dim, Kernel
 
-__all__ = ["StationaryProduct"]
+__all__ = ["Rows", "StationaryProduct"]
 
 
-class UnitMapping(Protocol):
-    """How units are mapped to CTAs: the `units` of a group, `per_cta` of them to each of its CTAs."""
-
-    @property
-    def units(self) -> int: ...
-
-    @property
-    def per_cta(self) -> int: ...
+G = TypeVar("G", bound=AnyGeometry)
 
 
-class StationaryProduct(ABC):
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a group: the starts and the lengths of its parts of the rows' dims, and the number of all rows."""
+
+    starts: list[Value]
+    lengths: list[Value]
+    count: Value
+
+
+class StationaryProduct(ABC, Generic[G]):
     """The code of one kernel's product in one version of its loop. `deferred`: where a thread's only cell leaves its
     stores to global memory, if they may wait."""
 
@@ -43,14 +48,14 @@ class StationaryProduct(ABC):
         function: DeviceFunction,
         kernel: Kernel,
         product: Product,
-        mapping: UnitMapping,
+        geometry: G,
         place: Place,
         deferred: DeferredStores | None = None,
     ) -> None:
         self.function = function
         self.kernel = kernel
         self.product = product
-        self.mapping = mapping
+        self.geometry = geometry
         self.place = place
         self.deferred = deferred
         self.has_one_cell = False  # whether the code being emitted is for threads with no more than one cell
@@ -98,30 +103,23 @@ class StationaryProduct(ABC):
     def number(self, local: Value) -> Value:
         """The number in the group of a unit, given its number in the CTA."""
         f = self.function
-        return f.binary("add nsw", f.binary("mul nsw", self.place.cta, i64(self.mapping.per_cta)), local)
+        return f.binary("add nsw", f.binary("mul nsw", self.place.cta, i64(self.geometry.per_cta)), local)
 
     def unit(self, local: Value) -> dict[str, Value]:
         """The indices of one of the CTA's units; past the end, those of the last."""
-        number = self.function.intrinsic("smin", self.number(local), i64(self.mapping.units - 1))
+        number = self.function.intrinsic("smin", self.number(local), i64(self.geometry.units - 1))
         return {**self.named(self.product.apart, number), **self.fixed()}
 
     def named(self, dims: tuple[Dim, ...], number: Value) -> dict[str, Value]:
         """The indices of a point of dims of known length, given its number."""
-        lengths = [i64(length_of((dim,))) for dim in dims]
-        return dict(zip((d.index for d in dims), digits(self.function, number, lengths), strict=True))
+        return named(dims, digits(self.function, number, [i64(length_of((dim,))) for dim in dims]))
 
-    def row_lengths(self, s: Scalars) -> list[Value]:
-        """The lengths of this group's parts of the rows' dims."""
-        f, lengths = self.function, []
-        for dim in self.product.rows:
-            part = self.place.parts.get(dim.index)
-            lengths.append(s.value(dim.extent) if part is None else f.binary("sub nsw", part[1], part[0]))
-        return lengths
+    def rows(self, s: Scalars) -> Rows:
+        """The rows of this group."""
+        starts, lengths = group_part(s, self.product.rows, self.place)
+        return Rows(starts, lengths, self.function.product(lengths))
 
-    def row(self, number: Value, lengths: list[Value]) -> dict[str, Value]:
-        """The indices of a row of this group, given its number and the lengths of the rows' dims."""
-        found = {}
-        for dim, index in zip(self.product.rows, digits(self.function, number, lengths), strict=True):
-            part = self.place.parts.get(dim.index)
-            found[dim.index] = index if part is None else self.function.binary("add nsw", part[0], index)
-        return found
+    def row(self, number: Value, rows: Rows) -> dict[str, Value]:
+        """The indices of a row of this group, given its number."""
+        found = digits(self.function, number, rows.lengths)
+        return named(self.product.rows, moved(self.function, rows.starts, found))

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass
-from typing import Protocol
 
 from graphc.codegen.cuda.kernel.points import owned_dims
+from graphc.codegen.cuda.loops.mma_geometry import AnyGeometry
 from graphc.codegen.cuda.loops.products import Product
 from graphc.codegen.cuda.loops.slices import Slicing
 from graphc.codegen.parallel.hazards import Access, barriers
-from graphc.codegen.program import Buffer, Dim, Index, Kernel, Load, Loop, Program, Reduce, Ring, Scalar, kernels
+from graphc.codegen.program import Buffer, Dim, Index, Kernel, Load, Loop, Program, Ring, Scalar, kernels
 
 __all__ = ["ThreadMapping", "cells_of", "map_threads", "needs_barriers"]
 
@@ -54,7 +54,7 @@ def _epilogues(loop: Loop, name: str, products: Mapping[str, Product], sliced: t
         for kernel in inside.values()
         if kernel.name not in products
         and not owned_dims(kernel)[1]
-        and not any(isinstance(step, Reduce) for step in kernel.body)
+        and not kernel.reduces
         and _shape(kernel, sliced) == _shape(inside[name], sliced)
     }
 
@@ -70,15 +70,10 @@ def _shape(kernel: Kernel, sliced: tuple[Slicing, ...]) -> Shape:
     return tuple((dim.extent, dim.index in along) for dim in kernel.dims)
 
 
-class _Tiled(Protocol):
-    @property
-    def cell(self) -> tuple[object, ...]: ...
-
-
 def cells_of(
     loop: Loop,
     products: Mapping[str, Product],
-    tiles: Mapping[str, _Tiled],
+    geometries: Mapping[str, AnyGeometry],
     epilogues: Mapping[str, str],
     sliced: tuple[Slicing, ...],
 ) -> dict[str, Hashable]:
@@ -86,8 +81,8 @@ def cells_of(
     with equal descriptions are mapped in the same way."""
     inside = {kernel.name: kernel for kernel in kernels((loop,))}
     cells: dict[str, Hashable] = {
-        name: (*tile.cell, _positions(inside[name], products[name]), _shape(inside[name], sliced))
-        for name, tile in tiles.items()
+        name: (*own.cell, _positions(inside[name], products[name]), _shape(inside[name], sliced))
+        for name, own in geometries.items()
     }
     return cells | {name: cells[product] for name, product in epilogues.items()}
 

@@ -20,7 +20,7 @@ from graphc.codegen.cuda.loops.deferred_stores import DeferredStores
 from graphc.codegen.cuda.loops.geometry import Geometry, chunks
 from graphc.codegen.cuda.loops.prefetch import FirstCell, PrefetchRegisters
 from graphc.codegen.cuda.loops.products import Part, Product
-from graphc.codegen.cuda.loops.stationary import StationaryProduct
+from graphc.codegen.cuda.loops.stationary import Rows, StationaryProduct
 from graphc.codegen.llvm.builder import Value, i64
 from graphc.codegen.llvm.functions import REGISTER, STORAGE, constant
 from graphc.codegen.program import Kernel, Ref
@@ -28,7 +28,7 @@ from graphc.codegen.program import Kernel, Ref
 __all__ = ["Tile"]
 
 
-class Tile(StationaryProduct):
+class Tile(StationaryProduct[Geometry]):
     """The lanes of a warp share the terms of a tile's sums."""
 
     def __init__(
@@ -41,7 +41,6 @@ class Tile(StationaryProduct):
         deferred: DeferredStores | None = None,
     ) -> None:
         super().__init__(function, kernel, product, geometry, place, deferred)
-        self.geometry = geometry
         self._registers: dict[tuple[int, int, int, int], Value] = {}  # by unit, part, term and chunk
 
     # Terms and their places.
@@ -108,19 +107,16 @@ class Tile(StationaryProduct):
 
     def compute(self, s: Scalars, prefetched: PrefetchRegisters, synced: bool) -> None:
         for _ in self._each_height(s):
-            with self._tiles(s) as (first, row, is_first, count, lengths):
-                sums = self._sums(s, first, row, count, lengths)
-                with self._cell(s, self.kernel, first, row, count, lengths):
+            with self._tiles(s) as (first, row, is_first, rows):
+                sums = self._sums(s, first, row, rows)
+                with self._cell(s, self.kernel, first, row, rows):
                     for total, value in zip(self.product.sums, sums, strict=True):
                         s.bind(Ref(total.name, self.dtype), value)
                     self.end(s, self.kernel, prefetched, is_first)
 
     def epilogue(self, s: Scalars, kernel: Kernel, prefetched: PrefetchRegisters) -> None:
         for _ in self._each_height(s):
-            with (
-                self._tiles(s) as (first, row, is_first, count, lengths),
-                self._cell(s, kernel, first, row, count, lengths),
-            ):
+            with self._tiles(s) as (first, row, is_first, rows), self._cell(s, kernel, first, row, rows):
                 self.end(s, kernel, prefetched, is_first)
 
     def _each_height(self, s: Scalars) -> Iterator[None]:
@@ -133,40 +129,37 @@ class Tile(StationaryProduct):
         for rows, is_it in ((several.rows, self.function.binary("xor", alone, Value("true", "i1"))), (1, alone)):
             self.geometry = replace(several, rows=rows)
             self.has_one_cell = rows == 1 and several.home == "registers"
-            with self.function.when(is_it), s.scope({}):
+            with s.when(is_it):
                 yield
         self.geometry, self.has_one_cell = several, False
 
     def is_alone(self, s: Scalars) -> Value:
         """Whether the group has one row."""
-        return self.function.compare("icmp sle", s.product(self.row_lengths(s)), i64(1))
+        return self.function.compare("icmp sle", self.rows(s).count, i64(1))
 
     def first_cell(self, s: Scalars) -> FirstCell:
-        f, several, lengths = self.function, self.geometry, self.row_lengths(s)
-        count, found = s.product(lengths), []
-        for rows in dict.fromkeys((several.rows, 1)):
-            self.geometry = replace(several, rows=rows)
-            row = f.binary("mul nsw", self._first_tile(), i64(rows))
-            found.append(self._cell_of(self._first_unit(), row, count))
+        f, several, rows, found = self.function, self.geometry, self.rows(s), []
+        for height in dict.fromkeys((several.rows, 1)):
+            self.geometry = replace(several, rows=height)
+            row = f.binary("mul nsw", self._first_tile(), i64(height))
+            found.append(self._cell_of(self._first_unit(), row, rows))
         self.geometry = several
         exists, local, number = found[0]
         if len(found) > 1:
             alone = self.is_alone(s)
             exists, local, number = (f.select(alone, b, a) for a, b in zip(*found, strict=True))
-        return FirstCell(exists, {**self.unit(local), **self.row(number, lengths)})
+        return FirstCell(exists, {**self.unit(local), **self.row(number, rows)})
 
     def _first_tile(self) -> Value:
         """The first tile of rows that this warp computes."""
         return self.function.binary("udiv", self.place.warp, i64(self.geometry.across))
 
     @contextmanager
-    def _tiles(self, s: Scalars) -> Iterator[tuple[Value, Value, Value, Value, list[Value]]]:
+    def _tiles(self, s: Scalars) -> Iterator[tuple[Value, Value, Value, Rows]]:
         """A loop over the tiles of this warp. Yields the first unit and the first row of a tile, whether it is the
-        warp's first tile, and the number of all rows, and the lengths of the rows' dims."""
-        f, g = self.function, self.geometry
-        lengths = self.row_lengths(s)
-        count = s.product(lengths)
-        tiles = f.binary("udiv", f.binary("add nsw", count, i64(g.rows - 1)), i64(g.rows))
+        warp's first tile, and all rows."""
+        f, g, rows = self.function, self.geometry, self.rows(s)
+        tiles = f.binary("udiv", f.binary("add nsw", rows.count, i64(g.rows - 1)), i64(g.rows))
         side = self._first_tile()
         with (
             self._unit_tiles(s) as first,
@@ -175,7 +168,7 @@ class Tile(StationaryProduct):
             is_first = f.compare("icmp eq", tile, side)
             if g.home != "registers":
                 is_first = f.binary("and", is_first, f.compare("icmp eq", first, self._first_unit()))
-            yield first, f.binary("mul nsw", tile, i64(g.rows)), is_first, count, lengths
+            yield first, f.binary("mul nsw", tile, i64(g.rows)), is_first, rows
 
     @contextmanager
     def _unit_tiles(self, s: Scalars) -> Iterator[Value]:
@@ -187,11 +180,12 @@ class Tile(StationaryProduct):
         with s.counting(start, i64(g.per_cta), i64(g.across * g.tall), "units") as first:
             yield first
 
-    def _sums(self, s: Scalars, first: Value, row: Value, count: Value, lengths: list[Value]) -> list[Value]:
+    def _sums(self, s: Scalars, first: Value, row: Value, rows: Rows) -> list[Value]:
         """All sums of this lane's cell of the tile."""
         f, g = self.function, self.geometry
-        last = f.binary("sub nsw", count, i64(1))
-        rows = [self.row(f.intrinsic("smin", f.binary("add nsw", row, i64(j)), last), lengths) for j in range(g.rows)]
+        last = f.binary("sub nsw", rows.count, i64(1))
+        numbers = (f.intrinsic("smin", f.binary("add nsw", row, i64(j)), last) for j in range(g.rows))
+        of_tile = [self.row(number, rows) for number in numbers]
         totals = {
             (total, i, j): f.variable(REGISTER[self.dtype])
             for total in range(len(self.product.sums))
@@ -201,7 +195,7 @@ class Tile(StationaryProduct):
         for variable in totals.values():
             f.put(constant(0, self.dtype), variable)
         for p, part in enumerate(self.product.parts):
-            self._through(s, p, part, first, rows, totals)
+            self._through(s, p, part, first, of_tile, totals)
         zero = constant(0, self.dtype)
         results = []
         for total in range(len(self.product.sums)):
@@ -283,18 +277,14 @@ class Tile(StationaryProduct):
         return values[0]
 
     @contextmanager
-    def _cell(
-        self, s: Scalars, kernel: Kernel, first: Value, row: Value, count: Value, lengths: list[Value]
-    ) -> Iterator[None]:
+    def _cell(self, s: Scalars, kernel: Kernel, first: Value, row: Value, rows: Rows) -> Iterator[None]:
         """A branch for the first of the lanes that have a cell's sums, with the indices of its point in a kernel over
         the same points."""
-        exists, local, number = self._cell_of(first, row, count)
-        with self.function.when(exists):
-            indices = {**self.unit(local), **self.row(number, lengths)}
-            with s.scope(self.renamed(kernel, indices)):
-                yield
+        exists, local, number = self._cell_of(first, row, rows)
+        with s.when(exists), s.scope(self.renamed(kernel, {**self.unit(local), **self.row(number, rows)})):
+            yield
 
-    def _cell_of(self, first: Value, row: Value, count: Value) -> tuple[Value, Value, Value]:
+    def _cell_of(self, first: Value, row: Value, rows: Rows) -> tuple[Value, Value, Value]:
         """This lane's cell of the tile that begins at a unit and a row: whether it exists and is this lane's to
         compute, its unit in the CTA, and its row."""
         f, g = self.function, self.geometry
@@ -307,9 +297,6 @@ class Tile(StationaryProduct):
             f.compare("icmp slt", i, i64(g.tall)),
             f.compare("icmp slt", local, i64(g.per_cta)),
             f.compare("icmp slt", self.number(local), i64(g.units)),
-            f.compare("icmp slt", number, count),
+            f.compare("icmp slt", number, rows.count),
         ]
-        exists = conditions[0]
-        for condition in conditions[1:]:
-            exists = f.binary("and", exists, condition)
-        return exists, local, number
+        return f.every(conditions), local, number

@@ -12,16 +12,16 @@ stationary operands are computed, and into how many parts the slicings must be c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.cuda.isa.arch import WARP, Arch
+from graphc.codegen.cuda.isa.arch import THREADS, WARP, Arch
 from graphc.codegen.cuda.isa.mma import ROWS, Fragments
 from graphc.codegen.cuda.loops.barriers import Kind
 from graphc.codegen.cuda.loops.exchanges import BARRIER_BYTES, Exchange, exchanges
-from graphc.codegen.cuda.loops.geometry import Geometry, geometry
+from graphc.codegen.cuda.loops.geometry import geometry
 from graphc.codegen.cuda.loops.mirror import Mirror, mirrors
-from graphc.codegen.cuda.loops.mma_geometry import MmaGeometry, mma_geometry
+from graphc.codegen.cuda.loops.mma_geometry import AnyGeometry, mma_geometry
 from graphc.codegen.cuda.loops.products import Product, product_of
 from graphc.codegen.cuda.loops.slices import Slicing
 from graphc.codegen.cuda.loops.thread_mapping import ThreadMapping
@@ -41,13 +41,15 @@ RESERVED = 1024  # bytes of shared memory that are not for operands
 @dataclass(frozen=True, eq=False)
 class Version:
     """A version of a loop. `ctas`: the CTAs of a group. `fixed`: for each slicing the parts it must be cut into, or
-    None for any number. `tiles`: how each product is computed, by kernel. `mirrors`: what products read from shared
-    memory. `exchanges`: what the CTAs of a group send to each other; if there are none, they wait at barriers."""
+    None for any number. `geometries`: how each of the `products` is computed, by kernel. `mirrors`: what products read
+    from shared memory. `exchanges`: what the CTAs of a group send to each other; if there are none, they wait at
+    barriers."""
 
     kind: Kind
     ctas: int
     fixed: tuple[int | None, ...]
-    tiles: Mapping[str, tuple[Product, Geometry | MmaGeometry]]
+    products: Mapping[str, Product]
+    geometries: Mapping[str, AnyGeometry]
     fragments: Fragments | None = None
     mirrors: tuple[Mirror, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
@@ -56,7 +58,7 @@ class Version:
     def shared(self) -> int:
         """Bytes of dynamic shared memory of a CTA, without its mirrors, whose sizes come with the launch."""
         barriers = BARRIER_BYTES * len(self.exchanges) if self.kind == "cluster" else 0
-        return sum(g.shared_bytes for _, g in self.tiles.values()) + barriers
+        return sum(g.shared_bytes for g in self.geometries.values()) + barriers
 
     @property
     def sends_words(self) -> bool:
@@ -73,18 +75,18 @@ class Version:
     @property
     def in_registers(self) -> bool:
         """Whether all stationary operands are in registers (a few may be spilled)."""
-        return all(g.home == "registers" for _, g in self.tiles.values())
+        return all(g.home == "registers" for g in self.geometries.values())
 
     @property
     def waits_briefly(self) -> bool:
         """Whether a step waits for the CTA or the cluster only, which takes less time than a load, and there are
         registers for values in flight."""
-        return self.kind != "grid" and sum(g.registers for _, g in self.tiles.values()) <= _ROOM
+        return self.kind != "grid" and sum(g.registers for g in self.geometries.values()) <= _ROOM
 
     @property
     def on_chip(self) -> bool:
         """Whether all stationary operands are on the chip."""
-        return all(g.home != "memory" for _, g in self.tiles.values())
+        return all(g.home != "memory" for g in self.geometries.values())
 
 
 def stationary_products(loop: Loop, slicings: Sequence[Slicing], program: Program) -> dict[str, Product]:
@@ -111,7 +113,6 @@ def versions(
     mapping: ThreadMapping,
     lanes: Mapping[str, int],
     program: Program,
-    threads: int,
     arch: Arch,
     fragments: Fragments | None,
 ) -> tuple[Version, ...]:
@@ -121,18 +122,17 @@ def versions(
     mirrored = mirrors(loop, products, mapping.epilogues, slicings, program, rounding)
 
     def made(kind: Kind, ctas: int, near: bool = True) -> Version:
-        tiles = _tiles(products, ctas, threads, arch, fragments)
-        version = Version(kind, ctas, fixed, tiles, fragments, mirrored if near else ())
+        geometries = _geometries(products, ctas, arch, fragments)
+        version = Version(kind, ctas, fixed, products, geometries, fragments, mirrored if near else ())
         if kind == "cta" or not near:
             return version
-        chosen = {name: tile for name, (_, tile) in tiles.items()}
-        sent = exchanges(loop, mirrored, products, chosen, mapping, lanes, tuple(slicings), program)
+        sent = exchanges(loop, mirrored, products, geometries, mapping, lanes, tuple(slicings), program)
         return replace(version, exchanges=sent, mirrors=tuple(m for x in sent for m in x.mirrors)) if sent else version
 
     found = [made("cta", 1)]
     clusters = [made("cluster", 2**k) for k in range(1, 5) if 2**k <= arch.cluster]
     found += _worthwhile(clusters)
-    grid = _grid(loop, products, program, threads, arch, fragments)
+    grid = _grid(loop, products, program, arch, fragments)
     if not any(version.in_registers for version in clusters if version.ctas <= _SMALL):
         candidates = (made("grid", ctas) for ctas in dict.fromkeys((max(2, grid // 2), grid)))
         found += (version for version in candidates if version.exchanges and version.on_chip)
@@ -157,62 +157,44 @@ def _parts(slicing: Slicing, products: Mapping[str, Product]) -> int | None:
     return None
 
 
-def _tiles(
-    products: Mapping[str, Product], ctas: int, threads: int, arch: Arch, fragments: Fragments | None
-) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
+def _geometries(
+    products: Mapping[str, Product], ctas: int, arch: Arch, fragments: Fragments | None
+) -> dict[str, AnyGeometry]:
     """How each product is computed. Registers and shared memory are given to the products in their order. All tiles
     have as many rows as the one with the fewest, so that a thread computes the same points of all products."""
-    most = min((tile.rows for _, tile in _fitted(products, ctas, threads, arch, fragments, None).values()), default=1)
-    return _fitted(products, ctas, threads, arch, fragments, most)
+    most = min((g.rows for g in _fitted(products, ctas, arch, fragments, None).values()), default=1)
+    return _fitted(products, ctas, arch, fragments, most)
 
 
 def _fitted(
-    products: Mapping[str, Product],
-    ctas: int,
-    threads: int,
-    arch: Arch,
-    fragments: Fragments | None,
-    most_rows: int | None,
-) -> dict[str, tuple[Product, Geometry | MmaGeometry]]:
+    products: Mapping[str, Product], ctas: int, arch: Arch, fragments: Fragments | None, most_rows: int | None
+) -> dict[str, AnyGeometry]:
     """How each product is computed, with tiles of no more than `most_rows` rows. On tensor cores only where there is
     shared memory for the sums."""
-    tiles: dict[str, tuple[Product, Geometry | MmaGeometry]] = {}
-    taken, registers = 0, _REGISTERS
+    found: dict[str, AnyGeometry] = {}
+    taken, registers, warps = 0, _REGISTERS, THREADS // WARP
     for name, product in products.items():
         free = arch.shared - RESERVED - taken
-        chosen: Geometry | MmaGeometry | None = None
+        chosen: AnyGeometry | None = None
         if fragments is not None and product.sums[0].value.dtype == "float32":
             of_others = _REGISTERS - registers
-            chosen = mma_geometry(product, fragments, ctas, threads // WARP, free, registers, of_others, most_rows)
+            chosen = mma_geometry(product, fragments, ctas, warps, free, registers, of_others, most_rows)
         if chosen is None or chosen.shared_bytes > free:
-            chosen = geometry(product, ctas, threads // WARP, free, registers, most_rows)
-        tiles[name] = (product, replace(chosen, offset=taken))
+            chosen = geometry(product, ctas, warps, free, registers, most_rows)
+        found[name] = replace(chosen, offset=taken)
         taken += chosen.shared_bytes
         registers -= chosen.registers
-    return tiles
+    return found
 
 
 def _grid(
-    loop: Loop,
-    products: Mapping[str, Product],
-    program: Program,
-    threads: int,
-    arch: Arch,
-    fragments: Fragments | None,
+    loop: Loop, products: Mapping[str, Product], program: Program, arch: Arch, fragments: Fragments | None
 ) -> int:
     """The CTAs of a group over the grid: one for each unit (on tensor cores, for each sixteen), or without products for
-    each `threads` points; a power of two, and no more than there are SMs."""
-    most = 1 << (arch.sms.bit_length() - 1)
-    wanted = max(_units(products), default=0) // (1 if fragments is None else ROWS) or -(
-        -max(_points(loop, program)) // threads
-    )
-    return min(most, max(2, 1 << (wanted - 1).bit_length()))
-
-
-def _units(products: Mapping[str, Product]) -> Iterator[int]:
-    return (length_of(product.apart) for product in products.values())
-
-
-def _points(loop: Loop, program: Program) -> Iterator[int]:
+    each `THREADS` points; a power of two, and no more than there are SMs."""
     sizes = dict.fromkeys(program.sizes, NOMINAL)
-    return (points_of(kernel.dims, sizes) for kernel in kernels((loop,)))
+    units = max((length_of(product.apart) for product in products.values()), default=0)
+    points = max(points_of(kernel.dims, sizes) for kernel in kernels((loop,)))
+    wanted = units // (1 if fragments is None else ROWS) or -(-points // THREADS)
+    most = 1 << (arch.sms.bit_length() - 1)
+    return min(most, max(2, 1 << (wanted - 1).bit_length()))
