@@ -239,13 +239,21 @@ Point = Mapping[Axis, int]
 Reads = Sequence[tuple["Node", Point]]
 
 
+def _reads_here(node: Node, point: Point, domain: Any) -> Reads:
+    return [(value, point) for value in node.inputs]
+
+
+def _delays_nothing(node: Node, k: int) -> Mapping[Axis, int | None]:
+    return {}
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Op:
     """An operation and all its rules.
 
     infer(inputs, attrs)        the type of the result, or an error
     compute(node, arrays)       the event at a point, from the events that `reads` names: the numpy reference
-    reads(node, point, domain)  which points of the inputs a point depends on; None: the same point of each
+    reads(node, point, domain)  which points of the inputs a point depends on; by default the same point of each
     gradient(node, adjoint)     one contribution per input, in graph ops, or None where there is none; a
                                 contribution may be broadcast more widely than the input: the caller sums
     lower(node, site)           the scalar at a point (see `Site`)
@@ -266,8 +274,8 @@ class Op:
     gradient: Callable[[Node, Node], Sequence[Node | None]] | None
     lower: Callable[[Node, Any], Scalar] | None = None
     expand: Callable[[Node], Node] | None = None
-    reads: Callable[[Node, Point, Any], Reads] | None = None
-    delays: Callable[[Node, int], Mapping[Axis, int | None]] | None = None
+    reads: Callable[[Node, Point, Any], Reads] = _reads_here
+    delays: Callable[[Node, int], Mapping[Axis, int | None]] = _delays_nothing
     cost: int = 1
     reduces: bool = False
     view: bool = False
@@ -431,7 +439,7 @@ def broadcast_shapes(shapes: Sequence[Shape], what: str) -> Shape:
         raise ShapeError(f"{what}: event shapes {found} do not broadcast") from None
 
 
-def ragged_within(axis: Axis, axes: Iterable[Axis]) -> bool:
-    """Whether a value over `axes` ends at each example's own length of this axis: the axis is ragged, and its lengths
-    vary over no other axes than these."""
-    return isinstance(axis.length, Node) and set(axis.length.axes) <= set(axes)
+def lengths_within(axis: Axis, axes: Iterable[Axis]) -> Node | None:
+    """The lengths, one for each example, at which a value over `axes` ends along this axis. None if it does not: the
+    axis is not ragged, or its lengths vary over an axis that the value lacks."""
+    return axis.length if isinstance(axis.length, Node) and set(axis.length.axes) <= set(axes) else None

@@ -88,7 +88,7 @@ def _attributes(node: Node, key: str) -> dict[str, Any]:
 
 
 def _distance(node: Node, k: int) -> dict[str, Any]:
-    delays = node.op.delays(node, k) if node.op.delays is not None else {}
+    delays = node.op.delays(node, k)
     return {
         "delay": {axis.name: -offset for axis, offset in delays.items() if offset is not None},
         "over": tuple(axis.name for axis, offset in delays.items() if offset is None),

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.checks.causality import in_memory, resolve
 from graphc.codegen.program import Accumulate, Dim, Kernel, Let, Reduce, Store
-from graphc.ir import Axis, Node, merge_axes, ragged_within
+from graphc.ir import Axis, Node, lengths_within, merge_axes
 from graphc.language.graph import Graph
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT, concat_starts
@@ -132,7 +132,7 @@ class KernelBuilder:
     def _existing(self, node: Node, value: Scalar) -> Scalar:
         """The value, but 0 at points past an example's length, which do not exist."""
         for axis in node.axes:
-            if ragged_within(axis, node.axes) and axis in self.point:
+            if lengths_within(axis, node.axes) is not None and axis in self.point:
                 exists = call("lt", self.point[axis], self.length(axis, node.axes, self.point, None))
                 value = self.lets.let(call("select", self.lets.let(exists), value, zero(computed(node.dtype))))
         return value
@@ -180,10 +180,8 @@ class KernelBuilder:
 
     def length(self, axis: Axis, axes: Sequence[Axis], point: Place, when: Scalar | None) -> Scalar:
         """How many points a value over `axes` has along an axis, at a point."""
-        if ragged_within(axis, axes):
-            assert isinstance(axis.length, Node)
-            return cast(self.value(axis.length, point, (), when), "index")
-        return extent(axis)
+        lengths = lengths_within(axis, axes)
+        return extent(axis) if lengths is None else cast(self.value(lengths, point, (), when), "index")
 
     # Reductions.
 
@@ -217,10 +215,9 @@ class KernelBuilder:
         axes = merge_axes(*(i.axes for i in node.inputs))
         conditions = []
         for axis in axes:
-            if ragged_within(axis, axes):
-                assert isinstance(axis.length, Node)
-                if axis in over or any(a in over for a in axis.length.axes):
-                    conditions.append(call("lt", point[axis], self.length(axis, axes, point, None)))
+            lengths = lengths_within(axis, axes)
+            if lengths is not None and (axis in over or any(a in over for a in lengths.axes)):
+                conditions.append(call("lt", point[axis], self.length(axis, axes, point, None)))
         return conjunction(conditions)
 
 

@@ -140,7 +140,7 @@ class _Stepper:
             if node.op is EXTENT and node["axis"] == axis:
                 self._refuse(node, f"needs the length of axis {axis.name!r}")
             for k, operand in enumerate(node.inputs):
-                delay = _delays(node, k).get(axis, 0)
+                delay = node.op.delays(node, k).get(axis, 0)
                 if delay is None and node.op is not AT:
                     self._refuse(node, f"takes in all of axis {axis.name!r} ({node.op.name})")
                 if delay is not None and delay > 0:
@@ -291,10 +291,6 @@ def _axis(graph: Graph, over: Axis | str) -> Axis:
             "step its outputs alone: gc.step(gc.select(g, …), …)"
         )
     return axis
-
-
-def _delays(node: Node, k: int) -> Mapping[Axis, int | None]:
-    return node.op.delays(node, k) if node.op.delays is not None else {}
 
 
 def _without_custom_gradient(node: Node) -> Node:

@@ -17,7 +17,7 @@ from graphc.checks.causality import reachable, roots
 from graphc.checks.verify import verify
 from graphc.errors import AxisError, UnsupportedError
 from graphc.integers import is_whole
-from graphc.ir import Axis, Node, make, merge_axes, ragged_within, rebuild, topological
+from graphc.ir import Axis, Node, lengths_within, make, merge_axes, rebuild, topological
 from graphc.language.graph import Equation, Graph
 from graphc.ops.axis import AS_AXIS, AS_DIM, AT, SHIFT, STACK, at, shift, stack
 from graphc.ops.contraction import CONTRACT
@@ -173,10 +173,8 @@ class Steps:
 
     def _exists(self, k: int, axes: Sequence[Axis]) -> Node | None:
         """Whether step k of a value over `axes` exists; None where it does for every example."""
-        if not ragged_within(self.axis, axes):
-            return None
-        assert isinstance(self.axis.length, Node)
-        return lt(const(k, "int32"), self.whole[self.axis.length])
+        lengths = lengths_within(self.axis, axes)
+        return None if lengths is None else lt(const(k, "int32"), self.whole[lengths])
 
     def _masked(self, value: Node, k: int, axes: Sequence[Axis], otherwise: Node | None = None) -> Node:
         """A value at the examples for which step k exists, and something else (0) at the others."""
