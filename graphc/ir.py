@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from graphc.errors import COMPLEX, ArgumentError, AxisError, DtypeError, ShapeError, UnsupportedError, listed, meant
+from graphc.integers import is_whole
 from graphc.scalar import STORED, Scalar
 
 Shape = tuple[int, ...]
@@ -66,7 +67,7 @@ _DISTANCE = (
 
 def _steps(axis: Axis, offset: object) -> int:
     """The distance of a point from the current one."""
-    if isinstance(offset, bool) or not isinstance(offset, int | np.integer):
+    if not is_whole(offset):
         raise AxisError(f"{_DISTANCE.format(axis.name)}; got {offset!r}")
     return int(offset)
 
@@ -160,7 +161,7 @@ class Axis(_AlongAxis):
         """The point at a position counted from 0: a fixed one, or that which an int32 value says."""
         if isinstance(getattr(position, "node", None), Node):
             return AxisEdge(self, position)
-        if isinstance(position, bool) or not isinstance(position, int | np.integer) or position < 0:
+        if not is_whole(position) or position < 0:
             raise AxisError(
                 f"{self.name}.at takes a position counted from 0, a whole number or an int32 value, got {position!r}; "
                 f"{self.name}.last is the last point, and x[{self.name} - 1][{self.name}.last] reads the one before it"

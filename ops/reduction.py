@@ -26,7 +26,7 @@ from graphc.ir import (
 from graphc.ops.elementwise import cast, div, eq, maximum, mul, where
 from graphc.ops.event import reshape
 from graphc.ops.leaves import const, length
-from graphc.ops.site import Event, Site
+from graphc.ops.site import Event, Reduction, Site
 from graphc.scalar import Scalar, lowest
 
 
@@ -113,7 +113,7 @@ def over_delays(node: Node, k: int) -> Mapping[Axis, int | None]:
     return dict.fromkeys(node["over"])
 
 
-def _reduce_lower(op: str) -> Callable[[Node, Site], Scalar]:
+def _reduce_lower(op: Reduction) -> Callable[[Node, Site], Scalar]:
     def lower(node: Node, site: Site) -> Scalar:
         (value,) = node.inputs
 

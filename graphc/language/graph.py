@@ -333,14 +333,7 @@ class Graph:
         return hash((self.name, self.dtype, tuple(self.inputs), tuple(self.params), tuple(self.outputs)))
 
     def _tables(self) -> tuple[object, ...]:
-        tables: tuple[Mapping[str, object], ...] = (
-            self.axes,
-            self.inputs,
-            self.params,
-            self.states,
-            self.outputs,
-            self.updates,
-        )
+        tables = self.axes, self.inputs, self.params, self.states, self.outputs, self.updates
         return (self.name, self.dtype, *tables)
 
     def __str__(self) -> str:
@@ -413,6 +406,14 @@ def _constant_init(name: str, init: Any, node: Node) -> str | Node:
 
 def _names(axes: Iterable[Axis]) -> str:
     return ", ".join(a.name for a in axes) or "no axis"
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """A name that is not taken, and is from now on: this one, with as many `_` behind it as it takes."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
 
 
 def check_graph(given: object) -> None:

@@ -133,13 +133,14 @@ class Value(Symbolic):
         return binary(ew.div, other, self, floating=True)
 
     def __floordiv__(self, other: Any) -> Value:
-        return _integer_or_floor(self, other)
+        a, b = promote(self, other)
+        if a.dtype == "int32":
+            return binary(ew.floordiv, a, b)
+        return Value(a.graph, ew.floor(ew.div(a.node, b.node)))
 
     def __mod__(self, other: Any) -> Value:
         a, b = promote(self, other)
-        if a.dtype == "int32":
-            return binary(ew.mod, a, b)
-        return a - b * _integer_or_floor(a, b)
+        return binary(ew.mod, a, b) if a.dtype == "int32" else a - b * (a // b)
 
     def __pow__(self, other: Any) -> Value:
         if self.dtype == "int32" and is_whole(other) and 0 <= other < _MOST_FACTORS:
@@ -435,10 +436,3 @@ def alike(*items: Any) -> list[Value]:
 def binary(op: Any, left: Any, right: Any, floating: bool = False) -> Value:
     a, b = promote(left, right, floating=floating)
     return Value(a.graph, op(a.node, b.node))
-
-
-def _integer_or_floor(left: Any, right: Any) -> Value:
-    a, b = promote(left, right)
-    if a.dtype == "int32":
-        return binary(ew.floordiv, a, b)
-    return Value(a.graph, ew.floor(ew.div(a.node, b.node)))

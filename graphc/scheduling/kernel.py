@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from graphc.language.graph import Graph
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT, concat_starts
 from graphc.ops.leaves import CONST
-from graphc.ops.site import Event, Place
+from graphc.ops.site import Event, Place, Reduction
 from graphc.scalar import (
     Index,
     Load,
@@ -187,27 +186,24 @@ class KernelBuilder:
 
     def reduce(
         self,
-        node: Node,
-        point: Place,
-        op: str,
+        site: KernelSite,
+        op: Reduction,
         over: Sequence[Axis],
         extents: Sequence[int],
         value: Callable[[KernelSite, Event], Scalar],
-        site: KernelSite,
     ) -> Scalar:
-        """The sum or maximum of a value over axes and extents."""
+        """The sum or maximum, at a site, of a value over axes and extents."""
         dims = [Dim(a.name, extent(a)) for a in over] + [Dim(f"r.{k}", index(s)) for k, s in enumerate(extents)]
         if not dims:
             return value(site, ())
         with self.lets.inside(frozenset(d.index for d in dims)) as scope:
-            inner_point = {**point, **{a: Index(a.name) for a in over}}
-            when = self._exists(node, over, inner_point)
-            inner = KernelSite(self, node, inner_point, site.event, site.when)
+            inner_point = {**site.point, **{a: Index(a.name) for a in over}}
+            when = self._exists(site.node, over, inner_point)
+            inner = KernelSite(self, site.node, inner_point, site.event, site.when)
             element = value(inner, tuple(Index(f"r.{k}") for k in range(len(extents))))
-        result = Ref(self.lets.fresh(), node.dtype)
-        kind: Literal["sum", "max"] = "sum" if op == "sum" else "max"
+        result = Ref(self.lets.fresh(), site.node.dtype)
         own = tuple(let for let in scope.steps if isinstance(let, Let))
-        self.lets.append(Reduce(tuple(dims), (Accumulate(result.name, kind, element),), own, when))
+        self.lets.append(Reduce(tuple(dims), (Accumulate(result.name, op, element),), own, when))
         return result
 
     def _exists(self, node: Node, over: Sequence[Axis], point: Place) -> Scalar | None:
@@ -254,13 +250,13 @@ class KernelSite:
 
     def reduce(
         self,
-        op: str,
+        op: Reduction,
         over: Sequence[Axis],
         extents: Sequence[int],
         value: Callable[[KernelSite, Event], Scalar],
     ) -> Scalar:
         """The sum or maximum of a value over axes and extents."""
-        return self.builder.reduce(self.node, self.point, op, over, extents, value, self)
+        return self.builder.reduce(self, op, over, extents, value)
 
     def constant(self, array: np.ndarray) -> Scalar:
         """The element of a constant array at this event."""

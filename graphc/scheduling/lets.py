@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 from graphc.codegen.program import Accumulate, Let, Reduce
 from graphc.codegen.uses import reduce_references
-from graphc.scalar import Call, Index, Load, Ref, Scalar, replaced
+from graphc.scalar import Call, Index, Ref, Scalar, replaced, walk
 
 __all__ = ["Lets", "Scope"]
 
@@ -108,16 +108,13 @@ class Lets:
 
 def _mentions(scalar: Scalar, scope: Scope) -> bool:
     """Whether a scalar depends on an index or a name of this scope."""
-    match scalar:
-        case Index(name):
-            return name in scope.inner
-        case Ref(name):
-            return any(isinstance(let, Let) and let.name == name for let in scope.steps)
-        case Call(_, args):
-            return any(_mentions(a, scope) for a in args)
-        case Load(_, at, _, when):
-            return any(_mentions(a, scope) for a in (at if when is None else (*at, when)))
-    return False
+
+    def is_inner(part: Scalar) -> bool:
+        if isinstance(part, Ref):
+            return any(isinstance(step, Let) and step.name == part.name for step in scope.steps)
+        return isinstance(part, Index) and part.name in scope.inner
+
+    return any(map(is_inner, walk(scalar)))
 
 
 def _names(step: Let | Reduce) -> set[str]:

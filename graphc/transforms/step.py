@@ -23,14 +23,14 @@ from graphc.checks.verify import verify
 from graphc.errors import ArgumentError, AxisError, CausalityError, UnsupportedError, listed, meant
 from graphc.interpreter import interpret
 from graphc.ir import Axis, Node, rebuild
-from graphc.language.graph import Equation, Graph
+from graphc.language.graph import Equation, Graph, unused_name
 from graphc.ops.axis import AT, SHIFT, STACK, shift
 from graphc.ops.elementwise import add, where
 from graphc.ops.gradient import CUSTOM_GRADIENT
 from graphc.ops.leaves import EXTENT, INDEX, INPUT, PARAM, STATE, const, leaf
 from graphc.ops.reduction import BROADCAST, broadcast
 from graphc.simplification.rewrite import rewrite
-from graphc.transforms.select import without_unused
+from graphc.transforms.select import without_unused, without_unused_params
 
 
 def step(graph: Graph, over: Axis | str) -> Graph:
@@ -124,8 +124,7 @@ class _Stepper:
             axes={name: axis for name, axis in self.graph.axes.items() if axis != self.axis},
             outputs={name: carry.start for name, carry in self.carries.items()},
         )
-        alive = set(reachable(graph))
-        return replace(without_unused(graph), params={name: p for name, p in graph.params.items() if p.node in alive})
+        return without_unused_params(graph)
 
     def _equation(self, equation: Equation) -> Equation:
         assert equation.body is not None  # verified
@@ -202,7 +201,7 @@ class _Stepper:
         position = 0 if node["position"] == "first" else int(node["position"])
         now = where(self._exists(position), value, fill) if position else value
         now = broadcast(now, self._rest(node.axes), node.shape)
-        name = self._free(f"{self._name(node.inputs[0])}_at{position}")
+        name = unused_name(f"{self._name(node.inputs[0])}_at{position}", self.taken)
         kept = leaf(INPUT, name, now.axes, now.shape, now.dtype)
         result = where(self._exists(position + 1), kept, now)
         self.carries[name] = _Carry(kept, broadcast(const(0, now.dtype), now.axes, now.shape), result)
@@ -212,7 +211,7 @@ class _Stepper:
         """The position is counted, as a carry."""
         if node["axis"] != self.axis:
             return None
-        name = self._free(f"{self.axis.name}_index")
+        name = unused_name(f"{self.axis.name}_index", self.taken)
         position = leaf(INPUT, name, (), (), "int32")
         self.carries[name] = _Carry(position, const(0, "int32"), add(position, const(1, "int32")))
         return position
@@ -231,7 +230,7 @@ class _Stepper:
         """The value `back` steps ago; before the first step, `start`."""
         chain = self._chains.setdefault((value, start), [])
         while len(chain) < back:
-            free = self._free(f"{name}_back{len(chain) + 1}")
+            free = unused_name(f"{name}_back{len(chain) + 1}", self.taken)
             node = leaf(INPUT, free, value.axes, value.shape, value.dtype)
             first = broadcast(start, value.axes, value.shape)
             self.carries[free] = _Carry(node, first, chain[-1] if chain else value)
@@ -245,12 +244,6 @@ class _Stepper:
     def _known_before(self, fill: Node) -> bool:
         """Whether a value can be computed before the first step."""
         return not any(self.axis in node.axes for node in reachable(self.graph, [fill]))
-
-    def _free(self, name: str) -> str:
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
 
 
 Rule = Callable[[_Stepper, Node, Sequence[Node]], Node | None]

@@ -18,7 +18,7 @@ from graphc.checks.verify import verify
 from graphc.errors import AxisError, UnsupportedError
 from graphc.integers import is_whole
 from graphc.ir import Axis, Node, lengths_within, make, merge_axes, rebuild, topological
-from graphc.language.graph import Equation, Graph
+from graphc.language.graph import Equation, Graph, unused_name
 from graphc.ops.axis import AS_AXIS, AS_DIM, AT, SHIFT, STACK, at, shift, stack
 from graphc.ops.contraction import CONTRACT
 from graphc.ops.elementwise import balanced_sum, eq, lt, where
@@ -218,9 +218,8 @@ class Steps:
         if k is None:
             return None
         name = f"{node['name']}_{self.axis.name}{k}"
-        while node.op is STATE and name in self._taken:
-            name += "_"
-        self._taken.add(name)
+        if node.op is STATE:
+            name = unused_name(name, self._taken)
         return leaf(node.op, name, self._rest(node.axes), node.shape, node.dtype)
 
     def _index(self, node: Node, k: int | None) -> Node | None:
