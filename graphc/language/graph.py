@@ -32,7 +32,7 @@ from graphc.ir import FLOATING, FLOATS, MOST_POINTS, Axis, Node, Shape, check_dt
 from graphc.language import network
 from graphc.language.habits import INSTEAD
 from graphc.language.initialisers import initialiser
-from graphc.language.value import State, Value, as_value, assigned
+from graphc.language.value import State, Value, as_value, assigned, several
 from graphc.notation import text
 from graphc.ops.leaves import INPUT, PARAM, STATE, leaf
 from graphc.ops.reduction import broadcast
@@ -356,7 +356,7 @@ class Graph:
     def _over(self, over: Axis | Iterable[Axis]) -> tuple[Axis, ...]:
         if isinstance(over, str):
             raise AxisError(f"over= takes axes, not their names: {over} = g.axis({over!r}), over={over}; got {over!r}")
-        axes = tuple(over) if isinstance(over, Iterable) and not isinstance(over, Value) else (over,)
+        axes = several(over)
         for axis in axes:
             if not isinstance(axis, Axis):
                 hint = f": {axis} = g.axis({axis!r})" if isinstance(axis, str) else ""

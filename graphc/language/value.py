@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Union
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from graphc.errors import COMPLEX, AxisError, DefinitionError, DtypeError, GraphError, ProtocolError, ShapeError
 from graphc.integers import is_whole
-from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape, check_shape
+from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape, check_shape, size
 from graphc.language.habits import NO_ARRAY, Symbolic
 from graphc.language.subscripts import index_event, split_key
 from graphc.ops import axis as axis_ops
@@ -231,8 +232,7 @@ class Value(Symbolic):
             raise ShapeError(f"reshape takes whole numbers, x.reshape(2, -1), got {', '.join(map(repr, given))}")
         wanted = tuple(int(s) for s in given)
         if -1 in wanted:
-            rest = int(np.prod([s for s in wanted if s != -1]))
-            total = int(np.prod(self.shape))
+            rest, total = math.prod(s for s in wanted if s != -1), size(self.shape)
             if wanted.count(-1) > 1 or rest == 0 or total % rest:
                 raise ShapeError(f"cannot reshape event {self.shape} to {wanted}")
             wanted = tuple(total // rest if s == -1 else s for s in wanted)
@@ -337,6 +337,11 @@ def _crossed(reset: Node, offsets: dict[Axis, int]) -> Node:
                 step = -k if offset < 0 else k
                 flag = ew.logical_or(flag, axis_ops.shift(reset, {axis: step}, const(False, "bool")))
     return flag
+
+
+def several(given: Any) -> tuple[Any, ...]:
+    """What an option lists: one thing alone needs no tuple."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, Value) else (given,)
 
 
 def check_value(item: Any, what: str) -> None:

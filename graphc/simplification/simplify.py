@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphc.ir import FLOATS, Node, rebuild
+from graphc.ir import FLOATS, Node, rebuild, size
 from graphc.language.graph import Graph
 from graphc.ops.axis import AT, STACK, at
 from graphc.ops.contraction import CONTRACT, contract, sum_over
@@ -77,7 +77,7 @@ _POINTWISE = frozenset(op.name for op in ELEMENTWISE)
 def _fold(node: Node) -> Node | None:
     """f(constants) = constant"""
     pointwise = node.op.name in _POINTWISE and node.inputs
-    if not pointwise or any(i.op is not CONST for i in node.inputs) or np.prod(node.shape) > LARGEST_FOLD:
+    if not pointwise or any(i.op is not CONST for i in node.inputs) or size(node.shape) > LARGEST_FOLD:
         return None
     assert node.op.compute is not None
     with np.errstate(all="ignore"):
