@@ -61,6 +61,12 @@ def roots(graph: Graph) -> list[Node]:
     return [*graph.outputs.values(), *graph.updates.values()]
 
 
+def everything(graph: Graph) -> list[Node]:
+    """The roots, and the equations and initial values of all states, whether a root needs them or not."""
+    bodies = [e.body for e in graph.states.values() if e.body is not None]
+    return [*roots(graph), *bodies, *(e.initial for e in graph.states.values())]
+
+
 def reachable(graph: Graph, start: Iterable[Node] | None = None) -> list[Node]:
     """The nodes that the roots need, through the states' equations, inputs first where there is no cycle."""
     order = topological(roots(graph) if start is None else start)

@@ -15,8 +15,8 @@ from graphc.language.graph import Graph
 from graphc.ops.contraction import CONTRACT, contract
 from graphc.ops.elementwise import add
 from graphc.ops.event import CONCAT, concat_starts, slice_
-from graphc.simplification.rewrite import rewrite
-from graphc.simplification.simplify import like, simplify_node
+from graphc.simplification.rewrite import like, rewrite
+from graphc.simplification.simplify import simplify_node
 
 
 def distribute(graph: Graph) -> Graph:

@@ -19,7 +19,7 @@ from graphc.ops.elementwise import DIV, MUL, div, lt, mul, where
 from graphc.ops.event import reshape
 from graphc.ops.leaves import const, length
 from graphc.ops.reduction import SUM, measured_by, sum_
-from graphc.simplification.simplify import like
+from graphc.simplification.rewrite import like
 
 LEVELS = 4  # of products in products; all of a long chain, written out anew for each sum, would be a larger graph
 

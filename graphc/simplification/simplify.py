@@ -35,7 +35,7 @@ from graphc.ops.event import CONCAT, PLACE, RESHAPE, SLICE, TRANSPOSE, concat_st
 from graphc.ops.leaves import CONST, INDEX, array_of, const, is_const, length
 from graphc.ops.reduction import BROADCAST, SUM, broadcast, measured_by, sum_
 from graphc.ops.take import TAKE, second_index
-from graphc.simplification.rewrite import rewrite
+from graphc.simplification.rewrite import like, rewrite
 
 Simplification = Callable[[Node], Node | None]
 
@@ -64,11 +64,6 @@ def _step(node: Node) -> Node:
         if simpler is not None and simpler is not node:
             return like(simpler, node)
     return node
-
-
-def like(value: Node, node: Node) -> Node:
-    """A value that equals `node` where it varies less."""
-    return broadcast(value, node.axes, node.shape)
 
 
 _POINTWISE = frozenset(op.name for op in ELEMENTWISE)

@@ -23,8 +23,7 @@ from graphc.ir import FLOATING, Node, rebuild, topological
 from graphc.language.graph import Graph, unused_name
 from graphc.ops.leaves import INPUT, STATE, leaf
 from graphc.ops.normalization import BATCH_NORM, in_training
-from graphc.simplification.rewrite import rewrite
-from graphc.simplification.simplify import like
+from graphc.simplification.rewrite import like, rewrite
 from graphc.transforms.select import without_unused, without_unused_params
 
 __all__ = ["Passes", "two_passes"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from graphc.checks.causality import reachable, roots
+from graphc.checks.causality import everything, reachable
 from graphc.checks.verify import verify
 from graphc.errors import AxisError, UnsupportedError
 from graphc.integers import is_whole
@@ -79,10 +79,8 @@ def _unroll_axis(graph: Graph, axis: Axis, count: int) -> Graph:
             f"the lengths of axis {measured[0]!r} vary over axis {axis.name!r}; unroll {measured[0]!r} as well"
         )
     graph = rewrite(graph, partial(_without_formulas, axis))
-    equations = graph.states.values()
-    start = [*roots(graph), *(e.body for e in equations if e.body is not None), *(e.initial for e in equations)]
     steps = Steps(graph, axis, count)
-    for node in topological(start):
+    for node in topological(everything(graph)):
         steps.add(node)
     fixed = Axis(axis.name, count, axis.dtype)
     result = replace(
