@@ -22,7 +22,7 @@ from graphc.checks.causality import reachable
 from graphc.checks.verify import verify
 from graphc.errors import ArgumentError, AxisError, CausalityError, UnsupportedError, listed, meant
 from graphc.interpreter import interpret
-from graphc.ir import Axis, Node, rebuild
+from graphc.ir import Axis, Node, Op, rebuild
 from graphc.language.graph import Equation, Graph, unused_name
 from graphc.ops.axis import AT, SHIFT, STACK, shift
 from graphc.ops.elementwise import add, where
@@ -165,7 +165,7 @@ class _Stepper:
     # A value at the current step, by its op.
 
     def _at_this_step(self, node: Node) -> Node:
-        rule = RULES.get(node.op.name)
+        rule = RULES.get(node.op)
         made = rule(self, node, [self.made[i] for i in node.inputs]) if rule is not None else None
         if made is None:
             made = rebuild(node, [self.made[i] for i in node.inputs])
@@ -250,14 +250,14 @@ Rule = Callable[[_Stepper, Node, Sequence[Node]], Node | None]
 
 # What an op becomes, given its operands at the current step. A rule returns None, and an op without one is applied to
 # its operands as it stands, if the axis is no concern of its own.
-RULES: Mapping[str, Rule] = {
-    INPUT.name: _Stepper._leaf,
-    STATE.name: _Stepper._leaf,
-    INDEX.name: _Stepper._index,
-    BROADCAST.name: _Stepper._broadcast,
-    SHIFT.name: _Stepper._shift,
-    AT.name: _Stepper._at,
-    STACK.name: _Stepper._stack,
+RULES: Mapping[Op, Rule] = {
+    INPUT: _Stepper._leaf,
+    STATE: _Stepper._leaf,
+    INDEX: _Stepper._index,
+    BROADCAST: _Stepper._broadcast,
+    SHIFT: _Stepper._shift,
+    AT: _Stepper._at,
+    STACK: _Stepper._stack,
 }
 
 

@@ -17,7 +17,7 @@ from graphc.checks.causality import everything, reachable
 from graphc.checks.verify import verify
 from graphc.errors import AxisError, UnsupportedError
 from graphc.integers import is_whole
-from graphc.ir import Axis, Node, lengths_within, make, merge_axes, rebuild, topological
+from graphc.ir import Axis, Node, Op, lengths_within, make, merge_axes, rebuild, topological
 from graphc.language.graph import Equation, Graph, unused_name
 from graphc.ops.axis import AS_AXIS, AS_DIM, AT, SHIFT, STACK, at, shift, stack
 from graphc.ops.contraction import CONTRACT
@@ -196,7 +196,7 @@ class Steps:
     # A value at step k, by its op.
 
     def _make(self, node: Node, k: int | None) -> Node:
-        rule = RULES.get(node.op.name)
+        rule = RULES.get(node.op)
         made = rule(self, node, k) if rule is not None else None
         if made is None:
             made = rebuild(node, [self._operand(i, k) for i in node.inputs])
@@ -358,22 +358,22 @@ Rule = Callable[[Steps, Node, int | None], Node | None]
 
 # What an op becomes at step k (None: where it does not vary over the axis). A rule returns None, and an op without one
 # is applied to its operands' steps as it stands, if the axis is no concern of its own.
-RULES: dict[str, Rule] = {
-    INPUT.name: Steps._input,
-    STATE.name: Steps._leaf,
-    COTANGENT.name: Steps._leaf,
-    INDEX.name: Steps._index,
-    EXTENT.name: Steps._extent,
-    BROADCAST.name: Steps._broadcast,
-    SHIFT.name: Steps._shift,
-    AT.name: Steps._at,
-    TAKE.name: Steps._take,
-    STACK.name: Steps._stack,
-    AS_AXIS.name: Steps._as_axis,
-    AS_DIM.name: Steps._as_dim,
-    SUM.name: Steps._sum,
-    MAX.name: Steps._max,
-    CONTRACT.name: Steps._product,
-    SCATTER.name: Steps._product,
-    CUSTOM_GRADIENT.name: Steps._custom_gradient,
+RULES: Mapping[Op, Rule] = {
+    INPUT: Steps._input,
+    STATE: Steps._leaf,
+    COTANGENT: Steps._leaf,
+    INDEX: Steps._index,
+    EXTENT: Steps._extent,
+    BROADCAST: Steps._broadcast,
+    SHIFT: Steps._shift,
+    AT: Steps._at,
+    TAKE: Steps._take,
+    STACK: Steps._stack,
+    AS_AXIS: Steps._as_axis,
+    AS_DIM: Steps._as_dim,
+    SUM: Steps._sum,
+    MAX: Steps._max,
+    CONTRACT: Steps._product,
+    SCATTER: Steps._product,
+    CUSTOM_GRADIENT: Steps._custom_gradient,
 }
