@@ -26,7 +26,8 @@ STATE = Op("state", _declared, compute=None, gradient=None, attributes=_DECLARAT
 # The adjoint that a custom gradient's rule is written in (see `graphc.ops.gradient`).
 COTANGENT = Op("cotangent", _declared, compute=None, gradient=None, attributes=_DECLARATION)
 
-LEAVES = (INPUT, PARAM, STATE, COTANGENT)
+DECLARED = (INPUT, PARAM, STATE)  # what a graph has by name
+LEAVES = (*DECLARED, COTANGENT)
 
 
 def leaf(op: Op, name: str, axes: Sequence[Axis], shape: tuple[int, ...], dtype: str) -> Node:

@@ -18,15 +18,13 @@ from graphc.ops import axis as axis_ops
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.ops.contraction import matmul
-from graphc.ops.leaves import INPUT, PARAM, STATE, const
+from graphc.ops.leaves import DECLARED, const
 from graphc.ops.take import along, take
 from graphc.scalar import STORED, computed
 
 if TYPE_CHECKING:
     from graphc.language.graph import Graph
 
-
-NAMED = (INPUT, PARAM, STATE)
 
 _MOST_FACTORS = 64  # of a power of integers that is written as a product
 _REFLECTED = {  # numpy's function for `array op value`: the method by which the value takes the array
@@ -105,9 +103,8 @@ class Value(Symbolic):
 
     def __repr__(self) -> str:
         kind = self.node.op.name
-        return (
-            f"<{kind} {self.name}: {self.node.type}>" if self.node.op in NAMED else f"<value {kind}: {self.node.type}>"
-        )
+        what = f"{kind} {self.name}" if self.node.op in DECLARED else f"value {kind}"
+        return f"<{what}: {self.node.type}>"
 
     def __add__(self, other: Any) -> Value:
         return binary(ew.add, self, other)

@@ -27,7 +27,7 @@ from graphc.language.graph import Equation, Graph, unused_name
 from graphc.ops.axis import AT, SHIFT, STACK, shift
 from graphc.ops.elementwise import add, where
 from graphc.ops.gradient import CUSTOM_GRADIENT
-from graphc.ops.leaves import EXTENT, INDEX, INPUT, PARAM, STATE, const, leaf
+from graphc.ops.leaves import DECLARED, EXTENT, INDEX, INPUT, STATE, const, leaf
 from graphc.ops.reduction import BROADCAST, broadcast
 from graphc.simplification.rewrite import rewrite
 from graphc.transforms.select import without_unused, without_unused_params
@@ -160,7 +160,7 @@ class _Stepper:
 
     def _name(self, node: Node) -> str:
         """What to call a value."""
-        return str(node["name"]) if node.op in (INPUT, PARAM, STATE) else self.names.get(node, node.op.name)
+        return str(node["name"]) if node.op in DECLARED else self.names.get(node, node.op.name)
 
     # A value at the current step, by its op.
 
