@@ -55,6 +55,7 @@ def two_passes(graph: Graph, wrt: Sequence[str]) -> Passes:
     grads = {f"grad_{name}": whole.outputs[f"grad_{name}"] for name in wrt}
     following = _following(whole, [whole.inputs[name] for name in cotangents.values()])
     same = _same(whole, following)
+    # What the backward pass takes of the forward one: its outputs, by names that are free there, and residuals.
     taken = {*whole.inputs, *whole.params, *(node["name"] for node in following if node.op is STATE)}
     named = {same.get(node, node): name for name, node in values.items() if name not in taken}
     taken |= {*whole.states, *whole.axes, *values}
