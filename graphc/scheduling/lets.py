@@ -4,6 +4,7 @@ In: scalars and reductions, as lowering comes to them. Out: the steps of the ker
 that depends on none of its indices, nor on a name in it, stands before it. Equal values in one scope share a name, and
 reductions over the same points are one:
 
+    >>> from graphc.scalar import Load
     >>> lets, f32 = Lets(), "float32"
     >>> with lets.inside(frozenset({"r"})) as scope:
     ...     for load in Load("w", (Index("n"),), f32), Load("x", (Index("r"),), f32), Load("w", (Index("n"),), f32):
