@@ -7,50 +7,77 @@ param can move at once, there is no axis for them (`graphc.differentiation.rows`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.checks.causality import reachable
 from graphc.differentiation.grad import free_name, tangents, zeros
-from graphc.differentiation.rows import row_dims
-from graphc.ir import Axis, Node, merge_axes, rebuild, topological
+from graphc.differentiation.one_by_one import Along, Sparse, one_by_one
+from graphc.differentiation.rows import Rows, independent_rows
+from graphc.ir import Axis, Node, Shape, merge_axes
 from graphc.language.graph import Equation, Graph
-from graphc.ops.axis import as_axis, as_dim
-from graphc.ops.composite import one_hot
-from graphc.ops.contraction import CONTRACT, contract, sum_over
+from graphc.ops.axis import as_dim
+from graphc.ops.contraction import contract
 from graphc.ops.elementwise import mul
 from graphc.ops.event import reshape, transpose
-from graphc.ops.leaves import COTANGENT, STATE, const, index, leaf
-from graphc.ops.reduction import BROADCAST, broadcast
+from graphc.ops.leaves import COTANGENT, STATE, const, leaf
+from graphc.ops.reduction import broadcast
 from graphc.scalar import computed
 from graphc.simplification.simplify import simplify
 
-Dims = Sequence[Axis | None]
-"""For each dimension of a param's event the axis along which its elements move one after the other; None: at once."""
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a dimension of a param's event, as long as the whole or not: its elements move one after the other,
+    along an axis, or, if it has none, at once."""
+
+    dim: int
+    size: int
+    axis: Axis | None
 
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """Of a param on a value: over the value's axes and those of `dims`. Where these leave out the param's rows,
-    dimension `row` of the event is them."""
+    """Of a param on a value: over the value's axes and those of `parts`. Those that have none are `rows` of the value's
+    event, in this order."""
 
     value: Node
-    dims: Dims
-    row: int | None
+    shape: Shape
+    parts: Sequence[Part]
+    rows: Sequence[Rows]
 
     def gradient(self, slope: Node, axis: Axis) -> Node:
         """The derivative by the param, over `axis`, of what has this slope by the value: the product of both, summed
         over the value's event and all other axes of the slope."""
         over = tuple(a for a in slope.axes if a != axis)
-        value = broadcast(self.value, merge_axes(slope.axes, self.value.axes), self.value.shape)
-        letters = "abcdefghijklm"[: len(slope.shape)]
-        out = "" if self.row is None else letters[self.row]
+        varying = [part.axis for part in self.parts if part.axis is not None]
+        value = broadcast(self.value, merge_axes(slope.axes, self.value.axes, varying), self.value.shape)
+        shape, dims = _cut(slope.shape, self.rows)
+        letters = "abcdefghijklmnopqrstuvwxyz"[: len(shape)]
+        out = "".join(letters[dim] for dim in dims)
+        slope, value = reshape(slope, shape), reshape(value, shape)
         summed = len(out) < len(letters) or over
-        result = contract(slope, value, letters, letters, out, over) if summed else mul(slope, value)
-        rows = len(self.dims) if self.row is None else self.dims.index(None)
-        for k, dim in reversed(list(enumerate(self.dims))):
-            result = as_dim(result, dim, int(k > rows)) if dim is not None else result
-        return result
+        result = contract(slope, value, letters, letters, out, over) if summed else transpose(mul(slope, value), dims)
+        for k, part in enumerate(self.parts):
+            result = as_dim(result, part.axis, k) if part.axis is not None else result
+        return reshape(result, self.shape)
+
+
+def _cut(shape: Shape, parts: Sequence[Rows]) -> tuple[Shape, tuple[int, ...]]:
+    """An event with each part as a dimension of its own, and which dimensions these are."""
+    sizes: list[int] = []
+    places: dict[Rows, int] = {}
+    for dim, size in enumerate(shape):
+        below = size
+        for part in sorted((p for p in parts if p.dim == dim), key=lambda p: -p.stride):
+            if below > part.period:
+                sizes.append(below // part.period)
+            places[part] = len(sizes)
+            sizes.append(part.count)
+            below = part.stride
+        if below > 1:
+            sizes.append(below)
+    return tuple(sizes), tuple(places[part] for part in parts)
 
 
 def influences(graph: Graph, on: Sequence[Node], name: str) -> dict[Node, Influence]:
@@ -67,80 +94,54 @@ def influences(graph: Graph, on: Sequence[Node], name: str) -> dict[Node, Influe
     moved = {on[int(k)]: node for k, node in scratch.outputs.items()}
     if not moved:
         return {}
-    rows, dims = _dims(graph, name, [*moved.values()], bodies, velocity)
-    varying = [dim for dim in dims if dim is not None]
-    graph.axes.update({dim.name: dim for dim in varying})
+    found_rows = independent_rows([*moved.values()], bodies, velocity)
+    parts = _parts(graph, name, velocity.shape, list(found_rows))
+    at_once = sorted(found_rows, key=lambda rows: (rows.dim, -rows.stride))
+    varying = [part.axis for part in parts if part.axis is not None]
     states: dict[Node, Node] = {}
     for state in bodies:
         free = free_name(graph, f"influence_{state['name'].removeprefix('adjoint_adjoint_')}_{name}")
         states[state] = leaf(STATE, free, merge_axes(state.axes, varying), state.shape, state.dtype)
         graph.states[free] = Equation(states[state], None, const(0, state.dtype))
-    made = _one_by_one([*moved.values(), *bodies.values()], states, velocity, dims)
+    made = one_by_one([*moved.values(), *bodies.values()], {**states, velocity: _element(velocity, parts)})
     for state, body in bodies.items():
         influence = states[state]
         body = broadcast(made[body], influence.axes, influence.shape)
         graph.states[influence["name"]] = Equation(influence, body, const(0, state.dtype))
-    return {value: Influence(made[node], dims, rows.get(node)) for value, node in moved.items()}
+    return {
+        value: Influence(made[node], param.shape, parts, [found_rows[rows][node] for rows in at_once])
+        for value, node in moved.items()
+    }
 
 
-def _dims(
-    graph: Graph, name: str, roots: Sequence[Node], equations: Mapping[Node, Node], velocity: Node
-) -> tuple[Mapping[Node, int], Dims]:
-    """The dimensions of values that are rows of the param, where its rows can move at once; and axes for the others."""
-    found = ((k, row_dims(roots, equations, velocity, k)) for k in range(len(velocity.shape)))
-    at_once, rows = next(((k, rows) for k, rows in found if rows is not None), (None, {}))
-    sizes = enumerate(velocity.shape)
-    return rows, [None if k == at_once else Axis(free_name(graph, f"{name}_{k}"), size) for k, size in sizes]
+def _parts(graph: Graph, name: str, shape: Shape, at_once: Sequence[Rows]) -> list[Part]:
+    """The event of a param, cut into parts: those that move at once, and what else there is, with new axes."""
+    found: list[Part] = []
+    for dim, size in enumerate(shape):
+        sizes, places = _cut((size,), [replace(rows, dim=0) for rows in at_once if rows.dim == dim])
+        for k, length in enumerate(sizes):
+            axis = None if k in places else Axis(free_name(graph, f"{name}_{dim}"), length)
+            if axis is not None:
+                graph.axes[axis.name] = axis
+            found.append(Part(dim, length, axis))
+    return found
 
 
-def _one_by_one(roots: Sequence[Node], states: Mapping[Node, Node], velocity: Node, dims: Dims) -> dict[Node, Node]:
-    """What tangents become where the velocity is 1 for one element of the param, or one of each row, and 0 for the
-    others."""
-    made = {**states, velocity: _one_element(velocity, dims)}
-    for node in topological(roots):
-        if node not in made and node.op is CONTRACT and velocity in node.inputs:
-            made[node] = _chosen(node, velocity, dims)
-        elif node not in made:
-            made[node] = rebuild_wider(node, [made[operand] for operand in node.inputs])
-    return made
-
-
-def rebuild_wider(node: Node, operands: Sequence[Node]) -> Node:
-    """The same op on operands that may vary over further axes."""
-    if node.op is BROADCAST:
-        return broadcast(operands[0], merge_axes(node.axes, operands[0].axes), node.shape)
-    return rebuild(node, operands)
-
-
-def _one_element(velocity: Node, dims: Dims) -> Node:
-    """1 for the elements that the axes name, 0 for all others."""
-    result = const(1, velocity.dtype)
-    for k, dim in enumerate(dims):
-        if dim is not None:
-            result = mul(result, _at(dim, k, velocity))
-    return broadcast(result, [dim for dim in dims if dim is not None], velocity.shape)
-
-
-def _at(dim: Axis, k: int, like: Node) -> Node:
-    """1 where dimension k of an event is where the axis is, 0 elsewhere."""
-    shape = tuple(s if d == k else 1 for d, s in enumerate(like.shape))
-    return reshape(one_hot(index(dim), like.shape[k], like.dtype), shape)
-
-
-def _chosen(node: Node, velocity: Node, dims: Dims) -> Node:
-    """A product with the velocity: of the sum over a dimension one term is left, the other operand's element at the
-    point of the axis."""
-    k = node.inputs.index(velocity)
-    own, letters, other, out = node["ab"[k]], node["ba"[k]], node.inputs[1 - k], node["out"]
-    for letter, dim in zip(own, dims, strict=True):
-        if letter not in out and dim is not None:
-            other = as_axis(other, letters.index(letter), dim)
-            letters = letters.replace(letter, "")
-    kept = [letter for letter in out if letter in letters]
-    shape = dict(zip(letters, other.shape, strict=True))
-    result = transpose(other, tuple(letters.index(letter) for letter in kept))
-    result = reshape(result, tuple(shape.get(letter, 1) for letter in out))
-    for letter, dim in zip(own, dims, strict=True):
-        if letter in out and dim is not None:
-            result = mul(result, _at(dim, out.index(letter), node))
-    return sum_over(broadcast(result, result.axes, node.shape), node["over"])
+def _element(velocity: Node, parts: Sequence[Part]) -> Sparse:
+    """A velocity of 1 for the elements that the axes name, and 0 for all others."""
+    factor = const(1, velocity.dtype)
+    along = {}
+    for dim, size in enumerate(velocity.shape):
+        own = [part for part in parts if part.dim == dim]
+        if len(own) == 1 and own[0].axis is not None:
+            along[dim] = Along(own[0].axis)
+            factor = reshape(factor, (*factor.shape, 1))
+            continue
+        mask = const(1, velocity.dtype)
+        for k, part in enumerate(own):
+            if part.axis is not None:
+                shape = tuple(part.size if k == other else 1 for other in range(len(own)))
+                mask = mul(mask, reshape(Along(part.axis).mask(part.size, velocity.dtype), shape))
+        mask = reshape(broadcast(mask, mask.axes, tuple(part.size for part in own)), (size,))
+        factor = mul(reshape(factor, (*factor.shape, 1)), mask)
+    return Sparse(velocity.shape, factor, along)

@@ -21,7 +21,8 @@ from graphc.checks.causality import edges_of, reachable
 from graphc.checks.verify import verify
 from graphc.differentiation.grad import Wrt, add_output, differentiated, output_of
 from graphc.differentiation.gradient import adjoints_of
-from graphc.differentiation.influence import influences, rebuild_wider
+from graphc.differentiation.influence import influences
+from graphc.differentiation.one_by_one import rebuild_wider
 from graphc.errors import DefinitionError, ShapeError
 from graphc.ir import FLOATING, Axis, Node, merge_axes, topological
 from graphc.language.graph import Graph
