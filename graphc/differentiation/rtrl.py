@@ -43,8 +43,9 @@ def rtrl(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     as they were, as always in online learning.
 
     The price: each state carries an array of its own size times the param's for each example, and a step multiplies all
-    of them: O(units⁴) where a step of the network is O(units²). It is less where units, or heads, do not see each other. Raises `ShapeError` if the output is no number at each
-    step of one axis, and `DefinitionError` for names that are no params.
+    of them: O(units⁴) where a step of the network is O(units²). It is less where units, or heads, do not see each
+    other. Raises `ShapeError` if the output is no number at each step of one axis, and `DefinitionError` for names that
+    are no params.
     Source: Williams & Zipser 1989, "A learning algorithm for continually running fully recurrent neural networks".
     """
     verify(graph)
