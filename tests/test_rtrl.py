@@ -180,7 +180,7 @@ REARRANGED: dict[str, Callable[[gc.Value], gc.Value]] = {
     "flipped": lambda v: gc.flip(v),
     "rolled": lambda v: gc.roll(v, 1),
     "joined": lambda v: gc.concat([v, gc.sin(v)]),
-    "halves exchanged": lambda v: gc.concat([v[v.shape[0] // 2 :], v[: v.shape[0] // 2]]),
+    "halves exchanged": lambda v: gc.concat([v[v.shape[0] // 2 :], v[: v.shape[0] // 2]], dim=0),
     "turned": lambda v: v.T if len(v.shape) == 2 else v,
     "cut in two": lambda v: v.reshape(2, v.shape[0] // 2, *v.shape[1:]) if v.shape[0] % 2 == 0 else v,
     "in one dimension": lambda v: v.reshape(-1),
@@ -240,6 +240,27 @@ def test_an_approximation_is_a_stopped_gradient() -> None:
 
     sizes = carried(equal_backpropagation(*around(cell), steps=5))
     assert {name: int(np.prod(shape)) for name, shape in sizes.items()} == {"h_W": 12, "h_U": 16}
+
+
+def test_rows_that_meet_in_one_state_move_at_once_in_the_others() -> None:
+    """The traces of units are as large as params also where a leaky readout mixes them, or a layer above."""
+
+    def readout(g: gc.Graph, x: gc.Value, t: gc.Value) -> gc.Value:
+        h, o = g.state("h", (4,), over=x.axes), g.state("o", (2,), over=x.axes)
+        seen = g.param("W", (4, 3)) @ x + g.param("U", (4, 4)) @ gc.stop_gradient(h[t - 1])
+        h[t] = h[t - 1] / 2 + gc.tanh(seen)
+        o[t] = 0.8 * o[t - 1] + g.param("R", (2, 4)) @ h
+        return o
+
+    sizes = carried(equal_backpropagation(*around(readout), steps=5))
+    assert sizes == {"h_W": (3, 4), "h_U": (4, 4), "o_W": (4, 3, 2), "o_U": (4, 4, 2), "o_R": (4, 2)}
+
+    def stacked(g: gc.Graph, x: gc.Value, t: gc.Value) -> gc.Value:
+        h = gc.cells.min_gru(g, x, 4, over=t, name="a", bias=False).h
+        return gc.cells.min_gru(g, h, 5, over=t, name="b", bias=False).h
+
+    sizes = carried(equal_backpropagation(*around(stacked), steps=5))
+    assert (sizes["a_h_a_W_z"], sizes["b_h_a_W_z"], sizes["b_h_b_W_z"]) == ((3, 4), (4, 3, 5), (4, 5))
 
 
 def test_a_learned_beginning() -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from graphc.differentiation.rows import Places
 from graphc.ir import Axis, Node, Shape, merge_axes, rebuild, topological
 from graphc.ops.axis import AT, SHIFT, as_axis
 from graphc.ops.composite import one_hot
@@ -78,15 +79,39 @@ class Sparse:
 
 
 Made = Node | Sparse
+AtOnce = tuple[Axis, Places]
+"""An axis, and the values in which what would move along it moves at once."""
 
 
-def one_by_one(roots: Sequence[Node], known: Mapping[Node, Made]) -> dict[Node, Node]:
-    """The roots, linear functions of values of which some are known."""
+def one_by_one(
+    roots: Sequence[Node], equations: Mapping[Node, Node], known: Mapping[Node, Made], at_once: Sequence[AtOnce]
+) -> tuple[dict[Node, Node], dict[Node, Node]]:
+    """The roots, and the equations of states: linear functions of values of which some are known."""
     made = dict(known)
-    for node in topological(roots):
+
+    def read(operand: Node, by: Node) -> Made:
+        """An operand, with what moves at once in it told apart where it meets."""
+        value = made[operand]
+        for axis, places in at_once:
+            if operand in places and by not in places:
+                value = _apart(value, places[operand].dim, axis)
+        return value
+
+    for node in topological([*roots, *equations.values()]):
         if node not in made:
-            made[node] = _product(node, made) if node.op is CONTRACT else _applied(node, made)
-    return {root: _written(made[root]) for root in roots}
+            operands = [read(operand, node) for operand in node.inputs]
+            made[node] = _product(node, operands, read) if node.op is CONTRACT else _applied(node, operands)
+    bodies = {state: _written(read(body, state)) for state, body in equations.items()}
+    return {root: _written(made[root]) for root in roots}, bodies
+
+
+def _apart(value: Made, dim: int, axis: Axis) -> Sparse:
+    """A value whose elements along a dimension move at once, one by one."""
+    along = Along(axis)
+    factor = value.factor if isinstance(value, Sparse) else value
+    return Sparse(
+        value.shape, along.pick(factor, dim), {**(value.along if isinstance(value, Sparse) else {}), dim: along}
+    )
 
 
 def rebuild_wider(node: Node, operands: Sequence[Node]) -> Node:
@@ -100,8 +125,7 @@ def _written(value: Made) -> Node:
     return value.written() if isinstance(value, Sparse) else value
 
 
-def _applied(node: Node, made: Mapping[Node, Made]) -> Made:
-    operands = [made[operand] for operand in node.inputs]
+def _applied(node: Node, operands: Sequence[Made]) -> Made:
     sparse = {k: operand for k, operand in enumerate(operands) if isinstance(operand, Sparse)}
     result = None
     if len(sparse) == 1 and node.op.name in _RULES:
@@ -231,19 +255,18 @@ _RULES: Mapping[str, _Rule] = {
 }
 
 
-def _product(node: Node, made: Mapping[Node, Made]) -> Made:
+def _product(node: Node, operands: Sequence[Made], read: Callable[[Node, Node], Made]) -> Made:
     """A product; of a sum with a term that has zeros, the sum of products with each term."""
-    order = sorted(range(2), key=lambda k: isinstance(made[node.inputs[k]], Node))
-    for k in order:
+    for k in sorted(range(2), key=lambda k: isinstance(operands[k], Node)):
         operand = node.inputs[k]
-        if _has_zeros(made[operand]):
-            return _times(node, k, made[operand], made)
+        if _has_zeros(operands[k]):
+            return _times(node, k, operands[k], operands[1 - k])
         if operand.op in (ADD, SUB):
-            terms = [made[term] for term in operand.inputs]
+            terms = [read(term, node) for term in operand.inputs]
             alike = all(term.shape == operand.shape and set(node["over"]) <= set(_axes(term)) for term in terms)
             if alike and any(_has_zeros(term) for term in terms):
-                return rebuild(operand, [_written(_times(node, k, term, made)) for term in terms])
-    return _times(node, 0, made[node.inputs[0]], made)
+                return rebuild(operand, [_written(_times(node, k, term, operands[1 - k])) for term in terms])
+    return _times(node, 0, operands[0], operands[1])
 
 
 def _axes(value: Made) -> tuple[Axis, ...]:
@@ -254,11 +277,11 @@ def _has_zeros(value: Made) -> bool:
     return isinstance(value, Sparse) or value.op is PLACE
 
 
-def _times(node: Node, k: int, value: Made, made: Mapping[Node, Made]) -> Made:
+def _times(node: Node, k: int, value: Made, by: Made) -> Made:
     """The product, where operand k is this value. Dimensions that are not written out pick elements of the other
     operand, and so are those of the result or are gone."""
     own, letters, out = str(node["ab"[k]]), str(node["ba"[k]]), str(node["out"])
-    other = _written(made[node.inputs[1 - k]])
+    other = _written(by)
     if isinstance(value, Node):
         if value.op is PLACE and own[value["dim"]] not in out:
             count = value.inputs[0].shape[value["dim"]]

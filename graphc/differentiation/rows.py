@@ -46,13 +46,14 @@ Places = Mapping[Node, Rows]
 
 def independent_rows(roots: Sequence[Node], equations: Mapping[Node, Node], of: Node) -> dict[Rows, Places]:
     """Rows of `of` that can move at once, all of them together, and where they are in the values that depend on it:
-    parts that do not overlap, the largest first. `equations` are those of states."""
+    parts that do not overlap, the largest first. `equations` are those of states. Rows that meet in some values can
+    move at once in the others, if these have them as whole dimensions, and states are among them."""
     order = topological([*roots, *equations.values()])
     found: dict[Rows, Places] = {}
     for rows in _candidates(order, of):
         if not any(_overlap(rows, other) for other in found):
             places = _places(order, equations, of, rows)
-            if places is not None and all(_whole(root, places) for root in roots):
+            if any(state in places for state in equations) and all(_whole(root, places) for root in roots):
                 found[rows] = places
     return found
 
@@ -81,20 +82,31 @@ def _whole(value: Node, places: Places) -> bool:
     return rows is None or (rows.start == 0 and value.shape[rows.dim] % rows.period == 0)
 
 
-def _places(order: Sequence[Node], equations: Mapping[Node, Node], of: Node, rows: Rows) -> Places | None:
-    """Where the rows are in all values that depend on `of`; None if there is a value in which they meet."""
-    found = {of: rows}
-    size = 0
-    while len(found) > size:  # states on cycles learn of each other
-        size = len(found)
+def _places(order: Sequence[Node], equations: Mapping[Node, Node], of: Node, rows: Rows) -> Places:
+    """Where the rows are in all values that depend on `of` and in which they do not meet. Nothing, if they would have
+    to be told apart in a value that has a part of them."""
+    found: dict[Node, Rows | None] = {of: rows}  # None: they meet
+    changed = True
+    while changed:  # states on cycles learn of each other
+        changed = False
         for node in order:
             read = [equations[node]] if node in equations else node.inputs
-            for k, operand in enumerate(read):
-                if operand in found:
-                    here = next(_moved(node, k, operand, found[operand]), None)
-                    if here is None or found.setdefault(node, here) != here:
-                        return None
-    return found
+            seen = {k: found[operand] for k, operand in enumerate(read) if operand in found}
+            here = {next(_moved(node, k, read[k], r), None) if r is not None else None for k, r in seen.items()}
+            if seen and (node not in found or found[node] is not None):
+                now = next(iter(here)) if len(here) == 1 else None
+                now = now if found.get(node, now) == now else None
+                changed = changed or found.get(node, node) != now
+                found[node] = now
+    for node in order:
+        read = [equations[node]] if node in equations else node.inputs
+        if node in found and found[node] is None and any(_is_part(operand, found.get(operand)) for operand in read):
+            return {}
+    return {node: place for node, place in found.items() if place is not None}
+
+
+def _is_part(value: Node, rows: Rows | None) -> bool:
+    return rows is not None and (rows.stride, rows.start, rows.count) != (1, 0, value.shape[rows.dim])
 
 
 def _moved(node: Node, k: int, operand: Node, rows: Rows) -> Iterator[Rows]:
