@@ -296,6 +296,13 @@ def test_half_precision() -> None:
     assert forward.outputs["grad_W"].dtype == "float32"
 
 
+@settings(max_examples=15)
+@given(testing.graphs(causal=True, most_states=2, storing=True))
+def test_what_lies_in_half_precision_beside_what_does_not(example: testing.Example) -> None:
+    if example.graph.outputs["loss"].axes:
+        equal_backpropagation(example.graph, example.arrays, example.lengths["t"], tolerance=2e-2, compiled=False)
+
+
 def test_learning_while_running() -> None:
     """A step of stochastic descent at each step of time is what it is by hand."""
     g, arrays = around(from_library("gru"))

@@ -26,10 +26,11 @@ from graphc.differentiation.one_by_one import rebuild_wider
 from graphc.errors import DefinitionError, ShapeError
 from graphc.ir import FLOATING, Axis, Node, merge_axes, topological
 from graphc.language.graph import Graph
-from graphc.ops.elementwise import balanced_sum
+from graphc.ops.elementwise import balanced_sum, cast
 from graphc.ops.gradient import substitute
 from graphc.ops.leaves import COTANGENT, STATE, leaf
 from graphc.ops.reduction import broadcast
+from graphc.scalar import computed
 from graphc.simplification.simplify import simplify
 
 
@@ -67,7 +68,8 @@ def rtrl(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     by_ends, direct = _within_step(graph, now, axis, ends, targets)
     for name, target in targets.items():
         terms = [found.gradient(by_ends[end], axis) for end, found in influences(result, ends, name).items()]
-        add_output(result, f"grad_{name}", broadcast(balanced_sum([direct[name], *terms]), (axis,), target.shape))
+        same = [cast(term, computed(target.dtype)) for term in (direct[name], *terms)]
+        add_output(result, f"grad_{name}", broadcast(balanced_sum(same), (axis,), target.shape))
     return simplify(result)
 
 
