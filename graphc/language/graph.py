@@ -415,6 +415,11 @@ def _names(axes: Iterable[Axis]) -> str:
     return ", ".join(a.name for a in axes) or "no axis"
 
 
+def declared_arrays(graph: Graph) -> dict[str, Node]:
+    """The inputs and params of a graph, by name: what a call takes an array for."""
+    return {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+
+
 def check_graph(given: object) -> None:
     """Check that a function of graphs was given one."""
     if not isinstance(given, Graph):

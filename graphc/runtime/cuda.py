@@ -31,7 +31,7 @@ from graphc.codegen.cuda.ptx import ALIGNMENT
 from graphc.codegen.program import Buffer
 from graphc.errors import ArgumentError, UnsupportedError
 from graphc.ir import Node
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, declared_arrays
 from graphc.recent import Recent
 from graphc.runtime.cuda_bound import BoundCudaCall, Memory
 from graphc.runtime.cuda_layout import Chosen, Layout, layout_of
@@ -102,7 +102,7 @@ class CudaRunner:
         self.choose = choose
         self.checks = checks
         self.device = device
-        self._declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+        self._declared = declared_arrays(graph)
         self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
         self._before: tuple[int, Any] | None = None  # the call before, unless it has ended: its stream, a mark after it
         self._layouts: Recent[Layout] = Recent(_MOST_LAYOUTS)
