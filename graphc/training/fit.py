@@ -28,9 +28,9 @@ from graphc.language.graph import Graph, check_graph
 from graphc.training.best import ANEW, Best, Record, Score, check_best, unknown_score
 from graphc.training.divergence import check_finite, finite_names
 from graphc.training.initialize import initialize
+from graphc.training.terminal import progress_bar, say
 
-if TYPE_CHECKING:  # loaded when something is trained: it takes long, and few who import graphc do
-    from rich.console import Console
+if TYPE_CHECKING:
     from rich.progress import Progress
 
 PROGRESS = ("epoch", "history")  # what a checkpoint says of how far it is; all else, of what it belongs to
@@ -122,20 +122,20 @@ def fit(
     from rich.console import Console
 
     console = Console(quiet=quiet)
-    say = partial(console.print, highlight=False, soft_wrap=True)
+    tell = partial(say, console)
     with _claim(checkpoint) as claim:
         if claim is not None and resume and claim.path.exists():
             arrays, history = _resumed(claim.path, arrays, owner)
-            say(f"{checkpoint}: {len(history)} epochs are done already")
+            tell(f"{checkpoint}: {len(history)} epochs are done already")
         elif claim is not None:
             _write(claim, arrays, history, owner)
         if kept is not None:
             kept.resume(history, arrays)
         try:
-            with _progress(console) as progress:
+            with progress_bar(console) as progress:
                 for epoch in range(len(history), epochs):
                     if kept is not None and kept.given_up:
-                        say(f"epoch {kept.epoch + 1} was the best; {len(history) - 1 - kept.epoch} after it were not")
+                        tell(f"epoch {kept.epoch + 1} was the best; {len(history) - 1 - kept.epoch} after it were not")
                         break
                     chosen = batches(epoch) if callable(batches) else batches
                     record = {"epoch": float(epoch), **steps.epoch(chosen, arrays, epoch, epochs, progress)}
@@ -145,10 +145,10 @@ def fit(
                         _write(claim, arrays, history, owner)
                     if kept is not None:
                         kept.add(record, arrays)
-                    say(_line(record, epochs))
+                    tell(_line(record, epochs))
         except (KeyboardInterrupt, DivergenceError):
             if claim is not None:
-                say(f"{checkpoint} holds {len(history)} epochs")
+                tell(f"{checkpoint} holds {len(history)} epochs")
             raise
     return Fit(arrays, history, arrays if kept is None or kept.arrays is None else kept.arrays)
 
@@ -197,13 +197,6 @@ def _takes_epoch(batches: Callable[..., object]) -> bool:
     except ValueError:  # a builtin that does not say
         pass
     return True
-
-
-def _progress(console: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal)
 
 
 @dataclass(frozen=True, slots=True)
