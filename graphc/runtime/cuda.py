@@ -117,16 +117,16 @@ class CudaRunner:
     def __call__(
         self,
         given: Mapping[str, Any],
-        chosen: Mapping[str, Grouping] | None = None,
+        groupings: Mapping[str, Grouping] | None = None,
         stream: object = None,
         into: Mapping[str, Any] | None = None,
     ) -> Results | DeviceResults:
-        """Run the program, on a stream. `chosen` says how loops are grouped, by their unit's symbol; else the cost
+        """Run the program, on a stream. `groupings` says how loops are grouped, by their unit's symbol; else the cost
         model does. `into` are arrays on the GPU for results, by output."""
         queue = _Queue(self.device.stream, False) if stream is None else _Queue(stream_handle(stream), True)
         with self._lock:
             taken = self._taken(given, queue)
-            layout = self._layout(taken.sizes, chosen)
+            layout = self._layout(taken.sizes, groupings)
             targets = self._targets(into, taken, layout, queue) if into else {}
             try:
                 return self._run(taken, layout, queue, targets)
@@ -371,14 +371,6 @@ class CudaRunner:
         self.device.read(array, self._blocks[buffer][1], stream)
         return array
 
-    def _cleared(self, name: str, size: int, stream: int) -> int:
-        """The same, filled with 0 when it is allocated; launches leave it at 0, or usable as it is."""
-        is_there = self._blocks.get(name, (-1, 0))[0] >= size
-        address = self._block(name, size, stream)
-        if not is_there:
-            self.device.clear(address, size, stream)
-        return address
-
     def _block(self, name: str, size: int, stream: int) -> int:
         """The address of memory of at least this size that stays allocated between calls."""
         known, address = self._blocks.get(name, (-1, 0))
@@ -388,6 +380,14 @@ class CudaRunner:
                 del self._blocks[name]
             address = self.device.allocate(size, stream)
             self._blocks[name] = (size, address)
+        return address
+
+    def _cleared(self, name: str, size: int, stream: int) -> int:
+        """Such memory, filled with 0 when it is allocated; launches leave it at 0, or usable as it is."""
+        is_there = self._blocks.get(name, (-1, 0))[0] >= size
+        address = self._block(name, size, stream)
+        if not is_there:
+            self.device.clear(address, size, stream)
         return address
 
 
