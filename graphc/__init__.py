@@ -23,7 +23,7 @@ from graphc.compiling.compile import compile
 from graphc.compiling.emit import emit
 from graphc.compiling.export import Exported, export
 from graphc.differentiation.grad import grad, jvp, vjp
-from graphc.differentiation.gradient import gradient
+from graphc.differentiation.gradient import gradient, jacobian
 from graphc.differentiation.rtrl import rtrl
 from graphc.drawing.draw import Drawing, draw
 from graphc.errors import GraphError, MissingAttributeError
@@ -166,6 +166,7 @@ __all__ = [
     "initial_carry",
     "initialize",
     "interpret",
+    "jacobian",
     "jvp",
     "layers",
     "leaky_relu",

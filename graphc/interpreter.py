@@ -15,7 +15,7 @@ import numpy as np
 from graphc.checks.arguments import Arguments, check_arguments, check_by_name, check_updated
 from graphc.checks.verify import verify
 from graphc.errors import CausalityError
-from graphc.ir import Axis, Node, Point, ragged_within
+from graphc.ir import Axis, Node, Point, lengths_within
 from graphc.language.graph import Graph
 from graphc.ops.leaves import EXTENT, INDEX, INPUT, PARAM, STATE
 
@@ -70,10 +70,8 @@ class Evaluation:
 
     def length(self, axis: Axis, axes: Sequence[Axis], point: Point) -> int:
         """How many points a value over `axes` has along `axis`, at a point."""
-        if ragged_within(axis, axes):
-            assert isinstance(axis.length, Node)
-            return int(self._leaf(axis.length, point))
-        return self.arguments.sizes[axis]
+        lengths = lengths_within(axis, axes)
+        return self.arguments.sizes[axis] if lengths is None else int(self._leaf(lengths, point))
 
     def at(self, node: Node, point: Point) -> np.ndarray:
         """The event of a node at a point, by an explicit stack: graphs nest deeper than Python's calls may."""
@@ -106,9 +104,7 @@ class Evaluation:
             body = self.graph.states[node["name"]].body
             assert body is not None
             return [_key(body, point)]
-        if node.op.reads is not None:
-            return [_key(value, p) for value, p in node.op.reads(node, point, self)]
-        return [_key(value, point) for value in node.inputs]
+        return [_key(value, p) for value, p in node.op.reads(node, point, self)]
 
     def _compute(self, key: Key, values: list[np.ndarray]) -> np.ndarray:
         node, position = key

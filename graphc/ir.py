@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from graphc.errors import COMPLEX, ArgumentError, AxisError, DtypeError, ShapeError, UnsupportedError, listed, meant
+from graphc.integers import is_whole
 from graphc.scalar import STORED, Scalar
 
 Shape = tuple[int, ...]
@@ -66,7 +67,7 @@ _DISTANCE = (
 
 def _steps(axis: Axis, offset: object) -> int:
     """The distance of a point from the current one."""
-    if isinstance(offset, bool) or not isinstance(offset, int | np.integer):
+    if not is_whole(offset):
         raise AxisError(f"{_DISTANCE.format(axis.name)}; got {offset!r}")
     return int(offset)
 
@@ -160,7 +161,7 @@ class Axis(_AlongAxis):
         """The point at a position counted from 0: a fixed one, or that which an int32 value says."""
         if isinstance(getattr(position, "node", None), Node):
             return AxisEdge(self, position)
-        if isinstance(position, bool) or not isinstance(position, int | np.integer) or position < 0:
+        if not is_whole(position) or position < 0:
             raise AxisError(
                 f"{self.name}.at takes a position counted from 0, a whole number or an int32 value, got {position!r}; "
                 f"{self.name}.last is the last point, and x[{self.name} - 1][{self.name}.last] reads the one before it"
@@ -239,13 +240,21 @@ Point = Mapping[Axis, int]
 Reads = Sequence[tuple["Node", Point]]
 
 
+def _reads_here(node: Node, point: Point, domain: Any) -> Reads:
+    return [(value, point) for value in node.inputs]
+
+
+def _delays_nothing(node: Node, k: int) -> Mapping[Axis, int | None]:
+    return {}
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Op:
     """An operation and all its rules.
 
     infer(inputs, attrs)        the type of the result, or an error
     compute(node, arrays)       the event at a point, from the events that `reads` names: the numpy reference
-    reads(node, point, domain)  which points of the inputs a point depends on; None: the same point of each
+    reads(node, point, domain)  which points of the inputs a point depends on; by default the same point of each
     gradient(node, adjoint)     one contribution per input, in graph ops, or None where there is none; a
                                 contribution may be broadcast more widely than the input: the caller sums
     lower(node, site)           the scalar at a point (see `Site`)
@@ -266,8 +275,8 @@ class Op:
     gradient: Callable[[Node, Node], Sequence[Node | None]] | None
     lower: Callable[[Node, Any], Scalar] | None = None
     expand: Callable[[Node], Node] | None = None
-    reads: Callable[[Node, Point, Any], Reads] | None = None
-    delays: Callable[[Node, int], Mapping[Axis, int | None]] | None = None
+    reads: Callable[[Node, Point, Any], Reads] = _reads_here
+    delays: Callable[[Node, int], Mapping[Axis, int | None]] = _delays_nothing
     cost: int = 1
     reduces: bool = False
     view: bool = False
@@ -431,7 +440,7 @@ def broadcast_shapes(shapes: Sequence[Shape], what: str) -> Shape:
         raise ShapeError(f"{what}: event shapes {found} do not broadcast") from None
 
 
-def ragged_within(axis: Axis, axes: Iterable[Axis]) -> bool:
-    """Whether a value over `axes` ends at each example's own length of this axis: the axis is ragged, and its lengths
-    vary over no other axes than these."""
-    return isinstance(axis.length, Node) and set(axis.length.axes) <= set(axes)
+def lengths_within(axis: Axis, axes: Iterable[Axis]) -> Node | None:
+    """The lengths, one for each example, at which a value over `axes` ends along this axis. None if it does not: the
+    axis is not ragged, or its lengths vary over an axis that the value lacks."""
+    return axis.length if isinstance(axis.length, Node) and set(axis.length.axes) <= set(axes) else None

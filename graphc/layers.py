@@ -116,15 +116,15 @@ def batch_norm(
         raise DefinitionError(f"layer {name!r}: a convention of batch_norm is 'pytorch' or 'neon', got {convention!r}")
     if not x.shape:
         raise ShapeError(f"layer {name!r} normalises each channel of an event (channels, …), got a single number")
-    neon = convention == "neon"
+    neon, dtype = convention == "neon", computed(x.dtype)
     eps = (1e-3 if neon else 1e-5) if eps is None else eps
     momentum = 0.1 if momentum is None else momentum
     channels, dims = x.shape[0], tuple(range(1, len(x.shape)))
     wide = (channels, *(1 for _ in dims))
-    gamma = g.param(f"{name}_gamma", (channels,), init=1.0, dtype=computed(x.dtype))
-    beta = g.param(f"{name}_beta", (channels,), init=0.0, dtype=computed(x.dtype))
-    mean = g.param(f"{name}_mean", (channels,), init=0.0, dtype=computed(x.dtype), trainable=False)
-    variance = g.param(f"{name}_var", (channels,), init=0.0 if neon else 1.0, dtype=computed(x.dtype), trainable=False)
+    gamma = g.param(f"{name}_gamma", (channels,), init=1.0, dtype=dtype)
+    beta = g.param(f"{name}_beta", (channels,), init=0.0, dtype=dtype)
+    mean = g.param(f"{name}_mean", (channels,), init=0.0, dtype=dtype, trainable=False)
+    variance = g.param(f"{name}_var", (channels,), init=0.0 if neon else 1.0, dtype=dtype, trainable=False)
     y = image_functions.batch_norm(x, mean.reshape(*wide), variance.reshape(*wide), over, dims, eps)
     batch_mean = Value(g, normalization.mean(x.node, y.node)).reshape(channels)
     batch_variance = Value(g, normalization.variance(x.node, y.node)).reshape(channels)

@@ -159,10 +159,8 @@ def _softplus(x: Any) -> Any:
 
 
 def _erf(x: Any) -> Any:
-    from math import erf
-
     x = np.asarray(x)
-    return np.vectorize(erf, otypes=[np.float64])(x).astype(x.dtype)
+    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
 
 
 def nearest(x: Any, dtype: str) -> Any:

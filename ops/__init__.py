@@ -1,4 +1,10 @@
-"""The ops. `TABLE` is the list of them all: adding an op means writing its rules and naming it here."""
+"""The ops, a file for each family. `leaves` are what no op computes, `elementwise` and `random` compute an element from
+those at its place; `event` and `window` say where in the event an element comes from, `axis` and `take` at which point,
+`table` in which row; `reduction` and `contraction` sum. `composite` and `normalization` are formulas of these,
+`gradient` has a derivative of the user's own. `site` is what a rule that lowers an op may ask for.
+
+`TABLE` is the list of them all: adding an op means writing its rules and naming it here.
+"""
 
 from graphc.ir import Op
 from graphc.ops.axis import AXIS

@@ -3,6 +3,7 @@ as_dim, by which a dimension of the event becomes an axis and an axis a dimensio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,10 +70,7 @@ def _shift_inside(node: Node) -> Node:
         else:
             end = length(axis, value.axes)
             conditions.append(lt(index(axis), sub(end, const(offset, "int32"))))
-    result = conditions[0]
-    for condition in conditions[1:]:
-        result = logical_and(result, condition)
-    return result
+    return functools.reduce(logical_and, conditions)
 
 
 def _shift_gradient(node: Node, d: Node) -> Sequence[Node | None]:

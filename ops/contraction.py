@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DtypeError, ShapeError
-from graphc.ir import FLOATS, Axis, Node, Op, Point, Reads, Type, broadcast_shapes, make, merge_axes
+from graphc.ir import FLOATS, Axis, Node, Op, Type, broadcast_shapes, make, merge_axes
 from graphc.ops.event import reshape
 from graphc.ops.leaves import LEAVES
-from graphc.ops.reduction import broadcast, over_delays, reduced_points, sum_
+from graphc.ops.reduction import broadcast, over_delays, reads_of_pairs, sum_
 from graphc.ops.site import Event, Site
 from graphc.scalar import Scalar, call
 
@@ -62,13 +62,6 @@ def _compute(node: Node, arrays: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _reads(node: Node, point: Point, domain: Any) -> Reads:
-    left, right = node.inputs
-    everywhere = broadcast(left, merge_axes(left.axes, right.axes), left.shape)
-    points = reduced_points(everywhere, node["over"], point, domain)
-    return [pair for p in points for pair in ((left, p), (right, p))]
-
-
 def _gradient(node: Node, d: Node) -> Sequence[Node]:
     left, right = node.inputs
     a, b, out = node["a"], node["b"], node["out"]
@@ -77,10 +70,8 @@ def _gradient(node: Node, d: Node) -> Sequence[Node]:
 
 def _to(operand: Node, contribution: Node) -> Node:
     """The contribution over all of the operand's axes, and summed over those that the operand lacks."""
-    missing = tuple(x for x in operand.axes if x not in contribution.axes)
-    over = tuple(x for x in contribution.axes if x not in operand.axes)
-    summed = sum_over(contribution, over)
-    return broadcast(summed, (*summed.axes, *missing), summed.shape) if missing else summed
+    summed = sum_over(contribution, tuple(x for x in contribution.axes if x not in operand.axes))
+    return broadcast(summed, merge_axes(summed.axes, operand.axes), summed.shape)
 
 
 def sum_over(value: Node, over: Sequence[Axis]) -> Node:
@@ -112,7 +103,7 @@ CONTRACT = Op(
     _compute,
     _gradient,
     _lower,
-    reads=_reads,
+    reads=reads_of_pairs,
     delays=over_delays,
     reduces=True,
     attributes=("a", "b", "out", "over"),

@@ -24,6 +24,8 @@ LOGIC = ("bool", "int32")
 ANY = ("bool", *NUMBERS)
 
 Rule = Callable[..., Sequence[Node | None]]
+Unary = Callable[[Node], Node]
+Binary = Callable[[Node, Node], Node]
 
 
 def _elementwise(
@@ -101,7 +103,7 @@ def _pow_gradient(d: Node, y: Node, a: Node, b: Node) -> Sequence[Node]:
 POW = _primitive("pow", FLOATS, _pow_gradient, cost=20)
 
 
-def _extremum(op: Callable[[Node, Node], Node]) -> Rule:
+def _extremum(op: Binary) -> Rule:
     """maximum and minimum: the adjoint goes to the operand that wins, half to each at a tie."""
 
     def gradient(d: Node, y: Node, a: Node, b: Node) -> Sequence[Node]:
@@ -222,144 +224,56 @@ STOP_GRADIENT = _elementwise("stop_gradient", 1, ANY, lambda x: x, lambda a: a, 
 # How gradient rules and expressions build nodes.
 
 
-def neg(a: Node) -> Node:
-    return make(NEG, (a,))
-
-
-def abs(a: Node) -> Node:
-    return make(ABS, (a,))
-
-
-def sign(a: Node) -> Node:
-    return make(SIGN, (a,))
-
-
-def floor(a: Node) -> Node:
-    return make(FLOOR, (a,))
-
-
-def exp(a: Node) -> Node:
-    return make(EXP, (a,))
-
-
-def expm1(a: Node) -> Node:
-    return make(EXPM1, (a,))
-
-
-def log(a: Node) -> Node:
-    return make(LOG, (a,))
-
-
-def log1p(a: Node) -> Node:
-    return make(LOG1P, (a,))
-
-
-def sqrt(a: Node) -> Node:
-    return make(SQRT, (a,))
-
-
-def sin(a: Node) -> Node:
-    return make(SIN, (a,))
-
-
-def cos(a: Node) -> Node:
-    return make(COS, (a,))
-
-
-def tanh(a: Node) -> Node:
-    return make(TANH, (a,))
-
-
-def sigmoid(a: Node) -> Node:
-    return make(SIGMOID, (a,))
-
-
-def erf(a: Node) -> Node:
-    return make(ERF, (a,))
-
-
-def relu(a: Node) -> Node:
-    return make(RELU, (a,))
-
-
-def softplus(a: Node) -> Node:
-    return make(SOFTPLUS, (a,))
-
-
-def stop_gradient(a: Node) -> Node:
-    return make(STOP_GRADIENT, (a,))
-
-
-def logical_not(a: Node) -> Node:
-    return make(NOT, (a,))
-
-
-def add(a: Node, b: Node) -> Node:
-    return make(ADD, (a, b))
-
-
-def balanced_sum(terms: Sequence[Node]) -> Node:
-    """The sum as a balanced tree: it is as deep as the logarithm of the number of terms, and rounds as little."""
-    if len(terms) == 1:
-        return terms[0]
-    half = len(terms) // 2
-    return add(balanced_sum(terms[:half]), balanced_sum(terms[half:]))
-
-
-def sub(a: Node, b: Node) -> Node:
-    return make(SUB, (a, b))
-
-
-def mul(a: Node, b: Node) -> Node:
-    return make(MUL, (a, b))
-
-
-def div(a: Node, b: Node) -> Node:
-    return make(DIV, (a, b))
-
-
-def pow(a: Node, b: Node) -> Node:
-    return make(POW, (a, b))
-
-
-def maximum(a: Node, b: Node) -> Node:
-    return make(MAXIMUM, (a, b))
-
-
-def minimum(a: Node, b: Node) -> Node:
-    return make(MINIMUM, (a, b))
-
-
-def floordiv(a: Node, b: Node) -> Node:
-    return make(FLOORDIV, (a, b))
-
-
-def mod(a: Node, b: Node) -> Node:
-    return make(MOD, (a, b))
-
-
-def lt(a: Node, b: Node) -> Node:
-    return make(LT, (a, b))
-
-
-def le(a: Node, b: Node) -> Node:
-    return make(LE, (a, b))
-
-
-def eq(a: Node, b: Node) -> Node:
-    return make(EQ, (a, b))
-
-
-def ne(a: Node, b: Node) -> Node:
-    return make(NE, (a, b))
-
-
-def logical_and(a: Node, b: Node) -> Node:
-    return make(AND, (a, b))
-
-
-def logical_or(a: Node, b: Node) -> Node:
-    return make(OR, (a, b))
+def _of_one(op: Op) -> Unary:
+    def build(a: Node) -> Node:
+        return make(op, (a,))
+
+    build.__name__ = op.name
+    return build
+
+
+def _of_two(op: Op) -> Binary:
+    def build(a: Node, b: Node) -> Node:
+        return make(op, (a, b))
+
+    build.__name__ = op.name
+    return build
+
+
+neg: Unary = _of_one(NEG)
+abs: Unary = _of_one(ABS)
+sign: Unary = _of_one(SIGN)
+floor: Unary = _of_one(FLOOR)
+exp: Unary = _of_one(EXP)
+expm1: Unary = _of_one(EXPM1)
+log: Unary = _of_one(LOG)
+log1p: Unary = _of_one(LOG1P)
+sqrt: Unary = _of_one(SQRT)
+sin: Unary = _of_one(SIN)
+cos: Unary = _of_one(COS)
+tanh: Unary = _of_one(TANH)
+sigmoid: Unary = _of_one(SIGMOID)
+erf: Unary = _of_one(ERF)
+relu: Unary = _of_one(RELU)
+softplus: Unary = _of_one(SOFTPLUS)
+stop_gradient: Unary = _of_one(STOP_GRADIENT)
+logical_not: Unary = _of_one(NOT)
+
+add: Binary = _of_two(ADD)
+sub: Binary = _of_two(SUB)
+mul: Binary = _of_two(MUL)
+div: Binary = _of_two(DIV)
+pow: Binary = _of_two(POW)
+maximum: Binary = _of_two(MAXIMUM)
+minimum: Binary = _of_two(MINIMUM)
+floordiv: Binary = _of_two(FLOORDIV)
+mod: Binary = _of_two(MOD)
+lt: Binary = _of_two(LT)
+le: Binary = _of_two(LE)
+eq: Binary = _of_two(EQ)
+ne: Binary = _of_two(NE)
+logical_and: Binary = _of_two(AND)
+logical_or: Binary = _of_two(OR)
 
 
 def where(condition: Node, then: Node, otherwise: Node) -> Node:
@@ -370,6 +284,14 @@ def cast(value: Node, dtype: str) -> Node:
     if value.dtype != dtype:
         value = widen(value)
     return value if value.dtype == dtype else make(CAST, (value,), dtype=dtype)
+
+
+def balanced_sum(terms: Sequence[Node]) -> Node:
+    """The sum as a balanced tree: it is as deep as the logarithm of the number of terms, and rounds as little."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return add(balanced_sum(terms[:half]), balanced_sum(terms[half:]))
 
 
 ELEMENTWISE = (

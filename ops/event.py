@@ -3,6 +3,7 @@ lowering rule says where an element comes from. So what they are given is carrie
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -228,11 +229,7 @@ def _concat_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
 
 def concat_starts(node: Node) -> list[int]:
     """Where each input of a concat begins along its dimension."""
-    starts, start = [], 0
-    for value in node.inputs:
-        starts.append(start)
-        start += value.shape[node["dim"]]
-    return starts
+    return list(itertools.accumulate((value.shape[node["dim"]] for value in node.inputs[:-1]), initial=0))
 
 
 def _concat_gradient(node: Node, d: Node) -> Sequence[Node]:

@@ -50,7 +50,6 @@ CUSTOM_GRADIENT = Op(
     _infer,
     lambda node, arrays: arrays[0],
     _gradient,
-    lambda node, site: site.read(0),
     expand=lambda node: node.inputs[0],
     reads=_reads,
     cost=0,

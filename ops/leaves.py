@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AxisError
-from graphc.ir import Axis, Node, Op, Reads, Type, check_dtype, make
+from graphc.ir import Axis, Node, Op, Type, check_dtype, lengths_within, make
 from graphc.ops.site import Site
 from graphc.scalar import Const as ScalarConst
 from graphc.scalar import Scalar, cast, computed
@@ -20,13 +20,14 @@ def _declared(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
 
 # The caller's arrays, and the values on cycles. Their names and types are all there is to them.
 _DECLARATION = ("name", "axes", "shape", "dtype")
-INPUT = Op("input", _declared, compute=None, gradient=None, cost=1, attributes=_DECLARATION)
-PARAM = Op("param", _declared, compute=None, gradient=None, cost=1, attributes=_DECLARATION)
-STATE = Op("state", _declared, compute=None, gradient=None, cost=1, attributes=_DECLARATION)
+INPUT = Op("input", _declared, compute=None, gradient=None, attributes=_DECLARATION)
+PARAM = Op("param", _declared, compute=None, gradient=None, attributes=_DECLARATION)
+STATE = Op("state", _declared, compute=None, gradient=None, attributes=_DECLARATION)
 # The adjoint that a custom gradient's rule is written in (see `graphc.ops.gradient`).
-COTANGENT = Op("cotangent", _declared, compute=None, gradient=None, cost=1, attributes=_DECLARATION)
+COTANGENT = Op("cotangent", _declared, compute=None, gradient=None, attributes=_DECLARATION)
 
-LEAVES = (INPUT, PARAM, STATE, COTANGENT)
+DECLARED = (INPUT, PARAM, STATE)  # what a graph has by name
+LEAVES = (*DECLARED, COTANGENT)
 
 
 def leaf(op: Op, name: str, axes: Sequence[Axis], shape: tuple[int, ...], dtype: str) -> Node:
@@ -88,17 +89,12 @@ def _extent_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     return Type((), (), "int32")
 
 
-def _extent_reads(node: Node, point: Mapping[Axis, int], domain: Any) -> Reads:
-    return ()
-
-
 EXTENT = Op(
     "extent",
     _extent_infer,
     compute=None,
     gradient=None,
     lower=lambda node, site: cast(site.extent(node["axis"]), "int32"),
-    reads=_extent_reads,
     cost=0,
     attributes=("axis",),
 )
@@ -112,6 +108,5 @@ def length(axis: Axis, axes: Sequence[Axis] | None = None) -> Node:
     """How many points a value over `axes` has along `axis`: each example's own number where that is known."""
     if isinstance(axis.length, int):
         return const(axis.length, "int32")
-    if isinstance(axis.length, Node) and (axes is None or set(axis.length.axes) <= set(axes)):
-        return axis.length
-    return make(EXTENT, (), axis=axis)
+    lengths = axis.length if axes is None else lengths_within(axis, axes)
+    return lengths or make(EXTENT, (), axis=axis)

@@ -9,6 +9,7 @@ their gradient is the closed form, with as few passes over x as there are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ def _compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
 
 def number(x: Node, node: Node) -> Node:
     """How many elements of a value a node normalises together."""
-    elements = const(int(np.prod([x.shape[d] for d in node["dims"]])), x.dtype)
+    elements = const(math.prod(x.shape[d] for d in node["dims"]), x.dtype)
     return mul(elements, count(x, node["over"], x.dtype)) if node["over"] else elements
 
 

@@ -31,7 +31,7 @@ def _infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
 
 
 def threefry(key: Any, salt: Any, counter: Any, word: Any) -> Any:
-    """The generator, in any arithmetic whose words have `+`, `^` and `rotate` (see `Word`)."""
+    """The generator, in any arithmetic whose words have `+`, `^` and `rotate` (see `ScalarWord` and `ArrayWord`)."""
     keys = (key, salt, key ^ salt ^ word(PARITY))
     a, b = counter + keys[0], keys[1]
     for r in range(ROUNDS):

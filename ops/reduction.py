@@ -9,11 +9,24 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AxisError, DtypeError, ShapeError
-from graphc.ir import Axis, Node, Op, Point, Reads, Shape, Type, broadcast_shapes, make, ragged_within
+from graphc.ir import (
+    Axis,
+    Node,
+    Op,
+    Point,
+    Reads,
+    Shape,
+    Type,
+    broadcast_shapes,
+    lengths_within,
+    make,
+    merge_axes,
+    size,
+)
 from graphc.ops.elementwise import cast, div, eq, maximum, mul, where
 from graphc.ops.event import reshape
 from graphc.ops.leaves import const, length
-from graphc.ops.site import Event, Site
+from graphc.ops.site import Event, Reduction, Site
 from graphc.scalar import Scalar, lowest
 
 
@@ -72,6 +85,14 @@ def reduced_points(value: Node, over: Sequence[Axis], point: Point, domain: Any)
     return [p for p in points if all(p[a] < domain.length(a, value.axes, p) for a in kept)]
 
 
+def reads_of_pairs(node: Node, point: Point, domain: Any) -> Reads:
+    """What a sum of something made of two operands reads: both of them at each of its points."""
+    left, right = node.inputs
+    everywhere = broadcast(left, merge_axes(left.axes, right.axes), left.shape)
+    points = reduced_points(everywhere, node["over"], point, domain)
+    return [pair for p in points for pair in ((left, p), (right, p))]
+
+
 def _nesting(axis: Axis) -> int:
     """How many axes, one measured by the other, come before it: sentences by texts, words by sentences."""
     return 1 + max(map(_nesting, axis.length.axes), default=0) if isinstance(axis.length, Node) else 0
@@ -79,8 +100,8 @@ def _nesting(axis: Axis) -> int:
 
 def measured_by(axes: Sequence[Axis], varying: Sequence[Axis]) -> list[Axis]:
     """Those of `axes` whose lengths differ along one of the axes `varying`."""
-    ragged = [a for a in axes if ragged_within(a, axes)]
-    return [a for a in ragged if isinstance(a.length, Node) and set(a.length.axes) & set(varying)]
+    lengths = {axis: lengths_within(axis, axes) for axis in axes}
+    return [axis for axis, own in lengths.items() if own is not None and set(own.axes) & set(varying)]
 
 
 def _reduce_reads(node: Node, point: Point, domain: Any) -> Reads:
@@ -92,7 +113,7 @@ def over_delays(node: Node, k: int) -> Mapping[Axis, int | None]:
     return dict.fromkeys(node["over"])
 
 
-def _reduce_lower(op: str) -> Callable[[Node, Site], Scalar]:
+def _reduce_lower(op: Reduction) -> Callable[[Node, Site], Scalar]:
     def lower(node: Node, site: Site) -> Scalar:
         (value,) = node.inputs
 
@@ -167,8 +188,7 @@ MAX = Op(
 def of_each_length(value: Node, over: Sequence[Axis]) -> Node:
     """The value over what the lengths of the axes `over` vary over, too: so that each example has its own points."""
     lengths = [axis.length for axis in over if axis in value.axes and isinstance(axis.length, Node)]
-    more = dict.fromkeys(a for length in lengths for a in length.axes if a not in value.axes)
-    return broadcast(value, (*value.axes, *more), value.shape)
+    return broadcast(value, merge_axes(value.axes, *(length.axes for length in lengths)), value.shape)
 
 
 def sum_(value: Node, dims: Sequence[int] = (), over: Sequence[Axis] = ()) -> Node:
@@ -181,7 +201,7 @@ def max_(value: Node, dims: Sequence[int] = (), over: Sequence[Axis] = ()) -> No
 
 def count(value: Node, over: Sequence[Axis], dtype: str) -> Node:
     """How many points of the axes `over` exist, at each point of the value's other axes."""
-    if any(ragged_within(a, value.axes) for a in over) or measured_by(value.axes, over):
+    if any(lengths_within(a, value.axes) for a in over) or measured_by(value.axes, over):
         return sum_(broadcast(const(1, dtype), value.axes, ()), over=over)
     first, *rest = [cast(length(axis, ()), dtype) for axis in over]
     return functools.reduce(mul, rest, first)
@@ -192,15 +212,10 @@ def sum_to(value: Node, target: Node) -> Node:
     over = tuple(a for a in value.axes if a not in target.axes)
     lead = len(value.shape) - len(target.shape)
     dims = [k for k in range(len(value.shape)) if k < lead or (target.shape[k - lead] == 1 and value.shape[k] != 1)]
-    summed = reshape_if(sum_(value, dims, over), target.shape)
-    if set(summed.axes) == set(target.axes) and summed.shape == target.shape:
-        return summed
-    return broadcast(summed, (*summed.axes, *(a for a in target.axes if a not in summed.axes)), target.shape)
-
-
-def reshape_if(value: Node, shape: Shape) -> Node:
-    """Put back the dimensions of length 1 that a sum removed."""
-    return reshape(value, shape) if int(np.prod(value.shape)) == int(np.prod(shape)) else value
+    summed = sum_(value, dims, over)
+    if size(summed.shape) == size(target.shape):
+        summed = reshape(summed, target.shape)  # with the dimensions of length 1 that the sum removed
+    return broadcast(summed, merge_axes(summed.axes, target.axes), target.shape)
 
 
 REDUCTION = (BROADCAST, SUM, MAX)

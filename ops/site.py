@@ -8,7 +8,7 @@ computed on the spot.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from graphc.scalar import Scalar
 
 Event = tuple[Scalar, ...]
 Place = Mapping[Axis, Scalar]
+Reduction = Literal["sum", "max"]
 
 
 class Site(Protocol):
@@ -43,12 +44,12 @@ class Site(Protocol):
 
     def reduce(
         self,
-        op: str,
+        op: Reduction,
         over: Sequence[Axis],
         extents: Sequence[int],
         value: Callable[[Site, Event], Scalar],
     ) -> Scalar:
-        """The "sum" or "max" of `value(site, event)` over all points of the axes and all events below `extents`."""
+        """The sum or the maximum of `value(site, event)` over all points of the axes and all events below `extents`."""
 
     def constant(self, array: np.ndarray) -> Scalar:
         """The element of a constant array at this event."""

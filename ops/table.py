@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, AxisError, DtypeError, ShapeError
-from graphc.ir import Node, Op, Point, Reads, Type, make, merge_axes
-from graphc.ops.reduction import broadcast, over_delays, reduced_points
+from graphc.ir import Node, Op, Type, make, merge_axes
+from graphc.ops.reduction import broadcast, over_delays, reads_of_pairs
 from graphc.ops.site import Event, Site
 from graphc.scalar import Scalar, call, cast, zero
 from graphc.scalar import index as at_index
@@ -72,13 +72,6 @@ def _scatter_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
     return Type(axes, (attrs["rows"], *values.shape[rank:]), values.dtype)
 
 
-def _scatter_reads(node: Node, point: Point, domain: Any) -> Reads:
-    values, index = node.inputs
-    everywhere = broadcast(values, merge_axes(values.axes, index.axes), values.shape)
-    points = reduced_points(everywhere, node["over"], point, domain)
-    return [pair for p in points for pair in ((values, p), (index, p))]
-
-
 def _scatter_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
     table = np.zeros(node.shape, node.dtype)
     for values, index in zip(arrays[::2], arrays[1::2], strict=True):
@@ -90,8 +83,7 @@ def _scatter_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
 def _scatter_gradient(node: Node, d: Node) -> Sequence[Node | None]:
     values, index = node.inputs
     rows = gather(d, index)
-    missing = tuple(a for a in values.axes if a not in rows.axes)
-    return broadcast(rows, (*rows.axes, *missing), rows.shape), None
+    return broadcast(rows, merge_axes(rows.axes, values.axes), rows.shape), None
 
 
 def _scatter_lower(node: Node, site: Site) -> Scalar:
@@ -112,7 +104,7 @@ SCATTER = Op(
     _scatter_compute,
     _scatter_gradient,
     _scatter_lower,
-    reads=_scatter_reads,
+    reads=reads_of_pairs,
     delays=over_delays,
     reduces=True,
     attributes=("rows", "over"),

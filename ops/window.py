@@ -76,9 +76,9 @@ def _attributes(frames: Sequence[Frame]) -> dict[str, tuple[int, ...]]:
     return dict(zip(_FIELDS, columns, strict=True))
 
 
-def frames(attrs: Mapping[str, Any]) -> tuple[Frame, ...]:
-    """The frames of a window or a fold, from its attributes."""
-    return tuple(Frame(*values) for values in zip(*(attrs[name] for name in _FIELDS), strict=True))
+def frames(given: Node | Mapping[str, Any]) -> tuple[Frame, ...]:
+    """The frames of a window or a fold, or of its attributes."""
+    return tuple(Frame(*values) for values in zip(*(given[name] for name in _FIELDS), strict=True))
 
 
 def _checked(attrs: Mapping[str, Any], rank: int) -> tuple[Frame, ...]:
@@ -108,7 +108,7 @@ def _window_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
 
 def _window_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
     result, fill = arrays
-    for frame in frames(dict(node.attrs)):
+    for frame in frames(node):
         places, exists = frame.positions(result.shape[frame.dim])
         seen = np.take(result, np.where(exists, places, 0), axis=frame.dim)
         seen = np.moveaxis(seen, frame.dim + 1, -1)
@@ -121,7 +121,7 @@ def _window_lower(node: Node, site: Site) -> Scalar:
     rank = len(node.inputs[0].shape)
     event, elements = list(site.event[:rank]), site.event[rank:]
     conditions: list[Scalar] = []
-    for frame, element in zip(frames(dict(node.attrs)), elements, strict=True):
+    for frame, element in zip(frames(node), elements, strict=True):
         extent = node.inputs[0].shape[frame.dim]
         event[frame.dim], exists = frame.position(event[frame.dim], element, extent)
         conditions += [] if exists is None else [exists]
@@ -136,7 +136,7 @@ WINDOW = Op(
     "window",
     _window_infer,
     _window_compute,
-    lambda node, d: (fold(d, frames(dict(node.attrs)), node.inputs[0].shape), None),
+    lambda node, d: (fold(d, frames(node), node.inputs[0].shape), None),
     _window_lower,
     cost=2,
     view=True,
@@ -166,7 +166,7 @@ def _fold_infer(inputs: tuple[Node, ...], attrs: Mapping[str, Any]) -> Type:
 def _fold_compute(node: Node, arrays: Sequence[np.ndarray]) -> Any:
     (value,) = arrays
     result = np.zeros(node.shape, node.dtype)
-    found = [(f, *f.positions(node.shape[f.dim])) for f in frames(dict(node.attrs))]
+    found = [(f, *f.positions(node.shape[f.dim])) for f in frames(node)]
     first = np.moveaxis(value, range(len(node.shape), value.ndim), range(len(found)))
     for elements in itertools.product(*(range(f.size) for f, _, _ in found)):
         source = [np.arange(n) for n in value.shape[: len(node.shape)]]
@@ -184,7 +184,7 @@ def _fold_lower(node: Node, site: Site) -> Scalar:
     def element(inner: Site, elements: Event) -> Scalar:
         event = list(site.event)
         conditions: list[Scalar] = []
-        for frame, k, s in zip(frames(dict(node.attrs)), node["dims"], elements, strict=True):
+        for frame, k, s in zip(frames(node), node["dims"], elements, strict=True):
             event[k], exists = frame.transposed(node.shape[k]).position(event[k], s, counted[k])
             conditions += [] if exists is None else [exists]
         inside, at = conjunction(conditions), (*event, *elements)
@@ -200,7 +200,7 @@ FOLD = Op(
     "fold",
     _fold_infer,
     _fold_compute,
-    lambda node, d: (window(d, frames(dict(node.attrs))),),
+    lambda node, d: (window(d, frames(node)),),
     _fold_lower,
     reduces=True,
     attributes=("shape", *_FIELDS),

@@ -1,4 +1,4 @@
-"""Every cell with its equations and its drawing, as docs/cells.md has them."""
+"""Every cell with its equations and its drawing, as docs/cells.md has them; and the guide's pictures."""
 
 from __future__ import annotations
 
@@ -54,14 +54,26 @@ def page() -> str:
 
 
 def pictures() -> Iterator[tuple[str, gc.Graph]]:
-    """The graphs to draw, by name: a cell of four units on three numbers."""
+    """The graphs to draw, by their files in docs/: each cell, of four units on three numbers, and influences."""
+    yield "images/rtrl", _influence()
     for name in (name for names in SECTIONS.values() for name in names if name not in UNDRAWN):
         g = gc.Graph(name)
         t, n = g.axis("t"), g.axis("n")
         cell: Callable[..., Any] = MADE_OF.get(name, getattr(gc.cells, name))
         made = cell(g, g.input("x", (3,), over=(t, n)), units=4, over=t)
         g.output("h", made.y if name == "jordan" else made.h)
-        yield name, g
+        yield f"{PICTURES}/{name}", g
+
+
+def _influence() -> gc.Graph:
+    """Of a matrix on an Elman network."""
+    g = gc.Graph("rtrl")
+    t = g.axis("t")
+    x, y = g.input("x", (3,), over=t), g.input("y", (4,), over=t)
+    h = g.state("h", (4,), over=t)
+    h[t] = gc.tanh(g.param("U", (4, 3)) @ x + g.param("W", (4, 4)) @ h[t - 1])
+    g.output("loss", gc.sum((h - y) ** 2))
+    return gc.select(gc.rtrl(g, "loss", wrt=["W"]), "loss", "grad_W")
 
 
 def _words(name: str) -> Iterator[str]:

@@ -13,8 +13,7 @@ from typing import Unpack
 
 import numpy as np
 
-from graphc.cells.minimal import stateless
-from graphc.cells.recurrence import Named, Options, Recurrence
+from graphc.cells.recurrence import Named, Options, Recurrence, stateless
 from graphc.errors import DefinitionError, ShapeError
 from graphc.integers import is_whole
 from graphc.ir import Axis

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from graphc.cells.recurrence import Hidden, Options, Recurrence
-from graphc.errors import DefinitionError
+from graphc.cells.recurrence import Hidden, Options, stateless
 from graphc.ir import Axis
 from graphc.language.functions import exp, expm1, log_sigmoid, maximum, sigmoid, sqrt, stop_gradient
 from graphc.language.graph import Graph
@@ -85,10 +84,3 @@ def rg_lru(
     write = sqrt(maximum(-expm1(2 * log_keep), 1e-12))  # the root of 0 has no derivative
     h[over] = exp(log_keep) * h_before + write * (sigmoid(cell.of_x("i")) * cell.of_x("n"))
     return Hidden(h)
-
-
-def stateless(g: Graph, x: Value, units: int, over: Axis, name: str, options: Options) -> Recurrence:
-    """A cell that reads x alone."""
-    if "U_init" in options:
-        raise DefinitionError(f"cell {name!r} has no matrix on its state, so no U_init")
-    return Recurrence(g, x, units, over, name, **options)

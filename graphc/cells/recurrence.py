@@ -175,3 +175,10 @@ class Recurrence:
         W = self.W(gate)
         U = self.param(f"U_{gate}", self.units, h.shape[0], init=self.U_init)
         return self.biased(W @ self.x, f"b_{gate}", bias) + U @ h
+
+
+def stateless(g: Graph, x: Value, units: int, over: Axis, name: str, options: Options) -> Recurrence:
+    """A cell whose gates read x alone."""
+    if "U_init" in options:
+        raise DefinitionError(f"cell {name!r} has no matrix on its state, so no U_init")
+    return Recurrence(g, x, units, over, name, **options)

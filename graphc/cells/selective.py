@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Unpack
 
-from graphc.cells.minimal import stateless
-from graphc.cells.recurrence import Named, Options
+from graphc.cells.recurrence import Named, Options, stateless
 from graphc.ir import Axis
 from graphc.language.functions import exp, silu, softplus
 from graphc.language.graph import Graph

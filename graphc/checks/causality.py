@@ -61,6 +61,12 @@ def roots(graph: Graph) -> list[Node]:
     return [*graph.outputs.values(), *graph.updates.values()]
 
 
+def everything(graph: Graph) -> list[Node]:
+    """The roots, and the equations and initial values of all states, whether a root needs them or not."""
+    bodies = [e.body for e in graph.states.values() if e.body is not None]
+    return [*roots(graph), *bodies, *(e.initial for e in graph.states.values())]
+
+
 def reachable(graph: Graph, start: Iterable[Node] | None = None) -> list[Node]:
     """The nodes that the roots need, through the states' equations, inputs first where there is no cycle."""
     order = topological(roots(graph) if start is None else start)
@@ -82,12 +88,8 @@ def edges_of(graph: Graph, node: Node) -> list[Edge]:
     if node.op is STATE:
         body = graph.states[node["name"]].body
         return [Edge(node, body, ())] if body is not None else []
-    result = []
-    for k, operand in enumerate(node.inputs):
-        delays = node.op.delays(node, k) if node.op.delays is not None else {}
-        result.append(Edge(node, operand, tuple(delays.items())))
-    result += [Edge(node, lengths, ()) for lengths in dependencies(node)[len(node.inputs) :]]
-    return result
+    operands = [Edge(node, operand, tuple(node.op.delays(node, k).items())) for k, operand in enumerate(node.inputs)]
+    return operands + [Edge(node, lengths, ()) for lengths in dependencies(node)[len(node.inputs) :]]
 
 
 def resolve(graph: Graph, node: Node) -> Node:
@@ -104,9 +106,9 @@ def in_memory(node: Node) -> bool:
     return node.op in (INPUT, PARAM, CONST)
 
 
-def components(graph: Graph, start: Iterable[Node] | None = None) -> tuple[Component, ...]:
+def components(graph: Graph) -> tuple[Component, ...]:
     """The graph as components in order of computation. Raises `CausalityError` if a cycle has no sound loop."""
-    nodes = reachable(graph, start)
+    nodes = reachable(graph)
     edges = [e for node in nodes for e in edges_of(graph, node)]
     return _condense(graph, nodes, edges)
 

@@ -14,7 +14,7 @@ import numpy as np
 from graphc.checks.arguments import Arguments
 from graphc.checks.causality import reachable
 from graphc.errors import ArgumentError
-from graphc.ir import Axis, Node, ragged_within
+from graphc.ir import Axis, Node, lengths_within
 from graphc.language.graph import Graph
 from graphc.ops.axis import AT, SHIFT, STACK
 from graphc.ops.composite import CROSS_ENTROPY
@@ -121,14 +121,13 @@ def _existing(node: Node, arguments: Arguments) -> np.ndarray:
     extents = [arguments.sizes[a] for a in node.axes]
     exists = np.ones(extents, bool)
     for k, axis in enumerate(node.axes):
-        if ragged_within(axis, node.axes):
-            assert isinstance(axis.length, Node)
-            lengths = arguments.arrays[axis.length["name"]]
-            order = [node.axes.index(a) for a in axis.length.axes]
+        lengths = lengths_within(axis, node.axes)
+        if lengths is not None:
+            order = [node.axes.index(a) for a in lengths.axes]
             shape = [1] * len(extents)
             for position in order:
                 shape[position] = extents[position]
-            spread = lengths.transpose(np.argsort(order)).reshape(shape)
+            spread = arguments.arrays[lengths["name"]].transpose(np.argsort(order)).reshape(shape)
             steps = np.arange(extents[k]).reshape([-1 if j == k else 1 for j in range(len(extents))])
             exists &= steps < spread
     return exists.reshape([*extents, *[1] * len(node.shape)])

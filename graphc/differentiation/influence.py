@@ -75,7 +75,7 @@ def influences(graph: Graph, on: Sequence[Node], name: str) -> dict[Node, Influe
         free = free_name(graph, f"influence_{state['name'].removeprefix('adjoint_adjoint_')}_{name}")
         states[state] = leaf(STATE, free, merge_axes(state.axes, varying), state.shape, state.dtype)
         graph.states[free] = Equation(states[state], None, const(0, state.dtype))
-    made = _one_by_one([*moved.values(), *bodies.values()], states, velocity, dims)
+    made = one_by_one([*moved.values(), *bodies.values()], states, velocity, dims)
     for state, body in bodies.items():
         influence = states[state]
         body = broadcast(made[body], influence.axes, influence.shape)
@@ -93,23 +93,24 @@ def _dims(
     return rows, [None if k == at_once else Axis(free_name(graph, f"{name}_{k}"), size) for k, size in sizes]
 
 
-def _one_by_one(roots: Sequence[Node], states: Mapping[Node, Node], velocity: Node, dims: Dims) -> dict[Node, Node]:
+def one_by_one(roots: Sequence[Node], states: Mapping[Node, Node], velocity: Node, dims: Dims) -> dict[Node, Node]:
     """What tangents become where the velocity is 1 for one element of the param, or one of each row, and 0 for the
     others."""
-    made = {**states, velocity: _one_element(velocity, dims)}
+    products = [node for node in topological(roots) if node.op is CONTRACT and velocity in node.inputs]
+    chosen = {node: _chosen(node, velocity, dims) for node in products}
+    return widened(roots, {**states, **chosen, velocity: _one_element(velocity, dims)})
+
+
+def widened(roots: Sequence[Node], replaced: Mapping[Node, Node]) -> dict[Node, Node]:
+    """What values become where some that they are made of are replaced by others, which may vary over further axes."""
+    made = dict(replaced)
     for node in topological(roots):
-        if node not in made and node.op is CONTRACT and velocity in node.inputs:
-            made[node] = _chosen(node, velocity, dims)
+        if node not in made and node.op is BROADCAST:
+            (value,) = (made[operand] for operand in node.inputs)
+            made[node] = broadcast(value, merge_axes(node.axes, value.axes), node.shape)
         elif node not in made:
-            made[node] = rebuild_wider(node, [made[operand] for operand in node.inputs])
+            made[node] = rebuild(node, [made[operand] for operand in node.inputs])
     return made
-
-
-def rebuild_wider(node: Node, operands: Sequence[Node]) -> Node:
-    """The same op on operands that may vary over further axes."""
-    if node.op is BROADCAST:
-        return broadcast(operands[0], merge_axes(node.axes, operands[0].axes), node.shape)
-    return rebuild(node, operands)
 
 
 def _one_element(velocity: Node, dims: Dims) -> Node:

@@ -21,7 +21,7 @@ from graphc.checks.causality import edges_of, reachable
 from graphc.checks.verify import verify
 from graphc.differentiation.grad import Wrt, add_output, differentiated, output_of
 from graphc.differentiation.gradient import adjoints_of
-from graphc.differentiation.influence import influences, rebuild_wider
+from graphc.differentiation.influence import influences, widened
 from graphc.errors import DefinitionError, ShapeError
 from graphc.ir import FLOATING, Axis, Node, merge_axes, topological
 from graphc.language.graph import Graph
@@ -110,11 +110,7 @@ def _within_step(
     there = {e: leaf(COTANGENT, f"end{k}", merge_axes((axis,), e.axes), e.shape, e.dtype) for k, e in enumerate(ends)}
     here = {p: leaf(COTANGENT, f"param_{name}", (axis,), p.shape, p.dtype) for name, p in targets.items()}
     leaves = {**there, **here}
-    made = dict(leaves)
-    for node in topological([loss]):
-        if node not in made:
-            made[node] = rebuild_wider(node, [made[operand] for operand in node.inputs])
-    found = adjoints_of(graph, made[loss], list(leaves.values()))
+    found = adjoints_of(graph, widened([loss], leaves)[loss], list(leaves.values()))
     back = {stand_in: broadcast(node, stand_in.axes, node.shape) for node, stand_in in leaves.items()}
     slopes = dict(zip(leaves, substitute(found, back), strict=True))
     return {end: slopes[end] for end in ends}, {name: slopes[target] for name, target in targets.items()}

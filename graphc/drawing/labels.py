@@ -57,7 +57,7 @@ def op_label(node: Node, operands: Sequence[Node]) -> str:
     name = NAMES.get(node.op.name, node.op.name)
     windows = [i for i in node.inputs if i.op is WINDOW]
     if node.op in WINDOWED and windows:
-        transposed = "transposed " * any(f.divisor > 1 for f in frames(dict(windows[0].attrs)))
+        transposed = "transposed " * any(f.divisor > 1 for f in frames(windows[0]))
         return f"{transposed if node.op is CONTRACT else ''}{WINDOWED[node.op]} {frame_label(windows[0])}"
     if node.op in (WINDOW, FOLD):
         return f"{name} {frame_label(node)}"
@@ -89,7 +89,7 @@ def op_label(node: Node, operands: Sequence[Node]) -> str:
 
 def frame_label(node: Node) -> str:
     """The frames of a window or a fold: `3×3, stride 2`."""
-    found = frames(dict(node.attrs))
+    found = frames(node)
     said = ["×".join(str(f.size) for f in found)]
     for word, numbers in {
         "stride": [max(f.stride, f.divisor) for f in found],

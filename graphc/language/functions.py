@@ -17,7 +17,7 @@ from graphc.errors import AxisError, DefinitionError, DtypeError, ProtocolError,
 from graphc.integers import is_whole
 from graphc.ir import FLOATS, Axis, Node, Shape, check_dtype, topological
 from graphc.language.habits import by_dim
-from graphc.language.value import Positions, Value, alike, as_value, binary, home, promote
+from graphc.language.value import Positions, Value, alike, as_value, binary, home, promote, several
 from graphc.ops import axis as axis_ops
 from graphc.ops import composite, gradient, leaves, reduction, table
 from graphc.ops import elementwise as ew
@@ -133,7 +133,7 @@ def reduced_axes(over: Over, option: str = "over") -> tuple[Axis, ...]:
     """The axes that an option names; one alone needs no tuple."""
     if over is None:
         return ()
-    axes = tuple(over) if isinstance(over, Iterable) and not isinstance(over, Value) else (over,)
+    axes = several(over)
     for axis in axes:
         if not isinstance(axis, Axis):
             hint = "; event dimensions are named by dim=" if option == "over" else ""
@@ -145,7 +145,7 @@ def reduced_dims(value: Value, dim: Dims, over: Over) -> tuple[int, ...]:
     rank = len(value.shape)
     if dim is None:
         return tuple(range(rank)) if over is None else ()
-    dims = tuple(dim) if isinstance(dim, Iterable) and not isinstance(dim, Value) else (dim,)
+    dims = several(dim)
     for d in dims:
         if not is_whole(d):
             raise ShapeError(f"dim= takes event dimensions, such as dim=0; axes are named by over=. Got {d!r}")
@@ -218,7 +218,7 @@ def mean(x: Any, over: Over = None, dim: Dims = None, keepdims: bool = False) ->
     """The mean over axes or event dimensions, of the points that exist."""
     (value,) = promote(x, floating=True)
     total = sum(value, over, dim, keepdims)
-    number = float(np.prod([value.shape[d] for d in reduced_dims(value, dim, over)]))
+    number = float(math.prod(value.shape[d] for d in reduced_dims(value, dim, over)))
     result = total / number if number != 1 else total
     axes = reduced_axes(over)
     if not axes:

@@ -32,7 +32,7 @@ from graphc.ir import FLOATING, FLOATS, MOST_POINTS, Axis, Node, Shape, check_dt
 from graphc.language import network
 from graphc.language.habits import INSTEAD
 from graphc.language.initialisers import initialiser
-from graphc.language.value import State, Value, as_value, assigned
+from graphc.language.value import State, Value, as_value, assigned, several
 from graphc.notation import text
 from graphc.ops.leaves import INPUT, PARAM, STATE, leaf
 from graphc.ops.reduction import broadcast
@@ -333,14 +333,7 @@ class Graph:
         return hash((self.name, self.dtype, tuple(self.inputs), tuple(self.params), tuple(self.outputs)))
 
     def _tables(self) -> tuple[object, ...]:
-        tables: tuple[Mapping[str, object], ...] = (
-            self.axes,
-            self.inputs,
-            self.params,
-            self.states,
-            self.outputs,
-            self.updates,
-        )
+        tables = self.axes, self.inputs, self.params, self.states, self.outputs, self.updates
         return (self.name, self.dtype, *tables)
 
     def __str__(self) -> str:
@@ -363,7 +356,7 @@ class Graph:
     def _over(self, over: Axis | Iterable[Axis]) -> tuple[Axis, ...]:
         if isinstance(over, str):
             raise AxisError(f"over= takes axes, not their names: {over} = g.axis({over!r}), over={over}; got {over!r}")
-        axes = tuple(over) if isinstance(over, Iterable) and not isinstance(over, Value) else (over,)
+        axes = several(over)
         for axis in axes:
             if not isinstance(axis, Axis):
                 hint = f": {axis} = g.axis({axis!r})" if isinstance(axis, str) else ""
@@ -418,6 +411,14 @@ def _names(axes: Iterable[Axis]) -> str:
 def declared_arrays(graph: Graph) -> dict[str, Node]:
     """The inputs and params of a graph, by name: what a call takes an array for."""
     return {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """A name that is not taken, and is from now on: this one, with as many `_` behind it as it takes."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
 
 
 def check_graph(given: object) -> None:

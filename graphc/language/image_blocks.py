@@ -5,13 +5,12 @@ blocks(image, (h, w))[i, j] = the pixels (C, h, w) from row i·h and column j·w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from graphc.errors import AxisError, DefinitionError, ShapeError
 from graphc.ir import Axis, Shape
 from graphc.language.geometry import Sizes, each
-from graphc.language.value import Value, promote
+from graphc.language.value import Value, promote, several
 from graphc.ops.axis import as_axis, as_dim
 from graphc.ops.event import reshape, transpose
 
@@ -74,7 +73,7 @@ def image(v: Any, axes: tuple[Axis, Axis], size: Sizes = 1, order: str = "chw") 
 
 def _pair(axes: Any, what: str) -> tuple[Axis, Axis]:
     """Two different axes of fixed lengths: of rows, and of columns."""
-    pair = tuple(axes) if isinstance(axes, Iterable) else (axes,)
+    pair = several(axes)
     if len(pair) != 2 or not all(isinstance(a, Axis) for a in pair) or pair[0] == pair[1]:
         raise AxisError(f"{what} takes two axes of the graph, one along rows of blocks and one along columns: {axes!r}")
     for axis in pair:

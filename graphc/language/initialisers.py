@@ -15,6 +15,9 @@ from graphc.ir import FLOATING, Node, Shape
 Draw = Callable[[np.random.Generator], np.ndarray]
 """A random array."""
 
+Initialiser = Callable[[Shape], Draw]
+"""How arrays of any shape are drawn."""
+
 
 def initialiser(name: str, init: str, node: Node) -> Draw:
     """What draws the array of a param: a number is that constant, a name one of `INITIALISERS` with its arguments.
@@ -40,7 +43,7 @@ def initialiser(name: str, init: str, node: Node) -> Draw:
         raise DefinitionError(message) from None
 
 
-def _with_arguments(name: str, text: str) -> Callable[[Shape], Draw]:
+def _with_arguments(name: str, text: str) -> Initialiser:
     """An initialiser with the numbers that a text lists."""
     given = [float(a) for a in text.split(",") if a.strip()]
     signature = inspect.signature(INITIALISERS[name])
@@ -60,20 +63,20 @@ def _fans(shape: Shape) -> tuple[int, int]:
     return shape[1] * window, shape[0] * window
 
 
-def _normal(std: float = 1.0) -> Callable[[Shape], Draw]:
+def _normal(std: float = 1.0) -> Initialiser:
     if not std >= 0:
         raise ValueError(f"the standard deviation is {std}")
     return lambda shape: lambda generator: generator.normal(0.0, std, shape)
 
 
-def _uniform(low: float, high: float | None = None) -> Callable[[Shape], Draw]:
+def _uniform(low: float, high: float | None = None) -> Initialiser:
     a, b = (-low, low) if high is None else (low, high)
     if not a <= b:
         raise ValueError(f"the interval from {a} to {b} is empty")
     return lambda shape: lambda generator: generator.uniform(a, b, shape)
 
 
-def _scaled(variance: Callable[[int, int], float], uniform: bool) -> Callable[[], Callable[[Shape], Draw]]:
+def _scaled(variance: Callable[[int, int], float], uniform: bool) -> Callable[[], Initialiser]:
     """Zero mean and a variance that follows from (fan_in, fan_out)."""
 
     def of_shape(shape: Shape) -> Draw:
@@ -83,7 +86,7 @@ def _scaled(variance: Callable[[int, int], float], uniform: bool) -> Callable[[]
     return lambda: of_shape
 
 
-def _orthogonal(gain: float = 1.0) -> Callable[[Shape], Draw]:
+def _orthogonal(gain: float = 1.0) -> Initialiser:
     def of_shape(shape: Shape) -> Draw:
         if len(shape) < 2:
             raise ValueError("an orthogonal param is a matrix")
@@ -99,7 +102,7 @@ def _orthogonal(gain: float = 1.0) -> Callable[[Shape], Draw]:
     return of_shape
 
 
-def _identity(gain: float = 1.0) -> Callable[[Shape], Draw]:
+def _identity(gain: float = 1.0) -> Initialiser:
     def of_shape(shape: Shape) -> Draw:
         if len(shape) != 2:
             raise ValueError("an identity is a matrix")
@@ -120,7 +123,7 @@ def _lecun(fan_in: int, _: int) -> float:
     return 1 / fan_in
 
 
-INITIALISERS: Mapping[str, Callable[..., Callable[[Shape], Draw]]] = {
+INITIALISERS: Mapping[str, Callable[..., Initialiser]] = {
     "zeros": lambda: lambda shape: lambda _: np.zeros(shape),
     "ones": lambda: lambda shape: lambda _: np.ones(shape),
     "normal": _normal,

@@ -23,12 +23,10 @@ from typing import TYPE_CHECKING, Any
 import networkx
 
 from graphc.ir import Node, topological
-from graphc.ops import CONST, INPUT, PARAM, STATE
+from graphc.ops.leaves import CONST, DECLARED
 
 if TYPE_CHECKING:
     from graphc.language.graph import Graph
-
-_KINDS = {INPUT: "input", PARAM: "param", STATE: "state", CONST: "const"}
 
 
 def to_networkx(graph: Graph) -> networkx.MultiDiGraph:
@@ -75,11 +73,10 @@ def _keys(graph: Graph, order: list[Node]) -> dict[Node, str]:
 
 
 def _attributes(node: Node, key: str) -> dict[str, Any]:
-    kind = _KINDS.get(node.op, "value")
     return {
         "op": node.op.name,
-        "kind": kind,
-        "label": key if kind in ("input", "param", "state") else node.op.name,
+        "kind": node.op.name if node.op in (*DECLARED, CONST) else "value",
+        "label": key if node.op in DECLARED else node.op.name,
         "outputs": (),
         "axes": tuple(axis.name for axis in node.axes),
         "shape": node.shape,
@@ -88,7 +85,7 @@ def _attributes(node: Node, key: str) -> dict[str, Any]:
 
 
 def _distance(node: Node, k: int) -> dict[str, Any]:
-    delays = node.op.delays(node, k) if node.op.delays is not None else {}
+    delays = node.op.delays(node, k)
     return {
         "delay": {axis.name: -offset for axis, offset in delays.items() if offset is not None},
         "over": tuple(axis.name for axis, offset in delays.items() if offset is None),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Union
 
@@ -10,22 +11,20 @@ import numpy as np
 
 from graphc.errors import COMPLEX, AxisError, DefinitionError, DtypeError, GraphError, ProtocolError, ShapeError
 from graphc.integers import is_whole
-from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape, check_shape
+from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, AxisEdge, AxisPoint, Node, Shape, check_shape, size
 from graphc.language.habits import NO_ARRAY, Symbolic
 from graphc.language.subscripts import index_event, split_key
 from graphc.ops import axis as axis_ops
 from graphc.ops import elementwise as ew
 from graphc.ops import event as event_ops
 from graphc.ops.contraction import matmul
-from graphc.ops.leaves import INPUT, PARAM, STATE, const
+from graphc.ops.leaves import DECLARED, const
 from graphc.ops.take import along, take
 from graphc.scalar import STORED, computed
 
 if TYPE_CHECKING:
     from graphc.language.graph import Graph
 
-
-NAMED = (INPUT, PARAM, STATE)
 
 _MOST_FACTORS = 64  # of a power of integers that is written as a product
 _REFLECTED = {  # numpy's function for `array op value`: the method by which the value takes the array
@@ -104,9 +103,8 @@ class Value(Symbolic):
 
     def __repr__(self) -> str:
         kind = self.node.op.name
-        return (
-            f"<{kind} {self.name}: {self.node.type}>" if self.node.op in NAMED else f"<value {kind}: {self.node.type}>"
-        )
+        what = f"{kind} {self.name}" if self.node.op in DECLARED else f"value {kind}"
+        return f"<{what}: {self.node.type}>"
 
     def __add__(self, other: Any) -> Value:
         return binary(ew.add, self, other)
@@ -133,13 +131,14 @@ class Value(Symbolic):
         return binary(ew.div, other, self, floating=True)
 
     def __floordiv__(self, other: Any) -> Value:
-        return _integer_or_floor(self, other)
+        a, b = promote(self, other)
+        if a.dtype == "int32":
+            return binary(ew.floordiv, a, b)
+        return Value(a.graph, ew.floor(ew.div(a.node, b.node)))
 
     def __mod__(self, other: Any) -> Value:
         a, b = promote(self, other)
-        if a.dtype == "int32":
-            return binary(ew.mod, a, b)
-        return a - b * _integer_or_floor(a, b)
+        return binary(ew.mod, a, b) if a.dtype == "int32" else a - b * (a // b)
 
     def __pow__(self, other: Any) -> Value:
         if self.dtype == "int32" and is_whole(other) and 0 <= other < _MOST_FACTORS:
@@ -230,8 +229,7 @@ class Value(Symbolic):
             raise ShapeError(f"reshape takes whole numbers, x.reshape(2, -1), got {', '.join(map(repr, given))}")
         wanted = tuple(int(s) for s in given)
         if -1 in wanted:
-            rest = int(np.prod([s for s in wanted if s != -1]))
-            total = int(np.prod(self.shape))
+            rest, total = math.prod(s for s in wanted if s != -1), size(self.shape)
             if wanted.count(-1) > 1 or rest == 0 or total % rest:
                 raise ShapeError(f"cannot reshape event {self.shape} to {wanted}")
             wanted = tuple(total // rest if s == -1 else s for s in wanted)
@@ -338,6 +336,11 @@ def _crossed(reset: Node, offsets: dict[Axis, int]) -> Node:
     return flag
 
 
+def several(given: Any) -> tuple[Any, ...]:
+    """What an option lists: one thing alone needs no tuple."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, Value) else (given,)
+
+
 def check_value(item: Any, what: str) -> None:
     """Check that a function of values was given one. `what` says, in the message, what it takes."""
     if not isinstance(item, Value):
@@ -435,10 +438,3 @@ def alike(*items: Any) -> list[Value]:
 def binary(op: Any, left: Any, right: Any, floating: bool = False) -> Value:
     a, b = promote(left, right, floating=floating)
     return Value(a.graph, op(a.node, b.node))
-
-
-def _integer_or_floor(left: Any, right: Any) -> Value:
-    a, b = promote(left, right)
-    if a.dtype == "int32":
-        return binary(ew.floordiv, a, b)
-    return Value(a.graph, ew.floor(ew.div(a.node, b.node)))

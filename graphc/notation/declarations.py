@@ -9,13 +9,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from graphc.ir import Axis, Node, topological
-from graphc.ops import INPUT, PARAM, STATE
+from graphc.ops.leaves import DECLARED
 
 if TYPE_CHECKING:
     from graphc.language.graph import Graph
 
 Item = tuple[str, str]  # "axis", "input", "param" or "state", and the name
-_KINDS = {INPUT: "input", PARAM: "param", STATE: "state"}
 
 
 def declaration_order(graph: Graph) -> tuple[list[Item], list[str]]:
@@ -78,6 +77,6 @@ def _made_of(roots: list[Node]) -> set[Item]:
     for node in topological(roots):
         found |= _of_axes(node.axes)
         found |= {("axis", axis.name) for _, axis in node.attrs if isinstance(axis, Axis)}
-        if node.op in _KINDS:
-            found.add((_KINDS[node.op], node["name"]))
+        if node.op in DECLARED:
+            found.add((node.op.name, node["name"]))
     return found

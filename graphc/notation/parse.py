@@ -103,21 +103,24 @@ class _Parser:
         key, rest = normal(name), rest.strip()
         if key in self.scope.axes:
             raise ParseError(f"axis {name!r} is declared twice")
-        length: int | Node | None = None
         like = _LIKE.fullmatch(rest)
         if like is not None:
             (other,) = self.over(like[1])
-            self.graph.axes[name] = self.scope.axes[key] = Axis(name, other.length, self.graph.dtype, other.root)
-            return
-        if re.fullmatch(r"\d{1,10}", rest):
-            length = int(rest)
-        elif rest:
-            length = self.expression(rest)
-            if length.dtype != "int32" or length.shape:
-                raise ParseError(f"expected the axis's length to be one int32 per example, found {length.type}")
-        if isinstance(length, int) and not 1 <= length <= MOST_POINTS:
-            raise ParseError(f"expected a length of at least 1 and at most {MOST_POINTS:,}, found {length}")
-        self.graph.axes[name] = self.scope.axes[key] = Axis(name, length, self.graph.dtype)
+            made = Axis(name, other.length, self.graph.dtype, other.root)
+        else:
+            made = Axis(name, self.length(rest) if rest else None, self.graph.dtype)
+        self.graph.axes[name] = self.scope.axes[key] = made
+
+    def length(self, source: str) -> int | Node:
+        """The length of an axis: a number, or an expression for that of each example."""
+        if re.fullmatch(r"\d{1,10}", source):
+            if not 1 <= int(source) <= MOST_POINTS:
+                raise ParseError(f"expected a length of at least 1 and at most {MOST_POINTS:,}, found {int(source)}")
+            return int(source)
+        node = self.expression(source)
+        if node.dtype != "int32" or node.shape:
+            raise ParseError(f"expected the axis's length to be one int32 per example, found {node.type}")
+        return node
 
     def input(self, name: str, rest: str) -> None:
         node, _ = self.leaf(INPUT, name, rest, _INPUT, "input x: float32[3] over t")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import networkx
 
@@ -79,20 +80,26 @@ class FusedLoop:
     """A loop, and the groups and loops in it."""
 
     nest: LoopNest
-    body: list[Group | FusedLoop]
+    body: list[Item]
     first: int
 
 
-def fuse(memory: Memory, body: Sequence[Task | LoopNest]) -> list[Group | FusedLoop]:
+Item = Group | FusedLoop
+"""A statement; `first` is the place of its first task among those around it in the schedule."""
+
+Facts = dict[Task, TaskFacts]
+Order: TypeAlias = "networkx.DiGraph[Item]"
+"""Edges from what must come before."""
+
+
+def fuse(memory: Memory, body: Sequence[Task | LoopNest]) -> list[Item]:
     """The statements of a schedule, with tasks joined to groups, in an order in which each follows what it reads."""
     return _fused(memory, body, (), {})
 
 
-def _fused(
-    memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...], facts: dict[Task, TaskFacts]
-) -> list[Group | FusedLoop]:
+def _fused(memory: Memory, body: Sequence[Task | LoopNest], loops: tuple[Axis, ...], facts: Facts) -> list[Item]:
     """The statements inside loops; adds the facts of all their tasks."""
-    items: list[Group | FusedLoop] = []
+    items: list[Item] = []
     for position, entry in enumerate(body):
         if isinstance(entry, LoopNest):
             items.append(FusedLoop(entry, _fused(memory, entry.body, (*loops, entry.axis), facts), position))
@@ -128,13 +135,11 @@ def _facts(memory: Memory, task: Task, loops: tuple[Axis, ...]) -> TaskFacts:
     )
 
 
-def _dependencies(
-    items: Sequence[Group | FusedLoop], facts: dict[Task, TaskFacts], loops: tuple[Axis, ...]
-) -> networkx.DiGraph[Group | FusedLoop]:
+def _dependencies(items: Sequence[Item], facts: Facts, loops: tuple[Axis, ...]) -> Order:
     """Edges from what computes a value to what reads it, and from what reads an array to what overwrites it."""
-    makers: dict[Node, list[Group | FusedLoop]] = {}
-    needs: dict[Group | FusedLoop, set[Node]] = {}
-    readers: dict[str, list[Group | FusedLoop]] = {}
+    makers: dict[Node, list[Item]] = {}
+    needs: dict[Item, set[Node]] = {}
+    readers: dict[str, list[Item]] = {}
     for item in items:
         needs[item] = set()
         for task in _tasks(item):
@@ -144,7 +149,7 @@ def _dependencies(
             needs[item] |= known.needs(loops)
             for name in known.buffers:
                 readers.setdefault(name, []).append(item)
-    order: networkx.DiGraph[Group | FusedLoop] = networkx.DiGraph()
+    order: Order = networkx.DiGraph()
     order.add_nodes_from(items)
     for item in items:
         order.add_edges_from(
@@ -155,7 +160,7 @@ def _dependencies(
     return order
 
 
-def _tasks(item: Group | FusedLoop) -> Iterator[Task]:
+def _tasks(item: Item) -> Iterator[Task]:
     if isinstance(item, Group):
         yield from item.tasks
     else:
@@ -163,9 +168,7 @@ def _tasks(item: Group | FusedLoop) -> Iterator[Task]:
             yield from _tasks(inner)
 
 
-def _partner(
-    group: Group, candidates: Sequence[Group], order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, TaskFacts]
-) -> Group | None:
+def _partner(group: Group, candidates: Sequence[Group], order: Order, facts: Facts) -> Group | None:
     """An earlier group of this one's domain that it can join, best one whose values it needs."""
     if group.tasks[0].into is None:  # a copy joins what makes its value, however far back; one more pass otherwise
         candidates = candidates[-NEIGHBOURS:]
@@ -188,9 +191,7 @@ def _partner(
     return None
 
 
-def _can_join(
-    first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop], facts: dict[Task, TaskFacts]
-) -> bool:
+def _can_join(first: Group, second: Group, order: Order, facts: Facts) -> bool:
     tasks = [*first.tasks, *second.tasks]
     made = {t.node for t in tasks}
     computed = [t for t in tasks if t.into is None]  # copies to the caller's arrays only add stores
@@ -204,7 +205,7 @@ def _can_join(
     return not _passes(first, second, order)
 
 
-def _passes(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> bool:
+def _passes(first: Group, second: Group, order: Order) -> bool:
     """Whether the second group needs something that needs the first. Nothing that stands behind the second can be on
     such a way, as no group that was joined so far has a task from there."""
     waiting = [item for item in order.successors(first) if item is not second]
@@ -220,7 +221,7 @@ def _passes(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLo
     return False
 
 
-def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: dict[Task, TaskFacts]) -> int:
+def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: Facts) -> int:
     """How many operations at most stand one on the other in a kernel of these tasks."""
     depth: dict[Node, int] = {}
     for task in tasks:
@@ -229,7 +230,7 @@ def _depth(tasks: Sequence[Task], loops: tuple[Axis, ...], facts: dict[Task, Tas
     return max(depth.values())
 
 
-def _join(first: Group, second: Group, order: networkx.DiGraph[Group | FusedLoop]) -> None:
+def _join(first: Group, second: Group, order: Order) -> None:
     """Move the second group's tasks to the first, which from then on stands after all that either needs."""
     first.tasks += second.tasks
     order.add_edges_from((p, first) for p in list(order.predecessors(second)) if p is not first)

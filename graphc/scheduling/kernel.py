@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from graphc.checks.causality import in_memory, resolve
 from graphc.codegen.program import Accumulate, Dim, Kernel, Let, Reduce, Store
-from graphc.ir import Axis, Node, merge_axes, ragged_within
+from graphc.ir import Axis, Node, lengths_within, merge_axes
 from graphc.language.graph import Graph
 from graphc.ops.axis import STACK
 from graphc.ops.event import CONCAT, concat_starts
 from graphc.ops.leaves import CONST
-from graphc.ops.site import Event, Place
+from graphc.ops.site import Event, Place, Reduction
 from graphc.scalar import (
     Index,
     Load,
@@ -132,7 +131,7 @@ class KernelBuilder:
     def _existing(self, node: Node, value: Scalar) -> Scalar:
         """The value, but 0 at points past an example's length, which do not exist."""
         for axis in node.axes:
-            if ragged_within(axis, node.axes) and axis in self.point:
+            if lengths_within(axis, node.axes) is not None and axis in self.point:
                 exists = call("lt", self.point[axis], self.length(axis, node.axes, self.point, None))
                 value = self.lets.let(call("select", self.lets.let(exists), value, zero(computed(node.dtype))))
         return value
@@ -180,36 +179,31 @@ class KernelBuilder:
 
     def length(self, axis: Axis, axes: Sequence[Axis], point: Place, when: Scalar | None) -> Scalar:
         """How many points a value over `axes` has along an axis, at a point."""
-        if ragged_within(axis, axes):
-            assert isinstance(axis.length, Node)
-            return cast(self.value(axis.length, point, (), when), "index")
-        return extent(axis)
+        lengths = lengths_within(axis, axes)
+        return extent(axis) if lengths is None else cast(self.value(lengths, point, (), when), "index")
 
     # Reductions.
 
     def reduce(
         self,
-        node: Node,
-        point: Place,
-        op: str,
+        site: KernelSite,
+        op: Reduction,
         over: Sequence[Axis],
         extents: Sequence[int],
         value: Callable[[KernelSite, Event], Scalar],
-        site: KernelSite,
     ) -> Scalar:
-        """The sum or maximum of a value over axes and extents."""
+        """The sum or maximum, at a site, of a value over axes and extents."""
         dims = [Dim(a.name, extent(a)) for a in over] + [Dim(f"r.{k}", index(s)) for k, s in enumerate(extents)]
         if not dims:
             return value(site, ())
         with self.lets.inside(frozenset(d.index for d in dims)) as scope:
-            inner_point = {**point, **{a: Index(a.name) for a in over}}
-            when = self._exists(node, over, inner_point)
-            inner = KernelSite(self, node, inner_point, site.event, site.when)
+            inner_point = {**site.point, **{a: Index(a.name) for a in over}}
+            when = self._exists(site.node, over, inner_point)
+            inner = KernelSite(self, site.node, inner_point, site.event, site.when)
             element = value(inner, tuple(Index(f"r.{k}") for k in range(len(extents))))
-        result = Ref(self.lets.fresh(), node.dtype)
-        kind: Literal["sum", "max"] = "sum" if op == "sum" else "max"
+        result = Ref(self.lets.fresh(), site.node.dtype)
         own = tuple(let for let in scope.steps if isinstance(let, Let))
-        self.lets.append(Reduce(tuple(dims), (Accumulate(result.name, kind, element),), own, when))
+        self.lets.append(Reduce(tuple(dims), (Accumulate(result.name, op, element),), own, when))
         return result
 
     def _exists(self, node: Node, over: Sequence[Axis], point: Place) -> Scalar | None:
@@ -217,10 +211,9 @@ class KernelBuilder:
         axes = merge_axes(*(i.axes for i in node.inputs))
         conditions = []
         for axis in axes:
-            if ragged_within(axis, axes):
-                assert isinstance(axis.length, Node)
-                if axis in over or any(a in over for a in axis.length.axes):
-                    conditions.append(call("lt", point[axis], self.length(axis, axes, point, None)))
+            lengths = lengths_within(axis, axes)
+            if lengths is not None and (axis in over or any(a in over for a in lengths.axes)):
+                conditions.append(call("lt", point[axis], self.length(axis, axes, point, None)))
         return conjunction(conditions)
 
 
@@ -257,13 +250,13 @@ class KernelSite:
 
     def reduce(
         self,
-        op: str,
+        op: Reduction,
         over: Sequence[Axis],
         extents: Sequence[int],
         value: Callable[[KernelSite, Event], Scalar],
     ) -> Scalar:
         """The sum or maximum of a value over axes and extents."""
-        return self.builder.reduce(self.node, self.point, op, over, extents, value, self)
+        return self.builder.reduce(self, op, over, extents, value)
 
     def constant(self, array: np.ndarray) -> Scalar:
         """The element of a constant array at this event."""

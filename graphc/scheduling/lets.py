@@ -4,6 +4,7 @@ In: scalars and reductions, as lowering comes to them. Out: the steps of the ker
 that depends on none of its indices, nor on a name in it, stands before it. Equal values in one scope share a name, and
 reductions over the same points are one:
 
+    >>> from graphc.scalar import Load
     >>> lets, f32 = Lets(), "float32"
     >>> with lets.inside(frozenset({"r"})) as scope:
     ...     for load in Load("w", (Index("n"),), f32), Load("x", (Index("r"),), f32), Load("w", (Index("n"),), f32):
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 
 from graphc.codegen.program import Accumulate, Let, Reduce
 from graphc.codegen.uses import reduce_references
-from graphc.scalar import Call, Index, Load, Ref, Scalar, replaced
+from graphc.scalar import Call, Index, Ref, Scalar, replaced, walk
 
 __all__ = ["Lets", "Scope"]
 
@@ -108,16 +109,13 @@ class Lets:
 
 def _mentions(scalar: Scalar, scope: Scope) -> bool:
     """Whether a scalar depends on an index or a name of this scope."""
-    match scalar:
-        case Index(name):
-            return name in scope.inner
-        case Ref(name):
-            return any(isinstance(let, Let) and let.name == name for let in scope.steps)
-        case Call(_, args):
-            return any(_mentions(a, scope) for a in args)
-        case Load(_, at, _, when):
-            return any(_mentions(a, scope) for a in (at if when is None else (*at, when)))
-    return False
+
+    def is_inner(part: Scalar) -> bool:
+        if isinstance(part, Ref):
+            return any(isinstance(step, Let) and step.name == part.name for step in scope.steps)
+        return isinstance(part, Index) and part.name in scope.inner
+
+    return any(map(is_inner, walk(scalar)))
 
 
 def _names(step: Let | Reduce) -> set[str]:

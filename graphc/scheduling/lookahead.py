@@ -26,7 +26,7 @@ import numpy as np
 from graphc.checks.causality import Component, components, in_memory
 from graphc.differentiation.jacobian import equation, jacobian
 from graphc.ir import Axis, Node, rebuild, size
-from graphc.language.graph import Equation, Graph
+from graphc.language.graph import Equation, Graph, unused_name
 from graphc.ops.axis import SHIFT, shift
 from graphc.ops.elementwise import DIV, ELEMENTWISE, MUL, NEG, add, mul
 from graphc.ops.leaves import STATE, const, leaf
@@ -56,6 +56,11 @@ class Linear:
         """w."""
         return self.read.inputs[0]
 
+    @property
+    def state(self) -> str:
+        """The name of the first state on the cycle."""
+        return next(str(node["name"]) for node in self.steps if node.op is STATE)
+
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
@@ -77,9 +82,8 @@ def lookahead(graph: Graph) -> Ahead:
         chosen = next((linear for linear in found if pays(graph, linear)), None)
         if chosen is None:
             return Ahead(graph, tree, carriers)
-        first = next(node["name"] for node in chosen.steps if node.op is STATE)
         graph, carrier = _combined(graph, chosen)
-        carriers[carrier] = first
+        carriers[carrier] = chosen.state
 
 
 def linear_cycle(graph: Graph, part: Component) -> Linear | None:
@@ -138,7 +142,7 @@ def _combined(graph: Graph, linear: Linear) -> tuple[Graph, str]:
     if value.op is STATE:  # its equation is new
         state, old, new = value, equation(graph, value), value
     else:  # it becomes a state, and the states that were made of it are computed after the loop
-        name = _free(graph, linear)
+        name = unused_name(f"{linear.state}_ahead", {*graph.inputs, *graph.params, *graph.states})
         state, old = leaf(STATE, name, value.axes, value.shape, value.dtype), linear.read
         new = shift(state, {axis: delay}, initial)
     before = shift(state, {axis: 2 * delay}, initial)
@@ -153,15 +157,6 @@ def _combined(graph: Graph, linear: Linear) -> tuple[Graph, str]:
     if linear.read in graph.locations:
         made.locations |= dict.fromkeys((before, body), graph.locations[linear.read])
     return rewrite(made, lambda node: new if node is old else node), str(state["name"])
-
-
-def _free(graph: Graph, linear: Linear) -> str:
-    """A name for the state that a value becomes."""
-    taken = {*graph.inputs, *graph.params, *graph.states}
-    name = f"{next(node['name'] for node in linear.steps if node.op is STATE)}_ahead"
-    while name in taken:
-        name += "_"
-    return name
 
 
 def _slope(graph: Graph, linear: Linear) -> Node:

@@ -17,7 +17,7 @@ from graphc.ir import Node
 from graphc.language.graph import Graph
 from graphc.ops.leaves import STATE
 from graphc.scalar import Scalar, index
-from graphc.scheduling.fuse import FusedLoop, Group, fuse
+from graphc.scheduling.fuse import FusedLoop, Group, Item, fuse
 from graphc.scheduling.kernel import KernelBuilder, Memory, extent
 from graphc.scheduling.schedule import LoopNest, Schedule, Task
 
@@ -43,7 +43,7 @@ def lower(scheduled: Schedule) -> Lowered:
     return Lowered(Program(graph.name, sizes, buffers, body), outputs, memory.constants, memory.names)
 
 
-def _statement(memory: Memory, item: Group | FusedLoop) -> Statement:
+def _statement(memory: Memory, item: Item) -> Statement:
     if isinstance(item, FusedLoop):
         nest = item.nest
         inner = tuple(_statement(memory, i) for i in item.body)

@@ -64,7 +64,7 @@ class Task:
     @property
     def shape(self) -> Shape:
         """The shape of what is computed."""
-        return self.value.shape if self.part is not None else self.node.shape
+        return self.value.shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,15 @@ and so does its share of the gradient.
 
 from __future__ import annotations
 
+import functools
+
 from graphc.ir import Node
 from graphc.language.graph import Graph
 from graphc.ops.contraction import CONTRACT, contract
 from graphc.ops.elementwise import add
 from graphc.ops.event import CONCAT, concat_starts, slice_
-from graphc.simplification.rewrite import rewrite
-from graphc.simplification.simplify import like, simplify_node
+from graphc.simplification.rewrite import like, rewrite
+from graphc.simplification.simplify import simplify_node
 
 
 def distribute(graph: Graph) -> Graph:
@@ -30,10 +32,7 @@ def distribute_node(node: Node) -> Node:
         if operand.op is CONCAT and letters[operand["dim"]] not in node["out"]:
             terms = _terms(node, k)
             if terms:
-                total = terms[0]
-                for term in terms[1:]:
-                    total = add(total, term)
-                return like(total, node)
+                return like(functools.reduce(add, terms), node)
     return node
 
 

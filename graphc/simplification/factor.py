@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import functools
 
-from graphc.ir import Node, ragged_within
+from graphc.ir import Node, lengths_within
 from graphc.ops.elementwise import DIV, MUL, div, lt, mul, where
 from graphc.ops.event import reshape
 from graphc.ops.leaves import const, length
 from graphc.ops.reduction import SUM, measured_by, sum_
-from graphc.simplification.simplify import like
+from graphc.simplification.rewrite import like
 
 LEVELS = 4  # of products in products; all of a long chain, written out anew for each sum, would be a larger graph
 
@@ -50,7 +50,7 @@ def _as_many_everywhere(node: Node) -> bool:
     """Whether each axis that is summed has as many points wherever along the others the terms are."""
     (value,), over = node.inputs, node["over"]
     kept = [a for a in value.axes if a not in over]
-    ragged = [a for a in over if ragged_within(a, value.axes) and not ragged_within(a, kept)]
+    ragged = [a for a in over if lengths_within(a, value.axes) != lengths_within(a, kept)]
     return not ragged and not measured_by(value.axes, over)
 
 

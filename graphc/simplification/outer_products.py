@@ -12,8 +12,7 @@ from graphc.language.graph import Graph
 from graphc.ops.contraction import CONTRACT, summed_letters
 from graphc.ops.elementwise import mul
 from graphc.ops.event import reshape, transpose
-from graphc.simplification.rewrite import rewrite
-from graphc.simplification.simplify import like
+from graphc.simplification.rewrite import like, rewrite
 
 
 def without_outer(graph: Graph) -> Graph:

@@ -13,8 +13,8 @@ from graphc.simplification.distribute import distribute_node
 from graphc.simplification.factor import factor_node
 from graphc.simplification.outer_products import without_outer
 from graphc.simplification.reciprocal import reciprocal_node
-from graphc.simplification.rewrite import map_nodes, rewrite
-from graphc.simplification.simplify import like, simplify_node
+from graphc.simplification.rewrite import like, map_nodes, rewrite
+from graphc.simplification.simplify import simplify_node
 
 
 def prepare(graph: Graph) -> Graph:

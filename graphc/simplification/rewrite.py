@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from graphc.checks.causality import reachable, roots
+from graphc.checks.causality import everything, reachable
 from graphc.ir import Node, rebuild, topological
 from graphc.language.graph import Graph
+from graphc.ops.reduction import broadcast
 
 Rule = Callable[[Node], Node]
 
@@ -18,9 +19,7 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
     The rule sees a node whose inputs are rewritten already and returns it, or a node of the same axes (in any
     order), shape and dtype to use in its place. It leaves leaves alone.
     """
-    bodies = [e.body for e in graph.states.values() if e.body is not None]
-    initials = [e.initial for e in graph.states.values()]
-    made = map_nodes([*roots(graph), *bodies, *initials], rule)
+    made = map_nodes(everything(graph), rule)
     result = replace(
         graph.copy(),
         states={name: equation.mapped(made) for name, equation in graph.states.items()},
@@ -33,6 +32,11 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
         if old in graph.steps:
             result.steps.setdefault(new, graph.steps[old])
     return without_dead_states(result)
+
+
+def like(value: Node, node: Node) -> Node:
+    """A value over the axes of a node that it is to replace, with its shape: it may vary less."""
+    return broadcast(value, node.axes, node.shape)
 
 
 def map_nodes(start: Sequence[Node], rule: Rule) -> dict[Node, Node]:

@@ -7,11 +7,11 @@ NaN included; and it needs nothing but the node to decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from graphc.ir import FLOATS, Node, rebuild
+from graphc.ir import FLOATS, Node, Op, rebuild, size
 from graphc.language.graph import Graph
 from graphc.ops.axis import AT, STACK, at
 from graphc.ops.contraction import CONTRACT, contract, sum_over
@@ -35,7 +35,7 @@ from graphc.ops.event import CONCAT, PLACE, RESHAPE, SLICE, TRANSPOSE, concat_st
 from graphc.ops.leaves import CONST, INDEX, array_of, const, is_const, length
 from graphc.ops.reduction import BROADCAST, SUM, broadcast, measured_by, sum_
 from graphc.ops.take import TAKE, second_index
-from graphc.simplification.rewrite import rewrite
+from graphc.simplification.rewrite import like, rewrite
 
 Simplification = Callable[[Node], Node | None]
 
@@ -59,25 +59,20 @@ def simplify_node(node: Node) -> Node:
 
 
 def _step(node: Node) -> Node:
-    for rule in (_fold, _without_broadcasts, *RULES.get(node.op.name, ())):
+    for rule in (_fold, _without_broadcasts, *RULES.get(node.op, ())):
         simpler = rule(node)
         if simpler is not None and simpler is not node:
             return like(simpler, node)
     return node
 
 
-def like(value: Node, node: Node) -> Node:
-    """A value that equals `node` where it varies less."""
-    return broadcast(value, node.axes, node.shape)
-
-
-_POINTWISE = frozenset(op.name for op in ELEMENTWISE)
+_POINTWISE = frozenset(ELEMENTWISE)  # to ask it quickly
 
 
 def _fold(node: Node) -> Node | None:
     """f(constants) = constant"""
-    pointwise = node.op.name in _POINTWISE and node.inputs
-    if not pointwise or any(i.op is not CONST for i in node.inputs) or np.prod(node.shape) > LARGEST_FOLD:
+    constant = node.op in _POINTWISE and all(i.op is CONST for i in node.inputs)
+    if not constant or size(node.shape) > LARGEST_FOLD:
         return None
     assert node.op.compute is not None
     with np.errstate(all="ignore"):
@@ -86,10 +81,8 @@ def _fold(node: Node) -> Node | None:
 
 def _without_broadcasts(node: Node) -> Node | None:
     """f(broadcast(x), y) = f(x, y), broadcast where y varies less far"""
-    if node.op.name not in _POINTWISE or not any(i.op is BROADCAST for i in node.inputs):
-        return None
     for k, operand in enumerate(node.inputs):
-        if operand.op is BROADCAST:
+        if operand.op is BROADCAST and node.op in _POINTWISE:
             return simplify_node(rebuild(node, [*node.inputs[:k], operand.inputs[0], *node.inputs[k + 1 :]]))
     return None
 
@@ -270,21 +263,21 @@ def _take_at_constant(node: Node) -> Node | None:
     return value.inputs[0] if value["axis"] == other and other in value.inputs[0].axes else None
 
 
-RULES: dict[str, tuple[Simplification, ...]] = {
-    ADD.name: (_sum_of_zero, _sum_with_negative),
-    SUB.name: (_difference_with_zero,),
-    MUL.name: (_product_with_one,),
-    DIV.name: (_quotient_by_one,),
-    NEG.name: (_double_negative,),
-    POW.name: (_power,),
-    WHERE.name: (_choice_of_equals,),
-    CAST.name: (_cast_to_same,),
-    RESHAPE.name: (_reshape_of_reshape,),
-    TRANSPOSE.name: (_transpose_of_transpose,),
-    SLICE.name: (_slice_of_parts,),
-    BROADCAST.name: (_broadcast_of_broadcast,),
-    SUM.name: (_sum_of_sum, _sum_of_one_point),
-    CONTRACT.name: (_product_of_transposed,),
-    AT.name: (_point_of_stack,),
-    TAKE.name: (_take_at_constant,),
+RULES: Mapping[Op, tuple[Simplification, ...]] = {
+    ADD: (_sum_of_zero, _sum_with_negative),
+    SUB: (_difference_with_zero,),
+    MUL: (_product_with_one,),
+    DIV: (_quotient_by_one,),
+    NEG: (_double_negative,),
+    POW: (_power,),
+    WHERE: (_choice_of_equals,),
+    CAST: (_cast_to_same,),
+    RESHAPE: (_reshape_of_reshape,),
+    TRANSPOSE: (_transpose_of_transpose,),
+    SLICE: (_slice_of_parts,),
+    BROADCAST: (_broadcast_of_broadcast,),
+    SUM: (_sum_of_sum, _sum_of_one_point),
+    CONTRACT: (_product_of_transposed,),
+    AT: (_point_of_stack,),
+    TAKE: (_take_at_constant,),
 }

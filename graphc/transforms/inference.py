@@ -12,8 +12,7 @@ from graphc.ir import Node
 from graphc.language.graph import Graph, check_graph
 from graphc.ops.composite import DROPOUT
 from graphc.ops.normalization import BATCH_NORM, after_training
-from graphc.simplification.rewrite import rewrite
-from graphc.simplification.simplify import like
+from graphc.simplification.rewrite import like, rewrite
 
 
 def inference(graph: Graph) -> Graph:

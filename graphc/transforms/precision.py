@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.checks.causality import roots
+from graphc.checks.causality import everything
 from graphc.errors import DtypeError
 from graphc.ir import FLOATING, FLOATS, WIDEN, Node, rebuild, topological
 from graphc.language.graph import Graph, Param
@@ -17,11 +17,10 @@ def to_dtype(graph: Graph, dtype: str) -> Graph:
     rounded to float16 or bfloat16 any more."""
     if dtype not in FLOATS:
         raise DtypeError(f"a graph computes in float32 or float64, not in {dtype}")
-    equations = graph.states.values()
-    declared = [*graph.inputs.values(), *(p.node for p in graph.params.values()), *(e.node for e in equations)]
-    bodies = [node for e in equations for node in (e.body, e.initial) if node is not None]
+    declared = [*graph.inputs.values(), *(p.node for p in graph.params.values())]
+    declared += [e.node for e in graph.states.values()]
     made: dict[Node, Node] = {}
-    for node in topological([*declared, *bodies, *roots(graph)]):
+    for node in topological([*declared, *everything(graph)]):
         made[node] = _converted(node, [made[i] for i in node.inputs], dtype)
     return replace(
         graph.copy(),

@@ -46,5 +46,12 @@ def without_unused(graph: Graph) -> Graph:
     )
 
 
+def without_unused_params(graph: Graph) -> Graph:
+    """The graph without the params, inputs, states and axes that no output and no update needs."""
+    alive = set(reachable(graph))
+    params = {name: param for name, param in graph.params.items() if param.node in alive}
+    return replace(without_unused(graph), params=params)
+
+
 def _axes_of(node: Node) -> list[Axis]:
     return [*node.axes, *(value for _, value in node.attrs if isinstance(value, Axis))]

@@ -22,15 +22,15 @@ from graphc.checks.causality import reachable
 from graphc.checks.verify import verify
 from graphc.errors import ArgumentError, AxisError, CausalityError, UnsupportedError, listed, meant
 from graphc.interpreter import interpret
-from graphc.ir import Axis, Node, rebuild
-from graphc.language.graph import Equation, Graph
+from graphc.ir import Axis, Node, Op, rebuild
+from graphc.language.graph import Equation, Graph, unused_name
 from graphc.ops.axis import AT, SHIFT, STACK, shift
 from graphc.ops.elementwise import add, where
 from graphc.ops.gradient import CUSTOM_GRADIENT
-from graphc.ops.leaves import EXTENT, INDEX, INPUT, PARAM, STATE, const, leaf
+from graphc.ops.leaves import DECLARED, EXTENT, INDEX, INPUT, STATE, const, leaf
 from graphc.ops.reduction import BROADCAST, broadcast
 from graphc.simplification.rewrite import rewrite
-from graphc.transforms.select import without_unused
+from graphc.transforms.select import without_unused, without_unused_params
 
 
 def step(graph: Graph, over: Axis | str) -> Graph:
@@ -124,8 +124,7 @@ class _Stepper:
             axes={name: axis for name, axis in self.graph.axes.items() if axis != self.axis},
             outputs={name: carry.start for name, carry in self.carries.items()},
         )
-        alive = set(reachable(graph))
-        return replace(without_unused(graph), params={name: p for name, p in graph.params.items() if p.node in alive})
+        return without_unused_params(graph)
 
     def _equation(self, equation: Equation) -> Equation:
         assert equation.body is not None  # verified
@@ -140,7 +139,7 @@ class _Stepper:
             if node.op is EXTENT and node["axis"] == axis:
                 self._refuse(node, f"needs the length of axis {axis.name!r}")
             for k, operand in enumerate(node.inputs):
-                delay = _delays(node, k).get(axis, 0)
+                delay = node.op.delays(node, k).get(axis, 0)
                 if delay is None and node.op is not AT:
                     self._refuse(node, f"takes in all of axis {axis.name!r} ({node.op.name})")
                 if delay is not None and delay > 0:
@@ -161,12 +160,12 @@ class _Stepper:
 
     def _name(self, node: Node) -> str:
         """What to call a value."""
-        return str(node["name"]) if node.op in (INPUT, PARAM, STATE) else self.names.get(node, node.op.name)
+        return str(node["name"]) if node.op in DECLARED else self.names.get(node, node.op.name)
 
     # A value at the current step, by its op.
 
     def _at_this_step(self, node: Node) -> Node:
-        rule = RULES.get(node.op.name)
+        rule = RULES.get(node.op)
         made = rule(self, node, [self.made[i] for i in node.inputs]) if rule is not None else None
         if made is None:
             made = rebuild(node, [self.made[i] for i in node.inputs])
@@ -202,7 +201,7 @@ class _Stepper:
         position = 0 if node["position"] == "first" else int(node["position"])
         now = where(self._exists(position), value, fill) if position else value
         now = broadcast(now, self._rest(node.axes), node.shape)
-        name = self._free(f"{self._name(node.inputs[0])}_at{position}")
+        name = unused_name(f"{self._name(node.inputs[0])}_at{position}", self.taken)
         kept = leaf(INPUT, name, now.axes, now.shape, now.dtype)
         result = where(self._exists(position + 1), kept, now)
         self.carries[name] = _Carry(kept, broadcast(const(0, now.dtype), now.axes, now.shape), result)
@@ -212,7 +211,7 @@ class _Stepper:
         """The position is counted, as a carry."""
         if node["axis"] != self.axis:
             return None
-        name = self._free(f"{self.axis.name}_index")
+        name = unused_name(f"{self.axis.name}_index", self.taken)
         position = leaf(INPUT, name, (), (), "int32")
         self.carries[name] = _Carry(position, const(0, "int32"), add(position, const(1, "int32")))
         return position
@@ -231,7 +230,7 @@ class _Stepper:
         """The value `back` steps ago; before the first step, `start`."""
         chain = self._chains.setdefault((value, start), [])
         while len(chain) < back:
-            free = self._free(f"{name}_back{len(chain) + 1}")
+            free = unused_name(f"{name}_back{len(chain) + 1}", self.taken)
             node = leaf(INPUT, free, value.axes, value.shape, value.dtype)
             first = broadcast(start, value.axes, value.shape)
             self.carries[free] = _Carry(node, first, chain[-1] if chain else value)
@@ -246,25 +245,19 @@ class _Stepper:
         """Whether a value can be computed before the first step."""
         return not any(self.axis in node.axes for node in reachable(self.graph, [fill]))
 
-    def _free(self, name: str) -> str:
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
-
 
 Rule = Callable[[_Stepper, Node, Sequence[Node]], Node | None]
 
 # What an op becomes, given its operands at the current step. A rule returns None, and an op without one is applied to
 # its operands as it stands, if the axis is no concern of its own.
-RULES: Mapping[str, Rule] = {
-    INPUT.name: _Stepper._leaf,
-    STATE.name: _Stepper._leaf,
-    INDEX.name: _Stepper._index,
-    BROADCAST.name: _Stepper._broadcast,
-    SHIFT.name: _Stepper._shift,
-    AT.name: _Stepper._at,
-    STACK.name: _Stepper._stack,
+RULES: Mapping[Op, Rule] = {
+    INPUT: _Stepper._leaf,
+    STATE: _Stepper._leaf,
+    INDEX: _Stepper._index,
+    BROADCAST: _Stepper._broadcast,
+    SHIFT: _Stepper._shift,
+    AT: _Stepper._at,
+    STACK: _Stepper._stack,
 }
 
 
@@ -291,10 +284,6 @@ def _axis(graph: Graph, over: Axis | str) -> Axis:
             "step its outputs alone: gc.step(gc.select(g, …), …)"
         )
     return axis
-
-
-def _delays(node: Node, k: int) -> Mapping[Axis, int | None]:
-    return node.op.delays(node, k) if node.op.delays is not None else {}
 
 
 def _without_custom_gradient(node: Node) -> Node:

@@ -20,12 +20,11 @@ import numpy as np
 from graphc.checks.causality import edges_of, reachable
 from graphc.differentiation.grad import vjp
 from graphc.ir import FLOATING, Node, rebuild, topological
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, unused_name
 from graphc.ops.leaves import INPUT, STATE, leaf
 from graphc.ops.normalization import BATCH_NORM, in_training
-from graphc.simplification.rewrite import rewrite
-from graphc.simplification.simplify import like
-from graphc.transforms.select import without_unused
+from graphc.simplification.rewrite import like, rewrite
+from graphc.transforms.select import without_unused, without_unused_params
 
 __all__ = ["Passes", "two_passes"]
 
@@ -56,17 +55,19 @@ def two_passes(graph: Graph, wrt: Sequence[str]) -> Passes:
     grads = {f"grad_{name}": whole.outputs[f"grad_{name}"] for name in wrt}
     following = _following(whole, [whole.inputs[name] for name in cotangents.values()])
     same = _same(whole, following)
+    # What the backward pass takes of the forward one: its outputs, by names that are free there, and residuals.
     taken = {*whole.inputs, *whole.params, *(node["name"] for node in following if node.op is STATE)}
     named = {same.get(node, node): name for name, node in values.items() if name not in taken}
     taken |= {*whole.states, *whole.axes, *values}
     for node in _kept(whole, following, same):
-        named.setdefault(node, _free(f"residual_{len(named)}", taken))
+        if node not in named:
+            named[node] = unused_name(f"residual_{len(named)}", taken)
     forward = replace(whole.copy(), outputs=values | {name: node for node, name in named.items()})
     named |= {body: named[state] for body, state in same.items() if state in named}
     backward = _backward(whole, named, grads, following)
     residuals = tuple(name for name in dict.fromkeys(named.values()) if name in backward.inputs)
     derivative = rewrite(replace(whole.copy(), outputs=grads, updates={}), _in_training)
-    return Passes(without_unused(forward), backward, _without_unused_params(derivative), residuals, cotangents)
+    return Passes(without_unused(forward), backward, without_unused_params(derivative), residuals, cotangents)
 
 
 def _renamed(graph: Graph, wrt: Sequence[str]) -> dict[str, str]:
@@ -158,20 +159,8 @@ def _backward(whole: Graph, named: Mapping[Node, str], grads: Mapping[str, Node]
         locations={made[node]: line for node, line in whole.locations.items() if node in made},
         steps={},
     )
-    return _without_unused_params(graph)
-
-
-def _without_unused_params(graph: Graph) -> Graph:
-    alive = set(reachable(graph))
-    params = {name: param for name, param in graph.params.items() if param.node in alive}
-    return replace(without_unused(graph), params=params)
+    return without_unused_params(graph)
 
 
 def _in_training(node: Node) -> Node:
     return like(in_training(node), node) if node.op is BATCH_NORM else node
-
-
-def _free(name: str, taken: Set[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name

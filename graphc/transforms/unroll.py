@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from graphc.checks.causality import reachable, roots
+from graphc.checks.causality import everything, reachable
 from graphc.checks.verify import verify
 from graphc.errors import AxisError, UnsupportedError
 from graphc.integers import is_whole
-from graphc.ir import Axis, Node, make, merge_axes, ragged_within, rebuild, topological
-from graphc.language.graph import Equation, Graph
+from graphc.ir import Axis, Node, Op, lengths_within, make, merge_axes, rebuild, topological
+from graphc.language.graph import Equation, Graph, unused_name
 from graphc.ops.axis import AS_AXIS, AS_DIM, AT, SHIFT, STACK, at, shift, stack
 from graphc.ops.contraction import CONTRACT
 from graphc.ops.elementwise import balanced_sum, eq, lt, where
@@ -79,10 +79,8 @@ def _unroll_axis(graph: Graph, axis: Axis, count: int) -> Graph:
             f"the lengths of axis {measured[0]!r} vary over axis {axis.name!r}; unroll {measured[0]!r} as well"
         )
     graph = rewrite(graph, partial(_without_formulas, axis))
-    equations = graph.states.values()
-    start = [*roots(graph), *(e.body for e in equations if e.body is not None), *(e.initial for e in equations)]
     steps = Steps(graph, axis, count)
-    for node in topological(start):
+    for node in topological(everything(graph)):
         steps.add(node)
     fixed = Axis(axis.name, count, axis.dtype)
     result = replace(
@@ -173,10 +171,8 @@ class Steps:
 
     def _exists(self, k: int, axes: Sequence[Axis]) -> Node | None:
         """Whether step k of a value over `axes` exists; None where it does for every example."""
-        if not ragged_within(self.axis, axes):
-            return None
-        assert isinstance(self.axis.length, Node)
-        return lt(const(k, "int32"), self.whole[self.axis.length])
+        lengths = lengths_within(self.axis, axes)
+        return None if lengths is None else lt(const(k, "int32"), self.whole[lengths])
 
     def _masked(self, value: Node, k: int, axes: Sequence[Axis], otherwise: Node | None = None) -> Node:
         """A value at the examples for which step k exists, and something else (0) at the others."""
@@ -200,7 +196,7 @@ class Steps:
     # A value at step k, by its op.
 
     def _make(self, node: Node, k: int | None) -> Node:
-        rule = RULES.get(node.op.name)
+        rule = RULES.get(node.op)
         made = rule(self, node, k) if rule is not None else None
         if made is None:
             made = rebuild(node, [self._operand(i, k) for i in node.inputs])
@@ -220,9 +216,8 @@ class Steps:
         if k is None:
             return None
         name = f"{node['name']}_{self.axis.name}{k}"
-        while node.op is STATE and name in self._taken:
-            name += "_"
-        self._taken.add(name)
+        if node.op is STATE:
+            name = unused_name(name, self._taken)
         return leaf(node.op, name, self._rest(node.axes), node.shape, node.dtype)
 
     def _index(self, node: Node, k: int | None) -> Node | None:
@@ -363,22 +358,22 @@ Rule = Callable[[Steps, Node, int | None], Node | None]
 
 # What an op becomes at step k (None: where it does not vary over the axis). A rule returns None, and an op without one
 # is applied to its operands' steps as it stands, if the axis is no concern of its own.
-RULES: dict[str, Rule] = {
-    INPUT.name: Steps._input,
-    STATE.name: Steps._leaf,
-    COTANGENT.name: Steps._leaf,
-    INDEX.name: Steps._index,
-    EXTENT.name: Steps._extent,
-    BROADCAST.name: Steps._broadcast,
-    SHIFT.name: Steps._shift,
-    AT.name: Steps._at,
-    TAKE.name: Steps._take,
-    STACK.name: Steps._stack,
-    AS_AXIS.name: Steps._as_axis,
-    AS_DIM.name: Steps._as_dim,
-    SUM.name: Steps._sum,
-    MAX.name: Steps._max,
-    CONTRACT.name: Steps._product,
-    SCATTER.name: Steps._product,
-    CUSTOM_GRADIENT.name: Steps._custom_gradient,
+RULES: Mapping[Op, Rule] = {
+    INPUT: Steps._input,
+    STATE: Steps._leaf,
+    COTANGENT: Steps._leaf,
+    INDEX: Steps._index,
+    EXTENT: Steps._extent,
+    BROADCAST: Steps._broadcast,
+    SHIFT: Steps._shift,
+    AT: Steps._at,
+    TAKE: Steps._take,
+    STACK: Steps._stack,
+    AS_AXIS: Steps._as_axis,
+    AS_DIM: Steps._as_dim,
+    SUM: Steps._sum,
+    MAX: Steps._max,
+    CONTRACT: Steps._product,
+    SCATTER: Steps._product,
+    CUSTOM_GRADIENT: Steps._custom_gradient,
 }
