@@ -157,12 +157,101 @@ def test_a_c_program_trains(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[22:], results["last"].ravel(), rtol=1e-5)
 
 
+LEARN = """
+#include <stdio.h>
+#include "learner_memory.h"
+
+int main(void) {
+    for (int k = 0; k < 40; k++) {
+        learner_x[0] = (float)(k % 5) * 0.25f;
+        learner(&learner_memory);
+        printf("%.9g ", learner_loss[0]);
+    }
+    return 0;
+}
+"""
+
+
+def learner() -> tuple[gc.Graph, dict[str, np.ndarray]]:
+    """A network that learns at each step, and its arrays as they are at first."""
+    g = gc.Graph("learner")
+    t, n = g.axis("t"), g.axis("n")
+    x = g.input("x", (1,), over=(t, n))
+    h = gc.cells.gru(g, x[t - 1], 4, over=t, initial=gc.tanh(g.param("h0", (4,), init=1.0))).h
+    y = g.param("V", (1, 4), dtype="bfloat16") @ h
+    g.output("loss", gc.mean(gc.sum((y - x) ** 2), over=n))
+    forward = gc.rtrl(g, "loss")
+    step = gc.step(forward, over=t)
+    learn = gc.training_step(step, {p: f"grad_{p}" for p in g.params}, gc.optim.Adam(1e-2))
+    state = gc.initialize(learn, seed=0)
+    return learn, state | gc.initial_carry(forward, over=t, n=1, h0=state["h0"])
+
+
+@needs_c
+def test_a_c_program_learns_while_it_runs(tmp_path: Path) -> None:
+    """From memory that its headers bring; what begins at 0 takes no room in the file."""
+    learn, start = learner()
+    exported = gc.export(learn, {"n": 1}, name="learner")
+    paths = exported.save(tmp_path, start)
+    assert [path.name for path in paths] == ["learner.h", "learner.o", "learner_memory.h"]
+    text = exported.memory(start)
+    assert "static float learner_mean_gru_U_r[16];" in text
+    assert re.search(r"static uint16_t learner_x?_?V\[4\] = {\n", text)
+    found = np.array(built(tmp_path, exported, LEARN).split(), np.float32)
+    x = np.zeros((1, 1), np.float32)
+    call, expected = gc.compile(learn).bind(x=x, **start), []
+    for k in range(40):
+        x[...] = k % 5 * 0.25
+        expected.append(call()["loss"].copy())
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert expected[-1] < expected[4]
+
+
+@needs_c
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int32", "bool"])
+def test_memory_holds_every_number(dtype: str, tmp_path: Path) -> None:
+    values = np.array([0, 1, -1, 2.5, 0.1, 3e4, 1e-5, -7], np.float32).astype(np.dtype(dtype))
+    if dtype == "int32":
+        values[3:5] = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    elif dtype != "bool":
+        values[3:6] = np.inf, -np.inf, np.nan
+    g = gc.Graph("kept")
+    held = g.param("held", (8,), dtype=dtype, init="zeros", trainable=False)
+    g.output("same", held)
+    exported = gc.export(g)
+    exported.save(tmp_path, {"held": values})
+    size = values.dtype.itemsize
+    main = f"""
+#include <stdio.h>
+#include "kept_memory.h"
+
+int main(void) {{
+    const unsigned char *bytes = (const unsigned char *)kept_held;
+    kept(&kept_memory);
+    for (int k = 0; k < 8 * {size}; k++) printf("%d ", bytes[k]);
+    return 0;
+}}
+"""
+    found = np.array(built(tmp_path, exported, main).split(), np.uint8).view(values.dtype)
+    np.testing.assert_array_equal(found.astype(np.float64), values.astype(np.float64))
+
+
+def test_memory_needs_what_a_call_changes() -> None:
+    learn, start = learner()
+    exported = gc.export(learn, {"n": 1}, name="learner")
+    with pytest.raises(ArgumentError, match=r"no array for input gru_h_back1: float32\[1\]\[4\].*gc.initial_carry"):
+        exported.memory({name: array for name, array in start.items() if name != "gru_h_back1"})
+    with pytest.raises(ArgumentError, match=r"float32\[5\] was given for param gru_b_r: float32\[4\]"):
+        exported.memory(start | {"gru_b_r": np.zeros(5, np.float32)})
+
+
 @needs_c
 def test_the_header_is_c_plus_plus_too(tmp_path: Path) -> None:
     if shutil.which("g++") is None:
         pytest.skip("there is no C++ compiler here")
-    gc.export(listener(), {"t": 3, "n": 2}).save(tmp_path)
-    (tmp_path / "main.cpp").write_text('#include "listener.h"\nint main() { return 0; }\n', encoding="utf-8")
+    gc.export(listener(), {"t": 3, "n": 2}).save(tmp_path, gc.initialize(listener()))
+    main = '#include "listener_memory.h"\nint main() { listener(&listener_memory); return 0; }\n'
+    (tmp_path / "main.cpp").write_text(main, encoding="utf-8")
     subprocess.run(["g++", "-Wall", "-Werror", "-fsyntax-only", "main.cpp"], cwd=tmp_path, check=True, timeout=60)
 
 
@@ -382,7 +471,7 @@ def test_what_a_processor_cannot_address_is_refused() -> None:
     with pytest.raises(ArgumentError, match="addresses have 16 bits"):
         gc.export(listener(), {"t": 1000, "n": 1}, triple="msp430")
     with pytest.raises(ArgumentError, match="addresses have 64 bits"):
-        gc.export(listener(), {"t": 2**40, "n": 2**20})
+        gc.export(listener(), {"t": 2**31 - 1, "n": 2**31 - 1})
 
 
 @pytest.mark.parametrize(

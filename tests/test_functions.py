@@ -3,6 +3,7 @@ machine code against the interpreter; over axes, at zeros, at infinities, and wh
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -354,3 +355,24 @@ def test_refused(kind: type[Exception], use: Callable[..., object]) -> None:
     t = g.axis("t")
     with pytest.raises(kind):
         use(g.input("x", (3,), over=t), t)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float64"])
+@pytest.mark.parametrize("operation", [operator.floordiv, operator.mod])
+def test_whole_quotients_and_what_they_leave(operation: Any, dtype: str) -> None:
+    """A number or an array before the operator, too."""
+    g = gc.Graph("quotients", dtype="float64")
+    x = g.input("x", (3,), over=g.axis("t"), dtype=dtype)
+    forms = {"after": operation(x, 3), "number": operation(7, x), "array": operation(np.array([7, -7, 8]), x)}
+    array = np.array([[2, 3, -4], [5, -6, 9]], dtype)
+    expected = {
+        "after": operation(array, 3),
+        "number": operation(7, array),
+        "array": operation(np.array([7, -7, 8]).astype(dtype), array),
+    }
+    for name, value in forms.items():
+        g.output(name, value)
+    for found in (gc.interpret(g, x=array), gc.compile(g)(x=array)):
+        for name, right in expected.items():
+            assert found[name].dtype == dtype
+            np.testing.assert_array_equal(found[name], right, err_msg=name)

@@ -27,12 +27,14 @@ def test_mistake(mistake: Mistake, kind: type[GraphError], says: tuple[str, ...]
     check(mistake, kind, says)
 
 
-def equal_backpropagation(g: gc.Graph, arrays: testing.Arrays, steps: int, tolerance: float = 1e-9) -> gc.Graph:
+def equal_backpropagation(
+    g: gc.Graph, arrays: testing.Arrays, steps: int, tolerance: float = 1e-9, compiled: bool = True
+) -> gc.Graph:
     """The gradients at each step are those that backpropagation finds for that step's loss alone."""
     params = [name for name, param in g.params.items() if param.node.dtype in FLOATING]
     forward = gc.rtrl(g, "loss", params)
     assert gc.parse(str(forward)) == forward
-    found = gc.compile(forward)(**arrays)
+    found = gc.compile(forward)(**arrays) if compiled else gc.interpret(forward, **arrays)
     (t,) = g.outputs["loss"].axes
     for k in range(steps):
         one = g.copy()
@@ -132,18 +134,27 @@ def test_a_layer_below_has_influence_on_those_above() -> None:
     assert {name for name in sizes if name.endswith("b_W_h")} == {"b_h_b_W_h"}
 
 
+def mixed(v: gc.Value) -> gc.Value:
+    """Of each row of a matrix all elements meet."""
+    return v + gc.sum(v, dim=1)[:, None]
+
+
 STEPS: dict[str, tuple[Callable[[gc.Value, gc.Value, gc.Value], gc.Value], int]] = {
     "each unit by itself": (lambda h, W, x: gc.sigmoid(h) * h + W @ x, 12),
     "columns": (lambda h, W, x: gc.tanh(h * W[1, 0] + x @ W.T.T.T), 4 * 12),  # W[1, 0] reaches all units
     "a transposed matrix": (lambda h, W, x: gc.tanh(h + x @ W.T), 12),
-    "other places": (lambda h, W, x: h / 2 + (W @ x).reshape(2, 2).T.reshape(4), 4 * 12),
+    "other places": (lambda h, W, x: h / 2 + (W @ x).reshape(2, 2).T.reshape(4), 12),
     "one number more, one less": (lambda h, W, x: h / 2 + (W @ x).reshape(1, 4, 1)[0, :, 0], 12),
     "a neighbour": (lambda h, W, x: gc.roll(h, 1) / 2 + W @ x, 4 * 12),
     "in reverse": (lambda h, W, x: gc.tanh(gc.flip(h) + W @ x), 4 * 12),
     "a norm": (lambda h, W, x: gc.standardize(h + W @ x), 4 * 12),
     "a sum of all": (lambda h, W, x: gc.tanh(h + gc.mean(W @ x)), 4 * 12),
     "an outer product": (lambda h, W, x: gc.tanh(h + gc.sum(gc.outer(W @ x, x), dim=1)), 12),
-    "joined and cut": (lambda h, W, x: h / 2 + gc.concat([(W @ x)[:2], (W @ x)[2:]]), 4 * 12),
+    "joined and cut": (lambda h, W, x: h / 2 + gc.concat([(W @ x)[:2], (W @ x)[2:]]), 12),
+    "other ends joined": (lambda h, W, x: h / 2 + gc.concat([(W @ x)[2:], (W @ x)[:2]]), 2 * 12),
+    "every second": (lambda h, W, x: h / 2 + gc.concat([(W @ x)[::2], (W @ x)[1::2]]), 4 * 12),
+    "halves by themselves": (lambda h, W, x: gc.tanh(mixed(h.reshape(2, 2)).reshape(4) + W @ x), 2 * 12),
+    "parts of halves by themselves": (lambda h, W, x: gc.tanh(mixed(h.reshape(2, 2).T).T.reshape(4) + W @ x), 2 * 12),
     "chosen": (lambda h, W, x: gc.where(h > 0, h / 2, W @ x), 12),
 }
 
@@ -162,6 +173,63 @@ def test_rows_move_at_once_only_where_they_do_not_meet(name: str) -> None:
     assert {key: int(np.prod(shape)) for key, shape in sizes.items()} == {"h_W": size}
 
 
+REARRANGED: dict[str, Callable[[gc.Value], gc.Value]] = {
+    "cut": lambda v: v[1:],
+    "cut at the end": lambda v: v[:-1],
+    "every second": lambda v: v[::2],
+    "flipped": lambda v: gc.flip(v),
+    "rolled": lambda v: gc.roll(v, 1),
+    "joined": lambda v: gc.concat([v, gc.sin(v)]),
+    "halves exchanged": lambda v: gc.concat([v[v.shape[0] // 2 :], v[: v.shape[0] // 2]], dim=0),
+    "turned": lambda v: v.T if len(v.shape) == 2 else v,
+    "cut in two": lambda v: v.reshape(2, v.shape[0] // 2, *v.shape[1:]) if v.shape[0] % 2 == 0 else v,
+    "in one dimension": lambda v: v.reshape(-1),
+    "one row": lambda v: v + v[0],
+    "scaled": lambda v: v * np.linspace(0.5, 1.5, v.shape[-1]),
+    "each by itself": lambda v: gc.exp(v / 2),
+    "masked": lambda v: gc.where(np.arange(v.shape[-1]) > 0, v, 0.0),
+    "normalised": lambda v: v / gc.sqrt(1 + gc.sum(v * v)),
+    "looked up": lambda v: gc.embedding(v, np.array([1, 0, 1])),
+    "with itself": lambda v: v + v.T if v.shape[1:] == v.shape[:1] else v - gc.flip(v),
+}
+
+
+@st.composite
+def rearranged(draw: st.DrawFn) -> Callable[[gc.Value], gc.Value]:
+    steps = draw(st.lists(st.sampled_from(sorted(REARRANGED)), max_size=4))
+
+    def apply(v: gc.Value) -> gc.Value:
+        for step in steps:
+            v = REARRANGED[step](v) if len(v.shape) in (1, 2, 3) and v.shape[0] > 1 and np.prod(v.shape) < 40 else v
+        return v
+
+    return apply
+
+
+@settings(max_examples=60)
+@given(rearranged(), rearranged(), st.booleans(), st.sampled_from(["each", "mixed", "halves"]))
+def test_params_are_rearranged(
+    weights: Callable[[gc.Value], gc.Value], drive: Callable[[gc.Value], gc.Value], product: bool, meet: str
+) -> None:
+    """However weights are made of params, and drives of weights, before they reach units that meet, or do not."""
+
+    def cell(g: gc.Graph, x: gc.Value, t: gc.Value) -> gc.Value:
+        h = g.state("h", (4,), over=x.axes, initial=0.5)
+        W = weights(g.param("W", (4, 3)))
+        seen = gc.concat([h[t - 1], x, x, h[t - 1], x, h[t - 1], *(x for _ in range(20))])
+        made = drive(W @ seen[: W.shape[-1]] if product else W * seen[: W.shape[-1]])
+        flat = gc.concat([made.reshape(-1), x, x[:1]])[:4]
+        past = {
+            "each": lambda: h[t - 1] / 2,
+            "mixed": lambda: g.param("U", (4, 4)) @ h[t - 1],
+            "halves": lambda: mixed(h[t - 1].reshape(2, 2)).reshape(4) / 4,
+        }
+        h[t] = gc.tanh(past[meet]() + flat)
+        return h
+
+    equal_backpropagation(*around(cell), steps=3, compiled=False)
+
+
 def test_an_approximation_is_a_stopped_gradient() -> None:
     """Without what units see of each other influences are traces, as large as params (e-prop, Bellec et al. 2020)."""
 
@@ -172,6 +240,27 @@ def test_an_approximation_is_a_stopped_gradient() -> None:
 
     sizes = carried(equal_backpropagation(*around(cell), steps=5))
     assert {name: int(np.prod(shape)) for name, shape in sizes.items()} == {"h_W": 12, "h_U": 16}
+
+
+def test_rows_that_meet_in_one_state_move_at_once_in_the_others() -> None:
+    """The traces of units are as large as params also where a leaky readout mixes them, or a layer above."""
+
+    def readout(g: gc.Graph, x: gc.Value, t: gc.Value) -> gc.Value:
+        h, o = g.state("h", (4,), over=x.axes), g.state("o", (2,), over=x.axes)
+        seen = g.param("W", (4, 3)) @ x + g.param("U", (4, 4)) @ gc.stop_gradient(h[t - 1])
+        h[t] = h[t - 1] / 2 + gc.tanh(seen)
+        o[t] = 0.8 * o[t - 1] + g.param("R", (2, 4)) @ h
+        return o
+
+    sizes = carried(equal_backpropagation(*around(readout), steps=5))
+    assert sizes == {"h_W": (3, 4), "h_U": (4, 4), "o_W": (4, 3, 2), "o_U": (4, 4, 2), "o_R": (4, 2)}
+
+    def stacked(g: gc.Graph, x: gc.Value, t: gc.Value) -> gc.Value:
+        h = gc.cells.min_gru(g, x, 4, over=t, name="a", bias=False).h
+        return gc.cells.min_gru(g, h, 5, over=t, name="b", bias=False).h
+
+    sizes = carried(equal_backpropagation(*around(stacked), steps=5))
+    assert (sizes["a_h_a_W_z"], sizes["b_h_a_W_z"], sizes["b_h_b_W_z"]) == ((3, 4), (4, 3, 5), (4, 5))
 
 
 def test_a_learned_beginning() -> None:
@@ -205,6 +294,13 @@ def test_half_precision() -> None:
     g, arrays = around(cell, dtype="float32")
     forward = equal_backpropagation(g, arrays, steps=5, tolerance=1e-5)
     assert forward.outputs["grad_W"].dtype == "float32"
+
+
+@settings(max_examples=15)
+@given(testing.graphs(causal=True, most_states=2, storing=True))
+def test_what_lies_in_half_precision_beside_what_does_not(example: testing.Example) -> None:
+    if example.graph.outputs["loss"].axes:
+        equal_backpropagation(example.graph, example.arrays, example.lengths["t"], tolerance=2e-2, compiled=False)
 
 
 def test_learning_while_running() -> None:

@@ -259,3 +259,27 @@ def test_an_axis_that_measures_another() -> None:
     g = feature("delay", "ragged")
     with pytest.raises(AxisError, match="lengths of axis 't' vary over axis 'n'; unroll 't' as well"):
         gc.unroll(g, n=N)
+
+
+@pytest.mark.parametrize(
+    "of", [lambda g: g, lambda g: g.copy(), lambda g: gc.grad(g, "loss"), lambda g: gc.select(g, "h")]
+)
+def test_a_state_that_is_looked_up_keeps_its_resets(of: Callable[[gc.Graph], gc.Graph]) -> None:
+    g = gc.Graph("resets", dtype="float64")
+    t = g.axis("t")
+    x, again = g.input("x", (), over=t), g.input("again", (), over=t, dtype="bool")
+    h = g.state("h", (), over=t, initial=g.param("h0", ()), reset=again)
+    h[t] = h[t - 1] + x
+    g.output("h", h)
+    g.output("loss", gc.sum(h[t - 2] ** 2, over=t))
+    expected = str(gc.select(_with_output(g, h[t - 2]), "later"))
+    assert (
+        str(gc.select(_with_output(of(g), of(g).value("h")[t - 2]), "later")).splitlines()[1:]
+        == expected.splitlines()[1:]
+    )
+
+
+def _with_output(g: gc.Graph, value: gc.Value) -> gc.Graph:
+    result = g.copy("looked_up")
+    result.outputs["later"] = value.node
+    return result

@@ -14,14 +14,13 @@ import numpy as np
 
 from graphc.errors import ArgumentError, AxisError, UnsupportedError, listed, meant
 from graphc.integers import is_whole
-from graphc.ir import FLOATING, Axis, Node
+from graphc.ir import FLOATING, MOST_POINTS, Axis, Node
 from graphc.language.graph import Graph, declared_arrays
 from graphc.ops.leaves import INPUT
 
 _SPELLED = {"bool": "np.bool_", "bfloat16": "ml_dtypes.bfloat16"}  # other dtypes: np. and their names
 Span = tuple[int, int, str]  # an array's address, its bytes, and its name
 SHOWN = 12  # names of arrays in a message
-LONGEST = 2**48  # points of an axis: more bytes than any machine addresses
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,14 @@ def call_lengths(graph: Graph, lengths: Mapping[str, int]) -> dict[str, int]:
     wanted = [name for name, axis in graph.axes.items() if axis.is_open]
     if not isinstance(lengths, Mapping):
         raise AxisError(f"lengths are given by the names of axes, {{'t': 1, …}}, not as {lengths!r}")
-    if set(lengths) != set(wanted) or not all(is_whole(n) and 0 <= n <= LONGEST for n in lengths.values()):
+    if set(lengths) != set(wanted) or not all(is_whole(n) and 0 <= n <= MOST_POINTS for n in lengths.values()):
         expected = ", ".join(f"{name}=…" for name in wanted) or "no axis"
         given = ", ".join(f"{name}={length}" for name, length in lengths.items()) or "none"
         extra = [str(name) for name in lengths if name not in wanted]
         raise AxisError(
             f"a call of graph {graph.name!r} needs a length of at least 0 for: {expected}; given: {given}"
             + (f"; its lengths are not open along {listed(extra)}{meant(extra[0], wanted)}" if extra else "")
-            + (f"; at most {LONGEST}" if any(is_whole(n) and n > LONGEST for n in lengths.values()) else "")
+            + (f"; at most {MOST_POINTS}" if any(is_whole(n) and n > MOST_POINTS for n in lengths.values()) else "")
         )
     return {n: a.length if isinstance(a.length, int) else int(lengths[a.root.name]) for n, a in graph.axes.items()}
 
@@ -246,8 +245,8 @@ def _sizes(
             extent = given[axis.name]
             if not is_whole(extent):
                 raise ArgumentError(f"the length of axis {axis.name!r} is a whole number, got {extent!r}")
-            if extent > LONGEST:
-                raise ArgumentError(f"axis {axis.name!r} cannot be {extent} long; the longest is {LONGEST}")
+            if extent > MOST_POINTS:
+                raise ArgumentError(f"axis {axis.name!r} cannot be {extent} long; the longest is {MOST_POINTS}")
             if extent < 0 or sizes.setdefault(axis.root, int(extent)) != extent:
                 raise ArgumentError(f"axis {axis.name!r} is {sizes.get(axis.root, 'at least 0')} long, not {extent}")
         elif axis.root not in sizes and isinstance(axis.length, Node):

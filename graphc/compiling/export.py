@@ -23,21 +23,13 @@ from graphc.codegen.passes.specialize import specialize
 from graphc.codegen.program import Buffer
 from graphc.codegen.target import Precision, Target
 from graphc.codegen.verify_program import verify
+from graphc.compiling.c_memory import Field, memory
 from graphc.compiling.c_names import identifier, is_function
 from graphc.compiling.compile import Compiled, compile
 from graphc.errors import ArgumentError, no_ptx
 from graphc.files import write_whole
 from graphc.language.graph import Graph, check_graph
 
-# C has no name for half a float that all compilers know; its bits are a number's.
-_TYPES = {
-    "float32": "float",
-    "float64": "double",
-    "int32": "int32_t",
-    "bool": "uint8_t",
-    "float16": "uint16_t",
-    "bfloat16": "uint16_t",
-}
 _BLOCK = "workspace"
 
 
@@ -45,7 +37,8 @@ _BLOCK = "workspace"
 class Exported:
     """A C function `name`: the header that declares it, and the code that `object` holds.
 
-    `workspace` is how many bytes it needs for temporaries, `constants` how many lie in its read-only data.
+    `workspace` is how many bytes it needs for temporaries, `constants` how many lie in its read-only data; `fields` are
+    the caller's arrays.
     """
 
     name: str
@@ -53,6 +46,7 @@ class Exported:
     workspace: int
     constants: int
     emitted: Emitted
+    fields: tuple[Field, ...]
 
     def __repr__(self) -> str:
         """Not the code, which would fill a screen."""
@@ -76,12 +70,23 @@ class Exported:
         """The LLVM IR, before LLVM's own passes."""
         return self.emitted.llvm_ir
 
-    def save(self, folder: Path | str) -> tuple[Path, Path]:
-        """Write `name.h` and `name.o` into a folder, which is made if it is missing; gives their paths."""
-        header, code = (Path(folder) / f"{self.name}.{ending}" for ending in ("h", "o"))
-        write_whole(header, self.header.encode())
-        write_whole(code, self.object)
-        return header, code
+    def memory(self, arrays: Mapping[str, Any]) -> str:
+        """A further header, to be included once, with memory for all arrays of a call as they are at first.
+
+        `arrays` are those of params, and of what else a call changes: `gc.initialize(step) | gc.initial_carry(…)`.
+        Inputs and outputs may be among them; at first they are 0.
+        """
+        return memory(self.name, self.fields, self.workspace, arrays)
+
+    def save(self, folder: Path | str, arrays: Mapping[str, Any] | None = None) -> tuple[Path, ...]:
+        """Write `name.h` and `name.o` into a folder, which is made if it is missing, and, if arrays are given,
+        `name_memory.h`; gives their paths."""
+        written = {f"{self.name}.h": self.header.encode(), f"{self.name}.o": self.object}
+        if arrays is not None:
+            written[f"{self.name}_memory.h"] = self.memory(arrays).encode()
+        for file, content in written.items():
+            write_whole(Path(folder) / file, content)
+        return tuple(Path(folder) / file for file in written)
 
 
 def export(
@@ -125,8 +130,10 @@ def export(
     _check_addresses(workspace + sum(buffer_bytes(b, {}) for b in program.buffers if b.kind != "temp"), target)
     emitted = Emitted(c_function(program, constants, placed.offsets, name, target), target, partition(program, target))
     used = sum(buffer_bytes(b, {}) for b in built_in(program, constants))
-    header = "\n".join(_header(graph, made, fields(program, constants), known, name, workspace, target))
-    return Exported(name, header, workspace, used, emitted)
+    taken = {_BLOCK, f"{name.upper()}_H", f"{name.upper()}_WORKSPACE"}
+    given = tuple(_field(graph, made, buffer, taken) for buffer in fields(program, constants))
+    header = "\n".join(_header(graph, given, known, name, workspace, target))
+    return Exported(name, header, workspace, used, emitted, given)
 
 
 def _check_addresses(needed: int, target: Target) -> None:
@@ -140,14 +147,14 @@ def _check_addresses(needed: int, target: Target) -> None:
 
 def _header(
     graph: Graph,
-    made: Compiled,
-    given: tuple[Buffer, ...],
+    given: tuple[Field, ...],
     lengths: Mapping[str, int],
     name: str,
     workspace: int,
     target: Target,
 ) -> Iterator[str]:
-    sizes = "".join(f"{axis} = {length}, " for axis, length in lengths.items())
+    fixed = {axis.name for axis in graph.axes.values() if isinstance(axis.length, int)}
+    sizes = "".join(f"{axis} = {length}, " for axis, length in lengths.items() if axis not in fixed)
     guard = f"{name.upper()}_H"
     processor = f"{target.triple} {target.cpu}".strip()
     yield f"/* {graph.name}, as graphc compiled it: {sizes}{processor}. */"
@@ -158,22 +165,18 @@ def _header(
         yield f"#define {name.upper()}_WORKSPACE {workspace}"
         yield ""
     yield f"struct {name}_arrays {{"
-    taken = {_BLOCK, guard, f"{name.upper()}_WORKSPACE"}
-    for buffer in given:
-        yield f"    {_field(graph, made, buffer, taken)}"
+    for field in given:
+        yield f"    {field.declaration}"
     if workspace:
         yield f"    void *{_BLOCK};"
     yield from ("};", "", f"void {name}(const struct {name}_arrays *arrays);", "")
     yield from ("#ifdef __cplusplus", "}", "#endif", "", f"#endif /* {guard} */", "")
 
 
-def _field(graph: Graph, made: Compiled, buffer: Buffer, taken: set[str]) -> str:
+def _field(graph: Graph, made: Compiled, buffer: Buffer, taken: set[str]) -> Field:
     outputs = [name for name, held in made.stages.lowered.outputs.items() if held == buffer.name]
-    names = outputs or [buffer.name]
-    updated = buffer.name in graph.updates
+    names = tuple(outputs or [buffer.name])
     kind = "output" if outputs else "input" if buffer.name in graph.inputs else "param"
-    shape = "".join(f"[{extent}]" for extent in buffer_shape(buffer, {}))
-    after = ", which each call replaces with what the next one reads" if updated else ""
-    note = f"{kind} {', '.join(names)}: {buffer.dtype}{shape}{after}"
-    const = "" if updated or buffer.kind == "output" else "const "
-    return f"{const}{_TYPES[buffer.dtype]} *{identifier(names[0], taken)}; /* {note} */"
+    shape = tuple(int(extent) for extent in buffer_shape(buffer, {}))
+    updated = buffer.name in graph.updates
+    return Field(identifier(names[0], taken), names, kind, buffer.dtype, shape, updated)

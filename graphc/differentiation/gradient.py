@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import overload
 
 from graphc.differentiation.grad import free_name, propagate, zeros
-from graphc.differentiation.influence import one_by_one, widened
+from graphc.differentiation.one_by_one import Along, Sparse, one_by_one, widened
 from graphc.errors import DefinitionError, DtypeError, ShapeError, UnsupportedError
 from graphc.ir import FLOATING, Axis, Node, merge_axes, topological
 from graphc.language.graph import Graph
@@ -90,7 +90,10 @@ def jacobian(function: Callable[[Value], Value], at: Value, /) -> Value:
     (forward,) = substitute([forward], {argument: broadcast(at.node, axes, at.shape)})
     columns = [Axis(free_name(graph, f"column_{k}"), size) for k, size in enumerate(at.shape)]
     graph.axes.update({column.name: column for column in columns})
-    result = broadcast(one_by_one([forward], {}, velocity, columns)[forward], (*axes, *columns), of.shape)
+    along = {k: Along(column) for k, column in enumerate(columns)}
+    one = Sparse(at.shape, broadcast(const(1, velocity.dtype), axes, (1,) * len(columns)), along)
+    columnwise, _ = one_by_one([forward], {}, {velocity: one}, ())
+    result = broadcast(columnwise[forward], (*axes, *columns), of.shape)
     for column in reversed(columns):
         result = as_dim(result, column, len(of.shape))
     return Value(graph, result)
@@ -104,8 +107,7 @@ def _check_point_by_point(of: Node, argument: Node, axes: Sequence[Axis]) -> Non
             if operand not in moved:
                 continue
             moved.add(node)
-            delays = node.op.delays(node, k) if node.op.delays is not None else {}
-            for axis in (axis for axis, delay in delays.items() if delay != 0 and axis in axes):
+            for axis in (a for a, delay in node.op.delays(node, k).items() if delay != 0 and a in axes):
                 raise UnsupportedError(
                     "gc.jacobian differentiates point by point, but the function reads its argument at other points of "
                     f"axis {axis.name!r} ({node.op.name})"

@@ -1,8 +1,9 @@
 """influences: how values that a recurrence makes depend on each element of a param, carried forward with the states.
 
 An influence is a tangent (`graphc.differentiation.grad.tangents`) for each element of the param, all of them side by
-side: the dimensions of the param's event become axes, along which one element after the other moves. Where rows of the
-param can move at once, there is no axis for them (`graphc.differentiation.rows`).
+side: the dimensions of the param's event become axes, along which one element after the other moves. Values in which
+rows of the param can move at once (`graphc.differentiation.rows`) have no axis for them; where such rows meet, as in a
+layer above or a readout, they are told apart.
 """
 
 from __future__ import annotations
@@ -12,45 +13,72 @@ from dataclasses import dataclass, replace
 
 from graphc.checks.causality import reachable
 from graphc.differentiation.grad import free_name, tangents, zeros
-from graphc.differentiation.rows import row_dims
-from graphc.ir import Axis, Node, merge_axes, rebuild, topological
+from graphc.differentiation.one_by_one import Along, Made, Sparse, one_by_one
+from graphc.differentiation.rows import Places, Rows, independent_rows
+from graphc.ir import Axis, Node, Shape, merge_axes
 from graphc.language.graph import Equation, Graph
-from graphc.ops.axis import as_axis, as_dim
-from graphc.ops.composite import one_hot
-from graphc.ops.contraction import CONTRACT, contract, sum_over
+from graphc.ops.axis import as_dim
+from graphc.ops.contraction import contract
 from graphc.ops.elementwise import mul
 from graphc.ops.event import reshape, transpose
-from graphc.ops.leaves import COTANGENT, STATE, const, index, leaf
-from graphc.ops.reduction import BROADCAST, broadcast
+from graphc.ops.leaves import COTANGENT, STATE, const, leaf
+from graphc.ops.reduction import broadcast
 from graphc.scalar import computed
 from graphc.simplification.simplify import simplify
 
-Dims = Sequence[Axis | None]
-"""For each dimension of a param's event the axis along which its elements move one after the other; None: at once."""
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a dimension of a param's event, as long as the whole or not. Its elements move one after the other
+    along an axis; in values that have `rows`, at once."""
+
+    dim: int
+    axis: Axis
+    rows: Rows | None
+    places: Places
 
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """Of a param on a value: over the value's axes and those of `dims`. Where these leave out the param's rows,
-    dimension `row` of the event is them."""
+    """Of a param on a value: over the value's axes and those of the parts whose elements do not move at once."""
 
     value: Node
-    dims: Dims
-    row: int | None
+    shape: Shape
+    parts: Sequence[Part]
+    rows: Sequence[Rows | None]
 
     def gradient(self, slope: Node, axis: Axis) -> Node:
         """The derivative by the param, over `axis`, of what has this slope by the value: the product of both, summed
         over the value's event and all other axes of the slope."""
         over = tuple(a for a in slope.axes if a != axis)
-        value = broadcast(self.value, merge_axes(slope.axes, self.value.axes), self.value.shape)
-        letters = "abcdefghijklm"[: len(slope.shape)]
-        out = "" if self.row is None else letters[self.row]
+        varying = [part.axis for part, rows in zip(self.parts, self.rows, strict=True) if rows is None]
+        value = broadcast(self.value, merge_axes(slope.axes, self.value.axes, varying), self.value.shape)
+        shape, dims = _cut(slope.shape, [rows for rows in self.rows if rows is not None])
+        letters = "abcdefghijklmnopqrstuvwxyz"[: len(shape)]
+        out = "".join(letters[dim] for dim in dims)
+        slope, value = reshape(slope, shape), reshape(value, shape)
         summed = len(out) < len(letters) or over
-        result = contract(slope, value, letters, letters, out, over) if summed else mul(slope, value)
-        rows = len(self.dims) if self.row is None else self.dims.index(None)
-        for k, dim in reversed(list(enumerate(self.dims))):
-            result = as_dim(result, dim, int(k > rows)) if dim is not None else result
-        return result
+        result = contract(slope, value, letters, letters, out, over) if summed else transpose(mul(slope, value), dims)
+        for k, (part, rows) in enumerate(zip(self.parts, self.rows, strict=True)):
+            result = as_dim(result, part.axis, k) if rows is None else result
+        return reshape(result, self.shape)
+
+
+def _cut(shape: Shape, parts: Sequence[Rows]) -> tuple[Shape, tuple[int, ...]]:
+    """An event with each part as a dimension of its own, and which dimensions these are."""
+    sizes: list[int] = []
+    places: dict[Rows, int] = {}
+    for dim, size in enumerate(shape):
+        below = size
+        for part in sorted((p for p in parts if p.dim == dim), key=lambda p: -p.stride):
+            if below > part.period:
+                sizes.append(below // part.period)
+            places[part] = len(sizes)
+            sizes.append(part.count)
+            below = part.stride
+        if below > 1:
+            sizes.append(below)
+    return tuple(sizes), tuple(places[part] for part in parts)
 
 
 def influences(graph: Graph, on: Sequence[Node], name: str) -> dict[Node, Influence]:
@@ -67,81 +95,65 @@ def influences(graph: Graph, on: Sequence[Node], name: str) -> dict[Node, Influe
     moved = {on[int(k)]: node for k, node in scratch.outputs.items()}
     if not moved:
         return {}
-    rows, dims = _dims(graph, name, [*moved.values()], bodies, velocity)
-    varying = [dim for dim in dims if dim is not None]
-    graph.axes.update({dim.name: dim for dim in varying})
+    parts = _parts(graph, name, velocity.shape, independent_rows([*moved.values()], bodies, velocity))
+
+    def apart(node: Node) -> list[Axis]:
+        return [part.axis for part in parts if node not in part.places]
+
     states: dict[Node, Node] = {}
     for state in bodies:
         free = free_name(graph, f"influence_{state['name'].removeprefix('adjoint_adjoint_')}_{name}")
-        states[state] = leaf(STATE, free, merge_axes(state.axes, varying), state.shape, state.dtype)
+        states[state] = leaf(STATE, free, merge_axes(state.axes, apart(state)), state.shape, state.dtype)
         graph.states[free] = Equation(states[state], None, const(0, state.dtype))
-    made = one_by_one([*moved.values(), *bodies.values()], states, velocity, dims)
-    for state, body in bodies.items():
-        influence = states[state]
-        body = broadcast(made[body], influence.axes, influence.shape)
+    known: dict[Node, Made] = {**states, velocity: _element(velocity, parts)}
+    made, equations = one_by_one([*moved.values()], bodies, known, [(part.axis, part.places) for part in parts])
+    for state, influence in states.items():
+        body = broadcast(equations[state], influence.axes, influence.shape)
         graph.states[influence["name"]] = Equation(influence, body, const(0, state.dtype))
-    return {value: Influence(made[node], dims, rows.get(node)) for value, node in moved.items()}
+    used = {axis for node in (*states, *moved.values()) for axis in apart(node)}
+    graph.axes = {key: axis for key, axis in graph.axes.items() if axis in used or axis not in [p.axis for p in parts]}
+    return {
+        value: Influence(made[node], param.shape, parts, [part.places.get(node) for part in parts])
+        for value, node in moved.items()
+    }
 
 
-def _dims(
-    graph: Graph, name: str, roots: Sequence[Node], equations: Mapping[Node, Node], velocity: Node
-) -> tuple[Mapping[Node, int], Dims]:
-    """The dimensions of values that are rows of the param, where its rows can move at once; and axes for the others."""
-    found = ((k, row_dims(roots, equations, velocity, k)) for k in range(len(velocity.shape)))
-    at_once, rows = next(((k, rows) for k, rows in found if rows is not None), (None, {}))
-    sizes = enumerate(velocity.shape)
-    return rows, [None if k == at_once else Axis(free_name(graph, f"{name}_{k}"), size) for k, size in sizes]
+def _parts(graph: Graph, name: str, shape: Shape, at_once: Mapping[Rows, Places]) -> list[Part]:
+    """The event of a param, cut into parts, each with a new axis: those that move at once, and what else there is."""
+    found: list[Part] = []
+    for dim, size in enumerate(shape):
+        own = [rows for rows in at_once if rows.dim == dim]
+        sizes, places = _cut((size,), [replace(rows, dim=0) for rows in own])
+        by_place = dict(zip(places, own, strict=True))
+        for k, length in enumerate(sizes):
+            axis = Axis(free_name(graph, f"{name}_{dim}"), length)
+            graph.axes[axis.name] = axis
+            rows = by_place.get(k)
+            found.append(Part(dim, axis, rows, at_once[rows] if rows is not None else {}))
+    return found
 
 
-def one_by_one(roots: Sequence[Node], states: Mapping[Node, Node], velocity: Node, dims: Dims) -> dict[Node, Node]:
-    """What tangents become where the velocity is 1 for one element of the param, or one of each row, and 0 for the
-    others."""
-    products = [node for node in topological(roots) if node.op is CONTRACT and velocity in node.inputs]
-    chosen = {node: _chosen(node, velocity, dims) for node in products}
-    return widened(roots, {**states, **chosen, velocity: _one_element(velocity, dims)})
+def _element(velocity: Node, parts: Sequence[Part]) -> Sparse:
+    """A velocity of 1 for the elements that the axes name, and 0 for all others."""
+    factor = const(1, velocity.dtype)
+    along = {}
+    for dim, size in enumerate(velocity.shape):
+        own = [part for part in parts if part.dim == dim]
+        if len(own) == 1 and own[0].rows is None:
+            along[dim] = Along(own[0].axis)
+            factor = reshape(factor, (*factor.shape, 1))
+            continue
+        mask = const(1, velocity.dtype)
+        sizes = tuple(_length(part) for part in own)
+        for k, part in enumerate(own):
+            if part.rows is None:
+                shape = tuple(length if k == other else 1 for other, length in enumerate(sizes))
+                mask = mul(mask, reshape(Along(part.axis).mask(sizes[k], velocity.dtype), shape))
+        mask = reshape(broadcast(mask, mask.axes, sizes), (size,))
+        factor = mul(reshape(factor, (*factor.shape, 1)), mask)
+    return Sparse(velocity.shape, factor, along)
 
 
-def widened(roots: Sequence[Node], replaced: Mapping[Node, Node]) -> dict[Node, Node]:
-    """What values become where some that they are made of are replaced by others, which may vary over further axes."""
-    made = dict(replaced)
-    for node in topological(roots):
-        if node not in made and node.op is BROADCAST:
-            (value,) = (made[operand] for operand in node.inputs)
-            made[node] = broadcast(value, merge_axes(node.axes, value.axes), node.shape)
-        elif node not in made:
-            made[node] = rebuild(node, [made[operand] for operand in node.inputs])
-    return made
-
-
-def _one_element(velocity: Node, dims: Dims) -> Node:
-    """1 for the elements that the axes name, 0 for all others."""
-    result = const(1, velocity.dtype)
-    for k, dim in enumerate(dims):
-        if dim is not None:
-            result = mul(result, _at(dim, k, velocity))
-    return broadcast(result, [dim for dim in dims if dim is not None], velocity.shape)
-
-
-def _at(dim: Axis, k: int, like: Node) -> Node:
-    """1 where dimension k of an event is where the axis is, 0 elsewhere."""
-    shape = tuple(s if d == k else 1 for d, s in enumerate(like.shape))
-    return reshape(one_hot(index(dim), like.shape[k], like.dtype), shape)
-
-
-def _chosen(node: Node, velocity: Node, dims: Dims) -> Node:
-    """A product with the velocity: of the sum over a dimension one term is left, the other operand's element at the
-    point of the axis."""
-    k = node.inputs.index(velocity)
-    own, letters, other, out = node["ab"[k]], node["ba"[k]], node.inputs[1 - k], node["out"]
-    for letter, dim in zip(own, dims, strict=True):
-        if letter not in out and dim is not None:
-            other = as_axis(other, letters.index(letter), dim)
-            letters = letters.replace(letter, "")
-    kept = [letter for letter in out if letter in letters]
-    shape = dict(zip(letters, other.shape, strict=True))
-    result = transpose(other, tuple(letters.index(letter) for letter in kept))
-    result = reshape(result, tuple(shape.get(letter, 1) for letter in out))
-    for letter, dim in zip(own, dims, strict=True):
-        if letter in out and dim is not None:
-            result = mul(result, _at(dim, out.index(letter), node))
-    return sum_over(broadcast(result, result.axes, node.shape), node["over"])
+def _length(part: Part) -> int:
+    assert isinstance(part.axis.length, int)
+    return part.axis.length

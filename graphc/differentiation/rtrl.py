@@ -21,14 +21,16 @@ from graphc.checks.causality import edges_of, reachable
 from graphc.checks.verify import verify
 from graphc.differentiation.grad import Wrt, add_output, differentiated, output_of
 from graphc.differentiation.gradient import adjoints_of
-from graphc.differentiation.influence import influences, widened
+from graphc.differentiation.influence import influences
+from graphc.differentiation.one_by_one import widened
 from graphc.errors import DefinitionError, ShapeError
 from graphc.ir import FLOATING, Axis, Node, merge_axes, topological
 from graphc.language.graph import Graph
-from graphc.ops.elementwise import balanced_sum
+from graphc.ops.elementwise import balanced_sum, cast
 from graphc.ops.gradient import substitute
 from graphc.ops.leaves import COTANGENT, STATE, leaf
 from graphc.ops.reduction import broadcast
+from graphc.scalar import computed
 from graphc.simplification.simplify import simplify
 
 
@@ -42,8 +44,9 @@ def rtrl(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     as they were, as always in online learning.
 
     The price: each state carries an array of its own size times the param's for each example, and a step multiplies all
-    of them: O(units⁴) where a step of the network is O(units²). Raises `ShapeError` if the output is no number at each
-    step of one axis, and `DefinitionError` for names that are no params.
+    of them: O(units⁴) where a step of the network is O(units²). It is less where units, or heads, do not see each
+    other. Raises `ShapeError` if the output is no number at each step of one axis, and `DefinitionError` for names that
+    are no params.
     Source: Williams & Zipser 1989, "A learning algorithm for continually running fully recurrent neural networks".
     """
     verify(graph)
@@ -65,7 +68,8 @@ def rtrl(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     by_ends, direct = _within_step(graph, now, axis, ends, targets)
     for name, target in targets.items():
         terms = [found.gradient(by_ends[end], axis) for end, found in influences(result, ends, name).items()]
-        add_output(result, f"grad_{name}", broadcast(balanced_sum([direct[name], *terms]), (axis,), target.shape))
+        same = [cast(term, computed(target.dtype)) for term in (direct[name], *terms)]
+        add_output(result, f"grad_{name}", broadcast(balanced_sum(same), (axis,), target.shape))
     return simplify(result)
 
 

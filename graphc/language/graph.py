@@ -2,8 +2,8 @@
 
 A graph is built by its methods (`g.input`, `g.state`, `h[t] = …`) or returned by a pass. A pass never changes the
 graph that it is given. Beside the equations a graph remembers, outside its identity, on which of the user's lines
-each value was made (`locations`) and at which step of an unrolled axis it stands (`steps`): errors and drawings
-use them, `==` does not see them.
+each value was made (`locations`) and at which step of an unrolled axis it stands (`steps`), for errors and drawings,
+and where a state is reset (`resets`), for further reads of it; `==` does not see these.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class Graph:
     updates: dict[str, Node] = field(default_factory=dict)
     locations: dict[Node, Location] = field(default_factory=dict, repr=False)
     steps: dict[Node, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    resets: dict[Node, Node] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -220,8 +221,9 @@ class Graph:
                 raise DtypeError(
                     f"the reset of state {name!r} is one bool per point, got {reset.node.type}; compare it: flag > 0"
                 )
+            self.resets[node] = reset.node
         self.states[name] = Equation(node, None, start.node)
-        return State(self, node, initial=start.node, reset=None if reset is None else reset.node)
+        return State(self, node, initial=start.node, reset=self.resets.get(node))
 
     def define(self, name: str, value: Value) -> None:
         """Close the cycle: what `h[t] = value` does."""
@@ -291,7 +293,8 @@ class Graph:
         if name in self.params:
             return Value(self, self.params[name].node)
         if name in self.states:
-            return State(self, self.states[name].node, initial=self.states[name].initial)
+            node = self.states[name].node
+            return State(self, node, initial=self.states[name].initial, reset=self.resets.get(node))
         if name in self.outputs:
             return Value(self, self.outputs[name])
         raise DefinitionError(f"graph {self.name!r} has nothing called {name!r}; it has {', '.join(self.names())}")
@@ -312,6 +315,7 @@ class Graph:
             dict(self.updates),
             dict(self.locations),
             dict(self.steps),
+            dict(self.resets),
         )
 
     def __copy__(self) -> Graph:

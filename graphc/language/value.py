@@ -32,6 +32,8 @@ _REFLECTED = {  # numpy's function for `array op value`: the method by which the
     np.subtract: "__rsub__",
     np.multiply: "__rmul__",
     np.true_divide: "__rtruediv__",
+    np.floor_divide: "__rfloordiv__",
+    np.remainder: "__rmod__",
     np.matmul: "__rmatmul__",
     np.power: "__rpow__",
     np.less: "__gt__",
@@ -131,14 +133,16 @@ class Value(Symbolic):
         return binary(ew.div, other, self, floating=True)
 
     def __floordiv__(self, other: Any) -> Value:
-        a, b = promote(self, other)
-        if a.dtype == "int32":
-            return binary(ew.floordiv, a, b)
-        return Value(a.graph, ew.floor(ew.div(a.node, b.node)))
+        return _floordiv(*promote(self, other))
+
+    def __rfloordiv__(self, other: Any) -> Value:
+        return _floordiv(*promote(other, self))
 
     def __mod__(self, other: Any) -> Value:
-        a, b = promote(self, other)
-        return binary(ew.mod, a, b) if a.dtype == "int32" else a - b * (a // b)
+        return _mod(*promote(self, other))
+
+    def __rmod__(self, other: Any) -> Value:
+        return _mod(*promote(other, self))
 
     def __pow__(self, other: Any) -> Value:
         if self.dtype == "int32" and is_whole(other) and 0 <= other < _MOST_FACTORS:
@@ -407,6 +411,16 @@ def home(*values: Value) -> Home:
             raise DefinitionError(f"values of two graphs do not mix: {owners[0].name!r} and {owner.name!r}")
     found = [value.graph for value in values if value.graph is not None]
     return next((graph for graph in found if not isinstance(graph, Positions)), next(iter(found), None))
+
+
+def _floordiv(a: Value, b: Value) -> Value:
+    if a.dtype == "int32":
+        return binary(ew.floordiv, a, b)
+    return Value(a.graph, ew.floor(ew.div(a.node, b.node)))
+
+
+def _mod(a: Value, b: Value) -> Value:
+    return binary(ew.mod, a, b) if a.dtype == "int32" else a - b * _floordiv(a, b)
 
 
 def promote(*items: Any, floating: bool = False, beside: Home = None) -> list[Value]:

@@ -12,7 +12,6 @@ from typing import Literal, overload
 
 import numpy as np
 
-from graphc.checks.arguments import LONGEST
 from graphc.checks.causality import Component, components, resolve
 from graphc.codegen.cpu.machine import target_named
 from graphc.codegen.cuda.isa.arch import DEFAULT_ARCH, Arch, arch_named
@@ -29,7 +28,7 @@ from graphc.codegen.uses import loaded, stored
 from graphc.differentiation.jacobian import Entry, Jacobian, jacobian
 from graphc.errors import ArgumentError, Location
 from graphc.integers import is_whole
-from graphc.ir import Axis, Node, size
+from graphc.ir import MOST_POINTS, Axis, Node, size
 from graphc.language.graph import Graph
 from graphc.ops.axis import SHIFT
 from graphc.pipeline.cuda_code import code_within, cuda_code
@@ -242,8 +241,9 @@ def _sizes(program: Program, cycles: Sequence[Component], lengths: Mapping[str, 
         raise ArgumentError(f"no length of axis {wrong[0]!r} comes with the data; the axes whose does are: {known}")
     walked = {axis.name for part in cycles for axis, _ in _walks(part)}
     for name, length in lengths.items():
-        if not is_whole(length) or not 0 <= length <= LONGEST:
-            raise ArgumentError(f"the length of axis {name!r} is a whole number from 0 to {LONGEST}, got {length!r}")
+        if not is_whole(length) or not 0 <= length <= MOST_POINTS:
+            most = f"{MOST_POINTS:,}"
+            raise ArgumentError(f"the length of axis {name!r} is a whole number from 0 to {most}, got {length!r}")
     return {name: int(lengths.get(name, STEPS if name in walked else POINTS)) for name in program.sizes}
 
 

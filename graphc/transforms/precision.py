@@ -20,7 +20,7 @@ def to_dtype(graph: Graph, dtype: str) -> Graph:
     declared = [*graph.inputs.values(), *(p.node for p in graph.params.values())]
     declared += [e.node for e in graph.states.values()]
     made: dict[Node, Node] = {}
-    for node in topological([*declared, *everything(graph)]):
+    for node in topological([*declared, *graph.resets.values(), *everything(graph)]):
         made[node] = _converted(node, [made[i] for i in node.inputs], dtype)
     return replace(
         graph.copy(),
@@ -32,6 +32,7 @@ def to_dtype(graph: Graph, dtype: str) -> Graph:
         updates={name: made[node] for name, node in graph.updates.items()},
         locations={made[node]: line for node, line in graph.locations.items() if node in made},
         steps={made[node]: step for node, step in graph.steps.items() if node in made},
+        resets={made[state]: made[reset] for state, reset in graph.resets.items() if state in made},
     )
 
 
