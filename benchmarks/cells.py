@@ -104,9 +104,12 @@ class Cell:
 
 
 def lstm(m: Ops, w: Weights, a: Array, states: States) -> States:
-    h, c = states
-    i, f, g, o = m.split(m.affine(a, h, w["U"]), 4)
-    c = m.sigmoid(f) * c + m.sigmoid(i) * m.tanh(g)
+    return lstm_of_gates(m, m.split(m.affine(a, states[0], w["U"]), 4), states)
+
+
+def lstm_of_gates(m: Ops, gates: Sequence[Array], states: States) -> States:
+    i, f, g, o = gates
+    c = m.sigmoid(f) * states[1] + m.sigmoid(i) * m.tanh(g)
     return m.sigmoid(o) * m.tanh(c), c
 
 
@@ -135,8 +138,12 @@ def layer_norm_lstm(m: Ops, w: Weights, a: Array, states: States) -> States:
 
 
 def slstm(m: Ops, w: Weights, a: Array, states: States) -> States:
-    h, c, n, before = states
-    i, f, g, o = m.split(m.affine(a, h, w["U"]), 4)
+    return slstm_of_gates(m, m.split(m.affine(a, states[0], w["U"]), 4), states)
+
+
+def slstm_of_gates(m: Ops, gates: Sequence[Array], states: States) -> States:
+    i, f, g, o = gates
+    _, c, n, before = states
     keep = before - m.softplus(-f)
     most = m.maximum(keep, i)
     forget, write = m.exp(keep - most), m.exp(i - most)

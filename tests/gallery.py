@@ -33,7 +33,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "From differential equations": ("cornn", "lem"),
     "Made of other cells": ("stack", "bidirectional", "spatial_rnn"),
 }
-UNDRAWN = ("spatial_rnn",)  # the README shows it
+UNDRAWN = ("spatial_rnn",)  # the guide shows it
 MADE_OF = {
     "stack": functools.partial(gc.cells.stack, cell=gc.cells.elman, layers=2),
     "bidirectional": functools.partial(gc.cells.bidirectional, cell=gc.cells.elman),

@@ -15,6 +15,7 @@ import pytest
 import graphc as gc
 from graphc.cells import Hidden
 from graphc.errors import GraphError
+from graphc.language.graph import declared_arrays
 
 Arrays = dict[str, np.ndarray]
 Step = Callable[[Mapping[str, np.ndarray], np.ndarray, Arrays], Arrays]
@@ -267,7 +268,7 @@ def arrays_for(g: gc.Graph, seed: int = 0, t: int = T) -> Arrays:
     """Random params, inputs and positive initial states (the normaliser of slstm is positive)."""
     rng = np.random.default_rng(seed)
     lengths = {"t": t, "n": N}
-    nodes = {**g.inputs, **{k: p.node for k, p in g.params.items()}}
+    nodes = declared_arrays(g)
     shapes = {k: (*(lengths[a.name] for a in node.axes), *node.shape) for k, node in nodes.items()}
     drawn = {k: rng.normal(size=shape) * (0.5 if k in g.params else 1) for k, shape in shapes.items()}
     return {k: np.abs(a) if k == "n0" else a for k, a in drawn.items()}

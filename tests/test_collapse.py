@@ -33,6 +33,7 @@ from graphc.codegen.program import (
     kernels,
 )
 from graphc.codegen.verify_program import verify
+from graphc.language.graph import declared_arrays
 from graphc.pipeline.stages import stages
 from graphc.scalar import call, index
 
@@ -108,7 +109,7 @@ def test_programs_of_random_graphs_keep_their_values(example: testing.Example) -
     before = pack(merge_sums(plan(made.lowered.program)))
     after = collapse(before)
     sizes = dict(zip(before.sizes, (example.lengths.get(s, 1) for s in before.sizes), strict=True))
-    for name, node in {**graph.inputs, **{p: param.node for p, param in graph.params.items()}}.items():
+    for name, node in declared_arrays(graph).items():
         sizes |= dict(zip([a.name for a in node.axes], np.shape(example.arrays[name]), strict=False))
     given_arrays = {**{x: np.asarray(a) for x, a in example.arrays.items()}, **made.lowered.constants}
     expected = allocate(before, given_arrays, sizes)

@@ -47,16 +47,17 @@ def rendered(page: str, folder: Path) -> str:
     return BLOCK.sub(run, page)
 
 
-def anchors(page: str) -> dict[str, str]:
-    """The headings of a page outside of its code, by the names that GitHub gives them for links."""
-    headings = re.findall(r"^##+ (.+)$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-"): heading for heading in headings}
+def anchors(page: str) -> dict[str, tuple[int, str]]:
+    """The headings of a page outside of its code, with their levels, by the names that GitHub gives them for links."""
+    headings = re.findall(r"^(#+) (.+)$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-"): (len(level), text) for level, text in headings}
 
 
 def with_contents(page: str) -> str:
-    """The page with its list of links to its own headings, if it has one, as they are now."""
-    links = "".join(f"- [{heading}](#{anchor})\n" for anchor, heading in anchors(page).items())
-    return re.sub(r"(- \[[^\n]*\]\(#[^\n]*\)\n)+", lambda _: links, page, count=1)
+    """The page with its list of links to its parts and their sections, if it has one, as they are now."""
+    headings = list(anchors(page).items())[1:]
+    links = "".join(f"{'  ' * (level - 1)}- [{heading}](#{anchor})\n" for anchor, (level, heading) in headings)
+    return re.sub(r"( *- \[[^\n]*\]\(#[^\n]*\)\n)+", lambda _: links, page, count=1)
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))])

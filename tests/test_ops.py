@@ -15,6 +15,7 @@ import graphc as gc
 from graphc import testing
 from graphc.errors import ArgumentError, AxisError, DtypeError, GraphError, ShapeError
 from graphc.ir import DTYPES, FLOATING, FLOATS, Axis, Node, make, widen
+from graphc.language.graph import declared_arrays
 from graphc.language.value import Value
 from graphc.ops import TABLE, axis, composite, contraction, event, leaves, normalization, random, reduction, table, take
 from graphc.ops import elementwise as ew
@@ -387,7 +388,7 @@ def graph_of(name: str) -> gc.Graph:
 
 def moved(g: gc.Graph) -> list[str]:
     """The operands that have a derivative."""
-    declared = {**g.inputs, **{name: p.node for name, p in g.params.items()}}
+    declared = declared_arrays(g)
     return [name for name, node in declared.items() if node.dtype in FLOATS and name != "along"]
 
 

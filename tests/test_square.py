@@ -9,6 +9,7 @@ from hypothesis import given, settings
 import graphc as gc
 from graphc import testing
 from graphc.ir import FLOATS
+from graphc.language.graph import declared_arrays
 from graphc.simplification.simplify import simplify
 from graphc.transforms.precision import to_dtype
 
@@ -22,7 +23,7 @@ def assert_same(found: Any, expected: Any, tolerance: float = 1e-10) -> None:
 
 
 def floating(graph: gc.Graph) -> list[str]:
-    declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+    declared = declared_arrays(graph)
     return [name for name, node in declared.items() if node.dtype in FLOATS]
 
 

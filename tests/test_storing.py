@@ -17,6 +17,7 @@ from graphc.codegen.interpret_program import allocate
 from graphc.codegen.interpret_program import interpret as interpret_program
 from graphc.errors import ArgumentError, DtypeError, ShapeError
 from graphc.ir import FLOATING
+from graphc.language.graph import declared_arrays
 from graphc.pipeline.stages import stages
 from graphc.scalar import STORED, computed, nearest
 from tests import cuda_emulated
@@ -28,7 +29,7 @@ TOLERANCE = 3e-2  # where sums are added in another order, a state can be rounde
 
 
 def floating(graph: gc.Graph) -> list[str]:
-    declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+    declared = declared_arrays(graph)
     return [name for name, node in declared.items() if node.dtype in FLOATING]
 
 

@@ -32,6 +32,7 @@ from graphc.codegen.parallel.work_sharing import shares
 from graphc.codegen.program import Dim, Kernel, Let, Loop, Program, Reduce, Statement, Store
 from graphc.codegen.target import Target
 from graphc.codegen.team.team import SUPPORTED, team
+from graphc.language.graph import declared_arrays
 from graphc.pipeline.stages import stages
 from graphc.runtime import cpu as runtime
 from graphc.scalar import Call, Index, Load, Scalar, call, index
@@ -192,7 +193,7 @@ def check_in_turns(graph: gc.Graph, arrays: Mapping[str, np.ndarray], seed: int,
     made = stages(graph)
     program, sizes = made.program, {}
     given_arrays = {n: np.asarray(a) for n, a in arrays.items()}
-    for name, node in {**graph.inputs, **{n: p.node for n, p in graph.params.items()}}.items():
+    for name, node in declared_arrays(graph).items():
         sizes |= dict(zip([a.name for a in node.axes], given_arrays[name].shape, strict=False))
     given_arrays |= made.lowered.constants
     shared = partition(program, SCALAR)
@@ -430,7 +431,7 @@ from graphc.codegen.team import team_code
 import graphc.runtime.cpu
 team.SUPPORTED = team_code.SUPPORTED = graphc.runtime.cpu.SUPPORTED = False
 team._native.cache_clear()
-builtin._native.cache_clear()
+builtin._definition.cache_clear()
 assert "syscall" not in team_code.module(team.Target.host())
 f = gc.compile(g, threads=4)
 print((f(x=x)["h"] == expected).all(), f.shares(x=x).threads, team.team.start(4))

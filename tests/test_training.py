@@ -348,6 +348,15 @@ def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) ->
     assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == ["epoch 1/2", "epoch 2/2"]
 
 
+def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    step, path = gc.training_step(bowl(), "loss", gc.optim.SGD(0.1)), tmp_path / "a[red].safetensors"
+    gc.fit(step, [{}], evaluate=lambda state: {"error[bold]": 1.0}, checkpoint=path)
+    gc.fit(step, [{}], evaluate=lambda state: {"error[bold]": 1.0}, checkpoint=path)
+    said = capsys.readouterr().out
+    assert "error[bold] 1" in said
+    assert f"{path}: 1 epochs are done already" in said
+
+
 def test_an_epoch_without_batches_is_an_error() -> None:
     step = gc.training_step(regression("float32"), "loss", gc.optim.SGD(0.1))
     with pytest.raises(ArgumentError, match="no batches"):

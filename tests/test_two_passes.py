@@ -10,6 +10,7 @@ import graphc as gc
 from graphc import cells, testing
 from graphc.checks.causality import reachable
 from graphc.ir import FLOATING
+from graphc.language.graph import declared_arrays
 from graphc.ops.contraction import CONTRACT
 from graphc.transforms.two_passes import two_passes
 
@@ -29,7 +30,7 @@ def lengths(graph: gc.Graph, example: testing.Example) -> dict[str, int]:
 def test_passes_compute_what_the_vector_jacobian_product_does(example: testing.Example) -> None:
     """Of every output at once, by every input and param, ragged axes and cycles along several included."""
     graph = example.graph
-    declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+    declared = declared_arrays(graph)
     wrt = [name for name, node in declared.items() if node.dtype in FLOATING]
     made = two_passes(graph, wrt)
     forward = gc.interpret(made.forward, **taken(made.forward, example.arrays), **lengths(made.forward, example))
@@ -73,7 +74,7 @@ def test_a_derivative_has_passes_again() -> None:
     g.output("h", h)
     random, length = np.random.default_rng(0), {"t": 3, "n": 4}
     for graph in (gc.vjp(g, "h", ["x"]), two_passes(two_passes(g, ["W", "x"]).derivative, ["W", "x"]).derivative):
-        leaves = {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+        leaves = declared_arrays(graph)
         shapes = {name: (*(length[axis.name] for axis in node.axes), *node.shape) for name, node in leaves.items()}
         wrt, arrays = list(leaves), {name: random.normal(size=shape) for name, shape in shapes.items()}
         made = two_passes(graph, wrt)

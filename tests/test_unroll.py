@@ -11,6 +11,7 @@ import graphc as gc
 from graphc.checks.causality import edges_of, reachable
 from graphc.errors import AxisError, UnsupportedError
 from graphc.ir import FLOATS
+from graphc.language.graph import declared_arrays
 from graphc.notation.parse import parse
 
 T, N = 4, 3
@@ -34,7 +35,7 @@ def random_arrays(g: gc.Graph, seed: int = 0, **given: Any) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     sizes = {"t": T, "n": N, "j": 2}
     arrays: dict[str, Any] = {}
-    for name, node in {**g.inputs, **{k: p.node for k, p in g.params.items()}}.items():
+    for name, node in declared_arrays(g).items():
         shape = (*(sizes[a.name] for a in node.axes), *node.shape)
         arrays[name] = rng.normal(size=shape) if node.dtype in FLOATS else rng.integers(0, 2, shape).astype(node.dtype)
     if "lengths" in arrays:
@@ -108,7 +109,7 @@ CASES = [(name, kind) for name in FEATURES for kind in KINDS if (name, kind) != 
 @pytest.mark.parametrize(("name", "lengths"), CASES)
 def test_the_square_commutes(name: str, lengths: str) -> None:
     g = feature(name, lengths)
-    wrt = [k for k, node in {**g.inputs, **{k: p.node for k, p in g.params.items()}}.items() if node.dtype in FLOATS]
+    wrt = [k for k, node in declared_arrays(g).items() if node.dtype in FLOATS]
     dg = gc.grad(g, "loss", wrt=wrt)
     arrays = random_arrays(g)
     assert_same(dg, gc.unroll(dg, t=T), arrays)

@@ -11,8 +11,9 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from benchmarks.cells import lstm_of_gates, slstm_of_gates
 from benchmarks.cuda.problems import GATES, Heads, Layer, Problem, Work
-from benchmarks.peers.jax_peer import Ops
+from benchmarks.peers.jax_peer import Ops, of_x, scan
 from benchmarks.peers.peer import Call
 from benchmarks.problems import Arrays
 
@@ -74,7 +75,7 @@ def _layer(problem: Any) -> Made:
 
     def h(w: Any, x: Any) -> Any:
         zeros = tuple(jnp.zeros(x.shape[1:], x.dtype) for _ in range(kind.states))
-        return _scan(lambda states, row: kind.step(Ops, w, row, states), zeros, _gates(w, x))
+        return scan(lambda states, row: kind.step(Ops, w, row, states), zeros, of_x(w, x))
 
     return h, weights, lambda found: {f"cell_0_{name}": a for name, a in kind.unpack(found).items()}
 
@@ -86,13 +87,9 @@ def _linear(problem: Any) -> Made:
         return one[0] * other[0], one[1] * other[0] + other[1]
 
     def h(w: Any, x: Any) -> Any:
-        return lax.associative_scan(after, problem.kind.linear(Ops, _gates(w, x)))[1]
+        return lax.associative_scan(after, problem.kind.linear(Ops, of_x(w, x)))[1]
 
     return h, weights, unpack
-
-
-def _gates(w: Any, x: Any) -> Any:
-    return x @ w["W"].T + w.get("b", jnp.zeros((), x.dtype))
 
 
 def _heads(problem: Heads) -> Made:
@@ -100,35 +97,13 @@ def _heads(problem: Heads) -> Made:
 
     def h(w: Any, x: Any) -> Any:
         def step(states: Any, row: Any) -> Any:
-            i, f, z, o = jnp.moveaxis(row + jnp.einsum("ghmk,nhk->nghm", w["R"], states[0]), 1, 0)
-            return _lstm(i, f, z, o, states) if problem.cell == "LSTM" else _slstm(i, f, z, o, states)
+            gates = jnp.moveaxis(row + jnp.einsum("ghmk,nhk->nghm", w["R"], states[0]), 1, 0)
+            return (lstm_of_gates if problem.cell == "LSTM" else slstm_of_gates)(Ops, gates, states)
 
         zeros = (jnp.zeros((*x.shape[1:2], *x.shape[3:]), x.dtype),) * (2 if problem.cell == "LSTM" else 4)
-        return _scan(step, zeros, x)
+        return scan(step, zeros, x)
 
     return h, weights, lambda found: {f"R_{k}": a for k, a in zip(GATES, found["R"], strict=True)}
-
-
-def _lstm(i: Any, f: Any, z: Any, o: Any, states: Any) -> Any:
-    c = Ops.sigmoid(f) * states[1] + Ops.sigmoid(i) * jnp.tanh(z)
-    return Ops.sigmoid(o) * jnp.tanh(c), c
-
-
-def _slstm(i: Any, f: Any, z: Any, o: Any, states: Any) -> Any:
-    _, c, size, before = states
-    keep = before - Ops.softplus(-f)
-    most = jnp.maximum(keep, i)
-    c = jnp.exp(keep - most) * c + jnp.exp(i - most) * jnp.tanh(z)
-    size = jnp.exp(keep - most) * size + jnp.exp(i - most)
-    return Ops.sigmoid(o) * c / size, c, size, most
-
-
-def _scan(step: Callable[[Any, Any], Any], zeros: Any, rows: Any) -> Any:
-    def body(states: Any, row: Any) -> Any:
-        states = step(states, row)
-        return states, states[0]
-
-    return lax.scan(body, zeros, rows)[1]
 
 
 def _loss(h: Any) -> Any:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 import graphc as gc
 from benchmarks.cuda.problems import Layer, Problem, Work
-from benchmarks.images import DECAY, MOMENTUM, RATE, Images
+from benchmarks.images import Images
 from benchmarks.peers.peer import Call
-from benchmarks.peers.torch_reseg import statistics, with_params
+from benchmarks.peers.torch_peer import by_gate
+from benchmarks.peers.torch_reseg import statistics, training, with_params
 from benchmarks.problems import Arrays
 from graphc.codegen.target import Precision
 
@@ -63,23 +63,10 @@ class Cudnn:
         """Params stay float32; a new model for `results`."""
         x = torch.from_numpy(problem.photographs).to(self.device, memory_format=torch.channels_last)
         labels = torch.from_numpy(problem.labels).long().to(self.device)
-        dtype = DTYPES[precision]
 
         def started() -> tuple[Any, Callable[[], Any]]:
             model = with_params(problem.params).to(self.device, memory_format=torch.channels_last)
-            moved = [p for p in model.parameters() if p.requires_grad]
-            optimizer = torch.optim.SGD(moved, RATE, MOMENTUM, weight_decay=DECAY)
-
-            def step() -> Any:
-                optimizer.zero_grad()
-                with torch.autocast(self.device, dtype, enabled=dtype != torch.float32):
-                    scores = model(x)
-                loss = F.cross_entropy(scores.float(), labels)
-                loss.backward()
-                optimizer.step()
-                return loss.detach()
-
-            return model, step
+            return model, training(model, x, labels, DTYPES[precision])[1]
 
         def results() -> Arrays:
             model, step = started()
@@ -116,13 +103,6 @@ def _numpy(a: Any) -> np.ndarray:
 
 
 def _gradients(problem: Layer, grads: Arrays) -> Arrays:
-    """By graphc's names. The second of PyTorch's two biases has the gradient of the first; only a GRU's n has two."""
-    for name in grads:
-        if name.startswith("bias_hh"):
-            grads[name] = grads[name].copy()
-            grads[name][: -problem.units if problem.cell == "GRU" else None] = 0
-    found: Arrays = {}
-    for k in range(problem.layers):
-        own = {name.replace(f"_l{k}", "_l0"): a for name, a in grads.items() if name.endswith(f"_l{k}")}
-        found |= gc.cells.from_torch(own, problem.cell.lower(), name=f"cell_{k}")
-    return {f"grad_{name}": a for name, a in found.items()}
+    """By graphc's names."""
+    layers = (by_gate(grads, problem.cell, problem.units, k, f"cell_{k}") for k in range(problem.layers))
+    return {f"grad_{name}": a for layer in layers for name, a in layer.items()}

@@ -62,7 +62,7 @@ class Jax(Peer):
     def step(self, problem: Sequence) -> Calls:
         weights = _device(problem.kind.pack(problem.params))
         zeros = tuple(jnp.asarray(zero) for zero in problem.kind.zeros(problem.batch, problem.units))
-        step = _compiled(lambda w, x, states: problem.kind.step(Ops, w, _of_x(w, x), states), weights, zeros[0], zeros)
+        step = _compiled(lambda w, x, states: problem.kind.step(Ops, w, of_x(w, x), states), weights, zeros[0], zeros)
         states, frame = zeros, jnp.asarray(problem.x[0])
 
         def run() -> None:
@@ -90,20 +90,25 @@ class Jax(Peer):
         return {name: call(h) for name, h in _LINEAR.items()}
 
 
-def _of_x(weights: Any, x: Any) -> Any:
+def of_x(weights: Any, x: Any) -> Any:
     """The packed W x + b."""
     return x @ weights["W"].T + weights.get("b", 0.0)
 
 
-def _scan(problem: Sequence, weights: Any, x: Any) -> Any:
-    """h at every step."""
+def scan(step: Callable[[Any, Any], Any], zeros: Any, rows: Any) -> Any:
+    """The first of the states at every step; `step` makes them of those before and of a row."""
 
-    def body(states: Any, a: Any) -> Any:
-        states = problem.kind.step(Ops, weights, a, states)
+    def body(states: Any, row: Any) -> Any:
+        states = step(states, row)
         return states, states[0]
 
+    return lax.scan(body, zeros, rows)[1]
+
+
+def _scan(problem: Sequence, weights: Any, x: Any) -> Any:
+    """h at every step."""
     zeros = tuple(jnp.asarray(zero) for zero in problem.kind.zeros(*x.shape[1:]))
-    return lax.scan(body, zeros, _of_x(weights, x))[1]
+    return scan(lambda states, a: problem.kind.step(Ops, weights, a, states), zeros, of_x(weights, x))
 
 
 def _loss(h: Any) -> Any:

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 import graphc as gc
 from benchmarks.cells import Cell
-from benchmarks.images import DECAY, MOMENTUM, RATE, Images
+from benchmarks.images import RATE, Images
 from benchmarks.peers.peer import Call, Calls, Peer
-from benchmarks.peers.torch_reseg import named, statistics, with_params
+from benchmarks.peers.torch_reseg import named, statistics, training, with_params
 from benchmarks.problems import Arrays, Linear, Sequence
 
 VENDOR = ("LSTM", "GRU")  # the cells that PyTorch has kernels for
@@ -130,29 +130,15 @@ class Torch(Peer):
     def image_training(self, problem: Images) -> Calls:
         x, labels = torch.from_numpy(problem.photographs), torch.from_numpy(problem.labels).long()
 
-        def started() -> tuple[Any, Any, Any]:
-            """A model at its start, its optimiser, and a step of training."""
-            model = with_params(problem.params)
-            moved = [p for p in model.parameters() if p.requires_grad]
-            optimizer = torch.optim.SGD(moved, RATE, MOMENTUM, weight_decay=DECAY)
-
-            def step() -> Any:
-                optimizer.zero_grad()
-                loss = F.cross_entropy(model(x), labels)
-                loss.backward()
-                optimizer.step()
-                return loss.detach()
-
-            return model, optimizer, step
-
         def results() -> Arrays:
-            model, optimizer, step = started()
+            model = with_params(problem.params)
+            optimizer, step = training(model, x, labels)
             loss = step().numpy()
             velocity = named(model, lambda p: -RATE * optimizer.state[p]["momentum_buffer"] if p.requires_grad else p)
             means = {name: a for name, a in statistics(model).items() if name.endswith("_mean")}
             return {"loss": loss, **{f"momentum_{k}": a for k, a in velocity.items()}, **means}
 
-        return {self.name: Call(started()[2], results)}
+        return {self.name: Call(training(with_params(problem.params), x, labels)[1], results)}
 
 
 def _tensors(arrays: Arrays) -> dict[str, Any]:
@@ -215,11 +201,16 @@ def _gradient(leaves: dict[str, Any], loss: Any, unpack: Any) -> Call:
 
 
 def _by_gate(problem: Sequence, grads: Arrays) -> Arrays:
-    """The gradients by torch.nn's weights, by gate. Its two biases have the same gradient, which is that of ours."""
-    second = grads["bias_hh_l0"].copy()
-    second[: -problem.units if problem.cell == "GRU" else None] = 0  # but for the GRU's n, which has two
-    found = gc.cells.from_torch({**grads, "bias_hh_l0": second}, problem.cell.lower(), name="cell")
+    found = by_gate(grads, problem.cell, problem.units, 0, "cell")
     return {name.removeprefix("cell_"): a for name, a in found.items()}
+
+
+def by_gate(grads: Arrays, cell: str, units: int, layer: int, name: str) -> Arrays:
+    """The gradients by torch.nn's weights of a layer, by the gates of a cell of ours that has this name."""
+    own = {f"{k.removesuffix(f'_l{layer}')}_l0": a for k, a in grads.items() if k.endswith(f"_l{layer}")}
+    second = own["bias_hh_l0"].copy()  # torch.nn's two biases have the same gradient, which is that of ours,
+    second[: -units if cell == "GRU" else None] = 0  # but for the GRU's n, which has two
+    return gc.cells.from_torch({**own, "bias_hh_l0": second}, cell.lower(), name=name)
 
 
 peer = Torch

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import graphc as gc
+from benchmarks.images import DECAY, MOMENTUM, RATE
 from benchmarks.problems import Arrays
 
 EPS = 1e-3  # neon's
@@ -54,6 +56,25 @@ class ReSeg(nn.Module):
         for layer in self.layers.values():
             x = layer(x)
         return torch.relu(x).mean((2, 3))
+
+
+def training(
+    model: ReSeg, x: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> tuple[Any, Callable[[], Any]]:
+    """The lecture's optimiser, and a step of it on a batch, which gives the loss; products are of a dtype."""
+    moved = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(moved, RATE, MOMENTUM, weight_decay=DECAY)
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+            scores = model(x)
+        loss = F.cross_entropy(scores.float(), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return optimizer, step
 
 
 def named(model: ReSeg, of: Callable[[Any], Any]) -> Arrays:

@@ -15,7 +15,7 @@ import numpy as np
 from graphc.errors import ArgumentError, AxisError, UnsupportedError, listed, meant
 from graphc.integers import is_whole
 from graphc.ir import FLOATING, MOST_POINTS, Axis, Node
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, declared_arrays
 from graphc.ops.leaves import INPUT
 
 _SPELLED = {"bool": "np.bool_", "bfloat16": "ml_dtypes.bfloat16"}  # other dtypes: np. and their names
@@ -38,7 +38,7 @@ class Arguments:
 
 def check_arguments(graph: Graph, given: Mapping[str, Any]) -> Arguments:
     """Check names, dtypes, shapes and lengths. Axes that no array shows take their length from `name=length`."""
-    declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+    declared = declared_arrays(graph)
     missing = [name for name in declared if name not in given]
     extra = [name for name in given if name not in declared and name not in graph.axes]
     if missing or extra:

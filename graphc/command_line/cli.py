@@ -136,15 +136,19 @@ def draw(
             f"--unroll asks for {math.prod(steps.values()):,} steps; of more than {MAX_COLUMNS} several share a column "
             f"of the drawing, and more than {_MOST_STEPS:,} are not drawn. A few show the network: {_few(steps)}"
         )
-    graph = load_graph(file, function)
-    if grad:
-        graph = gc.grad(graph, grad)
+    graph = _graph(file, function, grad)
     target = output or Path(file.stem + ".svg")
     with Console(stderr=True).status("drawing"):  # on a terminal
         if steps:
             graph = gc.unroll(graph, **steps)
         gc.draw(graph, engine=engine).save(target)
     typer.echo(target)
+
+
+def _graph(file: Path, function: str, grad: str | None) -> gc.Graph:
+    """The graph of a file, with the gradient of an output if one is named."""
+    graph = load_graph(file, function)
+    return gc.grad(graph, grad) if grad else graph
 
 
 def _few(steps: Mapping[str, int]) -> str:
@@ -178,9 +182,7 @@ def show(
 
     Example: `graphc show examples/gru.py --emit program --grad`
     """
-    graph = load_graph(file, function)
-    if grad:
-        graph = gc.grad(graph, grad)
+    graph = _graph(file, function, grad)
     typer.echo(gc.explain(graph) if explain else emit_stage(graph, emit))
 
 
@@ -206,9 +208,7 @@ def profile(
 
     Example: `graphc profile examples/gru.py --grad --length t=128 --length n=32`
     """
-    graph = load_graph(file, function)
-    if grad:
-        graph = gc.grad(graph, grad)
+    graph = _graph(file, function, grad)
     arrays = random_arrays(graph, seed, **_lengths(graph, _numbers("--length", "LENGTH", length or [])))
     options = {"target": target, "threads": threads, "memory": memory, "precision": precision}
     compiled: Any = gc.compile(graph, **options)  # type: ignore[call-overload]

@@ -7,6 +7,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from graphc.command_line.predictions import Predictions
+from graphc.command_line.svg import RIGHT, WRONG, cut, document
 
 MOST = 50  # classes drawn
 SIDE = 560  # of the matrix, in pixels, where cells have no bound to keep to
@@ -14,7 +15,6 @@ CELL = (12.0, 72.0)  # the least and the largest side of a cell
 HEAD = 84  # title and the columns' caption
 CHARACTER = 6.3  # the mean width of one, in pixels
 NAME = 18  # characters of a class's name that are shown
-RIGHT, WRONG = (0, 114, 178), (213, 94, 0)  # distinguishable with every kind of colour vision
 
 
 def confusion_matrix(predictions: Predictions, title: str) -> str:
@@ -25,7 +25,7 @@ def confusion_matrix(predictions: Predictions, title: str) -> str:
     shown = _shown(predictions.confusion)
     counts = predictions.confusion[np.ix_(shown, shown)]
     totals = predictions.confusion[shown].sum(axis=1)
-    names = [_short(predictions.classes[k]) for k in shown]
+    names = [cut(predictions.classes[k], NAME) for k in shown]
     cell = float(np.clip(SIDE / len(shown), *CELL))
     margin = round(CHARACTER * max(map(len, names))) + 40
     left, top = margin, HEAD + margin - 24
@@ -40,11 +40,7 @@ def confusion_matrix(predictions: Predictions, title: str) -> str:
         *(_row(names[i], counts[i], int(totals[i]), i, left, top + i * cell, cell) for i in range(len(shown))),
         *(_column(name, left + (k + 0.5) * cell, top - 8, cell) for k, name in enumerate(names)),
     ]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="12">\n'
-        '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
-    )
+    return document(width, height, parts)
 
 
 def _shown(counts: np.ndarray) -> np.ndarray:
@@ -52,10 +48,6 @@ def _shown(counts: np.ndarray) -> np.ndarray:
     wrong = counts - np.diag(np.diag(counts))
     mistakes = wrong.sum(axis=0) + wrong.sum(axis=1)
     return np.sort(np.argsort(-mistakes, kind="stable")[:MOST])
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= NAME else name[: NAME - 1] + "…"
 
 
 def _row(name: str, counts: np.ndarray, total: int, row: int, left: float, y: float, cell: float) -> str:
@@ -91,7 +83,7 @@ def _column(name: str, x: float, y: float, cell: float) -> str:
     return f'<text transform="{place}" font-size="{size:.0f}">{escape(name)}</text>'
 
 
-def _shade(colour: tuple[int, int, int], share: float) -> str:
+def _shade(colour: str, share: float) -> str:
     """From white to a colour; the least that is more than nothing can be seen."""
     depth = 0.15 + 0.85 * share if share else 0.0
-    return "#" + "".join(f"{round(255 + depth * (part - 255)):02x}" for part in colour)
+    return "#" + "".join(f"{round(255 + depth * (part - 255)):02x}" for part in bytes.fromhex(colour[1:]))

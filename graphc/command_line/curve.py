@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
+from graphc.command_line.svg import document
+
 WIDTH, HEIGHT = 560, 170  # of a panel, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 30, 34  # margins
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # distinguishable with every kind of colour vision
@@ -21,13 +23,7 @@ def learning_curve(history: Sequence[Mapping[str, float]]) -> str:
         if name != "epoch" and all(isinstance(h.get(name), int | float) for h in history):
             panels.setdefault(name.split("_")[-1], []).append(name)
     body = [_panel(history, names, k * HEIGHT) for k, names in enumerate(panels.values())]
-    height = HEIGHT * max(len(panels), 1)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
-        f'font-family="Helvetica, Arial, sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'
-        + "\n".join(body)
-        + "\n</svg>\n"
-    )
+    return document(WIDTH, HEIGHT * max(len(panels), 1), body)
 
 
 def _panel(history: Sequence[Mapping[str, float]], names: Sequence[str], top: int) -> str:

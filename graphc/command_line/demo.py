@@ -21,6 +21,7 @@ from graphc.command_line.curve import learning_curve
 from graphc.datasets import Utterances, japanese_vowels
 from graphc.datasets.vowels import COEFFICIENTS, SPEAKERS
 from graphc.files import write_whole
+from graphc.training.terminal import say
 
 UNITS = 64
 EPOCHS = 60
@@ -78,15 +79,15 @@ def run(out: Path, epochs: int | None = None, quiet: bool = False) -> float:
         params = {name: state[name] for name in model.params}
         return {"test_accuracy": float(held_out(**arguments(data.test), **params)["accuracy"])}
 
-    console.print(f"{len(data.train)} utterances to learn from, {len(data.test)} held out, {epochs} epochs")
+    say(console, f"{len(data.train)} utterances to learn from, {len(data.test)} held out, {epochs} epochs")
     begun = time.perf_counter()
     result = gc.fit(step, batches, epochs=epochs, seed=0, evaluate=evaluate, quiet=quiet)
     seconds = time.perf_counter() - begun
     accuracy = float(result.history[-1]["test_accuracy"])
-    console.print(f"{accuracy:.1%} of the held-out utterances named right, after {seconds:.0f} s")
+    say(console, f"{accuracy:.1%} of the held-out utterances named right, after {seconds:.0f} s")
 
     for file in leave(out, model, result.state, result.history):
-        console.print(f"  {file}")
+        say(console, f"  {file}")
     return accuracy
 
 

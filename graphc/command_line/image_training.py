@@ -26,6 +26,7 @@ from graphc.errors import ArgumentError
 from graphc.files import write_whole
 from graphc.optim import Optimizer
 from graphc.training.best import Record
+from graphc.training.terminal import say
 
 # The lecture's settings, of which the command line's options replace those that are given.
 OPTIMIZER = gc.optim.Momentum(lr=0.01, momentum=0.9, weight_decay=5e-4)
@@ -78,9 +79,9 @@ def train(graph: gc.Graph, data: Photographs, how: ImageTraining) -> Predictions
         history, predictions = _fit(graph, data, how, *parts)
     _tell_skipped(console, [reason for loader in parts for reason in loader.skipped.values()])
     if predictions is not None:
-        _say(console, f"{predictions}, after {time.perf_counter() - begun:.0f} s")
+        say(console, f"{predictions}, after {time.perf_counter() - begun:.0f} s")
     for file in leave(how.out, data.name, history, predictions):
-        _say(console, f"  {file}")
+        say(console, f"  {file}")
     return predictions
 
 
@@ -109,23 +110,18 @@ def _fit(
 def _introduce(console: Console, graph: gc.Graph, data: Photographs, how: ImageTraining) -> None:
     shape = "×".join(map(str, image_shape(graph)))
     counts = f"{len(data.train):,} photographs to learn from, {len(data.test):,} held out"
-    _say(console, f"{data.name}: {len(data.classes):,} classes, {counts}, each as {shape}")
+    say(console, f"{data.name}: {len(data.classes):,} classes, {counts}, each as {shape}")
     for note in data.notes:
-        _say(console, f"  {note}")
+        say(console, f"  {note}")
     steps = -(-len(data.train) // (how.batch_size or BATCH))
-    _say(console, f"{how.epochs} epochs of {steps:,} steps, batches of up to {how.batch_size}; {how.optimizer}")
+    say(console, f"{how.epochs} epochs of {steps:,} steps, batches of up to {how.batch_size}; {how.optimizer}")
 
 
 def _tell_skipped(console: Console, reasons: Sequence[str]) -> None:
     for reason in reasons[:5]:
-        _say(console, f"skipped {reason}")
+        say(console, f"skipped {reason}")
     if reasons:
-        _say(console, f"{len(reasons):,} photographs that cannot be read were skipped")
-
-
-def _say(console: Console, line: object) -> None:
-    """Names may hold what rich takes for markup."""
-    console.print(str(line), markup=False, highlight=False, soft_wrap=True)
+        say(console, f"{len(reasons):,} photographs that cannot be read were skipped")
 
 
 def _keep(console: Console, loaders: Sequence[ImageLoader]) -> None:

@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from graphc.command_line.predictions import Predictions
+from graphc.command_line.svg import RIGHT, WRONG, cut, document
 from graphc.datasets.decode import Unreadable, thumbnail
 from graphc.datasets.names import printable
 
@@ -17,7 +18,6 @@ TILE_WIDTH, TILE_HEIGHT = PHOTOGRAPH + 28, PHOTOGRAPH + 68
 MARGIN, HEAD = 24, 78
 NAME = 17  # characters of a class's name that fit below a photograph
 NAME_BESIDE = 12  # and in bold beside a percentage
-RIGHT, WRONG = "#0072b2", "#d55e00"  # distinguishable with every kind of colour vision
 
 
 def prediction_sheet(predictions: Predictions, title: str) -> str:
@@ -32,16 +32,10 @@ def prediction_sheet(predictions: Predictions, title: str) -> str:
     width = 2 * MARGIN + COLUMNS * TILE_WIDTH
     height = HEAD + -(-len(tiles) // COLUMNS) * TILE_HEIGHT + MARGIN
     head = (
-        f'<text x="{MARGIN + 14}" y="34" font-size="17" font-weight="bold">{escape(title)}</text>\n'
-        f'<text x="{MARGIN + 14}" y="56" fill="#555">{caption}</text>\n'
+        f'<text x="{MARGIN + 14}" y="34" font-size="17" font-weight="bold">{escape(title)}</text>',
+        f'<text x="{MARGIN + 14}" y="56" fill="#555">{caption}</text>',
     )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'font-family="Helvetica, Arial, sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'
-        + head
-        + "\n".join(tiles)
-        + "\n</svg>\n"
-    )
+    return document(width, height, (*head, *tiles))
 
 
 def chosen(predictions: Predictions) -> np.ndarray:
@@ -70,10 +64,10 @@ def _tile(predictions: Predictions, k: int, place: int) -> str:
         f"{_picture(predictions, k, x, y, colour)}\n"
         f'<rect x="{x}" y="{below + 6}" width="{PHOTOGRAPH}" height="4" fill="#e5e5e5"/>'
         f'<rect x="{x}" y="{below + 6}" width="{PHOTOGRAPH * probability:.1f}" height="4" fill="{colour}"/>\n'
-        f'<text x="{x}" y="{below + 27}" fill="{colour}" font-weight="bold">{escape(_short(was, NAME_BESIDE))}</text>'
+        f'<text x="{x}" y="{below + 27}" fill="{colour}" font-weight="bold">{escape(cut(was, NAME_BESIDE))}</text>'
         f'<text x="{x + PHOTOGRAPH}" y="{below + 27}" fill="{colour}" text-anchor="end">{probability:.0%}</text>\n'
         f'<text x="{x}" y="{below + 44}" fill="#555">{"is" if named == photograph.label else "but is"} '
-        f"{escape(_short(is_, NAME))}</text></g>"
+        f"{escape(cut(is_, NAME))}</text></g>"
     )
 
 
@@ -89,7 +83,3 @@ def _picture(predictions: Predictions, k: int, x: int, y: int, colour: str) -> s
         f'href="data:image/png;base64,{base64.b64encode(data).decode("ascii")}"/>'
         f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="{colour}" stroke-width="3"/>'
     )
-
-
-def _short(name: str, room: int) -> str:
-    return name if len(name) <= room else name[: room - 1] + "…"

@@ -34,22 +34,9 @@ _KEYWORDS = frozenset(  # of C, to C23, and of C++, to C++23: the header serves 
     | {"typeof_unqual"}
 )
 _MACROS = frozenset(
-    {
-        "NULL",
-        "EOF",
-        "WEOF",
-        "MB_CUR_MAX",
-        "ONCE_FLAG_INIT",
-        "BUFSIZ",
-        "RAND_MAX",
-        "CLOCKS_PER_SEC",
-        "TIME_UTC",
-        "FILENAME_MAX",
-        "FOPEN_MAX",
-        "L_tmpnam",
-    }
-    | {"errno", "stdin", "stdout", "stderr", "assert", "INFINITY", "NAN", "MATH_ERRNO"}
-    | {"I", "complex", "imaginary", "noreturn", "unreachable", "math_errhandling", "NDEBUG"}
+    {"NULL", "EOF", "WEOF", "MB_CUR_MAX", "ONCE_FLAG_INIT", "BUFSIZ", "RAND_MAX", "CLOCKS_PER_SEC", "TIME_UTC"}
+    | {"FILENAME_MAX", "FOPEN_MAX", "L_tmpnam", "errno", "stdin", "stdout", "stderr", "assert", "INFINITY", "NAN"}
+    | {"MATH_ERRNO", "I", "complex", "imaginary", "noreturn", "unreachable", "math_errhandling", "NDEBUG"}
     | {name for of in (errno, signal) for name in dir(of) if re.fullmatch("(E|SIG)[A-Z0-9]+", name)}
     | {"linux", "unix", "i386", "mips", "sparc", "sun", "AVR", "vax", "arm"}  # of compilers, unless they are strict
 )

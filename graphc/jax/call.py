@@ -23,11 +23,11 @@ from graphc.ir import FLOATING, Node
 from graphc.jax.custom_call import CustomCall
 from graphc.jax.meshes import varying, varying_alike, whole
 from graphc.jax.places import Code, Settings
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, declared_arrays
 from graphc.recent import Recent
 from graphc.transforms.two_passes import two_passes
 
-__all__ = ["Differentiable", "declared", "differentiable"]
+__all__ = ["Differentiable", "differentiable"]
 
 Lengths = tuple[tuple[str, int], ...]  # of axes, by name
 Arrays = dict[str, jax.Array]
@@ -43,11 +43,6 @@ def differentiable(graph: Graph, settings: Settings) -> Differentiable:
     return _shared.get_or_make((graph, settings), lambda: Differentiable(graph, settings))
 
 
-def declared(graph: Graph) -> dict[str, Node]:
-    """The inputs and params of a graph."""
-    return {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
-
-
 class Differentiable:
     """A graph's outputs as a function of arrays, both by name."""
 
@@ -60,7 +55,7 @@ class Differentiable:
 
     def __call__(self, lengths: Lengths, arrays: Arrays) -> Arrays:
         """The outputs. `arrays` may be more than the graph declares."""
-        taken = varying_alike({name: whole(arrays[name]) for name in declared(self.graph)})
+        taken = varying_alike({name: whole(arrays[name]) for name in declared_arrays(self.graph)})
         return cast(Arrays, self._call(lengths, taken))
 
     def passes(self, wrt: tuple[str, ...]) -> _Passes:
@@ -92,7 +87,7 @@ class Differentiable:
         """Gradients by the names of what they are for, in their dtypes; None where none was asked for."""
         grads = varying_alike({**kept.arrays, **grads})
         found = {name: grads[f"grad_{name}"].astype(kept.arrays[name].dtype) for name in kept.wrt}
-        return {name: found.get(name) for name in declared(self.graph)}
+        return {name: found.get(name) for name in declared_arrays(self.graph)}
 
 
 class _Passes:
@@ -103,7 +98,7 @@ class _Passes:
         made = two_passes(whole.graph, wrt)
         first, second = _Call(made.forward, whole.settings), _Call(made.backward, whole.settings)
         self._made, self._settings = made, whole.settings
-        self.read = {*second.declared, *declared(made.derivative)}.difference(made.residuals)
+        self.read = {*second.declared, *declared_arrays(made.derivative)}.difference(made.residuals)
         awaited = () if made.residuals else _awaited(whole.graph)
 
         def forward(lengths: Lengths, arrays: Arrays, _: Arrays) -> tuple[Arrays, Arrays]:
@@ -183,7 +178,7 @@ class _Call:
     """A graph as an operation of JAX."""
 
     def __init__(self, graph: Graph, settings: Settings) -> None:
-        self.graph, self.declared, self.__name__ = graph, declared(graph), graph.name
+        self.graph, self.declared, self.__name__ = graph, declared_arrays(graph), graph.name
         self._code = Code(graph, tuple(self.declared), settings)
         self._calls: dict[Lengths, CustomCall] = {}
 

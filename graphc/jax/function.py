@@ -21,9 +21,9 @@ from graphc.checks.verify import verify
 from graphc.codegen.target import Precision
 from graphc.errors import ArgumentError, UnsupportedError, listed
 from graphc.ir import Node
-from graphc.jax.call import declared, differentiable
+from graphc.jax.call import differentiable
 from graphc.jax.places import Settings
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, declared_arrays
 
 __all__ = ["Function"]
 
@@ -58,7 +58,7 @@ class Function:
     def __call__(self, /, *unnamed: Any, **given: Any) -> dict[str, jax.Array]:
         """The outputs by name."""
         check_by_name(self._graph, unnamed)
-        nodes = declared(self._graph)
+        nodes = declared_arrays(self._graph)
         self._check_dtypes(nodes)
         given |= {name: _as_declared(name, given[name], node) for name, node in nodes.items() if name in given}
         given |= {name: _as_length(name, given[name]) for name in self._graph.axes if name in given}
@@ -70,7 +70,7 @@ class Function:
         return {shown: found[name] for name, shown in self._names.items()}
 
     def __repr__(self) -> str:
-        taken, given = declared(self._graph), self._names.values()
+        taken, given = declared_arrays(self._graph), self._names.values()
         return f"<{self._graph.name}, as a function of JAX: {listed(taken)} → {listed(given)}>"
 
     def _check_dtypes(self, nodes: Mapping[str, Node]) -> None:
@@ -83,7 +83,7 @@ class Function:
 
     def _check_shown(self, given: Mapping[str, Any]) -> None:
         """Check that no length depends on what an array holds: JAX compiles for shapes."""
-        shown = {axis.root for node in declared(self._graph).values() for axis in node.axes}
+        shown = {axis.root for node in declared_arrays(self._graph).values() for axis in node.axes}
         for name, axis in self._graph.axes.items():
             if isinstance(axis.length, Node) and axis.root not in shown and name not in given:
                 raise ArgumentError(f"no array shows how long axis {name!r} is; pass {name}=… as a number")

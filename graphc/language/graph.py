@@ -412,6 +412,11 @@ def _names(axes: Iterable[Axis]) -> str:
     return ", ".join(a.name for a in axes) or "no axis"
 
 
+def declared_arrays(graph: Graph) -> dict[str, Node]:
+    """The inputs and params of a graph, by name: what a call takes an array for."""
+    return {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
+
+
 def unused_name(name: str, taken: set[str]) -> str:
     """A name that is not taken, and is from now on: this one, with as many `_` behind it as it takes."""
     while name in taken:

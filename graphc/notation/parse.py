@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from graphc.errors import GraphError, Location, ParseError
 from graphc.ir import FLOATING, MOST_POINTS, Axis, Node, Op, check_dtype, check_shape, dependencies
-from graphc.language.graph import Equation, Graph, Param
+from graphc.language.graph import Equation, Graph, Param, declared_arrays
 from graphc.language.initialisers import initialiser
 from graphc.notation.expression import Scope, normal, read_expression, syntax
 from graphc.ops.leaves import CONST, INPUT, PARAM, STATE, leaf
@@ -172,7 +172,7 @@ class _Parser:
 
     def update(self, name: str, rest: str) -> None:
         graph = self.graph
-        targets = {**graph.inputs, **{k: p.node for k, p in graph.params.items()}}
+        targets = declared_arrays(graph)
         if name not in targets or name in graph.updates:
             raise ParseError(f"expected a param or an input that has no update yet, found {name!r}")
         if any(axis.length is targets[name] for axis in graph.axes.values()):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from graphc.checks.causality import Component
 from graphc.differentiation.jacobian import Jacobian
 from graphc.reporting.feeds import Feed
+from graphc.reporting.phrases import many
 from graphc.scheduling.lookahead import MOST_BYTES
 
 MEMORY = 8.0  # bytes a cycle that come from memory
@@ -120,7 +121,7 @@ def _scan(facts: Facts) -> Alternative:
 
 def _wavefront(way: Concurrent) -> Alternative:
     who = f"the loop{'s' * (len(way.others) > 1)} of {', '.join(way.others)}" if way.others else "its products"
-    behind = f", {way.lag} block{'s' * (way.lag > 1)} behind the first" if way.lag else ""
+    behind = f", {many(way.lag, 'block')} behind the first" if way.lag else ""
     reason = f"it {'runs' if way.made else 'could run'} beside {who}, in blocks of {way.block} steps{behind}; one"
     return Alternative("wavefront", way.cycles, f"{reason} after another they take about {way.apart:,.0f} cycles")
 

@@ -24,6 +24,7 @@ from graphc.codegen.cuda.units import Unit
 from graphc.codegen.lengths import evaluate
 from graphc.codegen.memory.arena import MemoryUse, memory_use, readable
 from graphc.codegen.program import kernels
+from graphc.reporting.phrases import at_lengths, many
 
 __all__ = ["CudaExplanation", "Limited", "LoopExplanation", "PointwiseExplanation", "explain_cuda"]
 
@@ -53,8 +54,7 @@ class LoopExplanation:
         yield f"loop {self.name}: {one}; computes {', '.join(self.kernels)}"
         yield f"  {self._independence()}"
         yield f"  a step: {self.step.flops:,} operations, {readable(self.step.stationary)} that every step reads again"
-        barriers = f"{self.step.barriers} barrier{'' if self.step.barriers == 1 else 's'}"
-        yield f"  {barriers} a step; {self.step.steps:,} steps"
+        yield f"  {many(self.step.barriers, 'barrier')} a step; {self.step.steps:,} steps"
         chosen, *others = self.ways
         whole = "in all" if self.launches == 1 else "a launch"
         yield f"  chosen: {_way(chosen)} {whole}"
@@ -132,7 +132,7 @@ class CudaExplanation:
     limited: Limited | None
 
     def __str__(self) -> str:
-        sizes = ", ".join(f"{name} = {length}" for name, length in self.lengths.items())
+        sizes = at_lengths(self.lengths)
         lines = [f"{self.graph} on {self.arch}" + (f"; estimates for {sizes}" if sizes else "")]
         lines += [] if self.limited is None else [str(self.limited)]
         for loop in self.loops:
@@ -188,14 +188,12 @@ def _times(launches: int) -> str:
 
 def _way(way: Grouping) -> str:
     version = way.version
-    groups = "1 group" if way.groups == 1 else f"{way.groups} groups"
-    size = "1 CTA" if version.ctas == 1 else f"{version.ctas} CTAs"
     off_chip = "" if version.on_chip or not version.products else ", operands do not fit on the chip"
     times = f"about {1e6 * way.step:.2f} µs a step, at least {1e6 * way.waiting:.2f} of it waiting"
     times += f"; {1e3 * way.seconds:.3g} ms"
     where = _WORDS[version.kind] + (_THROUGH[version.kind] if version.mirrors else "")
     where += " without barriers" if version.exchanges else ""
-    return f"exchange {where}, {groups} of {size}{off_chip}: {times}"
+    return f"exchange {where}, {many(way.groups, 'group')} of {many(version.ctas, 'CTA')}{off_chip}: {times}"
 
 
 def _operands(way: Grouping) -> Iterator[str]:

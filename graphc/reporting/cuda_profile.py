@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_high
 
 from graphc.codegen.cuda.launches import Launched
 from graphc.codegen.cuda.loops.loop_unit import LoopUnit
@@ -89,13 +90,9 @@ def profile_cuda(graph: Graph, words: Words, measured: Measured, calls: int) -> 
         code.arch.name,
         code.arch.sms,
         {name: sizes[name] for name, axis in graph.axes.items() if axis.is_open},
-        _median(whole),
-        tuple(_parts(words, measured, [_median(each) for each in zip(*runs, strict=True)])),
+        median_high(whole),
+        tuple(_parts(words, measured, [median_high(each) for each in zip(*runs, strict=True)])),
     )
-
-
-def _median(seconds: Sequence[float]) -> float:
-    return sorted(seconds)[len(seconds) // 2]
 
 
 def _parts(words: Words, measured: Measured, seconds: Sequence[float]) -> Iterator[CudaPart]:

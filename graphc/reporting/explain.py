@@ -125,8 +125,7 @@ class _Explainer:
         self.partition = partition(made.program, target)
         self.carriers = lookahead(self.graph).carriers
         self.walked = [part for part in components(made.scheduled.graph) if part.axis is not None]
-        lines = made.scheduled.graph.locations
-        self.summary = loop_summary(self.program, {b: lines[n] for n, b in made.lowered.names.items() if n in lines})
+        self.summary = loop_summary(self.program, made)
         self.loops = {part: self._loop(part) for part in self.cycles}
         places = {id(statement): k for k, statement in enumerate(self.program.body)}
         self.positions = {part: places[id(loop)] for part, loop in self.loops.items()}

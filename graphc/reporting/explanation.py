@@ -9,6 +9,7 @@ from pathlib import Path
 from graphc.differentiation.jacobian import Pattern
 from graphc.errors import Location
 from graphc.reporting.alternatives import Alternative
+from graphc.reporting.phrases import at_lengths, many
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,10 @@ class Products:
 
     def __str__(self) -> str:
         if not self.count:
-            return f"{_many(self.accumulators, 'sum')} over {self.length} elements"
-        text = f"{_many(self.count, 'product')} over {self.length} elements"
+            return f"{many(self.accumulators, 'sum')} over {self.length} elements"
+        text = f"{many(self.count, 'product')} over {self.length} elements"
         if self.count > self.accumulators:
-            text += f", added up in {_many(self.accumulators, 'accumulator')}"
+            text += f", added up in {many(self.accumulators, 'accumulator')}"
         return text + (f", that share {' and '.join(self.shared)}" if self.shared else "")
 
 
@@ -59,7 +60,7 @@ class KernelWork:
     def __str__(self) -> str:
         parts = [*map(str, self.products)]
         if self.operations:
-            parts.append(_many(self.operations, "operation") + (" on the results" if self.products else ""))
+            parts.append(many(self.operations, "operation") + (" on the results" if self.products else ""))
         if self.stores != (self.name,):
             parts.append(f"stores {', '.join(self.stores)}")
         return f"{self.name}{_places(self.lines)}: {'; '.join(parts) or 'a copy'}"
@@ -78,8 +79,8 @@ class Kept:
     def reason(self) -> str:
         """Why so many steps are kept, in words."""
         if self.steps is not None:
-            back = "in the same step" if self.steps == 1 else f"at most {_many(self.steps - 1, 'step')} later"
-            return f"{_many(self.steps, 'step')}, read in this loop only, {back}"
+            back = "in the same step" if self.steps == 1 else f"at most {many(self.steps - 1, 'step')} later"
+            return f"{many(self.steps, 'step')}, read in this loop only, {back}"
         reasons = ["an output"] if self.is_output else []
         reasons += [f"read by {', '.join(self.readers)}"] if self.readers else []
         return ", ".join(["every step", *reasons])
@@ -145,8 +146,8 @@ class Explanation:
     def __str__(self) -> str:
         if not self.cycles:
             return f"{self.graph} has no cycle: every value is computed over its whole domain at once\n"
-        sizes = ", ".join(f"{name} = {length}" for name, length in self.lengths.items())
-        lines = [f"{self.graph}: {_many(len(self.cycles), 'cycle')}" + (f"; estimates for {sizes}" if sizes else "")]
+        sizes = at_lengths(self.lengths)
+        lines = [f"{self.graph}: {many(len(self.cycles), 'cycle')}" + (f"; estimates for {sizes}" if sizes else "")]
         for cycle in self.cycles:
             lines += ["", *cycle.lines()]
         return "\n".join(lines) + "\n"
@@ -160,10 +161,6 @@ def _section(title: str, items: Sequence[object]) -> Iterator[str]:
 
 def _cost(alternative: Alternative) -> str:
     return "" if alternative.cycles is None else f" (about {alternative.cycles:,.0f} cycles)"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _places(lines: Sequence[Location]) -> str:

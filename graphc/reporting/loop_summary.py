@@ -1,7 +1,8 @@
 """What a Program does for one cycle, as far as it can be said in words.
 
-In: a Program and the loop that computes a cycle. Out: the kernels before, inside and after the loop, what each of them
-computes in one pass, and which values are kept for how long. A copy of an operand goes by the name of what it copies.
+In: a Program, the stages that it is of, and the loop that computes a cycle. Out: the kernels before, inside and after
+the loop, what each of them computes in one pass, and which values are kept for how long. A copy of an operand goes by
+the name of what it copies.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from graphc.codegen.access import Access
 from graphc.codegen.program import Kernel, Let, Loop, Program, Reduce, Ring, Scalar, Statement, Store, kernels
 from graphc.codegen.uses import loads, store_counts, stored, terms
 from graphc.errors import Location
+from graphc.pipeline.stages import Stages
 from graphc.reporting.explanation import Kept, KernelWork, Products
 from graphc.scalar import Call, Const, Load, Ref, Size, call, index, walk
 
@@ -96,8 +98,10 @@ class LoopSummary:
             yield Kept(name, ring, tuple(readers), buffer.kind == "output")
 
 
-def loop_summary(program: Program, lines: Mapping[str, Location]) -> LoopSummary:
-    """The summary of a Program, given the user's lines that made its buffers."""
+def loop_summary(program: Program, made: Stages) -> LoopSummary:
+    """The summary of a Program of these stages."""
+    locations = made.scheduled.graph.locations
+    lines = {buffer: locations[node] for node, buffer in made.lowered.names.items() if node in locations}
     return LoopSummary(program, dict(_copies(program)), lines)
 
 

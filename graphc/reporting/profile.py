@@ -18,6 +18,7 @@ from graphc.codegen.target import Target
 from graphc.codegen.team.measure import this_core, tick
 from graphc.errors import UnsupportedError
 from graphc.pipeline.stages import Stages
+from graphc.reporting.phrases import many
 from graphc.reporting.profile_table import Line, table, title
 from graphc.reporting.profile_words import Words
 from graphc.runtime.cpu import Layout, Runner
@@ -51,10 +52,9 @@ class Profile:
     parts: tuple[Part, ...]
 
     def __str__(self) -> str:
-        many = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         lines = [Line(part.seconds, self._speed(part), part.what) for part in self.parts]
         rest = "beginning, ending, and waiting for each other"
-        about = title(self.graph, self.lengths, self.seconds, many)
+        about = title(self.graph, self.lengths, self.seconds, many(self.threads, "thread"))
         return f"{about}\n\n{table('  GFLOP/s  of peak', lines, self.seconds, rest)}"
 
     def _speed(self, part: Part) -> str:

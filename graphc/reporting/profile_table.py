@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from graphc.reporting.phrases import at_lengths
+
 _SMALL = 0.005  # of the time: parts that take less are named together
 _WIDEST = 100  # characters of what is said of a part
 
@@ -20,8 +22,8 @@ class Line:
 
 def title(graph: str, lengths: Mapping[str, int], seconds: float, on: str) -> str:
     """What the table is of, and how long a call takes `on` what it runs on."""
-    sizes = ", ".join(f"{name} = {length}" for name, length in lengths.items())
-    return f"{graph}{f', {sizes}' if sizes else ''}: {duration(seconds)} a call on {on}"
+    about = ", ".join(filter(None, (graph, at_lengths(lengths))))
+    return f"{about}: {duration(seconds)} a call on {on}"
 
 
 def table(heading: str, lines: Sequence[Line], seconds: float, rest: str) -> str:

@@ -12,7 +12,7 @@ from graphc.checks.causality import components
 from graphc.codegen.lengths import evaluate, points_of
 from graphc.codegen.program import Kernel, Loop, Program, Statement, kernels
 from graphc.pipeline.stages import Stages
-from graphc.reporting.loop_summary import LoopSummary, loop_summary
+from graphc.reporting.loop_summary import loop_summary
 
 
 class Words:
@@ -20,8 +20,7 @@ class Words:
 
     def __init__(self, made: Stages, arranged: Program) -> None:
         graph, names = made.scheduled.graph, made.lowered.names
-        lines = {buffer: graph.locations[node] for node, buffer in names.items() if node in graph.locations}
-        self.summary: LoopSummary = loop_summary(arranged, lines)
+        self.summary = loop_summary(arranged, made)
         self.kernels = {kernel.name: kernel for kernel in kernels(arranged.body)}
         self.states: dict[str, list[str]] = {}  # of the cycle that a buffer is part of
         for part in components(graph):

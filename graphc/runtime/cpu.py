@@ -30,7 +30,7 @@ from graphc.codegen.team.measure import this_core
 from graphc.codegen.team.team import SUPPORTED, Job, team
 from graphc.errors import ArgumentError, GraphError, no_copy
 from graphc.ir import Axis, Node
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, declared_arrays
 from graphc.machine import check_memory, cores
 from graphc.recent import Recent
 from graphc.runtime.results import Results
@@ -109,7 +109,7 @@ class Runner:
         self.checks = checks
         self.threads = threads or cores()
         self._layouts: Recent[Layout] = Recent(_MOST_LAYOUTS)
-        self._declared = {**graph.inputs, **{n: p.node for n, p in graph.params.items()}}
+        self._declared = declared_arrays(graph)
         self._dtypes = {name: np.dtype(node.dtype) for name, node in self._declared.items()}
         self._settled = all(self._shown(a) for a in graph.axes.values() if isinstance(a.length, Node))
         self._constants = {name: array.ctypes.data for name, array in lowered.constants.items()}

@@ -31,7 +31,7 @@ from graphc.codegen.cuda.ptx import ALIGNMENT
 from graphc.codegen.program import Buffer
 from graphc.errors import ArgumentError, UnsupportedError
 from graphc.ir import Node
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, declared_arrays
 from graphc.recent import Recent
 from graphc.runtime.cuda_bound import BoundCudaCall, Memory
 from graphc.runtime.cuda_layout import Chosen, Layout, layout_of
@@ -102,7 +102,7 @@ class CudaRunner:
         self.choose = choose
         self.checks = checks
         self.device = device
-        self._declared = {**graph.inputs, **{name: p.node for name, p in graph.params.items()}}
+        self._declared = declared_arrays(graph)
         self._blocks: dict[str, tuple[int, int]] = {}  # by buffer: size and address
         self._before: tuple[int, Any] | None = None  # the call before, unless it has ended: its stream, a mark after it
         self._layouts: Recent[Layout] = Recent(_MOST_LAYOUTS)
@@ -117,16 +117,16 @@ class CudaRunner:
     def __call__(
         self,
         given: Mapping[str, Any],
-        chosen: Mapping[str, Grouping] | None = None,
+        groupings: Mapping[str, Grouping] | None = None,
         stream: object = None,
         into: Mapping[str, Any] | None = None,
     ) -> Results | DeviceResults:
-        """Run the program, on a stream. `chosen` says how loops are grouped, by their unit's symbol; else the cost
+        """Run the program, on a stream. `groupings` says how loops are grouped, by their unit's symbol; else the cost
         model does. `into` are arrays on the GPU for results, by output."""
         queue = _Queue(self.device.stream, False) if stream is None else _Queue(stream_handle(stream), True)
         with self._lock:
             taken = self._taken(given, queue)
-            layout = self._layout(taken.sizes, chosen)
+            layout = self._layout(taken.sizes, groupings)
             targets = self._targets(into, taken, layout, queue) if into else {}
             try:
                 return self._run(taken, layout, queue, targets)
@@ -371,14 +371,6 @@ class CudaRunner:
         self.device.read(array, self._blocks[buffer][1], stream)
         return array
 
-    def _cleared(self, name: str, size: int, stream: int) -> int:
-        """The same, filled with 0 when it is allocated; launches leave it at 0, or usable as it is."""
-        is_there = self._blocks.get(name, (-1, 0))[0] >= size
-        address = self._block(name, size, stream)
-        if not is_there:
-            self.device.clear(address, size, stream)
-        return address
-
     def _block(self, name: str, size: int, stream: int) -> int:
         """The address of memory of at least this size that stays allocated between calls."""
         known, address = self._blocks.get(name, (-1, 0))
@@ -388,6 +380,14 @@ class CudaRunner:
                 del self._blocks[name]
             address = self.device.allocate(size, stream)
             self._blocks[name] = (size, address)
+        return address
+
+    def _cleared(self, name: str, size: int, stream: int) -> int:
+        """Such memory, filled with 0 when it is allocated; launches leave it at 0, or usable as it is."""
+        is_there = self._blocks.get(name, (-1, 0))[0] >= size
+        address = self._block(name, size, stream)
+        if not is_there:
+            self.device.clear(address, size, stream)
         return address
 
 

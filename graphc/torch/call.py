@@ -17,8 +17,7 @@ import torch
 from torch.autograd import forward_ad
 
 from graphc.errors import UnsupportedError, listed
-from graphc.ir import Node
-from graphc.language.graph import Graph
+from graphc.language.graph import Graph, declared_arrays
 from graphc.torch.tensors import Place
 from graphc.transforms.two_passes import Passes, two_passes
 
@@ -31,7 +30,7 @@ class Made:
 
     def __init__(self, graph: Graph, wrt: Sequence[str], device: torch.device, place: Place) -> None:
         self.name, self.names = graph.name, (*graph.inputs, *graph.params)
-        declared = _declared(graph)
+        declared = declared_arrays(graph)
         self.dtypes: dict[str, torch.dtype] = {name: getattr(torch, node.dtype) for name, node in declared.items()}
         self.axes = {name: [axis.name for axis in node.axes] for name, node in declared.items() if node.axes}
         self.outputs = tuple(graph.outputs)
@@ -44,13 +43,13 @@ class Made:
             self.forward = _Function(graph, place)
             return
         made = two_passes(graph, wrt)
-        self._check_unchanged(_declared(made.backward))
+        self._check_unchanged(declared_arrays(made.backward))
         self.residuals, self.cotangents = made.residuals, made.cotangents
         self.results = tuple(dict.fromkeys((*self.outputs, *self.residuals)))
         self.forward = _Function(made.forward, place)
         self.backward = _Function(made.backward, place)
         self.derivative, self._where = made.derivative, (device, place)
-        read = {*self.backward.declared, *_declared(self.derivative)} - self.updated
+        read = {*self.backward.declared, *declared_arrays(self.derivative)} - self.updated
         self.kept = tuple(name for name in self.names if name in read)
         self._again: dict[tuple[bool, tuple[str, ...]], Made] = {}
 
@@ -79,7 +78,7 @@ class Made:
 
     def again(self, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """What the backward pass gives, as a call of the derivative, through which gradients go."""
-        self._check_unchanged(_declared(self.derivative))
+        self._check_unchanged(declared_arrays(self.derivative))
         return self._called(self.derivative, tensors, lengths)
 
     @cached_property
@@ -103,14 +102,14 @@ class Made:
                 tangent = tangents[name]
                 moved = torch.zeros_like(tensors[name]) if tangent is None else tangent
                 given[declared["name"]] = _cast(moved, getattr(torch, declared.dtype))
-        self._check_unchanged(_declared(graph))
+        self._check_unchanged(declared_arrays(graph))
         return self._called(graph, given, lengths)
 
     def _called(
         self, graph: Graph, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]
     ) -> dict[str, torch.Tensor]:
         """What a derivative of the graph gives, so that gradients go through that, too."""
-        wrt = tracked({name: tensors[name] for name in _declared(graph)})
+        wrt = tracked({name: tensors[name] for name in declared_arrays(graph)})
         key = graph is self.derivative, wrt
         if key not in self._again:
             self._again[key] = made_of(graph, wrt, *self._where)
@@ -123,10 +122,6 @@ class Made:
                 f"the gradients of graph {self.name!r} read {listed(changed)}, which its forward pass updates; "
                 "give the value by an input"
             )
-
-
-def _declared(graph: Graph) -> dict[str, Node]:
-    return {**graph.inputs, **{name: param.node for name, param in graph.params.items()}}
 
 
 _shared: WeakValueDictionary[tuple[Graph, tuple[str, ...], torch.device, Place], Made] = WeakValueDictionary()
@@ -145,7 +140,7 @@ class _Function:
 
     def __init__(self, graph: Graph, place: Place) -> None:
         self.place, self.compiled = place, place.compile(graph)
-        self.declared = _declared(graph)
+        self.declared = declared_arrays(graph)
         self.axes = frozenset(graph.axes)
 
     def __call__(self, tensors: Mapping[str, torch.Tensor], lengths: Mapping[str, int]) -> dict[str, torch.Tensor]:

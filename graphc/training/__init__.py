@@ -1,2 +1,3 @@
 """Training: params to begin with (`initialize`), a step as one graph (`training_step`), and the loop over epochs
-(`fit`), of which the best may be kept (`best`). Files of arrays are in `graphc.checkpoint`."""
+(`fit`): which was the best (`best`), whether numbers are still numbers (`divergence`), and what is said meanwhile
+(`terminal`). Files of arrays are in `graphc.checkpoint`."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,9 @@ from graphc.language.graph import Graph, check_graph
 from graphc.training.best import ANEW, Best, Record, Score, check_best, unknown_score
 from graphc.training.divergence import check_finite, finite_names
 from graphc.training.initialize import initialize
+from graphc.training.terminal import progress_bar, say
 
-if TYPE_CHECKING:  # loaded when something is trained: it takes long, and few who import graphc do
-    from rich.console import Console
+if TYPE_CHECKING:
     from rich.progress import Progress
 
 PROGRESS = ("epoch", "history")  # what a checkpoint says of how far it is; all else, of what it belongs to
@@ -107,7 +108,7 @@ def fit(
     check_best(best, patience)
     if checkpoint is not None:
         checkpoint_files.check_ending(checkpoint)
-    run = _compiled(step, target, memory, precision)
+    steps = _steps(step, target, memory, precision)
     arrays = {n: np.array(a) for n, a in {**initialize(step, seed=seed), **(state or {})}.items()}
     history: list[Record] = []
     owner = {
@@ -115,46 +116,39 @@ def fit(
         "graph": hashlib.sha256(str(step).encode()).hexdigest(),
         "seed": str(seed),
     }
-    numbers = [name for name, node in step.outputs.items() if not node.axes and not node.shape]
-    if isinstance(best, str) and evaluate is None and best not in numbers:
-        raise unknown_score(best, dict.fromkeys(numbers))
-    learned = [name for name, param in step.params.items() if param.trainable]
+    if isinstance(best, str) and evaluate is None and best not in steps.numbers:
+        raise unknown_score(best, dict.fromkeys(steps.numbers))
     kept = None if best is None else Best(best, patience, checkpoint, owner)
     from rich.console import Console
 
     console = Console(quiet=quiet)
+    tell = partial(say, console)
     with _claim(checkpoint) as claim:
         if claim is not None and resume and claim.path.exists():
             arrays, history = _resumed(claim.path, arrays, owner)
-            console.print(f"{checkpoint}: {len(history)} epochs are done already", highlight=False, soft_wrap=True)
+            tell(f"{checkpoint}: {len(history)} epochs are done already")
         elif claim is not None:
             _write(claim, arrays, history, owner)
         if kept is not None:
             kept.resume(history, arrays)
         try:
-            with _progress(console) as progress:
+            with progress_bar(console) as progress:
                 for epoch in range(len(history), epochs):
                     if kept is not None and kept.given_up:
-                        said = f"epoch {kept.epoch + 1} was the best; {len(history) - 1 - kept.epoch} after it were not"
-                        console.print(said, highlight=False, soft_wrap=True)
+                        tell(f"epoch {kept.epoch + 1} was the best; {len(history) - 1 - kept.epoch} after it were not")
                         break
                     chosen = batches(epoch) if callable(batches) else batches
-                    there = run.upload(arrays) if isinstance(run, CompiledCuda) else {}
-                    title, finite = f"epoch {epoch + 1}/{epochs}", finite_names({n: arrays[n] for n in learned})
-                    record = _epoch(run, chosen, {**arrays, **there}, numbers, progress, title, finite)
-                    for name, array in there.items():
-                        arrays[name] = array.numpy()
-                    check_finite(f"in epoch {epoch + 1}", arrays, finite, record)
-                    record = {"epoch": float(epoch), **record, **(_measured(evaluate(arrays)) if evaluate else {})}
+                    record = {"epoch": float(epoch), **steps.epoch(chosen, arrays, epoch, epochs, progress)}
+                    record |= _measured(evaluate(arrays)) if evaluate else {}
                     history.append(record)
                     if claim is not None:
                         _write(claim, arrays, history, owner)
                     if kept is not None:
                         kept.add(record, arrays)
-                    console.print(_line(record, epochs), highlight=False, soft_wrap=True)
+                    tell(_line(record, epochs))
         except (KeyboardInterrupt, DivergenceError):
             if claim is not None:
-                console.print(f"{checkpoint} holds {len(history)} epochs", highlight=False, soft_wrap=True)
+                tell(f"{checkpoint} holds {len(history)} epochs")
             raise
     return Fit(arrays, history, arrays if kept is None or kept.arrays is None else kept.arrays)
 
@@ -169,10 +163,6 @@ def _measured(found: Any) -> Record:
 
 def _claim(checkpoint: Path | str | None) -> AbstractContextManager[Claim | None]:
     return nullcontext() if checkpoint is None else Claim(checkpoint)
-
-
-def _compiled(step: Graph, target: str, memory: str | int | None, precision: Precision) -> Compiled | CompiledCuda:
-    return compile(step, target=target, memory=memory, precision=precision)  # type: ignore[call-overload,no-any-return]
 
 
 def _check_given(
@@ -209,45 +199,63 @@ def _takes_epoch(batches: Callable[..., object]) -> bool:
     return True
 
 
-def _progress(console: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """A compiled training step, the outputs that are `numbers`, and the params that it moves (`learned`)."""
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal)
+    run: Compiled | CompiledCuda
+    numbers: tuple[str, ...]
+    learned: tuple[str, ...]
+
+    def epoch(
+        self, batches: Iterable[Batch], arrays: dict[str, np.ndarray], epoch: int, epochs: int, progress: Progress
+    ) -> Record:
+        """Make a step for every batch, which changes the arrays; the mean of each number."""
+        there = self.run.upload(arrays) if isinstance(self.run, CompiledCuda) else {}
+        finite = finite_names({name: arrays[name] for name in self.learned})
+        means = self._means(batches, {**arrays, **there}, finite, f"epoch {epoch + 1}/{epochs}", progress)
+        for name, array in there.items():
+            arrays[name] = array.numpy()
+        check_finite(f"in epoch {epoch + 1}", arrays, finite, means)
+        return means
+
+    def _means(
+        self,
+        batches: Iterable[Batch],
+        arrays: Mapping[str, np.ndarray | DeviceArray],
+        finite: list[str],
+        title: str,
+        progress: Progress,
+    ) -> Record:
+        totals = dict.fromkeys(self.numbers, 0.0)
+        count = 0
+        if not isinstance(batches, Iterable):
+            raise ArgumentError(f"batches(epoch) gives the dicts of an epoch, but returned {type(batches).__name__}")
+        known = len(batches) if isinstance(batches, Sized) else None
+        task = progress.add_task(title, total=known)
+        for batch in batches:
+            if not isinstance(batch, Mapping):
+                raise ArgumentError(f"a batch is a dict of arrays by name, {{'x': …, …}}, got {type(batch).__name__}")
+            results = self.run(**batch, **arrays)
+            count += 1
+            found = {name: float(results[name]) for name in self.numbers}
+            if not all(map(math.isfinite, found.values())):
+                check_finite(f"in batch {count} of {title}", arrays, finite, found, batch)
+            for name, number in found.items():
+                totals[name] += number
+            progress.advance(task)
+        progress.remove_task(task)
+        if not count:
+            raise ArgumentError(
+                "an epoch has no batches; a generator is used up by one epoch, so pass a function of the epoch"
+            )
+        return {name: total / count for name, total in totals.items()}
 
 
-def _epoch(
-    run: Compiled | CompiledCuda,
-    batches: Iterable[Batch],
-    arrays: Mapping[str, np.ndarray | DeviceArray],
-    numbers: Sequence[str],
-    progress: Progress,
-    title: str,
-    finite: list[str],
-) -> Record:
-    totals = dict.fromkeys(numbers, 0.0)
-    count = 0
-    if not isinstance(batches, Iterable):
-        raise ArgumentError(f"batches(epoch) gives the dicts of an epoch, but returned {type(batches).__name__}")
-    known = len(batches) if isinstance(batches, Sized) else None
-    task = progress.add_task(title, total=known)
-    for batch in batches:
-        if not isinstance(batch, Mapping):
-            raise ArgumentError(f"a batch is a dict of arrays by name, {{'x': …, …}}, got {type(batch).__name__}")
-        results = run(**batch, **arrays)
-        count += 1
-        found = {name: float(results[name]) for name in numbers}
-        if not all(map(math.isfinite, found.values())):
-            check_finite(f"in batch {count} of {title}", arrays, finite, found, batch)
-        for name, number in found.items():
-            totals[name] += number
-        progress.advance(task)
-    progress.remove_task(task)
-    if not count:
-        raise ArgumentError(
-            "an epoch has no batches; a generator is used up by one epoch, so pass a function of the epoch"
-        )
-    return {name: total / count for name, total in totals.items()}
+def _steps(step: Graph, target: str, memory: str | int | None, precision: Precision) -> _Steps:
+    run: Any = compile(step, target=target, memory=memory, precision=precision)  # type: ignore[call-overload]
+    numbers = tuple(name for name, node in step.outputs.items() if not node.axes and not node.shape)
+    return _Steps(run, numbers, tuple(name for name, param in step.params.items() if param.trainable))
 
 
 def _line(record: Record, epochs: int) -> str:
