@@ -134,11 +134,12 @@ def test_show(graphc: Run, cell: Path, stage: str, shows: str) -> None:
     assert shows in graphc("show", str(cell), "--emit", stage, cwd=cell.parent)
 
 
-def test_show_explains(graphc: Run, cell: Path) -> None:
-    printed = graphc("show", str(cell), "--explain", "--grad", cwd=cell.parent)
-    assert "edges" in printed
-    assert cell.name in printed
-    assert "loop" in printed
+@pytest.mark.parametrize(("target", "shows"), [("cpu", ("edges", "cell.py:")), ("cuda", ("on sm_90", "CTA"))])
+def test_explain(graphc: Run, cell: Path, target: str, shows: tuple[str, ...]) -> None:
+    options = ("--grad", "--length", "t=100", "--target", target)
+    printed = graphc("explain", str(cell), *options, cwd=cell.parent)
+    for text in ("loop", "t = 100", "n = 64", *shows):
+        assert text in printed
 
 
 def test_check(graphc: Run, cell: Path) -> None:
@@ -429,7 +430,7 @@ def test_options_out_of_range_are_refused(graphc: Run, cell: Path, command: str,
     assert name in graphc(command, str(cell), name, "-1", cwd=cell.parent, status=2)
 
 
-@pytest.mark.parametrize("command", ["draw", "show", "profile", "check", "train", "export"])
+@pytest.mark.parametrize("command", ["draw", "show", "explain", "profile", "check", "train", "export"])
 def test_a_command_without_its_file(graphc: Run, tmp_path: Path, command: str) -> None:
     assert "Missing argument 'FILE'" in graphc(command, cwd=tmp_path, status=2)
 
@@ -502,7 +503,7 @@ def test_a_damaged_archive_is_explained(graphc: Run, cell: Path, damage: str) ->
 
 def test_help_names_every_command(graphc: Run, tmp_path: Path) -> None:
     printed = graphc("--help", cwd=tmp_path)
-    for command in ("demo", "draw", "show", "check", "train"):
+    for command in ("demo", "draw", "show", "explain", "profile", "check", "train", "export"):
         assert command in printed
         assert "Example:" in graphc(command, "--help", cwd=tmp_path)
 

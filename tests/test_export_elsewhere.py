@@ -105,9 +105,19 @@ def called(on: Machine, exported: Exported, arrays: dict[str, np.ndarray], folde
     }
 
 
+def _linked(on: Machine, main: str, exported: Exported, folder: Path) -> str:
+    """What a C program prints there."""
+    put = PUT if on.run == BOARD else "#include <stdio.h>\n#define put putchar\n"
+    (folder / "board.ld").write_text(LAYOUT, encoding="utf-8")
+    (folder / "main.c").write_text(put + main, encoding="utf-8")
+    standard = ("-std=c11", "-Wall", "-Werror", "-o", "main", "main.c", f"{exported.name}.o")
+    subprocess.run([*on.link, *standard], cwd=folder, check=True, timeout=60)
+    return _printed([*on.run, "./main"], folder)
+
+
 def _in_c(on: Machine, exported: Exported, known: list[Field], memory: dict[str, bytes], folder: Path) -> str:
     aligned, name = "static __attribute__((aligned(64))) unsigned char", exported.name
-    text = [f'#include "{name}.h"', PUT if on.run == BOARD else "#include <stdio.h>\n#define put putchar"]
+    text = [f'#include "{name}.h"']
     text += [f"{aligned} of_{place}[] = {{{', '.join(map(str, data)) or 0}}};" for place, data in memory.items()]
     text += [f"{aligned} block[{exported.workspace + 1}];", "int main(void) {"]
     places = [f"(void *)of_{place}" for place in memory] + ["block"] * bool(exported.workspace)
@@ -116,11 +126,7 @@ def _in_c(on: Machine, exported: Exported, known: list[Field], memory: dict[str,
         if not f.given:
             digits = (f'put("0123456789abcdef"[of_{f.place}[k] {half}]);' for half in (">> 4", "& 15"))
             text += [f"    for (unsigned k = 0; k < {f.size}; k++) {{ {' '.join(digits)} }}", "    put('\\n');"]
-    (folder / "board.ld").write_text(LAYOUT, encoding="utf-8")
-    (folder / "main.c").write_text("\n".join([*text, "    return 0;", "}", ""]), encoding="utf-8")
-    command = [*on.link, "-std=c99", "-Wall", "-Werror", "-o", "main", "main.c", f"{name}.o"]
-    subprocess.run(command, cwd=folder, check=True, timeout=60)
-    return _printed([*on.run, "./main"], folder)
+    return _linked(on, "\n".join([*text, "    return 0;", "}", ""]), exported, folder)
 
 
 # A board without a system: where its memory lies, how it starts, and how its debugger is asked to print and to stop.
@@ -226,3 +232,45 @@ def test_random_graphs(name: str, data: st.DataObject, tmp_path: Path) -> None:
 def lengths_of(graph: gc.Graph, example: testing.Example) -> dict[gc.Axis, int]:
     shown = {"n": example.arrays["label"].shape[1], **example.lengths}
     return {axis: shown[name] for name, axis in graph.axes.items()}
+
+
+LEARNING = """
+#include "learner_memory.h"
+
+int main(void) {
+    for (int k = 0; k < 50; k++) {
+        learner_x[0] = (float)(k % 7) / 7;
+        learner(&learner_memory);
+        const unsigned char *bytes = (const unsigned char *)learner_loss;
+        for (unsigned i = 0; i < sizeof(float); i++) {
+            put("0123456789abcdef"[bytes[i] >> 4]);
+            put("0123456789abcdef"[bytes[i] & 15]);
+        }
+    }
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("name", [name for name, on in MACHINES.items() if on.run != ("node",)])
+def test_a_network_learns_there(name: str, tmp_path: Path) -> None:
+    """Step by step, by gradients carried forward, from memory that the exported headers bring."""
+    on = machine(name)
+    g = gc.Graph("forecast")
+    t, n = g.axis("t"), g.axis("n")
+    x = g.input("x", (1,), over=(t, n))
+    h = gc.cells.gru(g, x[t - 1], 6, over=t).h
+    g.output("loss", gc.mean((g.param("V", (1, 6)) @ h - x)[0] ** 2, over=n))
+    forward = gc.rtrl(g, "loss")
+    learn = gc.training_step(gc.step(forward, over=t), {p: f"grad_{p}" for p in g.params}, gc.optim.SGD(0.1))
+    arrays = gc.initialize(learn) | gc.initial_carry(forward, over=t, n=1)
+    exported = gc.export(learn, {"n": 1}, name="learner", triple=on.triple, arch=on.arch, features=on.features)
+    exported.save(tmp_path, arrays)
+    found = np.frombuffer(bytes.fromhex(_linked(on, LEARNING, exported, tmp_path)), np.float32)
+    now, run = np.zeros((1, 1), np.float32), gc.compile(learn)
+    expected = []
+    for k in range(50):
+        now[...] = np.float32(k % 7) / np.float32(7)
+        expected.append(run(x=now, **arrays)["loss"])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert expected[-1] < expected[6]

@@ -1,4 +1,4 @@
-"""The command line: demo, draw, show, profile, check, train, export.
+"""The command line: demo, draw, show, explain, profile, check, train, export.
 
 A FILE is a Python file of yours. It is run, so name only files that you trust; it defines `graph()`, which returns a
 graph, or any one function that is annotated `-> gc.Graph` and needs no arguments.
@@ -45,6 +45,10 @@ File = Annotated[
 Function = Annotated[str, typer.Option(help="The function of FILE that returns the graph.")]
 Seed = Annotated[int, typer.Option(min=0, help="The seed of all that is drawn at random.")]
 Grad = Annotated[str | None, typer.Option(help="Differentiate this output first; without a name, loss.")]
+Length = Annotated[
+    list[str] | None,
+    typer.Option(help="AXIS=LENGTH, for an axis whose length comes with the data; by default 64. May be repeated."),
+]
 Precision = Annotated[
     str,
     typer.Option(help="What operands of products are rounded to: float32, bf16, or on a GPU f16 or tf32."),
@@ -172,9 +176,6 @@ def _numbers(option: str, what: str, items: list[str]) -> dict[str, int]:
 def show(
     file: File,
     emit: Annotated[str, typer.Option(help=f"The stage: {', '.join(STAGES)}.")] = "graph",
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Instead, say in words what was chosen for each cycle, and why.")
-    ] = False,
     grad: Grad = None,
     function: Function = "",
 ) -> None:
@@ -182,17 +183,34 @@ def show(
 
     Example: `graphc show examples/gru.py --emit program --grad`
     """
+    typer.echo(emit_stage(_graph(file, function, grad), emit))
+
+
+@app.command(cls=GradCommand)
+def explain(
+    file: File,
+    length: Length = None,
+    grad: Grad = None,
+    target: Annotated[str, typer.Option(help="What it is compiled for: cpu, or cuda for an NVIDIA GPU.")] = "cpu",
+    memory: Memory = None,
+    precision: Precision = "float32",
+    function: Function = "",
+) -> None:
+    """Say in words what the compiler makes of each cycle, and why: its edges, what left its loop, what is kept, how it
+    runs.
+
+    Example: `graphc explain examples/gru.py --grad --length t=1024 --target cuda`
+    """
     graph = _graph(file, function, grad)
-    typer.echo(gc.explain(graph) if explain else emit_stage(graph, emit))
+    lengths = _lengths(graph, _numbers("--length", "LENGTH", length or []))
+    options = {"target": target, "memory": memory, "precision": precision}
+    typer.echo(gc.explain(graph, lengths, **options))  # type: ignore[call-overload]
 
 
 @app.command(cls=GradCommand)
 def profile(
     file: File,
-    length: Annotated[
-        list[str] | None,
-        typer.Option(help="AXIS=LENGTH, for an axis whose length comes with the data; by default 64. May be repeated."),
-    ] = None,
+    length: Length = None,
     grad: Grad = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="The most threads to use; by default, one for each core.")
