@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -513,3 +514,29 @@ def test_it_is_a_program(cell: Path) -> None:
         [sys.executable, "-m", "graphc", "show", cell.name], cwd=cell.parent, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("graph cell float32\n")
+
+
+def test_export_brings_memory(graphc: Run, tmp_path: Path) -> None:
+    """What a step keeps begins as states do, and params as they are drawn; those of a file are built in."""
+    (tmp_path / "kept.py").write_text(
+        "import graphc as gc\n"
+        "def graph():\n"
+        "    g = gc.Graph('kept')\n"
+        "    t = g.axis('t')\n"
+        "    h = g.state('h', (2,), over=t, initial=0.75)\n"
+        "    h[t] = h[t - 1] + g.param('b', (2,), init=0.5) * g.input('x', (), over=t)\n"
+        "    g.output('h', h)\n"
+        "    return g\n",
+        encoding="utf-8",
+    )
+    printed = graphc("export", "kept.py", "--step", "t", "--with-memory", "-o", "build", cwd=tmp_path)
+    assert "build/kept_step_memory.h" in printed
+    memory = (tmp_path / "build/kept_step_memory.h").read_text(encoding="utf-8")
+    assert re.search(r"h_back1\[2\] = \{\s*0\.75f, 0\.75f,", memory)
+    assert re.search(r"_b\[2\] = \{\s*0\.5f, 0\.5f,", memory)
+    gc.save(tmp_path / "trained.safetensors", {"b": np.ones(2, np.float32)})
+    graphc(
+        *("export", "kept.py", "--step", "t", "--params", "trained.safetensors", "--with-memory", "-o", "build"),
+        cwd=tmp_path,
+    )
+    assert "_b[2]" not in (tmp_path / "build/kept_step_memory.h").read_text(encoding="utf-8")

@@ -387,23 +387,31 @@ def export(
     arch: Annotated[str, typer.Option(help="The processor's model, such as cortex-m4.")] = "",
     features: Annotated[str, typer.Option(help="Further features of it, such as +avx2,+fma.")] = "",
     precision: Precision = "float32",
+    with_memory: Annotated[
+        bool,
+        typer.Option("--with-memory", help="Write NAME_memory.h, too: memory for the arrays, as they are at first."),
+    ] = False,
+    seed: Seed = 0,
     function: Function = "",
 ) -> None:
     """Make a C function of a graph: an object file that calls no library and allocates nothing, and its header.
 
     Example: `graphc export my_model.py --select p --step t --length n=1 --params trained.safetensors -o build`
     """
-    graph = load_graph(file, function)
+    whole = load_graph(file, function)
     arrays = load_arrays(params) if params else {}
     if select:
-        graph = gc.select(graph, *select)
-    if step:
-        graph = gc.step(graph, over=step)
+        whole = gc.select(whole, *select)
+    graph = gc.step(whole, over=step) if step else whole
     lacking = [given for given in graph.params if params and given not in arrays]
     if lacking:
         raise ArgumentError(f"{params} has no {', '.join(lacking)}; it has {', '.join(arrays) or 'no arrays'}")
     own = {given: array for given, array in arrays.items() if given in graph.params}
     lengths = _numbers("--length", "LENGTH", length or [])
     made = gc.export(graph, lengths, own, name, triple or None, arch, features, precision)  # type: ignore[arg-type]
-    for path in made.save(output):
+    start = None
+    if with_memory:
+        start = gc.initialize(graph, seed) | own
+        start |= gc.initial_carry(whole, over=step, **lengths, **start) if step else {}
+    for path in made.save(output, start):
         typer.echo(path)
