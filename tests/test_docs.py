@@ -56,7 +56,8 @@ def anchors(page: str) -> dict[str, tuple[int, str]]:
 def with_contents(page: str) -> str:
     """The page with its list of links to its parts and their sections, if it has one, as they are now."""
     headings = list(anchors(page).items())[1:]
-    links = "".join(f"{'  ' * (level - 1)}- [{heading}](#{anchor})\n" for anchor, (level, heading) in headings)
+    top = min((level for _, (level, _) in headings), default=1)
+    links = "".join(f"{'  ' * (level - top)}- [{heading}](#{anchor})\n" for anchor, (level, heading) in headings)
     return re.sub(r"( *- \[[^\n]*\]\(#[^\n]*\)\n)+", lambda _: links, page, count=1)
 
 
@@ -69,6 +70,23 @@ def test_links_lead_somewhere(path: Path) -> None:
             there = path.parent / file if file else path
             assert there.exists(), link
             assert not anchor or anchor in anchors(there.read_text(encoding="utf-8")), link
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.stem)
+def test_contents_are_those_of_the_page(path: Path, update_golden: bool) -> None:
+    page = path.read_text(encoding="utf-8")
+    if update_golden:
+        path.write_text(with_contents(page), encoding="utf-8")
+    assert with_contents(path.read_text(encoding="utf-8")) == path.read_text(encoding="utf-8")
+
+
+def test_decisions_of_a_topic_are_in_the_order_of_their_dates() -> None:
+    introduction, *topics = (ROOT / "docs/decisions.md").read_text(encoding="utf-8").split("\n## ")
+    assert "**2" not in introduction
+    for topic in topics:
+        dates = re.findall(r"^\*\*(\d{4}-\d\d-\d\d)\. ", topic, re.MULTILINE)
+        assert dates, topic
+        assert dates == sorted(dates), topic
 
 
 @pytest.mark.parametrize("name", PAGES)
