@@ -364,6 +364,16 @@ def test_a_sum_with_one_term_is_that_point(position: int, ragged: bool) -> None:
             np.testing.assert_allclose(found[name], array, rtol=1e-12)
 
 
+@pytest.mark.parametrize("positions", [[2], [1, 0, 4]])
+def test_each_element_at_a_point_of_its_own(positions: list[int]) -> None:
+    g = gc.Graph("own", dtype="float64")
+    t = g.axis("t")
+    x = g.input("x", (len(positions),), over=t)
+    g.output("y", gc.sum(gc.where(fn.index(t) == np.array(positions, np.int32), x, 0.0), over=t))
+    array = np.random.default_rng(0).normal(size=(5, len(positions)))
+    np.testing.assert_array_equal(gc.compile(g)(x=array)["y"], array[positions, range(len(positions))])
+
+
 @refused(ShapeError, "a number at each step of one axis", "'y' is float32[3] over t, n", "gc.grad")
 def no_number() -> object:
     g = gc.Graph("plain")
