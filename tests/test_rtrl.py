@@ -283,6 +283,16 @@ def test_names_that_are_taken() -> None:
     equal_backpropagation(*around(cell), steps=5)
 
 
+def test_of_two_outputs() -> None:
+    g, arrays = around(from_library("elman"))
+    g.output("other", g.value("loss") ** 2)
+    both = gc.interpret(gc.rtrl(gc.rtrl(g, "loss"), "other"), **arrays)
+    for name in g.params:
+        for of, found in (("loss", f"grad_{name}"), ("other", f"grad_other_{name}")):
+            expected = gc.interpret(gc.rtrl(g, of), **arrays)[f"grad_{name}"]
+            np.testing.assert_allclose(both[found], expected, rtol=1e-9, atol=1e-12)
+
+
 def test_half_precision() -> None:
     """The gradient of a param of bfloat16 is float32, as everywhere."""
 
