@@ -1,7 +1,8 @@
 """Code that earlier processes have made, in files of the user's own: machine code, and PTX.
 
 An entry's name is a digest of all that it was made of: the text, the target, graphc's own source and LLVM's version.
-It begins with a digest of its name and content, so one that is damaged is not taken, but made anew. Nor is any file
+No entry is written, or taken, once a file of the source is newer than this process, which then runs other code. An
+entry begins with a digest of its name and content, so one that is damaged is not taken, but made anew. Nor is any file
 that another user could have written. Whatever goes wrong with a file, code is made as if there were none.
 
 The folder is `graphc` in the system's folder for caches, or the one that the environment variable GRAPHC_CACHE names;
@@ -18,6 +19,7 @@ import re
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,6 +34,7 @@ VARIABLE = "GRAPHC_CACHE"
 MOST = 2**28  # bytes in all files; beyond them, those that were used last stay
 KEPT = MOST * 3 // 4
 
+_STARTED = time.time_ns()
 _DIGEST = hashlib.sha256().digest_size
 _OURS = re.compile(r"[0-9a-f]{64}(\.[a-z0-9_]+)?")  # an entry, or one that is being written
 _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -141,12 +144,16 @@ def _framed(data: bytes) -> bytes:
 
 @functools.cache
 def _version() -> str | None:
-    """A digest of the source of this package and of what it imports, with LLVM's version; none if it cannot be read."""
+    """A digest of the source of this package and of what it imports, with LLVM's version; none if it cannot be read, or
+    was changed since it was imported, as by an editor or an upgrade."""
     digest = hashlib.sha256(repr((llvmlite.__version__, llvm.llvm_version_info)).encode())
     here = Path(__file__).parent
     sources = sorted(path.relative_to(here).as_posix() for path in here.rglob("*.py"))
     try:
         for path in (Path(scalar.__file__), *(here / name for name in sources)):
+            about = path.stat()
+            if max(about.st_mtime_ns, about.st_ctime_ns) > _STARTED:
+                return None
             digest.update(_framed(path.name.encode()) + _framed(path.read_bytes()))
     except OSError:
         return None

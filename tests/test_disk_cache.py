@@ -72,6 +72,14 @@ def test_so_does_the_version(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert code(("a",), Maker(b"other")) == b"other"
 
 
+def test_source_that_was_changed_since_it_was_imported_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs is the source as it was."""
+    assert disk_cache._version.__wrapped__() is not None
+    changed = (ROOT / "codegen" / "disk_cache.py").stat()
+    monkeypatch.setattr(disk_cache, "_STARTED", max(changed.st_mtime_ns, changed.st_ctime_ns) - 1)
+    assert disk_cache._version.__wrapped__() is None
+
+
 def test_the_version_is_of_all_that_code_is_made_by() -> None:
     """The back ends import no other module that could change what they make."""
     imported = set()
@@ -247,6 +255,25 @@ def test_another_process_takes_the_code(folder: Path) -> None:
     )
     assert first == again
     assert len(first.split()) == 2
+
+
+def test_code_of_one_dtype_is_not_taken_for_another(folder: Path) -> None:
+    """The text of these two programs, in which a constant is a number without its dtype, is the same."""
+    from graphc.codegen.cpu.jit import load
+    from graphc.pipeline.stages import stages
+
+    def counted(dtype: str) -> gc.Graph:
+        g = gc.Graph("counted", dtype=dtype)
+        t = g.axis("t")
+        large = g.input("x", (), over=t, dtype="int32") > 0
+        g.output("count", gc.cast(gc.sum(gc.where(large, 1.0, 0.0), over=t), "int32"))
+        return g
+
+    programs = [stages(counted(dtype), "float32").program for dtype in ("float64", "float32")]
+    assert str(programs[0]) == str(programs[1])
+    for made in map(load, programs):
+        assert "emitted" in vars(made)
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_code_that_was_kept_is_the_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

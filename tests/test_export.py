@@ -236,6 +236,14 @@ int main(void) {{
     np.testing.assert_array_equal(found.astype(np.float64), values.astype(np.float64))
 
 
+def test_memory_for_no_points_is_no_array_of_none() -> None:
+    """C has none; nothing reads or writes the one element."""
+    exported = gc.export(listener(), {"t": 3, "n": 0})
+    text = exported.memory(gc.initialize(listener()))
+    assert "[1];" in text
+    assert "[0]" not in re.sub(r"/\*.*?\*/", "", text)
+
+
 def test_memory_needs_what_a_call_changes() -> None:
     learn, start = learner()
     exported = gc.export(learn, {"n": 1}, name="learner")

@@ -283,6 +283,16 @@ def test_names_that_are_taken() -> None:
     equal_backpropagation(*around(cell), steps=5)
 
 
+def test_of_two_outputs() -> None:
+    g, arrays = around(from_library("elman"))
+    g.output("other", g.value("loss") ** 2)
+    both = gc.interpret(gc.rtrl(gc.rtrl(g, "loss"), "other"), **arrays)
+    for name in g.params:
+        for of, found in (("loss", f"grad_{name}"), ("other", f"grad_other_{name}")):
+            expected = gc.interpret(gc.rtrl(g, of), **arrays)[f"grad_{name}"]
+            np.testing.assert_allclose(both[found], expected, rtol=1e-9, atol=1e-12)
+
+
 def test_half_precision() -> None:
     """The gradient of a param of bfloat16 is float32, as everywhere."""
 
@@ -362,6 +372,16 @@ def test_a_sum_with_one_term_is_that_point(position: int, ragged: bool) -> None:
     for found in (gc.interpret(gc.select(simpler, "y", "last"), **arrays), gc.compile(g)(**arrays)):
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, rtol=1e-12)
+
+
+@pytest.mark.parametrize("positions", [[2], [1, 0, 4]])
+def test_each_element_at_a_point_of_its_own(positions: list[int]) -> None:
+    g = gc.Graph("own", dtype="float64")
+    t = g.axis("t")
+    x = g.input("x", (len(positions),), over=t)
+    g.output("y", gc.sum(gc.where(fn.index(t) == np.array(positions, np.int32), x, 0.0), over=t))
+    array = np.random.default_rng(0).normal(size=(5, len(positions)))
+    np.testing.assert_array_equal(gc.compile(g)(x=array)["y"], array[positions, range(len(positions))])
 
 
 @refused(ShapeError, "a number at each step of one axis", "'y' is float32[3] over t, n", "gc.grad")

@@ -9,7 +9,7 @@ import pytest
 
 import graphc as gc
 from graphc.checks.causality import edges_of, reachable
-from graphc.errors import AxisError, UnsupportedError
+from graphc.errors import AxisError, DefinitionError, UnsupportedError
 from graphc.ir import FLOATS
 from graphc.language.graph import declared_arrays
 from graphc.notation.parse import parse
@@ -277,6 +277,55 @@ def test_a_state_that_is_looked_up_keeps_its_resets(of: Callable[[gc.Graph], gc.
         str(gc.select(_with_output(of(g), of(g).value("h")[t - 2]), "later")).splitlines()[1:]
         == expected.splitlines()[1:]
     )
+
+
+@pytest.mark.parametrize(("of", "name"), [(lambda g: gc.unroll(g, n=2), "h_n0"), (lambda g: gc.step(g, over="n"), "h")])
+def test_and_where_an_axis_is_gone(of: Callable[[gc.Graph], gc.Graph], name: str) -> None:
+    """Each of the states that are left has the reset that is its own, and what has no axis more keeps its own."""
+    g = gc.Graph("resets", dtype="float64")
+    t, n = g.axis("t"), g.axis("n")
+    x = g.input("x", (), over=(t, n))
+    h = g.state("h", (), over=(t, n), initial=7.0, reset=x > 0.5)
+    h[t] = h[t - 1] / 2 + x
+    g.output("h", h)
+    array = np.random.default_rng(0).random((6, 2))
+    expected = gc.interpret(_with_output(g, h[t - 1]), x=array)["later"]
+    left = of(g)
+    later = _with_output(left, left.value(name)[left.axes["t"] - 1])
+    given = array if "n" in later.axes else array[:, 0]
+    np.testing.assert_allclose(gc.interpret(later, x=given)["later"], expected[:, 0])
+
+
+def test_a_reset_that_is_made_over_an_axis_that_is_gone() -> None:
+    g = gc.Graph("resets", dtype="float64")
+    t, n = g.axis("t"), g.axis("n")
+    x = g.input("x", (), over=(t, n))
+    h = g.state("h", (), over=t, initial=7.0, reset=gc.max(x, over=n) > 0.8)
+    h[t] = h[t - 1] / 2 + gc.mean(x, over=n)
+    g.output("h", h)
+    array = np.random.default_rng(0).random((6, 2))
+    expected = gc.interpret(_with_output(g, h[t - 1]), x=array)["later"]
+    unrolled = gc.unroll(g, n=2)
+    later = _with_output(unrolled, unrolled.value("h")[t - 1])
+    np.testing.assert_allclose(gc.interpret(later, x=array)["later"], expected)
+
+
+@pytest.mark.parametrize("gone", ["input", "state"])
+def test_what_a_reset_reads_may_have_been_dropped(gone: str) -> None:
+    g = gc.Graph("resets")
+    t = g.axis("t")
+    flag = g.input("flag", (), over=t)
+    if gone == "state":
+        seen = g.state("seen", (), over=t)
+        seen[t] = seen[t - 1] + flag
+        flag = seen
+    h = g.state("h", (), over=t, initial=1.0, reset=flag > 1)
+    h[t] = 2 * g.input("x", (), over=t)
+    g.output("h", h)
+    selected = gc.select(g, "h")
+    selected.output("later", selected.value("h")[t - 1])
+    with pytest.raises(DefinitionError, match=f"has no {gone} '.*', which is read"):
+        gc.compile(selected)
 
 
 def _with_output(g: gc.Graph, value: gc.Value) -> gc.Graph:

@@ -69,7 +69,7 @@ class Loaded:
     def __init__(self, program: Program, target: Target) -> None:
         self._program, self._target = program, target
         self.partition = partition(program, target)
-        made = code(("object", str(program), repr(target)), lambda: self.emitted.object)
+        made = code(("object", repr(program), repr(target)), lambda: self.emitted.object)
         self._code = _link(made, target, program.name, shared_name(program))
         self.shared_address: int = self._code[shared_name(program)]
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)

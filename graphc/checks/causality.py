@@ -75,7 +75,8 @@ def reachable(graph: Graph, start: Iterable[Node] | None = None) -> list[Node]:
     while position < len(order):
         node = order[position]
         position += 1
-        body = graph.states[node["name"]].body if node.op is STATE else None
+        equation = graph.states.get(node["name"]) if node.op is STATE else None
+        body = None if equation is None else equation.body
         if body is not None and body not in seen:
             new = [n for n in topological([body]) if n not in seen]
             order += new

@@ -2,7 +2,7 @@
 
 Types are checked as nodes are made; what only the whole graph shows is checked now:
 
-1. every state that is reached is defined;
+1. every input, param and state that is reached is the graph's own, and every state is defined;
 2. every cycle passes a delay, and the delays of a component agree on a direction (`graphc.checks.causality`);
 3. no value varies over an axis that the graph does not have;
 4. no argument of a function that `gc.gradient` has differentiated is left;
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from graphc.checks.causality import components, reachable, roots
 from graphc.errors import AxisError, DefinitionError
-from graphc.language.graph import Graph, check_graph
+from graphc.language.graph import Graph, check_graph, declared_arrays
 from graphc.ops.gradient import CUSTOM_GRADIENT
-from graphc.ops.leaves import COTANGENT, STATE
+from graphc.ops.leaves import COTANGENT, DECLARED
 
 
 def verify(graph: Graph) -> Graph:
@@ -29,11 +29,19 @@ def verify(graph: Graph) -> Graph:
             axes = ", ".join(a.name for a in equation.node.axes)
             raise DefinitionError(f"state {name!r} is never defined; write {name}[{axes}] = …", location)
     nodes = reachable(graph)
+    own = {
+        *declared_arrays(graph).values(),
+        *(equation.node for equation in graph.states.values()),
+    }
     replaced = {node.inputs[1] for node in nodes if node.op is CUSTOM_GRADIENT}
     for node in nodes:
         location = graph.locations.get(node)
-        if node.op is STATE and node["name"] not in graph.states:
-            raise DefinitionError(f"state {node['name']!r} belongs to another graph", location)
+        if node.op in DECLARED and node not in own:
+            raise DefinitionError(
+                f"graph {graph.name!r} has no {node.op.name} {node['name']!r}, which is read; gc.select drops what no "
+                "output needs: read it before",
+                location,
+            )
         if node in replaced:
             continue
         if node.op is COTANGENT:

@@ -14,6 +14,7 @@ import numpy as np
 from graphc.codegen.memory.arena import ALIGNMENT
 from graphc.compiling.c_names import identifier
 from graphc.errors import ArgumentError
+from graphc.ir import size
 
 # C has no name for half a float that all compilers know; its bits are a number's.
 _TYPES = {
@@ -69,7 +70,7 @@ def _lines(name: str, fields: Sequence[Field], workspace: int, arrays: Mapping[s
     for field in fields:
         place = identifier(f"{name}_{field.identifier}", taken)
         places.append(place)
-        yield f"static {field.type} {place}[{int(np.prod(field.shape))}]{_initial(field, arrays)};"
+        yield f"static {field.type} {place}[{max(1, size(field.shape))}]{_initial(field, arrays)};"
     if workspace:
         place = identifier(f"{name}_workspace", taken)
         places.append(place)

@@ -46,8 +46,7 @@ def grad(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     """
     result, found = gradients(graph, of, wrt)
     for name, node in found.items():
-        free = f"grad_{name}" if f"grad_{name}" not in result.outputs else f"grad_{of}_{name}"
-        add_output(result, free, node)
+        add_gradient(result, of, name, node)
     return simplify(result)
 
 
@@ -160,6 +159,11 @@ def differentiated(graph: Graph, wrt: Wrt) -> dict[str, Node]:
             raise DtypeError(f"{name!r} is {node.dtype} and has no derivative")
         found[name] = node
     return found
+
+
+def add_gradient(graph: Graph, of: str, name: str, node: Node) -> None:
+    """A further output `grad_NAME`, or `grad_OF_NAME` if there is one already."""
+    add_output(graph, f"grad_{name}" if f"grad_{name}" not in graph.outputs else f"grad_{of}_{name}", node)
 
 
 def add_output(graph: Graph, name: str, node: Node) -> None:

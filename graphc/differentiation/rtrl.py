@@ -19,7 +19,7 @@ import networkx
 
 from graphc.checks.causality import edges_of, reachable
 from graphc.checks.verify import verify
-from graphc.differentiation.grad import Wrt, add_output, differentiated, output_of
+from graphc.differentiation.grad import Wrt, add_gradient, differentiated, output_of
 from graphc.differentiation.gradient import adjoints_of
 from graphc.differentiation.influence import influences
 from graphc.differentiation.one_by_one import widened
@@ -39,9 +39,9 @@ def rtrl(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
 
     The output is a number at each step, such as `gc.mean(gc.cross_entropy(o, y), over=n)`; `wrt` names the params, by
     default every trainable one. `grad_NAME` is over the output's axis, with events like NAME's array; the sum over the
-    steps is what `gc.grad` of the sum gives, to rounding. It is computed forwards in time, so that `gc.step` takes the
-    graph, and a network learns while it runs. While params move from step to step an influence is that of the params
-    as they were, as always in online learning.
+    steps is what `gc.grad` of the sum gives, to rounding. Where there is a `grad_NAME` already, it is `grad_OF_NAME`.
+    It is computed forwards in time, so that `gc.step` takes the graph, and a network learns while it runs. While params
+    move from step to step an influence is that of the params as they were, as always in online learning.
 
     The price: each state carries an array of its own size times the param's for each example, and a step multiplies all
     of them: O(units⁴) where a step of the network is O(units²). It is less where units, or heads, do not see each
@@ -69,7 +69,7 @@ def rtrl(graph: Graph, of: str, wrt: Wrt = None) -> Graph:
     for name, target in targets.items():
         terms = [found.gradient(by_ends[end], axis) for end, found in influences(result, ends, name).items()]
         same = [cast(term, computed(target.dtype)) for term in (direct[name], *terms)]
-        add_output(result, f"grad_{name}", broadcast(balanced_sum(same), (axis,), target.shape))
+        add_gradient(result, of, name, broadcast(balanced_sum(same), (axis,), target.shape))
     return simplify(result)
 
 

@@ -25,6 +25,7 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
         states={name: equation.mapped(made) for name, equation in graph.states.items()},
         outputs={name: made[node] for name, node in graph.outputs.items()},
         updates={name: made[node] for name, node in graph.updates.items()},
+        resets={state: made.get(reset, reset) for state, reset in graph.resets.items()},
     )
     for old, new in made.items():  # what a value became stands on the same line of the user's
         if old in graph.locations:

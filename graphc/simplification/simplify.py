@@ -220,9 +220,10 @@ def _sum_of_one_point(node: Node) -> Node | None:
         return None
     axis = here["axis"]
     last = sub(length(axis, x.axes), const(1, "int32"))
-    if position is not last and (position.op is not CONST or int(array_of(position)) < 0):
+    fixed = int(array_of(position)) if position.op is CONST and not position.shape else -1
+    if position is not last and fixed < 0:
         return None
-    point = at(broadcast(value, x.axes, x.shape), axis, "last" if position is last else int(array_of(position)))
+    point = at(broadcast(value, x.axes, x.shape), axis, "last" if position is last else fixed)
     return sum_(point, node["dims"], [a for a in node["over"] if a != axis])
 
 

@@ -110,6 +110,7 @@ class _Stepper:
             outputs={name: made[node] for name, node in graph.outputs.items()},
             updates={name: carry.following for name, carry in self.carries.items()},
             locations={made[node]: line for node, line in graph.locations.items() if node in made},
+            resets={made[state]: made[reset] for state, reset in graph.resets.items() if {state, reset} <= made.keys()},
         )
         alive = set(reachable(result))
         for name, e in result.states.items():  # a state that no delay reads any more has no use for an initial value

@@ -92,6 +92,7 @@ def _unroll_axis(graph: Graph, axis: Axis, count: int) -> Graph:
         updates={name: steps.output(node) for name, node in graph.updates.items()},
         locations=steps.locations,
         steps=steps.steps,
+        resets=dict(steps.resets()),
     )
     return simplify(result)
 
@@ -153,6 +154,14 @@ class Steps:
                     state["name"],
                     Equation(state, self._operand(equation.body, k), self._operand(equation.initial, k)),
                 )
+
+    def resets(self) -> Iterator[tuple[Node, Node]]:
+        """Where states are reset, of the states that still vary over an axis."""
+        known = {*self.instances, *self.whole}
+        for state, reset in self.graph.resets.items():
+            if {state, reset} <= known and set(reset.axes) <= set(state.axes):
+                for k in range(self.count) if self.axis in state.axes else (None,):
+                    yield self._operand(state, k), self._operand(reset, k)
 
     # The parts of a step.
 
