@@ -64,7 +64,7 @@ def _folder() -> Path | None:
     if named == "":
         return None
     try:
-        folder = _usual_folder() if named is None else Path(named).absolute()
+        folder = _usual_folder() if named is None else Path(named).expanduser().absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder if _is_private(folder.stat(), stat.S_ISDIR) else None
     except (OSError, RuntimeError, ValueError):  # no home, for example

@@ -59,6 +59,7 @@ Memory = Annotated[
 ]
 
 _LENGTH = 64  # of axes, where none is named
+_MOST_DIGITS = 18
 _MOST_STEPS = 1000  # that are drawn: they take seconds
 
 
@@ -164,7 +165,7 @@ def _numbers(option: str, what: str, items: list[str]) -> dict[str, int]:
     chosen: dict[str, int] = {}
     for item in items:
         axis, _, number = item.partition("=")
-        if not axis or not number.isdecimal():
+        if not axis or not number.isdecimal() or len(number) > _MOST_DIGITS:
             raise ArgumentError(f"{option} takes AXIS={what}, such as t=4, not {item!r}")
         if axis in chosen:
             raise ArgumentError(f"{option} names axis {axis!r} twice")

@@ -64,7 +64,7 @@ def memory(name: str, fields: Sequence[Field], workspace: int, arrays: Mapping[s
 def _lines(name: str, fields: Sequence[Field], workspace: int, arrays: Mapping[str, Any]) -> Iterator[str]:
     guard = f"{name.upper()}_MEMORY_H"
     yield f"/* Memory for the arrays of {name}, as they are at first. For one file of a program. */"
-    yield from (f"#ifndef {guard}", f"#define {guard}", "", f'#include "{name}.h"', "")
+    yield from (f"#ifndef {guard}", f"#define {guard}", "", "#include <math.h>", f'#include "{name}.h"', "")
     taken = {name, f"{name}_memory", f"{name}_arrays"}
     places = []
     for field in fields:
@@ -107,7 +107,8 @@ def _number(item: Any, dtype: str) -> str:
         return str(item.view(np.uint16))
     if dtype in ("int32", "bool"):
         return "INT32_MIN" if int(item) == -(2**31) else str(int(item))
-    end = "f" if dtype == "float32" else ""
     if np.isnan(item):
-        return f"0.0{end} / 0.0{end}"
-    return f"{'-' if item < 0 else ''}1.0{end} / 0.0{end}" if np.isinf(item) else f"{item!s}{end}"
+        return "NAN"
+    if np.isinf(item):
+        return "-INFINITY" if item < 0 else "INFINITY"
+    return f"{item!s}f" if dtype == "float32" else str(item)

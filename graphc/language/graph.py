@@ -287,7 +287,11 @@ class Graph:
     # Looking.
 
     def value(self, name: str) -> Value:
-        """The input, param, state or output of a name, to go on building with."""
+        """The input, param, state or output of a name, to go on building with.
+
+        A state is read as where it was declared, with its resets; a graph's text has these in its equations alone, so
+        that a further delay of a state in a graph that was parsed or pickled is one without them.
+        """
         if name in self.inputs:
             return Value(self, self.inputs[name])
         if name in self.params:
