@@ -11,11 +11,11 @@ import pytest
 
 import graphc as gc
 from graphc.codegen.cuda.driver.dlpack import DeviceArray
+from graphc.language.graph import declared_arrays
 from tests.cuda_emulated import EmulatedDevice
 from tests.test_jax import network, normal
 
 jax = pytest.importorskip("jax")
-call = pytest.importorskip("graphc.jax.call")
 custom_call = pytest.importorskip("graphc.jax.custom_call")
 ffi = pytest.importorskip("graphc.jax.ffi_structures")
 places = pytest.importorskip("graphc.jax.places")
@@ -76,7 +76,7 @@ _BUFFERS = ctypes.POINTER(ctypes.POINTER(ffi.Buffer))
 
 def run(xla: Xla, g: gc.Graph, arrays: dict[str, np.ndarray], like: dict[str, np.ndarray]) -> Any:
     """A call of a graph; gives its results, or else the error."""
-    names = tuple(call.declared(g))
+    names = tuple(declared_arrays(g))
     code = places.Code(g, names, places.Settings(device=xla.device))
     given = [DeviceArray.copy_of(np.asarray(arrays[name]), xla.device, STREAM) for name in names]
     results = [DeviceArray(xla.device, a.shape, a.dtype.name, STREAM) for a in like.values()]
