@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.differentiation.rows import Places
-from graphc.ir import Axis, Node, Shape, merge_axes, rebuild, topological
+from graphc.ir import Axis, Node, Op, Shape, merge_axes, rebuild, topological
 from graphc.ops.axis import AT, SHIFT, as_axis
 from graphc.ops.composite import one_hot
 from graphc.ops.contraction import CONTRACT, contract
@@ -137,9 +137,9 @@ def _written(value: Made) -> Node:
 def _applied(node: Node, operands: Sequence[Made]) -> Made:
     sparse = {k: operand for k, operand in enumerate(operands) if isinstance(operand, Sparse)}
     result = None
-    if len(sparse) == 1 and node.op.name in _RULES:
+    if len(sparse) == 1 and node.op in _RULES:
         ((k, value),) = sparse.items()
-        result = _RULES[node.op.name](node, k, value, operands)
+        result = _RULES[node.op](node, k, value, operands)
     elif len(sparse) == 2 and node.op in (ADD, SUB):
         result = _sum(node, *sparse.values())
     return result if result is not None else _rebuilt(node, [_written(operand) for operand in operands])
@@ -252,15 +252,15 @@ def _gathered(node: Node, k: int, value: Sparse, operands: Sequence[Made]) -> Sp
 
 
 _Rule = Callable[[Node, int, Sparse, Sequence[Made]], Sparse | None]
-_RULES: Mapping[str, _Rule] = {
-    **dict.fromkeys([op.name for op in (MUL, DIV, NEG, CAST, WHERE)], _elementwise),
-    **dict.fromkeys([op.name for op in (SLICE, PLACE)], _part),
-    **dict.fromkeys([op.name for op in (SHIFT, AT)], _elsewhere),
-    BROADCAST.name: _broadcast,
-    RESHAPE.name: _reshape,
-    TRANSPOSE.name: _transpose,
-    SUM.name: _reduced,
-    GATHER.name: _gathered,
+_RULES: Mapping[Op, _Rule] = {
+    **dict.fromkeys((MUL, DIV, NEG, CAST, WHERE), _elementwise),
+    **dict.fromkeys((SLICE, PLACE), _part),
+    **dict.fromkeys((SHIFT, AT), _elsewhere),
+    BROADCAST: _broadcast,
+    RESHAPE: _reshape,
+    TRANSPOSE: _transpose,
+    SUM: _reduced,
+    GATHER: _gathered,
 }
 
 
